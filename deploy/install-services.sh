@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Gets from Debian what the tests and the demo need and this machine lacks:
+# RabbitMQ, Redis, CA certificates, a C compiler and make. It starts none of the
+# packages' own services: the tests and the demo run private servers.
+set -euo pipefail
+
+missing=()
+[ -x /usr/sbin/rabbitmq-server ] || missing+=(rabbitmq-server)
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v setpriv >/dev/null || missing+=(util-linux)
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
+command -v make >/dev/null || missing+=(make)
+[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "install-services: missing ${missing[*]}, and there is no apt-get here." >&2
+  echo "Install RabbitMQ (3.10 or newer) and Redis (7 or newer) by this system's own means." >&2
+  exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || { echo "install-services: run as root to install ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+
+# Debian starts a service as it installs it, unless policy-rc.d says 101.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+  "${as_root[@]}" chmod 755 "$policy"
+  trap '"${as_root[@]}" rm -f "$policy"' EXIT
+fi
+
+echo "install-services: installing ${missing[*]}"
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"

@@ -1,0 +1,3 @@
+//! The `zentra` command: event histories and dead letters.
+
+fn main() {}

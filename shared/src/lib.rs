@@ -1,0 +1,4 @@
+//! What every Zentra binary agrees on.
+#![warn(missing_docs)]
+
+pub mod secret;

@@ -1,0 +1,1 @@
+//! One harness that starts real services, and every test that crosses a process.

@@ -1,4 +1,10 @@
 //! What every Zentra binary agrees on.
 #![warn(missing_docs)]
 
+pub mod clock;
+pub mod event;
+pub mod lifecycle;
+pub mod retry;
+pub mod seal;
 pub mod secret;
+pub mod verify;

@@ -1,0 +1,162 @@
+//! The event: a verified callback, and what identifies it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// The longest provider id that is used as an identity, in bytes. A longer one, or one
+/// with anything but visible ASCII, is digested with the body instead: the identity
+/// travels in a header and in keys.
+pub const MAX_ID: usize = 128;
+
+/// The longest event type kept, in bytes: it becomes part of an AMQP routing key.
+pub const MAX_TYPE: usize = 128;
+
+/// What makes two callbacks of one source the same event.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Identity(String);
+
+impl Identity {
+    const DIGEST: &str = "sha256:";
+
+    /// The provider's own id, when the signature covers it. `None` if it is empty, too
+    /// long, not visible ASCII, or looks like a digest.
+    pub fn from_signed_id(id: &str) -> Option<Self> {
+        (usable_id(id) && !id.starts_with(Self::DIGEST)).then(|| Self(id.into()))
+    }
+
+    /// The digest over body and signed parts, when there is no signed id.
+    pub fn from_digest(digest: &[u8]) -> Self {
+        Self(format!("{}{}", Self::DIGEST, hex::encode(digest)))
+    }
+
+    /// As text: the provider's id, or `sha256:` and hex.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether a provider's id may be kept as it is: 1 to [`MAX_ID`] bytes of visible ASCII.
+pub fn usable_id(id: &str) -> bool {
+    (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Whether an event type may be kept: 1 to [`MAX_TYPE`] bytes of visible ASCII.
+pub fn usable_type(kind: &str) -> bool {
+    (1..=MAX_TYPE).contains(&kind.len()) && kind.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// What is known of an event besides its bytes. Sealed by the ingress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The form of this record; 1.
+    pub v: u8,
+    /// The source's name in the config.
+    pub source: String,
+    /// The provider scheme that verified it.
+    pub provider: String,
+    /// What deduplicates it.
+    pub identity: Identity,
+    /// The provider's id for display, signed or not.
+    pub event_id: Option<String>,
+    /// Whether the signature covers `event_id`.
+    pub event_id_signed: bool,
+    /// The provider's event type.
+    pub event_type: Option<String>,
+    /// The callback's content type.
+    pub content_type: Option<String>,
+    /// When the ingress had read it.
+    pub received_at: Timestamp,
+    /// The time that the provider signed, if its scheme has one.
+    pub provider_time: Option<Timestamp>,
+    /// The name of the secret that fitted.
+    pub verified_with: String,
+    /// SHA-256 of the body, in hex.
+    pub body_sha256: String,
+}
+
+/// An event: envelope and exact body bytes.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What is known of it.
+    pub envelope: Envelope,
+    /// The bytes as the provider sent and signed them.
+    pub body: Bytes,
+}
+
+/// `destination/source/identity`: names one delivery over all its retries and replays,
+/// and is what the destination gets as its idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeliveryKey(String);
+
+impl DeliveryKey {
+    /// Names of sources and destinations hold no `/`, so two keys are equal only if all
+    /// three parts are.
+    pub fn new(destination: &str, source: &str, identity: &Identity) -> Self {
+        Self(format!("{destination}/{source}/{}", identity.as_str()))
+    }
+
+    /// A key as an operator writes it or an index holds it. `None` without three parts.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '/');
+        let full = parts
+            .by_ref()
+            .take(3)
+            .filter(|part| !part.is_empty())
+            .count()
+            == 3;
+        full.then(|| Self(text.into()))
+    }
+
+    /// The whole key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its first part.
+    pub fn destination(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for DeliveryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_could_break_a_header_or_pass_for_a_digest_is_no_identity() {
+        assert!(Identity::from_signed_id("evt_1").is_some());
+        for id in [
+            "",
+            "a b",
+            "é",
+            "sha256:00",
+            "a\r\nb",
+            &"x".repeat(MAX_ID + 1),
+        ] {
+            assert!(Identity::from_signed_id(id).is_none(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_delivery_key_keeps_slashes_in_the_identity() {
+        let identity = Identity::from_signed_id("a/b").unwrap();
+        let key = DeliveryKey::new("ledger", "acme", &identity);
+        assert_eq!(key.as_str(), "ledger/acme/a/b");
+        assert_eq!(key.destination(), "ledger");
+        assert_eq!(DeliveryKey::parse("ledger/acme/a/b"), Some(key));
+        assert_eq!(DeliveryKey::parse("ledger/acme"), None);
+        assert_eq!(DeliveryKey::parse("ledger//x"), None);
+    }
+}

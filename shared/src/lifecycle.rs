@@ -1,0 +1,250 @@
+//! The life of one delivery as a pure function: no I/O, no clock, no randomness.
+//!
+//! A delivery is one event on its way to one destination. Its record changes only by
+//! [`step`]; the Redis scripts say the same in Lua and are checked against it.
+//!
+//! ```text
+//!           claim             delivered
+//! (absent) ───────▶ in_flight ─────────▶ delivered   absorbing: later copies have no effect
+//!                    │  ▲   │ failed, attempts left
+//!    lease expired ──┘  │   └────────▶ waiting ──claim──▶ in_flight (next attempt)
+//!    (crash): claim     │ failed for good
+//!    with a new fence   └────────────▶ dead ──claim of a newer generation──▶ in_flight
+//! ```
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Timestamp, millis};
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A worker holds the claim until the lease ends.
+    InFlight,
+    /// An attempt failed; the next one is queued with a delay.
+    Waiting,
+    /// The destination took it. Absorbing.
+    Delivered,
+    /// Given up; in the dead-letter queue until an operator re-queues it.
+    Dead,
+}
+
+/// Why a delivery was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadReason {
+    /// The last attempt allowed by the retry policy failed.
+    Exhausted,
+    /// The destination answered with a status that no retry can change.
+    Permanent,
+    /// The event is older than the retry policy's `max_age`.
+    TooOld,
+    /// The seal doesn't fit the message: forged or altered on the broker.
+    SealBroken,
+    /// The message carries no Zentra envelope that can be read.
+    NotOurs,
+}
+
+impl DeadReason {
+    /// The stable name, as in history, metrics and CLI.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::Permanent => "permanent",
+            Self::TooOld => "too_old",
+            Self::SealBroken => "seal_broken",
+            Self::NotOurs => "not_ours",
+        }
+    }
+}
+
+/// What is remembered of one delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Where it stands.
+    pub state: State,
+    /// Grows by one with each re-queue by an operator; 0 at first.
+    pub generation: u32,
+    /// In flight: the running attempt. Waiting: the next one. From 1.
+    pub attempt: u32,
+    /// Grows with each claim; a settle with an older one changes nothing.
+    pub fence: u64,
+    /// In flight: the lease's end. Waiting: the next attempt's time. Else zero.
+    pub until: Timestamp,
+}
+
+/// What can happen to a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A worker holds a message of this generation and attempt and asks to run it.
+    Claim {
+        /// The message's generation.
+        generation: u32,
+        /// The message's attempt.
+        attempt: u32,
+        /// How long the claim lasts if nobody settles it.
+        lease: Duration,
+    },
+    /// A worker says how the attempt that it claimed under `fence` ended.
+    Settle {
+        /// The fence that the claim gave.
+        fence: u64,
+        /// The claimed generation.
+        generation: u32,
+        /// The claimed attempt.
+        attempt: u32,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The destination took it.
+    Delivered,
+    /// It failed, and the next attempt is queued (and confirmed) for this time.
+    Retry {
+        /// When the next attempt is due.
+        next_at: Timestamp,
+    },
+    /// It failed for good, and the dead letter is confirmed.
+    Dead(DeadReason),
+}
+
+/// What [`step`] answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Run it, and settle with this fence.
+    Claimed {
+        /// For the settle.
+        fence: u64,
+        /// An earlier claim of this attempt ran out unsettled: its worker crashed.
+        reclaimed: bool,
+    },
+    /// Another worker holds the claim. Never drop the message: park it past the lease.
+    Busy {
+        /// Until the lease ends; at least one millisecond.
+        remaining: Duration,
+    },
+    /// Already delivered: the message is a copy, without effect.
+    Done,
+    /// Given up at this generation: the dead-letter queue holds it.
+    Dead,
+    /// The message is of an older generation or attempt: a newer one carries on.
+    Stale,
+    /// The settle took effect.
+    Settled,
+    /// Delivered, though under an old fence: the effect happened, so it counts.
+    SettledLate,
+    /// The settle came too late and changed nothing.
+    Superseded,
+}
+
+/// One transition: the record after it, and the answer. `None` is a delivery that
+/// nobody has heard of (also one whose memory was lost: the next claim starts anew).
+pub fn step(record: Option<&Record>, event: &Event, now: Timestamp) -> (Option<Record>, Answer) {
+    match *event {
+        Event::Claim {
+            generation,
+            attempt,
+            lease,
+        } => claim(record, generation, attempt, lease, now),
+        Event::Settle {
+            fence,
+            generation,
+            attempt,
+            outcome,
+        } => settle(record, fence, generation, attempt, outcome),
+    }
+}
+
+fn claim(
+    record: Option<&Record>,
+    generation: u32,
+    attempt: u32,
+    lease: Duration,
+    now: Timestamp,
+) -> (Option<Record>, Answer) {
+    let refuse = |answer| (record.cloned(), answer);
+    let mut reclaimed = false;
+    if let Some(known) = record {
+        let older = (generation, attempt) < (known.generation, known.attempt);
+        match known.state {
+            State::Delivered => return refuse(Answer::Done),
+            State::Dead if generation == known.generation => return refuse(Answer::Dead),
+            _ if older => return refuse(Answer::Stale),
+            State::InFlight if now < known.until => {
+                let remaining = known.until.since(now);
+                return refuse(Answer::Busy { remaining });
+            }
+            State::InFlight => reclaimed = true,
+            State::Waiting | State::Dead => {}
+        }
+    }
+    // From the clock, so that it keeps growing when the memory was lost.
+    let fence = record.map_or(0, |known| known.fence + 1).max(now.millis());
+    let next = Record {
+        state: State::InFlight,
+        generation,
+        attempt,
+        fence,
+        until: now.plus(Duration::from_millis(millis(lease).max(1))),
+    };
+    (Some(next), Answer::Claimed { fence, reclaimed })
+}
+
+fn settle(
+    record: Option<&Record>,
+    fence: u64,
+    generation: u32,
+    attempt: u32,
+    outcome: Outcome,
+) -> (Option<Record>, Answer) {
+    let current =
+        record.is_some_and(|known| known.state == State::InFlight && known.fence == fence);
+    let ended = |state, attempt, until| {
+        Some(Record {
+            state,
+            generation,
+            attempt,
+            fence,
+            until,
+        })
+    };
+    let zero = Timestamp::default();
+    match outcome {
+        Outcome::Delivered if current => (ended(State::Delivered, attempt, zero), Answer::Settled),
+        Outcome::Delivered => {
+            // A late success is still a success. It never lowers the fence.
+            let next = match record {
+                Some(known) => Record {
+                    state: State::Delivered,
+                    until: zero,
+                    ..known.clone()
+                },
+                None => Record {
+                    state: State::Delivered,
+                    generation,
+                    attempt,
+                    fence,
+                    until: zero,
+                },
+            };
+            (Some(next), Answer::SettledLate)
+        }
+        _ if !current => (record.cloned(), Answer::Superseded),
+        Outcome::Retry { next_at } => {
+            let next = attempt.saturating_add(1);
+            (ended(State::Waiting, next, next_at), Answer::Settled)
+        }
+        Outcome::Dead(_) => (ended(State::Dead, attempt, zero), Answer::Settled),
+    }
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

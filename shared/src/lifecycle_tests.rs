@@ -1,0 +1,132 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+const LEASE: Duration = Duration::from_millis(500);
+
+fn record(state: State, until: u64) -> Record {
+    Record {
+        state,
+        generation: 1,
+        attempt: 2,
+        fence: 2_000_000,
+        until: Timestamp::from_millis(until),
+    }
+}
+
+fn name(record: Option<&Record>) -> String {
+    record.map_or("absent".into(), |r| {
+        format!("{:?}/g{}a{}f{}", r.state, r.generation, r.attempt, r.fence)
+    })
+}
+
+/// Every state × every kind of event. A change of behaviour changes this table.
+#[test]
+fn the_table_of_every_state_and_event_is_as_written() {
+    let states = [
+        ("absent", None),
+        ("in_flight", Some(record(State::InFlight, 1_000_300))),
+        ("expired", Some(record(State::InFlight, 1_000_000))),
+        ("waiting", Some(record(State::Waiting, 1_000_300))),
+        ("delivered", Some(record(State::Delivered, 0))),
+        ("dead", Some(record(State::Dead, 0))),
+    ];
+    let claim = |generation, attempt| Event::Claim {
+        generation,
+        attempt,
+        lease: LEASE,
+    };
+    let settle = |fence, outcome| Event::Settle {
+        fence,
+        generation: 1,
+        attempt: 2,
+        outcome,
+    };
+    let retry = Outcome::Retry {
+        next_at: Timestamp::from_millis(1_009_000),
+    };
+    let dead = Outcome::Dead(DeadReason::Exhausted);
+    let events = [
+        ("claim same", claim(1, 2)),
+        ("claim older attempt", claim(1, 1)),
+        ("claim newer attempt", claim(1, 3)),
+        ("claim older generation", claim(0, 7)),
+        ("claim newer generation", claim(2, 1)),
+        ("delivered", settle(2_000_000, Outcome::Delivered)),
+        (
+            "delivered, old fence",
+            settle(1_999_999, Outcome::Delivered),
+        ),
+        ("retry", settle(2_000_000, retry)),
+        ("retry, old fence", settle(1_999_999, retry)),
+        ("dead", settle(2_000_000, dead)),
+        ("dead, old fence", settle(1_999_999, dead)),
+    ];
+    let mut table = String::new();
+    for (state_name, state) in &states {
+        for (event_name, event) in &events {
+            let (next, answer) = step(state.as_ref(), event, NOW);
+            let change = if next == *state {
+                "unchanged".into()
+            } else {
+                name(next.as_ref())
+            };
+            table += &format!("{state_name} | {event_name} | {answer:?} | {change}\n");
+        }
+    }
+    let expected = include_str!("lifecycle_table.txt");
+    assert_eq!(table, expected, "the table is now:\n{table}");
+}
+
+fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
+    let outcome = prop_oneof![
+        Just(Outcome::Delivered),
+        Just(Outcome::Retry {
+            next_at: Timestamp::from_millis(1)
+        }),
+        Just(Outcome::Dead(DeadReason::Permanent)),
+    ];
+    let event = prop_oneof![
+        (0..3u32, 1..4u32).prop_map(|(generation, attempt)| Event::Claim {
+            generation,
+            attempt,
+            lease: LEASE
+        }),
+        (0..3u32, 1..4u32, 0..6u64, outcome).prop_map(|(generation, attempt, fence, outcome)| {
+            Event::Settle {
+                fence: NOW.millis() + fence,
+                generation,
+                attempt,
+                outcome,
+            }
+        }),
+    ];
+    prop::collection::vec((event, 0..400u64), 1..40)
+}
+
+proptest! {
+    #[test]
+    fn delivered_is_absorbing_and_two_claims_never_overlap(walk in events()) {
+        let (mut record, mut now, mut last_fence) = (None::<Record>, NOW, 0);
+        let mut held_until = None::<Timestamp>;
+        for (event, passed) in walk {
+            now = now.plus(Duration::from_millis(passed));
+            let was_delivered = record.as_ref().is_some_and(|r| r.state == State::Delivered);
+            let (next, answer) = step(record.as_ref(), &event, now);
+            if let Answer::Claimed { fence, .. } = answer {
+                prop_assert!(!was_delivered);
+                prop_assert!(fence > last_fence);
+                prop_assert!(held_until.is_none_or(|until| now >= until));
+                last_fence = fence;
+                held_until = Some(now.plus(LEASE));
+            } else if answer == Answer::Settled {
+                held_until = None;
+            }
+            if was_delivered {
+                prop_assert_eq!(next.as_ref().map(|r| r.state), Some(State::Delivered));
+            }
+            record = next;
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The seal: the ingress signs what it queues, and the worker opens nothing else.
+//!
+//! Whoever can write to the broker but doesn't hold a seal key can neither inject nor
+//! alter an event. The seal is an HMAC-SHA256 over the envelope's bytes, and the
+//! envelope holds the body's digest.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+
+use crate::event::{Envelope, Event};
+use crate::secret::Secret;
+
+/// The shortest seal key, in bytes.
+pub const MIN_KEY: usize = 16;
+
+/// A named key: the name travels with the seal, so keys can rotate.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Unique among the keys; letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// At least [`MIN_KEY`] bytes.
+    pub secret: Secret,
+}
+
+/// An event as it travels: exact bytes, and an envelope that can't be altered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The envelope's JSON, as sealed.
+    pub envelope: Bytes,
+    /// `v1,<key name>,<base64 of the HMAC>`.
+    pub seal: String,
+    /// The provider's bytes.
+    pub body: Bytes,
+    /// `source.event_type` for the queue's routing. Not under the seal: nothing trusts it.
+    pub route: String,
+}
+
+/// Why a seal doesn't open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// Not of the form `v1,name,base64`.
+    #[error("the seal has no form that this version knows")]
+    Malformed,
+    /// Sealed with a key that the config doesn't list.
+    #[error("the seal's key is not in [seal] keys")]
+    UnknownKey,
+    /// The HMAC or the body's digest doesn't fit.
+    #[error("the seal doesn't fit the message")]
+    Mismatch,
+    /// The envelope fits its seal but can't be read: of a newer version.
+    #[error("the envelope can't be read by this version")]
+    Envelope,
+}
+
+/// Seals with its first key, opens with any.
+#[derive(Clone, Debug)]
+pub struct Sealer {
+    keys: Vec<Key>,
+}
+
+impl Sealer {
+    /// `None` without a key, or with one that is too short.
+    pub fn new(keys: Vec<Key>) -> Option<Self> {
+        let usable = keys.iter().all(|key| key.secret.expose().len() >= MIN_KEY);
+        (usable && !keys.is_empty()).then_some(Self { keys })
+    }
+
+    /// Seals an event with the first key. The body's digest in the envelope is set here.
+    pub fn seal(&self, event: Event) -> Result<Sealed, SealError> {
+        let Event { mut envelope, body } = event;
+        envelope.body_sha256 = hex::encode(Sha256::digest(&body));
+        let bytes = serde_json::to_vec(&envelope).map_err(|_| SealError::Envelope)?;
+        let key = self.keys.first().ok_or(SealError::UnknownKey)?;
+        let tag = STANDARD.encode(mac(key, &bytes)?.finalize().into_bytes());
+        let route = match &envelope.event_type {
+            Some(kind) => format!("{}.{kind}", envelope.source),
+            None => envelope.source,
+        };
+        Ok(Sealed {
+            envelope: bytes.into(),
+            seal: format!("v1,{},{tag}", key.name),
+            body,
+            route,
+        })
+    }
+
+    /// Opens what [`Sealer::seal`] made: HMAC first, then the body's digest, and only
+    /// then the envelope is parsed.
+    pub fn open(&self, sealed: &Sealed) -> Result<Event, SealError> {
+        let mut parts = sealed.seal.splitn(3, ',');
+        let (Some("v1"), Some(name), Some(tag)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(SealError::Malformed);
+        };
+        let tag = STANDARD.decode(tag).map_err(|_| SealError::Malformed)?;
+        let key = self.keys.iter().find(|key| key.name == name);
+        let key = key.ok_or(SealError::UnknownKey)?;
+        let fits = mac(key, &sealed.envelope)?.verify_slice(&tag).is_ok();
+        if !fits {
+            return Err(SealError::Mismatch);
+        }
+        let envelope: Envelope =
+            serde_json::from_slice(&sealed.envelope).map_err(|_| SealError::Envelope)?;
+        if envelope.v != 1 {
+            return Err(SealError::Envelope);
+        }
+        if envelope.body_sha256 != hex::encode(Sha256::digest(&sealed.body)) {
+            return Err(SealError::Mismatch);
+        }
+        let body = sealed.body.clone();
+        Ok(Event { envelope, body })
+    }
+}
+
+fn mac(key: &Key, bytes: &[u8]) -> Result<Hmac<Sha256>, SealError> {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(key.secret.expose()).map_err(|_| SealError::UnknownKey)?;
+    mac.update(b"zentra seal v1\n");
+    mac.update(bytes);
+    Ok(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::Identity;
+
+    fn key(name: &str, fill: char) -> Key {
+        Key {
+            name: name.into(),
+            secret: Secret::new(fill.to_string().repeat(32)),
+        }
+    }
+
+    fn event(body: &'static [u8]) -> Event {
+        Event {
+            envelope: Envelope {
+                v: 1,
+                source: "acme".into(),
+                provider: "standard-webhooks".into(),
+                identity: Identity::from_signed_id("evt_1").unwrap(),
+                event_id: Some("evt_1".into()),
+                event_id_signed: true,
+                event_type: Some("transfer.settled".into()),
+                content_type: None,
+                received_at: Timestamp::from_secs(1),
+                provider_time: None,
+                verified_with: "k1".into(),
+                body_sha256: String::new(),
+            },
+            body: Bytes::from_static(body),
+        }
+    }
+
+    #[test]
+    fn a_sealed_event_opens_also_after_its_key_was_rotated_to_second_place() {
+        let old = Sealer::new(vec![key("old", 'a')]).unwrap();
+        let rotated = Sealer::new(vec![key("new", 'b'), key("old", 'a')]).unwrap();
+        let sealed = old.seal(event(b"{}")).unwrap();
+        assert_eq!(sealed.route, "acme.transfer.settled");
+        let opened = rotated.open(&sealed).unwrap();
+        assert_eq!(opened.body, "{}");
+        assert_eq!(opened.envelope.identity.as_str(), "evt_1");
+        let retired = Sealer::new(vec![key("new", 'b')]).unwrap();
+        assert_eq!(retired.open(&sealed).unwrap_err(), SealError::UnknownKey);
+    }
+
+    #[test]
+    fn a_short_key_or_none_makes_no_sealer() {
+        assert!(Sealer::new(vec![]).is_none());
+        let secret = Secret::new("short");
+        let name = "k".into();
+        assert!(Sealer::new(vec![Key { name, secret }]).is_none());
+    }
+
+    #[test]
+    fn another_body_or_a_key_of_the_same_name_does_not_open() {
+        let sealer = Sealer::new(vec![key("k", 'a')]).unwrap();
+        let mut sealed = sealer.seal(event(b"{}")).unwrap();
+        let other = Sealer::new(vec![key("k", 'b')]).unwrap();
+        assert_eq!(other.open(&sealed).unwrap_err(), SealError::Mismatch);
+        sealed.body = Bytes::from_static(b"{ }");
+        assert_eq!(sealer.open(&sealed).unwrap_err(), SealError::Mismatch);
+    }
+
+    proptest! {
+        #[test]
+        fn any_flipped_bit_of_the_envelope_breaks_the_seal(at in 0usize..10_000, bit in 0u8..8) {
+            let sealer = Sealer::new(vec![key("k", 'a')]).unwrap();
+            let mut sealed = sealer.seal(event(b"{}")).unwrap();
+            let mut bytes = sealed.envelope.to_vec();
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            sealed.envelope = bytes.into();
+            prop_assert_eq!(sealer.open(&sealed).unwrap_err(), SealError::Mismatch);
+        }
+
+        #[test]
+        fn no_text_as_a_seal_panics_or_opens(text in ".{0,200}") {
+            let sealer = Sealer::new(vec![key("k", 'a')]).unwrap();
+            let mut sealed = sealer.seal(event(b"{}")).unwrap();
+            sealed.seal = text;
+            prop_assert!(sealer.open(&sealed).is_err());
+        }
+    }
+}

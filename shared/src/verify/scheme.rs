@@ -1,0 +1,232 @@
+//! A provider's scheme as data, and the catalogue of those that come along.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use serde::{Deserialize, Deserializer};
+
+use super::template::{Part, Template};
+
+/// How one provider signs: where the signature is, what it covers, how old it may be,
+/// and where id and type are.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scheme {
+    /// Where the signature is and what it covers.
+    pub signature: Signature,
+    /// The signed time. `None`: the provider signs none, so freshness can't be judged.
+    pub timestamp: Option<Time>,
+    /// Where the event's id is.
+    pub id: Option<Location>,
+    /// Where the event's type is.
+    #[serde(rename = "type")]
+    pub kind: Option<Location>,
+}
+
+/// The signature: header, grammar, algorithm, encoding, key, content.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    /// The header that holds it.
+    #[serde(deserialize_with = "header_name")]
+    pub header: HeaderName,
+    /// How the header's value is read.
+    pub grammar: Grammar,
+    /// What computes it.
+    pub algorithm: Algorithm,
+    /// How its bytes are written.
+    pub encoding: Encoding,
+    /// How the secret becomes a key.
+    pub key: KeyFormat,
+    /// What it covers.
+    pub content: Template,
+}
+
+/// How a signature header is read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Grammar {
+    /// The value is the signature.
+    Bare,
+    /// The signature follows this text.
+    Prefix(String),
+    /// A list of `name assign value` items; those of one name are signatures, and any of
+    /// them may fit (a provider that rotates its secret sends several).
+    List {
+        /// Between items.
+        separator: char,
+        /// Between an item's name and its value.
+        assign: char,
+        /// The name of the signature items.
+        item: String,
+    },
+}
+
+/// What computes the signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Algorithm {
+    /// HMAC with SHA-256, RFC 2104 and FIPS 180-4.
+    #[serde(rename = "hmac-sha256")]
+    HmacSha256,
+}
+
+/// How the signature's bytes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encoding {
+    /// Hexadecimal, either case.
+    Hex,
+    /// Standard base64 with padding.
+    Base64,
+}
+
+/// How the configured secret becomes the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyFormat {
+    /// Its bytes are the key.
+    Utf8,
+    /// Base64, after `whsec_` if that is there (Standard Webhooks).
+    Whsec,
+}
+
+/// The signed time: Unix seconds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Time {
+    /// Where it is written.
+    pub at: TimeLocation,
+    /// How far it may be from the time of receipt, either way.
+    #[serde(deserialize_with = "duration")]
+    pub tolerance: Duration,
+}
+
+/// Where the signed time is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum TimeLocation {
+    /// In a header of its own.
+    Header(#[serde(deserialize_with = "header_name")] HeaderName),
+    /// An item of the signature header's list.
+    Item(String),
+}
+
+/// Where an id or type is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Location {
+    /// A header's value.
+    Header(#[serde(deserialize_with = "header_name")] HeaderName),
+    /// A string or integer in the JSON body, by JSON pointer (RFC 6901).
+    Json(String),
+}
+
+impl Scheme {
+    /// Reads a scheme and checks that it makes sense: the body is covered, and a time
+    /// that is judged is also signed. The error names no value.
+    pub fn from_toml(table: toml::Table) -> Result<Self, String> {
+        let scheme: Self = table
+            .try_into()
+            .map_err(|error: toml::de::Error| error.message().to_owned())?;
+        let content = &scheme.signature.content;
+        if !content.covers(&Part::Body) {
+            return Err("signature.content must cover {body}".into());
+        }
+        if scheme.timestamp.is_some() != content.covers(&Part::Timestamp) {
+            return Err(
+                "a scheme with [timestamp] must sign {timestamp}, and one that signs \
+                        {timestamp} needs [timestamp]"
+                    .into(),
+            );
+        }
+        let listed = matches!(scheme.signature.grammar, Grammar::List { .. });
+        let item = matches!(
+            &scheme.timestamp,
+            Some(Time {
+                at: TimeLocation::Item(_),
+                ..
+            })
+        );
+        if item && !listed {
+            return Err("timestamp.at.item needs a signature.grammar of the list kind".into());
+        }
+        Ok(scheme)
+    }
+
+    /// An entry of the catalogue.
+    pub fn named(name: &str) -> Option<Self> {
+        let (_, text) = CATALOGUE.iter().find(|(known, _)| *known == name)?;
+        Self::from_toml(text.parse().ok()?).ok()
+    }
+
+    /// The catalogue's names.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        CATALOGUE.iter().map(|(name, _)| *name)
+    }
+
+    /// Whether the signature covers what is at this place. Derived, not declared, so an
+    /// entry can't claim more than its template signs.
+    pub fn covers(&self, location: &Location) -> bool {
+        let part = match location {
+            Location::Header(name) => Part::Header(name.clone()),
+            Location::Json(_) => Part::Body,
+        };
+        self.signature.content.covers(&part)
+    }
+}
+
+const CATALOGUE: [(&str, &str); 3] = [
+    ("github", include_str!("providers/github.toml")),
+    (
+        "standard-webhooks",
+        include_str!("providers/standard-webhooks.toml"),
+    ),
+    ("stripe", include_str!("providers/stripe.toml")),
+];
+
+fn header_name<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderName, D::Error> {
+    let text = String::deserialize(from)?;
+    HeaderName::try_from(text).map_err(|_| serde::de::Error::custom("not a header name"))
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    humantime::parse_duration(&text)
+        .map_err(|_| serde::de::Error::custom("not a duration like \"5m\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_of_the_catalogue_can_be_read() {
+        for name in Scheme::names() {
+            assert!(Scheme::named(name).is_some(), "{name}");
+        }
+        assert!(Scheme::named("nobody").is_none());
+    }
+
+    #[test]
+    fn the_signature_covers_a_json_id_and_a_templated_header_but_not_githubs_delivery_header() {
+        let signed = |name| {
+            let scheme = Scheme::named(name).unwrap();
+            scheme.covers(scheme.id.as_ref().unwrap())
+        };
+        assert!(signed("stripe"));
+        assert!(signed("standard-webhooks"));
+        assert!(!signed("github"));
+    }
+
+    #[test]
+    fn a_scheme_that_leaves_body_or_time_unsigned_is_refused() {
+        let stripe = include_str!("providers/stripe.toml");
+        for content in ["{timestamp}.", "{body}", "{timestamp}.{payload}"] {
+            let text = stripe.replace("{timestamp}.{body}", content);
+            assert!(
+                Scheme::from_toml(text.parse().unwrap()).is_err(),
+                "{content}"
+            );
+        }
+    }
+}

@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod event;
 pub mod lifecycle;
+pub mod queue;
 pub mod retry;
 pub mod seal;
 pub mod secret;

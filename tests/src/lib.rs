@@ -1,1 +1,49 @@
 //! One harness that starts real services, and every test that crosses a process.
+
+pub mod services;
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use services::{Rabbit, Redis};
+
+/// The URL of a RabbitMQ that all tests of this process share; each has its own namespace.
+pub fn shared_rabbit() -> String {
+    static RABBIT: LazyLock<Mutex<Rabbit>> = LazyLock::new(|| Mutex::new(Rabbit::start()));
+    RABBIT.lock().map(|rabbit| rabbit.url()).unwrap_or_default()
+}
+
+/// The URL of a Redis that all tests of this process share; each has its own namespace.
+pub fn shared_redis() -> String {
+    static REDIS: LazyLock<Mutex<Redis>> = LazyLock::new(|| Mutex::new(Redis::start()));
+    REDIS.lock().map(|redis| redis.url()).unwrap_or_default()
+}
+
+/// A namespace that no other test has.
+pub fn namespace() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Asks until there is an answer; panics with `what` when the bound has passed.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    bound: Duration,
+    mut ask: impl FnMut() -> F,
+) -> T {
+    let end = Instant::now() + bound;
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        tick.tick().await;
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(
+            Instant::now() < end,
+            "not within {bound:?}: {what}\n{}",
+            services::output()
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! Consuming one work queue over any number of connections.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions};
+use lapin::options::{BasicNackOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Acker, Channel};
+use tokio::time::timeout;
+
+use super::link::Link;
+use super::message::read;
+use super::topology::short;
+use super::{Consumer, Message, QueueError, Receipt};
+
+/// After a consumer ended while its connection goes on (its queue was deleted).
+const PAUSE: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Reads a work queue; see [`Consumer`].
+pub struct AmqpConsumer {
+    link: Link,
+    queue: String,
+    prefetch: u16,
+    current: Option<(Channel, lapin::Consumer)>,
+    stopped: bool,
+}
+
+impl AmqpConsumer {
+    pub(super) fn new(link: Link, queue: String, prefetch: u16) -> Self {
+        Self {
+            link,
+            queue,
+            prefetch,
+            current: None,
+            stopped: false,
+        }
+    }
+
+    /// `None` when the link is gone for good.
+    async fn open(&mut self) -> Option<Result<(Channel, lapin::Consumer), QueueError>> {
+        let session = self.link.session().await?;
+        let opened = async {
+            let channel = session.channel().await?;
+            channel
+                .basic_qos(self.prefetch, BasicQosOptions::default())
+                .await?;
+            let options = BasicConsumeOptions::default();
+            let (queue, tag) = (short(&self.queue)?, short("")?);
+            let consumer = channel
+                .basic_consume(queue, tag, options, FieldTable::default())
+                .await?;
+            Ok((channel, consumer))
+        };
+        Some(match timeout(ANSWER, opened).await {
+            Ok(result) => result,
+            Err(_) => {
+                session.discard();
+                Err(QueueError::Timeout(ANSWER))
+            }
+        })
+    }
+}
+
+impl Consumer for AmqpConsumer {
+    type Receipt = AmqpReceipt;
+
+    async fn next(&mut self) -> Option<(Message, AmqpReceipt)> {
+        loop {
+            if let Some((channel, consumer)) = &mut self.current {
+                match consumer.next().await {
+                    Some(Ok(mut delivery)) => {
+                        let message = read(&mut delivery);
+                        let receipt = AmqpReceipt::new(delivery.acker, channel.clone());
+                        return Some((message, receipt));
+                    }
+                    Some(Err(error)) => {
+                        tracing::debug!(queue = self.queue, %error, "consumer failed")
+                    }
+                    None => {}
+                }
+                self.current = None;
+            }
+            if self.stopped {
+                return None;
+            }
+            match self.open().await? {
+                Ok(opened) => self.current = Some(opened),
+                Err(error) => {
+                    tracing::warn!(queue = self.queue, %error, "can't consume, trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.stopped = true;
+        let Some((channel, consumer)) = &self.current else {
+            return;
+        };
+        let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        if !matches!(timeout(ANSWER, cancel).await, Ok(Ok(()))) {
+            self.current = None;
+        }
+    }
+}
+
+/// The right to acknowledge one delivery; see [`Receipt`].
+pub struct AmqpReceipt {
+    acker: Acker,
+    /// Kept open: closing it would give the message back.
+    _channel: Channel,
+}
+
+impl AmqpReceipt {
+    pub(super) fn new(acker: Acker, channel: Channel) -> Self {
+        Self {
+            acker,
+            _channel: channel,
+        }
+    }
+}
+
+impl Receipt for AmqpReceipt {
+    async fn ack(self) {
+        if !matches!(self.acker.ack(BasicAckOptions::default()).await, Ok(true)) {
+            tracing::debug!("an acknowledgement came too late; the message comes again");
+        }
+    }
+
+    async fn give_back(self) {
+        let options = BasicNackOptions {
+            requeue: true,
+            multiple: false,
+        };
+        // A failure means that the connection is gone, which gives it back as well.
+        let _ = self.acker.nack(options).await;
+    }
+}

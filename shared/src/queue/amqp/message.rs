@@ -1,0 +1,80 @@
+//! A message on the wire: the exact body as payload, the envelope as a header.
+//!
+//! Headers are written anew at each publish, so the broker's own `x-death` and the like
+//! never travel on (RabbitMQ 3.10 takes them for a cycle).
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+
+use super::super::Message;
+use crate::lifecycle::DeadReason;
+use crate::seal::Sealed;
+
+const ENVELOPE: &str = "zentra-envelope";
+const SEAL: &str = "zentra-seal";
+const ATTEMPT: &str = "zentra-attempt";
+const GENERATION: &str = "zentra-generation";
+const DEAD_REASON: &str = "zentra-dead-reason";
+
+const PERSISTENT: u8 = 2;
+
+/// The properties of a sealed event.
+pub(super) fn properties(
+    sealed: &Sealed,
+    attempt: u32,
+    generation: u32,
+    dead: Option<DeadReason>,
+) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    let mut set = |name: &'static str, value: AMQPValue| {
+        if let Ok(name) = ShortString::try_new(name) {
+            headers.insert(name, value);
+        }
+    };
+    let bytes = |value: &[u8]| AMQPValue::LongString(LongString::from(value));
+    // What isn't ours stays recognisable as such.
+    if !sealed.envelope.is_empty() {
+        set(ENVELOPE, bytes(&sealed.envelope));
+        set(SEAL, bytes(sealed.seal.as_bytes()));
+    }
+    set(ATTEMPT, AMQPValue::LongLongInt(attempt.into()));
+    set(GENERATION, AMQPValue::LongLongInt(generation.into()));
+    if let Some(reason) = dead {
+        set(DEAD_REASON, bytes(reason.as_str().as_bytes()));
+    }
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_headers(headers)
+}
+
+/// Reads a delivery. Total: whatever a stranger has put there becomes a message whose
+/// seal doesn't open.
+pub(super) fn read(delivery: &mut Delivery) -> Message {
+    let headers = delivery.properties.headers();
+    let find = |name| headers.as_ref()?.inner().get(name);
+    let bytes = |name| match find(name) {
+        Some(AMQPValue::LongString(value)) => value.as_bytes().to_vec(),
+        _ => Vec::new(),
+    };
+    let number = |name| match find(name) {
+        Some(AMQPValue::LongLongInt(value)) => u32::try_from(*value).ok(),
+        _ => None,
+    };
+    let sealed = Sealed {
+        envelope: bytes(ENVELOPE).into(),
+        seal: String::from_utf8(bytes(SEAL)).unwrap_or_default(),
+        route: String::new(),
+        body: Bytes::new(),
+    };
+    let (attempt, generation) = (number(ATTEMPT), number(GENERATION));
+    Message {
+        sealed: Sealed {
+            body: std::mem::take(&mut delivery.data).into(),
+            ..sealed
+        },
+        attempt: attempt.unwrap_or(1).max(1),
+        generation: generation.unwrap_or(0),
+    }
+}

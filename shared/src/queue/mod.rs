@@ -1,0 +1,143 @@
+//! The queue seam: what carries sealed events from the ingress to the workers.
+//!
+//! One trait per user, so nobody sees more than it needs: the ingress publishes, a
+//! worker processes, the operator re-queues. [`amqp`] is the RabbitMQ side.
+
+pub mod amqp;
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::lifecycle::DeadReason;
+use crate::seal::Sealed;
+
+/// A message in a work or dead-letter queue. A message that isn't ours has an empty
+/// envelope and seal; nothing opens it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The event as it travels.
+    pub sealed: Sealed,
+    /// Which attempt this message asks for, from 1.
+    pub attempt: u32,
+    /// How often an operator has re-queued the delivery.
+    pub generation: u32,
+}
+
+/// How long a message is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delay {
+    /// As near to this as the queue can do.
+    Near(Duration),
+    /// This or longer: until a lease has ended, or as the destination asked.
+    AtLeast(Duration),
+}
+
+/// Why the queue didn't do what was asked. Whether a publish that failed has arrived
+/// nevertheless is unknown; what follows must bear a copy.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// There is no connection now.
+    #[error("the broker is not connected")]
+    Disconnected,
+    /// The broker is out of memory or disk and takes no messages.
+    #[error("the broker blocks publishers: it is short of memory or disk")]
+    Blocked,
+    /// No confirm within the time allowed.
+    #[error("the broker did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The broker said no: the queue is full, or the message can't be routed.
+    #[error("the broker refused the message")]
+    Refused,
+    /// Anything else that the client library reports.
+    #[error("the broker connection failed: {0}")]
+    Broker(String),
+}
+
+/// What the ingress needs.
+pub trait Publish: Clone + Send + Sync + 'static {
+    /// Returns when the event is durable: from then on it is not lost.
+    fn publish(&self, sealed: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// Whether a publish would be tried now.
+    fn ready(&self) -> bool;
+}
+
+/// What a worker needs. Each method returns when the message is durable in its new
+/// place, so that the old one may be acknowledged.
+pub trait Process: Clone + Send + Sync + 'static {
+    /// Reads one destination's work queue.
+    type Consumer: Consumer;
+
+    /// Starts to consume; at most `prefetch` messages are unacknowledged at a time.
+    fn consume(&self, destination: &str, prefetch: u16) -> Self::Consumer;
+
+    /// Sets a message aside for its destination. The delay that it will have is chosen
+    /// before, by [`Process::delay`], so that it can be written down first.
+    fn retry(
+        &self,
+        destination: &str,
+        message: &Message,
+        delay: Duration,
+    ) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// The delay that [`Process::retry`] can really do for this wish.
+    fn delay(&self, wish: Delay) -> Duration;
+
+    /// Puts a message into its destination's dead-letter queue.
+    fn dead(
+        &self,
+        destination: &str,
+        message: &Message,
+        reason: DeadReason,
+    ) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// Whether the broker is connected now.
+    fn ready(&self) -> bool;
+}
+
+/// A stream of messages that outlives broker restarts.
+pub trait Consumer: Send + 'static {
+    /// Acknowledges one message.
+    type Receipt: Receipt;
+
+    /// The next message. Waits as long as it takes, over reconnects too; may be dropped
+    /// at any time. `None` after [`Consumer::stop`], when nothing is left to handle.
+    fn next(&mut self) -> impl Future<Output = Option<(Message, Self::Receipt)>> + Send;
+
+    /// Takes no new messages from the broker. Those already here still come by
+    /// [`Consumer::next`].
+    fn stop(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// The right to acknowledge one message. Dropped unused, the message comes again once
+/// the connection ends.
+pub trait Receipt: Send + 'static {
+    /// Gives the message up: the next holder has confirmed it. A failure is harmless:
+    /// the message comes again and is recognised as a copy.
+    fn ack(self) -> impl Future<Output = ()> + Send;
+
+    /// Gives the message back, to come again.
+    fn give_back(self) -> impl Future<Output = ()> + Send;
+}
+
+/// What the operator needs.
+pub trait Operate: Send + Sync + 'static {
+    /// Holds one dead letter.
+    type Receipt: Receipt;
+
+    /// Looks through up to `limit` dead letters of a destination for one that is
+    /// `wanted`, and holds it. All others stay where they are.
+    fn find_dead(
+        &self,
+        destination: &str,
+        limit: usize,
+        wanted: impl Fn(&Message) -> bool + Send + Sync,
+    ) -> impl Future<Output = Result<Option<(Message, Self::Receipt)>, QueueError>> + Send;
+
+    /// Puts a message into its destination's work queue and returns when it is durable.
+    fn requeue(
+        &self,
+        destination: &str,
+        message: &Message,
+    ) -> impl Future<Output = Result<(), QueueError>> + Send;
+}

@@ -1,0 +1,219 @@
+//! The queue seam on a real RabbitMQ.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use zentra_shared::lifecycle::DeadReason;
+use zentra_shared::queue::amqp::{Amqp, Settings, Subscriber};
+use zentra_shared::queue::{Consumer, Delay, Message, Operate, Process, Publish, Receipt};
+use zentra_shared::seal::Sealed;
+use zentra_shared::secret::Secret;
+use zentra_tests::{namespace, services, shared_rabbit};
+
+const BOUND: Duration = Duration::from_secs(20);
+
+fn settings(url: &str, namespace: &str) -> Settings {
+    let subscriber = |destination: &str, pattern: &str| Subscriber {
+        destination: destination.into(),
+        patterns: vec![pattern.into()],
+    };
+    Settings {
+        urls: vec![Secret::new(url)],
+        namespace: namespace.into(),
+        subscribers: vec![
+            subscriber("ledger", "acme.#"),
+            subscriber("mail", "acme.mail.*"),
+        ],
+    }
+}
+
+async fn queue(url: &str, namespace: &str) -> Amqp {
+    let amqp = Amqp::processor(settings(url, namespace), 8);
+    tokio::time::timeout(BOUND, amqp.connected()).await.unwrap();
+    amqp
+}
+
+fn sealed(route: &str, body: &'static [u8]) -> Sealed {
+    Sealed {
+        envelope: Bytes::from_static(b"{}"),
+        seal: "v1,k,AA==".into(),
+        body: Bytes::from_static(body),
+        route: route.into(),
+    }
+}
+
+async fn next<C: Consumer>(consumer: &mut C) -> (Message, C::Receipt) {
+    tokio::time::timeout(BOUND, consumer.next())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+/// How many messages wait in a queue, by the broker's own word.
+async fn depth(url: &str, queue: &str) -> u32 {
+    let connect = Connection::connect(url, ConnectionProperties::default());
+    let connection = tokio::time::timeout(BOUND, connect).await.unwrap().unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::durable()
+    };
+    let queue = channel.queue_declare(queue.into(), passive, FieldTable::default());
+    queue.await.unwrap().message_count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmed_publish_reaches_each_subscriber_byte_for_byte() {
+    let queue = queue(&shared_rabbit(), &namespace()).await;
+    let event = sealed("acme.mail.sent", b"\x00\xff exact");
+    queue.publish(&event).await.unwrap();
+    for destination in ["ledger", "mail"] {
+        let mut consumer = queue.consume(destination, 4);
+        let (message, receipt) = next(&mut consumer).await;
+        assert_eq!(message.sealed.body, event.body);
+        assert_eq!(message.sealed.envelope, event.envelope);
+        assert_eq!(message.sealed.seal, event.seal);
+        assert_eq!((message.attempt, message.generation), (1, 0));
+        receipt.ack().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_nobody_subscribed_to_is_kept_as_unrouted() {
+    let (url, namespace) = (shared_rabbit(), namespace());
+    let queue = queue(&url, &namespace).await;
+    queue
+        .publish(&sealed("stranger.event", b"{}"))
+        .await
+        .unwrap();
+    assert_eq!(depth(&url, &format!("{namespace}.unrouted")).await, 1);
+    assert_eq!(depth(&url, &format!("{namespace}.work.ledger")).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_comes_back_to_its_own_destination_after_its_delay() {
+    let queue = queue(&shared_rabbit(), &namespace()).await;
+    let mut ledger = queue.consume("ledger", 4);
+    let message = Message {
+        sealed: sealed("", b"again"),
+        attempt: 2,
+        generation: 1,
+    };
+    let delay = queue.delay(Delay::AtLeast(Duration::from_millis(300)));
+    assert_eq!(delay, Duration::from_millis(375));
+    let sent = std::time::Instant::now();
+    queue.retry("ledger", &message, delay).await.unwrap();
+    let (back, receipt) = next(&mut ledger).await;
+    assert!(
+        sent.elapsed() >= Duration::from_millis(300),
+        "{:?}",
+        sent.elapsed()
+    );
+    assert_eq!(back, message);
+    receipt.ack().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_dead_letter_is_found_and_held_and_the_others_stay() {
+    let (url, namespace) = (shared_rabbit(), namespace());
+    let queue = queue(&url, &namespace).await;
+    let bodies: [&[u8]; 3] = [b"one", b"two", b"three"];
+    for body in bodies {
+        let message = Message {
+            sealed: sealed("", body),
+            attempt: 8,
+            generation: 0,
+        };
+        queue
+            .dead("ledger", &message, DeadReason::Exhausted)
+            .await
+            .unwrap();
+    }
+    let dead = format!("{namespace}.dead.ledger");
+    let found = queue
+        .find_dead("ledger", 10, |m| m.sealed.body == "none")
+        .await
+        .unwrap();
+    assert!(found.is_none());
+    assert_eq!(depth(&url, &dead).await, 3);
+    let found = queue
+        .find_dead("ledger", 10, |m| m.sealed.body == "two")
+        .await
+        .unwrap();
+    let (mut message, receipt) = found.unwrap();
+    message.attempt = 1;
+    message.generation += 1;
+    queue.requeue("ledger", &message).await.unwrap();
+    receipt.ack().await;
+    let (back, receipt) = next(&mut queue.consume("ledger", 1)).await;
+    assert_eq!((&back.sealed.body[..], back.generation), (&b"two"[..], 1));
+    receipt.ack().await;
+    zentra_tests::eventually("two dead letters stay", BOUND, async || {
+        (depth(&url, &dead).await == 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_message_is_read_as_one_without_seal() {
+    let (url, namespace) = (shared_rabbit(), namespace());
+    let queue = queue(&url, &namespace).await;
+    let connection = Connection::connect(&url, ConnectionProperties::default())
+        .await
+        .unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let work = format!("{namespace}.work.ledger");
+    let (options, none) = (BasicPublishOptions::default(), BasicProperties::default());
+    let sent = channel.basic_publish("".into(), work.into(), options, b"hello", none);
+    sent.await.unwrap().await.unwrap();
+    let (message, receipt) = next(&mut queue.consume("ledger", 1)).await;
+    assert!(message.sealed.envelope.is_empty());
+    assert_eq!(message.attempt, 1);
+    queue
+        .dead("ledger", &message, DeadReason::NotOurs)
+        .await
+        .unwrap();
+    receipt.ack().await;
+    let dead = format!("{namespace}.dead.ledger");
+    let got = channel
+        .basic_get(dead.into(), BasicGetOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(got.unwrap().delivery.data, b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_over_255_bytes_is_an_error_and_no_panic() {
+    let queue = queue(&shared_rabbit(), &namespace()).await;
+    let long = "x".repeat(300);
+    assert!(queue.publish(&sealed(&long, b"{}")).await.is_err());
+    assert!(queue.publish(&sealed("acme.ok", b"{}")).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_confirmed_survives_kill_9_and_publish_and_consume_go_on_after_it() {
+    let mut rabbit = services::Rabbit::start();
+    let queue = queue(&rabbit.url(), "killed").await;
+    let mut consumer = queue.consume("ledger", 4);
+    queue.publish(&sealed("acme.a", b"before")).await.unwrap();
+    rabbit.kill();
+    zentra_tests::eventually("publishing fails at once", BOUND, async || {
+        queue.publish(&sealed("acme.a", b"lost")).await.err()
+    })
+    .await;
+    rabbit.restart();
+    tokio::time::timeout(BOUND * 2, queue.connected())
+        .await
+        .unwrap();
+    queue.publish(&sealed("acme.a", b"after")).await.unwrap();
+    let mut bodies = std::collections::HashSet::new();
+    while bodies.len() < 2 {
+        let (message, receipt) = next(&mut consumer).await;
+        bodies.insert(message.sealed.body);
+        receipt.ack().await;
+    }
+    assert!(bodies.contains(&b"before"[..]) && bodies.contains(&b"after"[..]));
+}

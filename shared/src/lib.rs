@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod event;
+pub mod journal;
 pub mod lifecycle;
 pub mod queue;
 pub mod retry;

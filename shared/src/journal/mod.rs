@@ -1,0 +1,247 @@
+//! The journal seam: what remembers each delivery's state and history.
+//!
+//! The worker claims and settles; the operator reads. [`redis`] is the Redis side.
+
+pub mod redis;
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::event::{DeliveryKey, Envelope};
+use crate::lifecycle::{Answer, DeadReason, Outcome, Record};
+
+/// Why the journal didn't do what was asked. Whether a command that failed took effect
+/// is unknown: the same command may be sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Redis is away, or answered with an error.
+    #[error("redis failed: {0}")]
+    Unavailable(String),
+    /// Redis holds what no version of this software wrote.
+    #[error("the journal holds something unreadable under {0}")]
+    Unreadable(String),
+}
+
+/// A request for the claim of one message.
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    /// Whose claim.
+    pub key: &'a DeliveryKey,
+    /// The message's generation.
+    pub generation: u32,
+    /// The message's attempt.
+    pub attempt: u32,
+    /// How long the claim lasts unsettled.
+    pub lease: Duration,
+    /// Who asks.
+    pub worker: &'a str,
+    /// What is kept of the event for the operator.
+    pub summary: &'a Summary,
+}
+
+/// The end of one attempt.
+#[derive(Clone, Debug)]
+pub struct Settle<'a> {
+    /// Whose attempt.
+    pub key: &'a DeliveryKey,
+    /// As the claim gave it.
+    pub fence: u64,
+    /// The claimed generation.
+    pub generation: u32,
+    /// The claimed attempt.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Who made it.
+    pub worker: &'a str,
+    /// What the destination said.
+    pub result: &'a AttemptResult,
+    /// What is kept of the event, should the claim have been forgotten.
+    pub summary: &'a Summary,
+}
+
+/// What is kept of an event: never its body, never a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The source.
+    pub source: String,
+    /// The scheme that verified it; empty if its seal was broken.
+    pub provider: String,
+    /// The name of the secret that fitted; empty if its seal was broken.
+    pub verified_with: String,
+    /// The provider's id.
+    pub event_id: Option<String>,
+    /// The provider's event type.
+    pub event_type: Option<String>,
+    /// When the ingress took it.
+    pub received_at: Option<Timestamp>,
+    /// The time that the provider signed.
+    pub provider_time: Option<Timestamp>,
+    /// SHA-256 of the body, in hex.
+    pub body_sha256: String,
+}
+
+impl Summary {
+    /// What is kept of an event whose seal opened.
+    pub fn of(envelope: &Envelope) -> Self {
+        Self {
+            source: envelope.source.clone(),
+            provider: envelope.provider.clone(),
+            verified_with: envelope.verified_with.clone(),
+            event_id: envelope.event_id.clone(),
+            event_type: envelope.event_type.clone(),
+            received_at: Some(envelope.received_at),
+            provider_time: envelope.provider_time,
+            body_sha256: envelope.body_sha256.clone(),
+        }
+    }
+}
+
+/// What came of one attempt at the destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptResult {
+    /// How long it took.
+    pub duration_ms: u64,
+    /// The HTTP status, if there was an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What went wrong, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The start of the answer's body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
+}
+
+/// One line of a history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When, by the journal's own clock.
+    pub at: Timestamp,
+    /// The generation it speaks of.
+    pub generation: u32,
+    /// The attempt it speaks of.
+    pub attempt: u32,
+    /// The worker or operator who did it.
+    pub by: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What a history's line says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum What {
+    /// A worker took the claim; the attempt begins.
+    Claimed {
+        /// The claim's fence.
+        fence: u64,
+        /// The one before ran out unsettled: its worker crashed or hung.
+        reclaimed: bool,
+    },
+    /// A message met a running claim and was set aside until past its lease.
+    Busy,
+    /// A copy of what is already delivered: no effect.
+    Duplicate,
+    /// A copy of what is in the dead-letter queue: no effect.
+    DuplicateDead,
+    /// A message that a newer attempt or generation has overtaken: no effect.
+    Stale,
+    /// The destination took it.
+    Delivered {
+        /// Settled after its claim had passed to another worker.
+        #[serde(default)]
+        late: bool,
+        /// What the destination said.
+        #[serde(flatten)]
+        result: AttemptResult,
+    },
+    /// The attempt failed; another one follows.
+    Failed {
+        /// When the next attempt is due.
+        next_at: Timestamp,
+        /// What the destination said.
+        #[serde(flatten)]
+        result: AttemptResult,
+    },
+    /// Given up.
+    Dead {
+        /// Why.
+        reason: DeadReason,
+        /// What the destination said at last.
+        #[serde(flatten)]
+        result: AttemptResult,
+    },
+    /// An attempt failed after its claim had passed to another worker: no effect.
+    Superseded {
+        /// What the destination said.
+        #[serde(flatten)]
+        result: AttemptResult,
+    },
+    /// An operator sent the dead letter back to the work queue.
+    Requeued,
+}
+
+/// All that is known of one delivery.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Which one.
+    pub key: DeliveryKey,
+    /// Where it stands.
+    pub record: Record,
+    /// Why it is dead, if it is.
+    pub reason: Option<DeadReason>,
+    /// The event.
+    pub event: Summary,
+    /// What happened so far, oldest first; the newest 1000 lines.
+    pub history: Vec<Entry>,
+}
+
+/// What a worker needs. Both calls are atomic, and both may be repeated.
+pub trait Journal: Clone + Send + Sync + 'static {
+    /// Asks to run an attempt. Whatever the answer, it is in the history.
+    fn claim(&self, claim: &Claim<'_>)
+    -> impl Future<Output = Result<Answer, JournalError>> + Send;
+
+    /// Says how an attempt ended.
+    fn settle(
+        &self,
+        settle: &Settle<'_>,
+    ) -> impl Future<Output = Result<Answer, JournalError>> + Send;
+
+    /// Whether the journal answers.
+    fn ready(&self) -> impl Future<Output = bool> + Send;
+}
+
+/// What the operator needs.
+pub trait Histories: Send + Sync + 'static {
+    /// The deliveries of an event: by the provider's id, by its identity, or by a
+    /// delivery key itself.
+    fn find(&self, id: &str)
+    -> impl Future<Output = Result<Vec<DeliveryKey>, JournalError>> + Send;
+
+    /// One delivery, with its history.
+    fn history(
+        &self,
+        key: &DeliveryKey,
+    ) -> impl Future<Output = Result<Option<Delivery>, JournalError>> + Send;
+
+    /// A destination's dead deliveries, oldest first, at most `limit`.
+    fn dead(
+        &self,
+        destination: &str,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Delivery>, JournalError>> + Send;
+
+    /// Notes that an operator re-queues a dead delivery as this generation.
+    fn note_requeue(
+        &self,
+        key: &DeliveryKey,
+        generation: u32,
+        by: &str,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+}

@@ -1,0 +1,331 @@
+//! The journal seam on a real Redis.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use zentra_shared::clock::Timestamp;
+use zentra_shared::event::{DeliveryKey, Identity};
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
+use zentra_shared::lifecycle::{Answer, DeadReason, Event, Outcome, Record, State, step};
+use zentra_shared::secret::Secret;
+use zentra_tests::{namespace, shared_redis};
+
+const LEASE: Duration = Duration::from_secs(30);
+
+fn journal() -> RedisJournal {
+    RedisJournal::new(&Secret::new(shared_redis()), &namespace()).unwrap()
+}
+
+fn summary() -> Summary {
+    Summary {
+        source: "acme".into(),
+        provider: "standard-webhooks".into(),
+        verified_with: "k1".into(),
+        event_id: Some("evt_shown".into()),
+        event_type: None,
+        received_at: Some(Timestamp::from_secs(1)),
+        provider_time: None,
+        body_sha256: "00".into(),
+    }
+}
+
+fn key(id: &str) -> DeliveryKey {
+    DeliveryKey::new("ledger", "acme", &Identity::from_signed_id(id).unwrap())
+}
+
+/// One delivery, seen by one worker.
+struct Desk {
+    journal: RedisJournal,
+    key: DeliveryKey,
+    summary: Summary,
+}
+
+impl Desk {
+    fn new(journal: &RedisJournal, id: &str) -> Self {
+        Self {
+            journal: journal.clone(),
+            key: key(id),
+            summary: summary(),
+        }
+    }
+
+    async fn apply(&self, event: &Event) -> (Answer, Timestamp) {
+        let result = AttemptResult::default();
+        match *event {
+            Event::Claim {
+                generation,
+                attempt,
+                lease,
+            } => {
+                let (key, summary) = (&self.key, &self.summary);
+                let worker = "w1";
+                let claim = Claim {
+                    key,
+                    generation,
+                    attempt,
+                    lease,
+                    worker,
+                    summary,
+                };
+                self.journal.claim_at(&claim).await.unwrap()
+            }
+            Event::Settle {
+                fence,
+                generation,
+                attempt,
+                outcome,
+            } => {
+                let settle = Settle {
+                    key: &self.key,
+                    fence,
+                    generation,
+                    attempt,
+                    outcome,
+                    worker: "w1",
+                    result: &result,
+                    summary: &self.summary,
+                };
+                self.journal.settle_at(&settle).await.unwrap()
+            }
+        }
+    }
+
+    async fn claim(&self, generation: u32, attempt: u32) -> Answer {
+        let lease = LEASE;
+        self.apply(&Event::Claim {
+            generation,
+            attempt,
+            lease,
+        })
+        .await
+        .0
+    }
+
+    async fn settle(&self, fence: u64, attempt: u32, outcome: Outcome) -> Answer {
+        let generation = 0;
+        self.apply(&Event::Settle {
+            fence,
+            generation,
+            attempt,
+            outcome,
+        })
+        .await
+        .0
+    }
+
+    async fn record(&self) -> Option<Record> {
+        self.journal
+            .history(&self.key)
+            .await
+            .unwrap()
+            .map(|known| known.record)
+    }
+}
+
+fn fence(answer: Answer) -> u64 {
+    match answer {
+        Answer::Claimed { fence, .. } => fence,
+        other => panic!("not claimed: {other:?}"),
+    }
+}
+
+/// A step of a walk: what is asked, and which of the fences given so far it names.
+fn steps() -> impl Strategy<Value = Vec<(Event, usize)>> {
+    let outcome = prop_oneof![
+        Just(Outcome::Delivered),
+        Just(Outcome::Retry {
+            next_at: Timestamp::from_secs(2_000_000_000)
+        }),
+        Just(Outcome::Dead(DeadReason::Permanent)),
+    ];
+    let lease = prop_oneof![
+        Just(Duration::ZERO),
+        Just(Duration::from_millis(2)),
+        Just(LEASE)
+    ];
+    let step = prop_oneof![
+        3 => (0..3u32, 1..4u32, lease)
+            .prop_map(|(generation, attempt, lease)| Event::Claim { generation, attempt, lease }),
+        2 => (0..3u32, 1..4u32, outcome).prop_map(|(generation, attempt, outcome)| {
+            Event::Settle { fence: 0, generation, attempt, outcome }
+        }),
+    ];
+    prop::collection::vec((step, 0..3usize), 1..25)
+}
+
+/// The scripts on a real Redis and the pure function give the same answers and the same
+/// records over random walks. `now` is the time at which Redis judged.
+#[test]
+fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let journal = runtime.block_on(async { journal() });
+    let mut runner = TestRunner::new(Config {
+        cases: 200,
+        ..Config::default()
+    });
+    let walks = std::cell::Cell::new(0);
+    let seen = std::cell::RefCell::new(std::collections::HashSet::new());
+    let result = runner.run(&steps(), |walk| {
+        walks.set(walks.get() + 1);
+        let desk = Desk::new(&journal, &format!("walk{}", walks.get()));
+        runtime.block_on(async {
+            let (mut record, mut fences) = (None, Vec::new());
+            for (mut event, pick) in walk {
+                if let Event::Settle { fence, .. } = &mut event {
+                    *fence = fences.iter().rev().nth(pick).copied().unwrap_or(7);
+                }
+                let (answer, now) = desk.apply(&event).await;
+                let (next, expected) = step(record.as_ref(), &event, now);
+                prop_assert_eq!(answer, expected, "{:?} on {:?}", event, record);
+                prop_assert_eq!(&desk.record().await, &next, "{:?} on {:?}", event, record);
+                seen.borrow_mut().insert(std::mem::discriminant(&answer));
+                if let Answer::Claimed { fence, .. } = answer {
+                    fences.push(fence);
+                }
+                record = next;
+            }
+            Ok(())
+        })
+    });
+    result.unwrap();
+    assert_eq!(
+        seen.borrow().len(),
+        8,
+        "the walks meet every kind of answer"
+    );
+}
+
+#[tokio::test]
+async fn of_many_claims_at_once_exactly_one_is_granted() {
+    let desk = std::sync::Arc::new(Desk::new(&journal(), "evt_race"));
+    let mut claims = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let desk = desk.clone();
+        claims.spawn(async move { desk.claim(0, 1).await });
+    }
+    let answers = claims.join_all().await;
+    let granted = answers
+        .iter()
+        .filter(|a| matches!(a, Answer::Claimed { .. }));
+    assert_eq!(granted.count(), 1);
+}
+
+#[tokio::test]
+async fn the_history_tells_claim_failure_copy_and_delivery_in_order() {
+    let desk = Desk::new(&journal(), "evt_told");
+    let first = fence(desk.claim(0, 1).await);
+    let next_at = Timestamp::from_secs(2_000_000_000);
+    desk.settle(first, 1, Outcome::Retry { next_at }).await;
+    let second = fence(desk.claim(0, 2).await);
+    desk.settle(second, 2, Outcome::Delivered).await;
+    assert_eq!(desk.claim(0, 1).await, Answer::Done);
+    let delivery = desk.journal.history(&desk.key).await.unwrap().unwrap();
+    assert_eq!(delivery.event, summary());
+    let what: Vec<&What> = delivery.history.iter().map(|entry| &entry.what).collect();
+    let [
+        What::Claimed {
+            reclaimed: false, ..
+        },
+        What::Failed { next_at: due, .. },
+        What::Claimed { .. },
+        What::Delivered { late: false, .. },
+        What::Duplicate,
+    ] = what[..]
+    else {
+        panic!("{what:#?}");
+    };
+    assert_eq!(*due, next_at);
+}
+
+#[tokio::test]
+async fn a_delivery_is_found_by_provider_id_by_identity_and_by_key() {
+    let desk = Desk::new(&journal(), "evt_identity");
+    desk.claim(0, 1).await;
+    for id in ["evt_shown", "evt_identity", "ledger/acme/evt_identity"] {
+        assert_eq!(
+            desk.journal.find(id).await.unwrap(),
+            [desk.key.clone()],
+            "{id}"
+        );
+    }
+    assert!(desk.journal.find("evt_nobody").await.unwrap().is_empty());
+    assert!(
+        desk.journal
+            .find("ledger/acme/evt_nobody")
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
+    let journal = journal();
+    let (kept, revived) = (
+        Desk::new(&journal, "evt_kept"),
+        Desk::new(&journal, "evt_revived"),
+    );
+    for desk in [&kept, &revived] {
+        let fence = fence(desk.claim(0, 1).await);
+        desk.settle(fence, 1, Outcome::Dead(DeadReason::Permanent))
+            .await;
+    }
+    let dead = journal.dead("ledger", 10).await.unwrap();
+    assert_eq!(dead.len(), 2);
+    assert_eq!(dead[0].reason, Some(DeadReason::Permanent));
+    assert_eq!(journal.dead("ledger", 1).await.unwrap().len(), 1);
+
+    journal
+        .note_requeue(&revived.key, 1, "operator")
+        .await
+        .unwrap();
+    assert_eq!(
+        journal.dead("ledger", 10).await.unwrap().len(),
+        2,
+        "a note changes no state"
+    );
+    assert!(matches!(revived.claim(1, 1).await, Answer::Claimed { .. }));
+    let left = journal.dead("ledger", 10).await.unwrap();
+    assert_eq!(left.iter().map(|d| &d.key).collect::<Vec<_>>(), [&kept.key]);
+    let told = journal
+        .history(&revived.key)
+        .await
+        .unwrap()
+        .unwrap()
+        .history;
+    let requeued = told
+        .iter()
+        .find(|entry| entry.what == What::Requeued)
+        .unwrap();
+    assert_eq!((requeued.generation, requeued.by.as_str()), (1, "operator"));
+}
+
+#[tokio::test]
+async fn a_delivery_forgotten_in_flight_is_still_settled_as_delivered() {
+    let desk = Desk::new(&journal(), "evt_forgotten");
+    assert_eq!(
+        desk.settle(5, 2, Outcome::Delivered).await,
+        Answer::SettledLate
+    );
+    let known = desk.journal.history(&desk.key).await.unwrap().unwrap();
+    assert_eq!(known.record.state, State::Delivered);
+    assert_eq!(desk.claim(0, 2).await, Answer::Done);
+}
+
+#[tokio::test]
+async fn what_was_claimed_survives_kill_9_of_redis() {
+    let mut redis = zentra_tests::services::Redis::start();
+    let journal = RedisJournal::new(&Secret::new(redis.url()), "killed").unwrap();
+    let desk = Desk::new(&journal, "evt_1");
+    fence(desk.claim(0, 1).await);
+    redis.kill();
+    assert!(!journal.ready().await);
+    redis.restart();
+    zentra_tests::eventually("redis answers again", LEASE, async || {
+        journal.ready().await.then_some(())
+    })
+    .await;
+    assert!(matches!(desk.claim(0, 1).await, Answer::Busy { .. }));
+}

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+pub mod config;
 pub mod event;
 pub mod journal;
 pub mod lifecycle;

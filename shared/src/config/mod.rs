@@ -1,0 +1,429 @@
+//! The configuration: one `zentra.toml` for all binaries.
+//!
+//! Every problem is reported at once, each with its key and none with a value. A program
+//! resolves only the secrets that it needs, so the ingress runs without Redis's URL and
+//! the worker without the providers' secrets.
+
+mod overrides;
+mod secrets;
+mod section;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use toml::Table;
+
+use crate::queue::amqp;
+use crate::retry::Policy;
+use crate::seal::{Key, MIN_KEY, Sealer};
+use crate::secret::Secret;
+use crate::verify::{NamedSecret, Scheme, Source};
+pub use secrets::Environment;
+use secrets::{resolve, secret};
+use section::{Problems, Section};
+
+/// Which program reads the config: it decides which secrets are resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Needs RabbitMQ, the seal and the sources' secrets.
+    Ingress,
+    /// Needs RabbitMQ, Redis, the seal and the destinations' signing keys.
+    Worker,
+    /// Needs RabbitMQ and Redis.
+    Operator,
+}
+
+/// The configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The prefix of every exchange, queue and Redis key.
+    pub namespace: String,
+    /// Where the ingress takes callbacks.
+    pub listen: SocketAddr,
+    /// Where the ingress shows metrics and health.
+    pub ingress_admin: SocketAddr,
+    /// Where the worker shows metrics and health.
+    pub worker_admin: SocketAddr,
+    /// How long a claim lasts: at least twice the longest destination timeout.
+    pub lease: Duration,
+    /// The broker's URLs, tried in turn.
+    pub rabbitmq_urls: Vec<Secret>,
+    /// Redis's URL; not for the ingress.
+    pub redis_url: Option<Secret>,
+    /// The seal; not for the operator.
+    pub seal: Option<Sealer>,
+    /// The sources; only for the ingress.
+    pub sources: Vec<Source>,
+    /// The destinations; their signing keys only for the worker.
+    pub destinations: Vec<Destination>,
+}
+
+/// Where events are delivered.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Its name.
+    pub name: String,
+    /// `http://` or `https://`.
+    pub url: http::Uri,
+    /// Topic patterns over `source.event_type`.
+    pub subscribe: Vec<String>,
+    /// Standard Webhooks keys; each signs, so they can rotate.
+    pub signing: Vec<NamedSecret>,
+    /// When to try again.
+    pub retry: Policy,
+    /// Attempts at a time, per worker.
+    pub concurrency: u16,
+    /// For a whole attempt.
+    pub timeout: Duration,
+}
+
+/// All that is wrong with a config.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration can't be used:\n{}", .0.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Config {
+    /// Reads a file, with overrides from the environment and from `set` (key, value).
+    pub fn load(
+        path: &Path,
+        role: Role,
+        environment: &Environment,
+        set: &[(&str, String)],
+    ) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let (path, kind) = (path.display(), error.kind());
+            ConfigError(vec![format!(
+                "{path} can't be read: {kind}; name one with --config"
+            )])
+        })?;
+        Self::parse(&text, role, environment, set)
+    }
+
+    /// Reads a config's text.
+    pub fn parse(
+        text: &str,
+        role: Role,
+        environment: &Environment,
+        set: &[(&str, String)],
+    ) -> Result<Self, ConfigError> {
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+            // The error's own text quotes the line, which may hold a secret.
+            let start = error.span().map_or(0, |span| span.start).min(text.len());
+            let before = text.get(..start).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            ConfigError(vec![format!("line {line} is not valid TOML")])
+        })?;
+        overrides::apply(&mut table, environment);
+        for (key, value) in set {
+            let path: Vec<String> = key.split('.').map(Into::into).collect();
+            overrides::set(&mut table, &path, value);
+        }
+        let problems = Problems::default();
+        let reader = Reader { role, environment };
+        let config = reader.config(Section::root(table, &problems));
+        let found = problems.into_inner();
+        match config {
+            Some(config) if found.is_empty() => Ok(config),
+            _ => Err(ConfigError(found)),
+        }
+    }
+
+    /// What the RabbitMQ side needs of it.
+    pub fn amqp(&self) -> amqp::Settings {
+        let subscriber = |destination: &Destination| amqp::Subscriber {
+            destination: destination.name.clone(),
+            patterns: destination.subscribe.clone(),
+        };
+        amqp::Settings {
+            urls: self.rabbitmq_urls.clone(),
+            namespace: self.namespace.clone(),
+            subscribers: self.destinations.iter().map(subscriber).collect(),
+        }
+    }
+}
+
+struct Reader<'e> {
+    role: Role,
+    environment: &'e Environment,
+}
+
+impl Reader<'_> {
+    /// `None` only with a problem noted.
+    fn config(&self, mut root: Section<'_>) -> Option<Config> {
+        let namespace = root.text("namespace").unwrap_or_else(|| "zentra".into());
+        if !section::usable_name(&namespace) {
+            root.problem("namespace", "must be 1 to 64 of a-z, 0-9, - and _");
+        }
+        let mut ingress = root.section("ingress");
+        let listen = ingress.address("listen", "127.0.0.1:8080");
+        let ingress_admin = ingress.address("admin", "127.0.0.1:9080");
+        ingress.finish();
+
+        let mut worker = root.section("worker");
+        let worker_admin = worker.address("admin", "127.0.0.1:9081");
+        let lease = worker.duration("lease", secs(30), secs(1)..=secs(3600));
+        worker.finish();
+
+        let rabbitmq_urls = self.rabbitmq(root.section("rabbitmq"));
+        let redis_url = self.redis(root.section("redis"));
+        let seal = self.seal(root.section("seal"));
+        let own = self.providers(&mut root);
+        let sources: Vec<Source> = root
+            .named("source")
+            .into_iter()
+            .filter_map(|(name, section)| self.source(name, section, &own))
+            .collect();
+        let destinations: Vec<Destination> = root
+            .named("destination")
+            .into_iter()
+            .filter_map(|(name, section)| self.destination(name, section))
+            .collect();
+        if let Some(slowest) = destinations.iter().max_by_key(|d| d.timeout)
+            && lease < slowest.timeout * 2
+        {
+            let rule = format!(
+                "must be at least twice destination.{}.timeout, or a second worker would \
+                 start an attempt that still runs",
+                slowest.name
+            );
+            root.problem("worker.lease", &rule);
+        }
+        root.finish();
+        Some(Config {
+            namespace,
+            listen,
+            ingress_admin,
+            worker_admin,
+            lease,
+            rabbitmq_urls,
+            redis_url,
+            seal,
+            sources: if self.role == Role::Ingress {
+                sources
+            } else {
+                Vec::new()
+            },
+            destinations,
+        })
+    }
+
+    fn rabbitmq(&self, mut section: Section<'_>) -> Vec<Secret> {
+        let mut urls = Vec::new();
+        for (at, text) in section.texts("urls").iter().enumerate() {
+            match self.url(text, true) {
+                Ok(url) => urls.extend(url),
+                Err(what) => section.problem(&format!("urls[{at}]"), &what),
+            }
+        }
+        if urls.is_empty() {
+            section.problem("urls", "is missing or empty, like [\"env:RABBITMQ_URL\"]");
+        }
+        section.finish();
+        urls
+    }
+
+    fn redis(&self, mut section: Section<'_>) -> Option<Secret> {
+        let needed = self.role != Role::Ingress;
+        let text = section.text("url");
+        if text.is_none() && needed {
+            section.problem("url", "is missing, like \"env:REDIS_URL\"");
+        }
+        let url = text.and_then(|text| {
+            let resolved = self.url(&text, needed);
+            resolved.unwrap_or_else(|what| {
+                section.problem("url", &what);
+                None
+            })
+        });
+        section.finish();
+        url
+    }
+
+    /// A URL without a password may stand in the file; any other is a secret.
+    fn url(&self, text: &str, needed: bool) -> Result<Option<Secret>, String> {
+        match text.contains("://") && !text.contains('@') {
+            true => Ok(Some(Secret::new(text.as_bytes()))),
+            false => resolve(text, self.environment, needed),
+        }
+    }
+
+    fn seal(&self, mut section: Section<'_>) -> Option<Sealer> {
+        let needed = self.role != Role::Operator;
+        let keys = self.secrets(&mut section, "keys", needed);
+        let keys: Vec<Key> = keys
+            .into_iter()
+            .map(|NamedSecret { name, secret }| Key { name, secret })
+            .collect();
+        if keys.iter().any(|key| key.secret.expose().len() < MIN_KEY) {
+            section.problem("keys", &format!("a seal key has at least {MIN_KEY} bytes"));
+        }
+        section.finish();
+        needed.then(|| Sealer::new(keys)).flatten()
+    }
+
+    /// A list of `{ name, secret }`, one at least, each name once.
+    fn secrets(&self, section: &mut Section<'_>, key: &str, needed: bool) -> Vec<NamedSecret> {
+        let mut found = Vec::new();
+        let mut names = HashSet::new();
+        let items = section.list(key);
+        if items.is_empty() {
+            section.problem(
+                key,
+                "needs at least one { name = \"…\", secret = \"env:NAME\" }",
+            );
+        }
+        for mut item in items {
+            let name = item.text("name").unwrap_or_default();
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+                item.problem("name", "must be 1 to 64 of A-Z, a-z, 0-9, -, _ and .");
+            } else if !names.insert(name.clone()) {
+                item.problem("name", "is used twice");
+            }
+            if let Some(secret) = secret(&mut item, "secret", self.environment, needed) {
+                found.push(NamedSecret { name, secret });
+            }
+            item.finish();
+        }
+        found
+    }
+
+    /// `[provider.NAME]`: schemes of the user's own.
+    fn providers(&self, root: &mut Section<'_>) -> Vec<(String, Scheme)> {
+        let mut own = Vec::new();
+        for (name, section) in root.named("provider") {
+            if Scheme::named(&name).is_some() {
+                root.problem(&format!("provider.{name}"), "is in the catalogue already");
+            }
+            match Scheme::from_toml(section.rest()) {
+                Ok(scheme) => own.push((name, scheme)),
+                Err(what) => root.problem(&format!("provider.{name}"), &what),
+            }
+        }
+        own
+    }
+
+    fn source(
+        &self,
+        name: String,
+        mut section: Section<'_>,
+        own: &[(String, Scheme)],
+    ) -> Option<Source> {
+        let provider = section.text("provider").unwrap_or_default();
+        let known = own.iter().find(|(known, _)| *known == provider);
+        let scheme = known
+            .map(|(_, scheme)| scheme.clone())
+            .or_else(|| Scheme::named(&provider));
+        if scheme.is_none() {
+            let all = Scheme::names().collect::<Vec<_>>().join(", ");
+            section.problem(
+                "provider",
+                &format!("must be one of {all}, or a [provider.NAME]"),
+            );
+        }
+        let secrets = self.secrets(&mut section, "secrets", self.role == Role::Ingress);
+        let format = scheme.as_ref().map(|scheme| scheme.signature.key);
+        for (at, named) in secrets.iter().enumerate() {
+            if format.is_some_and(|format| !format.accepts(&named.secret)) {
+                let key = format!("secrets[{at}].secret");
+                section.problem(&key, "hasn't the form that the provider gives out");
+            }
+        }
+        section.finish();
+        Some(Source {
+            name,
+            provider,
+            scheme: scheme?,
+            secrets,
+        })
+    }
+
+    fn destination(&self, name: String, mut section: Section<'_>) -> Option<Destination> {
+        if section.missing("url") {
+            section.problem("url", "is missing");
+        }
+        let should = "must be an http:// or https:// URL without user and password";
+        let url = section.read("url", should, |value| destination_url(value.as_str()?));
+        let subscribe = section.texts("subscribe");
+        if subscribe.is_empty() {
+            section.problem(
+                "subscribe",
+                "needs at least one pattern, like \"stripe-eu.charge.*\"",
+            );
+        }
+        if !subscribe.iter().all(|pattern| usable_pattern(pattern)) {
+            section.problem(
+                "subscribe",
+                "a pattern is words joined by dots, at most 200 characters; a word is *, # or \
+                 of A-Z, a-z, 0-9, - and _",
+            );
+        }
+        let signing = match section.missing("signing") {
+            true => Vec::new(),
+            false => self.secrets(&mut section, "signing", self.role == Role::Worker),
+        };
+        for (at, named) in signing.iter().enumerate() {
+            if !crate::verify::KeyFormat::Whsec.accepts(&named.secret) {
+                let key = format!("signing[{at}].secret");
+                section.problem(&key, "must be base64, as Standard Webhooks keys are");
+            }
+        }
+        let retry = self.retry(section.section("retry"));
+        let concurrency = section.integer("concurrency", 16, 1..=1000);
+        let timeout = section.duration("timeout", secs(10), Duration::from_millis(100)..=secs(600));
+        section.finish();
+        Some(Destination {
+            name,
+            url: url?,
+            subscribe,
+            signing,
+            retry,
+            concurrency: u16::try_from(concurrency).unwrap_or(u16::MAX),
+            timeout,
+        })
+    }
+
+    fn retry(&self, mut section: Section<'_>) -> Policy {
+        let default = Policy::default();
+        let (day, least) = (secs(24 * 3600), Duration::from_millis(100));
+        let policy = Policy {
+            attempts: section.integer("attempts", default.attempts, 1..=100),
+            initial: section.duration("initial", default.initial, least..=day),
+            multiplier: section.float("multiplier", default.multiplier, 1.0..=100.0),
+            // The delay ladder's last rung.
+            max: section.duration("max", default.max, least..=secs(49_152)),
+            jitter: section.float("jitter", default.jitter, 0.0..=1.0),
+            max_age: section.duration("max_age", default.max_age, secs(1)..=day * 30),
+        };
+        if policy.initial > policy.max {
+            section.problem("initial", "must not be longer than max");
+        }
+        section.finish();
+        policy
+    }
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn destination_url(text: &str) -> Option<http::Uri> {
+    let url: http::Uri = text.parse().ok()?;
+    let authority = url.authority()?.as_str();
+    let web = matches!(url.scheme_str(), Some("http" | "https"));
+    (web && !authority.contains('@')).then_some(url)
+}
+
+fn usable_pattern(pattern: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    pattern.len() <= 200
+        && pattern
+            .split('.')
+            .all(|word| matches!(word, "*" | "#") || (!word.is_empty() && word.bytes().all(plain)))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,175 @@
+use super::*;
+
+/// The file of the README and the design.
+const EXAMPLE: &str = include_str!("../../../deploy/zentra.example.toml");
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    pairs.iter().map(owned).collect()
+}
+
+fn example(role: Role, more: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let mut environment = environment(&[
+        ("RABBITMQ_URL", "amqp://localhost"),
+        ("REDIS_URL", "redis://localhost"),
+        ("SEAL_KEY", "0123456789abcdef0123456789abcdef"),
+        ("STRIPE_EU", "whsec_abc"),
+        ("LEDGER_SIGNING", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ]);
+    environment.extend(more.iter().map(|(k, v)| ((*k).into(), (*v).into())));
+    let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
+    Config::parse(&text, role, &environment, &[])
+}
+
+#[test]
+fn the_example_file_reads_as_it_says() {
+    let config = example(Role::Worker, &[]).unwrap();
+    assert_eq!(config.namespace, "zentra");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.worker_admin.to_string(), "127.0.0.1:9081");
+    assert_eq!(config.lease, secs(30));
+    let [ledger] = &config.destinations[..] else {
+        panic!()
+    };
+    assert_eq!(ledger.url, "http://127.0.0.1:9000/transfers");
+    assert_eq!(ledger.subscribe, ["stripe-eu.charge.*", "acme.#"]);
+    assert_eq!(ledger.signing[0].name, "k1");
+    assert_eq!(ledger.retry, Policy::default());
+    assert_eq!((ledger.concurrency, ledger.timeout), (16, secs(10)));
+    let sources = example(Role::Ingress, &[]).unwrap().sources;
+    assert_eq!(
+        (sources[0].name.as_str(), sources[0].provider.as_str()),
+        ("stripe-eu", "stripe")
+    );
+}
+
+#[test]
+fn a_program_resolves_only_the_secrets_that_it_needs() {
+    let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
+    let only = |pairs: &[(&str, &str)], role| {
+        Config::parse(&text, role, &environment(pairs), &[]).map(|_| ())
+    };
+    let rabbit = ("RABBITMQ_URL", "amqp://localhost");
+    let redis = ("REDIS_URL", "redis://localhost");
+    let seal = ("SEAL_KEY", "0123456789abcdef");
+    assert!(only(&[rabbit, seal, ("STRIPE_EU", "x")], Role::Ingress).is_ok());
+    assert!(
+        only(
+            &[rabbit, redis, seal, ("LEDGER_SIGNING", "AAAA")],
+            Role::Worker
+        )
+        .is_ok()
+    );
+    assert!(only(&[rabbit, redis], Role::Operator).is_ok());
+    assert!(only(&[rabbit, seal], Role::Ingress).is_err());
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_their_keys_and_without_a_value() {
+    let text = r#"
+        colour = "sk_live_1"
+        [ingress]
+        listen = "sk_live_2"
+        [worker]
+        lease = "15s"
+        [rabbitmq]
+        urls = ["amqp://user:sk_live_3@host"]
+        [redis]
+        url = "env:sk_live_4"
+        [seal]
+        keys = [{ name = "k", secret = "sk_live_5" }, { name = "k", secret = "env:SHORT" }]
+        [source.a]
+        provider = "sk_live_6"
+        secrets = []
+        [source.B]
+        [destination.d]
+        url = "http://user:sk_live_7@host/"
+        subscribe = ["sk live 8"]
+        retry = { attempts = 0, jitter = 2, initial = "2h", max = "1h" }
+        [destination.e]
+        url = "http://host/"
+        subscribe = ["a.#"]
+        timeout = "8s"
+    "#;
+    let environment = environment(&[
+        ("SHORT", "sk_live_9"),
+        ("ZENTRA__INGRESS__COLOR", "sk_live_0"),
+    ]);
+    let error = Config::parse(text, Role::Worker, &environment, &[]).unwrap_err();
+    let told = error.to_string();
+    assert!(
+        !told.contains("sk_live") && !told.contains("sk live"),
+        "{told}"
+    );
+    let keys = [
+        "colour: is not a setting",
+        "ingress.color: is not a setting",
+        "ingress.listen:",
+        "rabbitmq.urls[0]:",
+        "redis.url: the environment variable is not set",
+        "seal.keys[0].secret:",
+        "seal.keys[1].name: is used twice",
+        "seal.keys: a seal key has at least 16 bytes",
+        "source.a.provider:",
+        "source.a.secrets:",
+        "source: names are",
+        "destination.d.url:",
+        "destination.d.subscribe:",
+        "destination.d.retry.attempts:",
+        "destination.d.retry.jitter:",
+        "destination.d.retry.initial:",
+        "worker.lease: must be at least twice destination.e.timeout",
+    ];
+    for key in keys {
+        assert!(told.contains(key), "{key} is not told:\n{told}");
+    }
+}
+
+#[test]
+fn broken_toml_is_told_by_its_line_and_never_quoted() {
+    let text = "namespace = \"x\"\n[seal]\nkeys = sk_live_1\n";
+    let error = Config::parse(text, Role::Worker, &Environment::new(), &[]).unwrap_err();
+    assert_eq!(error.0, ["line 3 is not valid TOML"]);
+}
+
+#[test]
+fn the_environment_and_the_command_line_override_any_key() {
+    let more = [
+        ("ZENTRA__INGRESS__LISTEN", "0.0.0.0:1"),
+        ("ZENTRA__DESTINATION__LEDGER__CONCURRENCY", "3"),
+        ("ZENTRA__SOURCE__STRIPE_EU__PROVIDER", "github"),
+    ];
+    let config = example(Role::Ingress, &more).unwrap();
+    assert_eq!(config.listen.to_string(), "0.0.0.0:1");
+    assert_eq!(config.destinations[0].concurrency, 3);
+    assert_eq!(config.sources[0].provider, "github");
+    let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
+    let environment = environment(&[("RABBITMQ_URL", "a://b"), ("REDIS_URL", "a://b")]);
+    let set = [("worker.admin", ":0".to_owned())];
+    let config = Config::parse(&text, Role::Operator, &environment, &set).unwrap();
+    assert_eq!(config.worker_admin.to_string(), "127.0.0.1:0");
+}
+
+#[test]
+fn a_provider_of_the_users_own_is_checked_like_the_catalogues() {
+    let own = |content: &str| {
+        let scheme = format!(
+            "[source.mine]\nprovider = \"mine\"\nsecrets = [{{ name = \"k\", secret = \"env:STRIPE_EU\" }}]\n\
+             [provider.mine.signature]\nheader = \"x-sig\"\ngrammar = \"bare\"\n\
+             algorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\ncontent = \"{content}\"\n"
+        );
+        let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY") + &scheme;
+        let secrets = environment(&[
+            ("RABBITMQ_URL", "a://b"),
+            ("SEAL_KEY", "0123456789abcdef"),
+            ("STRIPE_EU", "x"),
+        ]);
+        Config::parse(&text, Role::Ingress, &secrets, &[])
+    };
+    assert_eq!(own("{body}").unwrap().sources.len(), 2);
+    let told = own("fixed").unwrap_err().to_string();
+    assert!(
+        told.contains("provider.mine: signature.content must cover {body}"),
+        "{told}"
+    );
+}

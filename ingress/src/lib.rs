@@ -1,1 +1,62 @@
-//! The verified entrance.
+//! The verified entrance: `POST /in/{source}`.
+//!
+//! A callback is read (bounded), verified on its raw bytes, judged for freshness,
+//! identified, sealed and published; a 2xx goes out only when the broker has confirmed
+//! it. The ingress needs RabbitMQ and nothing else.
+
+mod admit;
+mod metrics;
+mod receive;
+mod refusal;
+mod respond;
+mod server;
+
+use anyhow::Context;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use zentra_shared::config::Config;
+use zentra_shared::queue::Publish;
+use zentra_shared::telemetry::admin;
+
+pub use receive::MAX_BODY;
+pub use refusal::Refusal;
+
+/// Serves callbacks on `listener` and health on `admin` until `stop`.
+///
+/// # Errors
+/// If the config has no seal.
+pub async fn run<Q: Publish>(
+    config: Config,
+    queue: Q,
+    listener: TcpListener,
+    admin: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let registry = Registry::new();
+    let metrics = metrics::Metrics::new(&registry)?;
+    let sealer = config.seal.context("the ingress needs [seal] keys")?;
+    let sources = config
+        .sources
+        .into_iter()
+        .map(|source| (source.name.clone(), source))
+        .collect();
+    let gate = admit::Gate {
+        sources,
+        sealer,
+        queue: queue.clone(),
+    };
+    let ended = CancellationToken::new();
+    let ready = move || std::future::ready(queue.ready());
+    let health = tokio::spawn(admin::serve(
+        admin,
+        registry,
+        ready,
+        stop.clone(),
+        ended.clone(),
+    ));
+    server::serve(listener, gate, metrics, stop).await;
+    ended.cancel();
+    health.await?;
+    Ok(())
+}

@@ -10,4 +10,6 @@ pub mod queue;
 pub mod retry;
 pub mod seal;
 pub mod secret;
+pub mod shutdown;
+pub mod telemetry;
 pub mod verify;

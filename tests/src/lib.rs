@@ -1,6 +1,9 @@
 //! One harness that starts real services, and every test that crosses a process.
 
+pub mod http;
 pub mod services;
+pub mod sign;
+pub mod stack;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};

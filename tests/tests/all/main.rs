@@ -1,5 +1,6 @@
 //! Every test that crosses a process, in one binary: they share one broker and one Redis.
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
+mod ingress;
 mod journal;
 mod queue;

@@ -1,0 +1,61 @@
+//! `zentra-ingress`: takes callbacks on one address and queues them.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::net::TcpListener;
+use zentra_shared::config::{Config, Role};
+use zentra_shared::queue::amqp::Amqp;
+use zentra_shared::{shutdown, telemetry};
+
+/// Publishes at a time. Each has a channel of its own.
+const LANES: usize = 64;
+
+/// Takes provider callbacks, verifies them and queues them in RabbitMQ.
+#[derive(Parser)]
+#[command(name = "zentra-ingress", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, default_value = "zentra.toml")]
+    config: PathBuf,
+    /// Overrides [ingress] listen.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Overrides [ingress] admin.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    telemetry::init_logs();
+    let overrides = [
+        ("ingress.listen", arguments.listen),
+        ("ingress.admin", arguments.admin),
+    ];
+    let set: Vec<_> = overrides
+        .into_iter()
+        .filter_map(|(key, v)| Some((key, v?)))
+        .collect();
+    let environment = std::env::vars().collect();
+    let config = Config::load(&arguments.config, Role::Ingress, &environment, &set)?;
+
+    let listener = bind("ingress.listen", config.listen).await?;
+    let admin = bind("ingress.admin", config.ingress_admin).await?;
+    tracing::info!(
+        listen = %listener.local_addr()?, admin = %admin.local_addr()?,
+        sources = config.sources.len(), "zentra-ingress started"
+    );
+    let stop = shutdown::on_signal()?;
+    let queue = Amqp::publisher(config.amqp(), "ingress", LANES);
+    zentra_ingress::run(config, queue, listener, admin, stop).await?;
+    tracing::info!("zentra-ingress stopped");
+    Ok(())
+}
+
+async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("{key}: can't listen on {address}; is another program there?"))
+}

@@ -1,0 +1,65 @@
+//! Why a callback isn't taken: one stable reason each, with its status.
+
+use http::StatusCode;
+use zentra_shared::queue::QueueError;
+use zentra_shared::verify;
+
+/// A refusal, as the provider, the log and the metrics see it.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No such source, or no such path.
+    #[error("there is no such source here; callbacks go to POST /in/{{source}}")]
+    UnknownSource,
+    /// Callbacks are POSTed.
+    #[error("callbacks are sent by POST")]
+    MethodNotAllowed,
+    /// The body is over the bound.
+    #[error("the body is larger than {0} bytes")]
+    BodyTooLarge(usize),
+    /// The body didn't arrive in time.
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    /// The body broke off.
+    #[error("the body broke off")]
+    BodyUnreadable,
+    /// Signature or freshness.
+    #[error(transparent)]
+    Verify(#[from] verify::Refusal),
+    /// The event was genuine but could not be made durable: to be sent again.
+    #[error("the event could not be queued; send it again")]
+    Queue(#[from] QueueError),
+    /// The event couldn't be sealed. Not the provider's fault either.
+    #[error("the event could not be sealed; send it again")]
+    Seal,
+}
+
+impl Refusal {
+    /// The stable name.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownSource => "unknown_source",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTooLarge(_) => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyUnreadable => "body_unreadable",
+            Self::Verify(refusal) => refusal.reason(),
+            Self::Queue(_) => "queue_unavailable",
+            Self::Seal => "seal_unavailable",
+        }
+    }
+
+    /// The HTTP status: 4xx when sending the same again can't help, 5xx when it will.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownSource => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyUnreadable | Self::Verify(verify::Refusal::SignatureMalformed) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Verify(_) => StatusCode::UNAUTHORIZED,
+            Self::Queue(_) | Self::Seal => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A plain HTTP client for tests: one request, one answer, bounded in time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+/// A client that keeps its connections.
+#[derive(Clone)]
+pub struct Http(Client<HttpConnector, Full<Bytes>>);
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, as text.
+    pub body: String,
+}
+
+impl Answer {
+    /// The stable reason of a problem answer, or nothing.
+    pub fn reason(&self) -> String {
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        body["reason"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Headers as a test writes them.
+pub type Headers = Vec<(&'static str, String)>;
+
+impl Default for Http {
+    fn default() -> Self {
+        Self(Client::builder(TokioExecutor::new()).build_http())
+    }
+}
+
+impl Http {
+    /// Sends one request. `None` if there is no whole answer within 30 seconds.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &Headers,
+        body: impl Into<Bytes>,
+    ) -> Option<Answer> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Full::new(body.into())).ok()?;
+        let exchange = async {
+            let response = self.0.request(request).await.ok()?;
+            let (parts, body) = response.into_parts();
+            let bytes = body.collect().await.ok()?.to_bytes();
+            Some(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body: String::from_utf8_lossy(&bytes).into_owned(),
+            })
+        };
+        tokio::time::timeout(Duration::from_secs(30), exchange)
+            .await
+            .ok()?
+    }
+
+    /// POSTs.
+    pub async fn post(
+        &self,
+        url: &str,
+        headers: &Headers,
+        body: impl Into<Bytes>,
+    ) -> Option<Answer> {
+        self.send(Method::POST, url, headers, body).await
+    }
+
+    /// GETs.
+    pub async fn get(&self, url: &str) -> Option<Answer> {
+        self.send(Method::GET, url, &Headers::new(), Bytes::new())
+            .await
+    }
+}

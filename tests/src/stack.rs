@@ -1,0 +1,168 @@
+//! Zentra as its users run it: one config file, real binaries, real servers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::http::Http;
+use crate::services::{self, Guarded, folder, free_port};
+use crate::{eventually, sign};
+
+/// A binary may take this long to become ready: the first one declares 40 queues.
+const READY: Duration = Duration::from_secs(60);
+
+/// A config file, and what it takes to run the binaries with it.
+pub struct Stack {
+    /// The config file.
+    pub config: PathBuf,
+    /// RabbitMQ's URL.
+    pub rabbit: String,
+    /// Redis's URL.
+    pub redis: String,
+    /// The namespace.
+    pub namespace: String,
+    /// An HTTP client.
+    pub http: Http,
+}
+
+/// A running binary.
+pub struct Program {
+    /// The process.
+    pub process: Guarded,
+    /// Where it takes callbacks (the ingress), or nothing.
+    pub listen: String,
+    /// Where it shows metrics and health.
+    pub admin: String,
+}
+
+impl Stack {
+    /// Writes a config whose destination `ledger` subscribes to all sources. `more` is
+    /// added to the destination's table.
+    pub fn new(rabbit: &str, redis: &str, namespace: &str, ledger: &str, more: &str) -> Self {
+        let folder = folder("stack");
+        let config = folder.join("zentra.toml");
+        let text = format!(
+            r#"namespace = "{namespace}"
+[worker]
+lease = "2s"
+[rabbitmq]
+urls = ["env:RABBITMQ_URL"]
+[redis]
+url = "env:REDIS_URL"
+[seal]
+keys = [{{ name = "test", secret = "env:SEAL_KEY" }}]
+[source.acme]
+provider = "standard-webhooks"
+secrets = [{{ name = "k1", secret = "env:ACME" }}]
+[source.stripe-eu]
+provider = "stripe"
+secrets = [{{ name = "k1", secret = "env:STRIPE_EU" }}]
+[source.github]
+provider = "github"
+secrets = [{{ name = "k1", secret = "env:GITHUB" }}]
+[destination.ledger]
+url = "{ledger}"
+subscribe = ["acme.#", "stripe-eu.#", "github.#"]
+signing = [{{ name = "k1", secret = "env:LEDGER_SIGNING" }}]
+timeout = "1s"
+{more}
+"#
+        );
+        fs::write(&config, text).unwrap_or_else(|error| panic!("{}: {error}", config.display()));
+        Self {
+            config,
+            rabbit: rabbit.into(),
+            redis: redis.into(),
+            namespace: namespace.into(),
+            http: Http::default(),
+        }
+    }
+
+    /// A binary's command, with config and secrets.
+    pub fn command(&self, binary: &str) -> Command {
+        let mut command = Command::new(binary_path(binary));
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .env("RABBITMQ_URL", &self.rabbit)
+            .env("REDIS_URL", &self.redis)
+            .env("SEAL_KEY", "0123456789abcdef0123456789abcdef")
+            .env("ACME", sign::ACME_SECRET)
+            .env("STRIPE_EU", sign::STRIPE_SECRET)
+            .env("GITHUB", sign::GITHUB_SECRET)
+            .env("LEDGER_SIGNING", sign::LEDGER_SECRET);
+        command
+    }
+
+    /// Starts the ingress and waits until it is ready.
+    pub async fn ingress(&self) -> Program {
+        let listen = format!("127.0.0.1:{}", free_port());
+        let mut command = self.command("zentra-ingress");
+        command.args(["--listen", &listen]);
+        let mut program = self.start(command).await;
+        program.listen = format!("http://{listen}");
+        program
+    }
+
+    /// Starts a worker and waits until it is ready.
+    pub async fn worker(&self) -> Program {
+        self.start(self.command("zentra-worker")).await
+    }
+
+    async fn start(&self, mut command: Command) -> Program {
+        let admin = format!("127.0.0.1:{}", free_port());
+        command.args(["--admin", &admin]);
+        let name = command.get_program().to_string_lossy().into_owned();
+        let program = Program {
+            process: Guarded::start(command),
+            listen: String::new(),
+            admin: format!("http://{admin}"),
+        };
+        let url = format!("{}/readyz", program.admin);
+        eventually(&format!("{name} is ready"), READY, async || {
+            let answer = self.http.get(&url).await?;
+            answer.status.is_success().then_some(())
+        })
+        .await;
+        program
+    }
+
+    /// Runs the `zentra` command to its end.
+    pub fn zentra(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command("zentra");
+        let ran = command.args(arguments).output();
+        ran.unwrap_or_else(|error| panic!("can't run zentra: {error}"))
+    }
+}
+
+impl Program {
+    /// The value of a metric's first line that holds all of `parts`, or zero.
+    pub async fn metric(&self, http: &Http, parts: &[&str]) -> f64 {
+        let text = http.get(&format!("{}/metrics", self.admin)).await;
+        let text = text.map(|answer| answer.body).unwrap_or_default();
+        let line = text
+            .lines()
+            .find(|line| parts.iter().all(|part| line.contains(part)));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    }
+}
+
+/// Where cargo puts the workspace's binaries: beside this one, or one above `deps`.
+fn binary_path(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let folder = own.parent().unwrap_or(Path::new("."));
+    let folder = match folder.ends_with("deps") {
+        true => folder.parent().unwrap_or(folder),
+        false => folder,
+    };
+    let path = folder.join(name);
+    assert!(
+        path.exists(),
+        "{} isn't built: run cargo build --workspace --bins first\n{}",
+        path.display(),
+        services::output()
+    );
+    path
+}

@@ -23,10 +23,7 @@ impl<Q: Publish> Gate<Q> {
     /// Returns when the broker has confirmed the event: only then may a 2xx go out.
     pub(crate) async fn admit(&self, callback: Unverified, source: &Source) -> Result<(), Refusal> {
         let verified = callback.verify(source)?;
-        let sealed = self
-            .sealer
-            .seal(verified.into_event())
-            .map_err(|_| Refusal::Seal)?;
+        let sealed = self.sealer.seal(verified.into_event()).map_err(|_| Refusal::Seal)?;
         self.queue.publish(&sealed).await?;
         Ok(())
     }

@@ -36,25 +36,11 @@ pub async fn run<Q: Publish>(
     let registry = Registry::new();
     let metrics = metrics::Metrics::new(&registry)?;
     let sealer = config.seal.context("the ingress needs [seal] keys")?;
-    let sources = config
-        .sources
-        .into_iter()
-        .map(|source| (source.name.clone(), source))
-        .collect();
-    let gate = admit::Gate {
-        sources,
-        sealer,
-        queue: queue.clone(),
-    };
+    let sources = config.sources.into_iter().map(|source| (source.name.clone(), source)).collect();
+    let gate = admit::Gate { sources, sealer, queue: queue.clone() };
     let ended = CancellationToken::new();
     let ready = move || std::future::ready(queue.ready());
-    let health = tokio::spawn(admin::serve(
-        admin,
-        registry,
-        ready,
-        stop.clone(),
-        ended.clone(),
-    ));
+    let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));
     server::serve(listener, gate, metrics, stop).await;
     ended.cancel();
     health.await?;

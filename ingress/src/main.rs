@@ -31,14 +31,8 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     telemetry::init_logs();
-    let overrides = [
-        ("ingress.listen", arguments.listen),
-        ("ingress.admin", arguments.admin),
-    ];
-    let set: Vec<_> = overrides
-        .into_iter()
-        .filter_map(|(key, v)| Some((key, v?)))
-        .collect();
+    let overrides = [("ingress.listen", arguments.listen), ("ingress.admin", arguments.admin)];
+    let set: Vec<_> = overrides.into_iter().filter_map(|(key, v)| Some((key, v?))).collect();
     let environment = std::env::vars().collect();
     let config = Config::load(&arguments.config, Role::Ingress, &environment, &set)?;
 

@@ -40,9 +40,5 @@ pub(crate) async fn receive(request: Request<Incoming>) -> Result<Unverified, Re
         Ok(Err(_)) => return Err(Refusal::BodyUnreadable),
         Err(_) => return Err(Refusal::BodyTimeout),
     };
-    Ok(Unverified {
-        headers: parts.headers,
-        body,
-        received_at: clock::now(),
-    })
+    Ok(Unverified { headers: parts.headers, body, received_at: clock::now() })
 }

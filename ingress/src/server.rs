@@ -83,10 +83,7 @@ pub(crate) async fn serve<Q: Publish>(
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!(limit = ?DRAIN, "some callbacks were cut off: they got no 2xx");
     }
 }
@@ -101,10 +98,7 @@ impl<Q: Publish> Entrance<Q> {
         let started = Instant::now();
         // Only configured names become labels: a stranger can't make new ones.
         let named = source_name(request.uri().path()).and_then(|name| self.gate.source(name));
-        let label = named
-            .as_ref()
-            .map_or("unknown", |source| source.name.as_str())
-            .to_owned();
+        let label = named.as_ref().map_or("unknown", |source| source.name.as_str()).to_owned();
         let result = match named {
             Err(refusal) => Err(refusal),
             Ok(source) => match receive(request).await {
@@ -112,10 +106,7 @@ impl<Q: Publish> Entrance<Q> {
                 Ok(callback) => self.gate.admit(callback, source).await,
             },
         };
-        self.metrics
-            .seconds
-            .with_label_values(&[&label])
-            .observe(started.elapsed().as_secs_f64());
+        self.metrics.seconds.with_label_values(&[&label]).observe(started.elapsed().as_secs_f64());
         match result {
             Ok(()) => {
                 self.metrics.accepted.with_label_values(&[&label]).inc();
@@ -128,10 +119,7 @@ impl<Q: Publish> Entrance<Q> {
     /// Counted and logged once, here.
     fn refuse(&self, source: &str, refusal: &Refusal) -> Response<Full<Bytes>> {
         let reason = refusal.reason();
-        self.metrics
-            .refused
-            .with_label_values(&[source, reason])
-            .inc();
+        self.metrics.refused.with_label_values(&[source, reason]).inc();
         match refusal {
             Refusal::Queue(cause) => tracing::error!(source, reason, %cause, "callback refused"),
             _ => tracing::warn!(source, reason, "callback refused"),

@@ -60,9 +60,7 @@ pub fn millis(duration: Duration) -> u64 {
 
 /// The only place that reads the wall clock.
 pub fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(millis(since))
 }
 
@@ -76,10 +74,6 @@ mod tests {
             Timestamp::from_millis(1_700_000_000_123).to_string(),
             "2023-11-14T22:13:20.123Z"
         );
-        assert!(
-            Timestamp::from_millis(u64::MAX)
-                .to_string()
-                .starts_with("9999-12-31")
-        );
+        assert!(Timestamp::from_millis(u64::MAX).to_string().starts_with("9999-12-31"));
     }
 }

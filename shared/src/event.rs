@@ -104,12 +104,7 @@ impl DeliveryKey {
     /// A key as an operator writes it or an index holds it. `None` without three parts.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '/');
-        let full = parts
-            .by_ref()
-            .take(3)
-            .filter(|part| !part.is_empty())
-            .count()
-            == 3;
+        let full = parts.by_ref().take(3).filter(|part| !part.is_empty()).count() == 3;
         full.then(|| Self(text.into()))
     }
 
@@ -137,14 +132,7 @@ mod tests {
     #[test]
     fn an_id_that_could_break_a_header_or_pass_for_a_digest_is_no_identity() {
         assert!(Identity::from_signed_id("evt_1").is_some());
-        for id in [
-            "",
-            "a b",
-            "é",
-            "sha256:00",
-            "a\r\nb",
-            &"x".repeat(MAX_ID + 1),
-        ] {
+        for id in ["", "a b", "é", "sha256:00", "a\r\nb", &"x".repeat(MAX_ID + 1)] {
             assert!(Identity::from_signed_id(id).is_none(), "{id:?}");
         }
     }

@@ -11,5 +11,6 @@ pub mod retry;
 pub mod seal;
 pub mod secret;
 pub mod shutdown;
+pub mod sign;
 pub mod telemetry;
 pub mod verify;

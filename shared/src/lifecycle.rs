@@ -148,17 +148,12 @@ pub enum Answer {
 /// nobody has heard of (also one whose memory was lost: the next claim starts anew).
 pub fn step(record: Option<&Record>, event: &Event, now: Timestamp) -> (Option<Record>, Answer) {
     match *event {
-        Event::Claim {
-            generation,
-            attempt,
-            lease,
-        } => claim(record, generation, attempt, lease, now),
-        Event::Settle {
-            fence,
-            generation,
-            attempt,
-            outcome,
-        } => settle(record, fence, generation, attempt, outcome),
+        Event::Claim { generation, attempt, lease } => {
+            claim(record, generation, attempt, lease, now)
+        }
+        Event::Settle { fence, generation, attempt, outcome } => {
+            settle(record, fence, generation, attempt, outcome)
+        }
     }
 }
 
@@ -206,33 +201,18 @@ fn settle(
 ) -> (Option<Record>, Answer) {
     let current =
         record.is_some_and(|known| known.state == State::InFlight && known.fence == fence);
-    let ended = |state, attempt, until| {
-        Some(Record {
-            state,
-            generation,
-            attempt,
-            fence,
-            until,
-        })
-    };
+    let ended = |state, attempt, until| Some(Record { state, generation, attempt, fence, until });
     let zero = Timestamp::default();
+    if record.is_some_and(|known| settled_so(known, fence, attempt, outcome)) {
+        return (record.cloned(), Answer::Settled);
+    }
     match outcome {
         Outcome::Delivered if current => (ended(State::Delivered, attempt, zero), Answer::Settled),
         Outcome::Delivered => {
             // A late success is still a success. It never lowers the fence.
             let next = match record {
-                Some(known) => Record {
-                    state: State::Delivered,
-                    until: zero,
-                    ..known.clone()
-                },
-                None => Record {
-                    state: State::Delivered,
-                    generation,
-                    attempt,
-                    fence,
-                    until: zero,
-                },
+                Some(known) => Record { state: State::Delivered, until: zero, ..known.clone() },
+                None => Record { state: State::Delivered, generation, attempt, fence, until: zero },
             };
             (Some(next), Answer::SettledLate)
         }
@@ -243,6 +223,17 @@ fn settle(
         }
         Outcome::Dead(_) => (ended(State::Dead, attempt, zero), Answer::Settled),
     }
+}
+
+/// Whether a record is already what this settle makes of it: the settle was sent twice,
+/// because the first answer got lost.
+fn settled_so(known: &Record, fence: u64, attempt: u32, outcome: Outcome) -> bool {
+    let (state, attempt) = match outcome {
+        Outcome::Delivered => (State::Delivered, attempt),
+        Outcome::Retry { .. } => (State::Waiting, attempt.saturating_add(1)),
+        Outcome::Dead(_) => (State::Dead, attempt),
+    };
+    (known.fence, known.state, known.attempt) == (fence, state, attempt)
 }
 
 #[cfg(test)]

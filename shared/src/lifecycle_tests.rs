@@ -32,20 +32,9 @@ fn the_table_of_every_state_and_event_is_as_written() {
         ("delivered", Some(record(State::Delivered, 0))),
         ("dead", Some(record(State::Dead, 0))),
     ];
-    let claim = |generation, attempt| Event::Claim {
-        generation,
-        attempt,
-        lease: LEASE,
-    };
-    let settle = |fence, outcome| Event::Settle {
-        fence,
-        generation: 1,
-        attempt: 2,
-        outcome,
-    };
-    let retry = Outcome::Retry {
-        next_at: Timestamp::from_millis(1_009_000),
-    };
+    let claim = |generation, attempt| Event::Claim { generation, attempt, lease: LEASE };
+    let settle = |fence, outcome| Event::Settle { fence, generation: 1, attempt: 2, outcome };
+    let retry = Outcome::Retry { next_at: Timestamp::from_millis(1_009_000) };
     let dead = Outcome::Dead(DeadReason::Exhausted);
     let events = [
         ("claim same", claim(1, 2)),
@@ -54,10 +43,7 @@ fn the_table_of_every_state_and_event_is_as_written() {
         ("claim older generation", claim(0, 7)),
         ("claim newer generation", claim(2, 1)),
         ("delivered", settle(2_000_000, Outcome::Delivered)),
-        (
-            "delivered, old fence",
-            settle(1_999_999, Outcome::Delivered),
-        ),
+        ("delivered, old fence", settle(1_999_999, Outcome::Delivered)),
         ("retry", settle(2_000_000, retry)),
         ("retry, old fence", settle(1_999_999, retry)),
         ("dead", settle(2_000_000, dead)),
@@ -67,11 +53,7 @@ fn the_table_of_every_state_and_event_is_as_written() {
     for (state_name, state) in &states {
         for (event_name, event) in &events {
             let (next, answer) = step(state.as_ref(), event, NOW);
-            let change = if next == *state {
-                "unchanged".into()
-            } else {
-                name(next.as_ref())
-            };
+            let change = if next == *state { "unchanged".into() } else { name(next.as_ref()) };
             table += &format!("{state_name} | {event_name} | {answer:?} | {change}\n");
         }
     }
@@ -82,9 +64,7 @@ fn the_table_of_every_state_and_event_is_as_written() {
 fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
     let outcome = prop_oneof![
         Just(Outcome::Delivered),
-        Just(Outcome::Retry {
-            next_at: Timestamp::from_millis(1)
-        }),
+        Just(Outcome::Retry { next_at: Timestamp::from_millis(1) }),
         Just(Outcome::Dead(DeadReason::Permanent)),
     ];
     let event = prop_oneof![
@@ -94,12 +74,7 @@ fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
             lease: LEASE
         }),
         (0..3u32, 1..4u32, 0..6u64, outcome).prop_map(|(generation, attempt, fence, outcome)| {
-            Event::Settle {
-                fence: NOW.millis() + fence,
-                generation,
-                attempt,
-                outcome,
-            }
+            Event::Settle { fence: NOW.millis() + fence, generation, attempt, outcome }
         }),
     ];
     prop::collection::vec((event, 0..400u64), 1..40)

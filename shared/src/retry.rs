@@ -107,16 +107,12 @@ mod tests {
 
     #[test]
     fn the_default_schedule_grows_threefold_up_to_its_max() {
-        let policy = Policy {
-            attempts: 12,
-            ..Policy::default()
-        };
+        let policy = Policy { attempts: 12, ..Policy::default() };
         let delays: Vec<f64> = (1..12)
             .map(|attempt| secs(policy.after_failure(attempt, THEN, THEN, 0.0, None)))
             .collect();
-        let expected = [
-            5.0, 15.0, 45.0, 135.0, 405.0, 1215.0, 3645.0, 10935.0, 21600.0, 21600.0, 21600.0,
-        ];
+        let expected =
+            [5.0, 15.0, 45.0, 135.0, 405.0, 1215.0, 3645.0, 10935.0, 21600.0, 21600.0, 21600.0];
         for (got, want) in delays.iter().zip(expected) {
             assert!((got - want).abs() < 0.001, "{delays:?}");
         }
@@ -136,15 +132,9 @@ mod tests {
     fn retry_after_lengthens_a_delay_up_to_the_max_and_never_shortens_it() {
         let policy = Policy::default();
         let wish = |secs| Some(Duration::from_secs(secs));
-        assert_eq!(
-            secs(policy.after_failure(1, THEN, THEN, 0.0, wish(60))),
-            60.0
-        );
+        assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(60))), 60.0);
         assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(1))), 5.0);
-        assert_eq!(
-            secs(policy.after_failure(1, THEN, THEN, 0.0, wish(u64::MAX))),
-            21600.0
-        );
+        assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(u64::MAX))), 21600.0);
     }
 
     proptest! {

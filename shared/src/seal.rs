@@ -79,12 +79,7 @@ impl Sealer {
             Some(kind) => format!("{}.{kind}", envelope.source),
             None => envelope.source,
         };
-        Ok(Sealed {
-            envelope: bytes.into(),
-            seal: format!("v1,{},{tag}", key.name),
-            body,
-            route,
-        })
+        Ok(Sealed { envelope: bytes.into(), seal: format!("v1,{},{tag}", key.name), body, route })
     }
 
     /// Opens what [`Sealer::seal`] made: HMAC first, then the body's digest, and only
@@ -131,10 +126,7 @@ mod tests {
     use crate::event::Identity;
 
     fn key(name: &str, fill: char) -> Key {
-        Key {
-            name: name.into(),
-            secret: Secret::new(fill.to_string().repeat(32)),
-        }
+        Key { name: name.into(), secret: Secret::new(fill.to_string().repeat(32)) }
     }
 
     fn event(body: &'static [u8]) -> Event {

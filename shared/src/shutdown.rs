@@ -9,10 +9,8 @@ use tokio_util::sync::CancellationToken;
 /// If the signals can't be listened for.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = token.clone();
     tokio::spawn(async move {
         tokio::select! {

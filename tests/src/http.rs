@@ -65,9 +65,7 @@ impl Http {
                 body: String::from_utf8_lossy(&bytes).into_owned(),
             })
         };
-        tokio::time::timeout(Duration::from_secs(30), exchange)
-            .await
-            .ok()?
+        tokio::time::timeout(Duration::from_secs(30), exchange).await.ok()?
     }
 
     /// POSTs.
@@ -82,7 +80,6 @@ impl Http {
 
     /// GETs.
     pub async fn get(&self, url: &str) -> Option<Answer> {
-        self.send(Method::GET, url, &Headers::new(), Bytes::new())
-            .await
+        self.send(Method::GET, url, &Headers::new(), Bytes::new()).await
     }
 }

@@ -1,6 +1,7 @@
 //! One harness that starts real services, and every test that crosses a process.
 
 pub mod http;
+pub mod ledger;
 pub mod services;
 pub mod sign;
 pub mod stack;
@@ -43,10 +44,6 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(
-            Instant::now() < end,
-            "not within {bound:?}: {what}\n{}",
-            services::output()
-        );
+        assert!(Instant::now() < end, "not within {bound:?}: {what}\n{}", services::output());
     }
 }

@@ -48,10 +48,7 @@ static WORKPLACE: LazyLock<Workplace> = LazyLock::new(|| {
         .process_group(0)
         .spawn()
         .unwrap_or_else(|error| panic!("can't start the reaper: {error}"));
-    Workplace {
-        folder,
-        reaper: Mutex::new(reaper),
-    }
+    Workplace { folder, reaper: Mutex::new(reaper) }
 });
 
 /// A new folder below this process's own.
@@ -65,10 +62,7 @@ pub fn folder(name: &str) -> PathBuf {
 
 /// Removes this process's folder now. Not needed for tidiness: the reaper does it anyway.
 pub fn sweep() {
-    let mut reaper = WORKPLACE
-        .reaper
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut reaper = WORKPLACE.reaper.lock().unwrap_or_else(PoisonError::into_inner);
     drop(reaper.stdin.take());
     let _ = reaper.wait();
 }
@@ -104,9 +98,7 @@ pub fn spawn(command: Command) -> io::Result<Child> {
         Mutex::new(orders)
     });
     let mut wrapped = Command::new("setpriv");
-    wrapped
-        .args(["--pdeathsig", "KILL"])
-        .arg(command.get_program());
+    wrapped.args(["--pdeathsig", "KILL"]).arg(command.get_program());
     wrapped.args(command.get_args());
     for (key, value) in command.get_envs() {
         match value {
@@ -120,10 +112,7 @@ pub fn spawn(command: Command) -> io::Result<Child> {
     let log = WORKPLACE.folder.join("output.log");
     let log = fs::File::options().create(true).append(true).open(log)?;
     wrapped.env("ZENTRA_WORKPLACE", &WORKPLACE.folder);
-    wrapped
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log);
+    wrapped.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let (answer, result) = mpsc::channel();
     let gone = || io::Error::other("the forking thread is gone");
     FORKER
@@ -219,14 +208,7 @@ impl Rabbit {
         epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
         let epmd = Guarded::start(epmd);
         let server = Self::serve(&folder, epmd_port, dist_port);
-        let rabbit = Self {
-            folder,
-            port,
-            epmd_port,
-            dist_port,
-            server,
-            _epmd: epmd,
-        };
+        let rabbit = Self { folder, port, epmd_port, dist_port, server, _epmd: epmd };
         rabbit.ready();
         rabbit
     }
@@ -314,29 +296,15 @@ impl Redis {
     pub fn start() -> Self {
         let (folder, port) = (folder("redis"), free_port());
         let server = Self::serve(&folder, port);
-        let redis = Self {
-            folder,
-            port,
-            server,
-        };
+        let redis = Self { folder, port, server };
         redis.ready();
         redis
     }
 
     fn serve(folder: &Path, port: u16) -> Guarded {
         let mut command = Command::new("redis-server");
-        command
-            .current_dir(folder)
-            .arg("--port")
-            .arg(port.to_string());
-        command.args([
-            "--bind",
-            "127.0.0.1",
-            "--appendonly",
-            "yes",
-            "--appendfsync",
-            "always",
-        ]);
+        command.current_dir(folder).arg("--port").arg(port.to_string());
+        command.args(["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always"]);
         command.args(["--save", "", "--maxmemory-policy", "noeviction"]);
         Guarded::start(command)
     }

@@ -20,16 +20,12 @@ pub const LEDGER_SECRET: &str = "whsec_bGVkZ2VyLXNpZ25pbmcta2V5LTI0Ynl0ZXM=";
 
 /// Unix seconds.
 pub fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn hmac(key: &[u8], content: &[&[u8]]) -> Vec<u8> {
     let mac = Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| unreachable!());
-    let mac = content
-        .iter()
-        .fold(mac, |mac, piece| mac.chain_update(piece));
+    let mac = content.iter().fold(mac, |mac, piece| mac.chain_update(piece));
     mac.finalize().into_bytes().to_vec()
 }
 
@@ -38,10 +34,7 @@ pub fn standard(secret: &str, id: &str, time: u64, body: &[u8]) -> String {
     let text = secret.strip_prefix("whsec_").unwrap_or(secret);
     let key = STANDARD.decode(text).unwrap_or_default();
     let head = format!("{id}.{time}.");
-    format!(
-        "v1,{}",
-        STANDARD.encode(hmac(&key, &[head.as_bytes(), body]))
-    )
+    format!("v1,{}", STANDARD.encode(hmac(&key, &[head.as_bytes(), body])))
 }
 
 /// The headers of a callback of `acme`.

@@ -141,9 +141,8 @@ impl Program {
     pub async fn metric(&self, http: &Http, parts: &[&str]) -> f64 {
         let text = http.get(&format!("{}/metrics", self.admin)).await;
         let text = text.map(|answer| answer.body).unwrap_or_default();
-        let line = text
-            .lines()
-            .find(|line| parts.iter().all(|part| line.contains(part)));
+        let mut samples = text.lines().filter(|line| !line.starts_with('#'));
+        let line = samples.find(|line| parts.iter().all(|part| line.contains(part)));
         let value = line.and_then(|line| line.rsplit(' ').next());
         value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
     }

@@ -94,9 +94,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let (path, kind) = (path.display(), error.kind());
-            ConfigError(vec![format!(
-                "{path} can't be read: {kind}; name one with --config"
-            )])
+            ConfigError(vec![format!("{path} can't be read: {kind}; name one with --config")])
         })?;
         Self::parse(&text, role, environment, set)
     }
@@ -200,11 +198,7 @@ impl Reader<'_> {
             rabbitmq_urls,
             redis_url,
             seal,
-            sources: if self.role == Role::Ingress {
-                sources
-            } else {
-                Vec::new()
-            },
+            sources: if self.role == Role::Ingress { sources } else { Vec::new() },
             destinations,
         })
     }
@@ -252,10 +246,8 @@ impl Reader<'_> {
     fn seal(&self, mut section: Section<'_>) -> Option<Sealer> {
         let needed = self.role != Role::Operator;
         let keys = self.secrets(&mut section, "keys", needed);
-        let keys: Vec<Key> = keys
-            .into_iter()
-            .map(|NamedSecret { name, secret }| Key { name, secret })
-            .collect();
+        let keys: Vec<Key> =
+            keys.into_iter().map(|NamedSecret { name, secret }| Key { name, secret }).collect();
         if keys.iter().any(|key| key.secret.expose().len() < MIN_KEY) {
             section.problem("keys", &format!("a seal key has at least {MIN_KEY} bytes"));
         }
@@ -269,10 +261,7 @@ impl Reader<'_> {
         let mut names = HashSet::new();
         let items = section.list(key);
         if items.is_empty() {
-            section.problem(
-                key,
-                "needs at least one { name = \"…\", secret = \"env:NAME\" }",
-            );
+            section.problem(key, "needs at least one { name = \"…\", secret = \"env:NAME\" }");
         }
         for mut item in items {
             let name = item.text("name").unwrap_or_default();
@@ -313,15 +302,10 @@ impl Reader<'_> {
     ) -> Option<Source> {
         let provider = section.text("provider").unwrap_or_default();
         let known = own.iter().find(|(known, _)| *known == provider);
-        let scheme = known
-            .map(|(_, scheme)| scheme.clone())
-            .or_else(|| Scheme::named(&provider));
+        let scheme = known.map(|(_, scheme)| scheme.clone()).or_else(|| Scheme::named(&provider));
         if scheme.is_none() {
             let all = Scheme::names().collect::<Vec<_>>().join(", ");
-            section.problem(
-                "provider",
-                &format!("must be one of {all}, or a [provider.NAME]"),
-            );
+            section.problem("provider", &format!("must be one of {all}, or a [provider.NAME]"));
         }
         let secrets = self.secrets(&mut section, "secrets", self.role == Role::Ingress);
         let format = scheme.as_ref().map(|scheme| scheme.signature.key);
@@ -332,12 +316,7 @@ impl Reader<'_> {
             }
         }
         section.finish();
-        Some(Source {
-            name,
-            provider,
-            scheme: scheme?,
-            secrets,
-        })
+        Some(Source { name, provider, scheme: scheme?, secrets })
     }
 
     fn destination(&self, name: String, mut section: Section<'_>) -> Option<Destination> {
@@ -348,10 +327,7 @@ impl Reader<'_> {
         let url = section.read("url", should, |value| destination_url(value.as_str()?));
         let subscribe = section.texts("subscribe");
         if subscribe.is_empty() {
-            section.problem(
-                "subscribe",
-                "needs at least one pattern, like \"stripe-eu.charge.*\"",
-            );
+            section.problem("subscribe", "needs at least one pattern, like \"stripe-eu.charge.*\"");
         }
         if !subscribe.iter().all(|pattern| usable_pattern(pattern)) {
             section.problem(

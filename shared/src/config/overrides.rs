@@ -9,16 +9,12 @@ const PREFIX: &str = "ZENTRA__";
 /// Applies the environment's overrides. `__` parts the keys; case doesn't matter, and
 /// `_` stands for `-` too where the file has such a key.
 pub(super) fn apply(table: &mut Table, environment: &Environment) {
-    let mut names: Vec<&String> = environment
-        .keys()
-        .filter(|name| name.starts_with(PREFIX))
-        .collect();
+    let mut names: Vec<&String> =
+        environment.keys().filter(|name| name.starts_with(PREFIX)).collect();
     names.sort();
     for name in names {
-        let path: Vec<String> = name[PREFIX.len()..]
-            .split("__")
-            .map(str::to_ascii_lowercase)
-            .collect();
+        let path: Vec<String> =
+            name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
         set(table, &path, &environment[name]);
     }
 }
@@ -31,9 +27,7 @@ pub(super) fn set(table: &mut Table, path: &[String], text: &str) {
     let mut table = table;
     for parent in parents {
         let key = existing(table, parent);
-        let entry = table
-            .entry(key)
-            .or_insert_with(|| Value::Table(Table::new()));
+        let entry = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(next) = entry else {
             return;
         };
@@ -45,11 +39,7 @@ pub(super) fn set(table: &mut Table, path: &[String], text: &str) {
 
 fn existing(table: &Table, key: &str) -> String {
     let same = |known: &&String| known.replace('-', "_").eq_ignore_ascii_case(key);
-    table
-        .keys()
-        .find(same)
-        .cloned()
-        .unwrap_or_else(|| key.into())
+    table.keys().find(same).cloned().unwrap_or_else(|| key.into())
 }
 
 fn value(text: &str) -> Value {

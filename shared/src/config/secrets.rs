@@ -40,9 +40,7 @@ pub(super) fn resolve(
         if !needed {
             return Ok(None);
         }
-        let value = environment
-            .get(name)
-            .ok_or_else(|| missing_variable(name))?;
+        let value = environment.get(name).ok_or_else(|| missing_variable(name))?;
         Secret::new(value.as_bytes())
     } else if let Some(path) = text.strip_prefix("file:") {
         if !needed {

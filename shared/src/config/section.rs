@@ -20,11 +20,7 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub(super) fn root(table: Table, problems: &'a Problems) -> Self {
-        Self {
-            path: String::new(),
-            table,
-            problems,
-        }
+        Self { path: String::new(), table, problems }
     }
 
     /// The full name of a key in here.
@@ -59,18 +55,14 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
-        self.read(key, "must be a text", |value| {
-            value.as_str().map(Into::into)
-        })
+        self.read(key, "must be a text", |value| value.as_str().map(Into::into))
     }
 
     pub(super) fn address(&mut self, key: &str, default: &str) -> SocketAddr {
         let should = "must be an address like \"127.0.0.1:8080\"";
         let parse = |text: &str| {
             // ":0" is short for a free port on the loopback interface.
-            let full = text
-                .strip_prefix(':')
-                .map(|port| format!("127.0.0.1:{port}"));
+            let full = text.strip_prefix(':').map(|port| format!("127.0.0.1:{port}"));
             full.as_deref().unwrap_or(text).parse().ok()
         };
         self.read(key, should, |value| parse(value.as_str()?))
@@ -95,11 +87,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn integer(&mut self, key: &str, default: u32, range: RangeInclusive<u32>) -> u32 {
-        let should = format!(
-            "must be a whole number from {} to {}",
-            range.start(),
-            range.end()
-        );
+        let should = format!("must be a whole number from {} to {}", range.start(), range.end());
         self.read(key, &should, |value| {
             let number = u32::try_from(value.as_integer()?).ok()?;
             range.contains(&number).then_some(number)
@@ -167,17 +155,11 @@ impl<'a> Section<'a> {
             _ => None,
         });
         let tables = tables.unwrap_or_default().into_iter().enumerate();
-        tables
-            .map(|(at, table)| self.child(&format!("{key}[{at}]"), table))
-            .collect()
+        tables.map(|(at, table)| self.child(&format!("{key}[{at}]"), table)).collect()
     }
 
     fn child(&self, key: &str, table: Table) -> Section<'a> {
-        Section {
-            path: self.at(key),
-            table,
-            problems: self.problems,
-        }
+        Section { path: self.at(key), table, problems: self.problems }
     }
 
     /// All that is left, for a part that reads itself.
@@ -198,7 +180,5 @@ pub(super) fn usable_name(name: &str) -> bool {
     let usable = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=64).contains(&name.len())
         && name.bytes().next().is_some_and(usable)
-        && name
-            .bytes()
-            .all(|byte| usable(byte) || byte == b'-' || byte == b'_')
+        && name.bytes().all(|byte| usable(byte) || byte == b'-' || byte == b'_')
 }

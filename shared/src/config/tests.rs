@@ -28,19 +28,14 @@ fn the_example_file_reads_as_it_says() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.worker_admin.to_string(), "127.0.0.1:9081");
     assert_eq!(config.lease, secs(30));
-    let [ledger] = &config.destinations[..] else {
-        panic!()
-    };
+    let [ledger] = &config.destinations[..] else { panic!() };
     assert_eq!(ledger.url, "http://127.0.0.1:9000/transfers");
     assert_eq!(ledger.subscribe, ["stripe-eu.charge.*", "acme.#"]);
     assert_eq!(ledger.signing[0].name, "k1");
     assert_eq!(ledger.retry, Policy::default());
     assert_eq!((ledger.concurrency, ledger.timeout), (16, secs(10)));
     let sources = example(Role::Ingress, &[]).unwrap().sources;
-    assert_eq!(
-        (sources[0].name.as_str(), sources[0].provider.as_str()),
-        ("stripe-eu", "stripe")
-    );
+    assert_eq!((sources[0].name.as_str(), sources[0].provider.as_str()), ("stripe-eu", "stripe"));
 }
 
 #[test]
@@ -53,13 +48,7 @@ fn a_program_resolves_only_the_secrets_that_it_needs() {
     let redis = ("REDIS_URL", "redis://localhost");
     let seal = ("SEAL_KEY", "0123456789abcdef");
     assert!(only(&[rabbit, seal, ("STRIPE_EU", "x")], Role::Ingress).is_ok());
-    assert!(
-        only(
-            &[rabbit, redis, seal, ("LEDGER_SIGNING", "AAAA")],
-            Role::Worker
-        )
-        .is_ok()
-    );
+    assert!(only(&[rabbit, redis, seal, ("LEDGER_SIGNING", "AAAA")], Role::Worker).is_ok());
     assert!(only(&[rabbit, redis], Role::Operator).is_ok());
     assert!(only(&[rabbit, seal], Role::Ingress).is_err());
 }
@@ -91,16 +80,11 @@ fn all_problems_are_told_at_once_with_their_keys_and_without_a_value() {
         subscribe = ["a.#"]
         timeout = "8s"
     "#;
-    let environment = environment(&[
-        ("SHORT", "sk_live_9"),
-        ("ZENTRA__INGRESS__COLOR", "sk_live_0"),
-    ]);
+    let environment =
+        environment(&[("SHORT", "sk_live_9"), ("ZENTRA__INGRESS__COLOR", "sk_live_0")]);
     let error = Config::parse(text, Role::Worker, &environment, &[]).unwrap_err();
     let told = error.to_string();
-    assert!(
-        !told.contains("sk_live") && !told.contains("sk live"),
-        "{told}"
-    );
+    assert!(!told.contains("sk_live") && !told.contains("sk live"), "{told}");
     let keys = [
         "colour: is not a setting",
         "ingress.color: is not a setting",
@@ -168,8 +152,5 @@ fn a_provider_of_the_users_own_is_checked_like_the_catalogues() {
     };
     assert_eq!(own("{body}").unwrap().sources.len(), 2);
     let told = own("fixed").unwrap_err().to_string();
-    assert!(
-        told.contains("provider.mine: signature.content must cover {body}"),
-        "{told}"
-    );
+    assert!(told.contains("provider.mine: signature.content must cover {body}"), "{told}");
 }

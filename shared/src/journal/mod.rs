@@ -64,7 +64,7 @@ pub struct Settle<'a> {
 }
 
 /// What is kept of an event: never its body, never a secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// The source.
     pub source: String,

@@ -2,6 +2,8 @@
 
 pub mod admin;
 
+use std::io::IsTerminal;
+
 use prometheus::{HistogramVec, IntCounterVec, Registry};
 use tracing_subscriber::EnvFilter;
 
@@ -15,6 +17,7 @@ pub fn init_logs() {
         .unwrap_or_else(|_| EnvFilter::new("info,lapin=off"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if std::env::var("ZENTRA_LOG_FORMAT").is_ok_and(|format| format == "json") {
         logs.json().init();

@@ -109,11 +109,7 @@ impl Unverified {
         let secret = source
             .secrets
             .iter()
-            .find(|named| {
-                scheme
-                    .signature
-                    .fits(&named.secret, &pieces, &read.signatures)
-            })
+            .find(|named| scheme.signature.fits(&named.secret, &pieces, &read.signatures))
             .ok_or(Refusal::SignatureMismatch)?;
         let provider_time = self.fresh(scheme, time)?;
         let envelope = self.envelope(source, secret, provider_time)?;
@@ -141,9 +137,7 @@ impl Unverified {
             Part::Timestamp => time.map(str::as_bytes),
             Part::Header(name) => self.header(name).map(str::as_bytes),
         });
-        pieces
-            .collect::<Option<_>>()
-            .ok_or(Refusal::SignatureMalformed)
+        pieces.collect::<Option<_>>().ok_or(Refusal::SignatureMalformed)
     }
 
     /// Judges the signed time against the time of receipt, both ways.
@@ -151,9 +145,8 @@ impl Unverified {
         let Some(rule) = &scheme.timestamp else {
             return Ok(None);
         };
-        let secs: u64 = time
-            .and_then(|text| text.parse().ok())
-            .ok_or(Refusal::SignatureMalformed)?;
+        let secs: u64 =
+            time.and_then(|text| text.parse().ok()).ok_or(Refusal::SignatureMalformed)?;
         let signed = Timestamp::from_secs(secs);
         if self.received_at.since(signed) > rule.tolerance {
             return Err(Refusal::TimestampStale);
@@ -182,10 +175,8 @@ impl Unverified {
         };
         let event_id = find(&scheme.id).filter(|id| usable_id(id));
         let event_id_signed = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
-        let identity = event_id
-            .as_deref()
-            .filter(|_| event_id_signed)
-            .and_then(Identity::from_signed_id);
+        let identity =
+            event_id.as_deref().filter(|_| event_id_signed).and_then(Identity::from_signed_id);
         Ok(Envelope {
             v: 1,
             source: source.name.clone(),
@@ -207,9 +198,8 @@ impl Unverified {
 
     /// The body as JSON, if the scheme looks anything up in it and it is JSON.
     fn json(&self, scheme: &Scheme) -> Option<serde_json::Value> {
-        let wanted = [&scheme.id, &scheme.kind]
-            .iter()
-            .any(|at| matches!(at, Some(Location::Json(_))));
+        let wanted =
+            [&scheme.id, &scheme.kind].iter().any(|at| matches!(at, Some(Location::Json(_))));
         wanted.then(|| serde_json::from_slice(&self.body).ok())?
     }
 

@@ -125,28 +125,19 @@ impl Scheme {
     /// Reads a scheme and checks that it makes sense: the body is covered, and a time
     /// that is judged is also signed. The error names no value.
     pub fn from_toml(table: toml::Table) -> Result<Self, String> {
-        let scheme: Self = table
-            .try_into()
-            .map_err(|error: toml::de::Error| error.message().to_owned())?;
+        let scheme: Self =
+            table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
         let content = &scheme.signature.content;
         if !content.covers(&Part::Body) {
             return Err("signature.content must cover {body}".into());
         }
         if scheme.timestamp.is_some() != content.covers(&Part::Timestamp) {
-            return Err(
-                "a scheme with [timestamp] must sign {timestamp}, and one that signs \
+            return Err("a scheme with [timestamp] must sign {timestamp}, and one that signs \
                         {timestamp} needs [timestamp]"
-                    .into(),
-            );
+                .into());
         }
         let listed = matches!(scheme.signature.grammar, Grammar::List { .. });
-        let item = matches!(
-            &scheme.timestamp,
-            Some(Time {
-                at: TimeLocation::Item(_),
-                ..
-            })
-        );
+        let item = matches!(&scheme.timestamp, Some(Time { at: TimeLocation::Item(_), .. }));
         if item && !listed {
             return Err("timestamp.at.item needs a signature.grammar of the list kind".into());
         }
@@ -177,10 +168,7 @@ impl Scheme {
 
 const CATALOGUE: [(&str, &str); 3] = [
     ("github", include_str!("providers/github.toml")),
-    (
-        "standard-webhooks",
-        include_str!("providers/standard-webhooks.toml"),
-    ),
+    ("standard-webhooks", include_str!("providers/standard-webhooks.toml")),
     ("stripe", include_str!("providers/stripe.toml")),
 ];
 
@@ -223,10 +211,7 @@ mod tests {
         let stripe = include_str!("providers/stripe.toml");
         for content in ["{timestamp}.", "{body}", "{timestamp}.{payload}"] {
             let text = stripe.replace("{timestamp}.{body}", content);
-            assert!(
-                Scheme::from_toml(text.parse().unwrap()).is_err(),
-                "{content}"
-            );
+            assert!(Scheme::from_toml(text.parse().unwrap()).is_err(), "{content}");
         }
     }
 }

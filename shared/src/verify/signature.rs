@@ -33,10 +33,7 @@ impl Read<'_> {
 impl Signature {
     /// Reads every line of the signature header.
     pub(super) fn read<'a>(&self, headers: &'a HeaderMap) -> Result<Read<'a>, Refusal> {
-        let mut read = Read {
-            signatures: Vec::new(),
-            items: Vec::new(),
-        };
+        let mut read = Read { signatures: Vec::new(), items: Vec::new() };
         let mut lines = headers.get_all(&self.header).iter().peekable();
         if lines.peek().is_none() {
             return Err(Refusal::SignatureMissing);
@@ -58,11 +55,7 @@ impl Signature {
                 let rest = text.trim().strip_prefix(prefix.as_str());
                 self.push(rest.ok_or(Refusal::SignatureMalformed)?, read)
             }
-            Grammar::List {
-                separator,
-                assign,
-                item,
-            } => {
+            Grammar::List { separator, assign, item } => {
                 for entry in text.split(*separator).map(str::trim) {
                     match entry.split_once(*assign) {
                         Some((name, value)) if name == item => self.push(value, read)?,
@@ -94,13 +87,11 @@ impl Signature {
         let Some(mac) = self.key.mac(secret) else {
             return false;
         };
-        let mac = pieces
-            .iter()
-            .fold(mac, |mac, piece| mac.chain_update(piece));
+        let mac = pieces.iter().fold(mac, |mac, piece| mac.chain_update(piece));
         // Every one is compared, in constant time each.
-        signatures.iter().fold(false, |fits, candidate| {
-            fits | mac.clone().verify_slice(candidate).is_ok()
-        })
+        signatures
+            .iter()
+            .fold(false, |fits, candidate| fits | mac.clone().verify_slice(candidate).is_ok())
     }
 }
 
@@ -110,7 +101,7 @@ impl KeyFormat {
         self.mac(secret).is_some()
     }
 
-    fn mac(self, secret: &Secret) -> Option<Hmac<Sha256>> {
+    pub(crate) fn mac(self, secret: &Secret) -> Option<Hmac<Sha256>> {
         let bytes = secret.expose();
         if bytes.is_empty() {
             return None;
@@ -119,9 +110,7 @@ impl KeyFormat {
             Self::Utf8 => Hmac::new_from_slice(bytes).ok(),
             Self::Whsec => {
                 let text = bytes.strip_prefix(b"whsec_").unwrap_or(bytes);
-                let key = STANDARD
-                    .decode(text)
-                    .or_else(|_| STANDARD_NO_PAD.decode(text));
+                let key = STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text));
                 Hmac::new_from_slice(&key.ok().filter(|key| !key.is_empty())?).ok()
             }
         }

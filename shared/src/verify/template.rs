@@ -78,14 +78,7 @@ mod tests {
         let parsed = Template::try_from("{header:webhook-id}.{timestamp}.{body}!".to_owned());
         let dot = || Part::Literal(".".into());
         let id = Part::Header(HeaderName::from_static("webhook-id"));
-        let parts = [
-            id,
-            dot(),
-            Part::Timestamp,
-            dot(),
-            Part::Body,
-            Part::Literal("!".into()),
-        ];
+        let parts = [id, dot(), Part::Timestamp, dot(), Part::Body, Part::Literal("!".into())];
         assert_eq!(parsed.unwrap().parts(), parts);
     }
 

@@ -20,10 +20,7 @@ fn source(provider: &str, secrets: &[&str]) -> Source {
         secrets: secrets
             .iter()
             .enumerate()
-            .map(|(i, secret)| NamedSecret {
-                name: format!("k{i}"),
-                secret: Secret::new(*secret),
-            })
+            .map(|(i, secret)| NamedSecret { name: format!("k{i}"), secret: Secret::new(*secret) })
             .collect(),
     }
 }
@@ -97,10 +94,7 @@ fn githubs_published_vector_is_accepted_and_its_unsigned_id_is_not_the_identity(
 /// The vector of the Standard Webhooks reference libraries.
 #[test]
 fn standard_webhooks_published_vector_is_accepted() {
-    let source = source(
-        "standard-webhooks",
-        &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
-    );
+    let source = source("standard-webhooks", &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]);
     let headers = |signature| {
         [
             ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
@@ -112,41 +106,23 @@ fn standard_webhooks_published_vector_is_accepted() {
     let body = r#"{"test": 2432232314}"#;
     let verify = |signature| callback(body, 1_614_265_330, &headers(signature)).verify(&source);
     let event = verify(good).unwrap().into_event();
-    assert_eq!(
-        event.envelope.identity.as_str(),
-        "msg_p5jXN8AQM9LWM0D4loKWxJek"
-    );
+    assert_eq!(event.envelope.identity.as_str(), "msg_p5jXN8AQM9LWM0D4loKWxJek");
     let several = format!("v1,bm90IGl0 v1a,xyz {good}");
     assert!(verify(&several).is_ok());
-    assert_eq!(
-        verify("v1,bm90IGl0").unwrap_err(),
-        Refusal::SignatureMismatch
-    );
-    assert_eq!(
-        verify("v2,bm90IGl0").unwrap_err(),
-        Refusal::SignatureMalformed
-    );
+    assert_eq!(verify("v1,bm90IGl0").unwrap_err(), Refusal::SignatureMismatch);
+    assert_eq!(verify("v2,bm90IGl0").unwrap_err(), Refusal::SignatureMalformed);
 }
 
 #[test]
 fn freshness_is_judged_both_ways_and_only_after_the_signature() {
     let good = format!("t={T},v1={STRIPE_V1}");
     assert!(stripe_at(T + 300, &good).is_ok());
-    assert_eq!(
-        stripe_at(T + 301, &good).unwrap_err(),
-        Refusal::TimestampStale
-    );
+    assert_eq!(stripe_at(T + 301, &good).unwrap_err(), Refusal::TimestampStale);
     assert!(stripe_at(T - 300, &good).is_ok());
-    assert_eq!(
-        stripe_at(T - 301, &good).unwrap_err(),
-        Refusal::TimestampFuture
-    );
+    assert_eq!(stripe_at(T - 301, &good).unwrap_err(), Refusal::TimestampFuture);
     // A forger learns nothing of the clock, and can't freshen a stale callback.
     let forged = format!("t={},v1={STRIPE_V1}", T + 400);
-    assert_eq!(
-        stripe_at(T + 400, &forged).unwrap_err(),
-        Refusal::SignatureMismatch
-    );
+    assert_eq!(stripe_at(T + 400, &forged).unwrap_err(), Refusal::SignatureMismatch);
 }
 
 #[test]
@@ -163,17 +139,10 @@ fn a_header_that_can_not_be_read_is_malformed_and_an_absent_one_missing() {
         format!("t={T}{}", format!(",v1={STRIPE_V1}").repeat(17)),
     ];
     for header in malformed {
-        assert_eq!(
-            stripe_at(T, &header).unwrap_err(),
-            Refusal::SignatureMalformed,
-            "{header}"
-        );
+        assert_eq!(stripe_at(T, &header).unwrap_err(), Refusal::SignatureMalformed, "{header}");
     }
     let source = source("stripe", &["whsec_test_secret"]);
-    assert_eq!(
-        refusal(callback(STRIPE_BODY, T, &[]), &source),
-        Refusal::SignatureMissing
-    );
+    assert_eq!(refusal(callback(STRIPE_BODY, T, &[]), &source), Refusal::SignatureMissing);
 }
 
 #[test]
@@ -183,11 +152,7 @@ fn a_time_that_is_no_number_is_malformed_even_when_it_is_signed() {
         let v1 = hmac_hex("s", &format!("{time}.{{}}"));
         let header = format!("t={time},v1={v1}");
         let callback = callback("{}", T, &[("stripe-signature", &header)]);
-        assert_eq!(
-            refusal(callback, &source),
-            Refusal::SignatureMalformed,
-            "{time}"
-        );
+        assert_eq!(refusal(callback, &source), Refusal::SignatureMalformed, "{time}");
     }
 }
 
@@ -204,18 +169,12 @@ fn any_active_secret_may_fit_and_the_history_learns_which() {
 
 #[test]
 fn of_two_id_headers_none_is_taken() {
-    let source = source(
-        "standard-webhooks",
-        &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
-    );
+    let source = source("standard-webhooks", &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]);
     let headers = [
         ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
         ("webhook-id", "msg_other"),
         ("webhook-timestamp", "1614265330"),
-        (
-            "webhook-signature",
-            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-        ),
+        ("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
     ];
     let twice = callback(r#"{"test": 2432232314}"#, 1_614_265_330, &headers);
     assert_eq!(refusal(twice, &source), Refusal::SignatureMalformed);
@@ -231,11 +190,7 @@ fn without_a_usable_id_the_digest_is_the_identity_and_ignores_the_time() {
     for body in ["not json", r#"{"id":null}"#, r#"{"id":"a b"}"#, "[]"] {
         let first = at(T, body);
         assert!(first.identity.as_str().starts_with("sha256:"), "{body}");
-        assert_eq!(
-            first.identity,
-            at(T + 60, body).identity,
-            "a provider's retry is a copy"
-        );
+        assert_eq!(first.identity, at(T + 60, body).identity, "a provider's retry is a copy");
     }
     assert_ne!(at(T, "[]").identity, at(T, "[ ]").identity);
     let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(300));
@@ -285,9 +240,6 @@ proptest! {
 fn tolerances_are_the_providers_own() {
     for name in ["stripe", "standard-webhooks"] {
         let scheme = Scheme::named(name).unwrap();
-        assert_eq!(
-            scheme.timestamp.unwrap().tolerance,
-            Duration::from_secs(300)
-        );
+        assert_eq!(scheme.timestamp.unwrap().tolerance, Duration::from_secs(300));
     }
 }

@@ -15,13 +15,7 @@ const BOUND: Duration = Duration::from_secs(20);
 const BODY: &[u8] = br#"{"type":"transfer.settled","id":"x"}"#;
 
 fn stack(rabbit: &str) -> Stack {
-    Stack::new(
-        rabbit,
-        "redis://unused",
-        &namespace(),
-        "http://127.0.0.1:9/",
-        "",
-    )
+    Stack::new(rabbit, "redis://unused", &namespace(), "http://127.0.0.1:9/", "")
 }
 
 /// All messages in the ledger's work queue.
@@ -83,46 +77,11 @@ async fn each_refusal_has_its_status_its_reason_and_its_count() {
     let large = vec![b' '; zentra_ingress_max_body() + 1];
     type Case<'a> = (&'a str, Method, &'a str, Headers, &'a [u8], u16);
     let cases: [Case<'_>; 9] = [
-        (
-            "unknown_source",
-            Method::POST,
-            "/in/nobody",
-            good.clone(),
-            BODY,
-            404,
-        ),
-        (
-            "unknown_source",
-            Method::POST,
-            "/elsewhere",
-            good.clone(),
-            BODY,
-            404,
-        ),
-        (
-            "method_not_allowed",
-            Method::GET,
-            "/in/acme",
-            good.clone(),
-            b"",
-            405,
-        ),
-        (
-            "body_too_large",
-            Method::POST,
-            "/in/acme",
-            good.clone(),
-            &large,
-            413,
-        ),
-        (
-            "signature_missing",
-            Method::POST,
-            "/in/acme",
-            Headers::new(),
-            BODY,
-            401,
-        ),
+        ("unknown_source", Method::POST, "/in/nobody", good.clone(), BODY, 404),
+        ("unknown_source", Method::POST, "/elsewhere", good.clone(), BODY, 404),
+        ("method_not_allowed", Method::GET, "/in/acme", good.clone(), b"", 405),
+        ("body_too_large", Method::POST, "/in/acme", good.clone(), &large, 413),
+        ("signature_missing", Method::POST, "/in/acme", Headers::new(), BODY, 401),
         (
             "signature_malformed",
             Method::POST,
@@ -139,22 +98,8 @@ async fn each_refusal_has_its_status_its_reason_and_its_count() {
             BODY,
             401,
         ),
-        (
-            "timestamp_stale",
-            Method::POST,
-            "/in/acme",
-            sign::acme("e", now - 400, BODY),
-            BODY,
-            401,
-        ),
-        (
-            "timestamp_future",
-            Method::POST,
-            "/in/acme",
-            sign::acme("e", now + 400, BODY),
-            BODY,
-            401,
-        ),
+        ("timestamp_stale", Method::POST, "/in/acme", sign::acme("e", now - 400, BODY), BODY, 401),
+        ("timestamp_future", Method::POST, "/in/acme", sign::acme("e", now + 400, BODY), BODY, 401),
     ];
     for (reason, method, path, headers, body, status) in cases {
         let url = format!("{}{path}", ingress.listen);
@@ -163,11 +108,7 @@ async fn each_refusal_has_its_status_its_reason_and_its_count() {
         let before = ingress.metric(&stack.http, &metric).await;
         let answer = stack.http.send(method, &url, &headers, body.to_vec()).await;
         let answer = answer.unwrap_or_else(|| panic!("no answer: {reason}"));
-        assert_eq!(
-            (answer.reason().as_str(), answer.status.as_u16()),
-            (reason, status),
-            "{path}"
-        );
+        assert_eq!((answer.reason().as_str(), answer.status.as_u16()), (reason, status), "{path}");
         assert_eq!(answer.headers["content-type"], "application/problem+json");
         let after = ingress.metric(&stack.http, &metric).await;
         assert_eq!(after - before, 1.0, "{reason}");
@@ -202,10 +143,7 @@ async fn a_chunked_body_over_the_bound_is_refused_and_one_that_never_ends_times_
     }
     let (too_large, never) = tokio::join!(answer(&large), answer(b"1\r\nx\r\n"));
     assert!(too_large.starts_with("HTTP/1.1 413"), "{too_large}");
-    assert!(
-        never.starts_with("HTTP/1.1 408") && never.contains("body_timeout"),
-        "{never}"
-    );
+    assert!(never.starts_with("HTTP/1.1 408") && never.contains("body_timeout"), "{never}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,17 +163,9 @@ async fn without_the_broker_a_genuine_callback_gets_503_with_retry_after_and_a_f
     assert!(answer.headers.contains_key("retry-after"));
     let unsigned = post(Headers::new()).await;
     assert_eq!(unsigned.reason(), "signature_missing");
-    let ready = stack
-        .http
-        .get(&format!("{}/readyz", ingress.admin))
-        .await
-        .unwrap();
+    let ready = stack.http.get(&format!("{}/readyz", ingress.admin)).await.unwrap();
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
-    let alive = stack
-        .http
-        .get(&format!("{}/livez", ingress.admin))
-        .await
-        .unwrap();
+    let alive = stack.http.get(&format!("{}/livez", ingress.admin)).await.unwrap();
     assert_eq!(alive.status, StatusCode::OK);
     rabbit.restart();
     eventually("a 200 again", BOUND * 2, async || {
@@ -251,10 +181,8 @@ async fn sigterm_finishes_a_callback_under_way_and_ends_with_status_0() {
     let mut ingress = stack.ingress().await;
     let address = ingress.listen.strip_prefix("http://").unwrap().to_owned();
     let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-    let mut head = format!(
-        "POST /in/acme HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n",
-        BODY.len()
-    );
+    let mut head =
+        format!("POST /in/acme HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n", BODY.len());
     for (name, value) in sign::acme("evt_slow", sign::now(), BODY) {
         head += &format!("{name}: {value}\r\n");
     }
@@ -279,21 +207,11 @@ async fn sigterm_finishes_a_callback_under_way_and_ends_with_status_0() {
 
 #[test]
 fn a_config_that_can_not_be_used_ends_the_program_with_all_its_problems() {
-    let stack = Stack::new(
-        "amqp://unused",
-        "redis://unused",
-        "BAD",
-        "nowhere",
-        "colour = 1",
-    );
+    let stack = Stack::new("amqp://unused", "redis://unused", "BAD", "nowhere", "colour = 1");
     let output = stack.command("zentra-ingress").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8_lossy(&output.stderr);
-    for key in [
-        "namespace:",
-        "destination.ledger.url:",
-        "destination.ledger.colour:",
-    ] {
+    for key in ["namespace:", "destination.ledger.url:", "destination.ledger.colour:"] {
         assert!(told.contains(key), "{key} is not told:\n{told}");
     }
 }

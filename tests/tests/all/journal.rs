@@ -44,39 +44,19 @@ struct Desk {
 
 impl Desk {
     fn new(journal: &RedisJournal, id: &str) -> Self {
-        Self {
-            journal: journal.clone(),
-            key: key(id),
-            summary: summary(),
-        }
+        Self { journal: journal.clone(), key: key(id), summary: summary() }
     }
 
     async fn apply(&self, event: &Event) -> (Answer, Timestamp) {
         let result = AttemptResult::default();
         match *event {
-            Event::Claim {
-                generation,
-                attempt,
-                lease,
-            } => {
+            Event::Claim { generation, attempt, lease } => {
                 let (key, summary) = (&self.key, &self.summary);
                 let worker = "w1";
-                let claim = Claim {
-                    key,
-                    generation,
-                    attempt,
-                    lease,
-                    worker,
-                    summary,
-                };
+                let claim = Claim { key, generation, attempt, lease, worker, summary };
                 self.journal.claim_at(&claim).await.unwrap()
             }
-            Event::Settle {
-                fence,
-                generation,
-                attempt,
-                outcome,
-            } => {
+            Event::Settle { fence, generation, attempt, outcome } => {
                 let settle = Settle {
                     key: &self.key,
                     fence,
@@ -94,33 +74,16 @@ impl Desk {
 
     async fn claim(&self, generation: u32, attempt: u32) -> Answer {
         let lease = LEASE;
-        self.apply(&Event::Claim {
-            generation,
-            attempt,
-            lease,
-        })
-        .await
-        .0
+        self.apply(&Event::Claim { generation, attempt, lease }).await.0
     }
 
     async fn settle(&self, fence: u64, attempt: u32, outcome: Outcome) -> Answer {
         let generation = 0;
-        self.apply(&Event::Settle {
-            fence,
-            generation,
-            attempt,
-            outcome,
-        })
-        .await
-        .0
+        self.apply(&Event::Settle { fence, generation, attempt, outcome }).await.0
     }
 
     async fn record(&self) -> Option<Record> {
-        self.journal
-            .history(&self.key)
-            .await
-            .unwrap()
-            .map(|known| known.record)
+        self.journal.history(&self.key).await.unwrap().map(|known| known.record)
     }
 }
 
@@ -135,16 +98,10 @@ fn fence(answer: Answer) -> u64 {
 fn steps() -> impl Strategy<Value = Vec<(Event, usize)>> {
     let outcome = prop_oneof![
         Just(Outcome::Delivered),
-        Just(Outcome::Retry {
-            next_at: Timestamp::from_secs(2_000_000_000)
-        }),
+        Just(Outcome::Retry { next_at: Timestamp::from_secs(2_000_000_000) }),
         Just(Outcome::Dead(DeadReason::Permanent)),
     ];
-    let lease = prop_oneof![
-        Just(Duration::ZERO),
-        Just(Duration::from_millis(2)),
-        Just(LEASE)
-    ];
+    let lease = prop_oneof![Just(Duration::ZERO), Just(Duration::from_millis(2)), Just(LEASE)];
     let step = prop_oneof![
         3 => (0..3u32, 1..4u32, lease)
             .prop_map(|(generation, attempt, lease)| Event::Claim { generation, attempt, lease }),
@@ -161,10 +118,7 @@ fn steps() -> impl Strategy<Value = Vec<(Event, usize)>> {
 fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let journal = runtime.block_on(async { journal() });
-    let mut runner = TestRunner::new(Config {
-        cases: 200,
-        ..Config::default()
-    });
+    let mut runner = TestRunner::new(Config { cases: 200, ..Config::default() });
     let walks = std::cell::Cell::new(0);
     let seen = std::cell::RefCell::new(std::collections::HashSet::new());
     let result = runner.run(&steps(), |walk| {
@@ -190,11 +144,7 @@ fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
         })
     });
     result.unwrap();
-    assert_eq!(
-        seen.borrow().len(),
-        8,
-        "the walks meet every kind of answer"
-    );
+    assert_eq!(seen.borrow().len(), 8, "the walks meet every kind of answer");
 }
 
 #[tokio::test]
@@ -206,9 +156,7 @@ async fn of_many_claims_at_once_exactly_one_is_granted() {
         claims.spawn(async move { desk.claim(0, 1).await });
     }
     let answers = claims.join_all().await;
-    let granted = answers
-        .iter()
-        .filter(|a| matches!(a, Answer::Claimed { .. }));
+    let granted = answers.iter().filter(|a| matches!(a, Answer::Claimed { .. }));
     assert_eq!(granted.count(), 1);
 }
 
@@ -225,9 +173,7 @@ async fn the_history_tells_claim_failure_copy_and_delivery_in_order() {
     assert_eq!(delivery.event, summary());
     let what: Vec<&What> = delivery.history.iter().map(|entry| &entry.what).collect();
     let [
-        What::Claimed {
-            reclaimed: false, ..
-        },
+        What::Claimed { reclaimed: false, .. },
         What::Failed { next_at: due, .. },
         What::Claimed { .. },
         What::Delivered { late: false, .. },
@@ -248,64 +194,36 @@ async fn a_delivery_is_found_by_provider_id_by_identity_and_by_key() {
         assert_eq!(found.iter().collect::<Vec<_>>(), [&desk.key], "{id}");
     }
     assert!(desk.journal.find("evt_nobody").await.unwrap().is_empty());
-    assert!(
-        desk.journal
-            .find("ledger/acme/evt_nobody")
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(desk.journal.find("ledger/acme/evt_nobody").await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
     let journal = journal();
-    let (kept, revived) = (
-        Desk::new(&journal, "evt_kept"),
-        Desk::new(&journal, "evt_revived"),
-    );
+    let (kept, revived) = (Desk::new(&journal, "evt_kept"), Desk::new(&journal, "evt_revived"));
     for desk in [&kept, &revived] {
         let fence = fence(desk.claim(0, 1).await);
-        desk.settle(fence, 1, Outcome::Dead(DeadReason::Permanent))
-            .await;
+        desk.settle(fence, 1, Outcome::Dead(DeadReason::Permanent)).await;
     }
     let dead = journal.dead("ledger", 10).await.unwrap();
     assert_eq!(dead.len(), 2);
     assert_eq!(dead[0].reason, Some(DeadReason::Permanent));
     assert_eq!(journal.dead("ledger", 1).await.unwrap().len(), 1);
 
-    journal
-        .note_requeue(&revived.key, 1, "operator")
-        .await
-        .unwrap();
-    assert_eq!(
-        journal.dead("ledger", 10).await.unwrap().len(),
-        2,
-        "a note changes no state"
-    );
+    journal.note_requeue(&revived.key, 1, "operator").await.unwrap();
+    assert_eq!(journal.dead("ledger", 10).await.unwrap().len(), 2, "a note changes no state");
     assert!(matches!(revived.claim(1, 1).await, Answer::Claimed { .. }));
     let left = journal.dead("ledger", 10).await.unwrap();
     assert_eq!(left.iter().map(|d| &d.key).collect::<Vec<_>>(), [&kept.key]);
-    let told = journal
-        .history(&revived.key)
-        .await
-        .unwrap()
-        .unwrap()
-        .history;
-    let requeued = told
-        .iter()
-        .find(|entry| entry.what == What::Requeued)
-        .unwrap();
+    let told = journal.history(&revived.key).await.unwrap().unwrap().history;
+    let requeued = told.iter().find(|entry| entry.what == What::Requeued).unwrap();
     assert_eq!((requeued.generation, requeued.by.as_str()), (1, "operator"));
 }
 
 #[tokio::test]
 async fn a_delivery_forgotten_in_flight_is_still_settled_as_delivered() {
     let desk = Desk::new(&journal(), "evt_forgotten");
-    assert_eq!(
-        desk.settle(5, 2, Outcome::Delivered).await,
-        Answer::SettledLate
-    );
+    assert_eq!(desk.settle(5, 2, Outcome::Delivered).await, Answer::SettledLate);
     let known = desk.journal.history(&desk.key).await.unwrap().unwrap();
     assert_eq!(known.record.state, State::Delivered);
     assert_eq!(desk.claim(0, 2).await, Answer::Done);

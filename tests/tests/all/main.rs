@@ -4,3 +4,4 @@
 mod ingress;
 mod journal;
 mod queue;
+mod worker;

@@ -23,10 +23,7 @@ fn settings(url: &str, namespace: &str) -> Settings {
     Settings {
         urls: vec![Secret::new(url)],
         namespace: namespace.into(),
-        subscribers: vec![
-            subscriber("ledger", "acme.#"),
-            subscriber("mail", "acme.mail.*"),
-        ],
+        subscribers: vec![subscriber("ledger", "acme.#"), subscriber("mail", "acme.mail.*")],
     }
 }
 
@@ -46,10 +43,7 @@ fn sealed(route: &str, body: &'static [u8]) -> Sealed {
 }
 
 async fn next<C: Consumer>(consumer: &mut C) -> (Message, C::Receipt) {
-    tokio::time::timeout(BOUND, consumer.next())
-        .await
-        .unwrap()
-        .unwrap()
+    tokio::time::timeout(BOUND, consumer.next()).await.unwrap().unwrap()
 }
 
 /// How many messages wait in a queue, by the broker's own word.
@@ -57,10 +51,7 @@ async fn depth(url: &str, queue: &str) -> u32 {
     let connect = Connection::connect(url, ConnectionProperties::default());
     let connection = tokio::time::timeout(BOUND, connect).await.unwrap().unwrap();
     let channel = connection.create_channel().await.unwrap();
-    let passive = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::durable()
-    };
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
     let queue = channel.queue_declare(queue.into(), passive, FieldTable::default());
     queue.await.unwrap().message_count()
 }
@@ -85,10 +76,7 @@ async fn a_confirmed_publish_reaches_each_subscriber_byte_for_byte() {
 async fn an_event_that_nobody_subscribed_to_is_kept_as_unrouted() {
     let (url, namespace) = (shared_rabbit(), namespace());
     let queue = queue(&url, &namespace).await;
-    queue
-        .publish(&sealed("stranger.event", b"{}"))
-        .await
-        .unwrap();
+    queue.publish(&sealed("stranger.event", b"{}")).await.unwrap();
     assert_eq!(depth(&url, &format!("{namespace}.unrouted")).await, 1);
     assert_eq!(depth(&url, &format!("{namespace}.work.ledger")).await, 0);
 }
@@ -97,21 +85,13 @@ async fn an_event_that_nobody_subscribed_to_is_kept_as_unrouted() {
 async fn a_retry_comes_back_to_its_own_destination_after_its_delay() {
     let queue = queue(&shared_rabbit(), &namespace()).await;
     let mut ledger = queue.consume("ledger", 4);
-    let message = Message {
-        sealed: sealed("", b"again"),
-        attempt: 2,
-        generation: 1,
-    };
+    let message = Message { sealed: sealed("", b"again"), attempt: 2, generation: 1 };
     let delay = queue.delay(Delay::AtLeast(Duration::from_millis(300)));
     assert_eq!(delay, Duration::from_millis(375));
     let sent = std::time::Instant::now();
     queue.retry("ledger", &message, delay).await.unwrap();
     let (back, receipt) = next(&mut ledger).await;
-    assert!(
-        sent.elapsed() >= Duration::from_millis(300),
-        "{:?}",
-        sent.elapsed()
-    );
+    assert!(sent.elapsed() >= Duration::from_millis(300), "{:?}", sent.elapsed());
     assert_eq!(back, message);
     receipt.ack().await;
 }
@@ -122,27 +102,14 @@ async fn one_dead_letter_is_found_and_held_and_the_others_stay() {
     let queue = queue(&url, &namespace).await;
     let bodies: [&[u8]; 3] = [b"one", b"two", b"three"];
     for body in bodies {
-        let message = Message {
-            sealed: sealed("", body),
-            attempt: 8,
-            generation: 0,
-        };
-        queue
-            .dead("ledger", &message, DeadReason::Exhausted)
-            .await
-            .unwrap();
+        let message = Message { sealed: sealed("", body), attempt: 8, generation: 0 };
+        queue.dead("ledger", &message, DeadReason::Exhausted).await.unwrap();
     }
     let dead = format!("{namespace}.dead.ledger");
-    let found = queue
-        .find_dead("ledger", 10, |m| m.sealed.body == "none")
-        .await
-        .unwrap();
+    let found = queue.find_dead("ledger", 10, |m| m.sealed.body == "none").await.unwrap();
     assert!(found.is_none());
     assert_eq!(depth(&url, &dead).await, 3);
-    let found = queue
-        .find_dead("ledger", 10, |m| m.sealed.body == "two")
-        .await
-        .unwrap();
+    let found = queue.find_dead("ledger", 10, |m| m.sealed.body == "two").await.unwrap();
     let (mut message, receipt) = found.unwrap();
     message.attempt = 1;
     message.generation += 1;
@@ -161,9 +128,7 @@ async fn one_dead_letter_is_found_and_held_and_the_others_stay() {
 async fn a_strangers_message_is_read_as_one_without_seal() {
     let (url, namespace) = (shared_rabbit(), namespace());
     let queue = queue(&url, &namespace).await;
-    let connection = Connection::connect(&url, ConnectionProperties::default())
-        .await
-        .unwrap();
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let work = format!("{namespace}.work.ledger");
     let (options, none) = (BasicPublishOptions::default(), BasicProperties::default());
@@ -172,16 +137,10 @@ async fn a_strangers_message_is_read_as_one_without_seal() {
     let (message, receipt) = next(&mut queue.consume("ledger", 1)).await;
     assert!(message.sealed.envelope.is_empty());
     assert_eq!(message.attempt, 1);
-    queue
-        .dead("ledger", &message, DeadReason::NotOurs)
-        .await
-        .unwrap();
+    queue.dead("ledger", &message, DeadReason::NotOurs).await.unwrap();
     receipt.ack().await;
     let dead = format!("{namespace}.dead.ledger");
-    let got = channel
-        .basic_get(dead.into(), BasicGetOptions::default())
-        .await
-        .unwrap();
+    let got = channel.basic_get(dead.into(), BasicGetOptions::default()).await.unwrap();
     assert_eq!(got.unwrap().delivery.data, b"hello");
 }
 
@@ -205,9 +164,7 @@ async fn what_was_confirmed_survives_kill_9_and_publish_and_consume_go_on_after_
     })
     .await;
     rabbit.restart();
-    tokio::time::timeout(BOUND * 2, queue.connected())
-        .await
-        .unwrap();
+    tokio::time::timeout(BOUND * 2, queue.connected()).await.unwrap();
     queue.publish(&sealed("acme.a", b"after")).await.unwrap();
     let mut bodies = std::collections::HashSet::new();
     while bodies.len() < 2 {

@@ -122,22 +122,15 @@ impl RedisJournal {
 
     async fn forget_dead(&self, key: &DeliveryKey) -> Result<(), JournalError> {
         let mut forget = redis::cmd("ZREM");
-        forget
-            .arg(self.dead_index(key.destination()))
-            .arg(key.as_str());
+        forget.arg(self.dead_index(key.destination())).arg(key.as_str());
         Ok(forget.exec_async(&mut self.connection.clone()).await?)
     }
 
     /// A script's answer, to a claim or a settle.
     fn answer(name: &str, number: u64, flag: bool) -> Result<Answer, JournalError> {
         Ok(match name {
-            "claimed" => Answer::Claimed {
-                fence: number,
-                reclaimed: flag,
-            },
-            "busy" => Answer::Busy {
-                remaining: Duration::from_millis(number),
-            },
+            "claimed" => Answer::Claimed { fence: number, reclaimed: flag },
+            "busy" => Answer::Busy { remaining: Duration::from_millis(number) },
             "done" => Answer::Done,
             "dead" => Answer::Dead,
             "stale" => Answer::Stale,
@@ -153,12 +146,9 @@ impl RedisJournal {
     pub async fn claim_at(&self, claim: &Claim<'_>) -> Result<(Answer, Timestamp), JournalError> {
         self.index_event(claim.key, claim.summary, false).await?;
         let mut call = self.scripts.claim.prepare_invoke();
-        call.key(self.record_key(claim.key))
-            .key(self.history_key(claim.key));
+        call.key(self.record_key(claim.key)).key(self.history_key(claim.key));
         call.arg(claim.generation).arg(claim.attempt);
-        call.arg(millis(claim.lease))
-            .arg(retention())
-            .arg(claim.worker);
+        call.arg(millis(claim.lease)).arg(retention()).arg(claim.worker);
         call.arg(json(claim.key, claim.summary)?);
         let (name, number, flag, now): (String, u64, bool, u64) =
             call.invoke_async(&mut self.connection.clone()).await?;
@@ -184,18 +174,10 @@ impl RedisJournal {
             self.index_event(settle.key, settle.summary, true).await?;
         }
         let mut call = self.scripts.settle.prepare_invoke();
-        call.key(self.record_key(settle.key))
-            .key(self.history_key(settle.key));
-        call.arg(settle.fence)
-            .arg(settle.generation)
-            .arg(settle.attempt);
-        call.arg(outcome)
-            .arg(next_at)
-            .arg(retention())
-            .arg(settle.worker)
-            .arg(reason);
-        call.arg(json(settle.key, settle.result)?)
-            .arg(json(settle.key, settle.summary)?);
+        call.key(self.record_key(settle.key)).key(self.history_key(settle.key));
+        call.arg(settle.fence).arg(settle.generation).arg(settle.attempt);
+        call.arg(outcome).arg(next_at).arg(retention()).arg(settle.worker).arg(reason);
+        call.arg(json(settle.key, settle.result)?).arg(json(settle.key, settle.summary)?);
         let (name, now): (String, u64) = call.invoke_async(&mut self.connection.clone()).await?;
         let answer = Self::answer(&name, 0, false)?;
         if answer == Answer::SettledLate {
@@ -215,9 +197,7 @@ impl Journal for RedisJournal {
     }
 
     async fn ready(&self) -> bool {
-        let ping = redis::cmd("PING")
-            .exec_async(&mut self.connection.clone())
-            .await;
+        let ping = redis::cmd("PING").exec_async(&mut self.connection.clone()).await;
         ping.is_ok()
     }
 }
@@ -225,26 +205,17 @@ impl Journal for RedisJournal {
 impl Histories for RedisJournal {
     async fn find(&self, id: &str) -> Result<Vec<DeliveryKey>, JournalError> {
         let mut connection = self.connection.clone();
-        let mut found: Vec<String> = redis::cmd("SMEMBERS")
-            .arg(self.event_index(id))
-            .query_async(&mut connection)
-            .await?;
+        let mut found: Vec<String> =
+            redis::cmd("SMEMBERS").arg(self.event_index(id)).query_async(&mut connection).await?;
         if let Some(key) = DeliveryKey::parse(id) {
             let record = self.record_key(&key);
-            if redis::cmd("EXISTS")
-                .arg(record)
-                .query_async(&mut connection)
-                .await?
-            {
+            if redis::cmd("EXISTS").arg(record).query_async(&mut connection).await? {
                 found.push(id.into());
             }
         }
         found.sort();
         found.dedup();
-        Ok(found
-            .iter()
-            .filter_map(|key| DeliveryKey::parse(key))
-            .collect())
+        Ok(found.iter().filter_map(|key| DeliveryKey::parse(key)).collect())
     }
 
     async fn history(&self, key: &DeliveryKey) -> Result<Option<Delivery>, JournalError> {
@@ -269,10 +240,7 @@ impl Histories for RedisJournal {
         let mut found = Vec::new();
         for start in (0..).step_by(PAGE) {
             let mut range = redis::cmd("ZRANGE");
-            range
-                .arg(self.dead_index(destination))
-                .arg(start)
-                .arg(start + PAGE - 1);
+            range.arg(self.dead_index(destination)).arg(start).arg(start + PAGE - 1);
             let keys: Vec<String> = range.query_async(&mut self.connection.clone()).await?;
             for key in keys.iter().filter_map(|key| DeliveryKey::parse(key)) {
                 if found.len() == limit {

@@ -29,13 +29,7 @@ pub struct AmqpConsumer {
 
 impl AmqpConsumer {
     pub(super) fn new(link: Link, queue: String, prefetch: u16) -> Self {
-        Self {
-            link,
-            queue,
-            prefetch,
-            current: None,
-            stopped: false,
-        }
+        Self { link, queue, prefetch, current: None, stopped: false }
     }
 
     /// `None` when the link is gone for good.
@@ -43,14 +37,11 @@ impl AmqpConsumer {
         let session = self.link.session().await?;
         let opened = async {
             let channel = session.channel().await?;
-            channel
-                .basic_qos(self.prefetch, BasicQosOptions::default())
-                .await?;
+            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
             let options = BasicConsumeOptions::default();
             let (queue, tag) = (short(&self.queue)?, short("")?);
-            let consumer = channel
-                .basic_consume(queue, tag, options, FieldTable::default())
-                .await?;
+            let consumer =
+                channel.basic_consume(queue, tag, options, FieldTable::default()).await?;
             Ok((channel, consumer))
         };
         Some(match timeout(ANSWER, opened).await {
@@ -116,10 +107,7 @@ pub struct AmqpReceipt {
 
 impl AmqpReceipt {
     pub(super) fn new(acker: Acker, channel: Channel) -> Self {
-        Self {
-            acker,
-            _channel: channel,
-        }
+        Self { acker, _channel: channel }
     }
 }
 
@@ -131,10 +119,7 @@ impl Receipt for AmqpReceipt {
     }
 
     async fn give_back(self) {
-        let options = BasicNackOptions {
-            requeue: true,
-            multiple: false,
-        };
+        let options = BasicNackOptions { requeue: true, multiple: false };
         // A failure means that the connection is gone, which gives it back as well.
         let _ = self.acker.nack(options).await;
     }

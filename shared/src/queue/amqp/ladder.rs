@@ -33,10 +33,7 @@ pub(super) fn rung(wish: Delay) -> Duration {
         }
         Delay::Near(wanted) => {
             let wanted = millis(wanted);
-            RUNGS
-                .iter()
-                .copied()
-                .min_by_key(|rung| rung.abs_diff(wanted))
+            RUNGS.iter().copied().min_by_key(|rung| rung.abs_diff(wanted))
         }
     };
     Duration::from_millis(chosen.unwrap_or(last))

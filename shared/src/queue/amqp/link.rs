@@ -57,10 +57,7 @@ impl Link {
 
     /// The connection, if there is one now.
     pub(super) fn now(&self) -> Option<Arc<Session>> {
-        self.sessions
-            .borrow()
-            .clone()
-            .filter(|session| session.usable())
+        self.sessions.borrow().clone().filter(|session| session.usable())
     }
 
     /// The connection, waiting for one as long as it takes.
@@ -121,9 +118,8 @@ impl Session {
         lanes: usize,
     ) -> lapin::Result<Self> {
         let url = String::from_utf8_lossy(url.expose()).into_owned();
-        let mut uri: lapin::uri::AMQPUri = url
-            .parse()
-            .map_err(|_| std::io::Error::other("a [rabbitmq] url can't be read"))?;
+        let mut uri: lapin::uri::AMQPUri =
+            url.parse().map_err(|_| std::io::Error::other("a [rabbitmq] url can't be read"))?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
         let name = format!("{}-{purpose}", settings.namespace);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -201,27 +197,17 @@ impl Session {
     /// A channel in confirm mode for one publish. On one channel the client library can
     /// match a returned message to the wrong confirm, so a lane has one publish at a time.
     pub(super) async fn lane(&self) -> Result<Lane<'_>, QueueError> {
-        let permit = self
-            .lanes
-            .acquire()
-            .await
-            .map_err(|_| QueueError::Disconnected)?;
+        let permit = self.lanes.acquire().await.map_err(|_| QueueError::Disconnected)?;
         let idle = self.idle().pop();
         let channel = match idle {
             Some(channel) => channel,
             None => {
                 let channel = self.connection.create_channel().await?;
-                channel
-                    .confirm_select(ConfirmSelectOptions::default())
-                    .await?;
+                channel.confirm_select(ConfirmSelectOptions::default()).await?;
                 channel
             }
         };
-        Ok(Lane {
-            session: self,
-            channel,
-            _permit: permit,
-        })
+        Ok(Lane { session: self, channel, _permit: permit })
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Channel>> {

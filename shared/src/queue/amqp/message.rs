@@ -44,9 +44,7 @@ pub(super) fn properties(
     if let Some(reason) = dead {
         set(DEAD_REASON, bytes(reason.as_str().as_bytes()));
     }
-    BasicProperties::default()
-        .with_delivery_mode(PERSISTENT)
-        .with_headers(headers)
+    BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers)
 }
 
 /// Reads a delivery. Total: whatever a stranger has put there becomes a message whose
@@ -70,10 +68,7 @@ pub(super) fn read(delivery: &mut Delivery) -> Message {
     };
     let (attempt, generation) = (number(ATTEMPT), number(GENERATION));
     Message {
-        sealed: Sealed {
-            body: std::mem::take(&mut delivery.data).into(),
-            ..sealed
-        },
+        sealed: Sealed { body: std::mem::take(&mut delivery.data).into(), ..sealed },
         attempt: attempt.unwrap_or(1).max(1),
         generation: generation.unwrap_or(0),
     }

@@ -65,10 +65,7 @@ impl Amqp {
     pub fn processor(settings: Settings, lanes: usize) -> Self {
         let publisher = Self::publisher(settings, "worker-publish", lanes);
         let consuming = Link::start(publisher.settings.clone(), "worker-consume", 1);
-        Self {
-            consuming: Some(consuming),
-            ..publisher
-        }
+        Self { consuming: Some(consuming), ..publisher }
     }
 
     /// Waits until the broker is connected and the topology declared.
@@ -94,14 +91,9 @@ impl Amqp {
         let (exchange, key) = (short(exchange)?, short(key)?);
         let published = async {
             let lane = session.lane().await?;
-            let options = BasicPublishOptions {
-                mandatory: true,
-                immediate: false,
-            };
-            let confirm = lane
-                .channel
-                .basic_publish(exchange, key, options, body, properties)
-                .await?;
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let confirm =
+                lane.channel.basic_publish(exchange, key, options, body, properties).await?;
             let confirmation = confirm.await?;
             lane.put_back();
             Ok::<_, QueueError>(confirmation)
@@ -129,11 +121,7 @@ impl Amqp {
         message: &Message,
         dead: Option<DeadReason>,
     ) -> Result<(), QueueError> {
-        let Message {
-            sealed,
-            attempt,
-            generation,
-        } = message;
+        let Message { sealed, attempt, generation } = message;
         let properties = message::properties(sealed, *attempt, *generation, dead);
         self.send(exchange, key, &sealed.body, properties).await
     }
@@ -143,14 +131,11 @@ impl Publish for Amqp {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
         let properties = message::properties(sealed, 1, 0, None);
         let exchange = self.names.entrance();
-        self.send(&exchange, &sealed.route, &sealed.body, properties)
-            .await
+        self.send(&exchange, &sealed.route, &sealed.body, properties).await
     }
 
     fn ready(&self) -> bool {
-        self.publishing
-            .now()
-            .is_some_and(|session| !session.blocked())
+        self.publishing.now().is_some_and(|session| !session.blocked())
     }
 }
 
@@ -170,8 +155,7 @@ impl Process for Amqp {
     ) -> Result<(), QueueError> {
         let rung = ladder::rung(Delay::Near(delay)).as_millis();
         let exchange = self.names.delay(u64::try_from(rung).unwrap_or(u64::MAX));
-        self.send_message(&exchange, destination, message, None)
-            .await
+        self.send_message(&exchange, destination, message, None).await
     }
 
     fn delay(&self, wish: Delay) -> Duration {
@@ -184,8 +168,7 @@ impl Process for Amqp {
         message: &Message,
         reason: DeadReason,
     ) -> Result<(), QueueError> {
-        self.send_message(&self.names.dead(), destination, message, Some(reason))
-            .await
+        self.send_message(&self.names.dead(), destination, message, Some(reason)).await
     }
 
     fn ready(&self) -> bool {
@@ -224,22 +207,16 @@ impl Operate for Amqp {
             }
             // One return for all that were only looked at: each return counts.
             if let Some(tag) = last {
-                let options = BasicNackOptions {
-                    requeue: true,
-                    multiple: true,
-                };
+                let options = BasicNackOptions { requeue: true, multiple: true };
                 channel.basic_nack(tag, options).await?;
             }
             Ok::<_, QueueError>(found)
         };
-        timeout(LOOK, look)
-            .await
-            .map_err(|_| QueueError::Timeout(LOOK))?
+        timeout(LOOK, look).await.map_err(|_| QueueError::Timeout(LOOK))?
     }
 
     async fn requeue(&self, destination: &str, message: &Message) -> Result<(), QueueError> {
-        self.send_message(&self.names.retry(), destination, message, None)
-            .await
+        self.send_message(&self.names.retry(), destination, message, None).await
     }
 }
 

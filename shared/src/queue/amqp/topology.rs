@@ -39,9 +39,7 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(namespace: &str) -> Self {
-        Self {
-            namespace: namespace.into(),
-        }
+        Self { namespace: namespace.into() }
     }
 
     /// The exchange that the ingress publishes to.
@@ -90,33 +88,17 @@ pub(super) async fn declare(
     subscribers: &[Subscriber],
 ) -> lapin::Result<()> {
     let declare = Declare { channel, names };
-    declare
-        .exchange(&names.unrouted(), ExchangeKind::Fanout, false)
-        .await?;
-    declare
-        .queue(&names.unrouted(), plain(NO_DELIVERY_LIMIT))
-        .await?;
-    declare
-        .bind(&names.unrouted(), &names.unrouted(), "")
-        .await?;
+    declare.exchange(&names.unrouted(), ExchangeKind::Fanout, false).await?;
+    declare.queue(&names.unrouted(), plain(NO_DELIVERY_LIMIT)).await?;
+    declare.bind(&names.unrouted(), &names.unrouted(), "").await?;
 
-    declare
-        .exchange(&names.events(), ExchangeKind::Topic, true)
-        .await?;
-    declare
-        .exchange(&names.entrance(), ExchangeKind::Fanout, true)
-        .await?;
+    declare.exchange(&names.events(), ExchangeKind::Topic, true).await?;
+    declare.exchange(&names.entrance(), ExchangeKind::Fanout, true).await?;
     let (to, from) = (short(&names.events())?, short(&names.entrance())?);
     let (options, none) = (ExchangeBindOptions::default(), FieldTable::default());
-    channel
-        .exchange_bind(to, from, short("")?, options, none)
-        .await?;
-    declare
-        .exchange(&names.retry(), ExchangeKind::Direct, true)
-        .await?;
-    declare
-        .exchange(&names.dead(), ExchangeKind::Direct, true)
-        .await?;
+    channel.exchange_bind(to, from, short("")?, options, none).await?;
+    declare.exchange(&names.retry(), ExchangeKind::Direct, true).await?;
+    declare.exchange(&names.dead(), ExchangeKind::Direct, true).await?;
 
     for subscriber in subscribers {
         declare.destination(subscriber).await?;
@@ -164,37 +146,24 @@ impl Declare<'_> {
 
     /// What an exchange can't route goes to `unrouted`, so nothing vanishes.
     async fn exchange(&self, name: &str, kind: ExchangeKind, rescued: bool) -> lapin::Result<()> {
-        let options = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let mut arguments = FieldTable::default();
         if rescued {
-            insert(
-                &mut arguments,
-                "alternate-exchange",
-                text(&self.names.unrouted()),
-            );
+            insert(&mut arguments, "alternate-exchange", text(&self.names.unrouted()));
         }
-        self.channel
-            .exchange_declare(short(name)?, kind, options, arguments)
-            .await
+        self.channel.exchange_declare(short(name)?, kind, options, arguments).await
     }
 
     async fn queue(&self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
         let options = QueueDeclareOptions::durable();
-        self.channel
-            .queue_declare(short(name)?, options, arguments)
-            .await?;
+        self.channel.queue_declare(short(name)?, options, arguments).await?;
         Ok(())
     }
 
     async fn bind(&self, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
         let (options, none) = (QueueBindOptions::default(), FieldTable::default());
         let (queue, exchange, key) = (short(queue)?, short(exchange)?, short(key)?);
-        self.channel
-            .queue_bind(queue, exchange, key, options, none)
-            .await
+        self.channel.queue_bind(queue, exchange, key, options, none).await
     }
 }
 
@@ -203,11 +172,7 @@ fn plain(delivery_limit: i64) -> FieldTable {
     let mut arguments = FieldTable::default();
     insert(&mut arguments, "x-queue-type", text("quorum"));
     insert(&mut arguments, "x-overflow", text("reject-publish"));
-    insert(
-        &mut arguments,
-        "x-delivery-limit",
-        AMQPValue::LongLongInt(delivery_limit),
-    );
+    insert(&mut arguments, "x-delivery-limit", AMQPValue::LongLongInt(delivery_limit));
     arguments
 }
 
@@ -215,11 +180,7 @@ fn plain(delivery_limit: i64) -> FieldTable {
 /// and a dead-letter exchange. Without one of them it silently is at most once.
 fn dead_lettering(delivery_limit: i64, exchange: &str) -> FieldTable {
     let mut arguments = plain(delivery_limit);
-    insert(
-        &mut arguments,
-        "x-dead-letter-strategy",
-        text("at-least-once"),
-    );
+    insert(&mut arguments, "x-dead-letter-strategy", text("at-least-once"));
     insert(&mut arguments, "x-dead-letter-exchange", text(exchange));
     arguments
 }

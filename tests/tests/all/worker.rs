@@ -1,0 +1,266 @@
+//! The whole way, from a provider's request to a ledger's row: real binaries, real
+//! RabbitMQ and Redis, real crashes.
+
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::journal::{Delivery, Histories, What};
+use zentra_shared::lifecycle::{DeadReason, State};
+use zentra_shared::secret::Secret;
+use zentra_tests::ledger::{Ledger, Turn, transfer};
+use zentra_tests::services::{Redis, folder};
+use zentra_tests::stack::{Program, Stack};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
+
+const BOUND: Duration = Duration::from_secs(30);
+const QUICK: &str =
+    r#"retry = { attempts = 3, initial = "250ms", multiplier = 1.0, jitter = 0.0 }"#;
+
+/// A ledger behind an ingress; workers are started as a test needs them.
+struct World {
+    stack: Stack,
+    ledger: Ledger,
+    ingress: Program,
+    journal: RedisJournal,
+}
+
+impl World {
+    async fn new(redis: &str) -> Self {
+        let ledger = Ledger::start(&folder("ledger")).await.unwrap();
+        let stack = Stack::new(&shared_rabbit(), redis, &namespace(), &ledger.url, QUICK);
+        let journal = RedisJournal::new(&Secret::new(redis), &stack.namespace).unwrap();
+        let ingress = stack.ingress().await;
+        Self { stack, ledger, ingress, journal }
+    }
+
+    async fn send(&self, id: &str, body: &str) {
+        let url = format!("{}/in/acme", self.ingress.listen);
+        let headers = sign::acme(id, sign::now(), body.as_bytes());
+        let answer = self.stack.http.post(&url, &headers, body.to_owned()).await.unwrap();
+        assert!(answer.status.is_success(), "{answer:?}");
+    }
+
+    async fn delivery(&self, id: &str) -> Option<Delivery> {
+        let keys = self.journal.find(id).await.unwrap();
+        self.journal.history(keys.first()?).await.unwrap()
+    }
+
+    /// Waits for a delivery whose state and history are as wanted.
+    async fn until(&self, id: &str, wanted: impl Fn(&Delivery) -> bool) -> Delivery {
+        eventually(&format!("{id} comes to its end"), BOUND, async || {
+            self.delivery(id).await.filter(&wanted)
+        })
+        .await
+    }
+}
+
+fn count(delivery: &Delivery, wanted: impl Fn(&What) -> bool) -> usize {
+    delivery.history.iter().filter(|entry| wanted(&entry.what)).count()
+}
+
+fn delivered(delivery: &Delivery) -> bool {
+    delivery.record.state == State::Delivered
+}
+
+fn dead(delivery: &Delivery) -> bool {
+    delivery.record.state == State::Dead
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_copies_give_one_row_with_the_exact_bytes_and_the_copies_are_recorded() {
+    let world = World::new(&shared_redis()).await;
+    let worker = world.stack.worker().await;
+    let body = transfer("evt_1", "trf_8172", 125_000);
+    for _ in 0..3 {
+        world.send("evt_1", &body).await;
+    }
+    let copies = |d: &Delivery| count(d, |what| matches!(what, What::Duplicate | What::Stale));
+    let done = world.until("evt_1", |d| delivered(d) && copies(d) == 2).await;
+    assert_eq!(done.key.as_str(), "ledger/acme/evt_1");
+    let rows = world.ledger.rows().unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].key, "ledger/acme/evt_1");
+    assert_eq!((rows[0].transfer.as_str(), rows[0].amount_minor), ("trf_8172", 125_000));
+    assert_eq!(rows[0].body, body.as_bytes());
+
+    let seen = world.ledger.seen();
+    assert_eq!(seen.len(), 1, "a copy never reaches the destination");
+    assert_eq!(seen[0].header("zentra-attempt"), "1");
+    assert_eq!(seen[0].header("content-type"), "application/json");
+    let (id, time) = (seen[0].header("webhook-id"), seen[0].header("webhook-timestamp"));
+    let expected = sign::standard(sign::LEDGER_SECRET, id, time.parse().unwrap(), body.as_bytes());
+    assert_eq!(seen[0].header("webhook-signature"), expected);
+    let duplicates = ["zentra_worker_duplicates_total", "of=\"delivered\""];
+    assert_eq!(worker.metric(&world.stack.http, &duplicates).await, 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_attempt_is_tried_again_under_the_same_key_and_the_history_tells_both() {
+    let world = World::new(&shared_redis()).await;
+    world.ledger.take_turns([Turn::Answer(500, Vec::new())]);
+    let worker = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    let done = world.until("evt_1", delivered).await;
+    let what: Vec<&What> = done.history.iter().map(|entry| &entry.what).collect();
+    let [
+        What::Claimed { .. },
+        What::Failed { result: failed, .. },
+        What::Claimed { reclaimed: false, .. },
+        What::Delivered { result: succeeded, .. },
+    ] = what[..]
+    else {
+        panic!("{what:#?}");
+    };
+    assert_eq!((failed.status, failed.response.as_deref()), (Some(500), Some("not now")));
+    assert_eq!(succeeded.status, Some(200));
+    let keys: Vec<_> =
+        world.ledger.seen().iter().map(|s| s.header("idempotency-key").to_owned()).collect();
+    assert_eq!(keys, ["ledger/acme/evt_1"; 2]);
+    assert_eq!(world.ledger.seen()[1].header("zentra-attempt"), "2");
+    assert_eq!(worker.metric(&world.stack.http, &["zentra_worker_retries_total"]).await, 1.0);
+    let failed = ["zentra_worker_attempts_total", "outcome=\"failed\""];
+    assert_eq!(worker.metric(&world.stack.http, &failed).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_last_attempt_and_after_a_permanent_answer_a_delivery_is_dead() {
+    let world = World::new(&shared_redis()).await;
+    world.ledger.take_turns((0..3).map(|_| Turn::Answer(502, Vec::new())));
+    let worker = world.stack.worker().await;
+    world.send("evt_exhausted", &transfer("evt_exhausted", "trf_1", 1)).await;
+    let exhausted = world.until("evt_exhausted", dead).await;
+    assert_eq!(exhausted.reason, Some(DeadReason::Exhausted));
+    assert_eq!(exhausted.record.attempt, 3);
+    assert_eq!(count(&exhausted, |what| matches!(what, What::Failed { .. })), 2);
+
+    world.send("evt_permanent", r#"{"not": "a transfer"}"#).await;
+    let permanent = world.until("evt_permanent", dead).await;
+    assert_eq!(permanent.reason, Some(DeadReason::Permanent));
+    assert_eq!(permanent.record.attempt, 1);
+    let listed = world.journal.dead("ledger", 10).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    for reason in ["exhausted", "permanent"] {
+        let parts = ["zentra_worker_dead_letters_total", reason];
+        assert_eq!(worker.metric(&world.stack.http, &parts).await, 1.0, "{reason}");
+    }
+    // A copy of what is dead has no effect.
+    world.send("evt_permanent", r#"{"not": "a transfer"}"#).await;
+    world.until("evt_permanent", |d| count(d, |w| matches!(w, What::DuplicateDead)) == 1).await;
+    assert!(world.ledger.rows().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_right_after_the_write_leaves_one_row_and_another_worker_finishes() {
+    let mut world = World::new(&shared_redis()).await;
+    world.ledger.take_turns([Turn::WriteAndHang]);
+    let mut doomed = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    tokio::time::timeout(BOUND, world.ledger.wrote.recv()).await.unwrap();
+    doomed.process.kill();
+    let _heir = world.stack.worker().await;
+    let done = world.until("evt_1", delivered).await;
+    assert_eq!(count(&done, |what| matches!(what, What::Claimed { reclaimed: true, .. })), 1);
+    assert_eq!(world.ledger.seen().len(), 2);
+    assert_eq!(world.ledger.rows().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_meets_a_running_attempt_waits_and_has_no_effect() {
+    let mut world = World::new(&shared_redis()).await;
+    // The hang ends with the destination's timeout of one second, as a failed attempt.
+    world.ledger.take_turns([Turn::WriteAndHang]);
+    let _worker = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    tokio::time::timeout(BOUND, world.ledger.wrote.recv()).await.unwrap();
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    let copies = |d: &Delivery| count(d, |what| matches!(what, What::Duplicate | What::Stale));
+    let done = world.until("evt_1", |d| delivered(d) && copies(d) == 1).await;
+    assert_eq!(count(&done, |what| matches!(what, What::Busy)), 1);
+    assert_eq!(world.ledger.rows().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_ours_or_has_a_broken_seal_is_dead_lettered_and_never_attempted() {
+    let world = World::new(&shared_redis()).await;
+    let _worker = world.stack.worker().await;
+    let connection = Connection::connect(&world.stack.rabbit, ConnectionProperties::default());
+    let connection = connection.await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let mut forged = FieldTable::default();
+    let text = |value: &str| AMQPValue::LongString(LongString::from(value.as_bytes()));
+    forged.insert("zentra-envelope".into(), text(r#"{"v":1,"source":"acme"}"#));
+    forged.insert("zentra-seal".into(), text("v1,test,AAAA"));
+    let forged = BasicProperties::default().with_headers(forged);
+    let work = format!("{}.work.ledger", world.stack.namespace);
+    for (body, properties) in [("stranger", BasicProperties::default()), ("forged", forged)] {
+        let options = BasicPublishOptions::default();
+        let (exchange, key) = ("".into(), work.as_str().into());
+        let sent = channel.basic_publish(exchange, key, options, body.as_bytes(), properties);
+        assert!(sent.await.unwrap().await.unwrap().is_ack());
+    }
+    let listed = eventually("both are dead", BOUND, async || {
+        let dead = world.journal.dead("ledger", 10).await.unwrap();
+        (dead.len() == 2).then_some(dead)
+    })
+    .await;
+    let mut reasons: Vec<_> =
+        listed.iter().filter_map(|d| d.reason).map(DeadReason::as_str).collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, ["not_ours", "seal_broken"]);
+    assert!(world.ledger.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_away_nothing_is_attempted_and_nothing_is_lost() {
+    let mut redis = Redis::start();
+    let world = World::new(&redis.url()).await;
+    let worker = world.stack.worker().await;
+    redis.kill();
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    eventually("the worker isn't ready", BOUND, async || {
+        let ready = world.stack.http.get(&format!("{}/readyz", worker.admin)).await?;
+        (!ready.status.is_success()).then_some(())
+    })
+    .await;
+    eventually("the worker has tried to claim", BOUND, async || {
+        let failures = ["zentra_worker_step_failures_total", "claim"];
+        (worker.metric(&world.stack.http, &failures).await > 0.0).then_some(())
+    })
+    .await;
+    assert!(world.ledger.seen().is_empty());
+    redis.restart();
+    world.until("evt_1", delivered).await;
+    assert_eq!(world.ledger.rows().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destinations_retry_after_is_honoured() {
+    let world = World::new(&shared_redis()).await;
+    world.ledger.take_turns([Turn::Answer(429, vec![("retry-after", "2".into())])]);
+    let _worker = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    let done = world.until("evt_1", delivered).await;
+    let at = |wanted: fn(&What) -> bool| done.history.iter().find(|e| wanted(&e.what)).unwrap().at;
+    let failed = at(|what| matches!(what, What::Failed { .. }));
+    let delivered = at(|what| matches!(what, What::Delivered { .. }));
+    assert!(delivered.since(failed) >= Duration::from_millis(1900), "{:#?}", done.history);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_lets_a_running_attempt_end_and_settles_it() {
+    let mut world = World::new(&shared_redis()).await;
+    world.ledger.take_turns([Turn::WriteAndHang]);
+    let mut worker = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    tokio::time::timeout(BOUND, world.ledger.wrote.recv()).await.unwrap();
+    let status = tokio::task::spawn_blocking(move || worker.process.terminate(BOUND));
+    assert!(status.await.unwrap().unwrap().success());
+    // The attempt timed out while the worker was stopping, and was settled as failed.
+    let waiting = world.delivery("evt_1").await.unwrap();
+    assert_eq!(waiting.record.state, State::Waiting, "{:#?}", waiting.history);
+    assert_eq!(waiting.record.attempt, 2);
+}

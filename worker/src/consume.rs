@@ -1,0 +1,61 @@
+//! One destination's loop: as many messages at a time as its concurrency allows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use zentra_shared::journal::Journal;
+use zentra_shared::queue::{Consumer, Process, Receipt};
+
+use crate::process::Processor;
+
+/// What a stopping worker allows beyond a running attempt's own timeout.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long messages that came just before the stop are looked for.
+const LEFT_OVER: Duration = Duration::from_secs(1);
+
+/// Consumes until `stop`, then lets running attempts end.
+pub(crate) async fn consume<Q: Process, J: Journal>(
+    processor: Arc<Processor<Q, J>>,
+    stop: CancellationToken,
+) {
+    let (name, most) = (&processor.destination.name, processor.destination.concurrency);
+    // No more are fetched than run at once: at a crash, each one fetched is charged.
+    let mut consumer = processor.queue.consume(name, most);
+    let mut running = JoinSet::new();
+    loop {
+        let full = running.len() >= usize::from(most);
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = running.join_next() => report(ended),
+            next = consumer.next(), if !full => {
+                let Some((message, receipt)) = next else {
+                    break;
+                };
+                let processor = processor.clone();
+                running.spawn(async move { processor.handle(message, receipt).await });
+            }
+        }
+    }
+    consumer.stop().await;
+    while let Ok(Some((_, receipt))) = tokio::time::timeout(LEFT_OVER, consumer.next()).await {
+        receipt.give_back().await;
+    }
+    let drain = async {
+        while let Some(ended) = running.join_next().await {
+            report(ended);
+        }
+    };
+    if tokio::time::timeout(processor.destination.timeout + GRACE, drain).await.is_err() {
+        tracing::warn!(destination = name, "attempts were cut off: their messages come again");
+    }
+}
+
+/// A message whose handling panicked stays unacknowledged, and comes again when this
+/// worker's connection ends.
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "handling a message failed");
+    }
+}

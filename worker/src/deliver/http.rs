@@ -1,0 +1,245 @@
+//! Delivery by HTTP: the provider's exact bytes, re-signed by Standard Webhooks.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use zentra_shared::clock::{Timestamp, millis};
+use zentra_shared::config::Destination;
+use zentra_shared::event::{DeliveryKey, Event};
+use zentra_shared::journal::AttemptResult;
+use zentra_shared::sign::standard_webhooks;
+
+use super::{Attempted, Verdict};
+
+/// How much of an answer's body is kept for the history.
+const EXCERPT: usize = 1024;
+/// A longer `Retry-After` counts as this.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const ATTEMPT: HeaderName = HeaderName::from_static("zentra-attempt");
+
+/// One client for all destinations: it keeps connections per host.
+#[derive(Clone)]
+pub(crate) struct HttpDelivery {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// What is sent.
+pub(crate) struct Order<'a> {
+    pub(crate) destination: &'a Destination,
+    pub(crate) key: &'a DeliveryKey,
+    pub(crate) event: &'a Event,
+    pub(crate) attempt: u32,
+    pub(crate) now: Timestamp,
+}
+
+impl HttpDelivery {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(Duration::from_secs(10)));
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls()?)
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(https);
+        Ok(Self { client })
+    }
+
+    /// Sends once, within the destination's timeout. Redirects are not followed.
+    pub(crate) async fn deliver(&self, order: &Order<'_>) -> Attempted {
+        let started = Instant::now();
+        let limit = order.destination.timeout;
+        let mut attempted = match tokio::time::timeout(limit, self.send(order)).await {
+            Ok(attempted) => attempted,
+            Err(_) => failed(format!("no answer within {limit:?}")),
+        };
+        attempted.result.duration_ms = millis(started.elapsed());
+        attempted
+    }
+
+    async fn send(&self, order: &Order<'_>) -> Attempted {
+        let request = match request(order) {
+            Ok(request) => request,
+            Err(error) => return failed(format!("the request can't be made: {error}")),
+        };
+        match self.client.request(request).await {
+            Err(error) => failed(causes(&error)),
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                let verdict = judge(parts.status, &parts.headers, order.now);
+                let result = AttemptResult {
+                    status: Some(parts.status.as_u16()),
+                    response: excerpt(body, order.destination.timeout / 4).await,
+                    ..AttemptResult::default()
+                };
+                Attempted { verdict, result }
+            }
+        }
+    }
+}
+
+fn tls() -> anyhow::Result<ClientConfig> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = rustls::RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        tracing::warn!("no CA certificates here: https destinations can't be reached");
+    }
+    let provider = rustls::crypto::ring::default_provider();
+    let config = ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .context("TLS can't be set up")?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn failed(error: String) -> Attempted {
+    Attempted {
+        verdict: Verdict::Failed { retry_after: None },
+        result: AttemptResult { error: Some(error), ..AttemptResult::default() },
+    }
+}
+
+fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
+    let body = order.event.body.clone();
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri(order.destination.url.clone())
+        .header(USER_AGENT, concat!("zentra/", env!("CARGO_PKG_VERSION")))
+        .header(IDEMPOTENCY_KEY, order.key.as_str())
+        .header(ATTEMPT, order.attempt);
+    let content_type = order.event.envelope.content_type.as_deref();
+    if let Some(value) = content_type.and_then(|text| HeaderValue::from_str(text).ok()) {
+        request = request.header(CONTENT_TYPE, value);
+    }
+    let keys = &order.destination.signing;
+    if !keys.is_empty() {
+        for (name, value) in standard_webhooks(keys, order.key.as_str(), order.now, &body) {
+            request = request.header(name, value);
+        }
+    }
+    request.body(Full::new(body))
+}
+
+/// 2xx is delivered. A status by which the destination judges this very request is
+/// permanent; one that a deployment or a secret can change is not.
+fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Verdict {
+    match status {
+        status if status.is_success() => Verdict::Delivered,
+        StatusCode::BAD_REQUEST
+        | StatusCode::GONE
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        | StatusCode::UNPROCESSABLE_ENTITY => Verdict::Permanent,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Verdict::Failed {
+            retry_after: headers.get(RETRY_AFTER).and_then(|value| retry_after(value, now)),
+        },
+        _ => Verdict::Failed { retry_after: None },
+    }
+}
+
+/// RFC 9110, 10.2.3: seconds, or a date. Total, and bounded by [`MAX_RETRY_AFTER`].
+fn retry_after(value: &HeaderValue, now: Timestamp) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs)
+    } else {
+        let date = httpdate::parse_http_date(text).ok()?;
+        let since = date.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Timestamp::from_millis(millis(since)).since(now)
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+/// The start of the answer's body, as printable text. What doesn't come in time isn't
+/// waited for: the status has already said what matters.
+async fn excerpt(mut body: Incoming, limit: Duration) -> Option<String> {
+    let mut start = Vec::new();
+    let read = async {
+        while start.len() < EXCERPT
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            start.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        }
+    };
+    let _ = tokio::time::timeout(limit, read).await;
+    start.truncate(EXCERPT);
+    let text = String::from_utf8_lossy(&start);
+    let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let trimmed = printable.trim();
+    (!trimmed.is_empty()).then(|| trimmed.to_owned())
+}
+
+/// An error with its causes: hyper's own text alone says "client error (Connect)".
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text += &format!(": {next}");
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(784_111_777);
+
+    fn after(text: &str) -> Option<Duration> {
+        retry_after(&HeaderValue::from_str(text).unwrap(), NOW)
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_date_and_bounded() {
+        assert_eq!(after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:47 GMT"), Some(Duration::from_secs(10)));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(after("99999999999999999999999999"), Some(MAX_RETRY_AFTER));
+        assert_eq!(after("soon"), None);
+        assert_eq!(after("-1"), None);
+    }
+
+    #[test]
+    fn each_status_has_its_verdict() {
+        let judged =
+            |status: u16| judge(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), NOW);
+        let failed = Verdict::Failed { retry_after: None };
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(judged(status), Verdict::Delivered, "{status}");
+        }
+        for status in [400, 410, 413, 415, 422] {
+            assert_eq!(judged(status), Verdict::Permanent, "{status}");
+        }
+        for status in [301, 304, 401, 403, 404, 405, 408, 409, 425, 429, 500, 502, 503, 504] {
+            assert_eq!(judged(status), failed, "{status}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_retry_after_panics_or_is_longer_than_the_bound(text in "[ -~]{0,40}") {
+            prop_assert!(after(&text).is_none_or(|wait| wait <= MAX_RETRY_AFTER));
+        }
+    }
+}

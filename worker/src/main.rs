@@ -1,0 +1,51 @@
+//! `zentra-worker`: delivers queued events to their destinations.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::net::TcpListener;
+use zentra_shared::config::{Config, Role};
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::queue::amqp::Amqp;
+use zentra_shared::{shutdown, telemetry};
+
+/// Publishes at a time: retries and dead letters.
+const LANES: usize = 16;
+
+/// Delivers queued events to their destinations, each with one effect.
+#[derive(Parser)]
+#[command(name = "zentra-worker", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, default_value = "zentra.toml")]
+    config: PathBuf,
+    /// Overrides [worker] admin; ":0" picks a free port and logs it.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    telemetry::init_logs();
+    let set: Vec<_> = arguments.admin.map(|value| ("worker.admin", value)).into_iter().collect();
+    let environment = std::env::vars().collect();
+    let config = Config::load(&arguments.config, Role::Worker, &environment, &set)?;
+
+    let address = config.worker_admin;
+    let admin = TcpListener::bind(address).await.with_context(|| {
+        format!("worker.admin: can't listen on {address}; \":0\" picks a free port")
+    })?;
+    tracing::info!(
+        admin = %admin.local_addr()?, destinations = config.destinations.len(),
+        "zentra-worker started"
+    );
+    let stop = shutdown::on_signal()?;
+    let url = config.redis_url.clone().context("redis.url is missing")?;
+    let journal = RedisJournal::new(&url, &config.namespace)?;
+    let queue = Amqp::processor(config.amqp(), LANES);
+    zentra_worker::run(config, queue, journal, admin, stop).await?;
+    tracing::info!("zentra-worker stopped");
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! What Prometheus learns from a worker.
+
+use prometheus::{HistogramVec, IntCounterVec, Registry};
+use zentra_shared::telemetry::{counter, seconds};
+
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) attempts: IntCounterVec,
+    pub(crate) retries: IntCounterVec,
+    pub(crate) duplicates: IntCounterVec,
+    pub(crate) busy: IntCounterVec,
+    pub(crate) dead_letters: IntCounterVec,
+    pub(crate) step_failures: IntCounterVec,
+    pub(crate) seconds: HistogramVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let count = |name, help, labels: &[&str]| counter(registry, name, help, labels);
+        Ok(Self {
+            attempts: count(
+                "zentra_worker_attempts_total",
+                "Attempts at a destination, by outcome: delivered, failed, permanent.",
+                &["destination", "outcome"],
+            )?,
+            retries: count(
+                "zentra_worker_retries_total",
+                "Failed attempts that are followed by another one.",
+                &["destination"],
+            )?,
+            duplicates: count(
+                "zentra_worker_duplicates_total",
+                "Messages without effect: copies of what is delivered or dead, or overtaken.",
+                &["destination", "of"],
+            )?,
+            busy: count(
+                "zentra_worker_busy_total",
+                "Messages that met a running claim and were set aside until past its lease.",
+                &["destination"],
+            )?,
+            dead_letters: count(
+                "zentra_worker_dead_letters_total",
+                "Messages put into the dead-letter queue, by reason.",
+                &["destination", "reason"],
+            )?,
+            step_failures: count(
+                "zentra_worker_step_failures_total",
+                "Steps tried again because RabbitMQ or Redis was away.",
+                &["destination", "step"],
+            )?,
+            seconds: seconds(
+                registry,
+                "zentra_worker_attempt_seconds",
+                "How long attempts took.",
+                &["destination"],
+            )?,
+        })
+    }
+}

@@ -1,0 +1,270 @@
+//! One message's way: open the seal → claim → attempt → settle → ack.
+//!
+//! The order is what makes it safe. A message is acknowledged only when its next holder
+//! has confirmed it, or its end is in the journal. What comes between two steps of a
+//! worker that dies is made good by the message coming again.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+use zentra_shared::clock;
+use zentra_shared::config::Destination;
+use zentra_shared::event::{DeliveryKey, Event, Identity};
+use zentra_shared::journal::{AttemptResult, Claim, Journal, Settle, Summary};
+use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
+use zentra_shared::queue::{Delay, Message, Process, Receipt};
+use zentra_shared::retry::Decision;
+use zentra_shared::seal::{Sealed, Sealer};
+
+use crate::deliver::http::{HttpDelivery, Order};
+use crate::deliver::{Attempted, Verdict};
+use crate::metrics::Metrics;
+
+/// The source under which messages that aren't ours are remembered.
+const STRANGER: &str = "unverified";
+/// Between two tries while RabbitMQ or Redis is away.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// All that one destination's messages need.
+pub(crate) struct Processor<Q, J> {
+    pub(crate) destination: Destination,
+    pub(crate) worker: String,
+    pub(crate) lease: Duration,
+    pub(crate) sealer: Sealer,
+    pub(crate) queue: Q,
+    pub(crate) journal: J,
+    pub(crate) http: HttpDelivery,
+    pub(crate) metrics: Metrics,
+    /// Ends the waiting for a broker or a journal that is away.
+    pub(crate) stop: CancellationToken,
+}
+
+/// A message whose seal was looked at.
+struct Opened {
+    key: DeliveryKey,
+    summary: Summary,
+    event: Result<Event, DeadReason>,
+}
+
+/// Giving up on a message for now, unsettled: it comes again.
+struct Stopped;
+
+impl<Q: Process, J: Journal> Processor<Q, J> {
+    /// Handles one message to its end, and acknowledges it or gives it back.
+    pub(crate) async fn handle(&self, message: Message, receipt: impl Receipt) {
+        let opened = self.open(&message.sealed);
+        match self.carry(&message, &opened).await {
+            Ok(()) => receipt.ack().await,
+            Err(Stopped) => receipt.give_back().await,
+        }
+    }
+
+    fn open(&self, sealed: &Sealed) -> Opened {
+        let destination = &self.destination.name;
+        match self.sealer.open(sealed) {
+            Ok(event) => Opened {
+                key: DeliveryKey::new(
+                    destination,
+                    &event.envelope.source,
+                    &event.envelope.identity,
+                ),
+                summary: Summary::of(&event.envelope),
+                event: Ok(event),
+            },
+            Err(error) => {
+                let reason = match sealed.envelope.is_empty() {
+                    true => DeadReason::NotOurs,
+                    false => DeadReason::SealBroken,
+                };
+                // Nothing in it is believed, so it is known by what it is.
+                let mut hash = Sha256::new();
+                for part in [&sealed.envelope[..], sealed.seal.as_bytes(), &sealed.body] {
+                    hash.update((part.len() as u64).to_be_bytes());
+                    hash.update(part);
+                }
+                let identity = Identity::from_digest(&hash.finalize());
+                let key = DeliveryKey::new(destination, STRANGER, &identity);
+                tracing::error!(%key, %error, reason = reason.as_str(), "message refused");
+                Opened {
+                    summary: Summary {
+                        source: STRANGER.into(),
+                        body_sha256: hex::encode(Sha256::digest(&sealed.body)),
+                        ..Summary::default()
+                    },
+                    event: Err(reason),
+                    key,
+                }
+            }
+        }
+    }
+
+    /// `Ok` when the message may be acknowledged.
+    async fn carry(&self, message: &Message, opened: &Opened) -> Result<(), Stopped> {
+        let asked = Instant::now();
+        let claim = Claim {
+            key: &opened.key,
+            generation: message.generation,
+            attempt: message.attempt,
+            lease: self.lease,
+            worker: &self.worker,
+            summary: &opened.summary,
+        };
+        let answer = self.insist("claim", || self.journal.claim(&claim)).await?;
+        let name = self.destination.name.as_str();
+        let without_effect = |of| {
+            self.metrics.duplicates.with_label_values(&[name, of]).inc();
+            Ok(())
+        };
+        match answer {
+            Answer::Claimed { fence, .. } => match &opened.event {
+                Err(reason) => {
+                    let none = AttemptResult::default();
+                    self.bury(message, opened, fence, *reason, &none).await
+                }
+                // The claim itself took so long that an attempt might outlast its lease.
+                Ok(_) if asked.elapsed() + self.destination.timeout > self.lease => {
+                    self.park(message, self.lease).await
+                }
+                Ok(event) => self.attempt(message, opened, event, fence).await,
+            },
+            Answer::Busy { remaining } => {
+                self.metrics.busy.with_label_values(&[name]).inc();
+                self.park(message, remaining).await
+            }
+            Answer::Done => without_effect("delivered"),
+            Answer::Dead => without_effect("dead"),
+            _ => without_effect("overtaken"),
+        }
+    }
+
+    /// Sets the same attempt aside until past the lease. Never dropped: it may be the
+    /// original of a worker that is about to crash.
+    async fn park(&self, message: &Message, lease: Duration) -> Result<(), Stopped> {
+        let delay = self.queue.delay(Delay::AtLeast(lease));
+        let name = &self.destination.name;
+        self.insist("park", || self.queue.retry(name, message, delay)).await
+    }
+
+    async fn attempt(
+        &self,
+        message: &Message,
+        opened: &Opened,
+        event: &Event,
+        fence: u64,
+    ) -> Result<(), Stopped> {
+        let order = Order {
+            destination: &self.destination,
+            key: &opened.key,
+            event,
+            attempt: message.attempt,
+            now: clock::now(),
+        };
+        let Attempted { verdict, result } = self.http.deliver(&order).await;
+        let name = self.destination.name.as_str();
+        let outcome = match verdict {
+            Verdict::Delivered => "delivered",
+            Verdict::Failed { .. } => "failed",
+            Verdict::Permanent => "permanent",
+        };
+        self.metrics.attempts.with_label_values(&[name, outcome]).inc();
+        let seconds = Duration::from_millis(result.duration_ms).as_secs_f64();
+        self.metrics.seconds.with_label_values(&[name]).observe(seconds);
+        let retry_after = match verdict {
+            Verdict::Delivered => {
+                return self.settle(message, opened, fence, Outcome::Delivered, &result).await;
+            }
+            Verdict::Permanent => {
+                let reason = DeadReason::Permanent;
+                return self.bury(message, opened, fence, reason, &result).await;
+            }
+            Verdict::Failed { retry_after } => retry_after,
+        };
+        let now = clock::now();
+        // What an operator has re-queued is as young as the re-queue.
+        let received_at = match message.generation {
+            0 => event.envelope.received_at,
+            _ => now,
+        };
+        let chance = rand::rng().random();
+        let policy = &self.destination.retry;
+        match policy.after_failure(message.attempt, received_at, now, chance, retry_after) {
+            Decision::Dead(reason) => self.bury(message, opened, fence, reason, &result).await,
+            Decision::Retry(delay) => {
+                let delay = self.queue.delay(match retry_after {
+                    Some(_) => Delay::AtLeast(delay),
+                    None => Delay::Near(delay),
+                });
+                let next = Message { attempt: message.attempt + 1, ..message.clone() };
+                self.insist("retry", || self.queue.retry(name, &next, delay)).await?;
+                self.metrics.retries.with_label_values(&[name]).inc();
+                let next_at = clock::now().plus(delay);
+                self.settle(message, opened, fence, Outcome::Retry { next_at }, &result).await
+            }
+        }
+    }
+
+    /// To the dead-letter queue, and then into the journal.
+    async fn bury(
+        &self,
+        message: &Message,
+        opened: &Opened,
+        fence: u64,
+        reason: DeadReason,
+        result: &AttemptResult,
+    ) -> Result<(), Stopped> {
+        let name = self.destination.name.as_str();
+        self.insist("dead-letter", || self.queue.dead(name, message, reason)).await?;
+        self.metrics.dead_letters.with_label_values(&[name, reason.as_str()]).inc();
+        tracing::error!(key = %opened.key, reason = reason.as_str(), "dead-lettered");
+        self.settle(message, opened, fence, Outcome::Dead(reason), result).await
+    }
+
+    async fn settle(
+        &self,
+        message: &Message,
+        opened: &Opened,
+        fence: u64,
+        outcome: Outcome,
+        result: &AttemptResult,
+    ) -> Result<(), Stopped> {
+        let settle = Settle {
+            key: &opened.key,
+            fence,
+            generation: message.generation,
+            attempt: message.attempt,
+            outcome,
+            worker: &self.worker,
+            result,
+            summary: &opened.summary,
+        };
+        let answer = self.insist("settle", || self.journal.settle(&settle)).await?;
+        if answer != Answer::Settled {
+            tracing::warn!(key = %opened.key, ?answer, "settled after its claim had run out");
+        }
+        Ok(())
+    }
+
+    /// Tries until it works. A message whose broker or journal is away is held, not
+    /// given back: each return counts against the queue's delivery limit.
+    async fn insist<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+        &self,
+        step: &'static str,
+        mut ask: impl FnMut() -> F,
+    ) -> Result<T, Stopped> {
+        loop {
+            match ask().await {
+                Ok(done) => return Ok(done),
+                Err(error) => tracing::warn!(step, %error, "trying again"),
+            }
+            let name = self.destination.name.as_str();
+            self.metrics.step_failures.with_label_values(&[name, step]).inc();
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(Stopped),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+}

@@ -11,7 +11,6 @@ mod refusal;
 mod respond;
 mod server;
 
-use anyhow::Context;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +24,7 @@ pub use refusal::Refusal;
 /// Serves callbacks on `listener` and health on `admin` until `stop`.
 ///
 /// # Errors
-/// If the config has no seal.
+/// If a metric can't be registered, or the health server panicked.
 pub async fn run<Q: Publish>(
     config: Config,
     queue: Q,
@@ -35,9 +34,8 @@ pub async fn run<Q: Publish>(
 ) -> anyhow::Result<()> {
     let registry = Registry::new();
     let metrics = metrics::Metrics::new(&registry)?;
-    let sealer = config.seal.context("the ingress needs [seal] keys")?;
     let sources = config.sources.into_iter().map(|source| (source.name.clone(), source)).collect();
-    let gate = admit::Gate { sources, sealer, queue: queue.clone() };
+    let gate = admit::Gate { sources, sealer: config.seal, queue: queue.clone() };
     let ended = CancellationToken::new();
     let ready = move || std::future::ready(queue.ready());
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));

@@ -30,7 +30,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    telemetry::init_logs();
+    telemetry::init_logs("info");
     let overrides = [("ingress.listen", arguments.listen), ("ingress.admin", arguments.admin)];
     let set: Vec<_> = overrides.into_iter().filter_map(|(key, v)| Some((key, v?))).collect();
     let environment = std::env::vars().collect();

@@ -5,6 +5,7 @@ pub mod ledger;
 pub mod services;
 pub mod sign;
 pub mod stack;
+pub mod world;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -12,7 +12,6 @@ mod process;
 
 use std::sync::Arc;
 
-use anyhow::Context;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -25,7 +24,7 @@ use zentra_shared::telemetry::admin;
 /// Works for all destinations until `stop`.
 ///
 /// # Errors
-/// If the config has no seal or no destination.
+/// If the config has no destination, or TLS can't be set up.
 pub async fn run<Q: Process, J: Journal>(
     config: Config,
     queue: Q,
@@ -36,7 +35,6 @@ pub async fn run<Q: Process, J: Journal>(
     let registry = Registry::new();
     let metrics = metrics::Metrics::new(&registry)?;
     let http = deliver::http::HttpDelivery::new()?;
-    let sealer = config.seal.context("the worker needs [seal] keys")?;
     anyhow::ensure!(!config.destinations.is_empty(), "there is no [destination.NAME] to work for");
     let worker = worker_name();
 
@@ -55,7 +53,7 @@ pub async fn run<Q: Process, J: Journal>(
             destination,
             worker: worker.clone(),
             lease: config.lease,
-            sealer: sealer.clone(),
+            sealer: config.seal.clone(),
             queue: queue.clone(),
             journal: journal.clone(),
             http: http.clone(),

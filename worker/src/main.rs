@@ -28,7 +28,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    telemetry::init_logs();
+    telemetry::init_logs("info");
     let set: Vec<_> = arguments.admin.map(|value| ("worker.admin", value)).into_iter().collect();
     let environment = std::env::vars().collect();
     let config = Config::load(&arguments.config, Role::Worker, &environment, &set)?;

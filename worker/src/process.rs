@@ -8,23 +8,21 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use zentra_shared::clock;
 use zentra_shared::config::Destination;
-use zentra_shared::event::{DeliveryKey, Event, Identity};
-use zentra_shared::journal::{AttemptResult, Claim, Journal, Settle, Summary};
+use zentra_shared::delivery::{self, Opened};
+use zentra_shared::event::Event;
+use zentra_shared::journal::{AttemptResult, Claim, Journal, Settle};
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_shared::queue::{Delay, Message, Process, Receipt};
 use zentra_shared::retry::Decision;
-use zentra_shared::seal::{Sealed, Sealer};
+use zentra_shared::seal::Sealer;
 
 use crate::deliver::http::{HttpDelivery, Order};
 use crate::deliver::{Attempted, Verdict};
 use crate::metrics::Metrics;
 
-/// The source under which messages that aren't ours are remembered.
-const STRANGER: &str = "unverified";
 /// Between two tries while RabbitMQ or Redis is away.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -42,62 +40,20 @@ pub(crate) struct Processor<Q, J> {
     pub(crate) stop: CancellationToken,
 }
 
-/// A message whose seal was looked at.
-struct Opened {
-    key: DeliveryKey,
-    summary: Summary,
-    event: Result<Event, DeadReason>,
-}
-
 /// Giving up on a message for now, unsettled: it comes again.
 struct Stopped;
 
 impl<Q: Process, J: Journal> Processor<Q, J> {
     /// Handles one message to its end, and acknowledges it or gives it back.
     pub(crate) async fn handle(&self, message: Message, receipt: impl Receipt) {
-        let opened = self.open(&message.sealed);
+        let opened = delivery::open(&self.sealer, &self.destination.name, &message.sealed);
+        if let Err((reason, error)) = &opened.event {
+            let reason = reason.as_str();
+            tracing::error!(key = %opened.key, reason, %error, "message refused");
+        }
         match self.carry(&message, &opened).await {
             Ok(()) => receipt.ack().await,
             Err(Stopped) => receipt.give_back().await,
-        }
-    }
-
-    fn open(&self, sealed: &Sealed) -> Opened {
-        let destination = &self.destination.name;
-        match self.sealer.open(sealed) {
-            Ok(event) => Opened {
-                key: DeliveryKey::new(
-                    destination,
-                    &event.envelope.source,
-                    &event.envelope.identity,
-                ),
-                summary: Summary::of(&event.envelope),
-                event: Ok(event),
-            },
-            Err(error) => {
-                let reason = match sealed.envelope.is_empty() {
-                    true => DeadReason::NotOurs,
-                    false => DeadReason::SealBroken,
-                };
-                // Nothing in it is believed, so it is known by what it is.
-                let mut hash = Sha256::new();
-                for part in [&sealed.envelope[..], sealed.seal.as_bytes(), &sealed.body] {
-                    hash.update((part.len() as u64).to_be_bytes());
-                    hash.update(part);
-                }
-                let identity = Identity::from_digest(&hash.finalize());
-                let key = DeliveryKey::new(destination, STRANGER, &identity);
-                tracing::error!(%key, %error, reason = reason.as_str(), "message refused");
-                Opened {
-                    summary: Summary {
-                        source: STRANGER.into(),
-                        body_sha256: hex::encode(Sha256::digest(&sealed.body)),
-                        ..Summary::default()
-                    },
-                    event: Err(reason),
-                    key,
-                }
-            }
         }
     }
 
@@ -120,7 +76,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         };
         match answer {
             Answer::Claimed { fence, .. } => match &opened.event {
-                Err(reason) => {
+                Err((reason, _)) => {
                     let none = AttemptResult::default();
                     self.bury(message, opened, fence, *reason, &none).await
                 }

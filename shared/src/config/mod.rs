@@ -31,7 +31,7 @@ pub enum Role {
     Ingress,
     /// Needs RabbitMQ, Redis, the seal and the destinations' signing keys.
     Worker,
-    /// Needs RabbitMQ and Redis.
+    /// Needs RabbitMQ, Redis and the seal.
     Operator,
 }
 
@@ -52,8 +52,8 @@ pub struct Config {
     pub rabbitmq_urls: Vec<Secret>,
     /// Redis's URL; not for the ingress.
     pub redis_url: Option<Secret>,
-    /// The seal; not for the operator.
-    pub seal: Option<Sealer>,
+    /// Seals and opens.
+    pub seal: Sealer,
     /// The sources; only for the ingress.
     pub sources: Vec<Source>,
     /// The destinations; their signing keys only for the worker.
@@ -197,7 +197,7 @@ impl Reader<'_> {
             lease,
             rabbitmq_urls,
             redis_url,
-            seal,
+            seal: seal?,
             sources: if self.role == Role::Ingress { sources } else { Vec::new() },
             destinations,
         })
@@ -244,15 +244,14 @@ impl Reader<'_> {
     }
 
     fn seal(&self, mut section: Section<'_>) -> Option<Sealer> {
-        let needed = self.role != Role::Operator;
-        let keys = self.secrets(&mut section, "keys", needed);
+        let keys = self.secrets(&mut section, "keys", true);
         let keys: Vec<Key> =
             keys.into_iter().map(|NamedSecret { name, secret }| Key { name, secret }).collect();
         if keys.iter().any(|key| key.secret.expose().len() < MIN_KEY) {
             section.problem("keys", &format!("a seal key has at least {MIN_KEY} bytes"));
         }
         section.finish();
-        needed.then(|| Sealer::new(keys)).flatten()
+        Sealer::new(keys)
     }
 
     /// A list of `{ name, secret }`, one at least, each name once.

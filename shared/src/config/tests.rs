@@ -49,7 +49,7 @@ fn a_program_resolves_only_the_secrets_that_it_needs() {
     let seal = ("SEAL_KEY", "0123456789abcdef");
     assert!(only(&[rabbit, seal, ("STRIPE_EU", "x")], Role::Ingress).is_ok());
     assert!(only(&[rabbit, redis, seal, ("LEDGER_SIGNING", "AAAA")], Role::Worker).is_ok());
-    assert!(only(&[rabbit, redis], Role::Operator).is_ok());
+    assert!(only(&[rabbit, redis, seal], Role::Operator).is_ok());
     assert!(only(&[rabbit, seal], Role::Ingress).is_err());
 }
 
@@ -128,7 +128,11 @@ fn the_environment_and_the_command_line_override_any_key() {
     assert_eq!(config.destinations[0].concurrency, 3);
     assert_eq!(config.sources[0].provider, "github");
     let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
-    let environment = environment(&[("RABBITMQ_URL", "a://b"), ("REDIS_URL", "a://b")]);
+    let environment = environment(&[
+        ("RABBITMQ_URL", "a://b"),
+        ("REDIS_URL", "a://b"),
+        ("SEAL_KEY", "0123456789abcdef"),
+    ]);
     let set = [("worker.admin", ":0".to_owned())];
     let config = Config::parse(&text, Role::Operator, &environment, &set).unwrap();
     assert_eq!(config.worker_admin.to_string(), "127.0.0.1:0");

@@ -8,13 +8,13 @@ use prometheus::{HistogramVec, IntCounterVec, Registry};
 use tracing_subscriber::EnvFilter;
 
 /// Log lines go to stderr: as text, or as JSON with `ZENTRA_LOG_FORMAT=json`.
-/// `ZENTRA_LOG` filters them (default `info`).
+/// `ZENTRA_LOG` filters them; without it, `default` does (`info`, `warn`).
 ///
 /// Never logged: bodies, secrets, signatures.
-pub fn init_logs() {
+pub fn init_logs(default: &str) {
     let filter = EnvFilter::try_from_env("ZENTRA_LOG")
         // The library logs each connection loss as an error of its own; we log it once.
-        .unwrap_or_else(|_| EnvFilter::new("info,lapin=off"));
+        .unwrap_or_else(|_| EnvFilter::new(format!("{default},lapin=off")));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -3,5 +3,6 @@
 
 mod ingress;
 mod journal;
+mod operator;
 mod queue;
 mod worker;

@@ -6,78 +6,28 @@ use std::time::Duration;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{Delivery, Histories, What};
 use zentra_shared::lifecycle::{DeadReason, State};
-use zentra_shared::secret::Secret;
-use zentra_tests::ledger::{Ledger, Turn, transfer};
-use zentra_tests::services::{Redis, folder};
-use zentra_tests::stack::{Program, Stack};
+use zentra_tests::ledger::{Turn, transfer};
+use zentra_tests::services::Redis;
+use zentra_tests::world::{BOUND, World, count, dead, delivered, is_copy};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
-const BOUND: Duration = Duration::from_secs(30);
-const QUICK: &str =
-    r#"retry = { attempts = 3, initial = "250ms", multiplier = 1.0, jitter = 0.0 }"#;
+const QUICK: &str = r#"attempts = 3, initial = "250ms", multiplier = 1.0, jitter = 0.0"#;
 
-/// A ledger behind an ingress; workers are started as a test needs them.
-struct World {
-    stack: Stack,
-    ledger: Ledger,
-    ingress: Program,
-    journal: RedisJournal,
-}
-
-impl World {
-    async fn new(redis: &str) -> Self {
-        let ledger = Ledger::start(&folder("ledger")).await.unwrap();
-        let stack = Stack::new(&shared_rabbit(), redis, &namespace(), &ledger.url, QUICK);
-        let journal = RedisJournal::new(&Secret::new(redis), &stack.namespace).unwrap();
-        let ingress = stack.ingress().await;
-        Self { stack, ledger, ingress, journal }
-    }
-
-    async fn send(&self, id: &str, body: &str) {
-        let url = format!("{}/in/acme", self.ingress.listen);
-        let headers = sign::acme(id, sign::now(), body.as_bytes());
-        let answer = self.stack.http.post(&url, &headers, body.to_owned()).await.unwrap();
-        assert!(answer.status.is_success(), "{answer:?}");
-    }
-
-    async fn delivery(&self, id: &str) -> Option<Delivery> {
-        let keys = self.journal.find(id).await.unwrap();
-        self.journal.history(keys.first()?).await.unwrap()
-    }
-
-    /// Waits for a delivery whose state and history are as wanted.
-    async fn until(&self, id: &str, wanted: impl Fn(&Delivery) -> bool) -> Delivery {
-        eventually(&format!("{id} comes to its end"), BOUND, async || {
-            self.delivery(id).await.filter(&wanted)
-        })
-        .await
-    }
-}
-
-fn count(delivery: &Delivery, wanted: impl Fn(&What) -> bool) -> usize {
-    delivery.history.iter().filter(|entry| wanted(&entry.what)).count()
-}
-
-fn delivered(delivery: &Delivery) -> bool {
-    delivery.record.state == State::Delivered
-}
-
-fn dead(delivery: &Delivery) -> bool {
-    delivery.record.state == State::Dead
+async fn world(redis: &str) -> World {
+    World::start(&shared_rabbit(), redis, &namespace(), QUICK).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_copies_give_one_row_with_the_exact_bytes_and_the_copies_are_recorded() {
-    let world = World::new(&shared_redis()).await;
+    let world = world(&shared_redis()).await;
     let worker = world.stack.worker().await;
     let body = transfer("evt_1", "trf_8172", 125_000);
     for _ in 0..3 {
         world.send("evt_1", &body).await;
     }
-    let copies = |d: &Delivery| count(d, |what| matches!(what, What::Duplicate | What::Stale));
+    let copies = |d: &Delivery| count(d, is_copy);
     let done = world.until("evt_1", |d| delivered(d) && copies(d) == 2).await;
     assert_eq!(done.key.as_str(), "ledger/acme/evt_1");
     let rows = world.ledger.rows().unwrap();
@@ -99,7 +49,7 @@ async fn three_copies_give_one_row_with_the_exact_bytes_and_the_copies_are_recor
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_attempt_is_tried_again_under_the_same_key_and_the_history_tells_both() {
-    let world = World::new(&shared_redis()).await;
+    let world = world(&shared_redis()).await;
     world.ledger.take_turns([Turn::Answer(500, Vec::new())]);
     let worker = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
@@ -127,7 +77,7 @@ async fn a_failed_attempt_is_tried_again_under_the_same_key_and_the_history_tell
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_last_attempt_and_after_a_permanent_answer_a_delivery_is_dead() {
-    let world = World::new(&shared_redis()).await;
+    let world = world(&shared_redis()).await;
     world.ledger.take_turns((0..3).map(|_| Turn::Answer(502, Vec::new())));
     let worker = world.stack.worker().await;
     world.send("evt_exhausted", &transfer("evt_exhausted", "trf_1", 1)).await;
@@ -154,7 +104,7 @@ async fn after_the_last_attempt_and_after_a_permanent_answer_a_delivery_is_dead(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_right_after_the_write_leaves_one_row_and_another_worker_finishes() {
-    let mut world = World::new(&shared_redis()).await;
+    let mut world = world(&shared_redis()).await;
     world.ledger.take_turns([Turn::WriteAndHang]);
     let mut doomed = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
@@ -169,14 +119,14 @@ async fn a_worker_killed_right_after_the_write_leaves_one_row_and_another_worker
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_meets_a_running_attempt_waits_and_has_no_effect() {
-    let mut world = World::new(&shared_redis()).await;
+    let mut world = world(&shared_redis()).await;
     // The hang ends with the destination's timeout of one second, as a failed attempt.
     world.ledger.take_turns([Turn::WriteAndHang]);
     let _worker = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     tokio::time::timeout(BOUND, world.ledger.wrote.recv()).await.unwrap();
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
-    let copies = |d: &Delivery| count(d, |what| matches!(what, What::Duplicate | What::Stale));
+    let copies = |d: &Delivery| count(d, is_copy);
     let done = world.until("evt_1", |d| delivered(d) && copies(d) == 1).await;
     assert_eq!(count(&done, |what| matches!(what, What::Busy)), 1);
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
@@ -184,7 +134,7 @@ async fn a_copy_that_meets_a_running_attempt_waits_and_has_no_effect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_ours_or_has_a_broken_seal_is_dead_lettered_and_never_attempted() {
-    let world = World::new(&shared_redis()).await;
+    let world = world(&shared_redis()).await;
     let _worker = world.stack.worker().await;
     let connection = Connection::connect(&world.stack.rabbit, ConnectionProperties::default());
     let connection = connection.await.unwrap();
@@ -217,7 +167,7 @@ async fn what_is_not_ours_or_has_a_broken_seal_is_dead_lettered_and_never_attemp
 #[tokio::test(flavor = "multi_thread")]
 async fn while_redis_is_away_nothing_is_attempted_and_nothing_is_lost() {
     let mut redis = Redis::start();
-    let world = World::new(&redis.url()).await;
+    let world = world(&redis.url()).await;
     let worker = world.stack.worker().await;
     redis.kill();
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
@@ -239,7 +189,7 @@ async fn while_redis_is_away_nothing_is_attempted_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destinations_retry_after_is_honoured() {
-    let world = World::new(&shared_redis()).await;
+    let world = world(&shared_redis()).await;
     world.ledger.take_turns([Turn::Answer(429, vec![("retry-after", "2".into())])]);
     let _worker = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
@@ -252,7 +202,7 @@ async fn a_destinations_retry_after_is_honoured() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_a_running_attempt_end_and_settles_it() {
-    let mut world = World::new(&shared_redis()).await;
+    let mut world = world(&shared_redis()).await;
     world.ledger.take_turns([Turn::WriteAndHang]);
     let mut worker = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;

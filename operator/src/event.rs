@@ -1,0 +1,117 @@
+//! `zentra event show ID`: where an event stands, and all that has happened to it.
+
+use std::io::Write;
+
+use zentra_shared::journal::{AttemptResult, Delivery, Entry, Histories, Summary, What};
+use zentra_shared::lifecycle::State;
+
+use crate::failure::Failure;
+
+/// Every delivery of an event, oldest key first.
+pub(crate) async fn find(histories: &impl Histories, id: &str) -> Result<Vec<Delivery>, Failure> {
+    let mut found = Vec::new();
+    for key in histories.find(id).await? {
+        found.extend(histories.history(&key).await?);
+    }
+    if found.is_empty() {
+        return Err(Failure::Asked(format!(
+            "no event {id} is known.\nGive a provider's event id, or a delivery key \
+             (destination/source/id). An event that no worker has taken up yet isn't in the \
+             journal: look at the destination's work queue."
+        )));
+    }
+    Ok(found)
+}
+
+/// Shows them to a person.
+pub(crate) fn show(deliveries: &[Delivery], out: &mut impl Write) -> std::io::Result<()> {
+    for (at, delivery) in deliveries.iter().enumerate() {
+        if at > 0 {
+            writeln!(out)?;
+        }
+        show_one(delivery, out)?;
+    }
+    Ok(())
+}
+
+fn show_one(delivery: &Delivery, out: &mut impl Write) -> std::io::Result<()> {
+    let Delivery { key, record, event, history, .. } = delivery;
+    writeln!(out, "status     {}", status(delivery))?;
+    match record.generation {
+        0 => writeln!(out, "attempt    {}", record.attempt)?,
+        again => writeln!(out, "attempt    {} (re-queued {again}×)", record.attempt)?,
+    }
+    writeln!(out, "signature  {}", signature(event))?;
+    writeln!(out, "delivery   {key}")?;
+    let (id, kind) = (event.event_id.as_deref(), event.event_type.as_deref());
+    writeln!(out, "event      {}  {}", id.unwrap_or("(no id)"), kind.unwrap_or("(no type)"))?;
+    writeln!(out, "body       sha256:{}", event.body_sha256)?;
+    writeln!(out, "history")?;
+    for entry in history {
+        writeln!(out, "  {}", line(entry))?;
+    }
+    Ok(())
+}
+
+/// The state, in words.
+pub(crate) fn status(delivery: &Delivery) -> String {
+    let record = &delivery.record;
+    match (record.state, delivery.reason) {
+        (State::InFlight, _) => format!("in flight (claimed until {})", record.until),
+        (State::Waiting, _) => format!("waiting (next attempt at {})", record.until),
+        (State::Delivered, _) => "delivered".into(),
+        (State::Dead, Some(reason)) => format!("dead ({})", reason.as_str()),
+        (State::Dead, None) => "dead".into(),
+    }
+}
+
+fn signature(event: &Summary) -> String {
+    if event.provider.is_empty() {
+        return "not verified: the message carries no fitting seal".into();
+    }
+    let mut text = format!("verified ({}, secret {})", event.provider, event.verified_with);
+    if let Some(time) = event.provider_time {
+        text += &format!(", signed {time}");
+    }
+    if let Some(time) = event.received_at {
+        text += &format!(", received {time}");
+    }
+    text
+}
+
+fn line(entry: &Entry) -> String {
+    let what = match &entry.what {
+        What::Claimed { reclaimed: true, .. } => {
+            "claimed again: the last claim ran out unsettled".into()
+        }
+        What::Claimed { .. } => "claimed".into(),
+        What::Busy => "busy: another attempt runs, set aside until past its lease".into(),
+        What::Duplicate => "duplicate of what is delivered: no effect".into(),
+        What::DuplicateDead => "duplicate of what is dead: no effect".into(),
+        What::Stale => "overtaken by a newer attempt: no effect".into(),
+        What::Delivered { late: false, result } => format!("delivered: {}", words(result)),
+        What::Delivered { late: true, result } => format!("delivered late: {}", words(result)),
+        What::Failed { next_at, result } => {
+            format!("failed: {}; next attempt at {next_at}", words(result))
+        }
+        What::Dead { reason, result } => format!("dead ({}): {}", reason.as_str(), words(result)),
+        What::Superseded { result } => {
+            format!("failed after its claim had passed on, no effect: {}", words(result))
+        }
+        What::Requeued => "re-queued by an operator".into(),
+    };
+    let attempt = format!("attempt {}.{}", entry.generation, entry.attempt);
+    format!("{}  {attempt:<12} {:<24} {what}", entry.at, entry.by)
+}
+
+/// What the destination said.
+pub(crate) fn words(result: &AttemptResult) -> String {
+    let mut words = Vec::new();
+    words.extend(result.status.map(|status| status.to_string()));
+    words.extend(result.error.clone());
+    words.extend(result.response.as_ref().map(|text| format!("\"{text}\"")));
+    if words.is_empty() {
+        return "not attempted".into();
+    }
+    format!("{} in {} ms", words.join(" "), result.duration_ms)
+}

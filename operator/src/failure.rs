@@ -1,0 +1,57 @@
+//! How a command fails: whose problem it is decides the exit status.
+
+use std::process::ExitCode;
+
+use zentra_shared::config::ConfigError;
+use zentra_shared::journal::JournalError;
+use zentra_shared::queue::QueueError;
+
+/// A failed command. Every message ends with what to do next.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What was asked for can't be done: exit status 1.
+    Asked(String),
+    /// RabbitMQ, Redis or we ourselves failed: exit status 2.
+    Ours(String),
+    /// Whoever read the output has had enough (`| head`): no failure.
+    Closed,
+}
+
+impl Failure {
+    pub(crate) fn report(&self) -> ExitCode {
+        let (text, code) = match self {
+            Self::Asked(text) => (text, 1),
+            Self::Ours(text) => (text, 2),
+            Self::Closed => return ExitCode::SUCCESS,
+        };
+        eprintln!("zentra: {text}");
+        ExitCode::from(code)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Asked(error.to_string())
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        Self::Ours(format!("{error}\nCheck [redis] url, and that Redis runs."))
+    }
+}
+
+impl From<QueueError> for Failure {
+    fn from(error: QueueError) -> Self {
+        Self::Ours(format!("{error}\nCheck [rabbitmq] urls, and that RabbitMQ runs."))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Ours(format!("the output can't be written: {error}\nIs the disk full?")),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! A queued message as what it is: one event's delivery to one destination, or a
+//! stranger's message that nothing in it is believed of.
+
+use sha2::{Digest, Sha256};
+
+use crate::event::{DeliveryKey, Event, Identity};
+use crate::journal::Summary;
+use crate::lifecycle::DeadReason;
+use crate::seal::{SealError, Sealed, Sealer};
+
+/// The source under which messages without a fitting seal are remembered.
+pub const UNVERIFIED: &str = "unverified";
+
+/// A message whose seal was looked at.
+#[derive(Debug)]
+pub struct Opened {
+    /// Names the delivery.
+    pub key: DeliveryKey,
+    /// What is kept of it.
+    pub summary: Summary,
+    /// The event, or why there is none.
+    pub event: Result<Event, (DeadReason, SealError)>,
+}
+
+/// Opens a message that was found in a queue of this destination.
+pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> Opened {
+    match sealer.open(sealed) {
+        Ok(event) => Opened {
+            key: DeliveryKey::new(destination, &event.envelope.source, &event.envelope.identity),
+            summary: Summary::of(&event.envelope),
+            event: Ok(event),
+        },
+        Err(error) => {
+            let reason = match sealed.envelope.is_empty() {
+                true => DeadReason::NotOurs,
+                false => DeadReason::SealBroken,
+            };
+            Opened {
+                key: DeliveryKey::new(destination, UNVERIFIED, &fingerprint(sealed)),
+                summary: Summary {
+                    source: UNVERIFIED.into(),
+                    body_sha256: hex::encode(Sha256::digest(&sealed.body)),
+                    ..Summary::default()
+                },
+                event: Err((reason, error)),
+            }
+        }
+    }
+}
+
+/// A stranger's message is known by its bytes, not by what it says.
+fn fingerprint(sealed: &Sealed) -> Identity {
+    let mut hash = Sha256::new();
+    for part in [&sealed.envelope[..], sealed.seal.as_bytes(), &sealed.body] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    Identity::from_digest(&hash.finalize())
+}

@@ -1,0 +1,93 @@
+//! A whole Zentra in front of a ledger: what the end-to-end tests and the demo share.
+
+use std::time::Duration;
+
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::journal::{Delivery, Histories, What};
+use zentra_shared::lifecycle::State;
+use zentra_shared::secret::Secret;
+
+use crate::http::{Answer, Headers};
+use crate::ledger::Ledger;
+use crate::services::folder;
+use crate::stack::{Program, Stack};
+use crate::{eventually, sign};
+
+/// How long anything may take.
+pub const BOUND: Duration = Duration::from_secs(30);
+
+/// A ledger behind an ingress; workers are started as they are needed.
+pub struct World {
+    /// Config and binaries.
+    pub stack: Stack,
+    /// The destination.
+    pub ledger: Ledger,
+    /// The entrance.
+    pub ingress: Program,
+    /// To look at histories.
+    pub journal: RedisJournal,
+}
+
+impl World {
+    /// Starts ledger and ingress. `retry` is the destination's retry table.
+    pub async fn start(
+        rabbit: &str,
+        redis: &str,
+        namespace: &str,
+        retry: &str,
+    ) -> anyhow::Result<Self> {
+        let ledger = Ledger::start(&folder("ledger")).await?;
+        let more = format!("retry = {{ {retry} }}");
+        let stack = Stack::new(rabbit, redis, namespace, &ledger.url, &more);
+        let journal = RedisJournal::new(&Secret::new(redis), namespace)?;
+        let ingress = stack.ingress().await;
+        Ok(Self { stack, ledger, ingress, journal })
+    }
+
+    /// POSTs a callback to `acme`. `None` without an answer.
+    pub async fn post(&self, headers: &Headers, body: &str) -> Option<Answer> {
+        let url = format!("{}/in/acme", self.ingress.listen);
+        self.stack.http.post(&url, headers, body.to_owned()).await
+    }
+
+    /// Sends a genuine callback; it must get a 2xx.
+    pub async fn send(&self, id: &str, body: &str) {
+        let answer = self.post(&sign::acme(id, sign::now(), body.as_bytes()), body).await;
+        let accepted = answer.as_ref().is_some_and(|answer| answer.status.is_success());
+        assert!(accepted, "{id} was not accepted: {answer:?}");
+    }
+
+    /// What the journal knows of an event.
+    pub async fn delivery(&self, id: &str) -> Option<Delivery> {
+        let keys = self.journal.find(id).await.ok()?;
+        self.journal.history(keys.first()?).await.ok()?
+    }
+
+    /// Waits for a delivery whose state and history are as wanted.
+    pub async fn until(&self, id: &str, wanted: impl Fn(&Delivery) -> bool) -> Delivery {
+        eventually(&format!("{id} comes to its end"), BOUND, async || {
+            self.delivery(id).await.filter(&wanted)
+        })
+        .await
+    }
+}
+
+/// How many lines of its history are as wanted.
+pub fn count(delivery: &Delivery, wanted: impl Fn(&What) -> bool) -> usize {
+    delivery.history.iter().filter(|entry| wanted(&entry.what)).count()
+}
+
+/// Whether a line records a copy without effect.
+pub fn is_copy(what: &What) -> bool {
+    matches!(what, What::Duplicate | What::Stale)
+}
+
+/// Whether it is delivered.
+pub fn delivered(delivery: &Delivery) -> bool {
+    delivery.record.state == State::Delivered
+}
+
+/// Whether it is dead.
+pub fn dead(delivery: &Delivery) -> bool {
+    delivery.record.state == State::Dead
+}

@@ -1,0 +1,115 @@
+//! The `zentra` command, as an operator runs it.
+
+use std::process::Output;
+
+use zentra_shared::journal::What;
+use zentra_tests::ledger::{Turn, transfer};
+use zentra_tests::stack::Stack;
+use zentra_tests::world::{World, count, dead, delivered};
+use zentra_tests::{namespace, shared_rabbit, shared_redis};
+
+/// One attempt only: a failure is dead at once.
+const ONE: &str = r#"attempts = 1"#;
+
+async fn world() -> World {
+    World::start(&shared_rabbit(), &shared_redis(), &namespace(), ONE).await.unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    text
+}
+
+fn fails(output: &Output, status: i32) -> String {
+    assert_eq!(output.status.code(), Some(status), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn event_show_opens_with_status_attempt_and_signature_and_tells_the_whole_history() {
+    let world = world().await;
+    let _worker = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    world.until("evt_1", delivered).await;
+    let shown = stdout(&world.stack.zentra(&["event", "show", "evt_1"]));
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines[0], "status     delivered");
+    assert_eq!(lines[1], "attempt    1");
+    assert!(lines[2].starts_with("signature  verified (standard-webhooks, secret k1), signed 2"));
+    assert!(
+        shown.contains("claimed") && shown.contains("delivered: 200 \"written\" in"),
+        "{shown}"
+    );
+
+    let json = stdout(&world.stack.zentra(&["event", "show", "ledger/acme/evt_1", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["record"]["state"], "delivered");
+    assert_eq!(json[0]["history"][1]["status"], 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
+    let world = world().await;
+    let _worker = world.stack.worker().await;
+    world.ledger.take_turns([500, 500].map(|status| Turn::Answer(status, Vec::new())));
+    for id in ["evt_1", "evt_2"] {
+        world.send(id, &transfer(id, "trf_1", 1)).await;
+        world.until(id, dead).await;
+    }
+    let listed = stdout(&world.stack.zentra(&["dead", "list"]));
+    assert!(listed.contains("ledger/acme/evt_1") && listed.contains("exhausted"), "{listed}");
+    assert!(listed.contains("500 \"not now\""), "{listed}");
+    let json = stdout(&world.stack.zentra(&["dead", "list", "--json", "--limit", "1"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 1);
+
+    // The second in the queue, so that one is passed over and stays.
+    let requeued = stdout(&world.stack.zentra(&["dead", "requeue", "evt_2", "--by", "ada"]));
+    assert_eq!(requeued, "re-queued ledger/acme/evt_2 as generation 1\n");
+    let done = world.until("evt_2", delivered).await;
+    assert_eq!(count(&done, |what| *what == What::Requeued), 1);
+    assert!(done.history.iter().any(|entry| entry.what == What::Requeued && entry.by == "ada"));
+    let listed = stdout(&world.stack.zentra(&["dead", "list", "--destination", "ledger"]));
+    assert!(listed.contains("evt_1") && !listed.contains("evt_2"), "{listed}");
+
+    // What is delivered can't be re-queued, and a copy of it has no effect.
+    let refused = fails(&world.stack.zentra(&["dead", "requeue", "evt_2"]), 1);
+    assert!(refused.contains("is not dead") && refused.contains("event show"), "{refused}");
+    stdout(&world.stack.zentra(&["dead", "requeue", "evt_1"]));
+    world.until("evt_1", delivered).await;
+    assert_eq!(stdout(&world.stack.zentra(&["dead", "list"])), "no dead letters\n");
+    assert_eq!(world.ledger.rows().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requeued_letter_that_fails_again_is_dead_again_and_can_be_requeued_again() {
+    let world = world().await;
+    let _worker = world.stack.worker().await;
+    world.ledger.take_turns([500, 500].map(|status| Turn::Answer(status, Vec::new())));
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    world.until("evt_1", dead).await;
+    stdout(&world.stack.zentra(&["dead", "requeue", "evt_1"]));
+    world.until("evt_1", |d| dead(d) && d.record.generation == 1).await;
+    let again = stdout(&world.stack.zentra(&["dead", "requeue", "evt_1", "--json"]));
+    let again: serde_json::Value = serde_json::from_str(&again).unwrap();
+    assert_eq!(again["generation"], 2);
+    world.until("evt_1", delivered).await;
+    assert_eq!(world.ledger.rows().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_done_says_why_what_next_and_whose_problem_it_is() {
+    let (rabbit, redis) = (shared_rabbit(), shared_redis());
+    let stack = Stack::new(&rabbit, &redis, &namespace(), "http://127.0.0.1:9/", "");
+    let unknown = fails(&stack.zentra(&["event", "show", "evt_nobody"]), 1);
+    assert!(unknown.contains("no event evt_nobody is known"), "{unknown}");
+    let destination = fails(&stack.zentra(&["dead", "list", "--destination", "nobody"]), 1);
+    assert!(destination.contains("The config has: ledger"), "{destination}");
+    fails(&stack.zentra(&["dead", "revive"]), 64);
+    assert!(stdout(&stack.zentra(&["--help"])).contains("Usage"));
+    let away = Stack::new(&rabbit, "redis://127.0.0.1:9/", "t", "http://127.0.0.1:9/", "");
+    let away = fails(&away.zentra(&["event", "show", "evt_1"]), 2);
+    assert!(away.contains("Check [redis] url"), "{away}");
+}

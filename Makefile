@@ -1,4 +1,9 @@
-.PHONY: test services
+.PHONY: demo test services
+
+# The picture: one transfer, three callbacks, a failed attempt, a killed worker, one result.
+demo: services
+	cargo build --locked --workspace --bins
+	$${CARGO_TARGET_DIR:-target}/debug/zentra-demo
 
 # What CI runs.
 test: services

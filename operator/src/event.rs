@@ -100,8 +100,11 @@ fn line(entry: &Entry) -> String {
         }
         What::Requeued => "re-queued by an operator".into(),
     };
-    let attempt = format!("attempt {}.{}", entry.generation, entry.attempt);
-    format!("{}  {attempt:<12} {:<24} {what}", entry.at, entry.by)
+    let attempt = match entry.generation {
+        0 => format!("attempt {}", entry.attempt),
+        again => format!("attempt {}, re-queue {again}", entry.attempt),
+    };
+    format!("{}  {attempt:<10}  {:<16}  {what}", entry.at, entry.by)
 }
 
 /// What the destination said.

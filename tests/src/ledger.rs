@@ -40,6 +40,8 @@ pub enum Turn {
     Answer(u16, Vec<(&'static str, String)>),
     /// Writes, says so, and never answers.
     WriteAndHang,
+    /// Writes nothing, says so, and never answers.
+    Hang,
 }
 
 /// One request as it came.
@@ -78,15 +80,15 @@ pub struct Ledger {
     shared: Arc<Shared>,
     /// Where it takes transfers.
     pub url: String,
-    /// Says each time that a [`Turn::WriteAndHang`] has written.
-    pub wrote: mpsc::UnboundedReceiver<()>,
+    /// The idempotency key of each request that hangs.
+    pub hung: mpsc::UnboundedReceiver<String>,
 }
 
 struct Shared {
     rows: Mutex<Connection>,
     turns: Mutex<VecDeque<Turn>>,
     seen: Mutex<Vec<Seen>>,
-    wrote: mpsc::UnboundedSender<()>,
+    hung: mpsc::UnboundedSender<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -106,15 +108,15 @@ impl Ledger {
         )?;
         let listener = TcpListener::bind(("127.0.0.1", free_port())).await?;
         let url = format!("http://{}/transfers", listener.local_addr()?);
-        let (sender, wrote) = mpsc::unbounded_channel();
+        let (sender, hung) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             rows: Mutex::new(rows),
             turns: Mutex::default(),
             seen: Mutex::default(),
-            wrote: sender,
+            hung: sender,
         });
         tokio::spawn(serve(listener, shared.clone()));
-        Ok(Self { shared, url, wrote })
+        Ok(Self { shared, url, hung })
     }
 
     /// The next requests get these turns; after them, the ledger does its work.
@@ -178,9 +180,11 @@ impl Shared {
         let turn = lock(&self.turns).pop_front();
         match turn {
             Some(Turn::Answer(status, headers)) => respond(status, "not now", &headers),
-            Some(Turn::WriteAndHang) => {
-                let _ = self.write(&seen);
-                let _ = self.wrote.send(());
+            Some(turn) => {
+                if matches!(turn, Turn::WriteAndHang) {
+                    let _ = self.write(&seen);
+                }
+                let _ = self.hung.send(seen.header("idempotency-key").to_owned());
                 std::future::pending().await
             }
             None => match self.write(&seen) {

@@ -262,6 +262,12 @@ impl Rabbit {
         self.server.kill();
     }
 
+    /// Stops it where it is (SIGSTOP): it keeps its connections and answers nothing.
+    pub fn freeze(&self) {
+        let pid = self.server.id().to_string();
+        let _ = Command::new("kill").args(["-STOP", &pid]).status();
+    }
+
     /// Starts it again after [`Rabbit::kill`], with what it has on disk.
     pub fn restart(&mut self) {
         self.server = Self::serve(&self.folder, self.epmd_port, self.dist_port);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use zentra_shared::journal::redis::RedisJournal;
-use zentra_shared::journal::{Delivery, Histories, What};
+use zentra_shared::journal::{Delivery, Entry, Histories, What};
 use zentra_shared::lifecycle::State;
 use zentra_shared::secret::Secret;
 
@@ -61,6 +61,24 @@ impl World {
     pub async fn delivery(&self, id: &str) -> Option<Delivery> {
         let keys = self.journal.find(id).await.ok()?;
         self.journal.history(keys.first()?).await.ok()?
+    }
+
+    /// Kills, with -9, the worker that holds the claim of an event, as its history says.
+    pub async fn kill_the_holder<'w>(
+        &self,
+        id: &str,
+        workers: &'w mut [Program],
+    ) -> anyhow::Result<&'w mut Program> {
+        let known = self.delivery(id).await;
+        let history = known.map(|delivery| delivery.history).unwrap_or_default();
+        let claims = |entry: &&Entry| matches!(entry.what, What::Claimed { .. });
+        let holder = history.iter().rev().find(claims).map(|entry| entry.by.clone());
+        let holder = holder.unwrap_or_default();
+        let holds = |worker: &&mut Program| holder.ends_with(&format!("-{}", worker.process.id()));
+        let worker = workers.iter_mut().find(holds);
+        let worker = worker.ok_or_else(|| anyhow::anyhow!("no worker is {holder}"))?;
+        worker.process.kill();
+        Ok(worker)
     }
 
     /// Waits for a delivery whose state and history are as wanted.

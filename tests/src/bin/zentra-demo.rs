@@ -12,7 +12,6 @@ use zentra_tests::http::{Answer, Headers};
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::{self, Rabbit, Redis};
 use zentra_tests::sign;
-use zentra_tests::stack::Program;
 use zentra_tests::world::{BOUND, World, count, delivered, is_copy};
 
 const EVENT: &str = "evt_8172";
@@ -86,11 +85,12 @@ async fn play() -> anyhow::Result<usize> {
     let seen = format!("{accepted:?}");
     contract.line("three genuine callbacks get a 2xx", accepted == [200; 3], &seen);
 
-    let wrote = tokio::time::timeout(BOUND, world.ledger.wrote.recv()).await;
+    let wrote = tokio::time::timeout(BOUND, world.ledger.hung.recv()).await;
     anyhow::ensure!(wrote.is_ok_and(|wrote| wrote.is_some()), "the ledger was never written to");
-    let killed = kill_the_holder(&world, &mut workers).await?;
+    let killed = world.kill_the_holder(EVENT, &mut workers).await?;
+    let killed = killed.process.id();
     let promised = "a worker is killed with -9 right after the ledger's write";
-    contract.line(promised, true, &format!("killed {killed}"));
+    contract.line(promised, true, &format!("killed process {killed}"));
 
     refusals(&world, &body, &mut contract).await;
     let done = world.until(EVENT, |d| delivered(d) && count(d, is_copy) == 2).await;
@@ -102,21 +102,6 @@ async fn play() -> anyhow::Result<usize> {
     let results = world.ledger.rows()?.len();
     println!("{results} result{}", if results == 1 { "" } else { "s" });
     Ok(contract.differing)
-}
-
-/// Kills the worker that holds the claim, as the history names it.
-async fn kill_the_holder(world: &World, workers: &mut [Program]) -> anyhow::Result<String> {
-    let known = world.delivery(EVENT).await;
-    let history = known.map(|delivery| delivery.history).unwrap_or_default();
-    let claim = history.iter().rev().find(|entry| matches!(entry.what, What::Claimed { .. }));
-    let holder = claim.map(|entry| entry.by.clone()).unwrap_or_default();
-    for worker in workers {
-        if holder.ends_with(&format!("-{}", worker.process.id())) {
-            worker.process.kill();
-            return Ok(holder);
-        }
-    }
-    anyhow::bail!("no worker is {holder}")
 }
 
 async fn refusals(world: &World, body: &str, contract: &mut Contract) {

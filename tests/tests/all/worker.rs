@@ -108,7 +108,7 @@ async fn a_worker_killed_right_after_the_write_leaves_one_row_and_another_worker
     world.ledger.take_turns([Turn::WriteAndHang]);
     let mut doomed = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
-    tokio::time::timeout(BOUND, world.ledger.wrote.recv()).await.unwrap();
+    tokio::time::timeout(BOUND, world.ledger.hung.recv()).await.unwrap();
     doomed.process.kill();
     let _heir = world.stack.worker().await;
     let done = world.until("evt_1", delivered).await;
@@ -124,7 +124,7 @@ async fn a_copy_that_meets_a_running_attempt_waits_and_has_no_effect() {
     world.ledger.take_turns([Turn::WriteAndHang]);
     let _worker = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
-    tokio::time::timeout(BOUND, world.ledger.wrote.recv()).await.unwrap();
+    tokio::time::timeout(BOUND, world.ledger.hung.recv()).await.unwrap();
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     let copies = |d: &Delivery| count(d, is_copy);
     let done = world.until("evt_1", |d| delivered(d) && copies(d) == 1).await;
@@ -206,7 +206,7 @@ async fn sigterm_lets_a_running_attempt_end_and_settles_it() {
     world.ledger.take_turns([Turn::WriteAndHang]);
     let mut worker = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
-    tokio::time::timeout(BOUND, world.ledger.wrote.recv()).await.unwrap();
+    tokio::time::timeout(BOUND, world.ledger.hung.recv()).await.unwrap();
     let status = tokio::task::spawn_blocking(move || worker.process.terminate(BOUND));
     assert!(status.await.unwrap().unwrap().success());
     // The attempt timed out while the worker was stopping, and was settled as failed.

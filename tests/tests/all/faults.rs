@@ -1,0 +1,178 @@
+//! The promise under fire: hundreds of callbacks while workers and the broker die.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use zentra_shared::journal::Histories;
+use zentra_shared::queue::Operate;
+use zentra_shared::queue::amqp::{Amqp, Settings};
+use zentra_shared::secret::Secret;
+use zentra_tests::http::Http;
+use zentra_tests::ledger::{Turn, transfer};
+use zentra_tests::services::Rabbit;
+use zentra_tests::world::{BOUND, World};
+use zentra_tests::{eventually, namespace, shared_redis, sign};
+
+const WAVE: usize = 100;
+/// How long a provider goes on sending what isn't acknowledged.
+const PATIENCE: Duration = Duration::from_secs(60);
+const RETRY: &str = r#"attempts = 20, initial = "250ms", multiplier = 1.5, max = "2s""#;
+
+/// A provider that sends each callback until it is acknowledged, and every third twice.
+#[derive(Clone)]
+struct Provider {
+    http: Http,
+    url: String,
+    under_way: Arc<Semaphore>,
+    acknowledged: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
+}
+
+impl Provider {
+    fn wave(&self, number: usize) -> JoinSet<()> {
+        let mut sending = JoinSet::new();
+        for at in number * WAVE..(number + 1) * WAVE {
+            let provider = self.clone();
+            sending.spawn(async move { provider.callback(at).await });
+        }
+        sending
+    }
+
+    async fn callback(&self, at: usize) {
+        let _permit = self.under_way.acquire().await.unwrap();
+        let (id, body) = (event(at), body(at));
+        for _ in 0..=usize::from(at.is_multiple_of(3)) {
+            eventually(&format!("{id} is acknowledged"), PATIENCE, async || {
+                let headers = sign::acme(&id, sign::now(), body.as_bytes());
+                let answer = self.http.post(&self.url, &headers, body.clone()).await;
+                let taken = answer.is_some_and(|answer| answer.status.is_success());
+                self.refused.fetch_add(usize::from(!taken), Ordering::SeqCst);
+                taken.then_some(())
+            })
+            .await;
+            self.acknowledged.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    async fn has_acknowledged(&self, least: usize) {
+        eventually("callbacks are acknowledged", PATIENCE, async || {
+            (self.acknowledged.load(Ordering::SeqCst) >= least).then_some(())
+        })
+        .await;
+    }
+}
+
+fn event(at: usize) -> String {
+    format!("evt_{at:04}")
+}
+
+/// Every twentieth is no transfer: the ledger judges it 422, for good.
+fn is_transfer(at: usize) -> bool {
+    !at.is_multiple_of(20)
+}
+
+fn body(at: usize) -> String {
+    match is_transfer(at) {
+        true => transfer(&event(at), &format!("trf_{at:04}"), 1),
+        false => format!(r#"{{"id": "{}", "type": "other"}}"#, event(at)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_acknowledged_callback_ends_as_one_row_or_dead_while_worker_and_broker_are_killed() {
+    let mut rabbit = Rabbit::start();
+    let mut world =
+        World::start(&rabbit.url(), &shared_redis(), &namespace(), RETRY).await.unwrap();
+    let mut workers = [world.stack.worker().await, world.stack.worker().await];
+    let provider = Provider {
+        http: Http::default(),
+        url: format!("{}/in/acme", world.ingress.listen),
+        under_way: Arc::new(Semaphore::new(32)),
+        acknowledged: Arc::default(),
+        refused: Arc::default(),
+    };
+    world.ledger.take_turns((0..10).map(|_| Turn::Answer(500, Vec::new())));
+
+    // A worker dies in the middle of an attempt that has written nothing.
+    world.ledger.take_turns([Turn::Hang]);
+    let wave = provider.wave(0);
+    kill_in_the_middle(&mut world, &mut workers).await;
+    wave.join_all().await;
+
+    // The broker dies in the middle of traffic.
+    let before = provider.acknowledged.load(Ordering::SeqCst);
+    let wave = provider.wave(1);
+    provider.has_acknowledged(before + 30).await;
+    rabbit.kill();
+    rabbit.restart();
+    wave.join_all().await;
+
+    // The broker freezes, so that nothing is confirmed, and then dies: whatever was
+    // answered 2xx meanwhile would be lost.
+    let (before, wave) = (provider.acknowledged.load(Ordering::SeqCst), provider.wave(2));
+    provider.has_acknowledged(before + 30).await;
+    rabbit.freeze();
+    let answered =
+        || provider.acknowledged.load(Ordering::SeqCst) + provider.refused.load(Ordering::SeqCst);
+    let at_freeze = answered();
+    eventually("all that are under way are answered", PATIENCE, async || {
+        (answered() >= at_freeze + 32).then_some(())
+    })
+    .await;
+    rabbit.kill();
+    rabbit.restart();
+    wave.join_all().await;
+
+    // A worker and the broker die together.
+    world.ledger.take_turns([Turn::Hang]);
+    let wave = provider.wave(3);
+    kill_in_the_middle(&mut world, &mut workers).await;
+    rabbit.kill();
+    rabbit.restart();
+    wave.join_all().await;
+
+    every_one_has_its_end(&world, &rabbit).await;
+}
+
+async fn kill_in_the_middle(world: &mut World, workers: &mut [zentra_tests::stack::Program]) {
+    let hung = tokio::time::timeout(BOUND, world.ledger.hung.recv()).await.unwrap().unwrap();
+    let id = hung.rsplit('/').next().unwrap();
+    *world.kill_the_holder(id, workers).await.unwrap() = world.stack.worker().await;
+}
+
+async fn every_one_has_its_end(world: &World, rabbit: &Rabbit) {
+    let (transfers, others): (Vec<usize>, Vec<usize>) =
+        (0..4 * WAVE).partition(|at| is_transfer(*at));
+    let key = |at: &usize| format!("ledger/acme/{}", event(*at));
+    let expected: Vec<String> = transfers.iter().map(key).collect();
+    eventually("every transfer has its row", PATIENCE, async || {
+        let rows = world.ledger.rows().unwrap().len();
+        (rows >= expected.len()).then_some(())
+    })
+    .await;
+    let rows: Vec<String> = world.ledger.rows().unwrap().into_iter().map(|row| row.key).collect();
+    assert_eq!(rows, expected, "one row for each transfer, and no other");
+
+    eventually("every other is dead", PATIENCE, async || {
+        let dead = world.journal.dead("ledger", 1000).await.unwrap();
+        let mut keys: Vec<&str> = dead.iter().map(|delivery| delivery.key.as_str()).collect();
+        keys.sort_unstable();
+        (keys == others.iter().map(key).collect::<Vec<_>>()).then_some(())
+    })
+    .await;
+    let settings = Settings {
+        urls: vec![Secret::new(rabbit.url())],
+        namespace: world.stack.namespace.clone(),
+        subscribers: Vec::new(),
+    };
+    let queue = Amqp::publisher(settings, "test", 1);
+    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    for at in others {
+        let body = body(at);
+        let letter = queue.find_dead("ledger", 1000, |m| m.sealed.body == body.as_bytes()).await;
+        assert!(letter.unwrap().is_some(), "{} is in the dead-letter queue", event(at));
+    }
+}

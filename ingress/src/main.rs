@@ -44,7 +44,8 @@ async fn main() -> anyhow::Result<()> {
     );
     let stop = shutdown::on_signal()?;
     let queue = Amqp::publisher(config.amqp(), "ingress", LANES);
-    zentra_ingress::run(config, queue, listener, admin, stop).await?;
+    zentra_ingress::run(config, queue.clone(), listener, admin, stop).await?;
+    queue.close().await;
     tracing::info!("zentra-ingress stopped");
     Ok(())
 }

@@ -1,90 +1,28 @@
 //! The `zentra` command: event histories and dead letters.
 
+mod cli;
 mod dead;
 mod event;
 mod failure;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use serde::Serialize;
 use zentra_shared::config::{Config, Role};
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::telemetry;
 
+use cli::{Arguments, Command, DeadCommand, EventCommand};
 use failure::Failure;
 
 const CONNECT: Duration = Duration::from_secs(15);
 /// For a command line that can't be read (`EX_USAGE`).
 const USAGE: u8 = 64;
-
-/// Reads event histories, and lists and re-queues dead letters.
-#[derive(Parser)]
-#[command(name = "zentra", version)]
-struct Arguments {
-    /// The configuration file.
-    #[arg(long, global = true, default_value = "zentra.toml")]
-    config: PathBuf,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Events and their histories.
-    #[command(subcommand)]
-    Event(EventCommand),
-    /// Dead letters.
-    #[command(subcommand)]
-    Dead(DeadCommand),
-}
-
-#[derive(Subcommand)]
-enum EventCommand {
-    /// Shows where an event stands, and its whole history.
-    Show {
-        /// A provider's event id, an identity, or a delivery key (destination/source/id).
-        id: String,
-        /// As JSON: a list with one element per delivery.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Subcommand)]
-enum DeadCommand {
-    /// Lists dead deliveries, oldest first. Looks at the journal, not at the queue.
-    List {
-        /// Only this destination's.
-        #[arg(long)]
-        destination: Option<String>,
-        /// At most so many of each destination.
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Sends a dead letter back to its work queue. It passes the same seal, claim and
-    /// attempt as at first.
-    Requeue {
-        /// A provider's event id, an identity, or a delivery key (destination/source/id).
-        id: String,
-        /// Look through at most so many dead letters.
-        #[arg(long, default_value_t = 10_000)]
-        look: usize,
-        /// Who asks; for the history.
-        #[arg(long, env = "USER", default_value = "operator")]
-        by: String,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -45,7 +45,8 @@ async fn main() -> anyhow::Result<()> {
     let url = config.redis_url.clone().context("redis.url is missing")?;
     let journal = RedisJournal::new(&url, &config.namespace)?;
     let queue = Amqp::processor(config.amqp(), LANES);
-    zentra_worker::run(config, queue, journal, admin, stop).await?;
+    zentra_worker::run(config, queue.clone(), journal, admin, stop).await?;
+    queue.close().await;
     tracing::info!("zentra-worker stopped");
     Ok(())
 }

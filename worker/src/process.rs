@@ -210,10 +210,15 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         step: &'static str,
         mut ask: impl FnMut() -> F,
     ) -> Result<T, Stopped> {
+        let mut told = false;
         loop {
             match ask().await {
                 Ok(done) => return Ok(done),
-                Err(error) => tracing::warn!(step, %error, "trying again"),
+                Err(error) if told => tracing::debug!(step, %error, "trying again"),
+                Err(error) => {
+                    tracing::warn!(step, %error, "trying again until it works");
+                    told = true;
+                }
             }
             let name = self.destination.name.as_str();
             self.metrics.step_failures.with_label_values(&[name, step]).inc();

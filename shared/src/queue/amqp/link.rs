@@ -33,7 +33,8 @@ const REPLY_SUCCESS: u16 = 200;
 #[derive(Clone)]
 pub(super) struct Link {
     sessions: watch::Receiver<Option<Arc<Session>>>,
-    _stop: Arc<DropGuard>,
+    stop: CancellationToken,
+    _stop_when_dropped: Arc<DropGuard>,
 }
 
 impl Link {
@@ -41,10 +42,11 @@ impl Link {
     pub(super) fn start(settings: Arc<Settings>, purpose: &'static str, lanes: usize) -> Self {
         let (publish, sessions) = watch::channel(None);
         let stop = CancellationToken::new();
-        let _stop = Arc::new(stop.clone().drop_guard());
+        let _stop_when_dropped = Arc::new(stop.clone().drop_guard());
+        let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = stop.cancelled() => {}
+                () = stopped.cancelled() => {}
                 () = supervise(&settings, purpose, lanes, &publish) => {}
             }
             let last = publish.send_replace(None);
@@ -52,7 +54,16 @@ impl Link {
                 session.close().await;
             }
         });
-        Self { sessions, _stop }
+        Self { sessions, stop, _stop_when_dropped }
+    }
+
+    /// Closes the connection for good: what was written to it, acknowledgements above
+    /// all, reaches the broker first.
+    pub(super) async fn close(mut self) {
+        self.stop.cancel();
+        // The sender goes when the background task ends.
+        let closed = async { while self.sessions.changed().await.is_ok() {} };
+        let _ = timeout(CLOSE * 2, closed).await;
     }
 
     /// The connection, if there is one now.

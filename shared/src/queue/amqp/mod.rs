@@ -77,6 +77,14 @@ impl Amqp {
         }
     }
 
+    /// Closes the connections for good, once nothing uses them any more.
+    pub async fn close(self) {
+        if let Some(consuming) = self.consuming {
+            consuming.close().await;
+        }
+        self.publishing.close().await;
+    }
+
     async fn send(
         &self,
         exchange: &str,

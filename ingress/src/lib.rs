@@ -33,7 +33,7 @@ pub async fn run<Q: Publish>(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let registry = Registry::new();
-    let metrics = metrics::Metrics::new(&registry)?;
+    let metrics = metrics::Metrics::new(&registry, &config.sources)?;
     let sources = config.sources.into_iter().map(|source| (source.name.clone(), source)).collect();
     let gate = admit::Gate { sources, sealer: config.seal, queue: queue.clone() };
     let ended = CancellationToken::new();

@@ -2,6 +2,7 @@
 
 use prometheus::{HistogramVec, IntCounterVec, Registry};
 use zentra_shared::telemetry::{counter, seconds};
+use zentra_shared::verify::Source;
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -11,8 +12,9 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
+    /// Each source's counter is there from the start, so that its first increase shows.
+    pub(crate) fn new(registry: &Registry, sources: &[Source]) -> prometheus::Result<Self> {
+        let metrics = Self {
             accepted: counter(
                 registry,
                 "zentra_ingress_accepted_total",
@@ -31,6 +33,10 @@ impl Metrics {
                 "From the request's headers to its answer.",
                 &["source"],
             )?,
-        })
+        };
+        for source in sources {
+            metrics.accepted.with_label_values(&[&source.name]);
+        }
+        Ok(metrics)
     }
 }

@@ -33,7 +33,7 @@ pub async fn run<Q: Process, J: Journal>(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let registry = Registry::new();
-    let metrics = metrics::Metrics::new(&registry)?;
+    let metrics = metrics::Metrics::new(&registry, &config.destinations)?;
     let http = deliver::http::HttpDelivery::new()?;
     anyhow::ensure!(!config.destinations.is_empty(), "there is no [destination.NAME] to work for");
     let worker = worker_name();

@@ -1,6 +1,7 @@
 //! What Prometheus learns from a worker.
 
 use prometheus::{HistogramVec, IntCounterVec, Registry};
+use zentra_shared::config::Destination;
 use zentra_shared::telemetry::{counter, seconds};
 
 #[derive(Clone)]
@@ -15,9 +16,14 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+    /// Each destination's counters are there from the start, so that their first increase
+    /// shows.
+    pub(crate) fn new(
+        registry: &Registry,
+        destinations: &[Destination],
+    ) -> prometheus::Result<Self> {
         let count = |name, help, labels: &[&str]| counter(registry, name, help, labels);
-        Ok(Self {
+        let metrics = Self {
             attempts: count(
                 "zentra_worker_attempts_total",
                 "Attempts at a destination, by outcome: delivered, failed, permanent.",
@@ -54,6 +60,14 @@ impl Metrics {
                 "How long attempts took.",
                 &["destination"],
             )?,
-        })
+        };
+        for Destination { name, .. } in destinations {
+            for outcome in ["delivered", "failed", "permanent"] {
+                metrics.attempts.with_label_values(&[name, outcome]);
+            }
+            metrics.retries.with_label_values(&[name]);
+            metrics.busy.with_label_values(&[name]);
+        }
+        Ok(metrics)
     }
 }

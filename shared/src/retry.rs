@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use backoff::ExponentialBackoffBuilder;
 use backoff::backoff::Backoff;
+use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 
 use crate::clock::Timestamp;
 use crate::lifecycle::DeadReason;
@@ -90,6 +90,33 @@ impl Policy {
     }
 }
 
+/// The pauses between two tries of ours to reach a server: growing, jittered, bounded.
+#[derive(Debug)]
+pub struct Pauses(ExponentialBackoff);
+
+impl Pauses {
+    /// From `initial` up to `max`, by half as much again each time, and each within half
+    /// of itself either way.
+    pub fn new(initial: Duration, max: Duration) -> Self {
+        let schedule = ExponentialBackoffBuilder::new()
+            .with_initial_interval(initial)
+            .with_max_interval(max)
+            .with_max_elapsed_time(None)
+            .build();
+        Self(schedule)
+    }
+
+    /// The next pause.
+    pub fn next_pause(&mut self) -> Duration {
+        self.0.next_backoff().unwrap_or(self.0.max_interval)
+    }
+
+    /// It worked: the next trouble starts small again.
+    pub fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -135,6 +162,16 @@ mod tests {
         assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(60))), 60.0);
         assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(1))), 5.0);
         assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(u64::MAX))), 21600.0);
+    }
+
+    #[test]
+    fn pauses_grow_up_to_their_max_and_start_small_again_after_a_success() {
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(5));
+        let mut pauses = Pauses::new(least, most);
+        let last = (0..50).map(|_| pauses.next_pause()).last().unwrap();
+        assert!(last >= most / 2 && last <= most * 3 / 2, "{last:?}");
+        pauses.reset();
+        assert!(pauses.next_pause() <= least * 2);
     }
 
     proptest! {

@@ -124,11 +124,6 @@ impl Ledger {
         lock(&self.shared.turns).extend(turns);
     }
 
-    /// Forgets the turns that nobody has taken.
-    pub fn end_turns(&self) {
-        lock(&self.shared.turns).clear();
-    }
-
     /// Every request so far.
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.shared.seen).clone()

@@ -51,6 +51,11 @@ static WORKPLACE: LazyLock<Workplace> = LazyLock::new(|| {
     Workplace { folder, reaper: Mutex::new(reaper) }
 });
 
+/// This process's own folder, below which all others are.
+pub fn workplace() -> PathBuf {
+    WORKPLACE.folder.clone()
+}
+
 /// A new folder below this process's own.
 pub fn folder(name: &str) -> PathBuf {
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -238,17 +243,9 @@ impl Rabbit {
         Guarded::start(command)
     }
 
-    /// Waits for the broker's first word of AMQP: it opens its port last of all.
     fn ready(&self) {
-        let answers = poll(START, || {
-            let address = ([127, 0, 0, 1], self.port).into();
-            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-            stream.write_all(b"AMQP\0\0\x09\x01").ok()?;
-            let mut first = [0; 1];
-            stream.read_exact(&mut first).ok()?;
-            Some(())
-        });
+        // Its first word of AMQP is a method frame (1). It opens its port last of all.
+        let answers = poll(START, || greet(self.port, b"AMQP\0\0\x09\x01", b"\x01"));
         assert!(answers.is_some(), "RabbitMQ didn't start:\n{}", output());
     }
 
@@ -316,16 +313,13 @@ impl Redis {
     }
 
     fn ready(&self) {
-        let answers = poll(START, || {
-            let address = ([127, 0, 0, 1], self.port).into();
-            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-            stream.write_all(b"PING\r\n").ok()?;
-            let mut answer = [0; 5];
-            stream.read_exact(&mut answer).ok()?;
-            (&answer == b"+PONG").then_some(())
-        });
+        let answers = poll(START, || greet(self.port, b"PING\r\n", b"+PONG"));
         assert!(answers.is_some(), "Redis didn't start:\n{}", output());
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it listens.
@@ -343,6 +337,17 @@ impl Redis {
         self.server = Self::serve(&self.folder, self.port);
         self.ready();
     }
+}
+
+/// Whether a server that is told this answers with that, within two seconds.
+fn greet(port: u16, hello: &[u8], answer: &[u8]) -> Option<()> {
+    let address = ([127, 0, 0, 1], port).into();
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.write_all(hello).ok()?;
+    let mut got = vec![0; answer.len()];
+    stream.read_exact(&mut got).ok()?;
+    (got == answer).then_some(())
 }
 
 fn write(path: &Path, text: &str, mode: u32) {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 mod faults;
+mod harness;
 mod ingress;
 mod journal;
 mod operator;

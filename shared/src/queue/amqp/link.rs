@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backoff::ExponentialBackoffBuilder;
-use backoff::backoff::Backoff;
 use futures_util::StreamExt;
 use lapin::options::ConfirmSelectOptions;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
@@ -20,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::topology::{Names, Subscriber, declare, short};
 use super::{QueueError, Settings};
+use crate::retry::Pauses;
 use crate::secret::Secret;
 
 /// Time to connect, log in and declare; a busy broker takes seconds for new queues.
@@ -85,17 +84,13 @@ async fn supervise(
     lanes: usize,
     publish: &watch::Sender<Option<Arc<Session>>>,
 ) {
-    let mut pause = ExponentialBackoffBuilder::new()
-        .with_initial_interval(Duration::from_millis(100))
-        .with_max_interval(Duration::from_secs(5))
-        .with_max_elapsed_time(None)
-        .build();
+    let mut pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(5));
     // Without an end: the config has at least one URL.
     for url in settings.urls.iter().cycle() {
         match timeout(CONNECT, Session::open(url, settings, purpose, lanes)).await {
             Ok(Ok(session)) => {
                 tracing::info!(purpose, "connected to rabbitmq");
-                pause.reset();
+                pauses.reset();
                 let session = Arc::new(session);
                 publish.send_replace(Some(session.clone()));
                 let cause = session.lost().await;
@@ -106,8 +101,7 @@ async fn supervise(
             Ok(Err(error)) => tracing::warn!(purpose, %error, "can't connect to rabbitmq"),
             Err(_) => tracing::warn!(purpose, limit = ?CONNECT, "rabbitmq didn't answer in time"),
         }
-        let wait = pause.next_backoff().unwrap_or(Duration::from_secs(5));
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(pauses.next_pause()).await;
     }
 }
 

@@ -13,7 +13,7 @@ use zentra_shared::clock;
 use zentra_shared::config::Destination;
 use zentra_shared::delivery::{self, Opened};
 use zentra_shared::event::Event;
-use zentra_shared::journal::{AttemptResult, Claim, Journal, Settle};
+use zentra_shared::journal::{AttemptResult, Claim, Journal, JournalError, Settle};
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_shared::queue::{Delay, Message, Process, Receipt};
 use zentra_shared::retry::Decision;
@@ -59,7 +59,6 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
 
     /// `Ok` when the message may be acknowledged.
     async fn carry(&self, message: &Message, opened: &Opened) -> Result<(), Stopped> {
-        let asked = Instant::now();
         let claim = Claim {
             key: &opened.key,
             generation: message.generation,
@@ -68,7 +67,12 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             worker: &self.worker,
             summary: &opened.summary,
         };
-        let answer = self.insist("claim", || self.journal.claim(&claim)).await?;
+        // The lease runs from when the granted claim was asked for, at the earliest.
+        let ask = || async {
+            let asked = Instant::now();
+            Ok::<_, JournalError>((asked, self.journal.claim(&claim).await?))
+        };
+        let (asked, answer) = self.insist("claim", ask).await?;
         let name = self.destination.name.as_str();
         let without_effect = |of| {
             self.metrics.duplicates.with_label_values(&[name, of]).inc();

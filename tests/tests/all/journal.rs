@@ -220,6 +220,37 @@ async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
     assert_eq!((requeued.generation, requeued.by.as_str()), (1, "operator"));
 }
 
+/// How many of a namespace's keys are kept for good: those without an expiry.
+async fn kept_for_good(namespace: &str) -> usize {
+    let client = redis::Client::open(shared_redis()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut keys = redis::cmd("KEYS");
+    keys.arg(format!("{namespace}:*"));
+    let keys: Vec<String> = keys.query_async(&mut connection).await.unwrap();
+    let mut kept = 0;
+    for key in keys.iter().filter(|key| !key.starts_with(&format!("{namespace}:dead:"))) {
+        let ttl: i64 = redis::cmd("TTL").arg(key).query_async(&mut connection).await.unwrap();
+        kept += usize::from(ttl == -1);
+    }
+    kept
+}
+
+#[tokio::test]
+async fn only_what_is_dead_is_kept_for_good_and_a_copy_does_not_change_that() {
+    let namespace = namespace();
+    let journal = RedisJournal::new(&Secret::new(shared_redis()), &namespace).unwrap();
+    let desk = Desk::new(&journal, "evt_kept");
+    let fence = fence(desk.claim(0, 1).await);
+    assert_eq!(kept_for_good(&namespace).await, 0);
+    desk.settle(fence, 1, Outcome::Dead(DeadReason::Permanent)).await;
+    // The record, its history, and the indexes of its identity and of the provider's id.
+    assert_eq!(kept_for_good(&namespace).await, 4);
+    assert_eq!(desk.claim(0, 1).await, Answer::Dead);
+    assert_eq!(kept_for_good(&namespace).await, 4);
+    assert!(matches!(desk.claim(1, 1).await, Answer::Claimed { .. }));
+    assert_eq!(kept_for_good(&namespace).await, 0);
+}
+
 #[tokio::test]
 async fn a_delivery_forgotten_in_flight_is_still_settled_as_delivered() {
     let desk = Desk::new(&journal(), "evt_forgotten");

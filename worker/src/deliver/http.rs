@@ -66,33 +66,29 @@ impl HttpDelivery {
     /// Sends once, within the destination's timeout. Redirects are not followed.
     pub(crate) async fn deliver(&self, order: &Order<'_>) -> Attempted {
         let started = Instant::now();
-        let limit = order.destination.timeout;
-        let mut attempted = match tokio::time::timeout(limit, self.send(order)).await {
-            Ok(attempted) => attempted,
-            Err(_) => failed(format!("no answer within {limit:?}")),
-        };
+        let mut attempted = self.send(order, started).await;
         attempted.result.duration_ms = millis(started.elapsed());
         attempted
     }
 
-    async fn send(&self, order: &Order<'_>) -> Attempted {
+    async fn send(&self, order: &Order<'_>, started: Instant) -> Attempted {
         let request = match request(order) {
             Ok(request) => request,
             Err(error) => return failed(format!("the request can't be made: {error}")),
         };
-        match self.client.request(request).await {
-            Err(error) => failed(causes(&error)),
-            Ok(response) => {
-                let (parts, body) = response.into_parts();
-                let verdict = judge(parts.status, &parts.headers, order.now);
-                let result = AttemptResult {
-                    status: Some(parts.status.as_u16()),
-                    response: excerpt(body, order.destination.timeout / 4).await,
-                    ..AttemptResult::default()
-                };
-                Attempted { verdict, result }
-            }
-        }
+        let limit = order.destination.timeout;
+        let response = match tokio::time::timeout(limit, self.client.request(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return failed(causes(&error)),
+            Err(_) => return failed(format!("no answer within {limit:?}")),
+        };
+        let (parts, body) = response.into_parts();
+        let result = AttemptResult {
+            status: Some(parts.status.as_u16()),
+            response: excerpt(body, limit.saturating_sub(started.elapsed())).await,
+            ..AttemptResult::default()
+        };
+        Attempted { verdict: judge(parts.status, &parts.headers, order.now), result }
     }
 }
 

@@ -35,6 +35,7 @@ pub struct RedisJournal {
 }
 
 struct Scripts {
+    index: Script,
     claim: Script,
     settle: Script,
     note: Script,
@@ -45,6 +46,7 @@ impl Scripts {
     fn new() -> Self {
         let script = |text: &str| Script::new(&format!("{}\n{text}", include_str!("common.lua")));
         Self {
+            index: Script::new(include_str!("index.lua")),
             claim: script(include_str!("claim.lua")),
             settle: script(include_str!("settle.lua")),
             note: script(include_str!("note.lua")),
@@ -93,37 +95,41 @@ impl RedisJournal {
         format!("{}:dead:{destination}", self.namespace)
     }
 
-    /// Notes the ids that an operator may look a delivery up by. A dead one is kept.
+    /// The indexes of the ids that an operator may look a delivery up by.
+    fn event_indexes(&self, key: &DeliveryKey, summary: &Summary) -> Vec<String> {
+        let identity = key.as_str().splitn(3, '/').nth(2).unwrap_or_default();
+        let other = summary.event_id.as_deref().filter(|id| *id != identity);
+        [identity].into_iter().chain(other).map(|id| self.event_index(id)).collect()
+    }
+
     async fn index_event(
         &self,
         key: &DeliveryKey,
         summary: &Summary,
         dead: bool,
     ) -> Result<(), JournalError> {
-        let identity = key.as_str().splitn(3, '/').nth(2).unwrap_or_default();
-        let mut ids = vec![identity];
-        ids.extend(summary.event_id.as_deref().filter(|id| *id != identity));
-        let mut pipe = redis::pipe();
-        for id in ids {
-            let index = self.event_index(id);
-            pipe.sadd(&index, key.as_str()).ignore();
-            match dead {
-                true => pipe.cmd("PERSIST").arg(&index).ignore(),
-                false => pipe.cmd("PEXPIRE").arg(&index).arg(retention()).ignore(),
-            };
+        for index in self.event_indexes(key, summary) {
+            let mut call = self.scripts.index.prepare_invoke();
+            call.key(index).arg(key.as_str()).arg(retention()).arg(u8::from(dead));
+            call.invoke_async::<()>(&mut self.connection.clone()).await?;
         }
         if dead {
-            let now = crate::clock::now().millis();
-            let index = self.dead_index(key.destination());
-            pipe.zadd(index, key.as_str(), now).ignore();
+            let mut index = redis::cmd("ZADD");
+            index.arg(self.dead_index(key.destination()));
+            index.arg(crate::clock::now().millis()).arg(key.as_str());
+            index.exec_async(&mut self.connection.clone()).await?;
         }
-        Ok(pipe.exec_async(&mut self.connection.clone()).await?)
+        Ok(())
     }
 
-    async fn forget_dead(&self, key: &DeliveryKey) -> Result<(), JournalError> {
-        let mut forget = redis::cmd("ZREM");
-        forget.arg(self.dead_index(key.destination())).arg(key.as_str());
-        Ok(forget.exec_async(&mut self.connection.clone()).await?)
+    /// A delivery isn't dead any more: from now on its indexes have their time again.
+    async fn forget_dead(&self, key: &DeliveryKey, summary: &Summary) -> Result<(), JournalError> {
+        let mut pipe = redis::pipe();
+        pipe.zrem(self.dead_index(key.destination()), key.as_str()).ignore();
+        for index in self.event_indexes(key, summary) {
+            pipe.cmd("PEXPIRE").arg(index).arg(retention()).ignore();
+        }
+        Ok(pipe.exec_async(&mut self.connection.clone()).await?)
     }
 
     /// A script's answer, to a claim or a settle.
@@ -154,7 +160,7 @@ impl RedisJournal {
             call.invoke_async(&mut self.connection.clone()).await?;
         let answer = Self::answer(&name, number, flag)?;
         if matches!(answer, Answer::Claimed { .. }) && claim.generation > 0 {
-            self.forget_dead(claim.key).await?;
+            self.forget_dead(claim.key, claim.summary).await?;
         }
         Ok((answer, Timestamp::from_millis(now)))
     }
@@ -181,7 +187,7 @@ impl RedisJournal {
         let (name, now): (String, u64) = call.invoke_async(&mut self.connection.clone()).await?;
         let answer = Self::answer(&name, 0, false)?;
         if answer == Answer::SettledLate {
-            self.forget_dead(settle.key).await?;
+            self.forget_dead(settle.key, settle.summary).await?;
         }
         Ok((answer, Timestamp::from_millis(now)))
     }

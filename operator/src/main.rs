@@ -67,7 +67,10 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
                 Failure::Ours("RabbitMQ doesn't answer.\nCheck [rabbitmq] urls.".into())
             })?;
             let sealer = &config.seal;
-            let was = dead::requeue(&histories, &queue, sealer, &id, look, &by).await?;
+            let was = dead::requeue(&histories, &queue, sealer, &id, look, &by).await;
+            // The dead letter's acknowledgement reaches the broker before this ends.
+            queue.close().await;
+            let was = was?;
             let (key, generation) = (was.key, was.record.generation + 1);
             match json {
                 true => {

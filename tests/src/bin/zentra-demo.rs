@@ -2,7 +2,7 @@
 //! three callbacks that must not get in. One result.
 //!
 //! Everything is real: private RabbitMQ and Redis, the binaries, HTTP, signatures,
-//! kill -9. Exits with 1 if anything differs from the contract.
+//! kill -9. Exits non-zero if anything differs from the contract.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -5,8 +5,10 @@ use std::process::Output;
 use zentra_shared::journal::What;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::stack::Stack;
-use zentra_tests::world::{World, count, dead, delivered};
-use zentra_tests::{namespace, shared_rabbit, shared_redis};
+use zentra_tests::world::{BOUND, World, count, dead, delivered};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis};
+
+use crate::queue::depth;
 
 /// One attempt only: a failure is dead at once.
 const ONE: &str = r#"attempts = 1"#;
@@ -71,6 +73,11 @@ async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     let done = world.until("evt_2", delivered).await;
     assert_eq!(count(&done, |what| *what == What::Requeued), 1);
     assert!(done.history.iter().any(|entry| entry.what == What::Requeued && entry.by == "ada"));
+    let dead_queue = format!("{}.dead.ledger", world.stack.namespace);
+    eventually("only the other letter is left in the queue", BOUND, async || {
+        (depth(&world.stack.rabbit, &dead_queue).await == 1).then_some(())
+    })
+    .await;
     let listed = stdout(&world.stack.zentra(&["dead", "list", "--destination", "ledger"]));
     assert!(listed.contains("evt_1") && !listed.contains("evt_2"), "{listed}");
 

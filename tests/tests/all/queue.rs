@@ -47,7 +47,7 @@ async fn next<C: Consumer>(consumer: &mut C) -> (Message, C::Receipt) {
 }
 
 /// How many messages wait in a queue, by the broker's own word.
-async fn depth(url: &str, queue: &str) -> u32 {
+pub(crate) async fn depth(url: &str, queue: &str) -> u32 {
     let connect = Connection::connect(url, ConnectionProperties::default());
     let connection = tokio::time::timeout(BOUND, connect).await.unwrap().unwrap();
     let channel = connection.create_channel().await.unwrap();

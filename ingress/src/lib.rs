@@ -5,20 +5,22 @@
 //! it. The ingress needs RabbitMQ and nothing else.
 
 mod admit;
+mod connection;
+mod entrance;
 mod metrics;
 mod receive;
 mod refusal;
+mod reload;
 mod respond;
 mod server;
 
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::config::Config;
+use zentra_shared::config::{Config, Environment};
 use zentra_shared::queue::Publish;
 use zentra_shared::telemetry::admin;
 
-pub use receive::MAX_BODY;
 pub use refusal::Refusal;
 
 /// Serves callbacks on `listener` and health on `admin` until `stop`.
@@ -27,6 +29,7 @@ pub use refusal::Refusal;
 /// If a metric can't be registered, or the health server panicked.
 pub async fn run<Q: Publish>(
     config: Config,
+    environment: Environment,
     queue: Q,
     listener: TcpListener,
     admin: TcpListener,
@@ -36,10 +39,13 @@ pub async fn run<Q: Publish>(
     let metrics = metrics::Metrics::new(&registry, &config.sources)?;
     let sources = config.sources.into_iter().map(|source| (source.name.clone(), source)).collect();
     let gate = admit::Gate { sources, sealer: config.seal, queue: queue.clone() };
+    let bounds = config.ingress.bounds;
+    let entrance = entrance::Entrance::new(gate, &bounds, metrics);
+    let tls = reload::certificates(config.ingress.tls, environment, stop.clone());
     let ended = CancellationToken::new();
     let ready = move || std::future::ready(queue.ready());
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));
-    server::serve(listener, gate, metrics, stop).await;
+    server::serve(listener, entrance, tls, bounds, stop).await;
     ended.cancel();
     health.await?;
     Ok(())

@@ -36,15 +36,15 @@ async fn main() -> anyhow::Result<()> {
     let environment = std::env::vars().collect();
     let config = Config::load(&arguments.config, Role::Ingress, &environment, &set)?;
 
-    let listener = bind("ingress.listen", config.listen).await?;
-    let admin = bind("ingress.admin", config.ingress_admin).await?;
+    let listener = bind("ingress.listen", config.ingress.listen).await?;
+    let admin = bind("ingress.admin", config.ingress.admin).await?;
     tracing::info!(
         listen = %listener.local_addr()?, admin = %admin.local_addr()?,
         sources = config.sources.len(), "zentra-ingress started"
     );
     let stop = shutdown::on_signal()?;
     let queue = Amqp::publisher(config.amqp(), "ingress", LANES);
-    zentra_ingress::run(config, queue.clone(), listener, admin, stop).await?;
+    zentra_ingress::run(config, environment, queue.clone(), listener, admin, stop).await?;
     queue.close().await;
     tracing::info!("zentra-ingress stopped");
     Ok(())

@@ -1,20 +1,19 @@
-//! Reading a callback: bounded in size and time, looked at by nobody.
+//! Reading a callback: bounded in size, time and memory, looked at by nobody.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use zentra_shared::clock;
-use zentra_shared::verify::Unverified;
+use zentra_shared::config::Bounds;
+use zentra_shared::verify::{Source, Unverified};
 
 use crate::refusal::Refusal;
-
-/// The largest body taken, in bytes.
-pub const MAX_BODY: usize = 1024 * 1024;
-/// How long a body may take to arrive.
-pub(crate) const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The source that a path names: `/in/{source}` and nothing else.
 pub(crate) fn source_name(path: &str) -> Result<&str, Refusal> {
@@ -22,23 +21,87 @@ pub(crate) fn source_name(path: &str) -> Result<&str, Refusal> {
     name.ok_or(Refusal::UnknownSource)
 }
 
-/// Reads the raw body. A declared length over the bound is refused unread.
-pub(crate) async fn receive(request: Request<Incoming>) -> Result<Unverified, Refusal> {
-    if request.method() != Method::POST {
-        return Err(Refusal::MethodNotAllowed);
-    }
-    let (parts, body) = request.into_parts();
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(Refusal::BodyTooLarge(MAX_BODY));
-    }
-    let read = Limited::new(body, MAX_BODY).collect();
-    let body: Bytes = match tokio::time::timeout(BODY_TIME, read).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return Err(Refusal::BodyTooLarge(MAX_BODY));
+/// Reads bodies, so many and so much of them at a time.
+pub(crate) struct Receiver {
+    time: Duration,
+    bodies: Semaphore,
+    bytes: Arc<Semaphore>,
+}
+
+/// A callback as it was read, and the memory that it may take until this is dropped.
+pub(crate) struct Received {
+    pub(crate) callback: Unverified,
+    pub(crate) memory: Memory,
+}
+
+/// The right to hold so many bytes.
+pub(crate) type Memory = Option<OwnedSemaphorePermit>;
+
+impl Receiver {
+    pub(crate) fn new(bounds: &Bounds) -> Self {
+        Self {
+            time: bounds.body_timeout,
+            bodies: Semaphore::new(bounds.max_connections as usize),
+            bytes: Arc::new(Semaphore::new(bounds.max_buffered.min(Semaphore::MAX_PERMITS))),
         }
-        Ok(Err(_)) => return Err(Refusal::BodyUnreadable),
-        Err(_) => return Err(Refusal::BodyTimeout),
-    };
-    Ok(Unverified { headers: parts.headers, body, received_at: clock::now() })
+    }
+
+    /// Reads the raw body. An announced length over the bound is refused unread.
+    pub(crate) async fn receive(
+        &self,
+        request: Request<Incoming>,
+        source: &Source,
+    ) -> Result<Received, Refusal> {
+        if request.method() != Method::POST {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        let (parts, body) = request.into_parts();
+        if body.size_hint().lower() > source.max_body as u64 {
+            return Err(Refusal::BodyTooLarge(source.max_body));
+        }
+        let _one = self.bodies.try_acquire().map_err(|_| Refusal::Overloaded)?;
+        let read = timeout(self.time, self.body(body, source.max_body));
+        let (body, memory) = read.await.map_err(|_| Refusal::BodyTimeout)??;
+        let callback = Unverified { headers: parts.headers, body, received_at: clock::now() };
+        Ok(Received { callback, memory })
+    }
+
+    /// Memory is asked for as bytes arrive, not as they are announced.
+    async fn body(&self, mut body: Incoming, most: usize) -> Result<(Bytes, Memory), Refusal> {
+        let mut first = Bytes::new();
+        let mut more = BytesMut::new();
+        let mut memory: Memory = None;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| Refusal::BodyUnreadable)?.into_data() else {
+                continue;
+            };
+            let length = first.len() + more.len() + data.len();
+            if length > most {
+                return Err(Refusal::BodyTooLarge(most));
+            }
+            let held = self.hold(data.len())?;
+            match &mut memory {
+                None => memory = Some(held),
+                Some(memory) => memory.merge(held),
+            }
+            // Most bodies come in one piece, which is taken as it is.
+            match (first.is_empty(), more.is_empty()) {
+                (true, true) => first = data,
+                (_, false) => more.extend_from_slice(&data),
+                (false, true) => {
+                    more.extend_from_slice(&first);
+                    more.extend_from_slice(&data);
+                    first = Bytes::new();
+                }
+            }
+        }
+        let whole = if more.is_empty() { first } else { more.freeze() };
+        Ok((whole, memory))
+    }
+
+    fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let count = u32::try_from(bytes).map_err(|_| Refusal::Overloaded)?;
+        let held = self.bytes.clone().try_acquire_many_owned(count);
+        held.map_err(|_| Refusal::Overloaded)
+    }
 }

@@ -13,7 +13,25 @@ pub enum Refusal {
     /// Callbacks are POSTed.
     #[error("callbacks are sent by POST")]
     MethodNotAllowed,
-    /// The body is over the bound.
+    /// More connections than the bound, and none of them idle.
+    #[error("too many connections; try again")]
+    TooManyConnections,
+    /// The TLS handshake failed or took too long.
+    #[error("the TLS handshake failed")]
+    Tls,
+    /// The headers didn't arrive in time.
+    #[error("the headers did not arrive in time")]
+    HeaderTimeout,
+    /// Too many headers, or too long ones.
+    #[error("the headers are too many or too long")]
+    HeadersTooLarge,
+    /// Not HTTP, or not as it must be.
+    #[error("this is not HTTP as it must be")]
+    BadRequest,
+    /// More callbacks, or more of their bytes, than the entrance bears at a time.
+    #[error("too much at a time; try again")]
+    Overloaded,
+    /// The body is over the source's bound.
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),
     /// The body didn't arrive in time.
@@ -39,6 +57,12 @@ impl Refusal {
         match self {
             Self::UnknownSource => "unknown_source",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::TooManyConnections => "too_many_connections",
+            Self::Tls => "tls_handshake",
+            Self::HeaderTimeout => "header_timeout",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::BadRequest => "bad_request",
+            Self::Overloaded => "overloaded",
             Self::BodyTooLarge(_) => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::BodyUnreadable => "body_unreadable",
@@ -54,12 +78,16 @@ impl Refusal {
             Self::UnknownSource => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyUnreadable | Self::Verify(verify::Refusal::SignatureMalformed) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Tls
+            | Self::BadRequest
+            | Self::BodyUnreadable
+            | Self::Verify(verify::Refusal::SignatureMalformed) => StatusCode::BAD_REQUEST,
             Self::Verify(_) => StatusCode::UNAUTHORIZED,
-            Self::Queue(_) | Self::Seal => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyConnections | Self::Overloaded | Self::Queue(_) | Self::Seal => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 }

@@ -1,129 +1,126 @@
-//! The HTTP server: connections bounded in number and time, drained at the end.
+//! The listener: connections bounded in number, drained at the end.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use zentra_shared::config::Bounds;
 use zentra_shared::queue::Publish;
 
-use crate::admit::Gate;
-use crate::metrics::Metrics;
-use crate::receive::{receive, source_name};
+use crate::connection::{self, Rules};
+use crate::entrance::Entrance;
 use crate::refusal::Refusal;
-use crate::respond;
 
-/// Connections at a time; more wait in the listener's backlog.
-const CONNECTIONS: usize = 4096;
 /// HTTP/2 streams on one connection.
-const STREAMS: u32 = 128;
-const HEADER_TIME: Duration = Duration::from_secs(10);
-const MAX_HEADERS: usize = 64;
-const MAX_HEADER_BYTES: usize = 32 * 1024;
-/// How long requests under way may take after the stop.
-const DRAIN: Duration = Duration::from_secs(20);
+const STREAMS: u32 = 32;
+/// HTTP/2 bytes under way to us, on one stream and on one connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// How long an idle connection may take to give way to a new one.
+const GIVE_WAY: Duration = Duration::from_millis(100);
+
+/// The certificate in force, if callbacks come by TLS.
+pub(crate) type Tls = watch::Receiver<Option<Arc<ServerConfig>>>;
 
 /// Serves callbacks until `stop`, then finishes those under way.
 pub(crate) async fn serve<Q: Publish>(
     listener: TcpListener,
-    gate: Gate<Q>,
-    metrics: Metrics,
+    entrance: Entrance<Q>,
+    tls: Tls,
+    bounds: Bounds,
     stop: CancellationToken,
 ) {
-    let entrance = Arc::new(Entrance { gate, metrics });
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEADER_BYTES);
-    http.http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES as u32)
-        .keep_alive_interval(Duration::from_secs(30));
+    let entrance = Arc::new(entrance);
+    let drain = bounds.drain_timeout;
+    let permits = Arc::new(Semaphore::new(bounds.max_connections as usize));
+    let connections = TaskTracker::new();
+    let rules = Arc::new(Rules {
+        http: http(&bounds),
+        bounds,
+        pressure: Notify::new(),
+        stop: stop.clone(),
+    });
     loop {
-        let accept = async {
-            let permit = permits.clone().acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (Ok(permit), Ok((stream, _))) = (permit, accepted) else {
+        let Ok((stream, _)) = accepted else {
             // Out of file descriptors: give way, so that the loop can't spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let _ = stream.set_nodelay(true);
-        let entrance = entrance.clone();
-        let service = service_fn(move |request| {
-            let entrance = entrance.clone();
-            async move { Ok::<_, Infallible>(entrance.answer(request).await) }
-        });
-        let connection = http.serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection.into_owned());
-        tokio::spawn(async move {
-            let _permit = permit;
-            // Broken connections are the provider's to retry.
-            let _ = connection.await;
+        let Some(permit) = place(&permits, &rules).await else {
+            entrance.refused(&Refusal::TooManyConnections);
+            if tls.borrow().is_none() {
+                connection::say(stream, &Refusal::TooManyConnections).await;
+            }
+            continue;
+        };
+        let (entrance, rules, tls) = (entrance.clone(), rules.clone(), tls.borrow().clone());
+        connections.spawn(async move {
+            if let Err(refusal) = serve_one(stream, tls, &entrance, &rules).await {
+                entrance.refused(&refusal);
+            }
+            drop(permit);
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!(limit = ?DRAIN, "some callbacks were cut off: they got no 2xx");
+    connections.close();
+    if timeout(drain, connections.wait()).await.is_err() {
+        tracing::warn!(limit = ?drain, "some callbacks were cut off: they got no 2xx");
     }
 }
 
-struct Entrance<Q> {
-    gate: Gate<Q>,
-    metrics: Metrics,
+fn http(bounds: &Bounds) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    // Time is bounded per connection, not by the library.
+    http.http1()
+        .header_read_timeout(None)
+        .max_headers(bounds.max_headers)
+        .max_buf_size(bounds.max_header_bytes);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(bounds.max_header_bytes).unwrap_or(u32::MAX));
+    http
 }
 
-impl<Q: Publish> Entrance<Q> {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let started = Instant::now();
-        // Only configured names become labels: a stranger can't make new ones.
-        let named = source_name(request.uri().path()).and_then(|name| self.gate.source(name));
-        let label = named.as_ref().map_or("unknown", |source| source.name.as_str()).to_owned();
-        let result = match named {
-            Err(refusal) => Err(refusal),
-            Ok(source) => match receive(request).await {
-                Err(refusal) => Err(refusal),
-                Ok(callback) => self.gate.admit(callback, source).await,
-            },
-        };
-        self.metrics.seconds.with_label_values(&[&label]).observe(started.elapsed().as_secs_f64());
-        match result {
-            Ok(()) => {
-                self.metrics.accepted.with_label_values(&[&label]).inc();
-                respond::accepted()
-            }
-            Err(refusal) => self.refuse(&label, &refusal),
-        }
+/// A place for a new connection. If all are taken, an idle one has to give way.
+async fn place(permits: &Arc<Semaphore>, rules: &Rules) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = permits.clone().try_acquire_owned() {
+        return Some(permit);
     }
+    rules.pressure.notify_one();
+    let freed = timeout(GIVE_WAY, permits.clone().acquire_owned()).await;
+    freed.ok()?.ok()
+}
 
-    /// Counted and logged once, here.
-    fn refuse(&self, source: &str, refusal: &Refusal) -> Response<Full<Bytes>> {
-        let reason = refusal.reason();
-        self.metrics.refused.with_label_values(&[source, reason]).inc();
-        match refusal {
-            Refusal::Queue(cause) => tracing::error!(source, reason, %cause, "callback refused"),
-            _ => tracing::warn!(source, reason, "callback refused"),
-        }
-        respond::refused(refusal)
-    }
+async fn serve_one<Q: Publish>(
+    stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    entrance: &Arc<Entrance<Q>>,
+    rules: &Rules,
+) -> Result<(), Refusal> {
+    let _ = stream.set_nodelay(true);
+    let answer = |request| {
+        let entrance = entrance.clone();
+        async move { entrance.answer(request).await }
+    };
+    let Some(tls) = tls else {
+        return connection::serve(stream, rules, answer).await;
+    };
+    let handshake = timeout(rules.bounds.header_timeout, TlsAcceptor::from(tls).accept(stream));
+    let stream = handshake.await.map_err(|_| Refusal::Tls)?.map_err(|_| Refusal::Tls)?;
+    connection::serve(stream, rules, answer).await
 }

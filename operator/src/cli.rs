@@ -23,6 +23,8 @@ pub(crate) enum Command {
     /// Dead letters.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Prints the reference of the configuration: every key, its default, its meaning.
+    Config,
 }
 
 #[derive(Subcommand)]

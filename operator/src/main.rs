@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use serde::Serialize;
-use zentra_shared::config::{Config, Role};
+use zentra_shared::config::{self, Config, Role};
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::telemetry;
@@ -41,11 +41,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
+    if let Command::Config = arguments.command {
+        return Ok(write!(std::io::stdout(), "{}", config::reference())?);
+    }
     let config = load(&arguments.config)?;
     let url = config.redis_url.as_ref().ok_or(Failure::Asked("redis.url is missing".into()))?;
     let histories = RedisJournal::new(url, &config.namespace)?;
     let mut out = std::io::stdout().lock();
     match arguments.command {
+        Command::Config => Ok(()),
         Command::Event(EventCommand::Show { id, json }) => {
             let found = event::find(&histories, &id).await?;
             match json {

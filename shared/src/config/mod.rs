@@ -4,25 +4,30 @@
 //! resolves only the secrets that it needs, so the ingress runs without Redis's URL and
 //! the worker without the providers' secrets.
 
+mod keys;
 mod overrides;
 mod secrets;
 mod section;
+mod tls;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use http::StatusCode;
 use toml::Table;
 
 use crate::queue::amqp;
 use crate::retry::Policy;
 use crate::seal::{Key, MIN_KEY, Sealer};
 use crate::secret::Secret;
-use crate::verify::{NamedSecret, Scheme, Source};
+use crate::verify::{NamedSecret, Scheme, Source, Success};
+pub use keys::reference;
 pub use secrets::Environment;
 use secrets::{resolve, secret};
 use section::{Problems, Section};
+pub use tls::Tls;
 
 /// Which program reads the config: it decides which secrets are resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +45,8 @@ pub enum Role {
 pub struct Config {
     /// The prefix of every exchange, queue and Redis key.
     pub namespace: String,
-    /// Where the ingress takes callbacks.
-    pub listen: SocketAddr,
-    /// Where the ingress shows metrics and health.
-    pub ingress_admin: SocketAddr,
+    /// The entrance.
+    pub ingress: Ingress,
     /// Where the worker shows metrics and health.
     pub worker_admin: SocketAddr,
     /// How long a claim lasts: at least twice the longest destination timeout.
@@ -58,6 +61,34 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// The destinations; their signing keys only for the worker.
     pub destinations: Vec<Destination>,
+}
+
+/// The entrance: where it listens, and its bounds.
+#[derive(Clone, Debug)]
+pub struct Ingress {
+    /// Where callbacks are taken.
+    pub listen: SocketAddr,
+    /// Where metrics and health are shown.
+    pub admin: SocketAddr,
+    /// With it, callbacks are taken by TLS only. Only for the ingress.
+    pub tls: Option<Tls>,
+    /// What one entrance bears.
+    pub bounds: Bounds,
+}
+
+/// What one entrance bears: see the list of keys.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "each is told in the list of keys")]
+pub struct Bounds {
+    pub max_connections: u32,
+    pub max_in_flight: u32,
+    pub max_buffered: usize,
+    pub max_headers: usize,
+    pub max_header_bytes: usize,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub drain_timeout: Duration,
 }
 
 /// Where events are delivered.
@@ -150,18 +181,15 @@ struct Reader<'e> {
 impl Reader<'_> {
     /// `None` only with a problem noted.
     fn config(&self, mut root: Section<'_>) -> Option<Config> {
-        let namespace = root.text("namespace").unwrap_or_else(|| "zentra".into());
+        let namespace = root.text_or_default("namespace");
         if !section::usable_name(&namespace) {
             root.problem("namespace", "must be 1 to 64 of a-z, 0-9, - and _");
         }
-        let mut ingress = root.section("ingress");
-        let listen = ingress.address("listen", "127.0.0.1:8080");
-        let ingress_admin = ingress.address("admin", "127.0.0.1:9080");
-        ingress.finish();
+        let ingress = self.ingress(root.section("ingress"));
 
         let mut worker = root.section("worker");
-        let worker_admin = worker.address("admin", "127.0.0.1:9081");
-        let lease = worker.duration("lease", secs(30), secs(1)..=secs(3600));
+        let worker_admin = worker.address("admin");
+        let lease = worker.duration("lease");
         worker.finish();
 
         let rabbitmq_urls = self.rabbitmq(root.section("rabbitmq"));
@@ -191,8 +219,7 @@ impl Reader<'_> {
         root.finish();
         Some(Config {
             namespace,
-            listen,
-            ingress_admin,
+            ingress,
             worker_admin,
             lease,
             rabbitmq_urls,
@@ -201,6 +228,46 @@ impl Reader<'_> {
             sources: if self.role == Role::Ingress { sources } else { Vec::new() },
             destinations,
         })
+    }
+
+    fn ingress(&self, mut section: Section<'_>) -> Ingress {
+        let ingress = Ingress {
+            listen: section.address("listen"),
+            admin: section.address("admin"),
+            tls: self.tls(section.section("tls")),
+            bounds: Bounds {
+                max_connections: section.integer("max_connections"),
+                max_in_flight: section.integer("max_in_flight"),
+                max_buffered: section.size("max_buffered"),
+                max_headers: section.integer("max_headers") as usize,
+                max_header_bytes: section.size("max_header_bytes"),
+                header_timeout: section.duration("header_timeout"),
+                body_timeout: section.duration("body_timeout"),
+                idle_timeout: section.duration("idle_timeout"),
+                drain_timeout: section.duration("drain_timeout"),
+            },
+        };
+        section.finish();
+        ingress
+    }
+
+    fn tls(&self, mut section: Section<'_>) -> Option<Tls> {
+        if section.missing("certificate") && section.missing("key") {
+            section.finish();
+            return None;
+        }
+        for key in ["certificate", "key"] {
+            if section.missing(key) {
+                section.problem(key, "is missing: certificate and key go together");
+            }
+        }
+        let (certificate, key) = (section.text("certificate"), section.text("key"));
+        section.finish();
+        if self.role != Role::Ingress {
+            return None;
+        }
+        let read = Tls::read(certificate?, key?, self.environment);
+        read.map_err(|(key, what)| section.problem(key, &what)).ok()
     }
 
     fn rabbitmq(&self, mut section: Section<'_>) -> Vec<Secret> {
@@ -314,8 +381,25 @@ impl Reader<'_> {
                 section.problem(&key, "hasn't the form that the provider gives out");
             }
         }
+        let max_body = section.size("max_body");
+        let success = self.success(&mut section);
         section.finish();
-        Some(Source { name, provider, scheme: scheme?, secrets })
+        Some(Source { name, provider, scheme: scheme?, secrets, max_body, success: success? })
+    }
+
+    /// What tells the provider that the event is taken.
+    fn success(&self, section: &mut Section<'_>) -> Option<Success> {
+        let given = !section.missing("success_body");
+        let status = u16::try_from(section.integer("success_status")).ok()?;
+        let status = StatusCode::from_u16(status).ok()?;
+        let mut body = section.text_or_default("success_body");
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
+            if given && !body.is_empty() {
+                section.problem("success_body", "must be empty, since success_status has no body");
+            }
+            body.clear();
+        }
+        Some(Success { status, body: body.into() })
     }
 
     fn destination(&self, name: String, mut section: Section<'_>) -> Option<Destination> {
@@ -346,8 +430,8 @@ impl Reader<'_> {
             }
         }
         let retry = self.retry(section.section("retry"));
-        let concurrency = section.integer("concurrency", 16, 1..=1000);
-        let timeout = section.duration("timeout", secs(10), Duration::from_millis(100)..=secs(600));
+        let concurrency = section.integer("concurrency");
+        let timeout = section.duration("timeout");
         section.finish();
         Some(Destination {
             name,
@@ -361,16 +445,14 @@ impl Reader<'_> {
     }
 
     fn retry(&self, mut section: Section<'_>) -> Policy {
-        let default = Policy::default();
-        let (day, least) = (secs(24 * 3600), Duration::from_millis(100));
         let policy = Policy {
-            attempts: section.integer("attempts", default.attempts, 1..=100),
-            initial: section.duration("initial", default.initial, least..=day),
-            multiplier: section.float("multiplier", default.multiplier, 1.0..=100.0),
-            // The delay ladder's last rung.
-            max: section.duration("max", default.max, least..=secs(49_152)),
-            jitter: section.float("jitter", default.jitter, 0.0..=1.0),
-            max_age: section.duration("max_age", default.max_age, secs(1)..=day * 30),
+            attempts: section.integer("attempts"),
+            initial: section.duration("initial"),
+            multiplier: section.number("multiplier"),
+            // At most the delay ladder's last rung.
+            max: section.duration("max"),
+            jitter: section.number("jitter"),
+            max_age: section.duration("max_age"),
         };
         if policy.initial > policy.max {
             section.problem("initial", "must not be longer than max");
@@ -378,10 +460,6 @@ impl Reader<'_> {
         section.finish();
         policy
     }
-}
-
-fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
 }
 
 fn destination_url(text: &str) -> Option<http::Uri> {

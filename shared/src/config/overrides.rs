@@ -42,7 +42,8 @@ fn existing(table: &Table, key: &str) -> String {
     table.keys().find(same).cloned().unwrap_or_else(|| key.into())
 }
 
-fn value(text: &str) -> Value {
+/// A text as the value that it would be in the file.
+pub(super) fn value(text: &str) -> Value {
     let parsed = format!("value = {text}").parse::<Table>().ok();
     let value = parsed.and_then(|mut table| table.remove("value"));
     value.unwrap_or_else(|| Value::String(text.into()))

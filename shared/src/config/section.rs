@@ -3,10 +3,12 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use toml::{Table, Value};
+
+use super::keys::{self, Kind};
 
 /// What is wrong in the config: the key, and what it should be.
 pub(super) type Problems = RefCell<Vec<String>>;
@@ -14,21 +16,45 @@ pub(super) type Problems = RefCell<Vec<String>>;
 /// One table. What is taken from it is gone; what is left at the end is unknown.
 pub(super) struct Section<'a> {
     path: String,
+    /// The path as the list of keys has it, with `NAME` for the user's names.
+    known_as: String,
     table: Table,
     problems: &'a Problems,
 }
 
 impl<'a> Section<'a> {
     pub(super) fn root(table: Table, problems: &'a Problems) -> Self {
-        Self { path: String::new(), table, problems }
+        Self { path: String::new(), known_as: String::new(), table, problems }
     }
 
     /// The full name of a key in here.
     pub(super) fn at(&self, key: &str) -> String {
-        match self.path.as_str() {
-            "" => key.into(),
-            path => format!("{path}.{key}"),
+        join(&self.path, key)
+    }
+
+    /// What the list of keys says of a key.
+    fn row(&self, key: &str) -> Option<&'static keys::Key> {
+        let row = keys::find(&join(&self.known_as, key));
+        if row.is_none() {
+            self.problem(key, "is missing in the list of keys: a fault of zentra itself");
         }
+        row
+    }
+
+    /// A value within its bounds, or its default.
+    fn bounded<T>(
+        &mut self,
+        key: &str,
+        none: T,
+        should: impl FnOnce(Kind) -> String,
+        turn: impl Fn(Kind, &Value) -> Option<T>,
+    ) -> T {
+        let Some(row) = self.row(key) else {
+            return none;
+        };
+        let read = self.read(key, &should(row.kind), |value| turn(row.kind, &value));
+        let default = || turn(row.kind, &super::overrides::value(row.default));
+        read.or_else(default).unwrap_or(none)
     }
 
     pub(super) fn problem(&self, key: &str, what: &str) {
@@ -58,51 +84,89 @@ impl<'a> Section<'a> {
         self.read(key, "must be a text", |value| value.as_str().map(Into::into))
     }
 
-    pub(super) fn address(&mut self, key: &str, default: &str) -> SocketAddr {
-        let should = "must be an address like \"127.0.0.1:8080\"";
-        let parse = |text: &str| {
+    /// A text that may be left out.
+    pub(super) fn text_or_default(&mut self, key: &str) -> String {
+        let default = self.row(key).map_or("", |row| row.default);
+        self.text(key).unwrap_or_else(|| default.into())
+    }
+
+    pub(super) fn address(&mut self, key: &str) -> SocketAddr {
+        let should = |_| "must be an address like \"127.0.0.1:8080\"".into();
+        self.bounded(key, ([127, 0, 0, 1], 0).into(), should, |_, value| {
+            let text = value.as_str()?;
             // ":0" is short for a free port on the loopback interface.
             let full = text.strip_prefix(':').map(|port| format!("127.0.0.1:{port}"));
             full.as_deref().unwrap_or(text).parse().ok()
+        })
+    }
+
+    pub(super) fn duration(&mut self, key: &str) -> Duration {
+        let should = |kind| match kind {
+            Kind::Duration(from, to) => {
+                format!("must be a duration like \"10s\", from {from} to {to}")
+            }
+            _ => "isn't a duration in the list of keys".into(),
         };
-        self.read(key, should, |value| parse(value.as_str()?))
-            .or_else(|| parse(default))
-            .unwrap_or_else(|| ([127, 0, 0, 1], 0).into())
-    }
-
-    pub(super) fn duration(
-        &mut self,
-        key: &str,
-        default: Duration,
-        range: RangeInclusive<Duration>,
-    ) -> Duration {
-        let show = |duration: &Duration| humantime::format_duration(*duration).to_string();
-        let (least, most) = (show(range.start()), show(range.end()));
-        let should = format!("must be a duration like \"10s\", from {least} to {most}");
-        self.read(key, &should, |value| {
-            let parsed = humantime::parse_duration(value.as_str()?).ok()?;
-            range.contains(&parsed).then_some(parsed)
+        self.bounded(key, Duration::ZERO, should, |kind, value| {
+            let Kind::Duration(from, to) = kind else {
+                return None;
+            };
+            let parse = |text: &str| humantime::parse_duration(text).ok();
+            let parsed = parse(value.as_str()?)?;
+            (parse(from)?..=parse(to)?).contains(&parsed).then_some(parsed)
         })
-        .unwrap_or(default)
     }
 
-    pub(super) fn integer(&mut self, key: &str, default: u32, range: RangeInclusive<u32>) -> u32 {
-        let should = format!("must be a whole number from {} to {}", range.start(), range.end());
-        self.read(key, &should, |value| {
+    /// Bytes: a number, or a text like "1MiB".
+    pub(super) fn size(&mut self, key: &str) -> usize {
+        let should = |kind| match kind {
+            Kind::Size(from, to) => format!(
+                "must be a size like \"1MiB\", from {} to {}",
+                ByteSize(from).display().iec(),
+                ByteSize(to).display().iec()
+            ),
+            _ => "isn't a size in the list of keys".into(),
+        };
+        self.bounded(key, 0, should, |kind, value| {
+            let Kind::Size(from, to) = kind else {
+                return None;
+            };
+            let bytes = match value {
+                Value::Integer(number) => u64::try_from(*number).ok()?,
+                Value::String(text) => text.parse::<ByteSize>().ok()?.as_u64(),
+                _ => return None,
+            };
+            (from..=to).contains(&bytes).then(|| usize::try_from(bytes).ok())?
+        })
+    }
+
+    pub(super) fn integer(&mut self, key: &str) -> u32 {
+        let should = |kind| match kind {
+            Kind::Integer(from, to) => format!("must be a whole number from {from} to {to}"),
+            _ => "isn't a whole number in the list of keys".into(),
+        };
+        self.bounded(key, 0, should, |kind, value| {
+            let Kind::Integer(from, to) = kind else {
+                return None;
+            };
             let number = u32::try_from(value.as_integer()?).ok()?;
-            range.contains(&number).then_some(number)
+            (from..=to).contains(&number).then_some(number)
         })
-        .unwrap_or(default)
     }
 
-    pub(super) fn float(&mut self, key: &str, default: f64, range: RangeInclusive<f64>) -> f64 {
-        let should = format!("must be a number from {} to {}", range.start(), range.end());
-        self.read(key, &should, |value| {
+    pub(super) fn number(&mut self, key: &str) -> f64 {
+        let should = |kind| match kind {
+            Kind::Number(from, to) => format!("must be a number from {from} to {to}"),
+            _ => "isn't a number in the list of keys".into(),
+        };
+        self.bounded(key, 0.0, should, |kind, value| {
+            let Kind::Number(from, to) = kind else {
+                return None;
+            };
             let whole = value.as_integer().map(|number| number as f64);
             let number = value.as_float().or(whole)?;
-            range.contains(&number).then_some(number)
+            (from..=to).contains(&number).then_some(number)
         })
-        .unwrap_or(default)
     }
 
     pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
@@ -119,7 +183,7 @@ impl<'a> Section<'a> {
             Value::Table(table) => Some(table),
             _ => None,
         });
-        self.child(key, read.unwrap_or_default())
+        self.child(key, key, read.unwrap_or_default())
     }
 
     /// The named tables of a table: `[source.NAME]`.
@@ -136,8 +200,8 @@ impl<'a> Section<'a> {
                 );
                 continue;
             }
-            let section = parent.section(&name);
-            found.push((name, section));
+            let table = parent.section(&name).table;
+            found.push((name.clone(), parent.child(&name, "NAME", table)));
         }
         found
     }
@@ -155,11 +219,12 @@ impl<'a> Section<'a> {
             _ => None,
         });
         let tables = tables.unwrap_or_default().into_iter().enumerate();
-        tables.map(|(at, table)| self.child(&format!("{key}[{at}]"), table)).collect()
+        tables.map(|(at, table)| self.child(&format!("{key}[{at}]"), key, table)).collect()
     }
 
-    fn child(&self, key: &str, table: Table) -> Section<'a> {
-        Section { path: self.at(key), table, problems: self.problems }
+    fn child(&self, key: &str, known_as: &str, table: Table) -> Section<'a> {
+        let known_as = join(&self.known_as, known_as);
+        Section { path: self.at(key), known_as, table, problems: self.problems }
     }
 
     /// All that is left, for a part that reads itself.
@@ -168,10 +233,17 @@ impl<'a> Section<'a> {
     }
 
     /// Notes what nobody took.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(&self) {
         for key in self.table.keys() {
             self.problem(key, "is not a setting");
         }
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    match path {
+        "" => key.into(),
+        path => format!("{path}.{key}"),
     }
 }
 
@@ -181,4 +253,13 @@ pub(super) fn usable_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().next().is_some_and(usable)
         && name.bytes().all(|byte| usable(byte) || byte == b'-' || byte == b'_')
+}
+
+/// A section that holds this one key, and the key's last part.
+#[cfg(test)]
+pub(super) fn holding<'p>(path: &str, text: &str, problems: &'p Problems) -> (Section<'p>, String) {
+    let (parents, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let table = [(name.to_owned(), super::overrides::value(text))].into_iter().collect();
+    let section = Section { path: parents.into(), known_as: parents.into(), table, problems };
+    (section, name.into())
 }

@@ -1,5 +1,9 @@
 use super::*;
 
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
 /// The file of the README and the design.
 const EXAMPLE: &str = include_str!("../../../deploy/zentra.example.toml");
 
@@ -25,7 +29,7 @@ fn example(role: Role, more: &[(&str, &str)]) -> Result<Config, ConfigError> {
 fn the_example_file_reads_as_it_says() {
     let config = example(Role::Worker, &[]).unwrap();
     assert_eq!(config.namespace, "zentra");
-    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.ingress.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.worker_admin.to_string(), "127.0.0.1:9081");
     assert_eq!(config.lease, secs(30));
     let [ledger] = &config.destinations[..] else { panic!() };
@@ -124,7 +128,7 @@ fn the_environment_and_the_command_line_override_any_key() {
         ("ZENTRA__SOURCE__STRIPE_EU__PROVIDER", "github"),
     ];
     let config = example(Role::Ingress, &more).unwrap();
-    assert_eq!(config.listen.to_string(), "0.0.0.0:1");
+    assert_eq!(config.ingress.listen.to_string(), "0.0.0.0:1");
     assert_eq!(config.destinations[0].concurrency, 3);
     assert_eq!(config.sources[0].provider, "github");
     let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
@@ -157,4 +161,27 @@ fn a_provider_of_the_users_own_is_checked_like_the_catalogues() {
     assert_eq!(own("{body}").unwrap().sources.len(), 2);
     let told = own("fixed").unwrap_err().to_string();
     assert!(told.contains("provider.mine: signature.content must cover {body}"), "{told}");
+}
+
+#[test]
+fn the_reference_page_is_what_the_code_reads() {
+    let page = include_str!("../../../docs/configuration.md");
+    assert!(page == reference(), "run: zentra config > docs/configuration.md");
+}
+
+#[test]
+fn every_default_lies_within_its_own_bounds() {
+    for key in keys::KEYS.iter().filter(|key| !key.default.is_empty()) {
+        let problems = Problems::default();
+        let (mut section, name) = section::holding(key.path, key.default, &problems);
+        match key.kind {
+            keys::Kind::Duration(..) => drop(section.duration(&name)),
+            keys::Kind::Size(..) => drop(section.size(&name)),
+            keys::Kind::Integer(..) => drop(section.integer(&name)),
+            keys::Kind::Number(..) => drop(section.number(&name)),
+            keys::Kind::Address => drop(section.address(&name)),
+            _ => {}
+        }
+        assert_eq!(problems.into_inner(), Vec::<String>::new(), "{}", key.path);
+    }
 }

@@ -8,7 +8,7 @@ mod signature;
 mod template;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
@@ -29,6 +29,19 @@ pub struct Source {
     pub scheme: Scheme,
     /// The active secrets; any may fit.
     pub secrets: Vec<NamedSecret>,
+    /// The largest body taken, in bytes.
+    pub max_body: usize,
+    /// What the provider is answered when the event is taken.
+    pub success: Success,
+}
+
+/// The answer that tells a provider that its event is taken.
+#[derive(Clone, Debug)]
+pub struct Success {
+    /// A 2xx.
+    pub status: StatusCode,
+    /// Empty, text or JSON.
+    pub body: Bytes,
 }
 
 /// One of a source's secrets.

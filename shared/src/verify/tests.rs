@@ -22,6 +22,8 @@ fn source(provider: &str, secrets: &[&str]) -> Source {
             .enumerate()
             .map(|(i, secret)| NamedSecret { name: format!("k{i}"), secret: Secret::new(*secret) })
             .collect(),
+        max_body: 1024,
+        success: Success { status: StatusCode::OK, body: Bytes::new() },
     }
 }
 

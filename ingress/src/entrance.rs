@@ -1,0 +1,84 @@
+//! One callback from its headers to its answer.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use zentra_shared::config::Bounds;
+use zentra_shared::queue::Publish;
+use zentra_shared::verify::Source;
+
+use crate::admit::Gate;
+use crate::metrics::Metrics;
+use crate::receive::{Receiver, source_name};
+use crate::refusal::Refusal;
+use crate::respond;
+
+/// The label of what names no configured source: a stranger can't make new labels.
+const UNKNOWN: &str = "unknown";
+
+/// Reads, admits, answers and counts.
+pub(crate) struct Entrance<Q> {
+    gate: Gate<Q>,
+    receiver: Receiver,
+    in_flight: Semaphore,
+    metrics: Metrics,
+}
+
+impl<Q: Publish> Entrance<Q> {
+    pub(crate) fn new(gate: Gate<Q>, bounds: &Bounds, metrics: Metrics) -> Self {
+        Self {
+            gate,
+            receiver: Receiver::new(bounds),
+            in_flight: Semaphore::new(bounds.max_in_flight as usize),
+            metrics,
+        }
+    }
+
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let started = Instant::now();
+        let named = source_name(request.uri().path()).and_then(|name| self.gate.source(name));
+        let (label, result) = match named {
+            Err(refusal) => (UNKNOWN, Err(refusal)),
+            Ok(source) => (&*source.name, self.take(request, source).await.map(|()| source)),
+        };
+        self.metrics.seconds.with_label_values(&[label]).observe(started.elapsed().as_secs_f64());
+        match result {
+            Ok(source) => {
+                self.metrics.accepted.with_label_values(&[label]).inc();
+                respond::accepted(&source.success)
+            }
+            Err(refusal) => {
+                self.note(label, &refusal);
+                respond::refused(&refusal)
+            }
+        }
+    }
+
+    /// Slow bodies take no place among those in flight, so they can't shut honest ones out.
+    async fn take(&self, request: Request<Incoming>, source: &Source) -> Result<(), Refusal> {
+        let received = self.receiver.receive(request, source).await?;
+        let _one = self.in_flight.try_acquire().map_err(|_| Refusal::Overloaded)?;
+        let admitted = self.gate.admit(received.callback, source).await;
+        drop(received.memory);
+        admitted
+    }
+
+    /// What was refused before there was a request.
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        self.note(UNKNOWN, refusal);
+    }
+
+    /// Counted and logged once, here.
+    fn note(&self, source: &str, refusal: &Refusal) {
+        let reason = refusal.reason();
+        self.metrics.refused.with_label_values(&[source, reason]).inc();
+        match refusal {
+            Refusal::Queue(cause) => tracing::error!(source, reason, %cause, "callback refused"),
+            _ => tracing::warn!(source, reason, "callback refused"),
+        }
+    }
+}

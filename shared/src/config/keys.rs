@@ -1,0 +1,292 @@
+//! Every key of the config: what it takes, what it is by default, and what it means.
+//!
+//! The reader takes defaults and bounds from here, and the reference page is written
+//! from here, so the two can't disagree.
+
+/// One key.
+pub(super) struct Key {
+    /// Its full name; `NAME` stands for a name of the user's own.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    /// As it would be written, or empty if there is none.
+    pub(super) default: &'static str,
+    pub(super) meaning: &'static str,
+}
+
+/// What a key takes.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Text,
+    Address,
+    /// From, to.
+    Duration(&'static str, &'static str),
+    /// Bytes, from, to.
+    Size(u64, u64),
+    Integer(u32, u32),
+    Number(f64, f64),
+    Texts,
+    /// A reference to a secret.
+    Secret,
+    /// A list of `{ name, secret }`.
+    Secrets,
+}
+
+/// The row of a key.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+const fn key(path: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Key {
+    Key { path, kind, default, meaning }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+/// In the order of the file.
+pub(super) const KEYS: &[Key] = &[
+    key("namespace", Kind::Text, "zentra", "Prefix of every exchange, queue and Redis key."),
+    key(
+        "ingress.listen",
+        Kind::Address,
+        "127.0.0.1:8080",
+        "Where callbacks are taken: POST /in/{source}, HTTP/1.1 and HTTP/2.",
+    ),
+    key(
+        "ingress.admin",
+        Kind::Address,
+        "127.0.0.1:9080",
+        "Where the ingress serves /metrics, /livez and /readyz.",
+    ),
+    key(
+        "ingress.tls.certificate",
+        Kind::Secret,
+        "",
+        "The certificate chain, PEM. With it and the key, `listen` speaks TLS only.",
+    ),
+    key(
+        "ingress.tls.key",
+        Kind::Secret,
+        "",
+        "The certificate's private key, PEM. Both are read anew when a file changes.",
+    ),
+    key(
+        "ingress.max_connections",
+        Kind::Integer(1, 100_000),
+        "4096",
+        "Connections at a time. Beyond it the longest idle one is closed, and if none is \
+         idle the new one gets 503. Also the bound on bodies being read at a time.",
+    ),
+    key(
+        "ingress.max_in_flight",
+        Kind::Integer(1, 100_000),
+        "1024",
+        "Callbacks at a time between their last byte and their answer. Beyond it: 503.",
+    ),
+    key(
+        "ingress.max_buffered",
+        Kind::Size(64 * KIB, 64 * GIB),
+        "128MiB",
+        "Bytes of all bodies held in memory at a time. Beyond it: 503.",
+    ),
+    key(
+        "ingress.max_headers",
+        Kind::Integer(8, 1024),
+        "64",
+        "Headers of one request. Beyond it: 431.",
+    ),
+    key(
+        "ingress.max_header_bytes",
+        Kind::Size(8 * KIB, MIB),
+        "32KiB",
+        "Size of one request's headers. Beyond it: 431.",
+    ),
+    key(
+        "ingress.header_timeout",
+        Kind::Duration("100ms", "10m"),
+        "10s",
+        "How long a TLS handshake, and then a request's headers, may take. Beyond it: 408.",
+    ),
+    key(
+        "ingress.body_timeout",
+        Kind::Duration("100ms", "10m"),
+        "10s",
+        "How long a body may take. Beyond it: 408.",
+    ),
+    key(
+        "ingress.idle_timeout",
+        Kind::Duration("100ms", "1h"),
+        "60s",
+        "How long a connection is kept between requests.",
+    ),
+    key(
+        "ingress.drain_timeout",
+        Kind::Duration("0s", "10m"),
+        "20s",
+        "How long callbacks under way may take after SIGTERM.",
+    ),
+    key(
+        "worker.admin",
+        Kind::Address,
+        "127.0.0.1:9081",
+        "Where a worker serves /metrics, /livez and /readyz. \":0\" picks a free port and logs it.",
+    ),
+    key(
+        "worker.lease",
+        Kind::Duration("1s", "1h"),
+        "30s",
+        "How long a claim lasts: at least twice the longest destination timeout.",
+    ),
+    key(
+        "rabbitmq.urls",
+        Kind::Texts,
+        "",
+        "amqp:// or amqps:// URLs, tried in turn. One with a password is a secret: \"env:NAME\" \
+         or \"file:PATH\".",
+    ),
+    key("redis.url", Kind::Text, "", "redis:// or rediss:// URL; with a password, a secret."),
+    key(
+        "seal.keys",
+        Kind::Secrets,
+        "",
+        "Keys of the internal seal, 16 bytes or more each. The first signs, all open.",
+    ),
+    key(
+        "source.NAME.provider",
+        Kind::Text,
+        "",
+        "An entry of the catalogue, or a [provider.NAME] of this file.",
+    ),
+    key(
+        "source.NAME.secrets",
+        Kind::Secrets,
+        "",
+        "The provider's signing secrets; any of them may fit, so they can rotate.",
+    ),
+    key(
+        "source.NAME.max_body",
+        Kind::Size(1, 64 * MIB),
+        "1MiB",
+        "The largest body taken. Beyond it: 413.",
+    ),
+    key(
+        "source.NAME.success_status",
+        Kind::Integer(200, 299),
+        "200",
+        "The status that tells this provider that the event is taken.",
+    ),
+    key(
+        "source.NAME.success_body",
+        Kind::Text,
+        "{\"accepted\":true}\n",
+        "The body that goes with it.",
+    ),
+    key("destination.NAME.url", Kind::Text, "", "Where events are POSTed: http:// or https://."),
+    key(
+        "destination.NAME.subscribe",
+        Kind::Texts,
+        "",
+        "Patterns over source.event_type; `*` is one word, `#` any number.",
+    ),
+    key(
+        "destination.NAME.signing",
+        Kind::Secrets,
+        "",
+        "Standard Webhooks keys; each signs, so they can rotate.",
+    ),
+    key(
+        "destination.NAME.retry.attempts",
+        Kind::Integer(1, 100),
+        "8",
+        "Attempts before the dead letter.",
+    ),
+    key(
+        "destination.NAME.retry.initial",
+        Kind::Duration("100ms", "1day"),
+        "5s",
+        "The pause after the first failure.",
+    ),
+    key(
+        "destination.NAME.retry.multiplier",
+        Kind::Number(1.0, 100.0),
+        "3.0",
+        "By which each pause is longer than the one before.",
+    ),
+    key(
+        "destination.NAME.retry.max",
+        Kind::Duration("100ms", "13h 39m 12s"),
+        "6h",
+        "The longest pause.",
+    ),
+    key(
+        "destination.NAME.retry.jitter",
+        Kind::Number(0.0, 1.0),
+        "0.5",
+        "The part of each pause that is left to chance.",
+    ),
+    key(
+        "destination.NAME.retry.max_age",
+        Kind::Duration("1s", "30days"),
+        "3d",
+        "An event older than this is not tried again.",
+    ),
+    key(
+        "destination.NAME.concurrency",
+        Kind::Integer(1, 1000),
+        "16",
+        "Attempts at a time, per worker.",
+    ),
+    key("destination.NAME.timeout", Kind::Duration("100ms", "10m"), "10s", "For a whole attempt."),
+];
+
+/// The reference page, in Markdown: `docs/configuration.md`.
+pub fn reference() -> String {
+    let mut page = String::from(INTRODUCTION);
+    for key in KEYS {
+        let default = match key.default {
+            "" => "—".to_owned(),
+            text => format!("`{}`", text.escape_debug().to_string().replace("\\\"", "\"")),
+        };
+        let (path, kind, meaning) = (key.path, key.kind, key.meaning);
+        page += &format!("| `{path}` | {kind} | {default} | {meaning} |\n");
+    }
+    page
+}
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+One file, `zentra.toml`, for all binaries. This page is written by `zentra config` from the
+code that reads the file; a test holds the two together.
+
+- A *secret* is never written into the file: `\"env:NAME\"` or `\"file:PATH\"`.
+- *Secrets* are a list: `[{ name = \"2026-11\", secret = \"env:NAME\" }]`. The name is seen in
+  histories and metrics, so that an old one can be retired knowingly.
+- A *duration* is a text like `\"250ms\"`, `\"10s\"`, `\"6h\"`; a *size* a number of bytes or a
+  text like `\"1MiB\"`.
+- Any key can be overridden by the environment, with `__` between its parts:
+  `ZENTRA__INGRESS__LISTEN=0.0.0.0:8080`.
+- `[provider.NAME]` adds a provider of your own, in the form of the catalogue's entries
+  (`shared/src/verify/providers`).
+
+| key | takes | default | meaning |
+|---|---|---|---|
+";
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let size = |bytes: u64| bytesize::ByteSize(bytes).display().iec();
+        match self {
+            Self::Text => f.write_str("text"),
+            Self::Address => f.write_str("address"),
+            Self::Duration(from, to) => write!(f, "duration, {from} to {to}"),
+            Self::Size(from, to) => write!(f, "size, {} to {}", size(*from), size(*to)),
+            Self::Integer(from, to) => write!(f, "whole number, {from} to {to}"),
+            Self::Number(from, to) => write!(f, "number, {from} to {to}"),
+            Self::Texts => f.write_str("list of texts"),
+            Self::Secret => f.write_str("secret"),
+            Self::Secrets => f.write_str("secrets"),
+        }
+    }
+}

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -31,23 +31,52 @@ use crate::respond;
 
 /// How long a connection that is told to end may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// The same, where another connection waits for the place.
+const GIVE_WAY: Duration = Duration::from_millis(10);
+/// How many bytes are read after the end, and thrown away.
+const UNREAD: u64 = 4 * 1024 * 1024;
 
 /// What all connections share.
 pub(crate) struct Rules {
     pub(crate) http: auto::Builder<TokioExecutor>,
     pub(crate) bounds: Bounds,
-    /// One notice for each connection that has to give way.
-    pub(crate) pressure: Notify,
+    pub(crate) pressure: Pressure,
     pub(crate) stop: CancellationToken,
 }
 
-/// Serves one connection to its end. What went wrong before a request was there is
-/// returned: nobody else can count it.
+/// Asks idle connections to give way to a new one.
+#[derive(Default)]
+pub(crate) struct Pressure {
+    wanted: AtomicBool,
+    /// The connection that has been idle longest hears it first.
+    asked: Notify,
+}
+
+impl Pressure {
+    /// Asks one of them, until the new one has its place or has given up.
+    pub(crate) async fn while_waiting<T>(&self, place: impl Future<Output = T>) -> T {
+        self.wanted.store(true, Ordering::Release);
+        self.asked.notify_one();
+        let place = place.await;
+        self.wanted.store(false, Ordering::Release);
+        place
+    }
+}
+
+/// How a connection ended.
+pub(crate) struct End<S> {
+    /// What went wrong before a request was there: nobody else can count it.
+    pub(crate) refusal: Option<Refusal>,
+    /// What is to be done with the stream, if anything.
+    pub(crate) parting: Option<Parting<S>>,
+}
+
+/// Serves one connection to its end.
 pub(crate) async fn serve<S, F>(
     stream: S,
     rules: &Rules,
     answer: impl Fn(Request<Incoming>) -> F,
-) -> Result<(), Refusal>
+) -> End<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -75,43 +104,67 @@ where
         if !matches!(ended, Ended::By(_) | Ended::SlowHeaders) {
             connection.as_mut().graceful_shutdown();
             // After the stop, requests under way go on; the server bounds that.
-            let rest = timeout(GOODBYE, connection.as_mut());
             match ended {
                 Ended::Stopped => drop(connection.await),
-                _ => drop(rest.await),
+                Ended::GaveWay => drop(timeout(GIVE_WAY, connection).await),
+                _ => drop(timeout(GOODBYE, connection).await),
             }
         }
         ended
     };
-    match ended {
-        Ended::By(Some(error)) => refused(error.as_ref()),
+    let (refusal, words) = match ended {
+        Ended::Idle | Ended::GaveWay => return End { refusal: None, parting: None },
+        Ended::By(Some(error)) => (refused(error.as_ref()), None),
         Ended::SlowHeaders => {
-            if let Ok(stream) = Arc::try_unwrap(stream) {
-                let stream = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
-                say(stream, &Refusal::HeaderTimeout).await;
-            }
-            Err(Refusal::HeaderTimeout)
+            (Some(Refusal::HeaderTimeout), Some(respond::last_words(&Refusal::HeaderTimeout)))
         }
-        _ => Ok(()),
+        Ended::By(None) | Ended::Stopped => (None, None),
+    };
+    let stream = Arc::try_unwrap(stream).ok();
+    let stream = stream.map(|stream| stream.into_inner().unwrap_or_else(PoisonError::into_inner));
+    End { refusal, parting: stream.map(|stream| Parting { stream, words }) }
+}
+
+/// A connection that is over but for its close.
+pub(crate) struct Parting<S> {
+    stream: S,
+    words: Option<Vec<u8>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Parting<S> {
+    /// Of a connection that is not served at all.
+    pub(crate) fn unserved(stream: S, refusal: &Refusal) -> Self {
+        Self { stream, words: Some(respond::last_words(refusal)) }
+    }
+
+    /// Hears the client out before the last words, where nothing was heard as yet: an
+    /// answer that comes before the request is taken for none.
+    pub(crate) async fn after_hearing(mut self) {
+        let _ = timeout(GOODBYE, self.stream.read(&mut [0; 1024])).await;
+        self.close().await;
+    }
+
+    /// Closes. What still comes is read for a while: closed over unread bytes, the kernel
+    /// would reset the connection, and the client might never see its answer.
+    pub(crate) async fn close(mut self) {
+        let parting = async {
+            if let Some(words) = &self.words {
+                self.stream.write_all(words).await?;
+            }
+            self.stream.shutdown().await?;
+            tokio::io::copy(&mut self.stream.take(UNREAD), &mut tokio::io::sink()).await
+        };
+        let _ = timeout(GOODBYE, parting).await;
     }
 }
 
-/// Says one last thing in HTTP/1.1, where no request could be read.
-pub(crate) async fn say<S: AsyncWrite + Unpin>(mut stream: S, refusal: &Refusal) {
-    let last = async {
-        stream.write_all(&respond::last_words(refusal)).await?;
-        stream.shutdown().await
-    };
-    let _ = timeout(GOODBYE, last).await;
-}
-
 /// What the HTTP library has refused and answered by itself.
-fn refused(error: &(dyn std::error::Error + 'static)) -> Result<(), Refusal> {
+fn refused(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
     match error.downcast_ref::<hyper::Error>() {
-        Some(error) if error.is_parse_too_large() => Err(Refusal::HeadersTooLarge),
-        Some(error) if error.is_parse() => Err(Refusal::BadRequest),
+        Some(error) if error.is_parse_too_large() => Some(Refusal::HeadersTooLarge),
+        Some(error) if error.is_parse() => Some(Refusal::BadRequest),
         // Broken connections are the provider's to retry.
-        _ => Ok(()),
+        _ => None,
     }
 }
 
@@ -119,6 +172,7 @@ enum Ended {
     By(Option<Box<dyn std::error::Error + Send + Sync>>),
     Stopped,
     Idle,
+    GaveWay,
     SlowHeaders,
 }
 
@@ -127,17 +181,20 @@ async fn overseen(pulse: &Pulse, rules: &Rules) -> Ended {
     let Bounds { header_timeout, idle_timeout, .. } = rules.bounds;
     let often = (header_timeout.min(idle_timeout) / 4).min(Duration::from_secs(1));
     let mut tick = tokio::time::interval(often.max(Duration::from_millis(10)));
-    let mut give_way = std::pin::pin!(rules.pressure.notified());
+    let pressure = &rules.pressure;
+    let mut give_way = std::pin::pin!(pressure.asked.notified());
     loop {
         tokio::select! {
             () = rules.stop.cancelled() => return Ended::Stopped,
             () = give_way.as_mut(), if pulse.state() != State::Busy => {
-                if pulse.state() != State::Busy {
-                    return Ended::Idle;
+                // What nobody heard in time is kept by the notice for the next to listen.
+                let wanted = pressure.wanted.load(Ordering::Acquire);
+                match (wanted, pulse.state()) {
+                    (true, State::Busy) => pressure.asked.notify_one(),
+                    (true, _) => return Ended::GaveWay,
+                    (false, _) => {}
                 }
-                // It began to work meanwhile: another one's turn.
-                rules.pressure.notify_one();
-                give_way.set(rules.pressure.notified());
+                give_way.set(pressure.asked.notified());
             }
             _ = tick.tick() => match pulse.state() {
                 State::Silent if pulse.age() > idle_timeout => return Ended::Idle,

@@ -36,6 +36,8 @@ async fn main() -> anyhow::Result<()> {
     let environment = std::env::vars().collect();
     let config = Config::load(&arguments.config, Role::Ingress, &environment, &set)?;
 
+    // Connections are bounded by the config; the usual soft limit of 1024 files is lower.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let listener = bind("ingress.listen", config.ingress.listen).await?;
     let admin = bind("ingress.admin", config.ingress.admin).await?;
     tracing::info!(

@@ -6,8 +6,9 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use zentra_shared::config::Bounds;
 use zentra_shared::queue::Publish;
 
-use crate::connection::{self, Rules};
+use crate::connection::{self, Parting, Pressure, Rules};
 use crate::entrance::Entrance;
 use crate::refusal::Refusal;
 
@@ -26,6 +27,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// How long an idle connection may take to give way to a new one.
 const GIVE_WAY: Duration = Duration::from_millis(100);
+
+/// Connections that are closed with care at a time; any more are only closed.
+const PARTINGS: usize = 64;
 
 /// The certificate in force, if callbacks come by TLS.
 pub(crate) type Tls = watch::Receiver<Option<Arc<ServerConfig>>>;
@@ -41,11 +45,12 @@ pub(crate) async fn serve<Q: Publish>(
     let entrance = Arc::new(entrance);
     let drain = bounds.drain_timeout;
     let permits = Arc::new(Semaphore::new(bounds.max_connections as usize));
+    let partings = Arc::new(Semaphore::new(PARTINGS));
     let connections = TaskTracker::new();
     let rules = Arc::new(Rules {
         http: http(&bounds),
         bounds,
-        pressure: Notify::new(),
+        pressure: Pressure::default(),
         stop: stop.clone(),
     });
     loop {
@@ -60,17 +65,27 @@ pub(crate) async fn serve<Q: Publish>(
         };
         let Some(permit) = place(&permits, &rules).await else {
             entrance.refused(&Refusal::TooManyConnections);
-            if tls.borrow().is_none() {
-                connection::say(stream, &Refusal::TooManyConnections).await;
+            if let (Ok(last), None) = (partings.clone().try_acquire_owned(), &*tls.borrow()) {
+                let parting = Parting::unserved(stream, &Refusal::TooManyConnections);
+                connections.spawn(async move {
+                    parting.after_hearing().await;
+                    drop(last);
+                });
             }
             continue;
         };
-        let (entrance, rules, tls) = (entrance.clone(), rules.clone(), tls.borrow().clone());
+        let (tls, partings) = (tls.borrow().clone(), partings.clone());
+        let (entrance, rules) = (entrance.clone(), rules.clone());
         connections.spawn(async move {
-            if let Err(refusal) = serve_one(stream, tls, &entrance, &rules).await {
-                entrance.refused(&refusal);
+            let _ = stream.set_nodelay(true);
+            let Some(tls) = tls else {
+                return serve_one(stream, &entrance, &rules, permit, &partings).await;
+            };
+            let handshake = TlsAcceptor::from(tls).accept(stream);
+            match timeout(rules.bounds.header_timeout, handshake).await {
+                Ok(Ok(stream)) => serve_one(stream, &entrance, &rules, permit, &partings).await,
+                _ => entrance.refused(&Refusal::Tls),
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -101,26 +116,31 @@ async fn place(permits: &Arc<Semaphore>, rules: &Rules) -> Option<OwnedSemaphore
     if let Ok(permit) = permits.clone().try_acquire_owned() {
         return Some(permit);
     }
-    rules.pressure.notify_one();
-    let freed = timeout(GIVE_WAY, permits.clone().acquire_owned()).await;
-    freed.ok()?.ok()
+    let freed = timeout(GIVE_WAY, permits.clone().acquire_owned());
+    rules.pressure.while_waiting(freed).await.ok()?.ok()
 }
 
-async fn serve_one<Q: Publish>(
-    stream: TcpStream,
-    tls: Option<Arc<ServerConfig>>,
+async fn serve_one<S, Q>(
+    stream: S,
     entrance: &Arc<Entrance<Q>>,
     rules: &Rules,
-) -> Result<(), Refusal> {
-    let _ = stream.set_nodelay(true);
+    permit: OwnedSemaphorePermit,
+    partings: &Semaphore,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Q: Publish,
+{
     let answer = |request| {
         let entrance = entrance.clone();
         async move { entrance.answer(request).await }
     };
-    let Some(tls) = tls else {
-        return connection::serve(stream, rules, answer).await;
-    };
-    let handshake = timeout(rules.bounds.header_timeout, TlsAcceptor::from(tls).accept(stream));
-    let stream = handshake.await.map_err(|_| Refusal::Tls)?.map_err(|_| Refusal::Tls)?;
-    connection::serve(stream, rules, answer).await
+    let end = connection::serve(stream, rules, answer).await;
+    if let Some(refusal) = &end.refusal {
+        entrance.refused(refusal);
+    }
+    // Its place is free before it has said goodbye.
+    drop(permit);
+    if let (Some(parting), Ok(_one)) = (end.parting, partings.try_acquire()) {
+        parting.close().await;
+    }
 }

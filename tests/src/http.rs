@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -18,6 +18,8 @@ pub struct Http(Client<HttpConnector, Full<Bytes>>);
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
+    /// The HTTP that it came by.
+    pub version: Version,
     /// Its headers.
     pub headers: HeaderMap,
     /// Its body, as text.
@@ -42,6 +44,11 @@ impl Default for Http {
 }
 
 impl Http {
+    /// A client that speaks HTTP/2 from the first byte.
+    pub fn http2() -> Self {
+        Self(Client::builder(TokioExecutor::new()).http2_only(true).build_http())
+    }
+
     /// Sends one request. `None` if there is no whole answer within 30 seconds.
     pub async fn send(
         &self,
@@ -61,6 +68,7 @@ impl Http {
             let bytes = body.collect().await.ok()?.to_bytes();
             Some(Answer {
                 status: parts.status,
+                version: parts.version,
                 headers: parts.headers,
                 body: String::from_utf8_lossy(&bytes).into_owned(),
             })

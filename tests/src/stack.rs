@@ -79,6 +79,24 @@ timeout = "1s"
         }
     }
 
+    /// Adds tables to the config file.
+    pub fn add(&self, toml: &str) {
+        let text = fs::read_to_string(&self.config).unwrap_or_default();
+        self.write(&format!("{text}\n{toml}\n"));
+    }
+
+    /// Changes the config file.
+    pub fn replace(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(&self.config).unwrap_or_default();
+        assert!(text.contains(from), "the config has no {from}");
+        self.write(&text.replace(from, to));
+    }
+
+    fn write(&self, text: &str) {
+        let written = fs::write(&self.config, text);
+        written.unwrap_or_else(|error| panic!("{}: {error}", self.config.display()));
+    }
+
     /// A binary's command, with config and secrets.
     pub fn command(&self, binary: &str) -> Command {
         let mut command = Command::new(binary_path(binary));

@@ -1,10 +1,12 @@
 //! Every test that crosses a process, in one binary: they share one broker and one Redis.
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
+mod bounds;
 mod faults;
 mod harness;
 mod ingress;
 mod journal;
 mod operator;
 mod queue;
+mod tls;
 mod worker;

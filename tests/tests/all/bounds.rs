@@ -1,0 +1,327 @@
+//! The entrance's bounds, knocked at with raw sockets: beyond each there is an answer, and
+//! an honest callback beside it is taken all the same.
+
+use std::time::Duration;
+
+use http::{Method, Version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use zentra_tests::http::{Answer, Http};
+use zentra_tests::stack::{Program, Stack};
+use zentra_tests::{eventually, namespace, services, shared_rabbit, sign};
+
+const BOUND: Duration = Duration::from_secs(20);
+const BODY: &str = r#"{"type":"transfer.settled","id":"x"}"#;
+
+/// An ingress with these settings in its `[ingress]` table.
+async fn ingress(rabbit: &str, settings: &str) -> (Stack, Program) {
+    let stack = Stack::new(rabbit, "redis://unused", &namespace(), "http://127.0.0.1:9/", "");
+    stack.add(&format!("[ingress]\n{settings}"));
+    let program = stack.ingress().await;
+    (stack, program)
+}
+
+async fn connect(ingress: &Program) -> TcpStream {
+    let address = ingress.listen.split("://").last().unwrap();
+    TcpStream::connect(address).await.unwrap()
+}
+
+/// A whole callback of `acme` in HTTP/1.1, with more headers.
+fn callback(id: &str, more: &str, body: &str) -> String {
+    let mut head = "POST /in/acme HTTP/1.1\r\nhost: x\r\n".to_owned();
+    for (name, value) in sign::acme(id, sign::now(), body.as_bytes()) {
+        head += &format!("{name}: {value}\r\n");
+    }
+    format!("{head}{more}\r\n{body}")
+}
+
+fn length(body: &str) -> String {
+    format!("content-length: {}\r\n", body.len())
+}
+
+/// All that comes until the server closes.
+async fn to_the_end(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset after the answer is the end too.
+    let _ = tokio::time::timeout(BOUND, stream.read_to_end(&mut bytes)).await.unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Sends bytes, says no more, and hears what comes.
+async fn say(ingress: &Program, bytes: &[u8]) -> String {
+    let mut stream = connect(ingress).await;
+    // The server may have closed before all is written.
+    let _ = stream.write_all(bytes).await;
+    to_the_end(&mut stream).await
+}
+
+async fn honest(stack: &Stack, ingress: &Program, id: &str) -> Answer {
+    let url = format!("{}/in/acme", ingress.listen);
+    let headers = sign::acme(id, sign::now(), BODY.as_bytes());
+    stack.http.post(&url, &headers, BODY).await.unwrap()
+}
+
+async fn refused(stack: &Stack, ingress: &Program, reason: &str) -> f64 {
+    let reason = format!("reason=\"{reason}\"");
+    ingress.metric(&stack.http, &["zentra_ingress_refused_total", &reason]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_headers_and_slow_bodies_get_408_and_hold_nobody_up() {
+    let settings = "header_timeout = \"500ms\"\nbody_timeout = \"500ms\"";
+    let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
+    let whole = callback("evt_1", &length(BODY), BODY);
+    let slow_headers = say(&ingress, &whole.as_bytes()[..30]);
+    let slow_body = say(&ingress, &whole.as_bytes()[..whole.len() - 5]);
+    let (headers, body, beside) =
+        tokio::join!(slow_headers, slow_body, honest(&stack, &ingress, "evt_2"));
+    assert!(headers.starts_with("HTTP/1.1 408") && headers.contains("header_timeout"), "{headers}");
+    assert!(body.starts_with("HTTP/1.1 408") && body.contains("body_timeout"), "{body}");
+    assert_eq!(beside.status, 200);
+    assert_eq!(refused(&stack, &ingress, "header_timeout").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_never_ends_on_a_kept_connection_gets_408_too_and_a_silent_one_is_closed() {
+    let settings = "header_timeout = \"300ms\"\nidle_timeout = \"1s\"";
+    let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
+    let whole = callback("evt_1", &length(BODY), BODY);
+    let mut stream = connect(&ingress).await;
+    stream.write_all(whole.as_bytes()).await.unwrap();
+    let mut first = vec![0; 12];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(first, b"HTTP/1.1 200");
+    stream.write_all(&whole.as_bytes()[..30]).await.unwrap();
+    let rest = to_the_end(&mut stream).await;
+    assert!(rest.contains("HTTP/1.1 408"), "{rest}");
+    assert_eq!(to_the_end(&mut connect(&ingress).await).await, "", "closed without a word");
+    assert_eq!(refused(&stack, &ingress, "header_timeout").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_or_too_long_headers_get_431_and_are_counted() {
+    let (stack, ingress) = ingress(&shared_rabbit(), "max_header_bytes = \"16KiB\"").await;
+    let many: String = (0..100).map(|at| format!("x-{at}: y\r\n")).collect();
+    let long = format!("x-long: {}\r\n", "y".repeat(20_000));
+    for more in [many, long] {
+        let sent = callback("evt_1", &(length(BODY) + &more), BODY);
+        let answer = say(&ingress, sent.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+    assert_eq!(refused(&stack, &ingress, "headers_too_large").await, 2.0);
+    let nonsense = say(&ingress, b"\x16\x03\x01 hello\r\n\r\n").await;
+    assert!(nonsense.starts_with("HTTP/1.1 400"), "{nonsense}");
+    assert_eq!(refused(&stack, &ingress, "bad_request").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_length_or_two_framings_let_nothing_else_in() {
+    let (stack, ingress) = ingress(&shared_rabbit(), "body_timeout = \"500ms\"").await;
+    let close = "connection: close\r\n";
+
+    // More announced than sent: the body never ends, or it breaks off.
+    let long = format!("content-length: {}\r\n", BODY.len() + 10);
+    let answer = say(&ingress, callback("evt_1", &long, BODY).as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let mut stream = connect(&ingress).await;
+    stream.write_all(callback("evt_1", &long, BODY).as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let answer = to_the_end(&mut stream).await;
+    assert!(!answer.contains("HTTP/1.1 200"), "{answer}");
+
+    // Less announced than sent: the signature doesn't fit what was announced.
+    let short = format!("content-length: {}\r\n{close}", BODY.len() - 10);
+    let answer = say(&ingress, callback("evt_1", &short, BODY).as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+
+    // Chunked is as good as announced; with both, what follows is no second request.
+    let chunked = |inner: &str| format!("{:x}\r\n{inner}\r\n0\r\n\r\n", inner.len());
+    let head = callback("evt_2", &format!("transfer-encoding: chunked\r\n{close}"), BODY);
+    let sent = head.strip_suffix(BODY).unwrap().to_owned() + &chunked(BODY);
+    let answer = say(&ingress, sent.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let both = format!("content-length: {}\r\ntransfer-encoding: chunked\r\n", BODY.len());
+    let head = callback("evt_3", &both, BODY);
+    let smuggled = callback("evt_4", &length(BODY), BODY);
+    let sent = head.strip_suffix(BODY).unwrap().to_owned() + &chunked(BODY) + &smuggled;
+    let answer = say(&ingress, sent.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
+
+    let accepted = ["zentra_ingress_accepted_total", "acme"];
+    assert_eq!(ingress.metric(&stack.http, &accepted).await, 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelined_callbacks_are_answered_one_by_one_in_order() {
+    let (_stack, ingress) = ingress(&shared_rabbit(), "").await;
+    let forged = callback("evt_2", &length(BODY), BODY).replace("v1,", "v1,AAAA");
+    let last = callback("evt_3", &(length(BODY) + "connection: close\r\n"), BODY);
+    let sent = callback("evt_1", &length(BODY), BODY) + &forged + &last;
+    let answers = say(&ingress, sent.as_bytes()).await;
+    let statuses: Vec<&str> =
+        answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
+    assert_eq!(statuses, ["200", "401", "200"], "{answers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_trick_with_the_path_reaches_a_source() {
+    let (stack, ingress) = ingress(&shared_rabbit(), "").await;
+    let paths = [
+        "/in/",
+        "/in/acme/",
+        "/in//acme",
+        "//in/acme",
+        "/in/./acme",
+        "/in/../in/acme",
+        "/in/ACME",
+        "/IN/acme",
+        "/in/%61cme",
+        "/in/acme%00",
+        "/in/acme%2f",
+        "/in/acme;x",
+        "/in/acme%3fx",
+        "/in/..%2fin%2facme",
+        "/in/acme/../stripe-eu",
+        "/in",
+        "*",
+        "/",
+    ];
+    for path in paths {
+        let close = length(BODY) + "connection: close\r\n";
+        let sent = callback("evt_1", &close, BODY).replacen("/in/acme", path, 1);
+        let answer = say(&ingress, sent.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+    }
+    let metrics = stack.http.get(&format!("{}/metrics", ingress.admin)).await.unwrap().body;
+    assert!(!metrics.contains("ACME") && metrics.contains("source=\"unknown\""), "{metrics}");
+    // A query belongs to the sender; the source is the path alone.
+    let url = format!("{}/in/acme?x=/in/nobody", ingress.listen);
+    let headers = sign::acme("evt_1", sign::now(), BODY.as_bytes());
+    assert_eq!(stack.http.post(&url, &headers, BODY).await.unwrap().status, 200);
+}
+
+/// Resident memory of a process, in KiB.
+fn memory(ingress: &Program) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", ingress.process.id()));
+    let status = status.unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_2000_idle_connections_an_honest_callback_is_taken_and_memory_stays_flat() {
+    let (stack, ingress) = ingress(&shared_rabbit(), "max_connections = 1000").await;
+    assert_eq!(honest(&stack, &ingress, "evt_0").await.status, 200);
+    let before = memory(&ingress);
+    let mut idle = Vec::new();
+    for at in 0..2000 {
+        let mut stream = connect(&ingress).await;
+        // Some of them have begun to speak.
+        if at % 2 == 0 {
+            stream.write_all(b"POST /in/acme HTTP/1.1\r\nx-").await.unwrap();
+        }
+        idle.push(stream);
+        if at % 500 == 499 {
+            let fresh = Http::default();
+            let url = format!("{}/in/acme", ingress.listen);
+            let headers = sign::acme(&format!("evt_{at}"), sign::now(), BODY.as_bytes());
+            let answer = fresh.post(&url, &headers, BODY).await.unwrap();
+            assert_eq!(answer.status, 200, "beside {at}");
+        }
+    }
+    let grown = memory(&ingress).saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} KiB more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_connections_that_are_all_at_work_a_new_one_gets_503() {
+    let (stack, ingress) = ingress(&shared_rabbit(), "max_connections = 2").await;
+    let whole = callback("evt_1", &(length(BODY) + "expect: 100-continue\r\n"), "");
+    let mut working = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(&ingress).await;
+        stream.write_all(whole.as_bytes()).await.unwrap();
+        let mut go_on = [0; 25];
+        stream.read_exact(&mut go_on).await.unwrap();
+        working.push(stream);
+    }
+    let answer = say(&ingress, b"").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 5"), "{answer}");
+    working.pop();
+    eventually("a place is free", BOUND, async || {
+        let answer = honest(&stack, &ingress, "evt_2").await;
+        answer.status.is_success().then_some(())
+    })
+    .await;
+    assert!(refused(&stack, &ingress, "too_many_connections").await >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_callbacks_in_flight_and_the_bytes_in_memory_there_is_503_and_small_ones_pass() {
+    let settings = "max_in_flight = 3\nmax_buffered = \"64KiB\"";
+    let mut rabbit = services::Rabbit::start();
+    let (stack, ingress) = ingress(&rabbit.url(), settings).await;
+    let large = format!(r#"{{"type":"a","fill":"{}"}}"#, "x".repeat(60_000));
+    let mut slow = connect(&ingress).await;
+    let whole = callback("evt_1", &length(&large), &large);
+    slow.write_all(&whole.as_bytes()[..whole.len() - 1]).await.unwrap();
+    let url = format!("{}/in/acme", ingress.listen);
+    eventually("memory is taken", BOUND, async || {
+        let body = large[..20_000].to_owned();
+        let headers = sign::acme("evt_2", sign::now(), body.as_bytes());
+        let answer = stack.http.post(&url, &headers, body).await?;
+        (answer.reason() == "overloaded" && answer.headers.contains_key("retry-after"))
+            .then_some(())
+    })
+    .await;
+    assert_eq!(honest(&stack, &ingress, "evt_3").await.status, 200);
+    slow.write_all(&whole.as_bytes()[whole.len() - 1..]).await.unwrap();
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+
+    // A broker that says nothing holds three; the others needn't wait to hear 503.
+    rabbit.freeze();
+    let mut knocking = JoinSet::new();
+    for at in 0..10 {
+        let (http, url) = (stack.http.clone(), url.clone());
+        knocking.spawn(async move {
+            let headers = sign::acme(&format!("evt_f{at}"), sign::now(), BODY.as_bytes());
+            http.post(&url, &headers, BODY).await.unwrap().reason()
+        });
+    }
+    let reasons = knocking.join_all().await;
+    let overloaded = reasons.iter().filter(|reason| *reason == "overloaded").count();
+    assert_eq!(overloaded, 7, "{reasons:?}");
+    rabbit.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_has_its_own_body_bound_and_its_own_yes() {
+    let own = "[source.small]\nprovider = \"github\"\n\
+               secrets = [{ name = \"k1\", secret = \"env:GITHUB\" }]\n\
+               max_body = 10\nsuccess_status = 202\nsuccess_body = \"[accepted]\"";
+    let (stack, ingress) = ingress(&shared_rabbit(), &format!("\n{own}")).await;
+    let url = format!("{}/in/small", ingress.listen);
+    let post = async |body: &'static [u8]| {
+        let headers = sign::github("d-1", "push", body);
+        stack.http.send(Method::POST, &url, &headers, body).await.unwrap()
+    };
+    let taken = post(b"{\"a\":1}").await;
+    assert_eq!((taken.status.as_u16(), &*taken.body), (202, "[accepted]"));
+    let large = post(b"{\"a\":12345}").await;
+    assert_eq!((large.status.as_u16(), &*large.reason()), (413, "body_too_large"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_is_spoken_without_tls_too() {
+    let (_stack, ingress) = ingress(&shared_rabbit(), "").await;
+    let http2 = Http::http2();
+    let url = format!("{}/in/acme", ingress.listen);
+    let headers = sign::acme("evt_1", sign::now(), BODY.as_bytes());
+    let answer = http2.post(&url, &headers, BODY).await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.version), (200, Version::HTTP_2));
+    let answer = http2.post(&url, &Vec::new(), BODY).await.unwrap();
+    assert_eq!(answer.reason(), "signature_missing");
+}

@@ -1,0 +1,109 @@
+//! The entrance by TLS, with certificates made here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use zentra_tests::stack::{Program, Stack};
+use zentra_tests::{eventually, namespace, services, shared_rabbit, sign};
+
+const BOUND: Duration = Duration::from_secs(20);
+const BODY: &str = r#"{"type":"transfer.settled","id":"x"}"#;
+
+/// A new certificate for localhost, written over what was there.
+fn certificate(folder: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.join("tls.crt"), made.cert.pem()).unwrap();
+    std::fs::write(folder.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    made.cert.der().clone()
+}
+
+/// An ingress with TLS, its folder, and the certificate.
+async fn ingress() -> (Stack, Program, PathBuf, CertificateDer<'static>) {
+    let folder = services::folder("tls");
+    let trusted = certificate(&folder);
+    let unused = "redis://unused";
+    let stack = Stack::new(&shared_rabbit(), unused, &namespace(), "http://127.0.0.1:9/", "");
+    let path = folder.display();
+    stack.add(&format!(
+        "[ingress.tls]\ncertificate = \"file:{path}/tls.crt\"\nkey = \"file:{path}/tls.key\""
+    ));
+    let program = stack.ingress().await;
+    (stack, program, folder, trusted)
+}
+
+/// A connection that trusts this one certificate only.
+async fn connect(
+    ingress: &Program,
+    trusted: &CertificateDer<'static>,
+    protocol: &[u8],
+) -> Option<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let address = ingress.listen.split("://").last().unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()
+}
+
+/// Sends a callback on an open connection, and hears the first bytes of the answer.
+async fn post(stream: &mut TlsStream<TcpStream>, id: &str) -> String {
+    let mut request = "POST /in/acme HTTP/1.1\r\nhost: localhost\r\n".to_owned();
+    for (name, value) in sign::acme(id, sign::now(), BODY.as_bytes()) {
+        request += &format!("{name}: {value}\r\n");
+    }
+    request += &format!("content-length: {}\r\n\r\n{BODY}", BODY.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let count = tokio::time::timeout(BOUND, stream.read(&mut answer)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&answer[..count]).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callbacks_come_by_tls_with_both_protocols_and_not_without_it() {
+    let (stack, ingress, _, trusted) = ingress().await;
+    let mut http1 = connect(&ingress, &trusted, b"http/1.1").await.unwrap();
+    assert!(post(&mut http1, "evt_1").await.starts_with("HTTP/1.1 200"));
+    let http2 = connect(&ingress, &trusted, b"h2").await.unwrap();
+    assert_eq!(http2.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    // The server's first frame is its settings; RFC 9113, 3.4.
+    let (mut http2, mut frame) = (http2, [0; 4]);
+    http2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    http2.read_exact(&mut frame).await.unwrap();
+    assert_eq!(frame[3], 4);
+
+    let plain = TcpStream::connect(ingress.listen.split("://").last().unwrap()).await;
+    let (mut plain, mut answer) = (plain.unwrap(), String::new());
+    plain.write_all(b"POST /in/acme HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let _ = plain.read_to_string(&mut answer).await;
+    assert!(!answer.contains("HTTP/1.1"), "{answer}");
+    let metric = ["zentra_ingress_refused_total", "tls_handshake"];
+    assert!(ingress.metric(&stack.http, &metric).await >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_never() {
+    let (_stack, ingress, folder, old) = ingress().await;
+    let mut open = connect(&ingress, &old, b"http/1.1").await.unwrap();
+    let new = certificate(&folder);
+    let new_is_served = async || connect(&ingress, &new, b"http/1.1").await.map(drop);
+    eventually("the new certificate is served", BOUND, new_is_served).await;
+    assert!(connect(&ingress, &old, b"http/1.1").await.is_none());
+    assert!(post(&mut open, "evt_1").await.starts_with("HTTP/1.1 200"), "the open one goes on");
+
+    std::fs::write(folder.join("tls.crt"), "no certificate").unwrap();
+    let told = || services::output().contains("the new certificate can't be used");
+    eventually("the problem is told", BOUND, async || told().then_some(())).await;
+    assert!(connect(&ingress, &new, b"http/1.1").await.is_some());
+}

@@ -9,9 +9,6 @@ use zentra_shared::config::{Config, Role};
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::{shutdown, telemetry};
 
-/// Publishes at a time. Each has a channel of its own.
-const LANES: usize = 64;
-
 /// Takes provider callbacks, verifies them and queues them in RabbitMQ.
 #[derive(Parser)]
 #[command(name = "zentra-ingress", version)]
@@ -45,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
         sources = config.sources.len(), "zentra-ingress started"
     );
     let stop = shutdown::on_signal()?;
-    let queue = Amqp::publisher(config.amqp(), "ingress", LANES);
+    let queue = Amqp::publisher(config.amqp(), "ingress");
     zentra_ingress::run(config, environment, queue.clone(), listener, admin, stop).await?;
     queue.close().await;
     tracing::info!("zentra-ingress stopped");

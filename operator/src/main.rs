@@ -66,7 +66,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             }
         }
         Command::Dead(DeadCommand::Requeue { id, look, by, json }) => {
-            let queue = Amqp::publisher(config.amqp(), "operator", 1);
+            let queue = Amqp::publisher(config.amqp(), "operator");
             tokio::time::timeout(CONNECT, queue.connected()).await.map_err(|_| {
                 Failure::Ours("RabbitMQ doesn't answer.\nCheck [rabbitmq] urls.".into())
             })?;

@@ -36,6 +36,8 @@ pub struct Sealed {
     pub body: Bytes,
     /// `source.event_type` for the queue's routing. Not under the seal: nothing trusts it.
     pub route: String,
+    /// `source/identity`, the message's id at the broker. Not under the seal either.
+    pub id: String,
 }
 
 /// Why a seal doesn't open.
@@ -75,11 +77,13 @@ impl Sealer {
         let bytes = serde_json::to_vec(&envelope).map_err(|_| SealError::Envelope)?;
         let key = self.keys.first().ok_or(SealError::UnknownKey)?;
         let tag = STANDARD.encode(mac(key, &bytes)?.finalize().into_bytes());
+        let id = format!("{}/{}", envelope.source, envelope.identity.as_str());
         let route = match &envelope.event_type {
             Some(kind) => format!("{}.{kind}", envelope.source),
             None => envelope.source,
         };
-        Ok(Sealed { envelope: bytes.into(), seal: format!("v1,{},{tag}", key.name), body, route })
+        let seal = format!("v1,{},{tag}", key.name);
+        Ok(Sealed { envelope: bytes.into(), seal, body, route, id })
     }
 
     /// Opens what [`Sealer::seal`] made: HMAC first, then the body's digest, and only

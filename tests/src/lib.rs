@@ -13,6 +13,8 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use services::{Rabbit, Redis};
+use zentra_shared::queue::amqp::Settings;
+use zentra_shared::secret::Secret;
 
 /// The URL of a RabbitMQ that all tests of this process share; each has its own namespace.
 pub fn shared_rabbit() -> String {
@@ -24,6 +26,17 @@ pub fn shared_rabbit() -> String {
 pub fn shared_redis() -> String {
     static REDIS: LazyLock<Mutex<Redis>> = LazyLock::new(|| Mutex::new(Redis::start()));
     REDIS.lock().map(|redis| redis.url()).unwrap_or_default()
+}
+
+/// What a test needs to speak to a broker itself; it adds no subscriptions.
+pub fn queue_settings(url: &str, namespace: &str) -> Settings {
+    Settings {
+        urls: vec![Secret::new(url)],
+        namespace: namespace.into(),
+        subscribers: Vec::new(),
+        publish_timeout: Duration::from_secs(2),
+        lanes: 2,
+    }
 }
 
 /// A namespace that no other test has.

@@ -221,15 +221,11 @@ impl Rabbit {
     fn serve(folder: &Path, epmd_port: u16, dist_port: u16) -> Guarded {
         let mut command = Command::new(versioned_server());
         let path = |name: &str| folder.join(name);
+        Self::environment(&mut command, folder, epmd_port);
         command
             .arg("-noinput")
             .current_dir(folder)
-            .env("HOME", folder)
-            .env("ERL_EPMD_PORT", epmd_port.to_string())
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_CRASH_DUMP", path("crash.dump"))
-            .env("RABBITMQ_NODENAME", format!("zentra{epmd_port}@localhost"))
-            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             .env("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf"))
             .env("RABBITMQ_MNESIA_BASE", path("mnesia"))
             .env("RABBITMQ_LOG_BASE", path("log"))
@@ -263,6 +259,32 @@ impl Rabbit {
     pub fn freeze(&self) {
         let pid = self.server.id().to_string();
         let _ = Command::new("kill").args(["-STOP", &pid]).status();
+    }
+
+    /// Lets it go on after [`Rabbit::freeze`].
+    pub fn thaw(&self) {
+        let pid = self.server.id().to_string();
+        let _ = Command::new("kill").args(["-CONT", &pid]).status();
+    }
+
+    /// Sets off the memory alarm, or ends it.
+    pub fn alarm(&self, on: bool) {
+        let server = versioned_server();
+        let mut command = Command::new(server.with_file_name("rabbitmqctl"));
+        Self::environment(&mut command, &self.folder, self.epmd_port);
+        command.args(["set_vm_memory_high_watermark", "absolute"]);
+        let done = command.arg(if on { "1MB" } else { "1GB" }).output();
+        let done = done.unwrap_or_else(|error| panic!("can't run rabbitmqctl: {error}"));
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn environment(command: &mut Command, folder: &Path, epmd_port: u16) {
+        command
+            .env("HOME", folder)
+            .env("ERL_EPMD_PORT", epmd_port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODENAME", format!("zentra{epmd_port}@localhost"))
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
     }
 
     /// Starts it again after [`Rabbit::kill`], with what it has on disk.

@@ -10,9 +10,6 @@ use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::{shutdown, telemetry};
 
-/// Publishes at a time: retries and dead letters.
-const LANES: usize = 16;
-
 /// Delivers queued events to their destinations, each with one effect.
 #[derive(Parser)]
 #[command(name = "zentra-worker", version)]
@@ -44,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
     let stop = shutdown::on_signal()?;
     let url = config.redis_url.clone().context("redis.url is missing")?;
     let journal = RedisJournal::new(&url, &config.namespace)?;
-    let queue = Amqp::processor(config.amqp(), LANES);
+    let queue = Amqp::processor(config.amqp());
     zentra_worker::run(config, queue.clone(), journal, admin, stop).await?;
     queue.close().await;
     tracing::info!("zentra-worker stopped");

@@ -145,6 +145,18 @@ pub(super) const KEYS: &[Key] = &[
         "amqp:// or amqps:// URLs, tried in turn. One with a password is a secret: \"env:NAME\" \
          or \"file:PATH\".",
     ),
+    key(
+        "rabbitmq.publish_timeout",
+        Kind::Duration("50ms", "1m"),
+        "2s",
+        "How long RabbitMQ may take to confirm a message. Beyond it the provider gets 503.",
+    ),
+    key(
+        "rabbitmq.lanes",
+        Kind::Integer(1, 64),
+        "4",
+        "Channels of one program that publish, each with up to 64 messages under way.",
+    ),
     key("redis.url", Kind::Text, "", "redis:// or rediss:// URL; with a password, a secret."),
     key(
         "seal.keys",

@@ -51,8 +51,8 @@ pub struct Config {
     pub worker_admin: SocketAddr,
     /// How long a claim lasts: at least twice the longest destination timeout.
     pub lease: Duration,
-    /// The broker's URLs, tried in turn.
-    pub rabbitmq_urls: Vec<Secret>,
+    /// The broker.
+    pub rabbitmq: RabbitMq,
     /// Redis's URL; not for the ingress.
     pub redis_url: Option<Secret>,
     /// Seals and opens.
@@ -61,6 +61,17 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// The destinations; their signing keys only for the worker.
     pub destinations: Vec<Destination>,
+}
+
+/// How to reach the broker, and what to ask of it.
+#[derive(Clone, Debug)]
+pub struct RabbitMq {
+    /// Tried in turn.
+    pub urls: Vec<Secret>,
+    /// How long a publish may take until its confirm.
+    pub publish_timeout: Duration,
+    /// Channels that publish.
+    pub lanes: usize,
 }
 
 /// The entrance: where it listens, and its bounds.
@@ -166,9 +177,11 @@ impl Config {
             patterns: destination.subscribe.clone(),
         };
         amqp::Settings {
-            urls: self.rabbitmq_urls.clone(),
+            urls: self.rabbitmq.urls.clone(),
             namespace: self.namespace.clone(),
             subscribers: self.destinations.iter().map(subscriber).collect(),
+            publish_timeout: self.rabbitmq.publish_timeout,
+            lanes: self.rabbitmq.lanes,
         }
     }
 }
@@ -192,7 +205,7 @@ impl Reader<'_> {
         let lease = worker.duration("lease");
         worker.finish();
 
-        let rabbitmq_urls = self.rabbitmq(root.section("rabbitmq"));
+        let rabbitmq = self.rabbitmq(root.section("rabbitmq"));
         let redis_url = self.redis(root.section("redis"));
         let seal = self.seal(root.section("seal"));
         let own = self.providers(&mut root);
@@ -222,7 +235,7 @@ impl Reader<'_> {
             ingress,
             worker_admin,
             lease,
-            rabbitmq_urls,
+            rabbitmq,
             redis_url,
             seal: seal?,
             sources: if self.role == Role::Ingress { sources } else { Vec::new() },
@@ -270,7 +283,7 @@ impl Reader<'_> {
         read.map_err(|(key, what)| section.problem(key, &what)).ok()
     }
 
-    fn rabbitmq(&self, mut section: Section<'_>) -> Vec<Secret> {
+    fn rabbitmq(&self, mut section: Section<'_>) -> RabbitMq {
         let mut urls = Vec::new();
         for (at, text) in section.texts("urls").iter().enumerate() {
             match self.url(text, true) {
@@ -281,8 +294,10 @@ impl Reader<'_> {
         if urls.is_empty() {
             section.problem("urls", "is missing or empty, like [\"env:RABBITMQ_URL\"]");
         }
+        let publish_timeout = section.duration("publish_timeout");
+        let lanes = section.integer("lanes") as usize;
         section.finish();
-        urls
+        RabbitMq { urls, publish_timeout, lanes }
     }
 
     fn redis(&self, mut section: Section<'_>) -> Option<Secret> {

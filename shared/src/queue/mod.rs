@@ -42,6 +42,15 @@ pub enum QueueError {
     /// The broker is out of memory or disk and takes no messages.
     #[error("the broker blocks publishers: it is short of memory or disk")]
     Blocked,
+    /// Confirms are overdue, so no more is asked of the broker until one comes.
+    #[error("the broker is not confirming: it is stuck or overloaded")]
+    Stalled,
+    /// More publishes wait than may.
+    #[error("too many messages wait for the broker")]
+    Overloaded,
+    /// The connection was lost with the message under way.
+    #[error("the broker connection was lost before the confirm")]
+    Lost,
     /// No confirm within the time allowed.
     #[error("the broker did not answer within {0:?}")]
     Timeout(Duration),
@@ -58,7 +67,8 @@ pub trait Publish: Clone + Send + Sync + 'static {
     /// Returns when the event is durable: from then on it is not lost.
     fn publish(&self, sealed: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Whether a publish would be tried now.
+    /// Whether a publish would be confirmed now, as far as can be known: connected, not
+    /// blocked, and confirming.
     fn ready(&self) -> bool;
 }
 

@@ -8,13 +8,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use zentra_shared::journal::Histories;
 use zentra_shared::queue::Operate;
-use zentra_shared::queue::amqp::{Amqp, Settings};
-use zentra_shared::secret::Secret;
+use zentra_shared::queue::amqp::Amqp;
 use zentra_tests::http::Http;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::Rabbit;
 use zentra_tests::world::{BOUND, World};
-use zentra_tests::{eventually, namespace, shared_redis, sign};
+use zentra_tests::{eventually, namespace, queue_settings, shared_redis, sign};
 
 const WAVE: usize = 100;
 /// How long a provider goes on sending what isn't acknowledged.
@@ -163,12 +162,8 @@ async fn every_one_has_its_end(world: &World, rabbit: &Rabbit) {
         (keys == others.iter().map(key).collect::<Vec<_>>()).then_some(())
     })
     .await;
-    let settings = Settings {
-        urls: vec![Secret::new(rabbit.url())],
-        namespace: world.stack.namespace.clone(),
-        subscribers: Vec::new(),
-    };
-    let queue = Amqp::publisher(settings, "test", 1);
+    let settings = queue_settings(&rabbit.url(), &world.stack.namespace);
+    let queue = Amqp::publisher(settings, "test");
     tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
     for at in others {
         let body = body(at);

@@ -6,10 +6,9 @@ use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::queue::{Consumer, Message, Process, Receipt};
-use zentra_shared::secret::Secret;
 use zentra_tests::http::Headers;
 use zentra_tests::stack::Stack;
-use zentra_tests::{eventually, namespace, services, shared_rabbit, sign};
+use zentra_tests::{eventually, namespace, queue_settings, services, shared_rabbit, sign};
 
 const BOUND: Duration = Duration::from_secs(20);
 const BODY: &[u8] = br#"{"type":"transfer.settled","id":"x"}"#;
@@ -20,12 +19,7 @@ fn stack(rabbit: &str) -> Stack {
 
 /// All messages in the ledger's work queue.
 async fn queued(stack: &Stack, count: usize) -> Vec<Message> {
-    let settings = zentra_shared::queue::amqp::Settings {
-        urls: vec![Secret::new(stack.rabbit.as_str())],
-        namespace: stack.namespace.clone(),
-        subscribers: Vec::new(),
-    };
-    let queue = Amqp::processor(settings, 1);
+    let queue = Amqp::processor(queue_settings(&stack.rabbit, &stack.namespace));
     let mut consumer = queue.consume("ledger", 100);
     let mut found = Vec::new();
     while found.len() < count {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 mod bounds;
+mod broker;
 mod faults;
 mod harness;
 mod ingress;

@@ -10,8 +10,7 @@ use zentra_shared::lifecycle::DeadReason;
 use zentra_shared::queue::amqp::{Amqp, Settings, Subscriber};
 use zentra_shared::queue::{Consumer, Delay, Message, Operate, Process, Publish, Receipt};
 use zentra_shared::seal::Sealed;
-use zentra_shared::secret::Secret;
-use zentra_tests::{namespace, services, shared_rabbit};
+use zentra_tests::{namespace, queue_settings, services, shared_rabbit};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -20,15 +19,12 @@ fn settings(url: &str, namespace: &str) -> Settings {
         destination: destination.into(),
         patterns: vec![pattern.into()],
     };
-    Settings {
-        urls: vec![Secret::new(url)],
-        namespace: namespace.into(),
-        subscribers: vec![subscriber("ledger", "acme.#"), subscriber("mail", "acme.mail.*")],
-    }
+    let subscribers = vec![subscriber("ledger", "acme.#"), subscriber("mail", "acme.mail.*")];
+    Settings { subscribers, ..queue_settings(url, namespace) }
 }
 
 async fn queue(url: &str, namespace: &str) -> Amqp {
-    let amqp = Amqp::processor(settings(url, namespace), 8);
+    let amqp = Amqp::processor(settings(url, namespace));
     tokio::time::timeout(BOUND, amqp.connected()).await.unwrap();
     amqp
 }
@@ -39,6 +35,7 @@ fn sealed(route: &str, body: &'static [u8]) -> Sealed {
         seal: "v1,k,AA==".into(),
         body: Bytes::from_static(body),
         route: route.into(),
+        id: "acme/evt_1".into(),
     }
 }
 

@@ -5,24 +5,37 @@
 //! (next host, topology, channels). Every connect and close has a time limit: both have
 //! been seen to hang for ever against a broker that was just starting.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use lapin::options::ConfirmSelectOptions;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::lane::{self, Job};
 use super::topology::{Names, Subscriber, declare, short};
-use super::{QueueError, Settings};
+use super::{QueueError, Settings, message};
+use crate::clock::millis;
 use crate::retry::Pauses;
 use crate::secret::Secret;
 
-/// Time to connect, log in and declare; a busy broker takes seconds for new queues.
-const CONNECT: Duration = Duration::from_secs(30);
+/// Time to connect and log in.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Time to declare and to open the lanes; a busy broker takes seconds for new queues.
+const PREPARE: Duration = Duration::from_secs(30);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How old the last confirm may be before a message of our own asks for a new one.
+const PROBE: Duration = Duration::from_secs(1);
+/// How old the last confirm may be where a publish can still be expected to be confirmed.
+const FRESH: Duration = Duration::from_secs(5);
+/// Publishes that wait for a lane.
+const WAITING: usize = 4096;
 const CLOSE: Duration = Duration::from_secs(2);
 /// Seconds; a dead peer shows after twice this.
 const HEARTBEAT: u16 = 10;
@@ -38,6 +51,7 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts to connect in the background. `purpose` names the connection at the broker.
+    /// With no lanes, nothing is published.
     pub(super) fn start(settings: Arc<Settings>, purpose: &'static str, lanes: usize) -> Self {
         let (publish, sessions) = watch::channel(None);
         let stop = CancellationToken::new();
@@ -84,35 +98,40 @@ async fn supervise(
     lanes: usize,
     publish: &watch::Sender<Option<Arc<Session>>>,
 ) {
-    let mut pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(5));
+    let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
     // Without an end: the config has at least one URL.
     for url in settings.urls.iter().cycle() {
-        match timeout(CONNECT, Session::open(url, settings, purpose, lanes)).await {
-            Ok(Ok(session)) => {
+        match Session::open(url, settings, purpose, lanes).await {
+            Ok(session) => {
                 tracing::info!(purpose, "connected to rabbitmq");
                 pauses.reset();
-                let session = Arc::new(session);
                 publish.send_replace(Some(session.clone()));
                 let cause = session.lost().await;
                 publish.send_replace(None);
                 tracing::warn!(purpose, cause, "lost the connection to rabbitmq");
                 session.close().await;
             }
-            Ok(Err(error)) => tracing::warn!(purpose, %error, "can't connect to rabbitmq"),
-            Err(_) => tracing::warn!(purpose, limit = ?CONNECT, "rabbitmq didn't answer in time"),
+            Err(error) => tracing::warn!(purpose, %error, "can't connect to rabbitmq"),
         }
         tokio::time::sleep(pauses.next_pause()).await;
     }
 }
 
+type Probe = oneshot::Receiver<Result<(), QueueError>>;
+
 /// One generation of a connection.
 pub(super) struct Session {
-    connection: Connection,
+    pub(super) connection: Connection,
+    /// Cancelled when this generation is given up.
+    pub(super) gone: CancellationToken,
     blocked: AtomicBool,
-    broken: AtomicBool,
-    discard: Notify,
-    lanes: Semaphore,
-    idle: Mutex<Vec<Channel>>,
+    stalled: AtomicBool,
+    started: Instant,
+    /// Milliseconds after `started`.
+    confirmed: AtomicU64,
+    jobs: mpsc::Sender<Job>,
+    names: Names,
+    publishes: bool,
 }
 
 impl Session {
@@ -121,31 +140,53 @@ impl Session {
         settings: &Settings,
         purpose: &str,
         lanes: usize,
-    ) -> lapin::Result<Self> {
-        let url = String::from_utf8_lossy(url.expose()).into_owned();
-        let mut uri: lapin::uri::AMQPUri =
-            url.parse().map_err(|_| std::io::Error::other("a [rabbitmq] url can't be read"))?;
-        uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        let name = format!("{}-{purpose}", settings.namespace);
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connection = Connection::connect_uri(uri, properties).await?;
-        let channel = connection.create_channel().await?;
-        let names = Names::new(&settings.namespace);
-        let subscribers: &[Subscriber] = &settings.subscribers;
-        declare(&channel, &names, subscribers).await?;
-        channel.close(REPLY_SUCCESS, short("")?).await?;
-        Ok(Self {
+    ) -> Result<Arc<Self>, QueueError> {
+        let connect = timeout(CONNECT, connect(url, settings, purpose)).await;
+        let connection = connect.map_err(|_| QueueError::Timeout(CONNECT))??;
+        let (jobs, inbox) = mpsc::channel(WAITING);
+        let session = Arc::new(Self {
             connection,
+            gone: CancellationToken::new(),
             blocked: AtomicBool::new(false),
-            broken: AtomicBool::new(false),
-            discard: Notify::new(),
-            lanes: Semaphore::new(lanes),
-            idle: Mutex::new(Vec::new()),
-        })
+            stalled: AtomicBool::new(false),
+            started: Instant::now(),
+            confirmed: AtomicU64::new(0),
+            jobs,
+            names: Names::new(&settings.namespace),
+            publishes: lanes > 0,
+        });
+        let prepared = timeout(PREPARE, session.prepare(settings, inbox, lanes)).await;
+        match prepared.unwrap_or(Err(QueueError::Timeout(PREPARE))) {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                session.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Declares, opens the lanes, and sends a first message through them.
+    async fn prepare(
+        self: &Arc<Self>,
+        settings: &Settings,
+        inbox: mpsc::Receiver<Job>,
+        lanes: usize,
+    ) -> Result<(), QueueError> {
+        let channel = self.connection.create_channel().await?;
+        let subscribers: &[Subscriber] = &settings.subscribers;
+        declare(&channel, &self.names, subscribers).await?;
+        channel.close(REPLY_SUCCESS, short("")?).await?;
+        let inbox = Arc::new(Mutex::new(inbox));
+        for _ in 0..lanes {
+            let channel = lane::open(self).await?;
+            let (session, inbox) = (self.clone(), inbox.clone());
+            tokio::spawn(lane::run(session, channel, inbox, settings.publish_timeout));
+        }
+        Ok(())
     }
 
     fn usable(&self) -> bool {
-        !self.broken.load(Ordering::Acquire) && self.connection.status().connected()
+        !self.gone.is_cancelled() && self.connection.status().connected()
     }
 
     /// Whether the broker takes no messages now.
@@ -153,19 +194,49 @@ impl Session {
         self.blocked.load(Ordering::Acquire)
     }
 
+    /// Whether confirms are overdue.
+    pub(super) fn stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stall(&self) {
+        self.stalled.store(true, Ordering::Release);
+    }
+
+    /// A batch was confirmed.
+    pub(super) fn confirmed(&self) {
+        self.confirmed.store(millis(self.started.elapsed()), Ordering::Release);
+        self.stalled.store(false, Ordering::Release);
+    }
+
+    fn since_confirm(&self) -> Duration {
+        let confirmed = Duration::from_millis(self.confirmed.load(Ordering::Acquire));
+        self.started.elapsed().saturating_sub(confirmed)
+    }
+
+    /// Whether a publish can be expected to be confirmed.
+    pub(super) fn ready(&self) -> bool {
+        self.usable() && !self.blocked() && !self.stalled() && self.since_confirm() < FRESH
+    }
+
+    /// Hands a job to the lanes; an error at once if too many wait.
+    pub(super) fn put(&self, job: Job) -> Result<(), QueueError> {
+        self.jobs.try_send(job).map_err(|_| QueueError::Overloaded)
+    }
+
     /// Gives this generation up: something on it failed, so nothing on it is trusted.
     pub(super) fn discard(&self) {
-        self.broken.store(true, Ordering::Release);
-        self.discard.notify_one();
+        self.gone.cancel();
     }
 
     /// Waits until the connection is lost or discarded, and says why.
     async fn lost(&self) -> String {
         let mut events = std::pin::pin!(self.connection.events_listener());
-        let mut look = tokio::time::interval(Duration::from_secs(1));
+        let mut look = tokio::time::interval(PROBE);
+        let mut probe = None;
         loop {
             tokio::select! {
-                () = self.discard.notified() => return "discarded after a failure".into(),
+                () = self.gone.cancelled() => return "discarded after a failure".into(),
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => {
                         tracing::warn!(reason, "rabbitmq blocks publishers");
@@ -179,16 +250,33 @@ impl Session {
                     Some(_) => {}
                     None => return "closed".into(),
                 },
-                // The net below the events.
-                _ = look.tick() => if !self.connection.status().connected() {
-                    return "closed".into();
+                // The net below the events, and a probe where nothing else is published.
+                _ = look.tick() => {
+                    if !self.connection.status().connected() {
+                        return "closed".into();
+                    }
+                    if self.publishes && self.since_confirm() >= PROBE {
+                        probe = self.probe(probe);
+                    }
                 },
             }
         }
     }
 
+    /// Publishes a message to nobody, for its confirm, unless the last one is under way.
+    fn probe(&self, last: Option<Probe>) -> Option<Probe> {
+        if let Some(mut last) = last
+            && matches!(last.try_recv(), Err(TryRecvError::Empty))
+        {
+            return Some(last);
+        }
+        let (done, answer) = oneshot::channel();
+        message::probe(&self.names, done).and_then(|job| self.put(job)).ok()?;
+        Some(answer)
+    }
+
     async fn close(&self) {
-        self.broken.store(true, Ordering::Release);
+        self.gone.cancel();
         if let Ok(text) = short("done") {
             let _ = timeout(CLOSE, self.connection.close(REPLY_SUCCESS, text)).await;
         }
@@ -198,38 +286,14 @@ impl Session {
     pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
         Ok(self.connection.create_channel().await?)
     }
-
-    /// A channel in confirm mode for one publish. On one channel the client library can
-    /// match a returned message to the wrong confirm, so a lane has one publish at a time.
-    pub(super) async fn lane(&self) -> Result<Lane<'_>, QueueError> {
-        let permit = self.lanes.acquire().await.map_err(|_| QueueError::Disconnected)?;
-        let idle = self.idle().pop();
-        let channel = match idle {
-            Some(channel) => channel,
-            None => {
-                let channel = self.connection.create_channel().await?;
-                channel.confirm_select(ConfirmSelectOptions::default()).await?;
-                channel
-            }
-        };
-        Ok(Lane { session: self, channel, _permit: permit })
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Channel>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// A confirm channel that is in use. Dropped, its channel is closed; only one whose
-/// publish came to its end is put back.
-pub(super) struct Lane<'a> {
-    session: &'a Session,
-    pub(super) channel: Channel,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Lane<'_> {
-    pub(super) fn put_back(self) {
-        self.session.idle().push(self.channel);
-    }
+async fn connect(url: &Secret, settings: &Settings, purpose: &str) -> lapin::Result<Connection> {
+    let url = String::from_utf8_lossy(url.expose()).into_owned();
+    let mut uri: lapin::uri::AMQPUri =
+        url.parse().map_err(|_| std::io::Error::other("a [rabbitmq] url can't be read"))?;
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    let name = format!("{}-{purpose}", settings.namespace);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    Connection::connect_uri(uri, properties).await
 }

@@ -7,8 +7,11 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use tokio::sync::oneshot;
 
-use super::super::Message;
+use super::lane::Job;
+use super::topology::{Names, short};
+use super::{Message, QueueError};
 use crate::lifecycle::DeadReason;
 use crate::seal::Sealed;
 
@@ -20,13 +23,24 @@ const DEAD_REASON: &str = "zentra-dead-reason";
 
 const PERSISTENT: u8 = 2;
 
+/// A message of our own for nobody, whose confirm shows that the broker confirms.
+pub(super) fn probe(
+    names: &Names,
+    done: oneshot::Sender<Result<(), QueueError>>,
+) -> Result<Job, QueueError> {
+    let properties =
+        BasicProperties::default().with_delivery_mode(PERSISTENT).with_message_id(short("probe")?);
+    let (exchange, key) = (short("")?, short(&names.probe())?);
+    Ok(Job { exchange, key, body: Bytes::new(), properties, done })
+}
+
 /// The properties of a sealed event.
 pub(super) fn properties(
     sealed: &Sealed,
     attempt: u32,
     generation: u32,
     dead: Option<DeadReason>,
-) -> BasicProperties {
+) -> lapin::Result<BasicProperties> {
     let mut headers = FieldTable::default();
     let mut set = |name: &'static str, value: AMQPValue| {
         if let Ok(name) = ShortString::try_new(name) {
@@ -44,7 +58,12 @@ pub(super) fn properties(
     if let Some(reason) = dead {
         set(DEAD_REASON, bytes(reason.as_str().as_bytes()));
     }
-    BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers)
+    let properties =
+        BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
+    Ok(match sealed.id.as_str() {
+        "" => properties,
+        id => properties.with_message_id(short(id)?),
+    })
 }
 
 /// Reads a delivery. Total: whatever a stranger has put there becomes a message whose
@@ -64,6 +83,7 @@ pub(super) fn read(delivery: &mut Delivery) -> Message {
         envelope: bytes(ENVELOPE).into(),
         seal: String::from_utf8(bytes(SEAL)).unwrap_or_default(),
         route: String::new(),
+        id: delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default(),
         body: Bytes::new(),
     };
     let (attempt, generation) = (number(ATTEMPT), number(GENERATION));

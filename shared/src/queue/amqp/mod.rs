@@ -2,6 +2,7 @@
 
 mod consumer;
 mod ladder;
+mod lane;
 mod link;
 mod message;
 mod topology;
@@ -9,8 +10,10 @@ mod topology;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{BasicGetOptions, BasicNackOptions, BasicPublishOptions};
-use lapin::{BasicProperties, Confirmation};
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::options::{BasicGetOptions, BasicNackOptions};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::{Consumer, Delay, Message, Operate, Process, Publish, QueueError, Receipt};
@@ -18,12 +21,11 @@ use crate::lifecycle::DeadReason;
 use crate::seal::Sealed;
 use crate::secret::Secret;
 pub use consumer::{AmqpConsumer, AmqpReceipt};
+use lane::Job;
 use link::Link;
 pub use topology::Subscriber;
 use topology::{Names, short};
 
-/// How long a publish may take until its confirm.
-const CONFIRM: Duration = Duration::from_secs(5);
 /// How long looking through dead letters may take.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -36,6 +38,10 @@ pub struct Settings {
     pub namespace: String,
     /// The destinations and what they subscribe to.
     pub subscribers: Vec<Subscriber>,
+    /// How long a publish may take until its confirm.
+    pub publish_timeout: Duration,
+    /// Channels that publish, each with up to 64 messages under way.
+    pub lanes: usize,
 }
 
 /// RabbitMQ behind the seam. One connection publishes; consuming has one of its own, so
@@ -49,22 +55,21 @@ pub struct Amqp {
 }
 
 impl Amqp {
-    /// For the ingress and the operator. Connects in the background; `lanes` publishes
-    /// at a time are under way at most.
-    pub fn publisher(settings: Settings, purpose: &'static str, lanes: usize) -> Self {
+    /// For the ingress and the operator. Connects in the background.
+    pub fn publisher(settings: Settings, purpose: &'static str) -> Self {
         let settings = Arc::new(settings);
         Self {
             names: Names::new(&settings.namespace),
-            publishing: Link::start(settings.clone(), purpose, lanes),
+            publishing: Link::start(settings.clone(), purpose, settings.lanes),
             consuming: None,
             settings,
         }
     }
 
     /// For a worker.
-    pub fn processor(settings: Settings, lanes: usize) -> Self {
-        let publisher = Self::publisher(settings, "worker-publish", lanes);
-        let consuming = Link::start(publisher.settings.clone(), "worker-consume", 1);
+    pub fn processor(settings: Settings) -> Self {
+        let publisher = Self::publisher(settings, "worker-publish");
+        let consuming = Link::start(publisher.settings.clone(), "worker-consume", 0);
         Self { consuming: Some(consuming), ..publisher }
     }
 
@@ -89,36 +94,26 @@ impl Amqp {
         &self,
         exchange: &str,
         key: &str,
-        body: &[u8],
+        body: Bytes,
         properties: BasicProperties,
     ) -> Result<(), QueueError> {
         let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
         if session.blocked() {
             return Err(QueueError::Blocked);
         }
+        if session.stalled() {
+            return Err(QueueError::Stalled);
+        }
+        let (done, confirmed) = oneshot::channel();
         let (exchange, key) = (short(exchange)?, short(key)?);
-        let published = async {
-            let lane = session.lane().await?;
-            let options = BasicPublishOptions { mandatory: true, immediate: false };
-            let confirm =
-                lane.channel.basic_publish(exchange, key, options, body, properties).await?;
-            let confirmation = confirm.await?;
-            lane.put_back();
-            Ok::<_, QueueError>(confirmation)
-        };
-        match timeout(CONFIRM, published).await {
-            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
-            Ok(Ok(_)) => Err(QueueError::Refused),
-            Ok(Err(error)) => {
-                session.discard();
-                Err(error)
-            }
-            // A blocked broker is alive; any other silence is a dead connection.
+        session.put(Job { exchange, key, body, properties, done })?;
+        let limit = self.settings.publish_timeout;
+        match timeout(limit, confirmed).await {
+            Ok(Ok(result)) => result,
+            // The lane is gone with its connection.
+            Ok(Err(_)) => Err(QueueError::Lost),
             Err(_) if session.blocked() => Err(QueueError::Blocked),
-            Err(_) => {
-                session.discard();
-                Err(QueueError::Timeout(CONFIRM))
-            }
+            Err(_) => Err(QueueError::Timeout(limit)),
         }
     }
 
@@ -130,20 +125,20 @@ impl Amqp {
         dead: Option<DeadReason>,
     ) -> Result<(), QueueError> {
         let Message { sealed, attempt, generation } = message;
-        let properties = message::properties(sealed, *attempt, *generation, dead);
-        self.send(exchange, key, &sealed.body, properties).await
+        let properties = message::properties(sealed, *attempt, *generation, dead)?;
+        self.send(exchange, key, sealed.body.clone(), properties).await
     }
 }
 
 impl Publish for Amqp {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
-        let properties = message::properties(sealed, 1, 0, None);
+        let properties = message::properties(sealed, 1, 0, None)?;
         let exchange = self.names.entrance();
-        self.send(&exchange, &sealed.route, &sealed.body, properties).await
+        self.send(&exchange, &sealed.route, sealed.body.clone(), properties).await
     }
 
     fn ready(&self) -> bool {
-        self.publishing.now().is_some_and(|session| !session.blocked())
+        self.publishing.now().is_some_and(|session| session.ready())
     }
 }
 

@@ -55,6 +55,11 @@ impl Names {
         format!("{}.unrouted", self.namespace)
     }
 
+    /// A queue of one message, to ask the broker whether it confirms.
+    pub(super) fn probe(&self) -> String {
+        format!("{}.probe", self.namespace)
+    }
+
     /// The exchange back to the work queues, keyed by destination.
     pub(super) fn retry(&self) -> String {
         format!("{}.retry", self.namespace)
@@ -100,6 +105,7 @@ pub(super) async fn declare(
     declare.exchange(&names.retry(), ExchangeKind::Direct, true).await?;
     declare.exchange(&names.dead(), ExchangeKind::Direct, true).await?;
 
+    declare.queue(&names.probe(), probe()).await?;
     for subscriber in subscribers {
         declare.destination(subscriber).await?;
     }
@@ -173,6 +179,16 @@ fn plain(delivery_limit: i64) -> FieldTable {
     insert(&mut arguments, "x-queue-type", text("quorum"));
     insert(&mut arguments, "x-overflow", text("reject-publish"));
     insert(&mut arguments, "x-delivery-limit", AMQPValue::LongLongInt(delivery_limit));
+    arguments
+}
+
+/// A quorum queue too, so that without a majority of the brokers there is no confirm;
+/// it keeps the newest message only.
+fn probe() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    insert(&mut arguments, "x-queue-type", text("quorum"));
+    insert(&mut arguments, "x-overflow", text("drop-head"));
+    insert(&mut arguments, "x-max-length", AMQPValue::LongLongInt(1));
     arguments
 }
 

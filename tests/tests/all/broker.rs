@@ -1,0 +1,229 @@
+//! Whatever the broker does, the entrance answers in time, and a yes is a yes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use zentra_shared::queue::amqp::{Amqp, Settings, Subscriber};
+use zentra_shared::queue::{Consumer, Process, Publish, QueueError, Receipt};
+use zentra_shared::seal::Sealed;
+use zentra_shared::secret::Secret;
+use zentra_tests::http::Http;
+use zentra_tests::services::Rabbit;
+use zentra_tests::stack::Stack;
+use zentra_tests::{eventually, namespace, queue_settings, shared_rabbit, sign};
+
+const BOUND: Duration = Duration::from_secs(30);
+/// What the issue of a late answer allows: the deadline is two seconds.
+const IN_TIME: Duration = Duration::from_millis(2500);
+
+fn settings(url: &str, namespace: &str) -> Settings {
+    let ledger = Subscriber { destination: "ledger".into(), patterns: vec!["acme.#".into()] };
+    Settings { subscribers: vec![ledger], ..queue_settings(url, namespace) }
+}
+
+fn event(route: &str, at: usize) -> Sealed {
+    Sealed {
+        envelope: "{}".into(),
+        seal: "v1,k,AA==".into(),
+        body: at.to_string().into(),
+        route: route.into(),
+        id: format!("acme/evt_{at}"),
+    }
+}
+
+async fn connected(settings: Settings) -> Amqp {
+    let queue = Amqp::processor(settings);
+    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    queue
+}
+
+/// All bodies in the ledger's work queue, each so often.
+async fn queued(url: &str, namespace: &str, least: usize) -> HashMap<String, usize> {
+    let queue = connected(queue_settings(url, namespace)).await;
+    let mut consumer = queue.consume("ledger", 500);
+    let mut found: HashMap<String, usize> = HashMap::new();
+    while found.len() < least {
+        let next = tokio::time::timeout(BOUND, consumer.next()).await;
+        let (message, receipt) = next.unwrap_or_else(|_| panic!("only {}", found.len())).unwrap();
+        let body = String::from_utf8(message.sealed.body.to_vec()).unwrap();
+        *found.entry(body).or_default() += 1;
+        receipt.ack().await;
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn among_thousands_no_returned_message_is_taken_for_a_confirmed_one() {
+    let (url, namespace) = (shared_rabbit(), namespace());
+    let queue = connected(settings(&url, &namespace)).await;
+    // Without its last rescue, an event that nobody subscribed to is returned.
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let unrouted = format!("{namespace}.unrouted");
+    let (name, none) = (unrouted.as_str(), FieldTable::default());
+    channel.queue_unbind(name.into(), name.into(), "".into(), none).await.unwrap();
+
+    const ALL: usize = 6000;
+    let lost = |at: usize| at.is_multiple_of(7) || at % 100 > 90;
+    let publish = |at| {
+        let queue = queue.clone();
+        async move {
+            let route = if lost(at) { "stranger.x" } else { "acme.x" };
+            (at, queue.publish(&event(route, at)).await)
+        }
+    };
+    let mut publishing: JoinSet<_> = (0..300).map(publish).collect();
+    let (mut next, mut yes) = (300, Vec::new());
+    while let Some(done) = publishing.join_next().await {
+        match done.unwrap() {
+            (at, Ok(())) => yes.push(at),
+            (at, Err(QueueError::Refused)) => assert!(lost(at), "{at} could be routed"),
+            (at, Err(error)) => panic!("{at}: {error}"),
+        }
+        if next < ALL {
+            publishing.spawn(publish(next));
+            next += 1;
+        }
+    }
+    let false_yes: Vec<_> = yes.iter().filter(|at| lost(**at)).collect();
+    assert!(false_yes.is_empty(), "false confirms: {false_yes:?}");
+    assert_eq!(queued(&url, &namespace, yes.len()).await.len(), yes.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_broker_costs_one_deadline_then_nothing_and_is_found_again_within_5_s() {
+    let rabbit = Rabbit::start();
+    let queue = connected(settings(&rabbit.url(), "stuck")).await;
+    queue.publish(&event("acme.x", 1)).await.unwrap();
+    rabbit.freeze();
+    let started = Instant::now();
+    assert!(queue.publish(&event("acme.x", 2)).await.is_err());
+    assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
+    eventually("it is known to be stuck", BOUND, async || (!Publish::ready(&queue)).then_some(()))
+        .await;
+    // Known to be dead: at once, also while the connection is given up and a new one hangs.
+    let end = Instant::now() + Duration::from_secs(14);
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    while Instant::now() < end {
+        let started = Instant::now();
+        assert!(queue.publish(&event("acme.x", 3)).await.is_err());
+        assert!(started.elapsed() < Duration::from_millis(50), "{:?}", started.elapsed());
+        tick.tick().await;
+    }
+    rabbit.thaw();
+    let again = async || queue.publish(&event("acme.x", 4)).await.ok();
+    eventually("it is found again", Duration::from_secs(5), again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_alarm_is_an_error_in_time_and_ends_by_itself() {
+    let rabbit = Rabbit::start();
+    let queue = connected(settings(&rabbit.url(), "alarm")).await;
+    rabbit.alarm(true);
+    let started = Instant::now();
+    assert!(queue.publish(&event("acme.x", 1)).await.is_err());
+    assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
+    let blocked = async || {
+        let result = queue.publish(&event("acme.x", 2)).await;
+        matches!(result, Err(QueueError::Blocked)).then_some(())
+    };
+    eventually("it says that it blocks", BOUND, blocked).await;
+    assert!(!Publish::ready(&queue));
+    rabbit.alarm(false);
+    let again = async || queue.publish(&event("acme.x", 3)).await.ok();
+    eventually("it takes messages again", Duration::from_secs(5), again).await;
+    eventually("it is ready", BOUND, async || Publish::ready(&queue).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_addresses_the_first_that_works_is_used_and_then_the_next() {
+    // One that takes connections and says nothing, one that refuses, and two brokers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("amqp://{}/%2f", silent.local_addr().unwrap());
+    let (mut first, second) = (Rabbit::start(), Rabbit::start());
+    let urls = [&silent, "amqp://127.0.0.1:1/%2f", &first.url(), &second.url()];
+    let urls = urls.map(Secret::new).to_vec();
+    let queue = connected(Settings { urls, ..settings("", "several") }).await;
+    queue.publish(&event("acme.x", 1)).await.unwrap();
+    first.kill();
+    let next = async || queue.publish(&event("acme.x", 2)).await.ok();
+    eventually("the next one is used", Duration::from_secs(10), next).await;
+    assert!(queued(&second.url(), "several", 1).await.contains_key("2"));
+}
+
+/// Sends each callback until it gets a 2xx, as providers do, but sooner.
+async fn provider(url: String, at: usize, answers: Arc<AtomicUsize>, slow: Arc<AtomicUsize>) {
+    let http = Http::default();
+    let (id, body) = (format!("evt_{at}"), format!(r#"{{"type":"t.x","n":{at}}}"#));
+    eventually("a callback is accepted at last", BOUND * 4, async || {
+        let headers = sign::acme(&id, sign::now(), body.as_bytes());
+        let started = Instant::now();
+        let answer = http.post(&url, &headers, body.clone()).await?;
+        slow.fetch_max(started.elapsed().as_millis() as usize, Ordering::SeqCst);
+        answer.status.is_success().then_some(())
+    })
+    .await;
+    answers.fetch_add(1, Ordering::SeqCst);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_2xx_of_1000_is_queued_as_sent_over_kill_9_and_a_memory_alarm() {
+    let mut rabbit = Rabbit::start();
+    let stack = Stack::new(&rabbit.url(), "redis://unused", "flow", "http://127.0.0.1:9/", "");
+    let ingress = stack.ingress().await;
+    let (answers, slow) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let url = format!("{}/in/acme", ingress.listen);
+    let wave = |from: usize, to: usize| {
+        let (url, answers, slow) = (url.clone(), answers.clone(), slow.clone());
+        tokio::spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(12));
+            let mut sending = JoinSet::new();
+            for at in from..to {
+                pace.tick().await;
+                sending.spawn(provider(url.clone(), at, answers.clone(), slow.clone()));
+            }
+            sending.join_all().await;
+        })
+    };
+    let reached = async |least| {
+        let reached = || answers.load(Ordering::SeqCst) >= least;
+        eventually("callbacks are accepted", BOUND, async || reached().then_some(())).await;
+    };
+    let flowing = wave(0, 300);
+    reached(100).await;
+    rabbit.kill();
+    rabbit.restart();
+    flowing.await.unwrap();
+
+    let flowing = wave(300, 700);
+    reached(350).await;
+    let refused = ["zentra_ingress_refused_total", "queue_unavailable"];
+    let before = ingress.metric(&stack.http, &refused).await;
+    rabbit.alarm(true);
+    eventually("the alarm is felt", BOUND, async || {
+        (ingress.metric(&stack.http, &refused).await > before + 10.0).then_some(())
+    })
+    .await;
+    rabbit.alarm(false);
+    flowing.await.unwrap();
+
+    let flowing = wave(700, 1000);
+    reached(800).await;
+    rabbit.kill();
+    rabbit.restart();
+    flowing.await.unwrap();
+
+    let slowest = Duration::from_millis(slow.load(Ordering::SeqCst) as u64);
+    assert!(slowest < IN_TIME + Duration::from_millis(500), "an answer took {slowest:?}");
+    let found = queued(&rabbit.url(), "flow", 1000).await;
+    for at in 0..1000 {
+        let body = format!(r#"{{"type":"t.x","n":{at}}}"#);
+        assert!(found.contains_key(&body), "{body} got its 2xx and isn't queued");
+    }
+}

@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
         sources = config.sources.len(), "zentra-ingress started"
     );
     let stop = shutdown::on_signal()?;
-    let queue = Amqp::publisher(config.amqp(), "ingress");
+    let queue = Amqp::entrance(config.amqp());
     zentra_ingress::run(config, environment, queue.clone(), listener, admin, stop).await?;
     queue.close().await;
     tracing::info!("zentra-ingress stopped");

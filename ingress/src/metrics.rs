@@ -9,6 +9,8 @@ pub(crate) struct Metrics {
     pub(crate) accepted: IntCounterVec,
     pub(crate) refused: IntCounterVec,
     pub(crate) seconds: HistogramVec,
+    pub(crate) refused_kept: IntCounterVec,
+    pub(crate) refused_dropped: IntCounterVec,
 }
 
 impl Metrics {
@@ -26,6 +28,19 @@ impl Metrics {
                 "zentra_ingress_refused_total",
                 "Callbacks refused, by reason (4xx and 503).",
                 &["source", "reason"],
+            )?,
+            refused_kept: counter(
+                registry,
+                "zentra_ingress_refused_kept_total",
+                "Refused callbacks kept for zentra refused.",
+                &["source"],
+            )?,
+            refused_dropped: counter(
+                registry,
+                "zentra_ingress_refused_dropped_total",
+                "Refused callbacks not kept: over the source's rate, too many waiting, or \
+                 not queued.",
+                &["source", "why"],
             )?,
             seconds: seconds(
                 registry,

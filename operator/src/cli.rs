@@ -23,6 +23,9 @@ pub(crate) enum Command {
     /// Dead letters.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Refused callbacks that were kept.
+    #[command(subcommand)]
+    Refused(RefusedCommand),
     /// Prints the reference of the configuration: every key, its default, its meaning.
     Config,
 }
@@ -64,6 +67,61 @@ pub(crate) enum DeadCommand {
         /// Who asks; for the history.
         #[arg(long, env = "USER", default_value = "operator")]
         by: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum RefusedCommand {
+    /// Lists refused callbacks, oldest first.
+    List {
+        /// Only this source's.
+        #[arg(long)]
+        source: Option<String>,
+        /// Only those refused for this reason.
+        #[arg(long)]
+        reason: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows one: its headers, and with --body the bytes that were received.
+    Show {
+        /// As listed.
+        id: String,
+        /// Writes its body and nothing else.
+        #[arg(long, conflicts_with = "json")]
+        body: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lets in what verifies now that the source's secrets are right. Freshness is judged
+    /// by the time of receipt. What doesn't verify stays refused.
+    Admit {
+        /// As listed. None: those chosen by --source and --reason.
+        #[arg(required_unless_present = "source")]
+        ids: Vec<String>,
+        /// Those of this source.
+        #[arg(long)]
+        source: Option<String>,
+        /// Those refused for this reason.
+        #[arg(long)]
+        reason: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Who asks; for the history.
+        #[arg(long, env = "USER", default_value = "operator")]
+        by: String,
+        /// Only tells which would be let in.
+        #[arg(long)]
+        dry_run: bool,
         /// As JSON.
         #[arg(long)]
         json: bool,

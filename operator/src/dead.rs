@@ -5,7 +5,7 @@ use std::io::Write;
 use zentra_shared::delivery;
 use zentra_shared::journal::{Delivery, Histories, What};
 use zentra_shared::lifecycle::State;
-use zentra_shared::queue::{Message, Operate, Receipt};
+use zentra_shared::queue::{Message, Operate, Place, QueueError, Receipt, Walk};
 use zentra_shared::seal::Sealer;
 
 use crate::event::{find, status, words};
@@ -60,7 +60,9 @@ pub(crate) async fn requeue(
     let (key, destination) = (&delivery.key, delivery.key.destination());
     let wanted =
         |message: &Message| delivery::open(sealer, destination, &message.sealed).key == *key;
-    let Some((message, receipt)) = queue.find_dead(destination, limit, wanted).await? else {
+    let mut walk = queue.walk(Place::Dead(destination)).await?;
+    let found = first(&mut walk, limit, wanted).await?;
+    let Some((message, receipt)) = found else {
         return Err(Failure::Asked(format!(
             "{key} is dead, but its letter isn't among the first {limit} of the dead-letter \
              queue.\nAnother operator may hold it: try again; or look further with --look."
@@ -73,15 +75,27 @@ pub(crate) async fn requeue(
         Ok(()) => queue.requeue(destination, &next).await.map_err(Failure::from),
         Err(error) => Err(error.into()),
     };
-    match queued {
-        // Confirmed in the work queue: only now may the dead letter go.
-        Ok(()) => receipt.ack().await,
-        Err(error) => {
-            receipt.give_back().await;
-            return Err(error);
+    // Confirmed in the work queue: only now may the dead letter go.
+    queued?;
+    receipt.ack().await;
+    walk.finish().await?;
+    Ok(delivery)
+}
+
+/// The first of up to `limit` messages that is wanted, held.
+async fn first<W: Walk>(
+    walk: &mut W,
+    limit: usize,
+    wanted: impl Fn(&Message) -> bool,
+) -> Result<Option<(Message, W::Receipt)>, QueueError> {
+    for _ in 0..limit {
+        match walk.next().await? {
+            Some(found) if wanted(&found.0) => return Ok(Some(found)),
+            Some(_) => {}
+            None => break,
         }
     }
-    Ok(delivery)
+    Ok(None)
 }
 
 fn one_dead(found: Vec<Delivery>, id: &str) -> Result<Delivery, Failure> {

@@ -1,9 +1,10 @@
-//! The `zentra` command: event histories and dead letters.
+//! The `zentra` command: event histories, dead letters, refused callbacks.
 
 mod cli;
 mod dead;
 mod event;
 mod failure;
+mod refused;
 
 use std::io::Write;
 use std::path::Path;
@@ -17,8 +18,9 @@ use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::telemetry;
 
-use cli::{Arguments, Command, DeadCommand, EventCommand};
+use cli::{Arguments, Command, DeadCommand, EventCommand, RefusedCommand};
 use failure::Failure;
+use refused::Wanted;
 
 const CONNECT: Duration = Duration::from_secs(15);
 /// For a command line that can't be read (`EX_USAGE`).
@@ -41,23 +43,32 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    if let Command::Config = arguments.command {
-        return Ok(write!(std::io::stdout(), "{}", config::reference())?);
-    }
-    let config = load(&arguments.config)?;
-    let url = config.redis_url.as_ref().ok_or(Failure::Asked("redis.url is missing".into()))?;
-    let histories = RedisJournal::new(url, &config.namespace)?;
-    let mut out = std::io::stdout().lock();
+    let path = &arguments.config;
     match arguments.command {
-        Command::Config => Ok(()),
-        Command::Event(EventCommand::Show { id, json }) => {
-            let found = event::find(&histories, &id).await?;
-            match json {
-                true => print_json(&found, &mut out),
-                false => Ok(event::show(&found, &mut out)?),
-            }
-        }
-        Command::Dead(DeadCommand::List { destination, limit, json }) => {
+        Command::Config => Ok(write!(std::io::stdout(), "{}", config::reference())?),
+        Command::Event(command) => event_command(path, command).await,
+        Command::Dead(command) => dead_command(path, command).await,
+        Command::Refused(command) => refused_command(path, command).await,
+    }
+}
+
+async fn event_command(path: &Path, command: EventCommand) -> Result<(), Failure> {
+    let config = load(path, Role::Operator)?;
+    let mut out = std::io::stdout().lock();
+    let EventCommand::Show { id, json } = command;
+    let found = event::find(&journal(&config)?, &id).await?;
+    match json {
+        true => print_json(&found, &mut out),
+        false => Ok(event::show(&found, &mut out)?),
+    }
+}
+
+async fn dead_command(path: &Path, command: DeadCommand) -> Result<(), Failure> {
+    let config = load(path, Role::Operator)?;
+    let histories = journal(&config)?;
+    let mut out = std::io::stdout().lock();
+    match command {
+        DeadCommand::List { destination, limit, json } => {
             let names = destinations(&config, destination)?;
             let found = dead::list(&histories, &names, limit).await?;
             match json {
@@ -65,13 +76,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
                 false => Ok(dead::show(&found, &mut out)?),
             }
         }
-        Command::Dead(DeadCommand::Requeue { id, look, by, json }) => {
-            let queue = Amqp::publisher(config.amqp(), "operator");
-            tokio::time::timeout(CONNECT, queue.connected()).await.map_err(|_| {
-                Failure::Ours("RabbitMQ doesn't answer.\nCheck [rabbitmq] urls.".into())
-            })?;
-            let sealer = &config.seal;
-            let was = dead::requeue(&histories, &queue, sealer, &id, look, &by).await;
+        DeadCommand::Requeue { id, look, by, json } => {
+            let queue = connect(&config).await?;
+            let was = dead::requeue(&histories, &queue, &config.seal, &id, look, &by).await;
             // The dead letter's acknowledgement reaches the broker before this ends.
             queue.close().await;
             let was = was?;
@@ -87,9 +94,84 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-fn load(path: &Path) -> Result<Config, Failure> {
+async fn refused_command(path: &Path, command: RefusedCommand) -> Result<(), Failure> {
+    let role = match command {
+        RefusedCommand::Admit { .. } => Role::Admission,
+        _ => Role::Operator,
+    };
+    let config = load(path, role)?;
+    let queue = connect(&config).await?;
+    let done = refused_with(&config, &queue, command).await;
+    queue.close().await;
+    done
+}
+
+async fn refused_with(
+    config: &Config,
+    queue: &Amqp,
+    command: RefusedCommand,
+) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        RefusedCommand::List { source, reason, limit, json } => {
+            let wanted = Wanted { ids: Vec::new(), source, reason };
+            let found = refused::list(queue, &config.seal, &wanted, limit).await?;
+            match json {
+                true => print_json(&found, &mut out),
+                false => Ok(refused::show_all(&found, &mut out)?),
+            }
+        }
+        RefusedCommand::Show { id, body, json } => {
+            let wanted = Wanted { ids: vec![id.clone()], ..Wanted::default() };
+            let found = refused::list(queue, &config.seal, &wanted, 1).await?;
+            let found = found.first().ok_or_else(|| no_refused(&id))?;
+            match (json, body) {
+                (true, _) => print_json(found, &mut out),
+                (_, true) => Ok(refused::write_body(found, &mut out)?),
+                _ => Ok(refused::show(found, &config.sources, &mut out)?),
+            }
+        }
+        RefusedCommand::Admit { ids, source, reason, limit, by, dry_run, json } => {
+            let named = ids.first().cloned();
+            let wanted = Wanted { ids, source, reason };
+            let (seal, sources) = (&config.seal, &config.sources);
+            let outcomes =
+                refused::admit(queue, seal, sources, &wanted, limit, &by, dry_run).await?;
+            match json {
+                true => print_json(&outcomes, &mut out)?,
+                false => refused::show_outcomes(&outcomes, dry_run, &mut out)?,
+            }
+            match (named, outcomes.iter().all(|outcome| outcome.admitted)) {
+                (Some(id), _) if outcomes.is_empty() => Err(no_refused(&id)),
+                (Some(_), false) => Err(Failure::Asked(
+                    "not all were admitted.\nCheck the source's secrets in the config.".into(),
+                )),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+fn no_refused(id: &str) -> Failure {
+    Failure::Asked(format!("no refused callback {id} is kept.\nSee zentra refused list."))
+}
+
+fn load(path: &Path, role: Role) -> Result<Config, Failure> {
     let environment = std::env::vars().collect();
-    Ok(Config::load(path, Role::Operator, &environment, &[])?)
+    Ok(Config::load(path, role, &environment, &[])?)
+}
+
+fn journal(config: &Config) -> Result<RedisJournal, Failure> {
+    let url = config.redis_url.as_ref().ok_or(Failure::Asked("redis.url is missing".into()))?;
+    Ok(RedisJournal::new(url, &config.namespace)?)
+}
+
+async fn connect(config: &Config) -> Result<Amqp, Failure> {
+    let queue = Amqp::publisher(config.amqp(), "operator");
+    tokio::time::timeout(CONNECT, queue.connected())
+        .await
+        .map_err(|_| Failure::Ours("RabbitMQ doesn't answer.\nCheck [rabbitmq] urls.".into()))?;
+    Ok(queue)
 }
 
 fn destinations(config: &Config, only: Option<String>) -> Result<Vec<String>, Failure> {

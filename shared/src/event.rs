@@ -15,6 +15,10 @@ pub const MAX_ID: usize = 128;
 /// The longest event type kept, in bytes: it becomes part of an AMQP routing key.
 pub const MAX_TYPE: usize = 128;
 
+/// The longest content type kept, in bytes. Provider and delivery need no longer one, and
+/// the envelope has to fit into one AMQP frame.
+pub const MAX_CONTENT_TYPE: usize = 255;
+
 /// What makes two callbacks of one source the same event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -77,6 +81,20 @@ pub struct Envelope {
     pub verified_with: String,
     /// SHA-256 of the body, in hex.
     pub body_sha256: String,
+    /// How it came in, if it was refused at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admitted: Option<Admitted>,
+}
+
+/// Who let a refused callback in, after what had been wrong was mended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// The operator.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why it had been refused.
+    pub refused_for: String,
 }
 
 /// An event: envelope and exact body bytes.

@@ -8,6 +8,7 @@ pub mod event;
 pub mod journal;
 pub mod lifecycle;
 pub mod queue;
+pub mod refused;
 pub mod retry;
 pub mod seal;
 pub mod secret;

@@ -75,31 +75,19 @@ impl Sealer {
         let Event { mut envelope, body } = event;
         envelope.body_sha256 = hex::encode(Sha256::digest(&body));
         let bytes = serde_json::to_vec(&envelope).map_err(|_| SealError::Envelope)?;
-        let key = self.keys.first().ok_or(SealError::UnknownKey)?;
-        let tag = STANDARD.encode(mac(key, &bytes)?.finalize().into_bytes());
+        let seal = self.sign(Domain::Event, &bytes)?;
         let id = format!("{}/{}", envelope.source, envelope.identity.as_str());
         let route = match &envelope.event_type {
             Some(kind) => format!("{}.{kind}", envelope.source),
             None => envelope.source,
         };
-        let seal = format!("v1,{},{tag}", key.name);
         Ok(Sealed { envelope: bytes.into(), seal, body, route, id })
     }
 
     /// Opens what [`Sealer::seal`] made: HMAC first, then the body's digest, and only
     /// then the envelope is parsed.
     pub fn open(&self, sealed: &Sealed) -> Result<Event, SealError> {
-        let mut parts = sealed.seal.splitn(3, ',');
-        let (Some("v1"), Some(name), Some(tag)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(SealError::Malformed);
-        };
-        let tag = STANDARD.decode(tag).map_err(|_| SealError::Malformed)?;
-        let key = self.keys.iter().find(|key| key.name == name);
-        let key = key.ok_or(SealError::UnknownKey)?;
-        let fits = mac(key, &sealed.envelope)?.verify_slice(&tag).is_ok();
-        if !fits {
-            return Err(SealError::Mismatch);
-        }
+        self.check(Domain::Event, &sealed.seal, &sealed.envelope)?;
         let envelope: Envelope =
             serde_json::from_slice(&sealed.envelope).map_err(|_| SealError::Envelope)?;
         if envelope.v != 1 {
@@ -111,12 +99,43 @@ impl Sealer {
         let body = sealed.body.clone();
         Ok(Event { envelope, body })
     }
+
+    /// A seal over these bytes with the first key.
+    pub(crate) fn sign(&self, domain: Domain, bytes: &[u8]) -> Result<String, SealError> {
+        let key = self.keys.first().ok_or(SealError::UnknownKey)?;
+        let tag = STANDARD.encode(mac(key, domain, bytes)?.finalize().into_bytes());
+        Ok(format!("v1,{},{tag}", key.name))
+    }
+
+    /// Whether a seal is one of ours over these bytes.
+    pub(crate) fn check(&self, domain: Domain, seal: &str, bytes: &[u8]) -> Result<(), SealError> {
+        let mut parts = seal.splitn(3, ',');
+        let (Some("v1"), Some(name), Some(tag)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(SealError::Malformed);
+        };
+        let tag = STANDARD.decode(tag).map_err(|_| SealError::Malformed)?;
+        let key = self.keys.iter().find(|key| key.name == name);
+        let key = key.ok_or(SealError::UnknownKey)?;
+        mac(key, domain, bytes)?.verify_slice(&tag).map_err(|_| SealError::Mismatch)
+    }
 }
 
-fn mac(key: &Key, bytes: &[u8]) -> Result<Hmac<Sha256>, SealError> {
+/// What a seal is for: one kind never passes for another.
+#[derive(Clone, Copy)]
+pub(crate) enum Domain {
+    /// A verified event.
+    Event,
+    /// A callback that was refused.
+    Refused,
+}
+
+fn mac(key: &Key, domain: Domain, bytes: &[u8]) -> Result<Hmac<Sha256>, SealError> {
     let mut mac =
         Hmac::<Sha256>::new_from_slice(key.secret.expose()).map_err(|_| SealError::UnknownKey)?;
-    mac.update(b"zentra seal v1\n");
+    mac.update(match domain {
+        Domain::Event => b"zentra seal v1\n",
+        Domain::Refused => b"zentra refused v1\n",
+    });
     mac.update(bytes);
     Ok(mac)
 }
@@ -148,6 +167,7 @@ mod tests {
                 provider_time: None,
                 verified_with: "k1".into(),
                 body_sha256: String::new(),
+                admitted: None,
             },
             body: Bytes::from_static(body),
         }

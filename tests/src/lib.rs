@@ -13,7 +13,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use services::{Rabbit, Redis};
-use zentra_shared::queue::amqp::Settings;
+use zentra_shared::queue::amqp::{RefusedBounds, Settings};
 use zentra_shared::secret::Secret;
 
 /// The URL of a RabbitMQ that all tests of this process share; each has its own namespace.
@@ -34,6 +34,7 @@ pub fn queue_settings(url: &str, namespace: &str) -> Settings {
         urls: vec![Secret::new(url)],
         namespace: namespace.into(),
         subscribers: Vec::new(),
+        refused: RefusedBounds { count: 100, bytes: 1 << 20, age: Duration::from_secs(3600) },
         publish_timeout: Duration::from_secs(2),
         lanes: 2,
     }

@@ -157,6 +157,26 @@ pub(super) const KEYS: &[Key] = &[
         "4",
         "Channels of one program that publish, each with up to 64 messages under way.",
     ),
+    key(
+        "refused.per_second",
+        Kind::Integer(0, 10_000),
+        "10",
+        "Refused callbacks kept per source and second, by each ingress. 0: none are kept.",
+    ),
+    key(
+        "refused.max_count",
+        Kind::Integer(1, 10_000_000),
+        "10000",
+        "Refused callbacks kept. Beyond it the oldest go. With other bounds, a new queue is \
+         begun, and the old one is left to run out.",
+    ),
+    key(
+        "refused.max_bytes",
+        Kind::Size(MIB, 64 * GIB),
+        "64MiB",
+        "Their size. Beyond it the oldest go.",
+    ),
+    key("refused.max_age", Kind::Duration("1s", "90days"), "7days", "How long each is kept."),
     key("redis.url", Kind::Text, "", "redis:// or rediss:// URL; with a password, a secret."),
     key(
         "seal.keys",

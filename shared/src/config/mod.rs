@@ -38,6 +38,15 @@ pub enum Role {
     Worker,
     /// Needs RabbitMQ, Redis and the seal.
     Operator,
+    /// An operator who lets refused callbacks in: needs what the ingress needs.
+    Admission,
+}
+
+impl Role {
+    /// Whether it verifies callbacks.
+    fn verifies(self) -> bool {
+        matches!(self, Self::Ingress | Self::Admission)
+    }
 }
 
 /// The configuration, checked.
@@ -53,11 +62,13 @@ pub struct Config {
     pub lease: Duration,
     /// The broker.
     pub rabbitmq: RabbitMq,
+    /// What is kept of refused callbacks.
+    pub refused: Refused,
     /// Redis's URL; not for the ingress.
     pub redis_url: Option<Secret>,
     /// Seals and opens.
     pub seal: Sealer,
-    /// The sources; only for the ingress.
+    /// The sources; their secrets only where callbacks are verified.
     pub sources: Vec<Source>,
     /// The destinations; their signing keys only for the worker.
     pub destinations: Vec<Destination>,
@@ -72,6 +83,15 @@ pub struct RabbitMq {
     pub publish_timeout: Duration,
     /// Channels that publish.
     pub lanes: usize,
+}
+
+/// What is kept of refused callbacks.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Per source and second.
+    pub per_second: u32,
+    /// At most so much.
+    pub bounds: amqp::RefusedBounds,
 }
 
 /// The entrance: where it listens, and its bounds.
@@ -180,6 +200,7 @@ impl Config {
             urls: self.rabbitmq.urls.clone(),
             namespace: self.namespace.clone(),
             subscribers: self.destinations.iter().map(subscriber).collect(),
+            refused: self.refused.bounds.clone(),
             publish_timeout: self.rabbitmq.publish_timeout,
             lanes: self.rabbitmq.lanes,
         }
@@ -206,6 +227,7 @@ impl Reader<'_> {
         worker.finish();
 
         let rabbitmq = self.rabbitmq(root.section("rabbitmq"));
+        let refused = self.refused(root.section("refused"));
         let redis_url = self.redis(root.section("redis"));
         let seal = self.seal(root.section("seal"));
         let own = self.providers(&mut root);
@@ -236,9 +258,10 @@ impl Reader<'_> {
             worker_admin,
             lease,
             rabbitmq,
+            refused,
             redis_url,
             seal: seal?,
-            sources: if self.role == Role::Ingress { sources } else { Vec::new() },
+            sources,
             destinations,
         })
     }
@@ -300,8 +323,19 @@ impl Reader<'_> {
         RabbitMq { urls, publish_timeout, lanes }
     }
 
+    fn refused(&self, mut section: Section<'_>) -> Refused {
+        let bounds = amqp::RefusedBounds {
+            count: section.integer("max_count"),
+            bytes: section.size("max_bytes"),
+            age: section.duration("max_age"),
+        };
+        let per_second = section.integer("per_second");
+        section.finish();
+        Refused { per_second, bounds }
+    }
+
     fn redis(&self, mut section: Section<'_>) -> Option<Secret> {
-        let needed = self.role != Role::Ingress;
+        let needed = !self.role.verifies();
         let text = section.text("url");
         if text.is_none() && needed {
             section.problem("url", "is missing, like \"env:REDIS_URL\"");
@@ -388,7 +422,7 @@ impl Reader<'_> {
             let all = Scheme::names().collect::<Vec<_>>().join(", ");
             section.problem("provider", &format!("must be one of {all}, or a [provider.NAME]"));
         }
-        let secrets = self.secrets(&mut section, "secrets", self.role == Role::Ingress);
+        let secrets = self.secrets(&mut section, "secrets", self.role.verifies());
         let format = scheme.as_ref().map(|scheme| scheme.signature.key);
         for (at, named) in secrets.iter().enumerate() {
             if format.is_some_and(|format| !format.accepts(&named.secret)) {

@@ -67,6 +67,10 @@ pub trait Publish: Clone + Send + Sync + 'static {
     /// Returns when the event is durable: from then on it is not lost.
     fn publish(&self, sealed: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
 
+    /// Keeps a refused callback, sealed by [`crate::refused::Kept::seal`], in a bounded
+    /// place that is in no event's way.
+    fn keep(&self, refused: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
+
     /// Whether a publish would be confirmed now, as far as can be known: connected, not
     /// blocked, and confirming.
     fn ready(&self) -> bool;
@@ -130,19 +134,23 @@ pub trait Receipt: Send + 'static {
     fn give_back(self) -> impl Future<Output = ()> + Send;
 }
 
+/// A queue that an operator looks through.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// A destination's dead letters.
+    Dead(&'a str),
+    /// Refused callbacks.
+    Refused,
+}
+
 /// What the operator needs.
 pub trait Operate: Send + Sync + 'static {
-    /// Holds one dead letter.
-    type Receipt: Receipt;
+    /// Looks through a queue.
+    type Walk: Walk;
 
-    /// Looks through up to `limit` dead letters of a destination for one that is
-    /// `wanted`, and holds it. All others stay where they are.
-    fn find_dead(
-        &self,
-        destination: &str,
-        limit: usize,
-        wanted: impl Fn(&Message) -> bool + Send + Sync,
-    ) -> impl Future<Output = Result<Option<(Message, Self::Receipt)>, QueueError>> + Send;
+    /// Starts to look through a queue, from its head.
+    fn walk(&self, place: Place<'_>)
+    -> impl Future<Output = Result<Self::Walk, QueueError>> + Send;
 
     /// Puts a message into its destination's work queue and returns when it is durable.
     fn requeue(
@@ -150,4 +158,19 @@ pub trait Operate: Send + Sync + 'static {
         destination: &str,
         message: &Message,
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
+}
+
+/// Looks through a queue, message by message. What is looked at is held back from others
+/// meanwhile, and stays in the queue unless its receipt is acknowledged.
+pub trait Walk: Send {
+    /// Holds one message.
+    type Receipt: Receipt;
+
+    /// The next message; `None` at the end of the queue.
+    fn next(
+        &mut self,
+    ) -> impl Future<Output = Result<Option<(Message, Self::Receipt)>, QueueError>> + Send;
+
+    /// Lets go of all that is held, once acknowledgements have reached the broker.
+    fn finish(self) -> impl Future<Output = Result<(), QueueError>> + Send;
 }

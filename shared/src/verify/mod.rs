@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
-use crate::event::{Envelope, Event, Identity, usable_id, usable_type};
+use crate::event::{Envelope, Event, Identity, MAX_CONTENT_TYPE, usable_id, usable_type};
 use crate::secret::Secret;
 
 pub use scheme::{KeyFormat, Location, Scheme, TimeLocation};
@@ -110,7 +110,7 @@ impl Verified {
 
 impl Unverified {
     /// Signature, then freshness, then identity; the body is parsed only after both.
-    pub fn verify(self, source: &Source) -> Result<Verified, Refusal> {
+    pub fn verify(&self, source: &Source) -> Result<Verified, Refusal> {
         let scheme = &source.scheme;
         let read = scheme.signature.read(&self.headers)?;
         let time = match scheme.timestamp.as_ref().map(|time| &time.at) {
@@ -126,8 +126,7 @@ impl Unverified {
             .ok_or(Refusal::SignatureMismatch)?;
         let provider_time = self.fresh(scheme, time)?;
         let envelope = self.envelope(source, secret, provider_time)?;
-        let body = self.body;
-        Ok(Verified(Event { envelope, body }))
+        Ok(Verified(Event { envelope, body: self.body.clone() }))
     }
 
     /// A header's value if it occurs exactly once: of two, the provider signed one.
@@ -201,11 +200,15 @@ impl Unverified {
             event_id_signed: event_id_signed && event_id.is_some(),
             event_id,
             event_type: find(&scheme.kind).filter(|kind| usable_type(kind)),
-            content_type: self.header(&header::CONTENT_TYPE).map(str::to_owned),
+            content_type: self
+                .header(&header::CONTENT_TYPE)
+                .filter(|kind| kind.len() <= MAX_CONTENT_TYPE)
+                .map(str::to_owned),
             received_at: self.received_at,
             provider_time,
             verified_with: secret.name.clone(),
             body_sha256: String::new(),
+            admitted: None,
         })
     }
 

@@ -155,6 +155,15 @@ impl Scheme {
         CATALOGUE.iter().map(|(name, _)| *name)
     }
 
+    /// Whether this header is needed to verify or identify a callback.
+    pub fn needs(&self, header: &HeaderName) -> bool {
+        let time = matches!(&self.timestamp, Some(Time { at: TimeLocation::Header(at), .. }) if at == header);
+        let named = [&self.id, &self.kind];
+        let named = named.iter().any(|at| matches!(at, Some(Location::Header(at)) if at == header));
+        let signed = self.signature.content.covers(&Part::Header(header.clone()));
+        self.signature.header == *header || time || named || signed
+    }
+
     /// Whether the signature covers what is at this place. Derived, not declared, so an
     /// entry can't claim more than its template signs.
     pub fn covers(&self, location: &Location) -> bool {

@@ -9,5 +9,6 @@ mod ingress;
 mod journal;
 mod operator;
 mod queue;
+mod refused;
 mod tls;
 mod worker;

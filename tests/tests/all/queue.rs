@@ -8,7 +8,8 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use zentra_shared::lifecycle::DeadReason;
 use zentra_shared::queue::amqp::{Amqp, Settings, Subscriber};
-use zentra_shared::queue::{Consumer, Delay, Message, Operate, Process, Publish, Receipt};
+use zentra_shared::queue::{Consumer, Delay, Message, Operate, Place, Process, Publish};
+use zentra_shared::queue::{Receipt, Walk};
 use zentra_shared::seal::Sealed;
 use zentra_tests::{namespace, queue_settings, services, shared_rabbit};
 
@@ -103,15 +104,22 @@ async fn one_dead_letter_is_found_and_held_and_the_others_stay() {
         queue.dead("ledger", &message, DeadReason::Exhausted).await.unwrap();
     }
     let dead = format!("{namespace}.dead.ledger");
-    let found = queue.find_dead("ledger", 10, |m| m.sealed.body == "none").await.unwrap();
-    assert!(found.is_none());
+    let mut walk = queue.walk(Place::Dead("ledger")).await.unwrap();
+    while walk.next().await.unwrap().is_some() {}
+    walk.finish().await.unwrap();
     assert_eq!(depth(&url, &dead).await, 3);
-    let found = queue.find_dead("ledger", 10, |m| m.sealed.body == "two").await.unwrap();
-    let (mut message, receipt) = found.unwrap();
+    let mut walk = queue.walk(Place::Dead("ledger")).await.unwrap();
+    let (mut message, receipt) = loop {
+        let (message, receipt) = walk.next().await.unwrap().unwrap();
+        if message.sealed.body == "two" {
+            break (message, receipt);
+        }
+    };
     message.attempt = 1;
     message.generation += 1;
     queue.requeue("ledger", &message).await.unwrap();
     receipt.ack().await;
+    walk.finish().await.unwrap();
     let (back, receipt) = next(&mut queue.consume("ledger", 1)).await;
     assert_eq!((&back.sealed.body[..], back.generation), (&b"two"[..], 1));
     receipt.ack().await;

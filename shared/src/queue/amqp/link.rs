@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::lane::{self, Job};
-use super::topology::{Names, Subscriber, declare, short};
+use super::topology::{Names, declare, short};
 use super::{QueueError, Settings, message};
 use crate::clock::millis;
 use crate::retry::Pauses;
@@ -173,8 +173,7 @@ impl Session {
         lanes: usize,
     ) -> Result<(), QueueError> {
         let channel = self.connection.create_channel().await?;
-        let subscribers: &[Subscriber] = &settings.subscribers;
-        declare(&channel, &self.names, subscribers).await?;
+        declare(&channel, &self.names, settings).await?;
         channel.close(REPLY_SUCCESS, short("")?).await?;
         let inbox = Arc::new(Mutex::new(inbox));
         for _ in 0..lanes {

@@ -6,28 +6,28 @@ mod lane;
 mod link;
 mod message;
 mod topology;
+mod walk;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::BasicProperties;
-use lapin::options::{BasicGetOptions, BasicNackOptions};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{Consumer, Delay, Message, Operate, Process, Publish, QueueError, Receipt};
+use super::{
+    Consumer, Delay, Message, Operate, Place, Process, Publish, QueueError, Receipt, Walk,
+};
 use crate::lifecycle::DeadReason;
 use crate::seal::Sealed;
 use crate::secret::Secret;
 pub use consumer::{AmqpConsumer, AmqpReceipt};
 use lane::Job;
 use link::Link;
-pub use topology::Subscriber;
 use topology::{Names, short};
-
-/// How long looking through dead letters may take.
-const LOOK: Duration = Duration::from_secs(60);
+pub use topology::{RefusedBounds, Subscriber};
+pub use walk::AmqpWalk;
 
 /// What the RabbitMQ side needs to know.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct Settings {
     pub namespace: String,
     /// The destinations and what they subscribe to.
     pub subscribers: Vec<Subscriber>,
+    /// What the queue of refused callbacks holds.
+    pub refused: RefusedBounds,
     /// How long a publish may take until its confirm.
     pub publish_timeout: Duration,
     /// Channels that publish, each with up to 64 messages under way.
@@ -52,6 +54,8 @@ pub struct Amqp {
     names: Names,
     publishing: Link,
     consuming: Option<Link>,
+    /// Refused callbacks have a connection of their own: they slow no event.
+    keeping: Option<Link>,
 }
 
 impl Amqp {
@@ -62,8 +66,16 @@ impl Amqp {
             names: Names::new(&settings.namespace),
             publishing: Link::start(settings.clone(), purpose, settings.lanes),
             consuming: None,
+            keeping: None,
             settings,
         }
+    }
+
+    /// For the ingress, which also keeps what it refuses.
+    pub fn entrance(settings: Settings) -> Self {
+        let publisher = Self::publisher(settings, "ingress");
+        let keeping = Link::start(publisher.settings.clone(), "ingress-refused", 1);
+        Self { keeping: Some(keeping), ..publisher }
     }
 
     /// For a worker.
@@ -84,20 +96,21 @@ impl Amqp {
 
     /// Closes the connections for good, once nothing uses them any more.
     pub async fn close(self) {
-        if let Some(consuming) = self.consuming {
-            consuming.close().await;
+        for link in [self.keeping, self.consuming].into_iter().flatten() {
+            link.close().await;
         }
         self.publishing.close().await;
     }
 
     async fn send(
         &self,
+        link: &Link,
         exchange: &str,
         key: &str,
         body: Bytes,
         properties: BasicProperties,
     ) -> Result<(), QueueError> {
-        let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
+        let session = link.now().ok_or(QueueError::Disconnected)?;
         if session.blocked() {
             return Err(QueueError::Blocked);
         }
@@ -126,7 +139,7 @@ impl Amqp {
     ) -> Result<(), QueueError> {
         let Message { sealed, attempt, generation } = message;
         let properties = message::properties(sealed, *attempt, *generation, dead)?;
-        self.send(exchange, key, sealed.body.clone(), properties).await
+        self.send(&self.publishing, exchange, key, sealed.body.clone(), properties).await
     }
 }
 
@@ -134,7 +147,15 @@ impl Publish for Amqp {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
         let properties = message::properties(sealed, 1, 0, None)?;
         let exchange = self.names.entrance();
-        self.send(&exchange, &sealed.route, sealed.body.clone(), properties).await
+        let body = sealed.body.clone();
+        self.send(&self.publishing, &exchange, &sealed.route, body, properties).await
+    }
+
+    async fn keep(&self, refused: &Sealed) -> Result<(), QueueError> {
+        let properties = message::properties(refused, 1, 0, None)?;
+        let (link, queue) = (&self.keeping, self.names.refused(&self.settings.refused));
+        let link = link.as_ref().ok_or(QueueError::Disconnected)?;
+        self.send(link, "", &queue, refused.body.clone(), properties).await
     }
 
     fn ready(&self) -> bool {
@@ -181,41 +202,15 @@ impl Process for Amqp {
 }
 
 impl Operate for Amqp {
-    type Receipt = AmqpReceipt;
+    type Walk = AmqpWalk;
 
-    async fn find_dead(
-        &self,
-        destination: &str,
-        limit: usize,
-        wanted: impl Fn(&Message) -> bool + Send + Sync,
-    ) -> Result<Option<(Message, AmqpReceipt)>, QueueError> {
+    async fn walk(&self, place: Place<'_>) -> Result<AmqpWalk, QueueError> {
         let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
-        let queue = self.names.dead_queue(destination);
-        let look = async {
-            let channel = session.channel().await?;
-            let mut last = None;
-            let mut found = None;
-            for _ in 0..limit {
-                let options = BasicGetOptions::default();
-                let Some(got) = channel.basic_get(short(&queue)?, options).await? else {
-                    break;
-                };
-                let mut delivery = got.delivery;
-                let message = message::read(&mut delivery);
-                if wanted(&message) {
-                    found = Some((message, AmqpReceipt::new(delivery.acker, channel.clone())));
-                    break;
-                }
-                last = Some(delivery.delivery_tag);
-            }
-            // One return for all that were only looked at: each return counts.
-            if let Some(tag) = last {
-                let options = BasicNackOptions { requeue: true, multiple: true };
-                channel.basic_nack(tag, options).await?;
-            }
-            Ok::<_, QueueError>(found)
+        let queue = match place {
+            Place::Dead(destination) => self.names.dead_queue(destination),
+            Place::Refused => self.names.refused(&self.settings.refused),
         };
-        timeout(LOOK, look).await.map_err(|_| QueueError::Timeout(LOOK))?
+        AmqpWalk::start(&session, queue).await
     }
 
     async fn requeue(&self, destination: &str, message: &Message) -> Result<(), QueueError> {

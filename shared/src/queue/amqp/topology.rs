@@ -4,10 +4,13 @@
 //! in ─▶ events ─(subscriptions)─▶ work.<destination> ─(delivery limit)─▶ dead.<destination>
 //! delay.<ms> (fanout) ─▶ delay.<ms> (queue, TTL) ─▶ retry ─(destination)─▶ work.<destination>
 //! dead ─(destination)─▶ dead.<destination>      whatever finds no way ─▶ unrouted
+//! refused.<bounds>: refused callbacks, by no exchange; probe: one message of our own
 //! ```
 //!
 //! Redeclaring with other arguments is an error (406), so what may change over time is
 //! in a queue's name.
+
+use std::time::Duration;
 
 use lapin::options::{
     ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
@@ -15,7 +18,9 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, ExchangeKind};
 
+use super::Settings;
 use super::ladder::RUNGS;
+use crate::clock::millis;
 
 /// Returns before a message of a crash loop leaves the work queue for the dead letters.
 const WORK_DELIVERY_LIMIT: i64 = 100;
@@ -29,6 +34,17 @@ pub struct Subscriber {
     pub destination: String,
     /// Topic patterns over `source.event_type`.
     pub patterns: Vec<String>,
+}
+
+/// What the queue of refused callbacks holds at most; beyond it the oldest go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedBounds {
+    /// Callbacks.
+    pub count: u32,
+    /// Bytes of their bodies.
+    pub bytes: usize,
+    /// How long each is kept.
+    pub age: Duration,
 }
 
 /// The names under one namespace.
@@ -53,6 +69,13 @@ impl Names {
 
     fn unrouted(&self) -> String {
         format!("{}.unrouted", self.namespace)
+    }
+
+    /// The queue of refused callbacks. What bounds it is in its name, since a queue can't
+    /// be declared anew with other arguments.
+    pub(super) fn refused(&self, bounds: &RefusedBounds) -> String {
+        let RefusedBounds { count, bytes, age } = bounds;
+        format!("{}.refused.{count}x{bytes}x{}", self.namespace, age.as_secs())
     }
 
     /// A queue of one message, to ask the broker whether it confirms.
@@ -90,7 +113,7 @@ impl Names {
 pub(super) async fn declare(
     channel: &Channel,
     names: &Names,
-    subscribers: &[Subscriber],
+    settings: &Settings,
 ) -> lapin::Result<()> {
     let declare = Declare { channel, names };
     declare.exchange(&names.unrouted(), ExchangeKind::Fanout, false).await?;
@@ -106,7 +129,8 @@ pub(super) async fn declare(
     declare.exchange(&names.dead(), ExchangeKind::Direct, true).await?;
 
     declare.queue(&names.probe(), probe()).await?;
-    for subscriber in subscribers {
+    declare.queue(&names.refused(&settings.refused), refused(&settings.refused)).await?;
+    for subscriber in &settings.subscribers {
         declare.destination(subscriber).await?;
     }
     for millis in RUNGS {
@@ -189,6 +213,19 @@ fn probe() -> FieldTable {
     insert(&mut arguments, "x-queue-type", text("quorum"));
     insert(&mut arguments, "x-overflow", text("drop-head"));
     insert(&mut arguments, "x-max-length", AMQPValue::LongLongInt(1));
+    arguments
+}
+
+/// Drops its oldest when it is full, and never refuses: it must not be in anybody's way.
+fn refused(bounds: &RefusedBounds) -> FieldTable {
+    let number = |value: u64| AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX));
+    let mut arguments = FieldTable::default();
+    insert(&mut arguments, "x-queue-type", text("quorum"));
+    insert(&mut arguments, "x-overflow", text("drop-head"));
+    insert(&mut arguments, "x-delivery-limit", AMQPValue::LongLongInt(NO_DELIVERY_LIMIT));
+    insert(&mut arguments, "x-max-length", number(bounds.count.into()));
+    insert(&mut arguments, "x-max-length-bytes", number(bounds.bytes as u64));
+    insert(&mut arguments, "x-message-ttl", number(millis(bounds.age)));
     arguments
 }
 

@@ -1,0 +1,178 @@
+//! `zentra refused list`, `show` and `admit`.
+
+use std::io::Write;
+
+use serde::Serialize;
+use zentra_ingress::admit;
+use zentra_shared::clock;
+use zentra_shared::event::Admitted;
+use zentra_shared::queue::{Operate, Place, Publish, Receipt, Walk};
+use zentra_shared::refused::{Kept, MASKED};
+use zentra_shared::seal::Sealer;
+use zentra_shared::verify::{Scheme, Source, Unverified};
+
+use crate::failure::Failure;
+
+/// Which refused callbacks are meant.
+#[derive(Default)]
+pub(crate) struct Wanted {
+    pub(crate) ids: Vec<String>,
+    pub(crate) source: Option<String>,
+    pub(crate) reason: Option<String>,
+}
+
+impl Wanted {
+    fn fits(&self, kept: &Kept) -> bool {
+        let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w == is);
+        (self.ids.is_empty() || self.ids.contains(&kept.id))
+            && same(&self.source, &kept.source)
+            && same(&self.reason, &kept.reason)
+    }
+}
+
+/// One that was found: what is kept of it, and its body.
+#[derive(Serialize)]
+pub(crate) struct Found {
+    #[serde(flatten)]
+    kept: Kept,
+    bytes: usize,
+    #[serde(skip)]
+    callback: Unverified,
+}
+
+/// Those that are wanted, oldest first, at most `limit`. Leaves them all in their place.
+pub(crate) async fn list(
+    queue: &impl Operate,
+    sealer: &Sealer,
+    wanted: &Wanted,
+    limit: usize,
+) -> Result<Vec<Found>, Failure> {
+    let mut walk = queue.walk(Place::Refused).await?;
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some((message, _held)) = walk.next().await?
+    {
+        // What has no seal of ours is nobody's callback.
+        if let Ok((kept, callback)) = Kept::open(sealer, &message.sealed)
+            && wanted.fits(&kept)
+        {
+            found.push(Found { kept, bytes: callback.body.len(), callback });
+        }
+    }
+    walk.finish().await?;
+    Ok(found)
+}
+
+/// Shows them to a person: one line each.
+pub(crate) fn show_all(found: &[Found], out: &mut impl Write) -> std::io::Result<()> {
+    if found.is_empty() {
+        return writeln!(out, "no refused callbacks are kept");
+    }
+    let width = found.iter().map(|found| found.kept.source.len()).max().unwrap_or(0).max(6);
+    let (id, received, source, reason) = ("ID", "RECEIVED", "SOURCE", "REASON");
+    writeln!(out, "{id:<20}  {received:<24}  {source:<width$}  {reason:<20}  BYTES")?;
+    for Found { kept, bytes, .. } in found {
+        let (id, received, source, reason) =
+            (&kept.id, kept.received_at.to_string(), &kept.source, &kept.reason);
+        writeln!(out, "{id:<20}  {received:<24}  {source:<width$}  {reason:<20}  {bytes}")?;
+    }
+    Ok(())
+}
+
+/// Shows one, without its signature: with the body, that could be sent again.
+pub(crate) fn show(found: &Found, sources: &[Source], out: &mut impl Write) -> std::io::Result<()> {
+    let kept = &found.kept;
+    writeln!(out, "refused    {}", kept.id)?;
+    writeln!(out, "source     {}", kept.source)?;
+    writeln!(out, "reason     {}", kept.reason)?;
+    writeln!(out, "received   {}", kept.received_at)?;
+    writeln!(out, "body       {} bytes, sha256:{}", found.bytes, kept.body_sha256)?;
+    let source = sources.iter().find(|source| source.name == kept.source);
+    for (name, value) in &kept.headers {
+        let signature = source.is_none_or(|source| is_signature(&source.scheme, name));
+        writeln!(out, "header     {name}: {}", if signature { MASKED } else { value })?;
+    }
+    Ok(())
+}
+
+fn is_signature(scheme: &Scheme, header: &str) -> bool {
+    scheme.signature.header.as_str() == header
+}
+
+/// Writes one's body as it was received.
+pub(crate) fn write_body(found: &Found, out: &mut impl Write) -> std::io::Result<()> {
+    out.write_all(&found.callback.body)
+}
+
+/// What became of one.
+#[derive(Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) id: String,
+    pub(crate) source: String,
+    pub(crate) admitted: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'static str>,
+}
+
+/// Lets in those of the wanted that verify now, judged by the time at which they were
+/// received; the others stay refused. With `dry_run`, none is let in.
+pub(crate) async fn admit<Q: Operate + Publish>(
+    queue: &Q,
+    sealer: &Sealer,
+    sources: &[Source],
+    wanted: &Wanted,
+    limit: usize,
+    by: &str,
+    dry_run: bool,
+) -> Result<Vec<Outcome>, Failure> {
+    let mut walk = queue.walk(Place::Refused).await?;
+    let mut outcomes = Vec::new();
+    while outcomes.len() < limit
+        && let Some((message, receipt)) = walk.next().await?
+    {
+        let Ok((kept, callback)) = Kept::open(sealer, &message.sealed) else {
+            continue;
+        };
+        if !wanted.fits(&kept) {
+            continue;
+        }
+        let admitted =
+            Admitted { by: by.into(), at: clock::now(), refused_for: kept.reason.clone() };
+        let source = sources.iter().find(|source| source.name == kept.source);
+        let result = match source {
+            None => Err("unknown_source"),
+            Some(source) if dry_run => {
+                callback.verify(source).map(drop).map_err(|refusal| refusal.reason())
+            }
+            Some(source) => admit::admit(&callback, source, sealer, queue, Some(admitted))
+                .await
+                .map_err(|refusal| refusal.reason()),
+        };
+        // Confirmed in its new place: only now may it go from the old one.
+        if result.is_ok() && !dry_run {
+            receipt.ack().await;
+        }
+        let (id, source) = (kept.id, kept.source);
+        outcomes.push(Outcome { id, source, admitted: result.is_ok(), reason: result.err() });
+    }
+    walk.finish().await?;
+    Ok(outcomes)
+}
+
+/// Shows the outcomes to a person.
+pub(crate) fn show_outcomes(
+    outcomes: &[Outcome],
+    dry_run: bool,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    let done = if dry_run { "would be admitted" } else { "admitted" };
+    for Outcome { id, source, reason, .. } in outcomes {
+        match reason {
+            None => writeln!(out, "{id}  {source}  {done}")?,
+            Some(reason) => writeln!(out, "{id}  {source}  still refused: {reason}")?,
+        }
+    }
+    let admitted = outcomes.iter().filter(|outcome| outcome.admitted).count();
+    writeln!(out, "{admitted} of {} {done}", outcomes.len())
+}

@@ -1,0 +1,149 @@
+//! Refused callbacks: kept, seen, let in once what was wrong is mended; in nobody's way.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use zentra_tests::stack::{Program, Stack};
+use zentra_tests::world::World;
+use zentra_tests::{eventually, namespace, services, shared_rabbit, shared_redis, sign};
+
+const BOUND: Duration = Duration::from_secs(20);
+const BODY: &str = r#"{"type":"transfer.settled","id":"x"}"#;
+const OLD_SECRET: &str = "whsec_b2xkLXNlY3JldC1vZi1hY21l";
+
+fn json(stack: &Stack, arguments: &[&str]) -> Value {
+    let output = stack.zentra(&[arguments, &["--json"]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {told}"))
+}
+
+async fn kept(stack: &Stack, ingress: &Program, count: f64) {
+    eventually("refused callbacks are kept", BOUND, async || {
+        let kept = ["zentra_ingress_refused_kept_total", "acme"];
+        (ingress.metric(&stack.http, &kept).await >= count).then_some(())
+    })
+    .await;
+}
+
+/// A callback of `acme` signed with a secret that isn't in the config.
+fn signed_otherwise(id: &str, time: u64, body: &str) -> zentra_tests::http::Headers {
+    let signature = sign::standard(OLD_SECRET, id, time, body.as_bytes());
+    let mut headers = sign::acme(id, time, body.as_bytes());
+    headers.retain(|(name, _)| *name != "webhook-signature");
+    headers.push(("webhook-signature", signature));
+    headers.push(("authorization", "Bearer sk_live".into()));
+    headers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_for_a_wrong_secret_is_let_in_once_it_is_mended_and_a_forgery_never() {
+    let (rabbit, redis) = (shared_rabbit(), shared_redis());
+    let world = World::start(&rabbit, &redis, &namespace(), "attempts = 2").await.unwrap();
+    let (stack, _worker) = (&world.stack, world.stack.worker().await);
+    let body = zentra_tests::ledger::transfer("evt_1", "trf_1", 5);
+    let now = sign::now();
+    let answer = world.post(&signed_otherwise("evt_1", now, &body), &body).await.unwrap();
+    assert_eq!(answer.reason(), "signature_mismatch");
+    let mut forged = sign::acme("evt_2", now, BODY.as_bytes());
+    forged.retain(|(name, _)| *name != "webhook-signature");
+    world.post(&forged, BODY).await.unwrap();
+    let stale = sign::acme("evt_3", now - 4000, BODY.as_bytes());
+    world.post(&stale, BODY).await.unwrap();
+    kept(stack, &world.ingress, 3.0).await;
+
+    let listed = json(stack, &["refused", "list"]);
+    let all = listed.as_array().unwrap();
+    let reasons: Vec<&str> = all.iter().filter_map(|one| one["reason"].as_str()).collect();
+    assert_eq!(reasons, ["signature_mismatch", "signature_missing", "timestamp_stale"]);
+    assert!(!listed.to_string().contains("sk_live"), "{listed}");
+    let id = |at: usize| all[at]["id"].as_str().unwrap();
+    let shown = stack.zentra(&["refused", "show", id(0)]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("signature_mismatch") && shown.contains("webhook-id: evt_1"), "{shown}");
+    assert!(!shown.contains("v1,") && !shown.contains("sk_live"), "{shown}");
+    assert_eq!(stack.zentra(&["refused", "show", id(0), "--body"]).stdout, body.as_bytes());
+
+    // Nothing is mended yet.
+    let output = stack.zentra(&["refused", "admit", id(0)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("still refused: signature_mismatch"));
+
+    stack.replace(
+        "[source.acme]\nprovider = \"standard-webhooks\"\nsecrets = [",
+        "[source.acme]\nprovider = \"standard-webhooks\"\nsecrets = [{ name = \"old\", secret = \"env:OLD\" }, ",
+    );
+    let run = |arguments: &[&str]| {
+        let mut command = stack.command("zentra");
+        command.env("OLD", OLD_SECRET).args(arguments).output().unwrap()
+    };
+    let tried = run(&["refused", "admit", "--source", "acme", "--dry-run"]);
+    let tried = String::from_utf8_lossy(&tried.stdout).into_owned();
+    assert!(tried.contains("1 of 3 would be admitted"), "{tried}");
+    assert_eq!(json(stack, &["refused", "list", "--source", "acme"]).as_array().unwrap().len(), 3);
+    let done = run(&["refused", "admit", "--source", "acme", "--by", "ada"]);
+    let done = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.contains("1 of 3 admitted"), "{done}");
+    let delivery = world.until("evt_1", zentra_tests::world::delivered).await;
+    assert_eq!(world.ledger.rows().unwrap().len(), 1);
+    assert_eq!(delivery.event.source, "acme");
+
+    let left = json(stack, &["refused", "list"]);
+    let reasons: Vec<&str> =
+        left.as_array().unwrap().iter().filter_map(|one| one["reason"].as_str()).collect();
+    assert_eq!(reasons.len(), 2, "{left}");
+    assert!(!reasons.contains(&"signature_mismatch"));
+    let gone = run(&["refused", "admit", id(0)]);
+    assert_eq!(gone.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leaves_the_honest_alone()
+{
+    let stack =
+        Stack::new(&shared_rabbit(), &shared_redis(), &namespace(), "http://127.0.0.1:9/", "");
+    stack.add("[refused]\nper_second = 5\nmax_count = 8");
+    let ingress = stack.ingress().await;
+    let post = async |source: &str, headers| {
+        let url = format!("{}/in/{source}", ingress.listen);
+        stack.http.post(&url, &headers, BODY).await.unwrap()
+    };
+    let started = std::time::Instant::now();
+    for _ in 0..400 {
+        assert_eq!(post("github", sign::github("d", "push", b"forged")).await.status, 401);
+    }
+    // Another source's allowance is its own, and so is an honest callback's way.
+    post("acme", sign::acme("evt_1", sign::now() - 4000, BODY.as_bytes())).await;
+    assert_eq!(post("acme", sign::acme("evt_2", sign::now(), BODY.as_bytes())).await.status, 200);
+    kept(&stack, &ingress, 1.0).await;
+    let most = 5.0 + 5.0 * started.elapsed().as_secs_f64().ceil();
+    let metric = async |name: &str| ingress.metric(&stack.http, &[name, "github"]).await;
+    let counted = eventually("all are counted", BOUND, async || {
+        let dropped = metric("zentra_ingress_refused_dropped_total").await;
+        let kept = metric("zentra_ingress_refused_kept_total").await;
+        (kept + dropped == 400.0).then_some(kept)
+    })
+    .await;
+    assert!((5.0..=most).contains(&counted), "{counted} of at most {most}");
+    let listed = json(&stack, &["refused", "list"]);
+    let listed = listed.as_array().unwrap();
+    assert!(listed.len() <= 8, "{} are kept", listed.len());
+    assert!(listed.iter().any(|one| one["source"] == "acme"), "the newest is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_broker_a_refusal_is_as_fast_and_only_counted_as_not_kept() {
+    let mut rabbit = services::Rabbit::start();
+    let stack = Stack::new(&rabbit.url(), &shared_redis(), "dark", "http://127.0.0.1:9/", "");
+    let ingress = stack.ingress().await;
+    rabbit.kill();
+    let url = format!("{}/in/acme", ingress.listen);
+    let started = std::time::Instant::now();
+    let answer = stack.http.post(&url, &Vec::new(), BODY).await.unwrap();
+    assert_eq!(answer.reason(), "signature_missing");
+    assert!(started.elapsed() < Duration::from_secs(1));
+    eventually("it is counted", BOUND, async || {
+        let dropped = ["zentra_ingress_refused_dropped_total", "acme", "queue"];
+        (ingress.metric(&stack.http, &dropped).await >= 1.0).then_some(())
+    })
+    .await;
+}

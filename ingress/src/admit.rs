@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 
+use tokio::task::JoinHandle;
+use zentra_shared::config::Config;
 use zentra_shared::event::Admitted;
 use zentra_shared::queue::Publish;
 use zentra_shared::seal::Sealer;
 use zentra_shared::verify::{Source, Unverified, Verified};
 
 use crate::keep::Keeper;
+use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
 /// The one way in, for a callback that has just come and for one that was refused at
@@ -19,8 +22,14 @@ pub async fn admit(
     sealer: &Sealer,
     queue: &impl Publish,
     admitted: Option<Admitted>,
-) -> Result<(), Refusal> {
+) -> Result<Taken, Refusal> {
     publish(callback.verify(source)?, sealer, queue, admitted).await
+}
+
+/// An event that is durable.
+pub struct Taken {
+    /// The name of the secret that verified it.
+    pub key: String,
 }
 
 async fn publish(
@@ -28,28 +37,50 @@ async fn publish(
     sealer: &Sealer,
     queue: &impl Publish,
     admitted: Option<Admitted>,
-) -> Result<(), Refusal> {
+) -> Result<Taken, Refusal> {
     let mut event = verified.into_event();
     event.envelope.admitted = admitted;
+    let taken = Taken { key: event.envelope.verified_with.clone() };
     let sealed = sealer.seal(event).map_err(|_| Refusal::Seal)?;
-    Ok(queue.publish(&sealed).await?)
+    queue.publish(&sealed).await?;
+    Ok(taken)
 }
 
 /// All that it takes to let a callback in.
 pub(crate) struct Gate<Q> {
-    pub(crate) sources: HashMap<String, Source>,
-    pub(crate) sealer: Sealer,
-    pub(crate) queue: Q,
-    pub(crate) keeper: Keeper,
+    sources: HashMap<String, Source>,
+    sealer: Sealer,
+    queue: Q,
+    keeper: Keeper,
 }
 
 impl<Q: Publish> Gate<Q> {
+    /// As the config says. The handle ends when all that was kept is queued, after the
+    /// gate is gone.
+    pub(crate) fn new(config: &Config, queue: Q, metrics: &Metrics) -> (Self, JoinHandle<()>) {
+        metrics.know(&config.sources);
+        let sealer = config.seal.clone();
+        let (keeper, keeping) = Keeper::start(
+            config.refused.per_second,
+            &config.sources,
+            sealer.clone(),
+            queue.clone(),
+            metrics.clone(),
+        );
+        let sources = config.sources.iter().map(|source| (source.name.clone(), source.clone()));
+        (Self { sources: sources.collect(), sealer, queue, keeper }, keeping)
+    }
+
     pub(crate) fn source(&self, name: &str) -> Result<&Source, Refusal> {
         self.sources.get(name).ok_or(Refusal::UnknownSource)
     }
 
     /// Admits a callback, or keeps it where it doesn't verify.
-    pub(crate) async fn admit(&self, callback: Unverified, source: &Source) -> Result<(), Refusal> {
+    pub(crate) async fn admit(
+        &self,
+        callback: Unverified,
+        source: &Source,
+    ) -> Result<Taken, Refusal> {
         match callback.verify(source) {
             Ok(verified) => publish(verified, &self.sealer, &self.queue, None).await,
             Err(refusal) => {

@@ -1,17 +1,19 @@
 //! One callback from its headers to its answer.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use zentra_shared::config::Bounds;
 use zentra_shared::queue::Publish;
 use zentra_shared::verify::Source;
 
-use crate::admit::Gate;
+use crate::admit::{Gate, Taken};
 use crate::metrics::Metrics;
 use crate::receive::{Receiver, source_name};
 use crate::refusal::Refusal;
@@ -22,14 +24,18 @@ const UNKNOWN: &str = "unknown";
 
 /// Reads, admits, answers and counts.
 pub(crate) struct Entrance<Q> {
-    gate: Gate<Q>,
+    gate: watch::Receiver<Arc<Gate<Q>>>,
     receiver: Receiver,
     in_flight: Semaphore,
     metrics: Metrics,
 }
 
 impl<Q: Publish> Entrance<Q> {
-    pub(crate) fn new(gate: Gate<Q>, bounds: &Bounds, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        gate: watch::Receiver<Arc<Gate<Q>>>,
+        bounds: &Bounds,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             gate,
             receiver: Receiver::new(bounds),
@@ -38,18 +44,27 @@ impl<Q: Publish> Entrance<Q> {
         }
     }
 
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Response<Full<Bytes>> {
         let started = Instant::now();
-        let named = source_name(request.uri().path()).and_then(|name| self.gate.source(name));
+        // One gate for the whole callback, whatever is reloaded meanwhile.
+        let gate = self.gate.borrow().clone();
+        let named = source_name(request.uri().path()).and_then(|name| gate.source(name));
         let (label, result) = match named {
             Err(refusal) => (UNKNOWN, Err(refusal)),
-            Ok(source) => (&*source.name, self.take(request, source).await.map(|()| source)),
+            Ok(source) => {
+                let taken = self.take(request, peer, &gate, source).await;
+                (&*source.name, taken.map(|taken| (taken, &source.success)))
+            }
         };
         self.metrics.seconds.with_label_values(&[label]).observe(started.elapsed().as_secs_f64());
         match result {
-            Ok(source) => {
-                self.metrics.accepted.with_label_values(&[label]).inc();
-                respond::accepted(&source.success)
+            Ok((taken, success)) => {
+                self.metrics.accepted.with_label_values(&[label, &taken.key]).inc();
+                respond::accepted(success)
             }
             Err(refusal) => {
                 self.note(label, &refusal);
@@ -59,10 +74,16 @@ impl<Q: Publish> Entrance<Q> {
     }
 
     /// Slow bodies take no place among those in flight, so they can't shut honest ones out.
-    async fn take(&self, request: Request<Incoming>, source: &Source) -> Result<(), Refusal> {
-        let received = self.receiver.receive(request, source).await?;
+    async fn take(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        gate: &Gate<Q>,
+        source: &Source,
+    ) -> Result<Taken, Refusal> {
+        let received = self.receiver.receive(request, peer, source).await?;
         let _one = self.in_flight.try_acquire().map_err(|_| Refusal::Overloaded)?;
-        let admitted = self.gate.admit(received.callback, source).await;
+        let admitted = gate.admit(received.callback, source).await;
         drop(received.memory);
         admitted
     }

@@ -28,15 +28,16 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Starts to queue what is kept, until the keeper is dropped and all is queued.
-    pub(crate) fn start<'s, Q: Publish>(
+    pub(crate) fn start<Q: Publish>(
         per_second: u32,
-        sources: impl Iterator<Item = &'s Source>,
+        sources: &[Source],
         sealer: Sealer,
         queue: Q,
         metrics: Metrics,
     ) -> (Self, JoinHandle<()>) {
         let quota = NonZeroU32::new(per_second).map(Quota::per_second);
         let allowances = sources
+            .iter()
             .filter_map(|source| Some((source.name.clone(), RateLimiter::direct(quota?))))
             .collect();
         let (waiting, inbox) = mpsc::channel(WAITING);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Parser;
 use tokio::net::TcpListener;
-use zentra_shared::config::{Config, Role};
+use zentra_shared::config::{Live, Origin, Role};
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::{shutdown, telemetry};
 
@@ -29,9 +29,14 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     telemetry::init_logs("info");
     let overrides = [("ingress.listen", arguments.listen), ("ingress.admin", arguments.admin)];
-    let set: Vec<_> = overrides.into_iter().filter_map(|(key, v)| Some((key, v?))).collect();
-    let environment = std::env::vars().collect();
-    let config = Config::load(&arguments.config, Role::Ingress, &environment, &set)?;
+    let origin = Origin {
+        path: arguments.config,
+        role: Role::Ingress,
+        environment: std::env::vars().collect(),
+        set: overrides.into_iter().filter_map(|(key, v)| Some((key, v?))).collect(),
+    };
+    let live = Live::start(origin, shutdown::hangups()?)?;
+    let config = live.config();
 
     // Connections are bounded by the config; the usual soft limit of 1024 files is lower.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
@@ -43,7 +48,7 @@ async fn main() -> anyhow::Result<()> {
     );
     let stop = shutdown::on_signal()?;
     let queue = Amqp::entrance(config.amqp());
-    zentra_ingress::run(config, environment, queue.clone(), listener, admin, stop).await?;
+    zentra_ingress::run(live, queue.clone(), listener, admin, stop).await?;
     queue.close().await;
     tracing::info!("zentra-ingress stopped");
     Ok(())

@@ -14,14 +14,13 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Each source's counter is there from the start, so that its first increase shows.
-    pub(crate) fn new(registry: &Registry, sources: &[Source]) -> prometheus::Result<Self> {
-        let metrics = Self {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
             accepted: counter(
                 registry,
                 "zentra_ingress_accepted_total",
-                "Callbacks verified, queued and confirmed (2xx).",
-                &["source"],
+                "Callbacks verified, queued and confirmed (2xx), by the key that verified them.",
+                &["source", "key"],
             )?,
             refused: counter(
                 registry,
@@ -48,10 +47,16 @@ impl Metrics {
                 "From the request's headers to its answer.",
                 &["source"],
             )?,
-        };
+        })
+    }
+
+    /// Each key's counter is there from the start, so that its first increase shows, and a
+    /// key that is never used can be seen to be so.
+    pub(crate) fn know(&self, sources: &[Source]) {
         for source in sources {
-            metrics.accepted.with_label_values(&[&source.name]);
+            for key in &source.secrets {
+                self.accepted.with_label_values(&[&source.name, &key.name]);
+            }
         }
-        Ok(metrics)
     }
 }

@@ -1,5 +1,6 @@
 //! Reading a callback: bounded in size, time and memory, looked at by nobody.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ impl Receiver {
     pub(crate) async fn receive(
         &self,
         request: Request<Incoming>,
+        peer: IpAddr,
         source: &Source,
     ) -> Result<Received, Refusal> {
         if request.method() != Method::POST {
@@ -62,7 +64,8 @@ impl Receiver {
         let _one = self.bodies.try_acquire().map_err(|_| Refusal::Overloaded)?;
         let read = timeout(self.time, self.body(body, source.max_body));
         let (body, memory) = read.await.map_err(|_| Refusal::BodyTimeout)??;
-        let callback = Unverified { headers: parts.headers, body, received_at: clock::now() };
+        let (headers, received_at) = (parts.headers, clock::now());
+        let callback = Unverified { headers, peer: Some(peer), body, received_at };
         Ok(Received { callback, memory })
     }
 

@@ -1,49 +1,117 @@
-//! What may change while callbacks are taken.
+//! What may change while callbacks are taken: sources, secrets, seal keys, destinations,
+//! the certificate. Connections stay; a callback under way keeps what it began with.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::config::{Environment, Tls};
+use tokio_util::task::TaskTracker;
+use zentra_shared::config::{Config, Live, Tls};
+use zentra_shared::queue::Publish;
 
+use crate::admit::Gate;
+use crate::metrics::Metrics;
 use crate::server;
 
 /// How often the certificate's files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Serves by the certificate, and by a new one soon after its files have changed.
-/// Connections that are open keep the old one.
-pub(crate) fn certificates(
-    tls: Option<Tls>,
-    environment: Environment,
+/// What is in force, as it changes.
+pub(crate) struct Current<Q> {
+    pub(crate) gate: watch::Receiver<Arc<Gate<Q>>>,
+    pub(crate) tls: server::Tls,
+    /// The keepers of all gates, old and new.
+    pub(crate) keeping: TaskTracker,
+}
+
+/// Follows the config until `stop`, and the certificate's files besides.
+pub(crate) fn follow<Q: Publish>(
+    live: Live,
+    queue: Q,
+    metrics: Metrics,
     stop: CancellationToken,
-) -> server::Tls {
-    let (publish, current) = watch::channel(tls.as_ref().map(|tls| Arc::clone(&tls.server)));
-    if let Some(mut tls) = tls {
-        tokio::spawn(async move {
-            let mut told = String::new();
-            while tokio::time::timeout(LOOK, stop.cancelled()).await.is_err() {
-                match tls.changed(&environment) {
-                    Ok(None) => told.clear(),
-                    Ok(Some(new)) => {
-                        told.clear();
-                        tracing::info!("the certificate was read anew");
-                        publish.send_replace(Some(Arc::clone(&new.server)));
-                        tls = new;
+) -> Current<Q> {
+    let keeping = TaskTracker::new();
+    keeping.close();
+    let config = live.config();
+    let (gates, gate) = watch::channel(Arc::new(open(&config, &queue, &metrics, &keeping)));
+    let (servers, tls) = watch::channel(server(config.ingress.tls.as_ref()));
+    let follower = Follower { live, queue, metrics, keeping: keeping.clone(), gates, servers };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = follower.run(config.ingress.tls.clone()) => {}
+        }
+    });
+    Current { gate, tls, keeping }
+}
+
+struct Follower<Q> {
+    live: Live,
+    queue: Q,
+    metrics: Metrics,
+    keeping: TaskTracker,
+    gates: watch::Sender<Arc<Gate<Q>>>,
+    servers: watch::Sender<Option<Arc<rustls::ServerConfig>>>,
+}
+
+impl<Q: Publish> Follower<Q> {
+    async fn run(mut self, mut tls: Option<Tls>) {
+        let mut look = tokio::time::interval(LOOK);
+        let mut told = String::new();
+        loop {
+            tokio::select! {
+                new = self.live.next() => {
+                    // An event must find its new queue when its source lets it in.
+                    self.queue.subscribe(new.routes()).await;
+                    let gate = open(&new, &self.queue, &self.metrics, &self.keeping);
+                    self.gates.send_replace(Arc::new(gate));
+                    if tls.is_some() && new.ingress.tls.is_some() {
+                        tls = new.ingress.tls.clone();
+                        self.servers.send_replace(server(tls.as_ref()));
                     }
-                    // Certificate and key are seldom replaced in one step.
-                    Err(problem) if problem == told => {}
-                    Err(problem) => {
-                        tracing::error!(
-                            problem,
-                            "the new certificate can't be used; the old stays"
-                        );
-                        told = problem;
-                    }
+                    self.live.in_force();
                 }
+                _ = look.tick() => self.look_at_certificate(&mut tls, &mut told),
             }
-        });
+        }
     }
-    current
+
+    /// A new certificate is taken up by itself. Open connections keep the old one.
+    fn look_at_certificate(&self, tls: &mut Option<Tls>, told: &mut String) {
+        let Some(current) = tls else {
+            return;
+        };
+        match current.changed(&self.live.origin.environment) {
+            Ok(None) => told.clear(),
+            Ok(Some(new)) => {
+                told.clear();
+                tracing::info!("the certificate was read anew");
+                self.servers.send_replace(server(Some(&new)));
+                *current = new;
+            }
+            // Certificate and key are seldom replaced in one step.
+            Err(problem) if problem == *told => {}
+            Err(problem) => {
+                tracing::error!(problem, "the new certificate can't be used; the old stays");
+                *told = problem;
+            }
+        }
+    }
+}
+
+fn open<Q: Publish>(
+    config: &Config,
+    queue: &Q,
+    metrics: &Metrics,
+    keeping: &TaskTracker,
+) -> Gate<Q> {
+    let (gate, kept) = Gate::new(config, queue.clone(), metrics);
+    keeping.spawn(kept);
+    gate
+}
+
+fn server(tls: Option<&Tls>) -> Option<Arc<rustls::ServerConfig>> {
+    tls.map(|tls| Arc::clone(&tls.server))
 }

@@ -1,5 +1,6 @@
 //! The listener: connections bounded in number, drained at the end.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ pub(crate) async fn serve<Q: Publish>(
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             // Out of file descriptors: give way, so that the loop can't spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
@@ -75,15 +76,17 @@ pub(crate) async fn serve<Q: Publish>(
             continue;
         };
         let (tls, partings) = (tls.borrow().clone(), partings.clone());
-        let (entrance, rules) = (entrance.clone(), rules.clone());
+        let (entrance, rules, peer) = (entrance.clone(), rules.clone(), peer.ip());
         connections.spawn(async move {
             let _ = stream.set_nodelay(true);
             let Some(tls) = tls else {
-                return serve_one(stream, &entrance, &rules, permit, &partings).await;
+                return serve_one(stream, peer, &entrance, &rules, permit, &partings).await;
             };
             let handshake = TlsAcceptor::from(tls).accept(stream);
             match timeout(rules.bounds.header_timeout, handshake).await {
-                Ok(Ok(stream)) => serve_one(stream, &entrance, &rules, permit, &partings).await,
+                Ok(Ok(stream)) => {
+                    serve_one(stream, peer, &entrance, &rules, permit, &partings).await
+                }
                 _ => entrance.refused(&Refusal::Tls),
             }
         });
@@ -122,6 +125,7 @@ async fn place(permits: &Arc<Semaphore>, rules: &Rules) -> Option<OwnedSemaphore
 
 async fn serve_one<S, Q>(
     stream: S,
+    peer: IpAddr,
     entrance: &Arc<Entrance<Q>>,
     rules: &Rules,
     permit: OwnedSemaphorePermit,
@@ -132,7 +136,7 @@ async fn serve_one<S, Q>(
 {
     let answer = |request| {
         let entrance = entrance.clone();
-        async move { entrance.answer(request).await }
+        async move { entrance.answer(request, peer).await }
     };
     let end = connection::serve(stream, rules, answer).await;
     if let Some(refusal) = &end.refusal {

@@ -23,9 +23,14 @@ pub(crate) enum Command {
     /// Dead letters.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Accepted events that no destination subscribes to.
+    #[command(subcommand)]
+    Unrouted(UnroutedCommand),
     /// Refused callbacks that were kept.
     #[command(subcommand)]
     Refused(RefusedCommand),
+    /// Checks the whole config: tells all its problems, and what it had better say.
+    Check,
     /// Prints the reference of the configuration: every key, its default, its meaning.
     Config,
 }
@@ -67,6 +72,38 @@ pub(crate) enum DeadCommand {
         /// Who asks; for the history.
         #[arg(long, env = "USER", default_value = "operator")]
         by: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum UnroutedCommand {
+    /// Lists them, oldest first.
+    List {
+        /// Only this source's.
+        #[arg(long)]
+        source: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Routes those that a destination of the config subscribes to by now. Each passes the
+    /// same seal, claim and attempt as any event.
+    Requeue {
+        /// Only this source's.
+        #[arg(long)]
+        source: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Only tells which would be routed.
+        #[arg(long)]
+        dry_run: bool,
         /// As JSON.
         #[arg(long)]
         json: bool,

@@ -5,6 +5,7 @@ mod dead;
 mod event;
 mod failure;
 mod refused;
+mod unrouted;
 
 use std::io::Write;
 use std::path::Path;
@@ -15,12 +16,13 @@ use clap::Parser;
 use serde::Serialize;
 use zentra_shared::config::{self, Config, Role};
 use zentra_shared::journal::redis::RedisJournal;
-use zentra_shared::queue::amqp::Amqp;
+use zentra_shared::queue::amqp::{Amqp, Settings};
 use zentra_shared::telemetry;
 
-use cli::{Arguments, Command, DeadCommand, EventCommand, RefusedCommand};
+use cli::{Arguments, Command, DeadCommand, EventCommand, RefusedCommand, UnroutedCommand};
 use failure::Failure;
 use refused::Wanted;
+use unrouted::Look;
 
 const CONNECT: Duration = Duration::from_secs(15);
 /// For a command line that can't be read (`EX_USAGE`).
@@ -46,10 +48,22 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let path = &arguments.config;
     match arguments.command {
         Command::Config => Ok(write!(std::io::stdout(), "{}", config::reference())?),
+        Command::Check => check(path),
         Command::Event(command) => event_command(path, command).await,
         Command::Dead(command) => dead_command(path, command).await,
+        Command::Unrouted(command) => unrouted_command(path, command).await,
         Command::Refused(command) => refused_command(path, command).await,
     }
+}
+
+fn check(path: &Path) -> Result<(), Failure> {
+    let config = load(path, Role::Check)?;
+    let mut out = std::io::stdout().lock();
+    for advice in config.advice() {
+        writeln!(out, "note: {advice}")?;
+    }
+    let (sources, destinations) = (config.sources.len(), config.destinations.len());
+    Ok(writeln!(out, "the config is good: sources: {sources}, destinations: {destinations}")?)
 }
 
 async fn event_command(path: &Path, command: EventCommand) -> Result<(), Failure> {
@@ -89,6 +103,41 @@ async fn dead_command(path: &Path, command: DeadCommand) -> Result<(), Failure> 
                     print_json(&answer, &mut out)
                 }
                 false => Ok(writeln!(out, "re-queued {key} as generation {generation}")?),
+            }
+        }
+    }
+}
+
+async fn unrouted_command(path: &Path, command: UnroutedCommand) -> Result<(), Failure> {
+    let config = load(path, Role::Operator)?;
+    let queue = connect(&config).await?;
+    let done = unrouted_with(&config, &queue, command).await;
+    queue.close().await;
+    done
+}
+
+async fn unrouted_with(
+    config: &Config,
+    queue: &Amqp,
+    command: UnroutedCommand,
+) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let subscribers = config.subscribers();
+    match command {
+        UnroutedCommand::List { source, limit, json } => {
+            let look = Look { sealer: &config.seal, subscribers: &subscribers, source, limit };
+            let found = unrouted::list(queue, &look).await?;
+            match json {
+                true => print_json(&found, &mut out),
+                false => Ok(unrouted::show(&found, &mut out)?),
+            }
+        }
+        UnroutedCommand::Requeue { source, limit, dry_run, json } => {
+            let look = Look { sealer: &config.seal, subscribers: &subscribers, source, limit };
+            let found = unrouted::requeue(queue, &look, dry_run).await?;
+            match json {
+                true => print_json(&found, &mut out),
+                false => Ok(unrouted::show_requeued(&found, dry_run, &mut out)?),
             }
         }
     }
@@ -162,12 +211,12 @@ fn load(path: &Path, role: Role) -> Result<Config, Failure> {
 }
 
 fn journal(config: &Config) -> Result<RedisJournal, Failure> {
-    let url = config.redis_url.as_ref().ok_or(Failure::Asked("redis.url is missing".into()))?;
-    Ok(RedisJournal::new(url, &config.namespace)?)
+    let url = config.redis.url.as_ref().ok_or(Failure::Asked("redis.url is missing".into()))?;
+    Ok(RedisJournal::new(url, &config.namespace, config.redis.retention)?)
 }
 
 async fn connect(config: &Config) -> Result<Amqp, Failure> {
-    let queue = Amqp::publisher(config.amqp(), "operator");
+    let queue = Amqp::publisher(Settings { routes: None, ..config.amqp() }, "operator");
     tokio::time::timeout(CONNECT, queue.connected())
         .await
         .map_err(|_| Failure::Ours("RabbitMQ doesn't answer.\nCheck [rabbitmq] urls.".into()))?;

@@ -147,6 +147,7 @@ pub(crate) async fn admit<Q: Operate + Publish>(
             }
             Some(source) => admit::admit(&callback, source, sealer, queue, Some(admitted))
                 .await
+                .map(drop)
                 .map_err(|refusal| refusal.reason()),
         };
         // Confirmed in its new place: only now may it go from the old one.

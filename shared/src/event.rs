@@ -1,6 +1,7 @@
 //! The event: a verified callback, and what identifies it.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub const MAX_TYPE: usize = 128;
 /// The longest content type kept, in bytes. Provider and delivery need no longer one, and
 /// the envelope has to fit into one AMQP frame.
 pub const MAX_CONTENT_TYPE: usize = 255;
+
+/// The longest header value kept in a [`Context`], in characters; a longer one is cut off.
+pub const MAX_CONTEXT: usize = 200;
 
 /// What makes two callbacks of one source the same event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,9 +85,42 @@ pub struct Envelope {
     pub verified_with: String,
     /// SHA-256 of the body, in hex.
     pub body_sha256: String,
+    /// How it came.
+    #[serde(default)]
+    pub context: Context,
     /// How it came in, if it was refused at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admitted: Option<Admitted>,
+}
+
+impl Envelope {
+    /// What subscriptions are matched with: `source.event_type`, or `source` alone.
+    pub fn route(&self) -> String {
+        match &self.event_type {
+            Some(kind) => format!("{}.{kind}", self.source),
+            None => self.source.clone(),
+        }
+    }
+}
+
+/// How a callback came: for an operator to see, and never a signature or a credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    /// The request's method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The address that sent it: the provider's, or the nearest proxy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IpAddr>,
+    /// The request headers that the provider's scheme lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// The provider's own count of this delivery, as it sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_attempt: Option<String>,
+    /// The provider's own reason for sending it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_reason: Option<String>,
 }
 
 /// Who let a refused callback in, after what had been wrong was mended.

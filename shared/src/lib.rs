@@ -15,4 +15,5 @@ pub mod secret;
 pub mod shutdown;
 pub mod sign;
 pub mod telemetry;
+pub mod trace;
 pub mod verify;

@@ -4,6 +4,8 @@
 //! What is kept is sealed like an event, in a domain of its own: the time of receipt is
 //! what freshness is judged by later, so nobody but the ingress may write it.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -31,6 +33,9 @@ pub struct Kept {
     pub reason: String,
     /// When the ingress had read it.
     pub received_at: Timestamp,
+    /// The address that sent it, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IpAddr>,
     /// Its headers; credentials that verification doesn't need are masked.
     pub headers: Vec<(String, String)>,
     /// SHA-256 of the body, in hex.
@@ -47,6 +52,7 @@ impl Kept {
             source: source.name.clone(),
             reason: refusal.reason().into(),
             received_at: callback.received_at,
+            peer: callback.peer,
             headers: headers(&callback.headers, &source.scheme),
             body_sha256: hex::encode(Sha256::digest(&callback.body)),
         }
@@ -61,6 +67,7 @@ impl Kept {
             body: callback.body.clone(),
             route: String::new(),
             id: self.id.clone(),
+            trace: None,
         })
     }
 
@@ -83,8 +90,8 @@ impl Kept {
                 headers.append(name, value);
             }
         }
-        let (body, received_at) = (sealed.body.clone(), kept.received_at);
-        Ok((kept, Unverified { headers, body, received_at }))
+        let (body, received_at, peer) = (sealed.body.clone(), kept.received_at, kept.peer);
+        Ok((kept, Unverified { headers, peer, body, received_at }))
     }
 }
 
@@ -131,6 +138,7 @@ mod tests {
             scheme: Scheme::named("github").unwrap(),
             secrets: vec![NamedSecret { name: "k1".into(), secret: Secret::new("s") }],
             max_body: 1024,
+            archive: false,
             success: Success { status: http::StatusCode::OK, body: "".into() },
         }
     }
@@ -146,7 +154,8 @@ mod tests {
         ] {
             headers.append(name, value.parse().unwrap());
         }
-        Unverified { headers, body: "{}".into(), received_at: Timestamp::from_secs(7) }
+        let received_at = Timestamp::from_secs(7);
+        Unverified { headers, peer: None, body: "{}".into(), received_at }
     }
 
     #[test]

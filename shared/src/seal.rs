@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::event::{Envelope, Event};
 use crate::secret::Secret;
+use crate::trace::Trace;
 
 /// The shortest seal key, in bytes.
 pub const MIN_KEY: usize = 16;
@@ -38,6 +39,8 @@ pub struct Sealed {
     pub route: String,
     /// `source/identity`, the message's id at the broker. Not under the seal either.
     pub id: String,
+    /// Its trace. Not under the seal either.
+    pub trace: Option<Trace>,
 }
 
 /// Why a seal doesn't open.
@@ -77,11 +80,8 @@ impl Sealer {
         let bytes = serde_json::to_vec(&envelope).map_err(|_| SealError::Envelope)?;
         let seal = self.sign(Domain::Event, &bytes)?;
         let id = format!("{}/{}", envelope.source, envelope.identity.as_str());
-        let route = match &envelope.event_type {
-            Some(kind) => format!("{}.{kind}", envelope.source),
-            None => envelope.source,
-        };
-        Ok(Sealed { envelope: bytes.into(), seal, body, route, id })
+        let route = envelope.route();
+        Ok(Sealed { envelope: bytes.into(), seal, body, route, id, trace: None })
     }
 
     /// Opens what [`Sealer::seal`] made: HMAC first, then the body's digest, and only
@@ -167,6 +167,7 @@ mod tests {
                 provider_time: None,
                 verified_with: "k1".into(),
                 body_sha256: String::new(),
+                context: Default::default(),
                 admitted: None,
             },
             body: Bytes::from_static(body),

@@ -1,7 +1,24 @@
-//! SIGTERM and SIGINT, for the binaries' `main` alone.
+//! SIGTERM, SIGINT and SIGHUP, for the binaries' `main` alone.
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// A message for each SIGHUP, which asks to read the config anew.
+///
+/// # Errors
+/// If the signal can't be listened for.
+pub fn hangups() -> std::io::Result<mpsc::Receiver<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (tell, heard) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // One that waits already will read what the file says then.
+            let _ = tell.try_send(());
+        }
+    });
+    Ok(heard)
+}
 
 /// A token that the first SIGTERM or SIGINT cancels.
 ///

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use services::{Rabbit, Redis};
 use zentra_shared::queue::amqp::{RefusedBounds, Settings};
+use zentra_shared::queue::{Archive, Routes, Subscriber};
 use zentra_shared::secret::Secret;
 
 /// The URL of a RabbitMQ that all tests of this process share; each has its own namespace.
@@ -28,16 +29,22 @@ pub fn shared_redis() -> String {
     REDIS.lock().map(|redis| redis.url()).unwrap_or_default()
 }
 
-/// What a test needs to speak to a broker itself; it adds no subscriptions.
+/// What a test needs to speak to a broker itself; it declares nothing.
 pub fn queue_settings(url: &str, namespace: &str) -> Settings {
     Settings {
         urls: vec![Secret::new(url)],
         namespace: namespace.into(),
-        subscribers: Vec::new(),
+        routes: None,
         refused: RefusedBounds { count: 100, bytes: 1 << 20, age: Duration::from_secs(3600) },
         publish_timeout: Duration::from_secs(2),
         lanes: 2,
     }
+}
+
+/// Routes to these destinations, without an archive.
+pub fn routes(subscribers: Vec<Subscriber>) -> Option<Routes> {
+    let archive = Archive { sources: Vec::new(), bytes: 1 << 24, age: Duration::from_secs(3600) };
+    Some(Routes { subscribers, archive })
 }
 
 /// A namespace that no other test has.

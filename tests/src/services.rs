@@ -158,6 +158,11 @@ impl Guarded {
         let _ = self.0.wait();
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let _ = Command::new("kill").args(["-HUP", &self.0.id().to_string()]).status();
+    }
+
     /// SIGTERM, and the exit status if it ends within the bound.
     pub fn terminate(&mut self, bound: Duration) -> Option<std::process::ExitStatus> {
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();

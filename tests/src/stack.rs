@@ -155,14 +155,14 @@ timeout = "1s"
 }
 
 impl Program {
-    /// The value of a metric's first line that holds all of `parts`, or zero.
+    /// The sum of a metric's lines that hold all of `parts`.
     pub async fn metric(&self, http: &Http, parts: &[&str]) -> f64 {
         let text = http.get(&format!("{}/metrics", self.admin)).await;
         let text = text.map(|answer| answer.body).unwrap_or_default();
-        let mut samples = text.lines().filter(|line| !line.starts_with('#'));
-        let line = samples.find(|line| parts.iter().all(|part| line.contains(part)));
-        let value = line.and_then(|line| line.rsplit(' ').next());
-        value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let samples = samples.filter(|line| parts.iter().all(|part| line.contains(part)));
+        let values = samples.filter_map(|line| line.rsplit(' ').next());
+        values.filter_map(|value| value.parse::<f64>().ok()).sum()
     }
 }
 

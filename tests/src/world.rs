@@ -16,6 +16,9 @@ use crate::{eventually, sign};
 /// How long anything may take.
 pub const BOUND: Duration = Duration::from_secs(30);
 
+/// How long the tests' journals remember.
+pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
+
 /// A ledger behind an ingress; workers are started as they are needed.
 pub struct World {
     /// Config and binaries.
@@ -39,7 +42,7 @@ impl World {
         let ledger = Ledger::start(&folder("ledger")).await?;
         let more = format!("retry = {{ {retry} }}");
         let stack = Stack::new(rabbit, redis, namespace, &ledger.url, &more);
-        let journal = RedisJournal::new(&Secret::new(redis), namespace)?;
+        let journal = RedisJournal::new(&Secret::new(redis), namespace, RETENTION)?;
         let ingress = stack.ingress().await;
         Ok(Self { stack, ledger, ingress, journal })
     }

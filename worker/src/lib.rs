@@ -16,27 +16,27 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::config::Config;
+use zentra_shared::config::{Config, Live};
 use zentra_shared::journal::Journal;
 use zentra_shared::queue::Process;
 use zentra_shared::telemetry::admin;
 
-/// Works for all destinations until `stop`.
+/// Works for all destinations until `stop`, and for those of a new config from when it is
+/// in force.
 ///
 /// # Errors
-/// If the config has no destination, or TLS can't be set up.
+/// If TLS can't be set up.
 pub async fn run<Q: Process, J: Journal>(
-    config: Config,
+    mut live: Live,
     queue: Q,
     journal: J,
     admin: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let registry = Registry::new();
-    let metrics = metrics::Metrics::new(&registry, &config.destinations)?;
+    live.register(&registry)?;
+    let metrics = metrics::Metrics::new(&registry)?;
     let http = deliver::http::HttpDelivery::new()?;
-    anyhow::ensure!(!config.destinations.is_empty(), "there is no [destination.NAME] to work for");
-    let worker = worker_name();
 
     let ended = CancellationToken::new();
     let ready = {
@@ -47,27 +47,61 @@ pub async fn run<Q: Process, J: Journal>(
         }
     };
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));
+    let crew = Crew { worker: worker_name(), queue, journal, http, metrics };
     let mut loops = JoinSet::new();
-    for destination in config.destinations {
-        let processor = Arc::new(process::Processor {
-            destination,
-            worker: worker.clone(),
-            lease: config.lease,
-            sealer: config.seal.clone(),
-            queue: queue.clone(),
-            journal: journal.clone(),
-            http: http.clone(),
-            metrics: metrics.clone(),
-            stop: stop.clone(),
-        });
-        loops.spawn(consume::consume(processor, stop.clone()));
-    }
-    while let Some(ended) = loops.join_next().await {
-        ended?;
+    let mut shift = stop.child_token();
+    crew.start(&live.config(), &shift, &mut loops);
+    loop {
+        tokio::select! {
+            Some(ended) = loops.join_next() => {
+                ended?;
+                if loops.is_empty() {
+                    break;
+                }
+            }
+            new = live.next(), if !stop.is_cancelled() => {
+                crew.queue.subscribe(new.routes()).await;
+                // Attempts under way end as they began; the new shift takes the next ones.
+                let old = std::mem::replace(&mut shift, stop.child_token());
+                crew.start(&new, &shift, &mut loops);
+                old.cancel();
+                live.in_force();
+            }
+        }
     }
     ended.cancel();
     health.await?;
     Ok(())
+}
+
+/// What the loops of all destinations share.
+struct Crew<Q, J> {
+    worker: String,
+    queue: Q,
+    journal: J,
+    http: deliver::http::HttpDelivery,
+    metrics: metrics::Metrics,
+}
+
+impl<Q: Process, J: Journal> Crew<Q, J> {
+    /// Starts to work for each destination until `stop`.
+    fn start(&self, config: &Config, stop: &CancellationToken, loops: &mut JoinSet<()>) {
+        self.metrics.know(&config.destinations);
+        for destination in &config.destinations {
+            let processor = Arc::new(process::Processor {
+                destination: destination.clone(),
+                worker: self.worker.clone(),
+                lease: config.lease,
+                sealer: config.seal.clone(),
+                queue: self.queue.clone(),
+                journal: self.journal.clone(),
+                http: self.http.clone(),
+                metrics: self.metrics.clone(),
+                stop: stop.clone(),
+            });
+            loops.spawn(consume::consume(processor, stop.clone()));
+        }
+    }
 }
 
 /// How histories name this worker: host and process.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Parser;
 use tokio::net::TcpListener;
-use zentra_shared::config::{Config, Role};
+use zentra_shared::config::{Live, Origin, Role};
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::{shutdown, telemetry};
@@ -26,9 +26,14 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     telemetry::init_logs("info");
-    let set: Vec<_> = arguments.admin.map(|value| ("worker.admin", value)).into_iter().collect();
-    let environment = std::env::vars().collect();
-    let config = Config::load(&arguments.config, Role::Worker, &environment, &set)?;
+    let origin = Origin {
+        path: arguments.config,
+        role: Role::Worker,
+        environment: std::env::vars().collect(),
+        set: arguments.admin.map(|value| ("worker.admin", value)).into_iter().collect(),
+    };
+    let live = Live::start(origin, shutdown::hangups()?)?;
+    let config = live.config();
 
     let address = config.worker_admin;
     let admin = TcpListener::bind(address).await.with_context(|| {
@@ -39,10 +44,10 @@ async fn main() -> anyhow::Result<()> {
         "zentra-worker started"
     );
     let stop = shutdown::on_signal()?;
-    let url = config.redis_url.clone().context("redis.url is missing")?;
-    let journal = RedisJournal::new(&url, &config.namespace)?;
+    let url = config.redis.url.clone().context("redis.url is missing")?;
+    let journal = RedisJournal::new(&url, &config.namespace, config.redis.retention)?;
     let queue = Amqp::processor(config.amqp());
-    zentra_worker::run(config, queue.clone(), journal, admin, stop).await?;
+    zentra_worker::run(live, queue.clone(), journal, admin, stop).await?;
     queue.close().await;
     tracing::info!("zentra-worker stopped");
     Ok(())

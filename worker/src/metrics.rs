@@ -16,14 +16,9 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Each destination's counters are there from the start, so that their first increase
-    /// shows.
-    pub(crate) fn new(
-        registry: &Registry,
-        destinations: &[Destination],
-    ) -> prometheus::Result<Self> {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let count = |name, help, labels: &[&str]| counter(registry, name, help, labels);
-        let metrics = Self {
+        Ok(Self {
             attempts: count(
                 "zentra_worker_attempts_total",
                 "Attempts at a destination, by outcome: delivered, failed, permanent.",
@@ -60,14 +55,18 @@ impl Metrics {
                 "How long attempts took.",
                 &["destination"],
             )?,
-        };
+        })
+    }
+
+    /// Each destination's counters are there from the start, so that their first increase
+    /// shows.
+    pub(crate) fn know(&self, destinations: &[Destination]) {
         for Destination { name, .. } in destinations {
             for outcome in ["delivered", "failed", "permanent"] {
-                metrics.attempts.with_label_values(&[name, outcome]);
+                self.attempts.with_label_values(&[name, outcome]);
             }
-            metrics.retries.with_label_values(&[name]);
-            metrics.busy.with_label_values(&[name]);
+            self.retries.with_label_values(&[name]);
+            self.busy.with_label_values(&[name]);
         }
-        Ok(metrics)
     }
 }

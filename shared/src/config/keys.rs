@@ -17,6 +17,7 @@ pub(super) struct Key {
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Text,
+    Flag,
     Address,
     /// From, to.
     Duration(&'static str, &'static str),
@@ -177,7 +178,28 @@ pub(super) const KEYS: &[Key] = &[
         "Their size. Beyond it the oldest go.",
     ),
     key("refused.max_age", Kind::Duration("1s", "90days"), "7days", "How long each is kept."),
+    key(
+        "archive.max_bytes",
+        Kind::Size(16 * MIB, 16 * 1024 * GIB),
+        "10GiB",
+        "Size of the archive, a RabbitMQ stream. Beyond it the oldest events go. With other \
+         bounds, a new stream is begun, and the old one is left as it is.",
+    ),
+    key(
+        "archive.max_age",
+        Kind::Duration("1m", "3650days"),
+        "30days",
+        "How long events are kept in the archive.",
+    ),
     key("redis.url", Kind::Text, "", "redis:// or rediss:// URL; with a password, a secret."),
+    key(
+        "redis.retention",
+        Kind::Duration("1h", "400days"),
+        "30days",
+        "How long a delivery is remembered after its last change: the window in which a copy is \
+         recognised. Longer than any provider and any destination tries again; a dead \
+         delivery is remembered until an operator deals with it.",
+    ),
     key(
         "seal.keys",
         Kind::Secrets,
@@ -201,6 +223,13 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Size(1, 64 * MIB),
         "1MiB",
         "The largest body taken. Beyond it: 413.",
+    ),
+    key(
+        "source.NAME.archive",
+        Kind::Flag,
+        "true",
+        "Whether its accepted events are kept in the archive, too. It costs the broker about half \
+         as much again per event.",
     ),
     key(
         "source.NAME.success_status",
@@ -310,6 +339,7 @@ impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let size = |bytes: u64| bytesize::ByteSize(bytes).display().iec();
         match self {
+            Self::Flag => f.write_str("true or false"),
             Self::Text => f.write_str("text"),
             Self::Address => f.write_str("address"),
             Self::Duration(from, to) => write!(f, "duration, {from} to {to}"),

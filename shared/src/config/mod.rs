@@ -4,7 +4,9 @@
 //! resolves only the secrets that it needs, so the ingress runs without Redis's URL and
 //! the worker without the providers' secrets.
 
+mod advice;
 mod keys;
+mod live;
 mod overrides;
 mod secrets;
 mod section;
@@ -18,12 +20,13 @@ use std::time::Duration;
 use http::StatusCode;
 use toml::Table;
 
-use crate::queue::amqp;
+use crate::queue::{Archive, Routes, Subscriber, amqp};
 use crate::retry::Policy;
 use crate::seal::{Key, MIN_KEY, Sealer};
 use crate::secret::Secret;
 use crate::verify::{NamedSecret, Scheme, Source, Success};
 pub use keys::reference;
+pub use live::{Live, Origin};
 pub use secrets::Environment;
 use secrets::{resolve, secret};
 use section::{Problems, Section};
@@ -40,12 +43,25 @@ pub enum Role {
     Operator,
     /// An operator who lets refused callbacks in: needs what the ingress needs.
     Admission,
+    /// Whoever checks the file: needs all of it.
+    Check,
 }
 
 impl Role {
-    /// Whether it verifies callbacks.
     fn verifies(self) -> bool {
-        matches!(self, Self::Ingress | Self::Admission)
+        matches!(self, Self::Ingress | Self::Admission | Self::Check)
+    }
+
+    fn delivers(self) -> bool {
+        matches!(self, Self::Worker | Self::Check)
+    }
+
+    fn remembers(self) -> bool {
+        matches!(self, Self::Worker | Self::Operator | Self::Check)
+    }
+
+    fn serves_tls(self) -> bool {
+        matches!(self, Self::Ingress | Self::Check)
     }
 }
 
@@ -64,8 +80,10 @@ pub struct Config {
     pub rabbitmq: RabbitMq,
     /// What is kept of refused callbacks.
     pub refused: Refused,
-    /// Redis's URL; not for the ingress.
-    pub redis_url: Option<Secret>,
+    /// The archive's bounds; its sources are named by [`Config::routes`].
+    archive: Archive,
+    /// The journal.
+    pub redis: Redis,
     /// Seals and opens.
     pub seal: Sealer,
     /// The sources; their secrets only where callbacks are verified.
@@ -83,6 +101,16 @@ pub struct RabbitMq {
     pub publish_timeout: Duration,
     /// Channels that publish.
     pub lanes: usize,
+}
+
+/// How to reach Redis, and how long it remembers.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// Not for those who don't need it.
+    pub url: Option<Secret>,
+    /// How long a delivery that isn't dead is remembered after its last change: the
+    /// window in which a copy is recognised.
+    pub retention: Duration,
 }
 
 /// What is kept of refused callbacks.
@@ -108,7 +136,7 @@ pub struct Ingress {
 }
 
 /// What one entrance bears: see the list of keys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is told in the list of keys")]
 pub struct Bounds {
     pub max_connections: u32,
@@ -190,16 +218,56 @@ impl Config {
         }
     }
 
-    /// What the RabbitMQ side needs of it.
-    pub fn amqp(&self) -> amqp::Settings {
-        let subscriber = |destination: &Destination| amqp::Subscriber {
+    /// The settings that differ in a newer config and are read at the start only.
+    fn only_at_start(&self, new: &Self) -> Vec<&'static str> {
+        let exposed = |urls: &[Secret]| -> Vec<Vec<u8>> {
+            urls.iter().map(|url| url.expose().to_vec()).collect()
+        };
+        let redis = |config: &Self| exposed(config.redis.url.as_slice());
+        let rabbitmq = |config: &Self| {
+            let RabbitMq { urls, publish_timeout, lanes } = &config.rabbitmq;
+            (exposed(urls), *publish_timeout, *lanes)
+        };
+        let tls = |config: &Self| config.ingress.tls.is_some();
+        let changed = [
+            ("namespace", self.namespace != new.namespace),
+            ("ingress.listen", self.ingress.listen != new.ingress.listen),
+            ("ingress.admin", self.ingress.admin != new.ingress.admin),
+            ("ingress.max_…, ingress.…_timeout", self.ingress.bounds != new.ingress.bounds),
+            ("ingress.tls, there or not", tls(self) != tls(new)),
+            ("worker.admin", self.worker_admin != new.worker_admin),
+            ("rabbitmq", rabbitmq(self) != rabbitmq(new)),
+            ("redis", redis(self) != redis(new) || self.redis.retention != new.redis.retention),
+            ("refused.max_…", self.refused.bounds != new.refused.bounds),
+        ];
+        changed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+
+    /// Where accepted events go.
+    pub fn routes(&self) -> Routes {
+        let archived = self.sources.iter().filter(|source| source.archive);
+        let archive = Archive {
+            sources: archived.map(|source| source.name.clone()).collect(),
+            ..self.archive.clone()
+        };
+        Routes { subscribers: self.subscribers(), archive }
+    }
+
+    /// What each destination subscribes to.
+    pub fn subscribers(&self) -> Vec<Subscriber> {
+        let subscriber = |destination: &Destination| Subscriber {
             destination: destination.name.clone(),
             patterns: destination.subscribe.clone(),
         };
+        self.destinations.iter().map(subscriber).collect()
+    }
+
+    /// What the RabbitMQ side needs of it.
+    pub fn amqp(&self) -> amqp::Settings {
         amqp::Settings {
             urls: self.rabbitmq.urls.clone(),
             namespace: self.namespace.clone(),
-            subscribers: self.destinations.iter().map(subscriber).collect(),
+            routes: Some(self.routes()),
             refused: self.refused.bounds.clone(),
             publish_timeout: self.rabbitmq.publish_timeout,
             lanes: self.rabbitmq.lanes,
@@ -228,7 +296,8 @@ impl Reader<'_> {
 
         let rabbitmq = self.rabbitmq(root.section("rabbitmq"));
         let refused = self.refused(root.section("refused"));
-        let redis_url = self.redis(root.section("redis"));
+        let archive = archive(root.section("archive"));
+        let redis = self.redis(root.section("redis"));
         let seal = self.seal(root.section("seal"));
         let own = self.providers(&mut root);
         let sources: Vec<Source> = root
@@ -241,6 +310,32 @@ impl Reader<'_> {
             .into_iter()
             .filter_map(|(name, section)| self.destination(name, section))
             .collect();
+        if self.role.delivers() && destinations.is_empty() {
+            root.problem("destination", "there is none: add a [destination.NAME]");
+        }
+        if self.role.verifies() && sources.is_empty() {
+            root.problem("source", "there is none: add a [source.NAME]");
+        }
+        for destination in &destinations {
+            if redis.retention <= destination.retry.max_age {
+                let name = &destination.name;
+                let rule = format!(
+                    "must be longer than destination.{name}.retry.max_age, or a delivery would \
+                     be forgotten while it is still tried"
+                );
+                root.problem("redis.retention", &rule);
+            }
+        }
+        for source in &sources {
+            if source.scheme.retries.is_some_and(|horizon| redis.retention <= horizon) {
+                let rule = format!(
+                    "must be longer than {} sends its callbacks again (source.{}), or a late \
+                     copy would be taken for a new event",
+                    source.provider, source.name
+                );
+                root.problem("redis.retention", &rule);
+            }
+        }
         if let Some(slowest) = destinations.iter().max_by_key(|d| d.timeout)
             && lease < slowest.timeout * 2
         {
@@ -259,7 +354,8 @@ impl Reader<'_> {
             lease,
             rabbitmq,
             refused,
-            redis_url,
+            archive,
+            redis,
             seal: seal?,
             sources,
             destinations,
@@ -299,7 +395,7 @@ impl Reader<'_> {
         }
         let (certificate, key) = (section.text("certificate"), section.text("key"));
         section.finish();
-        if self.role != Role::Ingress {
+        if !self.role.serves_tls() {
             return None;
         }
         let read = Tls::read(certificate?, key?, self.environment);
@@ -334,8 +430,8 @@ impl Reader<'_> {
         Refused { per_second, bounds }
     }
 
-    fn redis(&self, mut section: Section<'_>) -> Option<Secret> {
-        let needed = !self.role.verifies();
+    fn redis(&self, mut section: Section<'_>) -> Redis {
+        let needed = self.role.remembers();
         let text = section.text("url");
         if text.is_none() && needed {
             section.problem("url", "is missing, like \"env:REDIS_URL\"");
@@ -347,8 +443,9 @@ impl Reader<'_> {
                 None
             })
         });
+        let retention = section.duration("retention");
         section.finish();
-        url
+        Redis { url, retention }
     }
 
     /// A URL without a password may stand in the file; any other is a secret.
@@ -431,9 +528,11 @@ impl Reader<'_> {
             }
         }
         let max_body = section.size("max_body");
+        let archive = section.flag("archive");
         let success = self.success(&mut section);
         section.finish();
-        Some(Source { name, provider, scheme: scheme?, secrets, max_body, success: success? })
+        let (scheme, success) = (scheme?, success?);
+        Some(Source { name, provider, scheme, secrets, max_body, archive, success })
     }
 
     /// What tells the provider that the event is taken.
@@ -470,7 +569,7 @@ impl Reader<'_> {
         }
         let signing = match section.missing("signing") {
             true => Vec::new(),
-            false => self.secrets(&mut section, "signing", self.role == Role::Worker),
+            false => self.secrets(&mut section, "signing", self.role.delivers()),
         };
         for (at, named) in signing.iter().enumerate() {
             if !crate::verify::KeyFormat::Whsec.accepts(&named.secret) {
@@ -509,6 +608,16 @@ impl Reader<'_> {
         section.finish();
         policy
     }
+}
+
+fn archive(mut section: Section<'_>) -> Archive {
+    let archive = Archive {
+        sources: Vec::new(),
+        bytes: section.size("max_bytes") as u64,
+        age: section.duration("max_age"),
+    };
+    section.finish();
+    archive
 }
 
 fn destination_url(text: &str) -> Option<http::Uri> {

@@ -140,6 +140,11 @@ impl<'a> Section<'a> {
         })
     }
 
+    pub(super) fn flag(&mut self, key: &str) -> bool {
+        let should = |_| "must be true or false".into();
+        self.bounded(key, false, should, |_, value| value.as_bool())
+    }
+
     pub(super) fn integer(&mut self, key: &str) -> u32 {
         let should = |kind| match kind {
             Kind::Integer(from, to) => format!("must be a whole number from {from} to {to}"),

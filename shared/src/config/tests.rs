@@ -185,3 +185,49 @@ fn every_default_lies_within_its_own_bounds() {
         assert_eq!(problems.into_inner(), Vec::<String>::new(), "{}", key.path);
     }
 }
+
+#[test]
+fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_know() {
+    let more = [
+        ("ZENTRA__SOURCE__HUB__PROVIDER", "github"),
+        ("ZENTRA__SOURCE__HUB__SECRETS", r#"[{ name = "k", secret = "env:STRIPE_EU" }]"#),
+        ("ZENTRA__DESTINATION__LEDGER__URL", "http://ledger.example/"),
+    ];
+    let notes = example(Role::Check, &more).unwrap().advice().join("\n");
+    let keys = [
+        "source.hub: no destination subscribes to it",
+        "source.hub: github signs no time",
+        "source.hub: github signs no event id",
+        "destination.ledger.subscribe: acme.# fits no source",
+        "destination.ledger.url: events travel unencrypted",
+    ];
+    for key in keys {
+        assert!(notes.contains(key), "{key} is not noted:\n{notes}");
+    }
+    assert!(!notes.contains("stripe-eu"), "{notes}");
+}
+
+#[test]
+fn what_is_remembered_outlasts_every_retry() {
+    let told = example(Role::Check, &[("ZENTRA__REDIS__RETENTION", "3d")]).unwrap_err().to_string();
+    assert!(told.contains("redis.retention: must be longer than destination.ledger.retry.max_age"));
+    assert!(told.contains("redis.retention: must be longer than stripe sends"), "{told}");
+}
+
+#[test]
+fn certificate_and_key_are_told_apart_and_never_quoted() {
+    let folder = std::env::temp_dir();
+    let path = folder.join(format!("zentra-config-{}.pem", std::process::id()));
+    std::fs::write(&path, "sk_live_1").unwrap();
+    let reference = format!("file:{}", path.display());
+    let tls = |key: &str| {
+        let more = [("ZENTRA__INGRESS__TLS__CERTIFICATE", reference.as_str()), (key, &reference)];
+        example(Role::Ingress, &more).unwrap_err().to_string()
+    };
+    let told = tls("ZENTRA__INGRESS__TLS__KEY");
+    assert!(told.contains("ingress.tls.certificate: holds no certificate"), "{told}");
+    assert!(!told.contains("sk_live"), "{told}");
+    let told = tls("ZENTRA__INGRESS__TLS__CERTIFICATE");
+    assert!(told.contains("ingress.tls.key: is missing"), "{told}");
+    std::fs::remove_file(path).unwrap();
+}

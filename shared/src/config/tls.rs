@@ -64,10 +64,10 @@ fn pem(references: &[String; 2], environment: &Environment) -> Result<[Secret; 2
 }
 
 fn server([certificate, key]: &[Secret; 2]) -> Result<ServerConfig, Wrong> {
-    let no_chain = |_| ("certificate", "holds no certificate in PEM form".to_owned());
+    let no_chain = || ("certificate", "holds no certificate in PEM form".to_owned());
     let chain: Result<Vec<CertificateDer<'static>>, _> =
         CertificateDer::pem_slice_iter(certificate.expose()).collect();
-    let chain = chain.map_err(no_chain)?;
+    let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(no_chain)?;
     let key = PrivateKeyDer::from_pem_slice(key.expose())
         .map_err(|_| ("key", "holds no private key in PEM form".to_owned()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::event::{DeliveryKey, Envelope};
+use crate::event::{Admitted, Context, DeliveryKey, Envelope};
 use crate::lifecycle::{Answer, DeadReason, Outcome, Record};
 
 /// Why the journal didn't do what was asked. Whether a command that failed took effect
@@ -82,6 +82,12 @@ pub struct Summary {
     pub provider_time: Option<Timestamp>,
     /// SHA-256 of the body, in hex.
     pub body_sha256: String,
+    /// How it came.
+    #[serde(default)]
+    pub context: Context,
+    /// Who let it in, if it was refused at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admitted: Option<Admitted>,
 }
 
 impl Summary {
@@ -96,6 +102,8 @@ impl Summary {
             received_at: Some(envelope.received_at),
             provider_time: envelope.provider_time,
             body_sha256: envelope.body_sha256.clone(),
+            context: envelope.context.clone(),
+            admitted: envelope.admitted.clone(),
         }
     }
 }

@@ -62,8 +62,66 @@ pub enum QueueError {
     Broker(String),
 }
 
+/// A destination and what it subscribes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// The destination's name.
+    pub destination: String,
+    /// Topic patterns over `source.event_type`.
+    pub patterns: Vec<String>,
+}
+
+impl Subscriber {
+    /// Whether an event of this route (`source.event_type`) comes to it, by the rules of
+    /// an AMQP topic: `*` is one word, `#` any number.
+    pub fn takes(&self, route: &str) -> bool {
+        fn fits(pattern: &[&str], words: &[&str]) -> bool {
+            match (pattern, words) {
+                (["#", rest @ ..], _) => {
+                    fits(rest, words) || (!words.is_empty() && fits(pattern, &words[1..]))
+                }
+                (["*", rest @ ..], [_, words @ ..]) => fits(rest, words),
+                ([word, rest @ ..], [first, words @ ..]) => word == first && fits(rest, words),
+                ([], []) => true,
+                _ => false,
+            }
+        }
+        let words: Vec<&str> = route.split('.').collect();
+        let mut patterns = self.patterns.iter();
+        patterns.any(|pattern| fits(&pattern.split('.').collect::<Vec<_>>(), &words))
+    }
+}
+
+/// A log of what was accepted, for replay and reconciliation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// The sources whose events it keeps.
+    pub sources: Vec<String>,
+    /// At most so many bytes; beyond it the oldest go.
+    pub bytes: u64,
+    /// How long events are kept.
+    pub age: Duration,
+}
+
+/// Where accepted events go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routes {
+    /// The destinations.
+    pub subscribers: Vec<Subscriber>,
+    /// The archive.
+    pub archive: Archive,
+}
+
+/// What a long-running program needs, whose config can change.
+pub trait Subscribe {
+    /// Routes events so from now on, and no longer as before; new queues are there when
+    /// this returns, and old ones stay with what they hold. Without a connection, all
+    /// this happens as soon as there is one.
+    fn subscribe(&self, routes: Routes) -> impl Future<Output = ()> + Send;
+}
+
 /// What the ingress needs.
-pub trait Publish: Clone + Send + Sync + 'static {
+pub trait Publish: Subscribe + Clone + Send + Sync + 'static {
     /// Returns when the event is durable: from then on it is not lost.
     fn publish(&self, sealed: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
 
@@ -78,7 +136,7 @@ pub trait Publish: Clone + Send + Sync + 'static {
 
 /// What a worker needs. Each method returns when the message is durable in its new
 /// place, so that the old one may be acknowledged.
-pub trait Process: Clone + Send + Sync + 'static {
+pub trait Process: Subscribe + Clone + Send + Sync + 'static {
     /// Reads one destination's work queue.
     type Consumer: Consumer;
 
@@ -141,6 +199,8 @@ pub enum Place<'a> {
     Dead(&'a str),
     /// Refused callbacks.
     Refused,
+    /// Accepted events that nobody subscribed to.
+    Unrouted,
 }
 
 /// What the operator needs.
@@ -151,6 +211,10 @@ pub trait Operate: Send + Sync + 'static {
     /// Starts to look through a queue, from its head.
     fn walk(&self, place: Place<'_>)
     -> impl Future<Output = Result<Self::Walk, QueueError>> + Send;
+
+    /// Routes an event anew to those who subscribe to it now, and returns when it is
+    /// durable. It isn't archived again.
+    fn reroute(&self, sealed: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
 
     /// Puts a message into its destination's work queue and returns when it is durable.
     fn requeue(
@@ -173,4 +237,39 @@ pub trait Walk: Send {
 
     /// Lets go of all that is held, once acknowledgements have reached the broker.
     fn finish(self) -> impl Future<Output = Result<(), QueueError>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_takes_what_the_broker_would_route_to_it() {
+        let takes = |pattern: &str, route: &str| {
+            let patterns = vec![pattern.into()];
+            Subscriber { destination: "d".into(), patterns }.takes(route)
+        };
+        for (pattern, route) in [
+            ("acme.#", "acme"),
+            ("acme.#", "acme.a.b"),
+            ("#", ""),
+            ("#", "a.b.c"),
+            ("*.charge.*", "stripe.charge.paid"),
+            ("#.paid", "stripe.charge.paid"),
+            ("a.#.z", "a.z"),
+            ("a.#.#.z", "a.b.c.z"),
+        ] {
+            assert!(takes(pattern, route), "{pattern} {route}");
+        }
+        for (pattern, route) in [
+            ("acme.*", "acme"),
+            ("acme.*", "acme.a.b"),
+            ("acme", "acme.a"),
+            ("a.#.z", "a.b"),
+            ("*", "a.b"),
+            ("acme.#", "acme2.x"),
+        ] {
+            assert!(!takes(pattern, route), "{pattern} {route}");
+        }
+    }
 }

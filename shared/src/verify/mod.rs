@@ -7,12 +7,16 @@ mod scheme;
 mod signature;
 mod template;
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
-use crate::event::{Envelope, Event, Identity, MAX_CONTENT_TYPE, usable_id, usable_type};
+use crate::event::{
+    Context, Envelope, Event, Identity, MAX_CONTENT_TYPE, MAX_CONTEXT, usable_id, usable_type,
+};
 use crate::secret::Secret;
 
 pub use scheme::{KeyFormat, Location, Scheme, TimeLocation};
@@ -31,6 +35,8 @@ pub struct Source {
     pub secrets: Vec<NamedSecret>,
     /// The largest body taken, in bytes.
     pub max_body: usize,
+    /// Whether its accepted events are archived, too.
+    pub archive: bool,
     /// What the provider is answered when the event is taken.
     pub success: Success,
 }
@@ -91,6 +97,8 @@ impl Refusal {
 pub struct Unverified {
     /// The request's headers.
     pub headers: HeaderMap,
+    /// The address that sent it, if it is known.
+    pub peer: Option<IpAddr>,
     /// The raw body.
     pub body: Bytes,
     /// When it had been read.
@@ -208,14 +216,30 @@ impl Unverified {
             provider_time,
             verified_with: secret.name.clone(),
             body_sha256: String::new(),
+            context: Context {
+                method: Some(Method::POST.to_string()),
+                peer: self.peer,
+                headers: self.context(scheme),
+                provider_attempt: find(&scheme.attempt.number).map(bounded),
+                provider_reason: find(&scheme.attempt.reason).map(bounded),
+            },
             admitted: None,
         })
     }
 
+    fn context(&self, scheme: &Scheme) -> Vec<(String, String)> {
+        let kept = scheme.context.iter().filter_map(|name| {
+            let value = self.header(name)?.to_owned();
+            Some((name.to_string(), bounded(value)))
+        });
+        kept.collect()
+    }
+
     /// The body as JSON, if the scheme looks anything up in it and it is JSON.
     fn json(&self, scheme: &Scheme) -> Option<serde_json::Value> {
-        let wanted =
-            [&scheme.id, &scheme.kind].iter().any(|at| matches!(at, Some(Location::Json(_))));
+        let wanted = [&scheme.id, &scheme.kind, &scheme.attempt.number, &scheme.attempt.reason]
+            .iter()
+            .any(|at| matches!(at, Some(Location::Json(_))));
         wanted.then(|| serde_json::from_slice(&self.body).ok())?
     }
 
@@ -237,6 +261,14 @@ impl Unverified {
             hash.update(piece);
         }
         Ok(Identity::from_digest(&hash.finalize()))
+    }
+}
+
+/// What comes from outside is cut off where it would grow too long.
+fn bounded(value: String) -> String {
+    match value.char_indices().nth(MAX_CONTEXT) {
+        Some((end, _)) => value[..end].to_owned(),
+        None => value,
     }
 }
 

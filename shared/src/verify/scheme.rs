@@ -7,6 +7,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::template::{Part, Template};
 
+/// The envelope has to fit into one AMQP frame.
+const MAX_CONTEXT_HEADERS: usize = 16;
+
 /// How one provider signs: where the signature is, what it covers, how old it may be,
 /// and where id and type are.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,11 +19,31 @@ pub struct Scheme {
     pub signature: Signature,
     /// The signed time. `None`: the provider signs none, so freshness can't be judged.
     pub timestamp: Option<Time>,
+    /// For how long the provider sends a callback again, if it is known.
+    #[serde(default, deserialize_with = "some_duration")]
+    pub retries: Option<Duration>,
+    /// The request headers that are kept for an operator to see. Never one that holds a
+    /// signature or a credential.
+    #[serde(default, deserialize_with = "header_names")]
+    pub context: Vec<HeaderName>,
+    /// Where the provider says which try this is, and why it tries again.
+    #[serde(default)]
+    pub attempt: Attempt,
     /// Where the event's id is.
     pub id: Option<Location>,
     /// Where the event's type is.
     #[serde(rename = "type")]
     pub kind: Option<Location>,
+}
+
+/// Where the provider tells of its own attempts.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Attempt {
+    /// Its count.
+    pub number: Option<Location>,
+    /// Its reason.
+    pub reason: Option<Location>,
 }
 
 /// The signature: header, grammar, algorithm, encoding, key, content.
@@ -141,6 +164,12 @@ impl Scheme {
         if item && !listed {
             return Err("timestamp.at.item needs a signature.grammar of the list kind".into());
         }
+        if scheme.context.contains(&scheme.signature.header) {
+            return Err("context must not list the signature's header".into());
+        }
+        if scheme.context.len() > MAX_CONTEXT_HEADERS {
+            return Err(format!("context lists more than {MAX_CONTEXT_HEADERS} headers"));
+        }
         Ok(scheme)
     }
 
@@ -181,9 +210,19 @@ const CATALOGUE: [(&str, &str); 3] = [
     ("stripe", include_str!("providers/stripe.toml")),
 ];
 
+fn header_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let names = texts.into_iter().map(HeaderName::try_from).collect::<Result<_, _>>();
+    names.map_err(|_| serde::de::Error::custom("not a list of header names"))
+}
+
 fn header_name<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderName, D::Error> {
     let text = String::deserialize(from)?;
     HeaderName::try_from(text).map_err(|_| serde::de::Error::custom("not a header name"))
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

@@ -23,6 +23,7 @@ fn source(provider: &str, secrets: &[&str]) -> Source {
             .map(|(i, secret)| NamedSecret { name: format!("k{i}"), secret: Secret::new(*secret) })
             .collect(),
         max_body: 1024,
+        archive: false,
         success: Success { status: StatusCode::OK, body: Bytes::new() },
     }
 }
@@ -34,6 +35,7 @@ fn callback(body: &str, now: u64, headers: &[(&'static str, &str)]) -> Unverifie
     }
     Unverified {
         headers: map,
+        peer: None,
         body: Bytes::copy_from_slice(body.as_bytes()),
         received_at: Timestamp::from_secs(now),
     }

@@ -9,14 +9,15 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use zentra_shared::queue::amqp::{Amqp, Settings, Subscriber};
+use zentra_shared::queue::Subscriber;
+use zentra_shared::queue::amqp::{Amqp, Settings};
 use zentra_shared::queue::{Consumer, Process, Publish, QueueError, Receipt};
 use zentra_shared::seal::Sealed;
 use zentra_shared::secret::Secret;
 use zentra_tests::http::Http;
 use zentra_tests::services::Rabbit;
 use zentra_tests::stack::Stack;
-use zentra_tests::{eventually, namespace, queue_settings, shared_rabbit, sign};
+use zentra_tests::{eventually, namespace, queue_settings, routes, shared_rabbit, sign};
 
 const BOUND: Duration = Duration::from_secs(30);
 /// What the issue of a late answer allows: the deadline is two seconds.
@@ -24,7 +25,7 @@ const IN_TIME: Duration = Duration::from_millis(2500);
 
 fn settings(url: &str, namespace: &str) -> Settings {
     let ledger = Subscriber { destination: "ledger".into(), patterns: vec!["acme.#".into()] };
-    Settings { subscribers: vec![ledger], ..queue_settings(url, namespace) }
+    Settings { routes: routes(vec![ledger]), ..queue_settings(url, namespace) }
 }
 
 fn event(route: &str, at: usize) -> Sealed {
@@ -34,6 +35,7 @@ fn event(route: &str, at: usize) -> Sealed {
         body: at.to_string().into(),
         route: route.into(),
         id: format!("acme/evt_{at}"),
+        trace: None,
     }
 }
 

@@ -10,12 +10,13 @@ use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
 use zentra_shared::lifecycle::{Answer, DeadReason, Event, Outcome, Record, State, step};
 use zentra_shared::secret::Secret;
+use zentra_tests::world::RETENTION;
 use zentra_tests::{namespace, shared_redis};
 
 const LEASE: Duration = Duration::from_secs(30);
 
 fn journal() -> RedisJournal {
-    RedisJournal::new(&Secret::new(shared_redis()), &namespace()).unwrap()
+    RedisJournal::new(&Secret::new(shared_redis()), &namespace(), RETENTION).unwrap()
 }
 
 fn summary() -> Summary {
@@ -28,6 +29,7 @@ fn summary() -> Summary {
         received_at: Some(Timestamp::from_secs(1)),
         provider_time: None,
         body_sha256: "00".into(),
+        ..Summary::default()
     }
 }
 
@@ -238,7 +240,7 @@ async fn kept_for_good(namespace: &str) -> usize {
 #[tokio::test]
 async fn only_what_is_dead_is_kept_for_good_and_a_copy_does_not_change_that() {
     let namespace = namespace();
-    let journal = RedisJournal::new(&Secret::new(shared_redis()), &namespace).unwrap();
+    let journal = RedisJournal::new(&Secret::new(shared_redis()), &namespace, RETENTION).unwrap();
     let desk = Desk::new(&journal, "evt_kept");
     let fence = fence(desk.claim(0, 1).await);
     assert_eq!(kept_for_good(&namespace).await, 0);
@@ -263,7 +265,7 @@ async fn a_delivery_forgotten_in_flight_is_still_settled_as_delivered() {
 #[tokio::test]
 async fn what_was_claimed_survives_kill_9_of_redis() {
     let mut redis = zentra_tests::services::Redis::start();
-    let journal = RedisJournal::new(&Secret::new(redis.url()), "killed").unwrap();
+    let journal = RedisJournal::new(&Secret::new(redis.url()), "killed", RETENTION).unwrap();
     let desk = Desk::new(&journal, "evt_1");
     fence(desk.claim(0, 1).await);
     redis.kill();

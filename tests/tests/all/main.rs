@@ -10,5 +10,7 @@ mod journal;
 mod operator;
 mod queue;
 mod refused;
+mod reload;
+mod routes;
 mod tls;
 mod worker;

@@ -7,11 +7,12 @@ use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::queue::amqp::{Amqp, Settings, Subscriber};
+use zentra_shared::queue::Subscriber;
+use zentra_shared::queue::amqp::{Amqp, Settings};
 use zentra_shared::queue::{Consumer, Delay, Message, Operate, Place, Process, Publish};
 use zentra_shared::queue::{Receipt, Walk};
 use zentra_shared::seal::Sealed;
-use zentra_tests::{namespace, queue_settings, services, shared_rabbit};
+use zentra_tests::{namespace, queue_settings, routes, services, shared_rabbit};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -21,7 +22,7 @@ fn settings(url: &str, namespace: &str) -> Settings {
         patterns: vec![pattern.into()],
     };
     let subscribers = vec![subscriber("ledger", "acme.#"), subscriber("mail", "acme.mail.*")];
-    Settings { subscribers, ..queue_settings(url, namespace) }
+    Settings { routes: routes(subscribers), ..queue_settings(url, namespace) }
 }
 
 async fn queue(url: &str, namespace: &str) -> Amqp {
@@ -37,6 +38,7 @@ fn sealed(route: &str, body: &'static [u8]) -> Sealed {
         body: Bytes::from_static(body),
         route: route.into(),
         id: "acme/evt_1".into(),
+        trace: None,
     }
 }
 

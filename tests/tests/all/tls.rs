@@ -89,7 +89,10 @@ async fn callbacks_come_by_tls_with_both_protocols_and_not_without_it() {
     let _ = plain.read_to_string(&mut answer).await;
     assert!(!answer.contains("HTTP/1.1"), "{answer}");
     let metric = ["zentra_ingress_refused_total", "tls_handshake"];
-    assert!(ingress.metric(&stack.http, &metric).await >= 1.0);
+    eventually("it is counted", BOUND, async || {
+        (ingress.metric(&stack.http, &metric).await >= 1.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

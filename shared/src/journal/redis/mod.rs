@@ -20,10 +20,6 @@ use crate::event::DeliveryKey;
 use crate::lifecycle::{Answer, DeadReason, Outcome, Record, State};
 use crate::secret::Secret;
 
-/// How long a delivery that isn't dead is remembered after its last change: the window
-/// in which a copy is recognised.
-pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
-
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// Redis behind the seam.
@@ -31,6 +27,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 pub struct RedisJournal {
     connection: ConnectionManager,
     namespace: Arc<str>,
+    retention: Duration,
     scripts: Arc<Scripts>,
 }
 
@@ -56,9 +53,10 @@ impl Scripts {
 }
 
 impl RedisJournal {
-    /// Connects at the first use, and again whenever the connection is lost. The URL is
+    /// `retention`: how long a delivery that isn't dead is remembered after its last
+    /// change. Connects at the first use, and again whenever the connection is lost. The URL is
     /// `redis://` or `rediss://`; the error names no part of it.
-    pub fn new(url: &Secret, namespace: &str) -> Result<Self, JournalError> {
+    pub fn new(url: &Secret, namespace: &str, retention: Duration) -> Result<Self, JournalError> {
         let unreadable = |_| JournalError::Unavailable("the url can't be read".into());
         let url = String::from_utf8_lossy(url.expose()).into_owned();
         let info = url.into_connection_info().map_err(unreadable)?;
@@ -73,6 +71,7 @@ impl RedisJournal {
             connection: ConnectionManager::new_lazy_with_config(client, config)
                 .map_err(unreadable)?,
             namespace: namespace.into(),
+            retention,
             scripts: Arc::new(Scripts::new()),
         })
     }
@@ -110,7 +109,7 @@ impl RedisJournal {
     ) -> Result<(), JournalError> {
         for index in self.event_indexes(key, summary) {
             let mut call = self.scripts.index.prepare_invoke();
-            call.key(index).arg(key.as_str()).arg(retention()).arg(u8::from(dead));
+            call.key(index).arg(key.as_str()).arg(millis(self.retention)).arg(u8::from(dead));
             call.invoke_async::<()>(&mut self.connection.clone()).await?;
         }
         if dead {
@@ -127,7 +126,7 @@ impl RedisJournal {
         let mut pipe = redis::pipe();
         pipe.zrem(self.dead_index(key.destination()), key.as_str()).ignore();
         for index in self.event_indexes(key, summary) {
-            pipe.cmd("PEXPIRE").arg(index).arg(retention()).ignore();
+            pipe.cmd("PEXPIRE").arg(index).arg(millis(self.retention)).ignore();
         }
         Ok(pipe.exec_async(&mut self.connection.clone()).await?)
     }
@@ -154,7 +153,7 @@ impl RedisJournal {
         let mut call = self.scripts.claim.prepare_invoke();
         call.key(self.record_key(claim.key)).key(self.history_key(claim.key));
         call.arg(claim.generation).arg(claim.attempt);
-        call.arg(millis(claim.lease)).arg(retention()).arg(claim.worker);
+        call.arg(millis(claim.lease)).arg(millis(self.retention)).arg(claim.worker);
         call.arg(json(claim.key, claim.summary)?);
         let (name, number, flag, now): (String, u64, bool, u64) =
             call.invoke_async(&mut self.connection.clone()).await?;
@@ -182,7 +181,7 @@ impl RedisJournal {
         let mut call = self.scripts.settle.prepare_invoke();
         call.key(self.record_key(settle.key)).key(self.history_key(settle.key));
         call.arg(settle.fence).arg(settle.generation).arg(settle.attempt);
-        call.arg(outcome).arg(next_at).arg(retention()).arg(settle.worker).arg(reason);
+        call.arg(outcome).arg(next_at).arg(millis(self.retention)).arg(settle.worker).arg(reason);
         call.arg(json(settle.key, settle.result)?).arg(json(settle.key, settle.summary)?);
         let (name, now): (String, u64) = call.invoke_async(&mut self.connection.clone()).await?;
         let answer = Self::answer(&name, 0, false)?;
@@ -270,7 +269,7 @@ impl Histories for RedisJournal {
     ) -> Result<(), JournalError> {
         let mut call = self.scripts.note.prepare_invoke();
         call.key(self.record_key(key)).key(self.history_key(key));
-        call.arg(generation).arg(1).arg(by).arg(retention());
+        call.arg(generation).arg(1).arg(by).arg(millis(self.retention));
         let _now: u64 = call.invoke_async(&mut self.connection.clone()).await?;
         Ok(())
     }
@@ -304,10 +303,6 @@ fn delivery(
 
 fn json(key: &DeliveryKey, value: &impl serde::Serialize) -> Result<String, JournalError> {
     serde_json::to_string(value).map_err(|_| JournalError::Unreadable(key.to_string()))
-}
-
-fn retention() -> u64 {
-    millis(RETENTION)
 }
 
 impl From<redis::RedisError> for JournalError {

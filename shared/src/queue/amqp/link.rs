@@ -5,6 +5,7 @@
 //! (next host, topology, channels). Every connect and close has a time limit: both have
 //! been seen to hang for ever against a broker that was just starting.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,9 +17,10 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::applied::{apply, archive, declare_only};
 use super::lane::{self, Job};
-use super::topology::{Names, declare, short};
-use super::{QueueError, Settings, message};
+use super::topology::{Names, short};
+use super::{QueueError, Routes, Settings, message};
 use crate::clock::millis;
 use crate::retry::Pauses;
 use crate::secret::Secret;
@@ -34,6 +36,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const PROBE: Duration = Duration::from_secs(1);
 /// How old the last confirm may be where a publish can still be expected to be confirmed.
 const FRESH: Duration = Duration::from_secs(5);
+/// Between two tries to attach an archive that the broker couldn't serve.
+const ARCHIVE_PAUSE: Duration = Duration::from_secs(60);
 /// Publishes that wait for a lane.
 const WAITING: usize = 4096;
 const CLOSE: Duration = Duration::from_secs(2);
@@ -52,7 +56,12 @@ pub(super) struct Link {
 impl Link {
     /// Starts to connect in the background. `purpose` names the connection at the broker.
     /// With no lanes, nothing is published.
-    pub(super) fn start(settings: Arc<Settings>, purpose: &'static str, lanes: usize) -> Self {
+    pub(super) fn start(
+        settings: Arc<Settings>,
+        routes: watch::Receiver<Option<Routes>>,
+        purpose: &'static str,
+        lanes: usize,
+    ) -> Self {
         let (publish, sessions) = watch::channel(None);
         let stop = CancellationToken::new();
         let _stop_when_dropped = Arc::new(stop.clone().drop_guard());
@@ -60,7 +69,7 @@ impl Link {
         tokio::spawn(async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
-                () = supervise(&settings, purpose, lanes, &publish) => {}
+                () = supervise(&settings, &routes, purpose, lanes, &publish) => {}
             }
             let last = publish.send_replace(None);
             if let Some(session) = last {
@@ -94,19 +103,24 @@ impl Link {
 
 async fn supervise(
     settings: &Settings,
+    routes: &watch::Receiver<Option<Routes>>,
     purpose: &'static str,
     lanes: usize,
     publish: &watch::Sender<Option<Arc<Session>>>,
 ) {
     let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
+    let mut applied = false;
     // Without an end: the config has at least one URL.
     for url in settings.urls.iter().cycle() {
-        match Session::open(url, settings, purpose, lanes).await {
+        match Session::open(url, settings, routes, &mut applied, purpose, lanes).await {
             Ok(session) => {
                 tracing::info!(purpose, "connected to rabbitmq");
                 pauses.reset();
                 publish.send_replace(Some(session.clone()));
-                let cause = session.lost().await;
+                let cause = tokio::select! {
+                    cause = session.lost() => cause,
+                    never = session.keep_trying_the_archive(routes) => match never {},
+                };
                 publish.send_replace(None);
                 tracing::warn!(purpose, cause, "lost the connection to rabbitmq");
                 session.close().await;
@@ -126,6 +140,8 @@ pub(super) struct Session {
     pub(super) gone: CancellationToken,
     blocked: AtomicBool,
     stalled: AtomicBool,
+    /// Whether the archive is attached, or none is wanted.
+    archived: AtomicBool,
     started: Instant,
     /// Milliseconds after `started`.
     confirmed: AtomicU64,
@@ -138,6 +154,8 @@ impl Session {
     async fn open(
         url: &Secret,
         settings: &Settings,
+        routes: &watch::Receiver<Option<Routes>>,
+        applied: &mut bool,
         purpose: &str,
         lanes: usize,
     ) -> Result<Arc<Self>, QueueError> {
@@ -149,13 +167,15 @@ impl Session {
             gone: CancellationToken::new(),
             blocked: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            archived: AtomicBool::new(true),
             started: Instant::now(),
             confirmed: AtomicU64::new(0),
             jobs,
             names: Names::new(&settings.namespace),
             publishes: lanes > 0,
         });
-        let prepared = timeout(PREPARE, session.prepare(settings, inbox, lanes)).await;
+        let prepared =
+            timeout(PREPARE, session.prepare(settings, routes, applied, inbox, lanes)).await;
         match prepared.unwrap_or(Err(QueueError::Timeout(PREPARE))) {
             Ok(()) => Ok(session),
             Err(error) => {
@@ -169,18 +189,47 @@ impl Session {
     async fn prepare(
         self: &Arc<Self>,
         settings: &Settings,
+        routes: &watch::Receiver<Option<Routes>>,
+        applied: &mut bool,
         inbox: mpsc::Receiver<Job>,
         lanes: usize,
     ) -> Result<(), QueueError> {
-        let channel = self.connection.create_channel().await?;
-        declare(&channel, &self.names, settings).await?;
-        channel.close(REPLY_SUCCESS, short("")?).await?;
+        let routes = routes.borrow().clone();
+        match &routes {
+            // Made again, it only adds: an older program that is on its way out must not
+            // unbind what a newer one has bound.
+            Some(routes) if *applied => {
+                declare_only(&self.connection, &self.names, settings, routes).await?;
+            }
+            Some(routes) => self.apply(settings, routes).await?,
+            None => {}
+        }
+        if let Some(routes) = &routes {
+            self.attach_archive(routes).await?;
+        }
+        *applied = true;
         let inbox = Arc::new(Mutex::new(inbox));
         for _ in 0..lanes {
             let channel = lane::open(self).await?;
             let (session, inbox) = (self.clone(), inbox.clone());
             tokio::spawn(lane::run(session, channel, inbox, settings.publish_timeout));
         }
+        Ok(())
+    }
+
+    /// Declares all exchanges and queues, binds these routes, and unbinds others.
+    pub(super) async fn apply(
+        &self,
+        settings: &Settings,
+        routes: &Routes,
+    ) -> Result<(), QueueError> {
+        apply(&self.connection, &self.names, settings, routes).await
+    }
+
+    /// Attaches the archive if the broker can serve it; see [`archive`].
+    pub(super) async fn attach_archive(&self, routes: &Routes) -> Result<(), QueueError> {
+        let attached = archive(&self.connection, &self.names, routes).await?;
+        self.archived.store(attached, Ordering::Release);
         Ok(())
     }
 
@@ -258,6 +307,23 @@ impl Session {
                         probe = self.probe(probe);
                     }
                 },
+            }
+        }
+    }
+
+    /// An archive that the broker couldn't serve may come back.
+    async fn keep_trying_the_archive(
+        &self,
+        routes: &watch::Receiver<Option<Routes>>,
+    ) -> Infallible {
+        loop {
+            tokio::time::sleep(ARCHIVE_PAUSE).await;
+            let routes = routes.borrow().clone();
+            if let Some(routes) = routes
+                && !self.archived.load(Ordering::Acquire)
+                && let Err(error) = self.attach_archive(&routes).await
+            {
+                tracing::debug!(%error, "the archive was tried in vain");
             }
         }
     }

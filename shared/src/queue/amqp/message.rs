@@ -19,6 +19,8 @@ const ENVELOPE: &str = "zentra-envelope";
 const SEAL: &str = "zentra-seal";
 const ATTEMPT: &str = "zentra-attempt";
 const GENERATION: &str = "zentra-generation";
+/// W3C Trace Context, as AMQP carries it.
+const TRACE: &str = "traceparent";
 const DEAD_REASON: &str = "zentra-dead-reason";
 
 const PERSISTENT: u8 = 2;
@@ -55,6 +57,9 @@ pub(super) fn properties(
     }
     set(ATTEMPT, AMQPValue::LongLongInt(attempt.into()));
     set(GENERATION, AMQPValue::LongLongInt(generation.into()));
+    if let Some(trace) = sealed.trace {
+        set(TRACE, bytes(trace.to_string().as_bytes()));
+    }
     if let Some(reason) = dead {
         set(DEAD_REASON, bytes(reason.as_str().as_bytes()));
     }
@@ -83,6 +88,7 @@ pub(super) fn read(delivery: &mut Delivery) -> Message {
         envelope: bytes(ENVELOPE).into(),
         seal: String::from_utf8(bytes(SEAL)).unwrap_or_default(),
         route: String::new(),
+        trace: std::str::from_utf8(&bytes(TRACE)).ok().and_then(|text| text.parse().ok()),
         id: delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default(),
         body: Bytes::new(),
     };

@@ -1,5 +1,6 @@
 //! The queue on RabbitMQ, 3.10 and later.
 
+mod applied;
 mod consumer;
 mod ladder;
 mod lane;
@@ -13,11 +14,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::BasicProperties;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::{
-    Consumer, Delay, Message, Operate, Place, Process, Publish, QueueError, Receipt, Walk,
+    Archive, Consumer, Delay, Message, Operate, Place, Process, Publish, QueueError, Receipt,
+    Routes, Subscribe, Walk,
 };
 use crate::lifecycle::DeadReason;
 use crate::seal::Sealed;
@@ -25,9 +27,12 @@ use crate::secret::Secret;
 pub use consumer::{AmqpConsumer, AmqpReceipt};
 use lane::Job;
 use link::Link;
+pub use topology::RefusedBounds;
 use topology::{Names, short};
-pub use topology::{RefusedBounds, Subscriber};
 pub use walk::AmqpWalk;
+
+/// How long new queues may take.
+const DECLARE: Duration = Duration::from_secs(30);
 
 /// What the RabbitMQ side needs to know.
 #[derive(Clone, Debug)]
@@ -36,8 +41,8 @@ pub struct Settings {
     pub urls: Vec<Secret>,
     /// The prefix of every exchange and queue.
     pub namespace: String,
-    /// The destinations and what they subscribe to.
-    pub subscribers: Vec<Subscriber>,
+    /// Where events go, at the start. `None`: nothing is declared, and nothing changed.
+    pub routes: Option<Routes>,
     /// What the queue of refused callbacks holds.
     pub refused: RefusedBounds,
     /// How long a publish may take until its confirm.
@@ -51,6 +56,7 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct Amqp {
     settings: Arc<Settings>,
+    routes: Arc<watch::Sender<Option<Routes>>>,
     names: Names,
     publishing: Link,
     consuming: Option<Link>,
@@ -62,9 +68,11 @@ impl Amqp {
     /// For the ingress and the operator. Connects in the background.
     pub fn publisher(settings: Settings, purpose: &'static str) -> Self {
         let settings = Arc::new(settings);
+        let (routes, current) = watch::channel(settings.routes.clone());
         Self {
+            routes: Arc::new(routes),
             names: Names::new(&settings.namespace),
-            publishing: Link::start(settings.clone(), purpose, settings.lanes),
+            publishing: Link::start(settings.clone(), current, purpose, settings.lanes),
             consuming: None,
             keeping: None,
             settings,
@@ -74,15 +82,21 @@ impl Amqp {
     /// For the ingress, which also keeps what it refuses.
     pub fn entrance(settings: Settings) -> Self {
         let publisher = Self::publisher(settings, "ingress");
-        let keeping = Link::start(publisher.settings.clone(), "ingress-refused", 1);
+        let keeping = publisher.second_link("ingress-refused", 1);
         Self { keeping: Some(keeping), ..publisher }
     }
 
     /// For a worker.
     pub fn processor(settings: Settings) -> Self {
         let publisher = Self::publisher(settings, "worker-publish");
-        let consuming = Link::start(publisher.settings.clone(), "worker-consume", 0);
+        let consuming = publisher.second_link("worker-consume", 0);
         Self { consuming: Some(consuming), ..publisher }
+    }
+
+    fn second_link(&self, purpose: &'static str, lanes: usize) -> Link {
+        // What is declared is the first link's business.
+        let (_, nothing) = watch::channel(None);
+        Link::start(self.settings.clone(), nothing, purpose, lanes)
     }
 
     /// Waits until the broker is connected and the topology declared.
@@ -140,6 +154,24 @@ impl Amqp {
         let Message { sealed, attempt, generation } = message;
         let properties = message::properties(sealed, *attempt, *generation, dead)?;
         self.send(&self.publishing, exchange, key, sealed.body.clone(), properties).await
+    }
+}
+
+impl Subscribe for Amqp {
+    async fn subscribe(&self, routes: Routes) {
+        self.routes.send_replace(Some(routes.clone()));
+        let Some(session) = self.publishing.now() else {
+            return;
+        };
+        let declare = async {
+            session.apply(&self.settings, &routes).await?;
+            session.attach_archive(&routes).await
+        };
+        let declared = timeout(DECLARE, declare).await;
+        if let Err(error) = declared.unwrap_or(Err(QueueError::Timeout(DECLARE))) {
+            tracing::warn!(%error, "the subscriptions aren't declared yet: connecting anew");
+            session.discard();
+        }
     }
 }
 
@@ -208,9 +240,16 @@ impl Operate for Amqp {
         let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
         let queue = match place {
             Place::Dead(destination) => self.names.dead_queue(destination),
+            Place::Unrouted => self.names.unrouted(),
             Place::Refused => self.names.refused(&self.settings.refused),
         };
         AmqpWalk::start(&session, queue).await
+    }
+
+    async fn reroute(&self, sealed: &Sealed) -> Result<(), QueueError> {
+        let properties = message::properties(sealed, 1, 0, None)?;
+        let (exchange, body) = (self.names.events(), sealed.body.clone());
+        self.send(&self.publishing, &exchange, &sealed.route, body, properties).await
     }
 
     async fn requeue(&self, destination: &str, message: &Message) -> Result<(), QueueError> {

@@ -1,10 +1,11 @@
 //! Every exchange and queue, declared in one place, under one namespace.
 //!
 //! ```text
+//! in ─▶ archived ─(sources)─▶ archive.<bounds> (stream)
 //! in ─▶ events ─(subscriptions)─▶ work.<destination> ─(delivery limit)─▶ dead.<destination>
 //! delay.<ms> (fanout) ─▶ delay.<ms> (queue, TTL) ─▶ retry ─(destination)─▶ work.<destination>
 //! dead ─(destination)─▶ dead.<destination>      whatever finds no way ─▶ unrouted
-//! refused.<bounds>: refused callbacks, by no exchange; probe: one message of our own
+//! refused.<bounds>: refused callbacks, by no exchange; probe, applied: messages of our own
 //! ```
 //!
 //! Redeclaring with other arguments is an error (406), so what may change over time is
@@ -13,28 +14,21 @@
 use std::time::Duration;
 
 use lapin::options::{
-    ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, ExchangeKind};
+use serde::{Deserialize, Serialize};
 
-use super::Settings;
 use super::ladder::RUNGS;
+use super::{Archive, Routes, Settings};
 use crate::clock::millis;
 
 /// Returns before a message of a crash loop leaves the work queue for the dead letters.
 const WORK_DELIVERY_LIMIT: i64 = 100;
 /// As good as none. Never -1: RabbitMQ 3.10 then drops at the first return.
 const NO_DELIVERY_LIMIT: i64 = i32::MAX as i64;
-
-/// A destination and what it subscribes to.
-#[derive(Clone, Debug)]
-pub struct Subscriber {
-    /// The destination's name.
-    pub destination: String,
-    /// Topic patterns over `source.event_type`.
-    pub patterns: Vec<String>,
-}
 
 /// What the queue of refused callbacks holds at most; beyond it the oldest go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +57,13 @@ impl Names {
         format!("{}.in", self.namespace)
     }
 
-    fn events(&self) -> String {
+    /// The exchange that routes to the subscribers, without the archive.
+    pub(super) fn events(&self) -> String {
         format!("{}.events", self.namespace)
     }
 
-    fn unrouted(&self) -> String {
+    /// The queue, and the exchange, of what nobody subscribed to.
+    pub(super) fn unrouted(&self) -> String {
         format!("{}.unrouted", self.namespace)
     }
 
@@ -76,6 +72,22 @@ impl Names {
     pub(super) fn refused(&self, bounds: &RefusedBounds) -> String {
         let RefusedBounds { count, bytes, age } = bounds;
         format!("{}.refused.{count}x{bytes}x{}", self.namespace, age.as_secs())
+    }
+
+    /// The exchange to the archive.
+    fn archived(&self) -> String {
+        format!("{}.archived", self.namespace)
+    }
+
+    /// The stream of what was accepted. What bounds it is in its name too.
+    fn archive(&self, archive: &Archive) -> String {
+        let Archive { bytes, age, .. } = archive;
+        format!("{}.archive.{bytes}x{}", self.namespace, age.as_secs())
+    }
+
+    /// Remembers what was applied.
+    pub(super) fn applied(&self) -> String {
+        format!("{}.applied", self.namespace)
     }
 
     /// A queue of one message, to ask the broker whether it confirms.
@@ -114,6 +126,7 @@ pub(super) async fn declare(
     channel: &Channel,
     names: &Names,
     settings: &Settings,
+    routes: &Routes,
 ) -> lapin::Result<()> {
     let declare = Declare { channel, names };
     declare.exchange(&names.unrouted(), ExchangeKind::Fanout, false).await?;
@@ -122,21 +135,87 @@ pub(super) async fn declare(
 
     declare.exchange(&names.events(), ExchangeKind::Topic, true).await?;
     declare.exchange(&names.entrance(), ExchangeKind::Fanout, true).await?;
-    let (to, from) = (short(&names.events())?, short(&names.entrance())?);
-    let (options, none) = (ExchangeBindOptions::default(), FieldTable::default());
-    channel.exchange_bind(to, from, short("")?, options, none).await?;
+    declare.exchange_bind(&names.events(), &names.entrance()).await?;
     declare.exchange(&names.retry(), ExchangeKind::Direct, true).await?;
     declare.exchange(&names.dead(), ExchangeKind::Direct, true).await?;
 
     declare.queue(&names.probe(), probe()).await?;
     declare.queue(&names.refused(&settings.refused), refused(&settings.refused)).await?;
-    for subscriber in &settings.subscribers {
-        declare.destination(subscriber).await?;
+    declare.queue(&names.applied(), plain(NO_DELIVERY_LIMIT)).await?;
+    for subscriber in &routes.subscribers {
+        declare.destination(&subscriber.destination).await?;
     }
     for millis in RUNGS {
         declare.rung(millis).await?;
     }
+    for Binding { queue, exchange, pattern } in subscriptions(names, routes) {
+        declare.bind(&queue, &exchange, &pattern).await?;
+    }
     Ok(())
+}
+
+/// Declares the archive, after all else: the broker may not have it. It hangs on the
+/// entrance by an exchange of its own. On `events` it would match all there is, and
+/// nothing would ever be unrouted.
+pub(super) async fn declare_archive(
+    channel: &Channel,
+    names: &Names,
+    routes: &Routes,
+) -> lapin::Result<()> {
+    let declare = Declare { channel, names };
+    declare.queue(&names.archive(&routes.archive), stream(&routes.archive)).await?;
+    declare.exchange(&names.archived(), ExchangeKind::Topic, false).await?;
+    for Binding { queue, exchange, pattern } in archived(names, routes) {
+        declare.bind(&queue, &exchange, &pattern).await?;
+    }
+    declare.exchange_bind(&names.archived(), &names.entrance()).await
+}
+
+/// Takes the archive from the entrance: an archive that the broker can't write to would
+/// keep every event from being confirmed.
+pub(super) async fn detach_archive(channel: &Channel, names: &Names) -> lapin::Result<()> {
+    let declare = Declare { channel, names };
+    declare.exchange(&names.archived(), ExchangeKind::Topic, false).await?;
+    let (to, from) = (short(&names.archived())?, short(&names.entrance())?);
+    let (options, none) = (ExchangeUnbindOptions::default(), FieldTable::default());
+    channel.exchange_unbind(to, from, short("")?, options, none).await
+}
+
+/// One way from an exchange to a queue, that a change of the config can end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Binding {
+    pub(super) queue: String,
+    pub(super) exchange: String,
+    pub(super) pattern: String,
+}
+
+/// The bindings that these routes ask for.
+pub(super) fn bindings(names: &Names, routes: &Routes) -> Vec<Binding> {
+    subscriptions(names, routes).chain(archived(names, routes)).collect()
+}
+
+fn subscriptions(names: &Names, routes: &Routes) -> impl Iterator<Item = Binding> {
+    routes.subscribers.iter().flat_map(|subscriber| {
+        subscriber.patterns.iter().map(|pattern| Binding {
+            queue: names.work_queue(&subscriber.destination),
+            exchange: names.events(),
+            pattern: pattern.clone(),
+        })
+    })
+}
+
+fn archived(names: &Names, routes: &Routes) -> impl Iterator<Item = Binding> {
+    routes.archive.sources.iter().map(|source| Binding {
+        queue: names.archive(&routes.archive),
+        exchange: names.archived(),
+        pattern: format!("{source}.#"),
+    })
+}
+
+pub(super) async fn unbind(channel: &Channel, binding: &Binding) -> lapin::Result<()> {
+    let Binding { queue, exchange, pattern } = binding;
+    let (queue, exchange, pattern) = (short(queue)?, short(exchange)?, short(pattern)?);
+    channel.queue_unbind(queue, exchange, pattern, FieldTable::default()).await
 }
 
 struct Declare<'a> {
@@ -145,8 +224,7 @@ struct Declare<'a> {
 }
 
 impl Declare<'_> {
-    async fn destination(&self, subscriber: &Subscriber) -> lapin::Result<()> {
-        let name = &subscriber.destination;
+    async fn destination(&self, name: &str) -> lapin::Result<()> {
         let dead = self.names.dead_queue(name);
         self.queue(&dead, plain(NO_DELIVERY_LIMIT)).await?;
         self.bind(&dead, &self.names.dead(), name).await?;
@@ -155,11 +233,12 @@ impl Declare<'_> {
         let mut arguments = dead_lettering(WORK_DELIVERY_LIMIT, &self.names.dead());
         insert(&mut arguments, "x-dead-letter-routing-key", text(name));
         self.queue(&work, arguments).await?;
-        self.bind(&work, &self.names.retry(), name).await?;
-        for pattern in &subscriber.patterns {
-            self.bind(&work, &self.names.events(), pattern).await?;
-        }
-        Ok(())
+        self.bind(&work, &self.names.retry(), name).await
+    }
+
+    async fn exchange_bind(&self, to: &str, from: &str) -> lapin::Result<()> {
+        let (options, none) = (ExchangeBindOptions::default(), FieldTable::default());
+        self.channel.exchange_bind(short(to)?, short(from)?, short("")?, options, none).await
     }
 
     /// The routing key stays the destination's through the rung, since the queue sets no
@@ -226,6 +305,18 @@ fn refused(bounds: &RefusedBounds) -> FieldTable {
     insert(&mut arguments, "x-max-length", number(bounds.count.into()));
     insert(&mut arguments, "x-max-length-bytes", number(bounds.bytes as u64));
     insert(&mut arguments, "x-message-ttl", number(millis(bounds.age)));
+    arguments
+}
+
+/// Kept in segments, of which the oldest go as a whole.
+fn stream(archive: &Archive) -> FieldTable {
+    let number = |value: u64| AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX));
+    let mut arguments = FieldTable::default();
+    insert(&mut arguments, "x-queue-type", text("stream"));
+    insert(&mut arguments, "x-max-length-bytes", number(archive.bytes));
+    insert(&mut arguments, "x-max-age", text(&format!("{}s", archive.age.as_secs())));
+    let segment = (archive.bytes / 16).clamp(1 << 20, 500_000_000);
+    insert(&mut arguments, "x-stream-max-segment-size-bytes", number(segment));
     arguments
 }
 

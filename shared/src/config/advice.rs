@@ -1,0 +1,59 @@
+//! What a usable config had better say, or what its reader should know.
+
+use super::Config;
+
+impl Config {
+    /// Notes on a config that has no problems: each names its key.
+    pub fn advice(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for source in &self.sources {
+            let name = &source.name;
+            let routed = self.destinations.iter().flat_map(|to| &to.subscribe);
+            if !routed.into_iter().any(|pattern| can_match(pattern, name)) {
+                notes.push(format!(
+                    "source.{name}: no destination subscribes to it, so its events end as unrouted"
+                ));
+            }
+            if source.scheme.timestamp.is_none() {
+                notes.push(format!(
+                    "source.{name}: {} signs no time, so freshness can't be judged; a copy is \
+                     recognised for as long as redis.retention",
+                    source.provider
+                ));
+            }
+            let signed = source.scheme.id.as_ref().is_some_and(|id| source.scheme.covers(id));
+            if !signed {
+                notes.push(format!(
+                    "source.{name}: {} signs no event id, so the same bytes are taken for the \
+                     same event",
+                    source.provider
+                ));
+            }
+        }
+        for destination in &self.destinations {
+            let name = &destination.name;
+            for pattern in &destination.subscribe {
+                if !self.sources.iter().any(|source| can_match(pattern, &source.name)) {
+                    notes.push(format!("destination.{name}.subscribe: {pattern} fits no source"));
+                }
+            }
+            if destination.signing.is_empty() {
+                notes.push(format!(
+                    "destination.{name}.signing: without it, {name} can't tell our requests \
+                     from others"
+                ));
+            }
+            let host = destination.url.host().unwrap_or_default();
+            let near = host == "localhost" || host.starts_with("127.") || host == "[::1]";
+            if destination.url.scheme_str() == Some("http") && !near {
+                notes.push(format!("destination.{name}.url: events travel unencrypted"));
+            }
+        }
+        notes
+    }
+}
+
+/// Whether a pattern's first word can be this source.
+fn can_match(pattern: &str, source: &str) -> bool {
+    matches!(pattern.split('.').next(), Some(word) if word == source || word == "*" || word == "#")
+}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets from Debian what the tests and the demo need and this machine lacks:
-# RabbitMQ, Redis, CA certificates, a C compiler and make. It starts none of the
+# RabbitMQ, Redis, CA certificates, a C compiler and make; with `bench`, wrk too. It starts none of the
 # packages' own services: the tests and the demo run private servers.
 set -euo pipefail
 
@@ -11,6 +11,9 @@ command -v setpriv >/dev/null || missing+=(util-linux)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+if [ "${1:-}" = bench ]; then
+  command -v wrk >/dev/null || missing+=(wrk)
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then

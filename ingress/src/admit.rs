@@ -1,12 +1,14 @@
 //! Admitting a callback: verify → fresh → identify → seal → publish.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use tokio::task::JoinHandle;
 use zentra_shared::config::Config;
-use zentra_shared::event::Admitted;
+use zentra_shared::event::{Admitted, Envelope};
 use zentra_shared::queue::Publish;
 use zentra_shared::seal::Sealer;
+use zentra_shared::trace::Trace;
 use zentra_shared::verify::{Source, Unverified, Verified};
 
 use crate::keep::Keeper;
@@ -14,22 +16,16 @@ use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
 /// The one way in, for a callback that has just come and for one that was refused at
-/// first and is `admitted` by an operator. Returns when the broker has confirmed the
-/// event: only then may a 2xx go out.
+/// first and is `admitted` by an operator. Returns the event's envelope when the broker
+/// has confirmed it: only then may a 2xx go out.
 pub async fn admit(
     callback: &Unverified,
     source: &Source,
     sealer: &Sealer,
     queue: &impl Publish,
     admitted: Option<Admitted>,
-) -> Result<Taken, Refusal> {
+) -> Result<Envelope, Refusal> {
     publish(callback.verify(source)?, sealer, queue, admitted).await
-}
-
-/// An event that is durable.
-pub struct Taken {
-    /// The name of the secret that verified it.
-    pub key: String,
 }
 
 async fn publish(
@@ -37,13 +33,20 @@ async fn publish(
     sealer: &Sealer,
     queue: &impl Publish,
     admitted: Option<Admitted>,
-) -> Result<Taken, Refusal> {
+) -> Result<Envelope, Refusal> {
     let mut event = verified.into_event();
     event.envelope.admitted = admitted;
-    let taken = Taken { key: event.envelope.verified_with.clone() };
-    let sealed = sealer.seal(event).map_err(|_| Refusal::Seal)?;
+    let trace = Trace::new(&mut rand::rng());
+    let (envelope, mut sealed) = sealer.seal(event).map_err(|_| Refusal::Seal)?;
+    sealed.trace = Some(trace);
     queue.publish(&sealed).await?;
-    Ok(taken)
+    tracing::debug!(
+        source = envelope.source,
+        id = sealed.id,
+        trace = trace.id(),
+        "callback accepted"
+    );
+    Ok(envelope)
 }
 
 /// All that it takes to let a callback in.
@@ -52,6 +55,7 @@ pub(crate) struct Gate<Q> {
     sealer: Sealer,
     queue: Q,
     keeper: Keeper,
+    metrics: Metrics,
 }
 
 impl<Q: Publish> Gate<Q> {
@@ -68,7 +72,8 @@ impl<Q: Publish> Gate<Q> {
             metrics.clone(),
         );
         let sources = config.sources.iter().map(|source| (source.name.clone(), source.clone()));
-        (Self { sources: sources.collect(), sealer, queue, keeper }, keeping)
+        let metrics = metrics.clone();
+        (Self { sources: sources.collect(), sealer, queue, keeper, metrics }, keeping)
     }
 
     pub(crate) fn source(&self, name: &str) -> Result<&Source, Refusal> {
@@ -80,8 +85,11 @@ impl<Q: Publish> Gate<Q> {
         &self,
         callback: Unverified,
         source: &Source,
-    ) -> Result<Taken, Refusal> {
-        match callback.verify(source) {
+    ) -> Result<Envelope, Refusal> {
+        let started = Instant::now();
+        let verified = callback.verify(source);
+        self.metrics.verified(&source.name, started.elapsed());
+        match verified {
             Ok(verified) => publish(verified, &self.sealer, &self.queue, None).await,
             Err(refusal) => {
                 self.keeper.keep(callback, source, refusal);

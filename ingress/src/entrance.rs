@@ -10,17 +10,15 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, watch};
 use zentra_shared::config::Bounds;
+use zentra_shared::event::Envelope;
 use zentra_shared::queue::Publish;
 use zentra_shared::verify::Source;
 
-use crate::admit::{Gate, Taken};
-use crate::metrics::Metrics;
+use crate::admit::Gate;
+use crate::metrics::{Metrics, One, UNKNOWN};
 use crate::receive::{Receiver, source_name};
 use crate::refusal::Refusal;
 use crate::respond;
-
-/// The label of what names no configured source: a stranger can't make new labels.
-const UNKNOWN: &str = "unknown";
 
 /// Reads, admits, answers and counts.
 pub(crate) struct Entrance<Q> {
@@ -57,13 +55,13 @@ impl<Q: Publish> Entrance<Q> {
             Err(refusal) => (UNKNOWN, Err(refusal)),
             Ok(source) => {
                 let taken = self.take(request, peer, &gate, source).await;
-                (&*source.name, taken.map(|taken| (taken, &source.success)))
+                (&*source.name, taken.map(|envelope| (envelope, &source.success)))
             }
         };
-        self.metrics.seconds.with_label_values(&[label]).observe(started.elapsed().as_secs_f64());
+        self.metrics.answered(label, started.elapsed());
         match result {
-            Ok((taken, success)) => {
-                self.metrics.accepted.with_label_values(&[label, &taken.key]).inc();
+            Ok((envelope, success)) => {
+                self.metrics.accepted(&envelope);
                 respond::accepted(success)
             }
             Err(refusal) => {
@@ -80,12 +78,19 @@ impl<Q: Publish> Entrance<Q> {
         peer: IpAddr,
         gate: &Gate<Q>,
         source: &Source,
-    ) -> Result<Taken, Refusal> {
+    ) -> Result<Envelope, Refusal> {
         let received = self.receiver.receive(request, peer, source).await?;
+        self.metrics.read(&source.name, received.callback.body.len());
         let _one = self.in_flight.try_acquire().map_err(|_| Refusal::Overloaded)?;
+        let _counted = One::more(&self.metrics.in_flight);
         let admitted = gate.admit(received.callback, source).await;
         drop(received.memory);
         admitted
+    }
+
+    /// Counts a connection while what it returns lives.
+    pub(crate) fn connected(&self) -> One {
+        One::more(&self.metrics.connections)
     }
 
     /// What was refused before there was a request.
@@ -96,7 +101,7 @@ impl<Q: Publish> Entrance<Q> {
     /// Counted and logged once, here.
     fn note(&self, source: &str, refusal: &Refusal) {
         let reason = refusal.reason();
-        self.metrics.refused.with_label_values(&[source, reason]).inc();
+        self.metrics.refused(source, reason);
         match refusal {
             Refusal::Queue(cause) => tracing::error!(source, reason, %cause, "callback refused"),
             _ => tracing::warn!(source, reason, "callback refused"),

@@ -48,7 +48,7 @@ impl Keeper {
     /// Keeps a callback if there is room; returns at once.
     pub(crate) fn keep(&self, callback: Unverified, source: &Source, refusal: verify::Refusal) {
         let dropped = |why| {
-            self.metrics.refused_dropped.with_label_values(&[&*source.name, why]).inc();
+            self.metrics.dropped(&source.name, why);
         };
         let allowed =
             self.allowances.get(&source.name).is_some_and(|allowance| allowance.check().is_ok());
@@ -75,10 +75,10 @@ async fn queue_all<Q: Publish>(
             Err(error) => Err(error.to_string()),
         };
         match queued {
-            Ok(()) => metrics.refused_kept.with_label_values(&[source]).inc(),
+            Ok(()) => metrics.kept(source),
             Err(error) => {
                 tracing::debug!(source, id = kept.id, error, "a refused callback wasn't kept");
-                metrics.refused_dropped.with_label_values(&[source, "queue"]).inc();
+                metrics.dropped(source, "queue");
             }
         }
     }

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zentra_shared::config::Live;
 use zentra_shared::queue::Publish;
-use zentra_shared::telemetry::admin;
+use zentra_shared::telemetry::{self, admin};
 
 pub use refusal::Refusal;
 
@@ -44,6 +44,8 @@ pub async fn run<Q: Publish>(
     let registry = Registry::new();
     let metrics = metrics::Metrics::new(&registry)?;
     live.register(&registry)?;
+    queue.register(&registry)?;
+    telemetry::build_info(&registry, "zentra-ingress")?;
     let bounds = live.config().ingress.bounds.clone();
     let reload::Current { gate, tls, keeping } =
         reload::follow(live, queue.clone(), metrics.clone(), stop.clone());

@@ -1,62 +1,175 @@
-//! What Prometheus learns from the ingress.
+//! What Prometheus learns from the ingress. Labels hold only names of the config: a
+//! stranger can't make new ones.
 
-use prometheus::{HistogramVec, IntCounterVec, Registry};
-use zentra_shared::telemetry::{counter, seconds};
+use std::time::Duration;
+
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use zentra_shared::event::Envelope;
+use zentra_shared::telemetry::{counter, gauge, histogram, seconds};
 use zentra_shared::verify::Source;
+
+/// The source of what names no configured one.
+pub(crate) const UNKNOWN: &str = "unknown";
+
+/// From a callback's own time to its receipt: from on time to after days of retries.
+const DELAYS: [f64; 13] =
+    [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0, 86_400.0, 259_200.0];
+const SIZES: [f64; 9] =
+    [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+const VERIFY: [f64; 9] =
+    [0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1];
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    pub(crate) accepted: IntCounterVec,
-    pub(crate) refused: IntCounterVec,
-    pub(crate) seconds: HistogramVec,
-    pub(crate) refused_kept: IntCounterVec,
-    pub(crate) refused_dropped: IntCounterVec,
+    accepted: IntCounterVec,
+    refused: IntCounterVec,
+    seconds: HistogramVec,
+    body_bytes: HistogramVec,
+    verify_seconds: HistogramVec,
+    provider_delay: HistogramVec,
+    last_accepted: IntGaugeVec,
+    refused_kept: IntCounterVec,
+    refused_dropped: IntCounterVec,
+    pub(crate) connections: IntGauge,
+    pub(crate) in_flight: IntGauge,
 }
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let count = |name, help, labels: &[&str]| counter(registry, name, help, labels);
+        let source: &[&str] = &["source"];
+        let alone = |name, help| -> prometheus::Result<IntGauge> {
+            Ok(gauge(registry, name, help, &[])?.with_label_values::<&str>(&[]))
+        };
         Ok(Self {
-            accepted: counter(
-                registry,
+            accepted: count(
                 "zentra_ingress_accepted_total",
                 "Callbacks verified, queued and confirmed (2xx), by the key that verified them.",
                 &["source", "key"],
             )?,
-            refused: counter(
-                registry,
+            refused: count(
                 "zentra_ingress_refused_total",
                 "Callbacks refused, by reason (4xx and 503).",
                 &["source", "reason"],
-            )?,
-            refused_kept: counter(
-                registry,
-                "zentra_ingress_refused_kept_total",
-                "Refused callbacks kept for zentra refused.",
-                &["source"],
-            )?,
-            refused_dropped: counter(
-                registry,
-                "zentra_ingress_refused_dropped_total",
-                "Refused callbacks not kept: over the source's rate, too many waiting, or \
-                 not queued.",
-                &["source", "why"],
             )?,
             seconds: seconds(
                 registry,
                 "zentra_ingress_request_seconds",
                 "From the request's headers to its answer.",
-                &["source"],
+                source,
+            )?,
+            body_bytes: histogram(
+                registry,
+                "zentra_ingress_body_bytes",
+                "Size of the bodies that were read.",
+                source,
+                &SIZES,
+            )?,
+            verify_seconds: histogram(
+                registry,
+                "zentra_ingress_verify_seconds",
+                "Verifying, judging freshness and identifying one callback.",
+                source,
+                &VERIFY,
+            )?,
+            provider_delay: histogram(
+                registry,
+                "zentra_ingress_provider_delay_seconds",
+                "From the time that the provider signed to the receipt.",
+                source,
+                &DELAYS,
+            )?,
+            last_accepted: gauge(
+                registry,
+                "zentra_ingress_last_accepted_timestamp_seconds",
+                "When the last callback was accepted; 0 if none was since the start.",
+                source,
+            )?,
+            refused_kept: count(
+                "zentra_ingress_refused_kept_total",
+                "Refused callbacks kept for zentra refused.",
+                source,
+            )?,
+            refused_dropped: count(
+                "zentra_ingress_refused_dropped_total",
+                "Refused callbacks not kept: over the source's rate, too many waiting, or not \
+                 queued.",
+                &["source", "why"],
+            )?,
+            connections: alone("zentra_ingress_connections", "Open connections.")?,
+            in_flight: alone(
+                "zentra_ingress_in_flight",
+                "Callbacks that are read and not answered yet.",
             )?,
         })
     }
 
-    /// Each key's counter is there from the start, so that its first increase shows, and a
-    /// key that is never used can be seen to be so.
+    /// Each counter is there from the start, so that its first increase shows, and a key
+    /// that is never used can be seen to be so.
     pub(crate) fn know(&self, sources: &[Source]) {
         for source in sources {
+            let name = source.name.as_str();
             for key in &source.secrets {
-                self.accepted.with_label_values(&[&source.name, &key.name]);
+                self.accepted.with_label_values(&[name, &key.name]);
+            }
+            self.last_accepted.with_label_values(&[name]);
+            self.refused_kept.with_label_values(&[name]);
+            self.body_bytes.with_label_values(&[name]);
+            self.verify_seconds.with_label_values(&[name]);
+            if source.scheme.timestamp.is_some() {
+                self.provider_delay.with_label_values(&[name]);
             }
         }
+    }
+
+    pub(crate) fn read(&self, source: &str, bytes: usize) {
+        self.body_bytes.with_label_values(&[source]).observe(bytes as f64);
+    }
+
+    pub(crate) fn verified(&self, source: &str, took: Duration) {
+        self.verify_seconds.with_label_values(&[source]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn accepted(&self, envelope: &Envelope) {
+        let source = envelope.source.as_str();
+        self.accepted.with_label_values(&[source, &envelope.verified_with]).inc();
+        let at = i64::try_from(envelope.received_at.secs()).unwrap_or(i64::MAX);
+        self.last_accepted.with_label_values(&[source]).set(at);
+        if let Some(signed) = envelope.provider_time {
+            let delay = envelope.received_at.since(signed).as_secs_f64();
+            self.provider_delay.with_label_values(&[source]).observe(delay);
+        }
+    }
+
+    pub(crate) fn answered(&self, source: &str, took: Duration) {
+        self.seconds.with_label_values(&[source]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn refused(&self, source: &str, reason: &str) {
+        self.refused.with_label_values(&[source, reason]).inc();
+    }
+
+    pub(crate) fn kept(&self, source: &str) {
+        self.refused_kept.with_label_values(&[source]).inc();
+    }
+
+    pub(crate) fn dropped(&self, source: &str, why: &str) {
+        self.refused_dropped.with_label_values(&[source, why]).inc();
+    }
+}
+
+/// Adds one to a gauge while it lives.
+pub(crate) struct One(IntGauge);
+
+impl One {
+    pub(crate) fn more(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -77,7 +77,9 @@ pub(crate) async fn serve<Q: Publish>(
         };
         let (tls, partings) = (tls.borrow().clone(), partings.clone());
         let (entrance, rules, peer) = (entrance.clone(), rules.clone(), peer.ip());
+        let connected = entrance.connected();
         connections.spawn(async move {
+            let _connected = connected;
             let _ = stream.set_nodelay(true);
             let Some(tls) = tls else {
                 return serve_one(stream, peer, &entrance, &rules, permit, &partings).await;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use zentra_shared::event::Admitted;
 use zentra_shared::journal::{AttemptResult, Delivery, Entry, Histories, Summary, What};
 use zentra_shared::lifecycle::State;
 
@@ -46,9 +47,36 @@ fn show_one(delivery: &Delivery, out: &mut impl Write) -> std::io::Result<()> {
     let (id, kind) = (event.event_id.as_deref(), event.event_type.as_deref());
     writeln!(out, "event      {}  {}", id.unwrap_or("(no id)"), kind.unwrap_or("(no type)"))?;
     writeln!(out, "body       sha256:{}", event.body_sha256)?;
+    show_context(event, out)?;
     writeln!(out, "history")?;
     for entry in history {
         writeln!(out, "  {}", line(entry))?;
+    }
+    Ok(())
+}
+
+/// How it came, as far as it is known.
+fn show_context(event: &Summary, out: &mut impl Write) -> std::io::Result<()> {
+    let context = &event.context;
+    if let Some(method) = &context.method {
+        let peer = context.peer.map(|peer| format!(" from {peer}")).unwrap_or_default();
+        writeln!(out, "request    {method}{peer}")?;
+    }
+    for (name, value) in &context.headers {
+        writeln!(out, "header     {name}: {value}")?;
+    }
+    match (&context.provider_attempt, &context.provider_reason) {
+        (None, None) => {}
+        (number, reason) => {
+            let words = [number, reason].into_iter().flatten().map(String::as_str);
+            writeln!(out, "provider   tried again: {}", words.collect::<Vec<_>>().join(", "))?;
+        }
+    }
+    if let Some(Admitted { by, at, refused_for }) = &event.admitted {
+        writeln!(out, "admitted   by {by} at {at}, after it was refused ({refused_for})")?;
+    }
+    if let Some(trace) = &event.trace {
+        writeln!(out, "trace      {trace}")?;
     }
     Ok(())
 }

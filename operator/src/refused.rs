@@ -85,7 +85,8 @@ pub(crate) fn show(found: &Found, sources: &[Source], out: &mut impl Write) -> s
     writeln!(out, "refused    {}", kept.id)?;
     writeln!(out, "source     {}", kept.source)?;
     writeln!(out, "reason     {}", kept.reason)?;
-    writeln!(out, "received   {}", kept.received_at)?;
+    let peer = kept.peer.map(|peer| format!(" from {peer}")).unwrap_or_default();
+    writeln!(out, "received   {}{peer}", kept.received_at)?;
     writeln!(out, "body       {} bytes, sha256:{}", found.bytes, kept.body_sha256)?;
     let source = sources.iter().find(|source| source.name == kept.source);
     for (name, value) in &kept.headers {

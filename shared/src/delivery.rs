@@ -7,6 +7,7 @@ use crate::event::{DeliveryKey, Event, Identity};
 use crate::journal::Summary;
 use crate::lifecycle::DeadReason;
 use crate::seal::{SealError, Sealed, Sealer};
+use crate::trace::Trace;
 
 /// The source under which messages without a fitting seal are remembered.
 pub const UNVERIFIED: &str = "unverified";
@@ -27,7 +28,7 @@ pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> Opened {
     match sealer.open(sealed) {
         Ok(event) => Opened {
             key: DeliveryKey::new(destination, &event.envelope.source, &event.envelope.identity),
-            summary: Summary::of(&event.envelope),
+            summary: Summary { trace: sealed.trace.map(Trace::id), ..Summary::of(&event.envelope) },
             event: Ok(event),
         },
         Err(error) => {

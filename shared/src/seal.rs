@@ -73,15 +73,17 @@ impl Sealer {
         (usable && !keys.is_empty()).then_some(Self { keys })
     }
 
-    /// Seals an event with the first key. The body's digest in the envelope is set here.
-    pub fn seal(&self, event: Event) -> Result<Sealed, SealError> {
+    /// Seals an event with the first key, and gives its envelope besides. The body's
+    /// digest in the envelope is set here.
+    pub fn seal(&self, event: Event) -> Result<(Envelope, Sealed), SealError> {
         let Event { mut envelope, body } = event;
         envelope.body_sha256 = hex::encode(Sha256::digest(&body));
         let bytes = serde_json::to_vec(&envelope).map_err(|_| SealError::Envelope)?;
         let seal = self.sign(Domain::Event, &bytes)?;
         let id = format!("{}/{}", envelope.source, envelope.identity.as_str());
         let route = envelope.route();
-        Ok(Sealed { envelope: bytes.into(), seal, body, route, id, trace: None })
+        let sealed = Sealed { envelope: bytes.into(), seal, body, route, id, trace: None };
+        Ok((envelope, sealed))
     }
 
     /// Opens what [`Sealer::seal`] made: HMAC first, then the body's digest, and only
@@ -178,7 +180,7 @@ mod tests {
     fn a_sealed_event_opens_also_after_its_key_was_rotated_to_second_place() {
         let old = Sealer::new(vec![key("old", 'a')]).unwrap();
         let rotated = Sealer::new(vec![key("new", 'b'), key("old", 'a')]).unwrap();
-        let sealed = old.seal(event(b"{}")).unwrap();
+        let (_, sealed) = old.seal(event(b"{}")).unwrap();
         assert_eq!(sealed.route, "acme.transfer.settled");
         let opened = rotated.open(&sealed).unwrap();
         assert_eq!(opened.body, "{}");
@@ -198,7 +200,7 @@ mod tests {
     #[test]
     fn another_body_or_a_key_of_the_same_name_does_not_open() {
         let sealer = Sealer::new(vec![key("k", 'a')]).unwrap();
-        let mut sealed = sealer.seal(event(b"{}")).unwrap();
+        let (_, mut sealed) = sealer.seal(event(b"{}")).unwrap();
         let other = Sealer::new(vec![key("k", 'b')]).unwrap();
         assert_eq!(other.open(&sealed).unwrap_err(), SealError::Mismatch);
         sealed.body = Bytes::from_static(b"{ }");
@@ -209,7 +211,7 @@ mod tests {
         #[test]
         fn any_flipped_bit_of_the_envelope_breaks_the_seal(at in 0usize..10_000, bit in 0u8..8) {
             let sealer = Sealer::new(vec![key("k", 'a')]).unwrap();
-            let mut sealed = sealer.seal(event(b"{}")).unwrap();
+            let (_, mut sealed) = sealer.seal(event(b"{}")).unwrap();
             let mut bytes = sealed.envelope.to_vec();
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
@@ -220,7 +222,7 @@ mod tests {
         #[test]
         fn no_text_as_a_seal_panics_or_opens(text in ".{0,200}") {
             let sealer = Sealer::new(vec![key("k", 'a')]).unwrap();
-            let mut sealed = sealer.seal(event(b"{}")).unwrap();
+            let (_, mut sealed) = sealer.seal(event(b"{}")).unwrap();
             sealed.seal = text;
             prop_assert!(sealer.open(&sealed).is_err());
         }

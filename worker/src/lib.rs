@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use zentra_shared::config::{Config, Live};
 use zentra_shared::journal::Journal;
 use zentra_shared::queue::Process;
-use zentra_shared::telemetry::admin;
+use zentra_shared::telemetry::{self, admin};
 
 /// Works for all destinations until `stop`, and for those of a new config from when it is
 /// in force.
@@ -35,6 +35,8 @@ pub async fn run<Q: Process, J: Journal>(
 ) -> anyhow::Result<()> {
     let registry = Registry::new();
     live.register(&registry)?;
+    queue.register(&registry)?;
+    telemetry::build_info(&registry, "zentra-worker")?;
     let metrics = metrics::Metrics::new(&registry)?;
     let http = deliver::http::HttpDelivery::new()?;
 

@@ -18,6 +18,7 @@ use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_shared::queue::{Delay, Message, Process, Receipt};
 use zentra_shared::retry::Decision;
 use zentra_shared::seal::Sealer;
+use zentra_shared::trace::Trace;
 
 use crate::deliver::http::{HttpDelivery, Order};
 use crate::deliver::{Attempted, Verdict};
@@ -115,7 +116,11 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         event: &Event,
         fence: u64,
     ) -> Result<(), Stopped> {
+        // One trace from receipt to delivery; each attempt is a step of its own.
+        let began = message.sealed.trace;
+        let trace = began.unwrap_or_else(|| Trace::new(&mut rand::rng())).next(&mut rand::rng());
         let order = Order {
+            trace,
             destination: &self.destination,
             key: &opened.key,
             event,
@@ -129,6 +134,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             Verdict::Failed { .. } => "failed",
             Verdict::Permanent => "permanent",
         };
+        tracing::debug!(
+            key = %opened.key, attempt = message.attempt, outcome, trace = trace.id(), "attempted"
+        );
         self.metrics.attempts.with_label_values(&[name, outcome]).inc();
         let seconds = Duration::from_millis(result.duration_ms).as_secs_f64();
         self.metrics.seconds.with_label_values(&[name]).observe(seconds);

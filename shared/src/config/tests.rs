@@ -170,6 +170,29 @@ fn the_reference_page_is_what_the_code_reads() {
 }
 
 #[test]
+fn the_example_file_knows_every_key_and_its_default() {
+    let (mut section, mut found) = (String::new(), std::collections::HashMap::new());
+    for line in EXAMPLE.lines() {
+        let text = line.trim_start_matches("# ");
+        if let Some(name) = text.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            section = name.replace("stripe-eu", "NAME").replace("ledger", "NAME") + ".";
+        } else if let Some((key, value)) = text.split_once('=') {
+            let path = format!("{section}{}", key.trim());
+            found.insert(path, (line.starts_with('#'), value.trim().to_owned()));
+        }
+    }
+    for key in keys::KEYS {
+        let holder = key.path.split(".retry.").next().unwrap_or_default();
+        let path = if holder == key.path { key.path } else { "destination.NAME.retry" };
+        let (commented, value) =
+            found.get(path).unwrap_or_else(|| panic!("{} isn't in the example", key.path));
+        let default = key.default.escape_default().to_string();
+        let same = value.starts_with(&default) || value.starts_with(&format!("\"{default}\""));
+        assert!(!commented || key.default.is_empty() || same, "{}: {default}", key.path);
+    }
+}
+
+#[test]
 fn every_default_lies_within_its_own_bounds() {
     for key in keys::KEYS.iter().filter(|key| !key.default.is_empty()) {
         let problems = Problems::default();

@@ -82,6 +82,9 @@ pub struct Summary {
     pub provider_time: Option<Timestamp>,
     /// SHA-256 of the body, in hex.
     pub body_sha256: String,
+    /// The id of its trace (W3C Trace Context).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     /// How it came.
     #[serde(default)]
     pub context: Context,
@@ -102,6 +105,7 @@ impl Summary {
             received_at: Some(envelope.received_at),
             provider_time: envelope.provider_time,
             body_sha256: envelope.body_sha256.clone(),
+            trace: None,
             context: envelope.context.clone(),
             admitted: envelope.admitted.clone(),
         }

@@ -8,6 +8,8 @@ pub mod amqp;
 use std::future::Future;
 use std::time::Duration;
 
+use prometheus::Registry;
+
 use crate::lifecycle::DeadReason;
 use crate::seal::Sealed;
 
@@ -118,6 +120,9 @@ pub trait Subscribe {
     /// this returns, and old ones stay with what they hold. Without a connection, all
     /// this happens as soon as there is one.
     fn subscribe(&self, routes: Routes) -> impl Future<Output = ()> + Send;
+
+    /// Shows the queue's own metrics.
+    fn register(&self, registry: &Registry) -> prometheus::Result<()>;
 }
 
 /// What the ingress needs.

@@ -4,7 +4,7 @@ pub mod admin;
 
 use std::io::IsTerminal;
 
-use prometheus::{HistogramVec, IntCounterVec, Registry};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 use tracing_subscriber::EnvFilter;
 
 /// Log lines go to stderr: as text, or as JSON with `ZENTRA_LOG_FORMAT=json`.
@@ -38,17 +38,52 @@ pub fn counter(
     Ok(counter)
 }
 
-/// A registered histogram of seconds, from 1 ms to 60 s.
+/// The buckets of what takes time here.
+pub const SECONDS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// A registered gauge.
+pub fn gauge(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntGaugeVec> {
+    let gauge = IntGaugeVec::new(prometheus::opts!(name, help), labels)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+/// Shows which build this is.
+pub fn build_info(registry: &Registry, program: &str) -> prometheus::Result<()> {
+    let help = "1, with what this build is.";
+    let gauge = gauge(registry, "zentra_build_info", help, &["program", "version"])?;
+    gauge.with_label_values(&[program, env!("CARGO_PKG_VERSION")]).set(1);
+    Ok(())
+}
+
+/// A registered histogram with buckets of its own.
+pub fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> prometheus::Result<HistogramVec> {
+    let opts = prometheus::histogram_opts!(name, help, buckets.to_vec());
+    let histogram = HistogramVec::new(opts, labels)?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
+}
+
+/// A registered histogram of seconds, from 0.5 ms to 60 s.
 pub fn seconds(
     registry: &Registry,
     name: &str,
     help: &str,
     labels: &[&str],
 ) -> prometheus::Result<HistogramVec> {
-    let buckets = vec![
-        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    ];
-    let histogram = HistogramVec::new(prometheus::histogram_opts!(name, help, buckets), labels)?;
-    registry.register(Box::new(histogram.clone()))?;
-    Ok(histogram)
+    histogram(registry, name, help, labels, &SECONDS)
 }

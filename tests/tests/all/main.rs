@@ -12,5 +12,6 @@ mod queue;
 mod refused;
 mod reload;
 mod routes;
+mod seen;
 mod tls;
 mod worker;

@@ -120,6 +120,17 @@ async fn a_worker_takes_up_a_new_destination_and_a_moved_one_while_it_works() {
 }
 
 #[test]
+fn the_example_file_passes_the_check() {
+    let stack = Stack::new("amqp://unused", "redis://unused", "check", "http://127.0.0.1:9/", "");
+    let example = include_str!("../../../deploy/zentra.example.toml");
+    std::fs::write(&stack.config, example).unwrap();
+    let keys = r#"[{ name = "k", secret = "env:SEAL_KEY" }]"#;
+    let mut command = stack.command("zentra");
+    let output = command.arg("check").env("ZENTRA__SEAL__KEYS", keys).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn check_tells_all_problems_or_that_the_config_is_good_and_what_to_know() {
     let stack = Stack::new("amqp://unused", "redis://unused", "check", "http://127.0.0.1:9/", "");
     let output = stack.zentra(&["check"]);

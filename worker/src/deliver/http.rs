@@ -18,6 +18,7 @@ use zentra_shared::config::Destination;
 use zentra_shared::event::{DeliveryKey, Event};
 use zentra_shared::journal::AttemptResult;
 use zentra_shared::sign::standard_webhooks;
+use zentra_shared::trace::Trace;
 
 use super::{Attempted, Verdict};
 
@@ -28,6 +29,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const ATTEMPT: HeaderName = HeaderName::from_static("zentra-attempt");
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// One client for all destinations: it keeps connections per host.
 #[derive(Clone)]
@@ -41,6 +44,7 @@ pub(crate) struct Order<'a> {
     pub(crate) key: &'a DeliveryKey,
     pub(crate) event: &'a Event,
     pub(crate) attempt: u32,
+    pub(crate) trace: Trace,
     pub(crate) now: Timestamp,
 }
 
@@ -120,7 +124,8 @@ fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
         .uri(order.destination.url.clone())
         .header(USER_AGENT, concat!("zentra/", env!("CARGO_PKG_VERSION")))
         .header(IDEMPOTENCY_KEY, order.key.as_str())
-        .header(ATTEMPT, order.attempt);
+        .header(ATTEMPT, order.attempt)
+        .header(TRACEPARENT, order.trace.to_string());
     let content_type = order.event.envelope.content_type.as_deref();
     if let Some(value) = content_type.and_then(|text| HeaderValue::from_str(text).ok()) {
         request = request.header(CONTENT_TYPE, value);

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::QueueError;
 use super::link::Session;
+use super::metrics::Busy;
 
 /// Publishes under way on one channel.
 pub(super) const BATCH: usize = 64;
@@ -88,6 +89,7 @@ async fn next_batch(jobs: &Jobs) -> Vec<Job> {
 }
 
 async fn publish(session: &Session, channel: &Channel, batch: Vec<Job>, patience: Duration) {
+    let _busy = Busy::new(&session.metrics.lanes_busy);
     let confirmations = confirmations(channel, &batch);
     match overseen(session, confirmations, patience).await {
         Ok(confirmations) => {

@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
+use prometheus::IntGauge;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::applied::{apply, archive, declare_only};
+use super::applied::{apply, archive, declare_only, depth};
 use super::lane::{self, Job};
+use super::metrics::Metrics;
 use super::topology::{Names, short};
 use super::{QueueError, Routes, Settings, message};
 use crate::clock::millis;
@@ -36,8 +38,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const PROBE: Duration = Duration::from_secs(1);
 /// How old the last confirm may be where a publish can still be expected to be confirmed.
 const FRESH: Duration = Duration::from_secs(5);
-/// Between two tries to attach an archive that the broker couldn't serve.
-const ARCHIVE_PAUSE: Duration = Duration::from_secs(60);
+/// How often unrouted events are counted, and an archive that the broker couldn't serve is
+/// tried again.
+const HOUSE: Duration = Duration::from_secs(15);
 /// Publishes that wait for a lane.
 const WAITING: usize = 4096;
 const CLOSE: Duration = Duration::from_secs(2);
@@ -59,6 +62,7 @@ impl Link {
     pub(super) fn start(
         settings: Arc<Settings>,
         routes: watch::Receiver<Option<Routes>>,
+        metrics: Metrics,
         purpose: &'static str,
         lanes: usize,
     ) -> Self {
@@ -69,7 +73,7 @@ impl Link {
         tokio::spawn(async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
-                () = supervise(&settings, &routes, purpose, lanes, &publish) => {}
+                () = supervise(&settings, &routes, &metrics, purpose, lanes, &publish) => {}
             }
             let last = publish.send_replace(None);
             if let Some(session) = last {
@@ -104,24 +108,33 @@ impl Link {
 async fn supervise(
     settings: &Settings,
     routes: &watch::Receiver<Option<Routes>>,
+    metrics: &Metrics,
     purpose: &'static str,
     lanes: usize,
     publish: &watch::Sender<Option<Arc<Session>>>,
 ) {
     let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
     let mut applied = false;
+    let up = metrics.up.with_label_values(&[purpose]);
+    let blocked = metrics.blocked.with_label_values(&[purpose]);
+    let connects = metrics.connects.with_label_values(&[purpose]);
+    metrics.lanes.add(i64::try_from(lanes).unwrap_or(i64::MAX));
     // Without an end: the config has at least one URL.
     for url in settings.urls.iter().cycle() {
-        match Session::open(url, settings, routes, &mut applied, purpose, lanes).await {
+        match Session::open(url, settings, routes, &mut applied, metrics, purpose, lanes).await {
             Ok(session) => {
                 tracing::info!(purpose, "connected to rabbitmq");
                 pauses.reset();
+                connects.inc();
+                up.set(1);
                 publish.send_replace(Some(session.clone()));
                 let cause = tokio::select! {
-                    cause = session.lost() => cause,
-                    never = session.keep_trying_the_archive(routes) => match never {},
+                    cause = session.lost(&blocked) => cause,
+                    never = session.keep_house(routes) => match never {},
                 };
                 publish.send_replace(None);
+                up.set(0);
+                blocked.set(0);
                 tracing::warn!(purpose, cause, "lost the connection to rabbitmq");
                 session.close().await;
             }
@@ -146,6 +159,7 @@ pub(super) struct Session {
     /// Milliseconds after `started`.
     confirmed: AtomicU64,
     jobs: mpsc::Sender<Job>,
+    pub(super) metrics: Metrics,
     names: Names,
     publishes: bool,
 }
@@ -156,6 +170,7 @@ impl Session {
         settings: &Settings,
         routes: &watch::Receiver<Option<Routes>>,
         applied: &mut bool,
+        metrics: &Metrics,
         purpose: &str,
         lanes: usize,
     ) -> Result<Arc<Self>, QueueError> {
@@ -171,6 +186,7 @@ impl Session {
             started: Instant::now(),
             confirmed: AtomicU64::new(0),
             jobs,
+            metrics: metrics.clone(),
             names: Names::new(&settings.namespace),
             publishes: lanes > 0,
         });
@@ -230,6 +246,7 @@ impl Session {
     pub(super) async fn attach_archive(&self, routes: &Routes) -> Result<(), QueueError> {
         let attached = archive(&self.connection, &self.names, routes).await?;
         self.archived.store(attached, Ordering::Release);
+        self.metrics.archive_up.set(attached.into());
         Ok(())
     }
 
@@ -278,7 +295,7 @@ impl Session {
     }
 
     /// Waits until the connection is lost or discarded, and says why.
-    async fn lost(&self) -> String {
+    async fn lost(&self, blocked: &IntGauge) -> String {
         let mut events = std::pin::pin!(self.connection.events_listener());
         let mut look = tokio::time::interval(PROBE);
         let mut probe = None;
@@ -289,11 +306,15 @@ impl Session {
                     Some(Event::ConnectionBlocked(reason)) => {
                         tracing::warn!(reason, "rabbitmq blocks publishers");
                         self.blocked.store(true, Ordering::Release);
+                        blocked.set(1);
                     }
                     Some(Event::ConnectionUnblocked) => {
                         tracing::info!("rabbitmq takes messages again");
                         self.blocked.store(false, Ordering::Release);
+                        blocked.set(0);
                     }
+                    // The end of one channel, which its user has heard of.
+                    Some(Event::Error(error)) if error.is_amqp_soft_error() => {}
                     Some(Event::Error(error)) => return error.to_string(),
                     Some(_) => {}
                     None => return "closed".into(),
@@ -311,16 +332,20 @@ impl Session {
         }
     }
 
-    /// An archive that the broker couldn't serve may come back.
-    async fn keep_trying_the_archive(
-        &self,
-        routes: &watch::Receiver<Option<Routes>>,
-    ) -> Infallible {
+    /// Counts what is unrouted, and tries an archive again that the broker couldn't serve.
+    async fn keep_house(&self, routes: &watch::Receiver<Option<Routes>>) -> Infallible {
+        let mut tick = tokio::time::interval(HOUSE);
         loop {
-            tokio::time::sleep(ARCHIVE_PAUSE).await;
+            tick.tick().await;
             let routes = routes.borrow().clone();
-            if let Some(routes) = routes
-                && !self.archived.load(Ordering::Acquire)
+            let Some(routes) = routes else {
+                continue;
+            };
+            let looked = timeout(HOUSE, depth(&self.connection, &self.names.unrouted())).await;
+            if let Ok(Some(messages)) = looked {
+                self.metrics.unrouted.set(messages.into());
+            }
+            if !self.archived.load(Ordering::Acquire)
                 && let Err(error) = self.attach_archive(&routes).await
             {
                 tracing::debug!(%error, "the archive was tried in vain");

@@ -6,14 +6,16 @@ mod ladder;
 mod lane;
 mod link;
 mod message;
+mod metrics;
 mod topology;
 mod walk;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lapin::BasicProperties;
+use prometheus::Registry;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
@@ -27,6 +29,7 @@ use crate::secret::Secret;
 pub use consumer::{AmqpConsumer, AmqpReceipt};
 use lane::Job;
 use link::Link;
+use metrics::Metrics;
 pub use topology::RefusedBounds;
 use topology::{Names, short};
 pub use walk::AmqpWalk;
@@ -58,6 +61,7 @@ pub struct Amqp {
     settings: Arc<Settings>,
     routes: Arc<watch::Sender<Option<Routes>>>,
     names: Names,
+    metrics: Metrics,
     publishing: Link,
     consuming: Option<Link>,
     /// Refused callbacks have a connection of their own: they slow no event.
@@ -68,11 +72,19 @@ impl Amqp {
     /// For the ingress and the operator. Connects in the background.
     pub fn publisher(settings: Settings, purpose: &'static str) -> Self {
         let settings = Arc::new(settings);
+        let metrics = Metrics::new();
         let (routes, current) = watch::channel(settings.routes.clone());
         Self {
             routes: Arc::new(routes),
             names: Names::new(&settings.namespace),
-            publishing: Link::start(settings.clone(), current, purpose, settings.lanes),
+            publishing: Link::start(
+                settings.clone(),
+                current,
+                metrics.clone(),
+                purpose,
+                settings.lanes,
+            ),
+            metrics,
             consuming: None,
             keeping: None,
             settings,
@@ -96,7 +108,7 @@ impl Amqp {
     fn second_link(&self, purpose: &'static str, lanes: usize) -> Link {
         // What is declared is the first link's business.
         let (_, nothing) = watch::channel(None);
-        Link::start(self.settings.clone(), nothing, purpose, lanes)
+        Link::start(self.settings.clone(), nothing, self.metrics.clone(), purpose, lanes)
     }
 
     /// Waits until the broker is connected and the topology declared.
@@ -134,9 +146,12 @@ impl Amqp {
         let (done, confirmed) = oneshot::channel();
         let (exchange, key) = (short(exchange)?, short(key)?);
         session.put(Job { exchange, key, body, properties, done })?;
-        let limit = self.settings.publish_timeout;
+        let (started, limit) = (Instant::now(), self.settings.publish_timeout);
         match timeout(limit, confirmed).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => {
+                self.metrics.confirm_seconds.observe(started.elapsed().as_secs_f64());
+                result
+            }
             // The lane is gone with its connection.
             Ok(Err(_)) => Err(QueueError::Lost),
             Err(_) if session.blocked() => Err(QueueError::Blocked),
@@ -158,6 +173,10 @@ impl Amqp {
 }
 
 impl Subscribe for Amqp {
+    fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.metrics.register(registry)
+    }
+
     async fn subscribe(&self, routes: Routes) {
         self.routes.send_replace(Some(routes.clone()));
         let Some(session) = self.publishing.now() else {

@@ -3,7 +3,8 @@
 //!
 //! A private RabbitMQ with a quorum queue, 1 KiB signed bodies, 64 and 256 in flight,
 //! rounds that alternate so that a slow spell of the machine hits all rows alike. Load
-//! comes from `wrk`. The numbers are printed, and nothing fails by them.
+//! comes from `wrk`. The numbers are printed, and nothing fails by them. Arguments: other
+//! numbers in flight.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -50,7 +51,8 @@ async fn run() -> anyhow::Result<()> {
         "", "per s", "of raw", "CPU s / 10,000", "broker's"
     );
     let script = services::folder("wrk").join("callbacks.lua");
-    for in_flight in [64, 256] {
+    let asked: Vec<usize> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
+    for in_flight in if asked.is_empty() { vec![64, 256] } else { asked } {
         std::fs::write(&script, lua()?)?;
         throughput(&script, in_flight).await?;
     }

@@ -1,30 +1,38 @@
-//! Publishing in batches: a lane is a channel with up to 64 publishes under way.
+//! Publishing: a lane is a channel with up to 64 publishes under way.
 //!
-//! On one channel the client library hands a returned (unroutable) message to whichever
-//! confirm comes next, so a confirm alone says nothing of its own message. The broker
-//! sends a return before that message's confirm, though: when all confirms of a batch are
-//! there, so are all its returns. Only then is anybody told, each by its message id.
+//! The client library hands a returned (unroutable) message to whichever confirm of its
+//! channel comes next, so a confirm alone says nothing of its own message. What holds:
+//! the broker sends a message's return before its confirm, and a confirm without a
+//! return means that no return waits to be handed out. So a message is safe when it is
+//! confirmed, a confirm without a return has been seen at or after its own (or none is
+//! outstanding any more), and its number is not among the returned ones. Until then
+//! nobody is told anything. The number is the lane's own, in `correlation-id`: an event's
+//! id could be under way twice.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation};
-use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::timeout;
+use lapin::{BasicProperties, Channel, PublisherConfirm};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::QueueError;
 use super::link::Session;
 use super::metrics::Busy;
 
 /// Publishes under way on one channel.
-pub(super) const BATCH: usize = 64;
-/// Bytes of bodies in one batch; one larger body goes alone.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+const WINDOW: usize = 64;
+/// Bytes of their bodies; one larger body goes alone.
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 /// A connection that confirms nothing for this long, and isn't blocked, is dead.
 const DEAD: Duration = Duration::from_secs(10);
 
@@ -38,9 +46,6 @@ pub(super) struct Job {
     pub(super) done: oneshot::Sender<Result<(), QueueError>>,
 }
 
-/// Where all lanes of a connection take their jobs.
-pub(super) type Jobs = Arc<Mutex<mpsc::Receiver<Job>>>;
-
 /// A channel in confirm mode.
 pub(super) async fn open(session: &Session) -> lapin::Result<Channel> {
     let channel = session.connection.create_channel().await?;
@@ -50,110 +55,210 @@ pub(super) async fn open(session: &Session) -> lapin::Result<Channel> {
 
 /// Works off jobs until the connection is given up. Jobs that are dropped unanswered are
 /// in doubt, and their senders are told so.
-pub(super) async fn run(session: Arc<Session>, channel: Channel, jobs: Jobs, patience: Duration) {
-    let work = async {
-        loop {
-            let batch = next_batch(&jobs).await;
-            if batch.is_empty() {
-                return;
-            }
-            publish(&session, &channel, batch, patience).await;
-        }
-    };
+pub(super) async fn run(
+    session: Arc<Session>,
+    channel: Channel,
+    jobs: mpsc::Receiver<Job>,
+    patience: Duration,
+) {
+    let window = Window::new();
+    let mut lane = Lane { session: &session, channel, jobs, window, patience, number: 0 };
     tokio::select! {
         () = session.gone.cancelled() => {}
-        () = work => {}
-    }
-}
-
-/// What waits now; empty at the end.
-async fn next_batch(jobs: &Jobs) -> Vec<Job> {
-    let mut jobs = jobs.lock().await;
-    let (mut batch, mut bytes) = (Vec::new(), 0);
-    let mut next = jobs.recv().await;
-    while let Some(job) = next {
-        // Whoever has given up meanwhile needn't be published for.
-        if !job.done.is_closed() {
-            bytes += job.body.len();
-            batch.push(job);
-        }
-        if batch.len() >= BATCH || bytes >= BATCH_BYTES {
-            break;
-        }
-        next = match batch.is_empty() {
-            true => jobs.recv().await,
-            false => jobs.try_recv().ok(),
-        };
-    }
-    batch
-}
-
-async fn publish(session: &Session, channel: &Channel, batch: Vec<Job>, patience: Duration) {
-    let _busy = Busy::new(&session.metrics.lanes_busy);
-    let confirmations = confirmations(channel, &batch);
-    match overseen(session, confirmations, patience).await {
-        Ok(confirmations) => {
-            session.confirmed();
-            settle(batch, confirmations);
-        }
-        // In doubt, all of them; and nothing on this connection is trusted any more.
-        Err(error) => {
+        result = lane.work() => if let Err(error) = result {
+            tracing::debug!(%error, "publishing failed");
+            // Nothing on this connection is trusted any more.
             session.discard();
-            let error = error.to_string();
-            for job in batch {
-                let _ = job.done.send(Err(QueueError::Broker(error.clone())));
-            }
         }
     }
 }
 
-async fn confirmations(channel: &Channel, batch: &[Job]) -> lapin::Result<Vec<Confirmation>> {
-    let mut pending = Vec::with_capacity(batch.len());
-    for job in batch {
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let (exchange, key) = (job.exchange.clone(), job.key.clone());
-        let properties = job.properties.clone();
-        pending.push(channel.basic_publish(exchange, key, options, &job.body, properties).await?);
-    }
-    try_join_all(pending).await
-}
-
-/// Waits for a batch's confirms, and says on the session when they are overdue.
-async fn overseen(
-    session: &Session,
-    confirmations: impl Future<Output = lapin::Result<Vec<Confirmation>>>,
+struct Lane<'s> {
+    session: &'s Session,
+    channel: Channel,
+    jobs: mpsc::Receiver<Job>,
+    window: Window,
     patience: Duration,
-) -> lapin::Result<Vec<Confirmation>> {
-    let mut confirmations = std::pin::pin!(confirmations);
-    let mut since = Instant::now();
-    loop {
-        match timeout(patience, confirmations.as_mut()).await {
-            Ok(result) => return result,
-            // A blocked broker is alive, and confirms later what it has.
-            Err(_) if session.blocked() => since = Instant::now(),
-            Err(_) if since.elapsed() >= DEAD => {
-                return Err(std::io::Error::other("no confirm came any more").into());
+    /// Of the last publish.
+    number: u64,
+}
+
+impl Lane<'_> {
+    async fn work(&mut self) -> lapin::Result<()> {
+        let mut look = interval(self.patience / 4);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut busy = None;
+        loop {
+            tokio::select! {
+                biased;
+                Some(confirmed) = self.window.pending.next() => {
+                    self.window.take(confirmed)?;
+                    self.session.confirmed();
+                }
+                job = self.jobs.recv(), if self.window.has_room() => {
+                    let Some(job) = job else {
+                        return Ok(());
+                    };
+                    self.publish(job).await?;
+                    while self.window.has_room()
+                        && let Ok(job) = self.jobs.try_recv()
+                    {
+                        self.publish(job).await?;
+                    }
+                }
+                _ = look.tick(), if !self.window.is_empty() => {
+                    self.judge(self.window.progress.elapsed())?;
+                }
             }
-            Err(_) => session.stall(),
+            match self.window.is_empty() {
+                true => busy = None,
+                false if busy.is_none() => {
+                    busy = Some(Busy::new(&self.session.metrics.lanes_busy));
+                }
+                false => {}
+            }
         }
+    }
+
+    async fn publish(&mut self, job: Job) -> lapin::Result<()> {
+        // Whoever has given up meanwhile needn't be published for.
+        if job.done.is_closed() {
+            return Ok(());
+        }
+        let Job { exchange, key, body, properties, done } = job;
+        self.number += 1;
+        let number = self.number;
+        let properties = properties.with_correlation_id(number.to_string().into());
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let mut sent =
+            std::pin::pin!(self.channel.basic_publish(exchange, key, options, &body, properties));
+        let started = Instant::now();
+        let confirm = loop {
+            match timeout(self.patience, sent.as_mut()).await {
+                Ok(confirm) => break confirm?,
+                Err(_) => self.judge(started.elapsed())?,
+            }
+        };
+        let told = Confirmed { ack: false, returned: None, number, bytes: body.len(), done };
+        self.window.add(Pending { confirm, told: Some(told) });
+        Ok(())
+    }
+
+    /// Says on the session when nothing moves, and gives it up after a while. A blocked
+    /// broker is alive, and confirms later what it has.
+    fn judge(&self, still: Duration) -> lapin::Result<()> {
+        if still < self.patience || self.session.blocked() {
+            return Ok(());
+        }
+        if still >= DEAD {
+            return Err(std::io::Error::other("no confirm came any more").into());
+        }
+        self.session.stall();
+        Ok(())
     }
 }
 
-/// Tells each sender what became of its message.
-fn settle(batch: Vec<Job>, confirmations: Vec<Confirmation>) {
-    let mut returned = HashSet::new();
-    let mut acks = Vec::with_capacity(confirmations.len());
-    for confirmation in confirmations {
-        acks.push(confirmation.is_ack());
-        if let Some(message) = confirmation.take_message() {
-            returned.insert(message.delivery.properties.message_id().clone());
+/// A publish under way.
+struct Pending {
+    confirm: PublisherConfirm,
+    told: Option<Confirmed>,
+}
+
+/// A publish whose confirm is there, and a returned message, its own or another's.
+struct Confirmed {
+    ack: bool,
+    returned: Option<BasicReturnMessage>,
+    number: u64,
+    bytes: usize,
+    done: oneshot::Sender<Result<(), QueueError>>,
+}
+
+impl Future for Pending {
+    type Output = lapin::Result<Confirmed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let confirmation = ready!(Pin::new(&mut self.confirm).poll(cx))?;
+        let told = self.told.take();
+        let mut told = told.ok_or_else(|| std::io::Error::other("polled after its end"))?;
+        told.ack = confirmation.is_ack();
+        told.returned = confirmation.take_message();
+        Poll::Ready(Ok(told))
+    }
+}
+
+/// What is under way on one channel, and what is confirmed but not yet safe to tell.
+struct Window {
+    pending: FuturesUnordered<Pending>,
+    bytes: usize,
+    /// Confirmed while returns may still wait to be handed out.
+    undecided: Vec<Confirmed>,
+    /// The numbers of returned messages that haven't been told.
+    returned: HashSet<u64>,
+    /// When something last moved.
+    progress: Instant,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self {
+            pending: FuturesUnordered::new(),
+            bytes: 0,
+            undecided: Vec::new(),
+            returned: HashSet::new(),
+            progress: Instant::now(),
         }
     }
-    // A return without an id is nobody's, so it could be anybody's.
-    let doubt = returned.contains(&None);
-    for (job, ack) in batch.into_iter().zip(acks) {
-        let lost = doubt || returned.contains(job.properties.message_id());
-        let result = if ack && !lost { Ok(()) } else { Err(QueueError::Refused) };
-        let _ = job.done.send(result);
+
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.len() + self.undecided.len() < WINDOW && self.bytes < WINDOW_BYTES
+    }
+
+    fn add(&mut self, pending: Pending) {
+        if self.is_empty() {
+            self.progress = Instant::now();
+        }
+        self.bytes += pending.told.as_ref().map_or(0, |told| told.bytes);
+        self.pending.push(pending);
+    }
+
+    /// Takes one confirm, and all that can be seen by then: those that came before it are
+    /// among them.
+    fn take(&mut self, first: lapin::Result<Confirmed>) -> lapin::Result<()> {
+        self.progress = Instant::now();
+        let mut clear = self.note(first?)?;
+        while let Some(Some(more)) = self.pending.next().now_or_never() {
+            clear |= self.note(more?)?;
+        }
+        if clear || self.pending.is_empty() {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Whether it came without a return: then none waits to be handed out.
+    fn note(&mut self, mut confirmed: Confirmed) -> lapin::Result<bool> {
+        self.bytes -= confirmed.bytes;
+        let message = confirmed.returned.take();
+        self.undecided.push(confirmed);
+        let Some(message) = message else {
+            return Ok(true);
+        };
+        let number = message.delivery.properties.correlation_id().as_ref();
+        let number = number.and_then(|number| number.as_str().parse().ok());
+        // Nobody's return could be anybody's: nothing here is trusted any more.
+        let lost = || std::io::Error::other("a message came back without its number");
+        self.returned.insert(number.ok_or_else(lost)?);
+        Ok(false)
+    }
+
+    fn tell(&mut self) {
+        for Confirmed { ack, number, done, .. } in self.undecided.drain(..) {
+            let returned = self.returned.remove(&number);
+            let _ = done.send(if ack && !returned { Ok(()) } else { Err(QueueError::Refused) });
+        }
     }
 }

@@ -7,14 +7,15 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use prometheus::IntGauge;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot::{self, error::TryRecvError};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -41,8 +42,8 @@ const FRESH: Duration = Duration::from_secs(5);
 /// How often unrouted events are counted, and an archive that the broker couldn't serve is
 /// tried again.
 const HOUSE: Duration = Duration::from_secs(15);
-/// Publishes that wait for a lane.
-const WAITING: usize = 4096;
+/// Publishes that wait for one lane.
+const WAITING: usize = 1024;
 const CLOSE: Duration = Duration::from_secs(2);
 /// Seconds; a dead peer shows after twice this.
 const HEARTBEAT: u16 = 10;
@@ -158,10 +159,11 @@ pub(super) struct Session {
     started: Instant,
     /// Milliseconds after `started`.
     confirmed: AtomicU64,
-    jobs: mpsc::Sender<Job>,
+    /// One for each lane.
+    jobs: Vec<mpsc::Sender<Job>>,
+    next: AtomicUsize,
     pub(super) metrics: Metrics,
     names: Names,
-    publishes: bool,
 }
 
 impl Session {
@@ -176,7 +178,7 @@ impl Session {
     ) -> Result<Arc<Self>, QueueError> {
         let connect = timeout(CONNECT, connect(url, settings, purpose)).await;
         let connection = connect.map_err(|_| QueueError::Timeout(CONNECT))??;
-        let (jobs, inbox) = mpsc::channel(WAITING);
+        let (jobs, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(WAITING)).unzip();
         let session = Arc::new(Self {
             connection,
             gone: CancellationToken::new(),
@@ -186,12 +188,11 @@ impl Session {
             started: Instant::now(),
             confirmed: AtomicU64::new(0),
             jobs,
+            next: AtomicUsize::new(0),
             metrics: metrics.clone(),
             names: Names::new(&settings.namespace),
-            publishes: lanes > 0,
         });
-        let prepared =
-            timeout(PREPARE, session.prepare(settings, routes, applied, inbox, lanes)).await;
+        let prepared = timeout(PREPARE, session.prepare(settings, routes, applied, inboxes)).await;
         match prepared.unwrap_or(Err(QueueError::Timeout(PREPARE))) {
             Ok(()) => Ok(session),
             Err(error) => {
@@ -207,8 +208,7 @@ impl Session {
         settings: &Settings,
         routes: &watch::Receiver<Option<Routes>>,
         applied: &mut bool,
-        inbox: mpsc::Receiver<Job>,
-        lanes: usize,
+        inboxes: Vec<mpsc::Receiver<Job>>,
     ) -> Result<(), QueueError> {
         let routes = routes.borrow().clone();
         match &routes {
@@ -224,11 +224,9 @@ impl Session {
             self.attach_archive(routes).await?;
         }
         *applied = true;
-        let inbox = Arc::new(Mutex::new(inbox));
-        for _ in 0..lanes {
+        for inbox in inboxes {
             let channel = lane::open(self).await?;
-            let (session, inbox) = (self.clone(), inbox.clone());
-            tokio::spawn(lane::run(session, channel, inbox, settings.publish_timeout));
+            tokio::spawn(lane::run(self.clone(), channel, inbox, settings.publish_timeout));
         }
         Ok(())
     }
@@ -284,9 +282,16 @@ impl Session {
         self.usable() && !self.blocked() && !self.stalled() && self.since_confirm() < FRESH
     }
 
-    /// Hands a job to the lanes; an error at once if too many wait.
-    pub(super) fn put(&self, job: Job) -> Result<(), QueueError> {
-        self.jobs.try_send(job).map_err(|_| QueueError::Overloaded)
+    /// Hands a job to the lanes in turn; an error at once if too many wait everywhere.
+    pub(super) fn put(&self, mut job: Job) -> Result<(), QueueError> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        for at in 0..self.jobs.len() {
+            match self.jobs[(first.wrapping_add(at)) % self.jobs.len()].try_send(job) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(back) | TrySendError::Closed(back)) => job = back,
+            }
+        }
+        Err(QueueError::Overloaded)
     }
 
     /// Gives this generation up: something on it failed, so nothing on it is trusted.
@@ -324,7 +329,7 @@ impl Session {
                     if !self.connection.status().connected() {
                         return "closed".into();
                     }
-                    if self.publishes && self.since_confirm() >= PROBE {
+                    if !self.jobs.is_empty() && self.since_confirm() >= PROBE {
                         probe = self.probe(probe);
                     }
                 },

@@ -70,16 +70,20 @@ pub struct Envelope {
     /// What deduplicates it.
     pub identity: Identity,
     /// The provider's id for display, signed or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
     /// Whether the signature covers `event_id`.
     pub event_id_signed: bool,
     /// The provider's event type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_type: Option<String>,
     /// The callback's content type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// When the ingress had read it.
     pub received_at: Timestamp,
     /// The time that the provider signed, if its scheme has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_time: Option<Timestamp>,
     /// The name of the secret that fitted.
     pub verified_with: String,

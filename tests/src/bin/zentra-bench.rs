@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -28,6 +29,8 @@ const ROUND: Duration = Duration::from_secs(6);
 const BODY: usize = 1024;
 /// Different signed callbacks that the load goes round.
 const CALLBACKS: usize = 256;
+/// About the size of the sealed envelope.
+const ENVELOPE: usize = 750;
 /// Channels of the bare client; more, or fewer, are slower here.
 const CHANNELS: usize = 4;
 
@@ -91,12 +94,15 @@ async fn throughput(script: &Path, in_flight: usize) -> anyhow::Result<()> {
     let on = stack(&rabbit, "archived", "");
     let (ingress, archived) = (off.ingress().await, on.ingress().await);
     let (mut raw, mut row, mut with) = (Row::default(), Row::default(), Row::default());
+    let mut sealed = Row::default();
     for _ in 0..ROUNDS {
-        raw = raw.better(bare(&rabbit, "bench", in_flight).await?);
+        raw = raw.better(bare(&rabbit, "bench", in_flight, 0).await?);
+        sealed = sealed.better(bare(&rabbit, "bench", in_flight, ENVELOPE).await?);
         row = row.better(load(&rabbit, "bench", &ingress, script, in_flight).await?);
         with = with.better(load(&rabbit, "archived", &archived, script, in_flight).await?);
     }
     raw.print(&format!("raw publish + confirm, {in_flight} in flight"), None);
+    sealed.print(&format!("the same, {ENVELOPE} B of headers, {in_flight}"), Some(raw));
     row.print(&format!("zentra-ingress, {in_flight} in flight"), Some(raw));
     with.print(&format!("the same, archive on, {in_flight} in flight"), Some(raw));
     Ok(())
@@ -112,7 +118,12 @@ fn stack(rabbit: &Rabbit, namespace: &str, source: &str) -> Stack {
 }
 
 /// The bare client library: the same body to the same exchange, confirmed.
-async fn bare(rabbit: &Rabbit, namespace: &str, in_flight: usize) -> anyhow::Result<Row> {
+async fn bare(
+    rabbit: &Rabbit,
+    namespace: &str,
+    in_flight: usize,
+    envelope: usize,
+) -> anyhow::Result<Row> {
     let connection = connect(rabbit).await?;
     let done = Arc::new(AtomicU64::new(0));
     let end = Instant::now() + ROUND;
@@ -122,7 +133,7 @@ async fn bare(rabbit: &Rabbit, namespace: &str, in_flight: usize) -> anyhow::Res
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let (done, exchange) = (done.clone(), format!("{namespace}.in"));
-        publishing.spawn(one_channel(channel, exchange, in_flight / CHANNELS, end, done));
+        publishing.spawn(one_channel(channel, exchange, in_flight / CHANNELS, envelope, end, done));
     }
     while let Some(ended) = publishing.join_next().await {
         ended??;
@@ -136,15 +147,22 @@ async fn one_channel(
     channel: Channel,
     exchange: String,
     in_flight: usize,
+    envelope: usize,
     end: Instant,
     done: Arc<AtomicU64>,
 ) -> anyhow::Result<()> {
     let places = Arc::new(Semaphore::new(in_flight));
     let body = vec![b'x'; BODY];
+    let mut headers = FieldTable::default();
+    if envelope > 0 {
+        let envelope = LongString::from(vec![b'x'; envelope]);
+        headers.insert("zentra-envelope".into(), AMQPValue::LongString(envelope));
+    }
     while Instant::now() < end {
         let place = places.clone().acquire_owned().await?;
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let properties = BasicProperties::default().with_delivery_mode(2);
+        let properties = properties.with_headers(headers.clone());
         let (exchange, key) = (exchange.as_str().into(), "acme.transfer.settled".into());
         let confirm = channel.basic_publish(exchange, key, options, &body, properties).await?;
         let done = done.clone();

@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -42,8 +42,8 @@ const FRESH: Duration = Duration::from_secs(5);
 /// How often unrouted events are counted, and an archive that the broker couldn't serve is
 /// tried again.
 const HOUSE: Duration = Duration::from_secs(15);
-/// Publishes that wait for one lane.
-const WAITING: usize = 1024;
+/// Publishes that wait for the last lane.
+const WAITING: usize = 4096;
 const CLOSE: Duration = Duration::from_secs(2);
 /// Seconds; a dead peer shows after twice this.
 const HEARTBEAT: u16 = 10;
@@ -161,7 +161,6 @@ pub(super) struct Session {
     confirmed: AtomicU64,
     /// One for each lane.
     jobs: Vec<mpsc::Sender<Job>>,
-    next: AtomicUsize,
     pub(super) metrics: Metrics,
     names: Names,
 }
@@ -178,7 +177,9 @@ impl Session {
     ) -> Result<Arc<Self>, QueueError> {
         let connect = timeout(CONNECT, connect(url, settings, purpose)).await;
         let connection = connect.map_err(|_| QueueError::Timeout(CONNECT))??;
-        let (jobs, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(WAITING)).unzip();
+        let room = |lane| if lane + 1 == lanes { WAITING } else { lane::WINDOW };
+        let (jobs, inboxes): (Vec<_>, Vec<_>) =
+            (0..lanes).map(|lane| mpsc::channel(room(lane))).unzip();
         let session = Arc::new(Self {
             connection,
             gone: CancellationToken::new(),
@@ -188,7 +189,6 @@ impl Session {
             started: Instant::now(),
             confirmed: AtomicU64::new(0),
             jobs,
-            next: AtomicUsize::new(0),
             metrics: metrics.clone(),
             names: Names::new(&settings.namespace),
         });
@@ -282,11 +282,11 @@ impl Session {
         self.usable() && !self.blocked() && !self.stalled() && self.since_confirm() < FRESH
     }
 
-    /// Hands a job to the lanes in turn; an error at once if too many wait everywhere.
+    /// Hands a job to the first lane that has room, so that few lanes carry much rather
+    /// than many a little; an error at once if too many wait everywhere.
     pub(super) fn put(&self, mut job: Job) -> Result<(), QueueError> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        for at in 0..self.jobs.len() {
-            match self.jobs[(first.wrapping_add(at)) % self.jobs.len()].try_send(job) {
+        for lane in &self.jobs {
+            match lane.try_send(job) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Full(back) | TrySendError::Closed(back)) => job = back,
             }

@@ -147,3 +147,45 @@ async fn without_the_broker_a_refusal_is_as_fast_and_only_counted_as_not_kept() 
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admitted_callback_is_as_fresh_as_it_was_when_it_was_received() {
+    let stack =
+        Stack::new(&shared_rabbit(), &shared_redis(), &namespace(), "http://127.0.0.1:9/", "");
+    stack.add(
+        "[source.brief]\nprovider = \"brief\"\n\
+         secrets = [{ name = \"k1\", secret = \"env:GITHUB\" }]\n\
+         [provider.brief.signature]\nheader = \"stripe-signature\"\n\
+         grammar = { list = { separator = \",\", assign = \"=\", item = \"v1\" } }\n\
+         algorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+         content = \"{timestamp}.{body}\"\n\
+         [provider.brief.timestamp]\nat = { item = \"t\" }\ntolerance = \"1s\"",
+    );
+    let ingress = stack.ingress().await;
+    let url = format!("{}/in/brief", ingress.listen);
+    let headers = sign::stripe(sign::now(), BODY.as_bytes());
+    let post = async || stack.http.post(&url, &headers, BODY).await.unwrap().reason();
+    assert_eq!(post().await, "signature_mismatch");
+    stack.replace(
+        "[source.brief]\nprovider = \"brief\"\nsecrets = [{ name = \"k1\", secret = \"env:GITHUB\"",
+        "[source.brief]\nprovider = \"brief\"\nsecrets = [{ name = \"k1\", secret = \"env:STRIPE_EU\"",
+    );
+    ingress.process.hang_up();
+    eventually("by now it is stale", BOUND, async || {
+        (post().await == "timestamp_stale").then_some(())
+    })
+    .await;
+    let kept = async || {
+        let listed = json(&stack, &["refused", "list", "--reason", "timestamp_stale"]);
+        (!listed.as_array().unwrap().is_empty()).then_some(())
+    };
+    eventually("both are kept", BOUND, kept).await;
+    let admitted = json(&stack, &["refused", "admit", "--source", "brief"]);
+    for one in admitted.as_array().unwrap() {
+        // What was fresh at its receipt is let in now; what came too late never is.
+        let reason = one["reason"].as_str().unwrap_or_default();
+        assert!(one["admitted"] == true || reason == "timestamp_stale", "{admitted}");
+    }
+    assert_eq!(admitted[0]["admitted"], true, "{admitted}");
+    assert!(admitted.as_array().unwrap().iter().any(|one| one["admitted"] == false), "{admitted}");
+}

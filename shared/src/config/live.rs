@@ -6,8 +6,9 @@ use std::sync::Arc;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::{mpsc, watch};
 
-use super::{Config, ConfigError, Environment, Role};
+use super::{Config, ConfigError, Environment, RabbitMq, Role};
 use crate::clock;
+use crate::secret::Secret;
 
 /// Where a program's config comes from, so that it can be read again.
 #[derive(Clone)]
@@ -97,6 +98,33 @@ impl Live {
         registry.register(Box::new(self.metrics.reloads.clone()))?;
         registry.register(Box::new(self.metrics.successful.clone()))?;
         registry.register(Box::new(self.metrics.last.clone()))
+    }
+}
+
+impl Config {
+    /// The settings that differ in a newer config and are read at the start only.
+    fn only_at_start(&self, new: &Self) -> Vec<&'static str> {
+        let exposed = |urls: &[Secret]| -> Vec<Vec<u8>> {
+            urls.iter().map(|url| url.expose().to_vec()).collect()
+        };
+        let redis = |config: &Self| exposed(config.redis.url.as_slice());
+        let rabbitmq = |config: &Self| {
+            let RabbitMq { urls, publish_timeout, lanes } = &config.rabbitmq;
+            (exposed(urls), *publish_timeout, *lanes)
+        };
+        let tls = |config: &Self| config.ingress.tls.is_some();
+        let changed = [
+            ("namespace", self.namespace != new.namespace),
+            ("ingress.listen", self.ingress.listen != new.ingress.listen),
+            ("ingress.admin", self.ingress.admin != new.ingress.admin),
+            ("ingress.max_…, ingress.…_timeout", self.ingress.bounds != new.ingress.bounds),
+            ("ingress.tls, there or not", tls(self) != tls(new)),
+            ("worker.admin", self.worker_admin != new.worker_admin),
+            ("rabbitmq", rabbitmq(self) != rabbitmq(new)),
+            ("redis", redis(self) != redis(new) || self.redis.retention != new.redis.retention),
+            ("refused.max_…", self.refused.bounds != new.refused.bounds),
+        ];
+        changed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 }
 

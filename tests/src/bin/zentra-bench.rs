@@ -225,8 +225,8 @@ async fn dead_broker() -> anyhow::Result<()> {
     // Takes connections and never says a word.
     let url = rabbit.url();
     let address = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
-    let _silent = TcpListener::bind(address.unwrap_or_default()).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let silent = TcpListener::bind(address.unwrap_or_default()).await?;
+    let _hanging = tokio::time::timeout(Duration::from_secs(20), silent.accept()).await??;
     let (p50, worst) = refusals(&ingress).await?;
     println!("503, connect hangs: median {p50:?}, slowest of 2000 {worst:?}");
     Ok(())

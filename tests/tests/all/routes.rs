@@ -69,6 +69,11 @@ async fn what_nobody_subscribed_to_is_seen_and_goes_out_once_somebody_does() {
     }
     let unrouted = format!("{}.unrouted", stack.namespace);
     assert_eq!(depth(&rabbit, &unrouted).await, 2);
+    eventually("they are counted", BOUND, async || {
+        let counted = world.ingress.metric(&stack.http, &["zentra_unrouted_events"]).await;
+        (counted == 2.0).then_some(())
+    })
+    .await;
     let listed = stack.zentra(&["unrouted", "list"]);
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(

@@ -38,23 +38,25 @@ struct Applied {
 }
 
 /// Declares all that these routes need, and unbinds what an earlier config had applied
-/// and this one hasn't. The queues stay, with what is in them: that is reported.
+/// and this one hasn't. The queues stay, with what is in them: that is reported. `false`
+/// if nothing was unbound, since another program was at it for long.
 pub(super) async fn apply(
     connection: &Connection,
     names: &Names,
     settings: &Settings,
     routes: &Routes,
-) -> Result<(), QueueError> {
+) -> Result<bool, QueueError> {
     let Some(lock) = lock(connection, names).await? else {
         tracing::warn!("another program applies its config just now: nothing is unbound");
-        return Ok(declare_only(connection, names, settings, routes).await?);
+        declare_only(connection, names, settings, routes).await?;
+        return Ok(false);
     };
     let applied = apply_locked(connection, names, settings, routes).await;
     // The queue goes with the connection, not with the channel.
     let queue = short(&lock_queue(names))?;
     lock.queue_delete(queue, QueueDeleteOptions::default()).await?;
     lock.close(REPLY_SUCCESS, short("")?).await?;
-    applied
+    applied.map(|()| true)
 }
 
 async fn apply_locked(

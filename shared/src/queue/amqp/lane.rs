@@ -1,15 +1,9 @@
 //! Publishing: a lane is a channel with up to 64 publishes under way.
 //!
 //! The client library hands a returned (unroutable) message to whichever confirm of its
-//! channel comes next, so a confirm alone says nothing of its own message. What holds:
-//! the broker sends a message's return before its confirm, and a confirm without a
-//! return means that no return waits to be handed out. So a message is safe when it is
-//! confirmed, a confirm without a return has been seen at or after its own (or none is
-//! outstanding any more), and its number is not among the returned ones. Until then
-//! nobody is told anything. The number is the lane's own, in `correlation-id`: an event's
-//! id could be under way twice.
+//! channel comes next, so a confirm alone says nothing of its own message: what makes it
+//! safe is worked out in `returns`.
 
-use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -28,6 +22,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::QueueError;
 use super::link::Session;
 use super::metrics::Busy;
+use super::returns::Returns;
 
 /// Publishes under way on one channel.
 pub(super) const WINDOW: usize = 64;
@@ -92,7 +87,7 @@ impl Lane<'_> {
             tokio::select! {
                 biased;
                 Some(confirmed) = self.window.pending.next() => {
-                    self.window.take(confirmed)?;
+                    self.window.take(confirmed, self.number)?;
                     self.session.confirmed();
                 }
                 job = self.jobs.recv(), if self.window.has_room() => {
@@ -189,14 +184,11 @@ impl Future for Pending {
     }
 }
 
-/// What is under way on one channel, and what is confirmed but not yet safe to tell.
+/// What is under way on one channel.
 struct Window {
     pending: FuturesUnordered<Pending>,
     bytes: usize,
-    /// Confirmed while returns may still wait to be handed out.
-    undecided: Vec<Confirmed>,
-    /// The numbers of returned messages that haven't been told.
-    returned: HashSet<u64>,
+    returns: Returns<oneshot::Sender<Result<(), QueueError>>>,
     /// When something last moved.
     progress: Instant,
 }
@@ -206,8 +198,7 @@ impl Window {
         Self {
             pending: FuturesUnordered::new(),
             bytes: 0,
-            undecided: Vec::new(),
-            returned: HashSet::new(),
+            returns: Returns::default(),
             progress: Instant::now(),
         }
     }
@@ -217,7 +208,7 @@ impl Window {
     }
 
     fn has_room(&self) -> bool {
-        self.pending.len() + self.undecided.len() < WINDOW && self.bytes < WINDOW_BYTES
+        self.pending.len() + self.returns.undecided() < WINDOW && self.bytes < WINDOW_BYTES
     }
 
     fn add(&mut self, pending: Pending) {
@@ -228,40 +219,33 @@ impl Window {
         self.pending.push(pending);
     }
 
-    /// Takes one confirm, and all that can be seen by then: those that came before it are
-    /// among them.
-    fn take(&mut self, first: lapin::Result<Confirmed>) -> lapin::Result<()> {
+    /// Takes one confirm and all others that are there by then, and tells the senders
+    /// whose messages are decided. `issued` is the number of the last publish.
+    fn take(&mut self, first: lapin::Result<Confirmed>, issued: u64) -> lapin::Result<()> {
         self.progress = Instant::now();
-        let mut clear = self.note(first?)?;
+        self.note(first?, issued)?;
         while let Some(Some(more)) = self.pending.next().now_or_never() {
-            clear |= self.note(more?)?;
+            self.note(more?, issued)?;
         }
-        if clear || self.pending.is_empty() {
-            self.tell();
+        for (done, safe) in self.returns.decide(self.pending.is_empty()) {
+            let _ = done.send(if safe { Ok(()) } else { Err(QueueError::Refused) });
         }
         Ok(())
     }
 
-    /// Whether it came without a return: then none waits to be handed out.
-    fn note(&mut self, mut confirmed: Confirmed) -> lapin::Result<bool> {
-        self.bytes -= confirmed.bytes;
-        let message = confirmed.returned.take();
-        self.undecided.push(confirmed);
-        let Some(message) = message else {
-            return Ok(true);
-        };
-        let number = message.delivery.properties.correlation_id().as_ref();
-        let number = number.and_then(|number| number.as_str().parse().ok());
+    fn note(&mut self, confirmed: Confirmed, issued: u64) -> lapin::Result<()> {
+        let Confirmed { ack, returned, number, bytes, done } = confirmed;
+        self.bytes -= bytes;
         // Nobody's return could be anybody's: nothing here is trusted any more.
         let lost = || std::io::Error::other("a message came back without its number");
-        self.returned.insert(number.ok_or_else(lost)?);
-        Ok(false)
-    }
-
-    fn tell(&mut self) {
-        for Confirmed { ack, number, done, .. } in self.undecided.drain(..) {
-            let returned = self.returned.remove(&number);
-            let _ = done.send(if ack && !returned { Ok(()) } else { Err(QueueError::Refused) });
-        }
+        let returned = match returned {
+            None => None,
+            Some(message) => {
+                let id = message.delivery.properties.correlation_id().as_ref();
+                Some(id.and_then(|id| id.as_str().parse().ok()).ok_or_else(lost)?)
+            }
+        };
+        self.returns.note(number, ack, returned, issued, done);
+        Ok(())
     }
 }

@@ -157,7 +157,7 @@ pub(super) struct Session {
     /// Whether the archive is attached, or none is wanted.
     archived: AtomicBool,
     started: Instant,
-    /// Milliseconds after `started`.
+    /// The last confirm, in milliseconds after `started`; 0 before the first.
     confirmed: AtomicU64,
     /// One for each lane.
     jobs: Vec<mpsc::Sender<Job>>,
@@ -202,7 +202,7 @@ impl Session {
         }
     }
 
-    /// Declares, opens the lanes, and sends a first message through them.
+    /// Declares, and opens the lanes.
     async fn prepare(
         self: &Arc<Self>,
         settings: &Settings,
@@ -217,13 +217,12 @@ impl Session {
             Some(routes) if *applied => {
                 declare_only(&self.connection, &self.names, settings, routes).await?;
             }
-            Some(routes) => self.apply(settings, routes).await?,
+            Some(routes) => *applied = self.apply(settings, routes).await?,
             None => {}
         }
         if let Some(routes) = &routes {
             self.attach_archive(routes).await?;
         }
-        *applied = true;
         for inbox in inboxes {
             let channel = lane::open(self).await?;
             tokio::spawn(lane::run(self.clone(), channel, inbox, settings.publish_timeout));
@@ -236,7 +235,7 @@ impl Session {
         &self,
         settings: &Settings,
         routes: &Routes,
-    ) -> Result<(), QueueError> {
+    ) -> Result<bool, QueueError> {
         apply(&self.connection, &self.names, settings, routes).await
     }
 
@@ -266,15 +265,17 @@ impl Session {
         self.stalled.store(true, Ordering::Release);
     }
 
-    /// A batch was confirmed.
+    /// Something was confirmed.
     pub(super) fn confirmed(&self) {
-        self.confirmed.store(millis(self.started.elapsed()), Ordering::Release);
+        self.confirmed.store(millis(self.started.elapsed()).max(1), Ordering::Release);
         self.stalled.store(false, Ordering::Release);
     }
 
     fn since_confirm(&self) -> Duration {
-        let confirmed = Duration::from_millis(self.confirmed.load(Ordering::Acquire));
-        self.started.elapsed().saturating_sub(confirmed)
+        match self.confirmed.load(Ordering::Acquire) {
+            0 => Duration::MAX,
+            at => self.started.elapsed().saturating_sub(Duration::from_millis(at)),
+        }
     }
 
     /// Whether a publish can be expected to be confirmed.

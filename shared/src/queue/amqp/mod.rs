@@ -7,6 +7,7 @@ mod lane;
 mod link;
 mod message;
 mod metrics;
+mod returns;
 mod topology;
 mod walk;
 

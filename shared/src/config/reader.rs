@@ -1,0 +1,388 @@
+//! Reading the sections: each setting once, and the rules across them.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::secrets::{Environment, resolve, secret};
+use super::section::{self, Section};
+use super::{Bounds, Config, Destination, Ingress, RabbitMq, Redis, Refused, Role, Tls};
+use crate::queue::{Archive, amqp};
+use crate::retry::Policy;
+use crate::seal::{Key, MIN_KEY, Sealer};
+use crate::secret::Secret;
+use crate::verify::{NamedSecret, Scheme, Source, Success};
+
+/// Reads for one program.
+pub(super) struct Reader<'e> {
+    pub(super) role: Role,
+    pub(super) environment: &'e Environment,
+}
+
+impl Reader<'_> {
+    /// `None` only with a problem noted.
+    pub(super) fn config(&self, mut root: Section<'_>) -> Option<Config> {
+        let namespace = root.text_or_default("namespace");
+        if !section::usable_name(&namespace) {
+            root.problem("namespace", "must be 1 to 64 of a-z, 0-9, - and _");
+        }
+        let ingress = self.ingress(root.section("ingress"));
+
+        let mut worker = root.section("worker");
+        let worker_admin = worker.address("admin");
+        let lease = worker.duration("lease");
+        worker.finish();
+
+        let rabbitmq = self.rabbitmq(root.section("rabbitmq"));
+        let refused = self.refused(root.section("refused"));
+        let archive = archive(root.section("archive"));
+        let redis = self.redis(root.section("redis"));
+        let seal = self.seal(root.section("seal"));
+        let own = self.providers(&mut root);
+        let sources: Vec<Source> = root
+            .named("source")
+            .into_iter()
+            .filter_map(|(name, section)| self.source(name, section, &own))
+            .collect();
+        let destinations: Vec<Destination> = root
+            .named("destination")
+            .into_iter()
+            .filter_map(|(name, section)| self.destination(name, section))
+            .collect();
+        self.rules(&root, redis.retention, lease, &sources, &destinations);
+        root.finish();
+        Some(Config {
+            namespace,
+            ingress,
+            worker_admin,
+            lease,
+            rabbitmq,
+            refused,
+            archive,
+            redis,
+            seal: seal?,
+            sources,
+            destinations,
+        })
+    }
+
+    /// Rules across settings.
+    fn rules(
+        &self,
+        root: &Section<'_>,
+        retention: Duration,
+        lease: Duration,
+        sources: &[Source],
+        destinations: &[Destination],
+    ) {
+        if self.role.delivers() && destinations.is_empty() {
+            root.problem("destination", "there is none: add a [destination.NAME]");
+        }
+        if self.role.verifies() && sources.is_empty() {
+            root.problem("source", "there is none: add a [source.NAME]");
+        }
+        for destination in destinations {
+            if retention <= destination.retry.max_age {
+                let name = &destination.name;
+                let rule = format!(
+                    "must be longer than destination.{name}.retry.max_age, or a delivery would \
+                     be forgotten while it is still tried"
+                );
+                root.problem("redis.retention", &rule);
+            }
+        }
+        for source in sources {
+            if source.scheme.retries.is_some_and(|horizon| retention <= horizon) {
+                let rule = format!(
+                    "must be longer than {} sends its callbacks again (source.{}), or a late \
+                     copy would be taken for a new event",
+                    source.provider, source.name
+                );
+                root.problem("redis.retention", &rule);
+            }
+        }
+        if let Some(slowest) = destinations.iter().max_by_key(|d| d.timeout)
+            && lease < slowest.timeout * 2
+        {
+            let rule = format!(
+                "must be at least twice destination.{}.timeout, or a second worker would \
+                 start an attempt that still runs",
+                slowest.name
+            );
+            root.problem("worker.lease", &rule);
+        }
+    }
+
+    fn ingress(&self, mut section: Section<'_>) -> Ingress {
+        let ingress = Ingress {
+            listen: section.address("listen"),
+            admin: section.address("admin"),
+            tls: self.tls(section.section("tls")),
+            bounds: Bounds {
+                max_connections: section.integer("max_connections"),
+                max_in_flight: section.integer("max_in_flight"),
+                max_buffered: section.size("max_buffered"),
+                max_headers: section.integer("max_headers") as usize,
+                max_header_bytes: section.size("max_header_bytes"),
+                header_timeout: section.duration("header_timeout"),
+                body_timeout: section.duration("body_timeout"),
+                idle_timeout: section.duration("idle_timeout"),
+                drain_timeout: section.duration("drain_timeout"),
+            },
+        };
+        section.finish();
+        ingress
+    }
+
+    fn tls(&self, mut section: Section<'_>) -> Option<Tls> {
+        if section.missing("certificate") && section.missing("key") {
+            section.finish();
+            return None;
+        }
+        for key in ["certificate", "key"] {
+            if section.missing(key) {
+                section.problem(key, "is missing: certificate and key go together");
+            }
+        }
+        let (certificate, key) = (section.text("certificate"), section.text("key"));
+        section.finish();
+        if !self.role.serves_tls() {
+            return None;
+        }
+        let read = Tls::read(certificate?, key?, self.environment);
+        read.map_err(|(key, what)| section.problem(key, &what)).ok()
+    }
+
+    fn rabbitmq(&self, mut section: Section<'_>) -> RabbitMq {
+        let mut urls = Vec::new();
+        for (at, text) in section.texts("urls").iter().enumerate() {
+            match self.url(text, true) {
+                Ok(url) => urls.extend(url),
+                Err(what) => section.problem(&format!("urls[{at}]"), &what),
+            }
+        }
+        if urls.is_empty() {
+            section.problem("urls", "is missing or empty, like [\"env:RABBITMQ_URL\"]");
+        }
+        let publish_timeout = section.duration("publish_timeout");
+        let lanes = section.integer("lanes") as usize;
+        section.finish();
+        RabbitMq { urls, publish_timeout, lanes }
+    }
+
+    fn refused(&self, mut section: Section<'_>) -> Refused {
+        let bounds = amqp::RefusedBounds {
+            count: section.integer("max_count"),
+            bytes: section.size("max_bytes"),
+            age: section.duration("max_age"),
+        };
+        let per_second = section.integer("per_second");
+        section.finish();
+        Refused { per_second, bounds }
+    }
+
+    fn redis(&self, mut section: Section<'_>) -> Redis {
+        let needed = self.role.remembers();
+        let text = section.text("url");
+        if text.is_none() && needed {
+            section.problem("url", "is missing, like \"env:REDIS_URL\"");
+        }
+        let url = text.and_then(|text| {
+            let resolved = self.url(&text, needed);
+            resolved.unwrap_or_else(|what| {
+                section.problem("url", &what);
+                None
+            })
+        });
+        let retention = section.duration("retention");
+        section.finish();
+        Redis { url, retention }
+    }
+
+    /// A URL without a password may stand in the file; any other is a secret.
+    fn url(&self, text: &str, needed: bool) -> Result<Option<Secret>, String> {
+        match text.contains("://") && !text.contains('@') {
+            true => Ok(Some(Secret::new(text.as_bytes()))),
+            false => resolve(text, self.environment, needed),
+        }
+    }
+
+    fn seal(&self, mut section: Section<'_>) -> Option<Sealer> {
+        let keys = self.secrets(&mut section, "keys", true);
+        let keys: Vec<Key> =
+            keys.into_iter().map(|NamedSecret { name, secret }| Key { name, secret }).collect();
+        if keys.iter().any(|key| key.secret.expose().len() < MIN_KEY) {
+            section.problem("keys", &format!("a seal key has at least {MIN_KEY} bytes"));
+        }
+        section.finish();
+        Sealer::new(keys)
+    }
+
+    /// A list of `{ name, secret }`, one at least, each name once.
+    fn secrets(&self, section: &mut Section<'_>, key: &str, needed: bool) -> Vec<NamedSecret> {
+        let mut found = Vec::new();
+        let mut names = HashSet::new();
+        let items = section.list(key);
+        if items.is_empty() {
+            section.problem(key, "needs at least one { name = \"…\", secret = \"env:NAME\" }");
+        }
+        for mut item in items {
+            let name = item.text("name").unwrap_or_default();
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+                item.problem("name", "must be 1 to 64 of A-Z, a-z, 0-9, -, _ and .");
+            } else if !names.insert(name.clone()) {
+                item.problem("name", "is used twice");
+            }
+            if let Some(secret) = secret(&mut item, "secret", self.environment, needed) {
+                found.push(NamedSecret { name, secret });
+            }
+            item.finish();
+        }
+        found
+    }
+
+    /// `[provider.NAME]`: schemes of the user's own.
+    fn providers(&self, root: &mut Section<'_>) -> Vec<(String, Scheme)> {
+        let mut own = Vec::new();
+        for (name, section) in root.named("provider") {
+            if Scheme::named(&name).is_some() {
+                root.problem(&format!("provider.{name}"), "is in the catalogue already");
+            }
+            match Scheme::from_toml(section.rest()) {
+                Ok(scheme) => own.push((name, scheme)),
+                Err(what) => root.problem(&format!("provider.{name}"), &what),
+            }
+        }
+        own
+    }
+
+    fn source(
+        &self,
+        name: String,
+        mut section: Section<'_>,
+        own: &[(String, Scheme)],
+    ) -> Option<Source> {
+        let provider = section.text("provider").unwrap_or_default();
+        let known = own.iter().find(|(known, _)| *known == provider);
+        let scheme = known.map(|(_, scheme)| scheme.clone()).or_else(|| Scheme::named(&provider));
+        if scheme.is_none() {
+            let all = Scheme::names().collect::<Vec<_>>().join(", ");
+            section.problem("provider", &format!("must be one of {all}, or a [provider.NAME]"));
+        }
+        let secrets = self.secrets(&mut section, "secrets", self.role.verifies());
+        let format = scheme.as_ref().map(|scheme| scheme.signature.key);
+        for (at, named) in secrets.iter().enumerate() {
+            if format.is_some_and(|format| !format.accepts(&named.secret)) {
+                let key = format!("secrets[{at}].secret");
+                section.problem(&key, "hasn't the form that the provider gives out");
+            }
+        }
+        let max_body = section.size("max_body");
+        let archive = section.flag("archive");
+        let success = self.success(&mut section);
+        section.finish();
+        let (scheme, success) = (scheme?, success?);
+        Some(Source { name, provider, scheme, secrets, max_body, archive, success })
+    }
+
+    /// What tells the provider that the event is taken.
+    fn success(&self, section: &mut Section<'_>) -> Option<Success> {
+        let given = !section.missing("success_body");
+        let status = u16::try_from(section.integer("success_status")).ok()?;
+        let status = StatusCode::from_u16(status).ok()?;
+        let mut body = section.text_or_default("success_body");
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
+            if given && !body.is_empty() {
+                section.problem("success_body", "must be empty, since success_status has no body");
+            }
+            body.clear();
+        }
+        Some(Success { status, body: body.into() })
+    }
+
+    fn destination(&self, name: String, mut section: Section<'_>) -> Option<Destination> {
+        if section.missing("url") {
+            section.problem("url", "is missing");
+        }
+        let should = "must be an http:// or https:// URL without user and password";
+        let url = section.read("url", should, |value| destination_url(value.as_str()?));
+        let subscribe = section.texts("subscribe");
+        if subscribe.is_empty() {
+            section.problem("subscribe", "needs at least one pattern, like \"stripe-eu.charge.*\"");
+        }
+        if !subscribe.iter().all(|pattern| usable_pattern(pattern)) {
+            section.problem(
+                "subscribe",
+                "a pattern is words joined by dots, at most 200 characters; a word is *, # or \
+                 of A-Z, a-z, 0-9, - and _",
+            );
+        }
+        let signing = match section.missing("signing") {
+            true => Vec::new(),
+            false => self.secrets(&mut section, "signing", self.role.delivers()),
+        };
+        for (at, named) in signing.iter().enumerate() {
+            if !crate::verify::KeyFormat::Whsec.accepts(&named.secret) {
+                let key = format!("signing[{at}].secret");
+                section.problem(&key, "must be base64, as Standard Webhooks keys are");
+            }
+        }
+        let retry = self.retry(section.section("retry"));
+        let concurrency = section.integer("concurrency");
+        let timeout = section.duration("timeout");
+        section.finish();
+        Some(Destination {
+            name,
+            url: url?,
+            subscribe,
+            signing,
+            retry,
+            concurrency: u16::try_from(concurrency).unwrap_or(u16::MAX),
+            timeout,
+        })
+    }
+
+    fn retry(&self, mut section: Section<'_>) -> Policy {
+        let policy = Policy {
+            attempts: section.integer("attempts"),
+            initial: section.duration("initial"),
+            multiplier: section.number("multiplier"),
+            // At most the delay ladder's last rung.
+            max: section.duration("max"),
+            jitter: section.number("jitter"),
+            max_age: section.duration("max_age"),
+        };
+        if policy.initial > policy.max {
+            section.problem("initial", "must not be longer than max");
+        }
+        section.finish();
+        policy
+    }
+}
+
+fn archive(mut section: Section<'_>) -> Archive {
+    let archive = Archive {
+        sources: Vec::new(),
+        bytes: section.size("max_bytes") as u64,
+        age: section.duration("max_age"),
+    };
+    section.finish();
+    archive
+}
+
+fn destination_url(text: &str) -> Option<http::Uri> {
+    let url: http::Uri = text.parse().ok()?;
+    let authority = url.authority()?.as_str();
+    let web = matches!(url.scheme_str(), Some("http" | "https"));
+    (web && !authority.contains('@')).then_some(url)
+}
+
+fn usable_pattern(pattern: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    pattern.len() <= 200
+        && pattern
+            .split('.')
+            .all(|word| matches!(word, "*" | "#") || (!word.is_empty() && word.bytes().all(plain)))
+}

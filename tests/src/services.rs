@@ -279,11 +279,16 @@ impl Rabbit {
 
     /// Sets off the memory alarm, or ends it.
     pub fn alarm(&self, on: bool) {
+        self.allow_memory(if on { "1MB" } else { "1GB" });
+    }
+
+    /// How much memory it may take before it blocks publishers.
+    pub fn allow_memory(&self, limit: &str) {
         let server = versioned_server();
         let mut command = Command::new(server.with_file_name("rabbitmqctl"));
         Self::environment(&mut command, &self.folder, self.epmd_port);
         command.args(["set_vm_memory_high_watermark", "absolute"]);
-        let done = command.arg(if on { "1MB" } else { "1GB" }).output();
+        let done = command.arg(limit).output();
         let done = done.unwrap_or_else(|error| panic!("can't run rabbitmqctl: {error}"));
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }

@@ -228,8 +228,8 @@ pub(super) const KEYS: &[Key] = &[
         "source.NAME.archive",
         Kind::Flag,
         "true",
-        "Whether its accepted events are kept in the archive, too. It costs the broker about \
-         three quarters as much CPU again per event (`make bench`).",
+        "Whether its accepted events are kept in the archive, too. Its price in the \
+         broker's CPU is shown by `make bench`.",
     ),
     key(
         "source.NAME.success_status",

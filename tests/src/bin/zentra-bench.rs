@@ -37,11 +37,14 @@ const CHANNELS: usize = 4;
 #[tokio::main]
 async fn main() -> ExitCode {
     let ran = run().await;
+    let told = services::output();
     services::sweep();
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("the benchmark failed: {error:#}");
+            let told: Vec<&str> = told.lines().filter(|line| line.contains("zentra")).collect();
+            let last = told.len().saturating_sub(20);
+            println!("the benchmark failed: {error:#}\n{}", told[last..].join("\n"));
             ExitCode::FAILURE
         }
     }
@@ -90,6 +93,8 @@ impl Row {
 
 async fn throughput(script: &Path, in_flight: usize) -> anyhow::Result<()> {
     let rabbit = Rabbit::start();
+    // Rounds fill queues faster than the broker frees memory; its alarm isn't measured here.
+    rabbit.allow_memory("6GB");
     let off = stack(&rabbit, "bench", "archive = false");
     let on = stack(&rabbit, "archived", "");
     let (ingress, archived) = (off.ingress().await, on.ingress().await);

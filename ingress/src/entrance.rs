@@ -15,6 +15,7 @@ use zentra_shared::queue::Publish;
 use zentra_shared::verify::Source;
 
 use crate::admit::Gate;
+use crate::log::Log;
 use crate::metrics::{Metrics, One, UNKNOWN};
 use crate::receive::{Receiver, source_name};
 use crate::refusal::Refusal;
@@ -26,6 +27,7 @@ pub(crate) struct Entrance<Q> {
     receiver: Receiver,
     in_flight: Semaphore,
     metrics: Metrics,
+    log: Log,
 }
 
 impl<Q: Publish> Entrance<Q> {
@@ -39,6 +41,7 @@ impl<Q: Publish> Entrance<Q> {
             receiver: Receiver::new(bounds),
             in_flight: Semaphore::new(bounds.max_in_flight as usize),
             metrics,
+            log: Log::default(),
         }
     }
 
@@ -100,11 +103,7 @@ impl<Q: Publish> Entrance<Q> {
 
     /// Counted and logged once, here.
     fn note(&self, source: &str, refusal: &Refusal) {
-        let reason = refusal.reason();
-        self.metrics.refused(source, reason);
-        match refusal {
-            Refusal::Queue(cause) => tracing::error!(source, reason, %cause, "callback refused"),
-            _ => tracing::warn!(source, reason, "callback refused"),
-        }
+        self.metrics.refused(source, refusal.reason());
+        self.log.refused(source, refusal);
     }
 }

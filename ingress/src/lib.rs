@@ -8,6 +8,7 @@ pub mod admit;
 mod connection;
 mod entrance;
 mod keep;
+mod log;
 mod metrics;
 mod receive;
 mod refusal;

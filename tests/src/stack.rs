@@ -24,6 +24,8 @@ pub struct Stack {
     pub namespace: String,
     /// An HTTP client.
     pub http: Http,
+    /// What the binaries log, as `ZENTRA_LOG` has it.
+    pub log: &'static str,
 }
 
 /// A running binary.
@@ -76,6 +78,7 @@ timeout = "1s"
             redis: redis.into(),
             namespace: namespace.into(),
             http: Http::default(),
+            log: "info,lapin=off",
         }
     }
 
@@ -103,6 +106,7 @@ timeout = "1s"
         command
             .arg("--config")
             .arg(&self.config)
+            .env("ZENTRA_LOG", self.log)
             .env("RABBITMQ_URL", &self.rabbit)
             .env("REDIS_URL", &self.redis)
             .env("SEAL_KEY", "0123456789abcdef0123456789abcdef")

@@ -5,25 +5,30 @@ pub mod admin;
 use std::io::IsTerminal;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// Log lines go to stderr: as text, or as JSON with `ZENTRA_LOG_FORMAT=json`.
 /// `ZENTRA_LOG` filters them; without it, `default` does (`info`, `warn`).
 ///
-/// Never logged: bodies, secrets, signatures.
+/// Never logged: bodies, secrets, signatures. So whatever the filter says, the libraries'
+/// lines below `info` are left out: they show whole frames.
 pub fn init_logs(default: &str) {
     let filter = EnvFilter::try_from_env("ZENTRA_LOG")
         // The library logs each connection loss as an error of its own; we log it once.
         .unwrap_or_else(|_| EnvFilter::new(format!("{default},lapin=off")));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let safe = filter_fn(|of| of.target().starts_with("zentra") || *of.level() <= Level::INFO);
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    if std::env::var("ZENTRA_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        logs.json().init();
-    } else {
-        logs.init();
-    }
+    let lines = match std::env::var("ZENTRA_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        true => lines.json().boxed(),
+        false => lines.boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(safe)).with(filter).init();
 }
 
 /// A registered counter. Fails only if the name is taken or no metric name.

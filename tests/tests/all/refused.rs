@@ -102,6 +102,8 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
     let stack =
         Stack::new(&shared_rabbit(), &shared_redis(), &namespace(), "http://127.0.0.1:9/", "");
     stack.add("[refused]\nper_second = 5\nmax_count = 8");
+    stack.replace("[source.github]", "[source.flooded]");
+    stack.replace("github.#", "flooded.#");
     let ingress = stack.ingress().await;
     let post = async |source: &str, headers| {
         let url = format!("{}/in/{source}", ingress.listen);
@@ -109,14 +111,14 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
     };
     let started = std::time::Instant::now();
     for _ in 0..400 {
-        assert_eq!(post("github", sign::github("d", "push", b"forged")).await.status, 401);
+        assert_eq!(post("flooded", sign::github("d", "push", b"forged")).await.status, 401);
     }
     // Another source's allowance is its own, and so is an honest callback's way.
     post("acme", sign::acme("evt_1", sign::now() - 4000, BODY.as_bytes())).await;
     assert_eq!(post("acme", sign::acme("evt_2", sign::now(), BODY.as_bytes())).await.status, 200);
     kept(&stack, &ingress, 1.0).await;
     let most = 5.0 + 5.0 * started.elapsed().as_secs_f64().ceil();
-    let metric = async |name: &str| ingress.metric(&stack.http, &[name, "github"]).await;
+    let metric = async |name: &str| ingress.metric(&stack.http, &[name, "flooded"]).await;
     let counted = eventually("all are counted", BOUND, async || {
         let dropped = metric("zentra_ingress_refused_dropped_total").await;
         let kept = metric("zentra_ingress_refused_kept_total").await;
@@ -124,6 +126,12 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
     })
     .await;
     assert!((5.0..=most).contains(&counted), "{counted} of at most {most}");
+    // The log isn't flooded either, and says how many lines it left out.
+    let most = 10.0 + 10.0 * started.elapsed().as_secs_f64().ceil();
+    let log = services::output();
+    let refusals = log.lines().filter(|line| line.contains("refused source=\"flooded\""));
+    let lines = refusals.count() as f64;
+    assert!((10.0..=most).contains(&lines), "{lines} lines, of at most {most}");
     let listed = json(&stack, &["refused", "list"]);
     let listed = listed.as_array().unwrap();
     assert!(listed.len() <= 8, "{} are kept", listed.len());

@@ -97,6 +97,55 @@ async fn how_a_callback_came_is_in_its_history_and_one_trace_goes_through() {
     assert!(shown.contains(&format!("trace      {}", parents[0][1])), "{shown}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_log_line_holds_a_body_a_signature_or_a_secret() {
+    let (rabbit, redis) = (shared_rabbit(), shared_redis());
+    let (name, retry) = (namespace(), "attempts = 2, initial = \"100ms\"");
+    let mut world = World::start(&rabbit, &redis, &name, retry).await.unwrap();
+    world.stack.log = "trace";
+    world.ingress = world.stack.ingress().await;
+    let _worker = world.stack.worker().await;
+    let marked = |what: &str| format!("{what}-of-{name}");
+    let body = |id: &str| transfer(id, &marked("body"), 5);
+    let (good, bad) = (body(&marked("evt")), body("evt_forged"));
+    world.ledger.take_turns([Turn::Answer(500, Vec::new())]);
+    let mut genuine = sign::acme(&marked("evt"), sign::now(), good.as_bytes());
+    genuine.push(("authorization", marked("credential")));
+    assert_eq!(world.post(&genuine, &good).await.unwrap().status, 200);
+    world.until(&marked("evt"), delivered).await;
+    let mut forged = sign::acme("evt_forged", sign::now(), b"another body");
+    forged.push(("cookie", marked("session")));
+    assert_eq!(world.post(&forged, &bad).await.unwrap().status, 401);
+    eventually("the forgery is kept", BOUND, async || {
+        let kept = world.ingress.metric(&world.stack.http, &["refused_kept_total"]).await;
+        (kept > 0.0).then_some(())
+    })
+    .await;
+    let _ = world.stack.zentra(&["refused", "list"]);
+
+    let log = services::output();
+    assert!(log.contains(&marked("evt")), "the log level isn't what this test needs");
+    let signature = |headers: &Headers| {
+        let found = headers.iter().find(|(name, _)| *name == "webhook-signature");
+        found.unwrap().1.trim_start_matches("v1,").to_owned()
+    };
+    let hidden = [
+        marked("body"),
+        marked("credential"),
+        marked("session"),
+        signature(&genuine),
+        signature(&forged),
+        world.ledger.seen().last().unwrap().header("webhook-signature").replace("v1,", ""),
+        sign::ACME_SECRET.to_owned(),
+        sign::LEDGER_SECRET.to_owned(),
+        "0123456789abcdef0123456789abcdef".to_owned(),
+    ];
+    for hidden in hidden {
+        let line = log.lines().find(|line| line.contains(&hidden));
+        assert!(line.is_none(), "{hidden} is logged: {}", line.unwrap_or_default());
+    }
+}
+
 /// The documented metrics: name → (type, labels).
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let page = include_str!("../../../docs/metrics.md");

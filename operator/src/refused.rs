@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 use zentra_ingress::admit;
 use zentra_shared::clock;
-use zentra_shared::event::Admitted;
+use zentra_shared::event::{self, Admitted};
 use zentra_shared::queue::{Operate, Place, Publish, Receipt, Walk};
 use zentra_shared::refused::{Kept, MASKED};
 use zentra_shared::seal::Sealer;
@@ -36,6 +36,7 @@ pub(crate) struct Found {
     #[serde(flatten)]
     kept: Kept,
     bytes: usize,
+    body_sha256: String,
     #[serde(skip)]
     callback: Unverified,
 }
@@ -56,7 +57,8 @@ pub(crate) async fn list(
         if let Ok((kept, callback)) = Kept::open(sealer, &message.sealed)
             && wanted.fits(&kept)
         {
-            found.push(Found { kept, bytes: callback.body.len(), callback });
+            let body_sha256 = event::body_sha256(&callback.body);
+            found.push(Found { kept, bytes: callback.body.len(), body_sha256, callback });
         }
     }
     walk.finish().await?;
@@ -87,7 +89,7 @@ pub(crate) fn show(found: &Found, sources: &[Source], out: &mut impl Write) -> s
     writeln!(out, "reason     {}", kept.reason)?;
     let peer = kept.peer.map(|peer| format!(" from {peer}")).unwrap_or_default();
     writeln!(out, "received   {}{peer}", kept.received_at)?;
-    writeln!(out, "body       {} bytes, sha256:{}", found.bytes, kept.body_sha256)?;
+    writeln!(out, "body       {} bytes, sha256:{}", found.bytes, found.body_sha256)?;
     let source = sources.iter().find(|source| source.name == kept.source);
     for (name, value) in &kept.headers {
         let signature = source.is_none_or(|source| is_signature(&source.scheme, name));

@@ -43,8 +43,8 @@ impl Look<'_> {
         let takers = self.subscribers.iter().filter(|subscriber| subscriber.takes(&route));
         let found = Found {
             destinations: takers.map(|subscriber| subscriber.destination.clone()).collect(),
+            event_id: envelope.event_id().map(str::to_owned),
             source: envelope.source,
-            event_id: envelope.event_id,
             event_type: envelope.event_type,
             received_at: envelope.received_at,
             bytes: message.sealed.body.len(),

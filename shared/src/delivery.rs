@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::event::{DeliveryKey, Event, Identity};
+use crate::event::{DeliveryKey, Event, Identity, body_sha256};
 use crate::journal::Summary;
 use crate::lifecycle::DeadReason;
 use crate::seal::{SealError, Sealed, Sealer};
@@ -28,7 +28,7 @@ pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> Opened {
     match sealer.open(sealed) {
         Ok(event) => Opened {
             key: DeliveryKey::new(destination, &event.envelope.source, &event.envelope.identity),
-            summary: Summary { trace: sealed.trace.map(Trace::id), ..Summary::of(&event.envelope) },
+            summary: Summary { trace: sealed.trace.map(Trace::id), ..Summary::of(&event) },
             event: Ok(event),
         },
         Err(error) => {
@@ -40,7 +40,7 @@ pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> Opened {
                 key: DeliveryKey::new(destination, UNVERIFIED, &fingerprint(sealed)),
                 summary: Summary {
                     source: UNVERIFIED.into(),
-                    body_sha256: hex::encode(Sha256::digest(&sealed.body)),
+                    body_sha256: body_sha256(&sealed.body),
                     ..Summary::default()
                 },
                 event: Err((reason, error)),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 
@@ -23,6 +24,11 @@ pub const MAX_CONTENT_TYPE: usize = 255;
 /// The longest header value kept in a [`Context`], in characters; a longer one is cut off.
 pub const MAX_CONTEXT: usize = 200;
 
+/// How a body is known where it isn't shown: its SHA-256 in hex.
+pub fn body_sha256(body: &[u8]) -> String {
+    hex::encode(Sha256::digest(body))
+}
+
 /// What makes two callbacks of one source the same event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -40,6 +46,11 @@ impl Identity {
     /// The digest over body and signed parts, when there is no signed id.
     pub fn from_digest(digest: &[u8]) -> Self {
         Self(format!("{}{}", Self::DIGEST, hex::encode(digest)))
+    }
+
+    /// The provider's own id, if that is what it is.
+    pub fn signed_id(&self) -> Option<&str> {
+        (!self.0.starts_with(Self::DIGEST)).then_some(&self.0)
     }
 
     /// As text: the provider's id, or `sha256:` and hex.
@@ -69,11 +80,10 @@ pub struct Envelope {
     pub provider: String,
     /// What deduplicates it.
     pub identity: Identity,
-    /// The provider's id for display, signed or not.
+    /// The provider's id where it isn't the identity, since the signature doesn't cover it
+    /// or it is unfit: for display only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event_id: Option<String>,
-    /// Whether the signature covers `event_id`.
-    pub event_id_signed: bool,
+    pub unsigned_id: Option<String>,
     /// The provider's event type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_type: Option<String>,
@@ -87,8 +97,6 @@ pub struct Envelope {
     pub provider_time: Option<Timestamp>,
     /// The name of the secret that fitted.
     pub verified_with: String,
-    /// SHA-256 of the body, in hex.
-    pub body_sha256: String,
     /// How it came.
     #[serde(default)]
     pub context: Context,
@@ -98,6 +106,11 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// The provider's id for display, signed or not.
+    pub fn event_id(&self) -> Option<&str> {
+        self.identity.signed_id().or(self.unsigned_id.as_deref())
+    }
+
     /// What subscriptions are matched with: `source.event_type`, or `source` alone.
     pub fn route(&self) -> String {
         match &self.event_type {

@@ -8,7 +8,6 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 use crate::seal::{Domain, SealError, Sealed, Sealer};
@@ -38,8 +37,6 @@ pub struct Kept {
     pub peer: Option<IpAddr>,
     /// Its headers; credentials that verification doesn't need are masked.
     pub headers: Vec<(String, String)>,
-    /// SHA-256 of the body, in hex.
-    pub body_sha256: String,
 }
 
 impl Kept {
@@ -54,7 +51,6 @@ impl Kept {
             received_at: callback.received_at,
             peer: callback.peer,
             headers: headers(&callback.headers, &source.scheme),
-            body_sha256: hex::encode(Sha256::digest(&callback.body)),
         }
     }
 
@@ -62,7 +58,7 @@ impl Kept {
     pub fn seal(&self, sealer: &Sealer, callback: &Unverified) -> Result<Sealed, SealError> {
         let envelope = serde_json::to_vec(self).map_err(|_| SealError::Envelope)?;
         Ok(Sealed {
-            seal: sealer.sign(Domain::Refused, &envelope)?,
+            seal: sealer.sign(Domain::Refused, &envelope, &callback.body)?,
             envelope: envelope.into(),
             body: callback.body.clone(),
             route: String::new(),
@@ -73,14 +69,11 @@ impl Kept {
 
     /// Opens what [`Kept::seal`] made, and gives the callback as it was received.
     pub fn open(sealer: &Sealer, sealed: &Sealed) -> Result<(Self, Unverified), SealError> {
-        sealer.check(Domain::Refused, &sealed.seal, &sealed.envelope)?;
+        sealer.check(Domain::Refused, sealed)?;
         let kept: Self =
             serde_json::from_slice(&sealed.envelope).map_err(|_| SealError::Envelope)?;
         if kept.v != 1 {
             return Err(SealError::Envelope);
-        }
-        if kept.body_sha256 != hex::encode(Sha256::digest(&sealed.body)) {
-            return Err(SealError::Mismatch);
         }
         let mut headers = HeaderMap::new();
         for (name, value) in &kept.headers {

@@ -1,14 +1,14 @@
 //! The seal: the ingress signs what it queues, and the worker opens nothing else.
 //!
 //! Whoever can write to the broker but doesn't hold a seal key can neither inject nor
-//! alter an event. The seal is an HMAC-SHA256 over the envelope's bytes, and the
-//! envelope holds the body's digest.
+//! alter an event. The seal is an HMAC-SHA256 over what it is for, the envelope's length,
+//! the envelope and the body.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use crate::event::{Envelope, Event};
 use crate::secret::Secret;
@@ -52,7 +52,7 @@ pub enum SealError {
     /// Sealed with a key that the config doesn't list.
     #[error("the seal's key is not in [seal] keys")]
     UnknownKey,
-    /// The HMAC or the body's digest doesn't fit.
+    /// The HMAC doesn't fit.
     #[error("the seal doesn't fit the message")]
     Mismatch,
     /// The envelope fits its seal but can't be read: of a newer version.
@@ -73,52 +73,52 @@ impl Sealer {
         (usable && !keys.is_empty()).then_some(Self { keys })
     }
 
-    /// Seals an event with the first key, and gives its envelope besides. The body's
-    /// digest in the envelope is set here.
+    /// Seals an event with the first key, and gives its envelope besides.
     pub fn seal(&self, event: Event) -> Result<(Envelope, Sealed), SealError> {
-        let Event { mut envelope, body } = event;
-        envelope.body_sha256 = hex::encode(Sha256::digest(&body));
+        let Event { envelope, body } = event;
         let bytes = serde_json::to_vec(&envelope).map_err(|_| SealError::Envelope)?;
-        let seal = self.sign(Domain::Event, &bytes)?;
+        let seal = self.sign(Domain::Event, &bytes, &body)?;
         let id = format!("{}/{}", envelope.source, envelope.identity.as_str());
         let route = envelope.route();
         let sealed = Sealed { envelope: bytes.into(), seal, body, route, id, trace: None };
         Ok((envelope, sealed))
     }
 
-    /// Opens what [`Sealer::seal`] made: HMAC first, then the body's digest, and only
-    /// then the envelope is parsed.
+    /// Opens what [`Sealer::seal`] made: the HMAC first, and only then is the envelope
+    /// parsed.
     pub fn open(&self, sealed: &Sealed) -> Result<Event, SealError> {
-        self.check(Domain::Event, &sealed.seal, &sealed.envelope)?;
+        self.check(Domain::Event, sealed)?;
         let envelope: Envelope =
             serde_json::from_slice(&sealed.envelope).map_err(|_| SealError::Envelope)?;
         if envelope.v != 1 {
             return Err(SealError::Envelope);
         }
-        if envelope.body_sha256 != hex::encode(Sha256::digest(&sealed.body)) {
-            return Err(SealError::Mismatch);
-        }
-        let body = sealed.body.clone();
-        Ok(Event { envelope, body })
+        Ok(Event { envelope, body: sealed.body.clone() })
     }
 
     /// A seal over these bytes with the first key.
-    pub(crate) fn sign(&self, domain: Domain, bytes: &[u8]) -> Result<String, SealError> {
+    pub(crate) fn sign(
+        &self,
+        domain: Domain,
+        envelope: &[u8],
+        body: &[u8],
+    ) -> Result<String, SealError> {
         let key = self.keys.first().ok_or(SealError::UnknownKey)?;
-        let tag = STANDARD.encode(mac(key, domain, bytes)?.finalize().into_bytes());
+        let tag = STANDARD.encode(mac(key, domain, envelope, body)?.finalize().into_bytes());
         Ok(format!("v1,{},{tag}", key.name))
     }
 
-    /// Whether a seal is one of ours over these bytes.
-    pub(crate) fn check(&self, domain: Domain, seal: &str, bytes: &[u8]) -> Result<(), SealError> {
-        let mut parts = seal.splitn(3, ',');
+    /// Whether a message has a seal of ours, which fits it.
+    pub(crate) fn check(&self, domain: Domain, sealed: &Sealed) -> Result<(), SealError> {
+        let mut parts = sealed.seal.splitn(3, ',');
         let (Some("v1"), Some(name), Some(tag)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(SealError::Malformed);
         };
         let tag = STANDARD.decode(tag).map_err(|_| SealError::Malformed)?;
         let key = self.keys.iter().find(|key| key.name == name);
         let key = key.ok_or(SealError::UnknownKey)?;
-        mac(key, domain, bytes)?.verify_slice(&tag).map_err(|_| SealError::Mismatch)
+        let mac = mac(key, domain, &sealed.envelope, &sealed.body)?;
+        mac.verify_slice(&tag).map_err(|_| SealError::Mismatch)
     }
 }
 
@@ -131,14 +131,17 @@ pub(crate) enum Domain {
     Refused,
 }
 
-fn mac(key: &Key, domain: Domain, bytes: &[u8]) -> Result<Hmac<Sha256>, SealError> {
+fn mac(key: &Key, domain: Domain, envelope: &[u8], body: &[u8]) -> Result<Hmac<Sha256>, SealError> {
     let mut mac =
         Hmac::<Sha256>::new_from_slice(key.secret.expose()).map_err(|_| SealError::UnknownKey)?;
     mac.update(match domain {
         Domain::Event => b"zentra seal v1\n",
         Domain::Refused => b"zentra refused v1\n",
     });
-    mac.update(bytes);
+    // With its length, so that nothing can move between envelope and body.
+    mac.update(&(envelope.len() as u64).to_be_bytes());
+    mac.update(envelope);
+    mac.update(body);
     Ok(mac)
 }
 
@@ -161,14 +164,12 @@ mod tests {
                 source: "acme".into(),
                 provider: "standard-webhooks".into(),
                 identity: Identity::from_signed_id("evt_1").unwrap(),
-                event_id: Some("evt_1".into()),
-                event_id_signed: true,
+                unsigned_id: None,
                 event_type: Some("transfer.settled".into()),
                 content_type: None,
                 received_at: Timestamp::from_secs(1),
                 provider_time: None,
                 verified_with: "k1".into(),
-                body_sha256: String::new(),
                 context: Default::default(),
                 admitted: None,
             },
@@ -203,7 +204,12 @@ mod tests {
         let (_, mut sealed) = sealer.seal(event(b"{}")).unwrap();
         let other = Sealer::new(vec![key("k", 'b')]).unwrap();
         assert_eq!(other.open(&sealed).unwrap_err(), SealError::Mismatch);
+        let intact = sealed.clone();
         sealed.body = Bytes::from_static(b"{ }");
+        assert_eq!(sealer.open(&sealed).unwrap_err(), SealError::Mismatch);
+        // Nor does a byte that has moved from the body to the envelope.
+        sealed.envelope = [&intact.envelope[..], &intact.body[..1]].concat().into();
+        sealed.body = intact.body.slice(1..);
         assert_eq!(sealer.open(&sealed).unwrap_err(), SealError::Mismatch);
     }
 

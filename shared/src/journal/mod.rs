@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::event::{Admitted, Context, DeliveryKey, Envelope};
+use crate::event::{Admitted, Context, DeliveryKey, Event, body_sha256};
 use crate::lifecycle::{Answer, DeadReason, Outcome, Record};
 
 /// Why the journal didn't do what was asked. Whether a command that failed took effect
@@ -95,16 +95,17 @@ pub struct Summary {
 
 impl Summary {
     /// What is kept of an event whose seal opened.
-    pub fn of(envelope: &Envelope) -> Self {
+    pub fn of(event: &Event) -> Self {
+        let Event { envelope, body } = event;
         Self {
             source: envelope.source.clone(),
             provider: envelope.provider.clone(),
             verified_with: envelope.verified_with.clone(),
-            event_id: envelope.event_id.clone(),
+            event_id: envelope.event_id().map(str::to_owned),
             event_type: envelope.event_type.clone(),
             received_at: Some(envelope.received_at),
             provider_time: envelope.provider_time,
-            body_sha256: envelope.body_sha256.clone(),
+            body_sha256: body_sha256(body),
             trace: None,
             context: envelope.context.clone(),
             admitted: envelope.admitted.clone(),

@@ -194,19 +194,17 @@ impl Unverified {
             },
         };
         let event_id = find(&scheme.id).filter(|id| usable_id(id));
-        let event_id_signed = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
-        let identity =
-            event_id.as_deref().filter(|_| event_id_signed).and_then(Identity::from_signed_id);
+        let signed = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
+        let identity = event_id.as_deref().filter(|_| signed).and_then(Identity::from_signed_id);
         Ok(Envelope {
             v: 1,
             source: source.name.clone(),
             provider: source.provider.clone(),
+            unsigned_id: event_id.filter(|_| identity.is_none()),
             identity: match identity {
                 Some(identity) => identity,
                 None => self.digest(scheme)?,
             },
-            event_id_signed: event_id_signed && event_id.is_some(),
-            event_id,
             event_type: find(&scheme.kind).filter(|kind| usable_type(kind)),
             content_type: self
                 .header(&header::CONTENT_TYPE)
@@ -215,7 +213,6 @@ impl Unverified {
             received_at: self.received_at,
             provider_time,
             verified_with: secret.name.clone(),
-            body_sha256: String::new(),
             context: Context {
                 method: Some(Method::POST.to_string()),
                 peer: self.peer,

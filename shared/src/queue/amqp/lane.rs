@@ -4,20 +4,22 @@
 //! channel comes next, so a confirm alone says nothing of its own message: what makes it
 //! safe is worked out in `returns`.
 
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::poll;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, PublisherConfirm};
+use lapin::{BasicProperties, Channel};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::QueueError;
 use super::link::Session;
@@ -97,11 +99,11 @@ impl Lane<'_> {
                     // Whoever is about to publish too does so first: together they cost
                     // the broker and us fewer wakes than one by one.
                     tokio::task::yield_now().await;
-                    self.publish(job).await?;
+                    self.publish(job).await;
                     while self.window.has_room()
                         && let Ok(job) = self.jobs.try_recv()
                     {
-                        self.publish(job).await?;
+                        self.publish(job).await;
                     }
                 }
                 _ = look.tick(), if !self.window.is_empty() => {
@@ -118,28 +120,31 @@ impl Lane<'_> {
         }
     }
 
-    async fn publish(&mut self, job: Job) -> lapin::Result<()> {
+    /// Hands a message to the client library, and doesn't wait until it is written: many
+    /// are written at once then.
+    async fn publish(&mut self, job: Job) {
         // Whoever has given up meanwhile needn't be published for.
         if job.done.is_closed() {
-            return Ok(());
+            return;
         }
         let Job { exchange, key, body, properties, done } = job;
         self.number += 1;
         let number = self.number;
         let properties = properties.with_correlation_id(number.to_string().into());
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let mut sent =
-            std::pin::pin!(self.channel.basic_publish(exchange, key, options, &body, properties));
-        let started = Instant::now();
-        let confirm = loop {
-            match timeout(self.patience, sent.as_mut()).await {
-                Ok(confirm) => break confirm?,
-                Err(_) => self.judge(started.elapsed())?,
-            }
+        let (channel, bytes) = (self.channel.clone(), body.len());
+        let mut sent = Box::pin(async move {
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let confirm = channel.basic_publish(exchange, key, options, &body, properties).await?;
+            let confirmation = confirm.await?;
+            let (ack, returned) = (confirmation.is_ack(), confirmation.take_message());
+            Ok(Confirmed { ack, returned, number, bytes, done })
+        });
+        // Its first step puts it in line: in the order of the numbers.
+        let sent: Pending = match poll!(&mut sent) {
+            Poll::Ready(at_once) => Box::pin(ready(at_once)),
+            Poll::Pending => sent,
         };
-        let told = Confirmed { ack: false, returned: None, number, bytes: body.len(), done };
-        self.window.add(Pending { confirm, told: Some(told) });
-        Ok(())
+        self.window.add(sent, bytes);
     }
 
     /// Says on the session when nothing moves, and gives it up after a while. A blocked
@@ -157,10 +162,7 @@ impl Lane<'_> {
 }
 
 /// A publish under way.
-struct Pending {
-    confirm: PublisherConfirm,
-    told: Option<Confirmed>,
-}
+type Pending = Pin<Box<dyn Future<Output = lapin::Result<Confirmed>> + Send>>;
 
 /// A publish whose confirm is there, and a returned message, its own or another's.
 struct Confirmed {
@@ -169,19 +171,6 @@ struct Confirmed {
     number: u64,
     bytes: usize,
     done: oneshot::Sender<Result<(), QueueError>>,
-}
-
-impl Future for Pending {
-    type Output = lapin::Result<Confirmed>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let confirmation = ready!(Pin::new(&mut self.confirm).poll(cx))?;
-        let told = self.told.take();
-        let mut told = told.ok_or_else(|| std::io::Error::other("polled after its end"))?;
-        told.ack = confirmation.is_ack();
-        told.returned = confirmation.take_message();
-        Poll::Ready(Ok(told))
-    }
 }
 
 /// What is under way on one channel.
@@ -211,11 +200,11 @@ impl Window {
         self.pending.len() + self.returns.undecided() < WINDOW && self.bytes < WINDOW_BYTES
     }
 
-    fn add(&mut self, pending: Pending) {
+    fn add(&mut self, pending: Pending, bytes: usize) {
         if self.is_empty() {
             self.progress = Instant::now();
         }
-        self.bytes += pending.told.as_ref().map_or(0, |told| told.bytes);
+        self.bytes += bytes;
         self.pending.push(pending);
     }
 

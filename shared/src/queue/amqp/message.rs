@@ -23,6 +23,8 @@ const GENERATION: &str = "zentra-generation";
 const TRACE: &str = "traceparent";
 const DEAD_REASON: &str = "zentra-dead-reason";
 
+/// The attempt of an event that is new.
+const FIRST: u32 = 1;
 const PERSISTENT: u8 = 2;
 
 /// A message of our own for nobody, whose confirm shows that the broker confirms.
@@ -55,8 +57,13 @@ pub(super) fn properties(
         set(ENVELOPE, bytes(&sealed.envelope));
         set(SEAL, bytes(sealed.seal.as_bytes()));
     }
-    set(ATTEMPT, AMQPValue::LongLongInt(attempt.into()));
-    set(GENERATION, AMQPValue::LongLongInt(generation.into()));
+    // What is as in a new event isn't written: each byte is stored on each broker.
+    if attempt != FIRST {
+        set(ATTEMPT, AMQPValue::LongLongInt(attempt.into()));
+    }
+    if generation != 0 {
+        set(GENERATION, AMQPValue::LongLongInt(generation.into()));
+    }
     if let Some(trace) = sealed.trace {
         set(TRACE, bytes(trace.to_string().as_bytes()));
     }
@@ -95,7 +102,7 @@ pub(super) fn read(delivery: &mut Delivery) -> Message {
     let (attempt, generation) = (number(ATTEMPT), number(GENERATION));
     Message {
         sealed: Sealed { body: std::mem::take(&mut delivery.data).into(), ..sealed },
-        attempt: attempt.unwrap_or(1).max(1),
+        attempt: attempt.unwrap_or(FIRST).max(FIRST),
         generation: generation.unwrap_or(0),
     }
 }

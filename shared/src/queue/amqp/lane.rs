@@ -4,14 +4,13 @@
 //! channel comes next, so a confirm alone says nothing of its own message: what makes it
 //! safe is worked out in `returns`.
 
-use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::poll;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::message::BasicReturnMessage;
@@ -99,11 +98,11 @@ impl Lane<'_> {
                     // Whoever is about to publish too does so first: together they cost
                     // the broker and us fewer wakes than one by one.
                     tokio::task::yield_now().await;
-                    self.publish(job).await;
+                    self.publish(job).await?;
                     while self.window.has_room()
                         && let Ok(job) = self.jobs.try_recv()
                     {
-                        self.publish(job).await;
+                        self.publish(job).await?;
                     }
                 }
                 _ = look.tick(), if !self.window.is_empty() => {
@@ -122,10 +121,10 @@ impl Lane<'_> {
 
     /// Hands a message to the client library, and doesn't wait until it is written: many
     /// are written at once then.
-    async fn publish(&mut self, job: Job) {
+    async fn publish(&mut self, job: Job) -> lapin::Result<()> {
         // Whoever has given up meanwhile needn't be published for.
         if job.done.is_closed() {
-            return;
+            return Ok(());
         }
         let Job { exchange, key, body, properties, done } = job;
         self.number += 1;
@@ -140,11 +139,15 @@ impl Lane<'_> {
             Ok(Confirmed { ack, returned, number, bytes, done })
         });
         // Its first step puts it in line: in the order of the numbers.
-        let sent: Pending = match poll!(&mut sent) {
-            Poll::Ready(at_once) => Box::pin(ready(at_once)),
-            Poll::Pending => sent,
-        };
-        self.window.add(sent, bytes);
+        self.window.grow(bytes);
+        match poll!(&mut sent) {
+            Poll::Ready(at_once) => {
+                self.window.take(at_once, number)?;
+                self.session.confirmed();
+            }
+            Poll::Pending => self.window.pending.push(sent),
+        }
+        Ok(())
     }
 
     /// Says on the session when nothing moves, and gives it up after a while. A blocked
@@ -180,6 +183,17 @@ struct Window {
     returns: Returns<oneshot::Sender<Result<(), QueueError>>>,
     /// When something last moved.
     progress: Instant,
+    woken: Arc<Woken>,
+}
+
+/// A waker that is only asked whether it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl Window {
@@ -189,6 +203,7 @@ impl Window {
             bytes: 0,
             returns: Returns::default(),
             progress: Instant::now(),
+            woken: Arc::default(),
         }
     }
 
@@ -200,12 +215,12 @@ impl Window {
         self.pending.len() + self.returns.undecided() < WINDOW && self.bytes < WINDOW_BYTES
     }
 
-    fn add(&mut self, pending: Pending, bytes: usize) {
+    /// Makes room for one more.
+    fn grow(&mut self, bytes: usize) {
         if self.is_empty() {
             self.progress = Instant::now();
         }
         self.bytes += bytes;
-        self.pending.push(pending);
     }
 
     /// Takes one confirm and all others that are there by then, and tells the senders
@@ -213,13 +228,28 @@ impl Window {
     fn take(&mut self, first: lapin::Result<Confirmed>, issued: u64) -> lapin::Result<()> {
         self.progress = Instant::now();
         self.note(first?, issued)?;
-        while let Some(Some(more)) = self.pending.next().now_or_never() {
+        while let Some(more) = self.seen() {
             self.note(more?, issued)?;
         }
         for (done, safe) in self.returns.decide(self.pending.is_empty()) {
             let _ = done.send(if safe { Ok(()) } else { Err(QueueError::Refused) });
         }
         Ok(())
+    }
+
+    /// One more confirm that can be seen. The set of publishes also says "nothing" to let
+    /// others run, and then wakes whoever asked: only unwoken is it sure that there is none,
+    /// and `returns` builds on that.
+    fn seen(&mut self) -> Option<lapin::Result<Confirmed>> {
+        let waker = Waker::from(self.woken.clone());
+        loop {
+            self.woken.0.store(false, Ordering::Release);
+            match self.pending.poll_next_unpin(&mut Context::from_waker(&waker)) {
+                Poll::Ready(next) => return next,
+                Poll::Pending if self.woken.0.load(Ordering::Acquire) => {}
+                Poll::Pending => return None,
+            }
+        }
     }
 
     fn note(&mut self, confirmed: Confirmed, issued: u64) -> lapin::Result<()> {
@@ -236,5 +266,28 @@ impl Window {
         };
         self.returns.note(number, ack, returned, issued, done);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{poll_fn, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_confirm_is_seen_behind_publishes_that_are_written_just_then() {
+        let mut window = Window::new();
+        for _ in 0..3 {
+            // Woken while it is polled, as by the connection's own thread.
+            window.pending.push(Box::pin(poll_fn(|context| {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })));
+        }
+        let (done, _answer) = oneshot::channel();
+        let confirmed = Confirmed { ack: true, returned: None, number: 4, bytes: 0, done };
+        window.pending.push(Box::pin(ready(Ok(confirmed))));
+        assert!(matches!(window.seen(), Some(Ok(Confirmed { number: 4, .. }))));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,6 +24,8 @@ pub(crate) fn source_name(path: &str) -> Result<&str, Refusal> {
 
 /// Reads bodies, so many and so much of them at a time.
 pub(crate) struct Receiver {
+    headers: usize,
+    header_bytes: usize,
     time: Duration,
     bodies: Semaphore,
     bytes: Arc<Semaphore>,
@@ -41,6 +43,8 @@ pub(crate) type Memory = Option<OwnedSemaphorePermit>;
 impl Receiver {
     pub(crate) fn new(bounds: &Bounds) -> Self {
         Self {
+            headers: bounds.max_headers,
+            header_bytes: bounds.max_header_bytes,
             time: bounds.body_timeout,
             bodies: Semaphore::new(bounds.max_connections as usize),
             bytes: Arc::new(Semaphore::new(bounds.max_buffered.min(Semaphore::MAX_PERMITS))),
@@ -57,6 +61,9 @@ impl Receiver {
         if request.method() != Method::POST {
             return Err(Refusal::MethodNotAllowed);
         }
+        if !self.fits(request.headers()) {
+            return Err(Refusal::HeadersTooLarge);
+        }
         let (parts, body) = request.into_parts();
         if body.size_hint().lower() > source.max_body as u64 {
             return Err(Refusal::BodyTooLarge(source.max_body));
@@ -67,6 +74,13 @@ impl Receiver {
         let (headers, received_at) = (parts.headers, clock::now());
         let callback = Unverified { headers, peer: Some(peer), body, received_at };
         Ok(Received { callback, memory })
+    }
+
+    /// HTTP/1.1 headers were bounded as they came; those of HTTP/2 only coarsely.
+    fn fits(&self, headers: &HeaderMap) -> bool {
+        let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        headers.len() <= self.headers
+            && headers.iter().map(line).sum::<usize>() <= self.header_bytes
     }
 
     /// Memory is asked for as bytes arrive, not as they are announced.

@@ -112,8 +112,17 @@ fn http(bounds: &Bounds) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(bounds.max_header_bytes).unwrap_or(u32::MAX));
+        .max_header_list_size(header_list(bounds));
     http
+}
+
+/// What the HTTP/2 library reads of headers: over this it answers 431 by itself, uncounted.
+/// More than a request may have, which is checked and counted later.
+fn header_list(bounds: &Bounds) -> u32 {
+    /// What RFC 9113, 6.5.2 adds to each header.
+    const EACH: usize = 32;
+    let most = bounds.max_header_bytes * 2 + bounds.max_headers * EACH;
+    u32::try_from(most).unwrap_or(u32::MAX)
 }
 
 /// A place for a new connection. If all are taken, an idle one has to give way.

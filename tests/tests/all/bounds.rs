@@ -7,7 +7,7 @@ use http::{Method, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use zentra_tests::http::{Answer, Http};
+use zentra_tests::http::{Answer, Headers, Http};
 use zentra_tests::stack::{Program, Stack};
 use zentra_tests::{eventually, namespace, services, shared_rabbit, sign};
 
@@ -325,4 +325,32 @@ async fn http_2_is_spoken_without_tls_too() {
     assert_eq!((answer.status.as_u16(), answer.version), (200, Version::HTTP_2));
     let answer = http2.post(&url, &Vec::new(), BODY).await.unwrap();
     assert_eq!(answer.reason(), "signature_missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_has_bounds_of_its_headers_and_of_its_streams() {
+    let settings = "max_header_bytes = \"16KiB\"\nmax_headers = 20";
+    let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
+    let http2 = Http::http2();
+    let url = format!("{}/in/acme", ingress.listen);
+    let many = vec![("x-many", "y".to_owned()); 21];
+    // The last is refused by the library, unread.
+    for headers in [many, long(17_000), long(40_000)] {
+        let answer = http2.post(&url, &headers, BODY).await.unwrap();
+        assert_eq!(answer.status, 431);
+    }
+    assert_eq!(refused(&stack, &ingress, "headers_too_large").await, 2.0);
+
+    let mut raw = connect(&ingress).await;
+    raw.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut head = [0; 9];
+    raw.read_exact(&mut head).await.unwrap();
+    let mut settings = vec![0; head[2].into()];
+    raw.read_exact(&mut settings).await.unwrap();
+    // RFC 9113, 6.5.2: SETTINGS_MAX_CONCURRENT_STREAMS is 3.
+    assert!(settings.chunks(6).any(|setting| setting == [0, 3, 0, 0, 0, 32]), "{settings:?}");
+}
+
+fn long(length: usize) -> Headers {
+    vec![("x-long", "y".repeat(length))]
 }

@@ -24,15 +24,15 @@ fn certificate(folder: &Path) -> CertificateDer<'static> {
     made.cert.der().clone()
 }
 
-/// An ingress with TLS, its folder, and the certificate.
-async fn ingress() -> (Stack, Program, PathBuf, CertificateDer<'static>) {
+/// An ingress with TLS and these settings, its folder, and the certificate.
+async fn ingress(settings: &str) -> (Stack, Program, PathBuf, CertificateDer<'static>) {
     let folder = services::folder("tls");
     let trusted = certificate(&folder);
     let unused = "redis://unused";
     let stack = Stack::new(&shared_rabbit(), unused, &namespace(), "http://127.0.0.1:9/", "");
     let path = folder.display();
     stack.add(&format!(
-        "[ingress.tls]\ncertificate = \"file:{path}/tls.crt\"\nkey = \"file:{path}/tls.key\""
+        "[ingress]\n{settings}\n[ingress.tls]\ncertificate = \"file:{path}/tls.crt\"\nkey = \"file:{path}/tls.key\""
     ));
     let program = stack.ingress().await;
     (stack, program, folder, trusted)
@@ -70,9 +70,18 @@ async fn post(stream: &mut TlsStream<TcpStream>, id: &str) -> String {
     String::from_utf8_lossy(&answer[..count]).into_owned()
 }
 
+/// A handshake that failed.
+async fn is_counted(stack: &Stack, ingress: &Program) {
+    let metric = ["zentra_ingress_refused_total", "tls_handshake"];
+    eventually("it is counted", BOUND, async || {
+        (ingress.metric(&stack.http, &metric).await >= 1.0).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callbacks_come_by_tls_with_both_protocols_and_not_without_it() {
-    let (stack, ingress, _, trusted) = ingress().await;
+    let (stack, ingress, _, trusted) = ingress("").await;
     let mut http1 = connect(&ingress, &trusted, b"http/1.1").await.unwrap();
     assert!(post(&mut http1, "evt_1").await.starts_with("HTTP/1.1 200"));
     let http2 = connect(&ingress, &trusted, b"h2").await.unwrap();
@@ -88,16 +97,12 @@ async fn callbacks_come_by_tls_with_both_protocols_and_not_without_it() {
     plain.write_all(b"POST /in/acme HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let _ = plain.read_to_string(&mut answer).await;
     assert!(!answer.contains("HTTP/1.1"), "{answer}");
-    let metric = ["zentra_ingress_refused_total", "tls_handshake"];
-    eventually("it is counted", BOUND, async || {
-        (ingress.metric(&stack.http, &metric).await >= 1.0).then_some(())
-    })
-    .await;
+    is_counted(&stack, &ingress).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_never() {
-    let (_stack, ingress, folder, old) = ingress().await;
+    let (stack, ingress, folder, old) = ingress("").await;
     let mut open = connect(&ingress, &old, b"http/1.1").await.unwrap();
     let new = certificate(&folder);
     let new_is_served = async || connect(&ingress, &new, b"http/1.1").await.map(drop);
@@ -109,4 +114,25 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_never() 
     let told = || services::output().contains("the new certificate can't be used");
     eventually("the problem is told", BOUND, async || told().then_some(())).await;
     assert!(connect(&ingress, &new, b"http/1.1").await.is_some());
+
+    // Elsewhere by the config: from the next SIGHUP on.
+    let elsewhere = services::folder("tls");
+    let newest = certificate(&elsewhere);
+    stack.replace(&folder.display().to_string(), &elsewhere.display().to_string());
+    ingress.process.hang_up();
+    let newest_is_served = async || connect(&ingress, &newest, b"http/1.1").await.map(drop);
+    eventually("the certificate elsewhere is served", BOUND, newest_is_served).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_does_not_end_is_closed_in_time_and_counted() {
+    let (stack, ingress, _, trusted) = ingress("header_timeout = \"300ms\"").await;
+    let mut silent = TcpStream::connect(ingress.listen.split("://").last().unwrap()).await.unwrap();
+    // The first bytes of a ClientHello.
+    silent.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
+    let closed = tokio::time::timeout(BOUND, silent.read_to_end(&mut Vec::new())).await;
+    assert!(closed.is_ok(), "held open");
+    is_counted(&stack, &ingress).await;
+    let mut honest = connect(&ingress, &trusted, b"http/1.1").await.unwrap();
+    assert!(post(&mut honest, "evt_1").await.starts_with("HTTP/1.1 200"));
 }

@@ -45,6 +45,24 @@ pub(crate) enum EventCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Lets a suspected replay go on as an event of its own: the provider did mean to send
+    /// the same bytes again.
+    Release {
+        /// The provider's id of it, or its delivery key.
+        id: String,
+        /// Why; for the history.
+        #[arg(long)]
+        reason: String,
+        /// Look through at most so many dead letters.
+        #[arg(long, default_value_t = 10_000)]
+        look: usize,
+        /// Who asks; for the history.
+        #[arg(long, env = "USER", default_value = "operator")]
+        by: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]

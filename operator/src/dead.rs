@@ -1,10 +1,10 @@
-//! `zentra dead list` and `zentra dead requeue ID`.
+//! `zentra dead list`, `zentra dead requeue ID`, and `zentra event release ID`.
 
 use std::io::Write;
 
 use zentra_shared::delivery;
 use zentra_shared::journal::{Delivery, Histories, What};
-use zentra_shared::lifecycle::State;
+use zentra_shared::lifecycle::{DeadReason, State};
 use zentra_shared::queue::{Message, Operate, Place, QueueError, Receipt, Walk};
 use zentra_shared::seal::Sealer;
 
@@ -46,17 +46,29 @@ pub(crate) fn show(dead: &[Delivery], out: &mut impl Write) -> std::io::Result<(
     Ok(())
 }
 
+/// What an operator wants of a dead letter.
+pub(crate) struct Wish<'a> {
+    pub(crate) id: &'a str,
+    /// [`What::Requeued`] or [`What::Released`].
+    pub(crate) what: What,
+    pub(crate) by: &'a str,
+    /// Look through at most so many dead letters.
+    pub(crate) look: usize,
+}
+
 /// Sends one dead letter back to its work queue, as the next generation. It passes the
 /// same seal, claim and attempt as any message. Returns the delivery as it was.
 pub(crate) async fn requeue(
     histories: &impl Histories,
     queue: &impl Operate,
     sealer: &Sealer,
-    id: &str,
-    limit: usize,
-    by: &str,
+    pairs: &[(&str, &str)],
+    wish: &Wish<'_>,
 ) -> Result<Delivery, Failure> {
-    let delivery = one_dead(find(histories, id).await?, id)?;
+    let Wish { id, what, by, look: limit } = wish;
+    let (id, limit) = (*id, *limit);
+    let delivery = one_dead(find(histories, pairs, id).await?, id)?;
+    fits(what, &delivery)?;
     let (key, destination) = (&delivery.key, delivery.key.destination());
     let wanted =
         |message: &Message| delivery::open(sealer, destination, &message.sealed).key == *key;
@@ -71,7 +83,7 @@ pub(crate) async fn requeue(
     let next =
         Message { attempt: 1, generation: delivery.record.generation.saturating_add(1), ..message };
     // Noted first: a re-queue that nobody can see must not happen.
-    let queued = match histories.note_requeue(key, next.generation, by).await {
+    let queued = match histories.note(key, next.generation, by, what).await {
         Ok(()) => queue.requeue(destination, &next).await.map_err(Failure::from),
         Err(error) => Err(error.into()),
     };
@@ -80,6 +92,22 @@ pub(crate) async fn requeue(
     receipt.ack().await;
     walk.finish().await?;
     Ok(delivery)
+}
+
+/// A suspected replay goes on only with a reason; and only such a one needs it.
+fn fits(what: &What, delivery: &Delivery) -> Result<(), Failure> {
+    let suspected = delivery.reason == Some(DeadReason::SuspectedReplay);
+    let key = &delivery.key;
+    match (what, suspected) {
+        (What::Requeued, true) => Err(Failure::Asked(format!(
+            "{key} is a suspected replay: the same signed bytes came before, under another id.\n\
+             If the provider meant it, let it go on with zentra event release {key} --reason …"
+        ))),
+        (What::Released { .. }, false) => Err(Failure::Asked(format!(
+            "{key} is dead, but no suspected replay.\nUse zentra dead requeue {key}."
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The first of up to `limit` messages that is wanted, held.

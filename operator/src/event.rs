@@ -9,9 +9,13 @@ use zentra_shared::lifecycle::State;
 use crate::failure::Failure;
 
 /// Every delivery of an event, oldest key first.
-pub(crate) async fn find(histories: &impl Histories, id: &str) -> Result<Vec<Delivery>, Failure> {
+pub(crate) async fn find(
+    histories: &impl Histories,
+    pairs: &[(&str, &str)],
+    id: &str,
+) -> Result<Vec<Delivery>, Failure> {
     let mut found = Vec::new();
-    for key in histories.find(id).await? {
+    for key in histories.find(id, pairs).await? {
         found.extend(histories.history(&key).await?);
     }
     if found.is_empty() {
@@ -117,6 +121,12 @@ fn line(entry: &Entry) -> String {
         What::Duplicate => "duplicate of what is delivered: no effect".into(),
         What::DuplicateDead => "duplicate of what is dead: no effect".into(),
         What::Stale => "overtaken by a newer attempt: no effect".into(),
+        What::Conflict { body_sha256 } => {
+            format!("another body under the same id, no effect: sha256:{body_sha256}")
+        }
+        What::Suspected { kept_as } => {
+            format!("suspected replay under another id: no effect, kept as {kept_as}")
+        }
         What::Delivered { late: false, result } => format!("delivered: {}", words(result)),
         What::Delivered { late: true, result } => format!("delivered late: {}", words(result)),
         What::Failed { next_at, result } => {
@@ -127,6 +137,7 @@ fn line(entry: &Entry) -> String {
             format!("failed after its claim had passed on, no effect: {}", words(result))
         }
         What::Requeued => "re-queued by an operator".into(),
+        What::Released { reason } => format!("released by an operator: {reason}"),
     };
     let attempt = match entry.generation {
         0 => format!("attempt {}", entry.attempt),

@@ -15,11 +15,13 @@ use std::time::Duration;
 use clap::Parser;
 use serde::Serialize;
 use zentra_shared::config::{self, Config, Role};
+use zentra_shared::journal::What;
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::amqp::{Amqp, Settings};
 use zentra_shared::telemetry;
 
 use cli::{Arguments, Command, DeadCommand, EventCommand, RefusedCommand, UnroutedCommand};
+use dead::Wish;
 use failure::Failure;
 use refused::Wanted;
 use unrouted::Look;
@@ -68,42 +70,55 @@ fn check(path: &Path) -> Result<(), Failure> {
 
 async fn event_command(path: &Path, command: EventCommand) -> Result<(), Failure> {
     let config = load(path, Role::Operator)?;
+    match command {
+        EventCommand::Show { id, json } => {
+            let mut out = std::io::stdout().lock();
+            let found = event::find(&journal(&config)?, &config.pairs(), &id).await?;
+            match json {
+                true => print_json(&found, &mut out),
+                false => Ok(event::show(&found, &mut out)?),
+            }
+        }
+        EventCommand::Release { id, reason, look, by, json } => {
+            let what = What::Released { reason };
+            requeue(&config, &Wish { id: &id, what, by: &by, look }, json).await
+        }
+    }
+}
+
+/// Sends a dead letter back to its work queue.
+async fn requeue(config: &Config, wish: &Wish<'_>, json: bool) -> Result<(), Failure> {
+    let (histories, queue) = (journal(config)?, connect(config).await?);
+    let was = dead::requeue(&histories, &queue, &config.seal, &config.pairs(), wish).await;
+    // The dead letter's acknowledgement reaches the broker before this ends.
+    queue.close().await;
+    let was = was?;
+    let (key, generation) = (was.key, was.record.generation + 1);
+    let (done, words) = match wish.what {
+        What::Released { .. } => ("released", "released"),
+        _ => ("requeued", "re-queued"),
+    };
     let mut out = std::io::stdout().lock();
-    let EventCommand::Show { id, json } = command;
-    let found = event::find(&journal(&config)?, &id).await?;
     match json {
-        true => print_json(&found, &mut out),
-        false => Ok(event::show(&found, &mut out)?),
+        true => print_json(&serde_json::json!({ done: key, "generation": generation }), &mut out),
+        false => Ok(writeln!(out, "{words} {key} as generation {generation}")?),
     }
 }
 
 async fn dead_command(path: &Path, command: DeadCommand) -> Result<(), Failure> {
     let config = load(path, Role::Operator)?;
-    let histories = journal(&config)?;
-    let mut out = std::io::stdout().lock();
     match command {
         DeadCommand::List { destination, limit, json } => {
+            let mut out = std::io::stdout().lock();
             let names = destinations(&config, destination)?;
-            let found = dead::list(&histories, &names, limit).await?;
+            let found = dead::list(&journal(&config)?, &names, limit).await?;
             match json {
                 true => print_json(&found, &mut out),
                 false => Ok(dead::show(&found, &mut out)?),
             }
         }
         DeadCommand::Requeue { id, look, by, json } => {
-            let queue = connect(&config).await?;
-            let was = dead::requeue(&histories, &queue, &config.seal, &id, look, &by).await;
-            // The dead letter's acknowledgement reaches the broker before this ends.
-            queue.close().await;
-            let was = was?;
-            let (key, generation) = (was.key, was.record.generation + 1);
-            match json {
-                true => {
-                    let answer = serde_json::json!({ "requeued": key, "generation": generation });
-                    print_json(&answer, &mut out)
-                }
-                false => Ok(writeln!(out, "re-queued {key} as generation {generation}")?),
-            }
+            requeue(&config, &Wish { id: &id, what: What::Requeued, by: &by, look }, json).await
         }
     }
 }

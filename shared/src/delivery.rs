@@ -3,9 +3,9 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::event::{DeliveryKey, Event, Identity, body_sha256};
+use crate::event::{DeliveryKey, Event, Identity};
 use crate::journal::Summary;
-use crate::lifecycle::DeadReason;
+use crate::lifecycle::{DeadReason, Print};
 use crate::seal::{SealError, Sealed, Sealer};
 use crate::trace::Trace;
 
@@ -17,6 +17,8 @@ pub const UNVERIFIED: &str = "unverified";
 pub struct Opened {
     /// Names the delivery.
     pub key: DeliveryKey,
+    /// What its copies have in common.
+    pub print: Print,
     /// What is kept of it.
     pub summary: Summary,
     /// The event, or why there is none.
@@ -26,21 +28,28 @@ pub struct Opened {
 /// Opens a message that was found in a queue of this destination.
 pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> Opened {
     match sealer.open(sealed) {
-        Ok(event) => Opened {
-            key: DeliveryKey::new(destination, &event.envelope.source, &event.envelope.identity),
-            summary: Summary { trace: sealed.trace.map(Trace::id), ..Summary::of(&event) },
-            event: Ok(event),
-        },
+        Ok(event) => {
+            let print = event.print();
+            let trace = sealed.trace.map(Trace::id);
+            Opened {
+                key: DeliveryKey::new(destination, &event.envelope.source, &event.envelope.name()),
+                print,
+                summary: Summary { trace, ..Summary::of(&event, &print) },
+                event: Ok(event),
+            }
+        }
         Err(error) => {
             let reason = match sealed.envelope.is_empty() {
                 true => DeadReason::NotOurs,
                 false => DeadReason::SealBroken,
             };
+            let print = Print { body: Sha256::digest(&sealed.body).into(), id: None };
             Opened {
                 key: DeliveryKey::new(destination, UNVERIFIED, &fingerprint(sealed)),
+                print,
                 summary: Summary {
                     source: UNVERIFIED.into(),
-                    body_sha256: body_sha256(&sealed.body),
+                    body_sha256: hex::encode(print.body),
                     ..Summary::default()
                 },
                 event: Err((reason, error)),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
+use crate::lifecycle::Print;
 
 /// The longest provider id that is used as an identity, in bytes. A longer one, or one
 /// with anything but visible ASCII, is digested with the body instead: the identity
@@ -29,6 +30,13 @@ pub fn body_sha256(body: &[u8]) -> String {
     hex::encode(Sha256::digest(body))
 }
 
+/// Tells one unsigned id from another, in the room of eight bytes.
+fn id_print(id: &str) -> [u8; 8] {
+    let digest: [u8; 32] = Sha256::digest(id).into();
+    let [a, b, c, d, e, f, g, h, ..] = digest;
+    [a, b, c, d, e, f, g, h]
+}
+
 /// What makes two callbacks of one source the same event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -37,9 +45,9 @@ pub struct Identity(String);
 impl Identity {
     const DIGEST: &str = "sha256:";
 
-    /// The provider's own id, when the signature covers it. `None` if it is empty, too
+    /// The provider's own id, when it can be trusted. `None` if it is empty, too
     /// long, not visible ASCII, or looks like a digest.
-    pub fn from_signed_id(id: &str) -> Option<Self> {
+    pub fn from_id(id: &str) -> Option<Self> {
         (usable_id(id) && !id.starts_with(Self::DIGEST)).then(|| Self(id.into()))
     }
 
@@ -48,9 +56,19 @@ impl Identity {
         Self(format!("{}{}", Self::DIGEST, hex::encode(digest)))
     }
 
+    /// As an operator writes it.
+    pub fn from_text(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The provider's own id, if that is what it is.
-    pub fn signed_id(&self) -> Option<&str> {
+    pub fn id(&self) -> Option<&str> {
         (!self.0.starts_with(Self::DIGEST)).then_some(&self.0)
+    }
+
+    /// The same bytes under an unsigned id of their own: an event of its own.
+    fn under(&self, unsigned_id: &str) -> Self {
+        Self(format!("{}+{}", self.0, hex::encode(id_print(unsigned_id))))
     }
 
     /// As text: the provider's id, or `sha256:` and hex.
@@ -103,12 +121,25 @@ pub struct Envelope {
     /// How it came in, if it was refused at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admitted: Option<Admitted>,
+    /// Whether a worker took it for a replay: another event has the same signed bytes and
+    /// another unsigned id. From then on it is a delivery of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspected: bool,
 }
 
 impl Envelope {
     /// The provider's id for display, signed or not.
     pub fn event_id(&self) -> Option<&str> {
-        self.identity.signed_id().or(self.unsigned_id.as_deref())
+        self.identity.id().or(self.unsigned_id.as_deref())
+    }
+
+    /// What names its deliveries: the identity, and the unsigned id with it if it is a
+    /// suspected replay.
+    pub fn name(&self) -> Identity {
+        match &self.unsigned_id {
+            Some(id) if self.suspected => self.identity.under(id),
+            _ => self.identity.clone(),
+        }
     }
 
     /// What subscriptions are matched with: `source.event_type`, or `source` alone.
@@ -160,6 +191,14 @@ pub struct Event {
     pub body: Bytes,
 }
 
+impl Event {
+    /// What its copies have in common.
+    pub fn print(&self) -> Print {
+        let id = self.envelope.unsigned_id.as_deref().map(id_print);
+        Print { body: Sha256::digest(&self.body).into(), id }
+    }
+}
+
 /// `destination/source/identity`: names one delivery over all its retries and replays,
 /// and is what the destination gets as its idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -189,6 +228,11 @@ impl DeliveryKey {
     pub fn destination(&self) -> &str {
         self.0.split('/').next().unwrap_or_default()
     }
+
+    /// Its third part.
+    pub fn identity(&self) -> &str {
+        self.0.splitn(3, '/').nth(2).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for DeliveryKey {
@@ -203,15 +247,15 @@ mod tests {
 
     #[test]
     fn an_id_that_could_break_a_header_or_pass_for_a_digest_is_no_identity() {
-        assert!(Identity::from_signed_id("evt_1").is_some());
+        assert!(Identity::from_id("evt_1").is_some());
         for id in ["", "a b", "é", "sha256:00", "a\r\nb", &"x".repeat(MAX_ID + 1)] {
-            assert!(Identity::from_signed_id(id).is_none(), "{id:?}");
+            assert!(Identity::from_id(id).is_none(), "{id:?}");
         }
     }
 
     #[test]
     fn a_delivery_key_keeps_slashes_in_the_identity() {
-        let identity = Identity::from_signed_id("a/b").unwrap();
+        let identity = Identity::from_id("a/b").unwrap();
         let key = DeliveryKey::new("ledger", "acme", &identity);
         assert_eq!(key.as_str(), "ledger/acme/a/b");
         assert_eq!(key.destination(), "ledger");

@@ -46,6 +46,9 @@ pub enum DeadReason {
     SealBroken,
     /// The message carries no Zentra envelope that can be read.
     NotOurs,
+    /// The same signed bytes as another event's, under another unsigned id: perhaps one
+    /// that somebody has seen and sent again. An operator can release it.
+    SuspectedReplay,
 }
 
 impl DeadReason {
@@ -57,8 +60,18 @@ impl DeadReason {
             Self::TooOld => "too_old",
             Self::SealBroken => "seal_broken",
             Self::NotOurs => "not_ours",
+            Self::SuspectedReplay => "suspected_replay",
         }
     }
+}
+
+/// What tells whether two messages under one delivery key are copies of one callback.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Print {
+    /// SHA-256 of the body.
+    pub body: [u8; 32],
+    /// The start of the SHA-256 of the provider's unsigned id, if it sent one.
+    pub id: Option<[u8; 8]>,
 }
 
 /// What is remembered of one delivery.
@@ -74,6 +87,9 @@ pub struct Record {
     pub fence: u64,
     /// In flight: the lease's end. Waiting: the next attempt's time. Else zero.
     pub until: Timestamp,
+    /// Of the message that was claimed first.
+    #[serde(skip)]
+    pub print: Print,
 }
 
 /// What can happen to a delivery.
@@ -85,7 +101,16 @@ pub enum Event {
         generation: u32,
         /// The message's attempt.
         attempt: u32,
-        /// How long the claim lasts if nobody settles it.
+        /// How long the claim lasts if nobody settles or renews it.
+        lease: Duration,
+        /// The message's.
+        print: Print,
+    },
+    /// A worker whose attempt still runs asks for more time.
+    Renew {
+        /// The fence that the claim gave.
+        fence: u64,
+        /// How long the claim lasts from now.
         lease: Duration,
     },
     /// A worker says how the attempt that it claimed under `fence` ended.
@@ -98,6 +123,8 @@ pub enum Event {
         attempt: u32,
         /// How it ended.
         outcome: Outcome,
+        /// The message's, should the claim have been forgotten.
+        print: Print,
     },
 }
 
@@ -136,6 +163,15 @@ pub enum Answer {
     Dead,
     /// The message is of an older generation or attempt: a newer one carries on.
     Stale,
+    /// The same id with another body: the first one counts, this one has no effect.
+    Conflict,
+    /// The same signed bytes under another unsigned id: no effect under this key. The
+    /// message is kept as a dead letter of its own.
+    Suspected,
+    /// The claim lasts longer now.
+    Renewed,
+    /// The claim isn't this worker's any more.
+    Lost,
     /// The settle took effect.
     Settled,
     /// Delivered, though under an old fence: the effect happened, so it counts.
@@ -148,11 +184,12 @@ pub enum Answer {
 /// nobody has heard of (also one whose memory was lost: the next claim starts anew).
 pub fn step(record: Option<&Record>, event: &Event, now: Timestamp) -> (Option<Record>, Answer) {
     match *event {
-        Event::Claim { generation, attempt, lease } => {
-            claim(record, generation, attempt, lease, now)
+        Event::Claim { generation, attempt, lease, print } => {
+            claim(record, generation, attempt, lease, print, now)
         }
-        Event::Settle { fence, generation, attempt, outcome } => {
-            settle(record, fence, generation, attempt, outcome)
+        Event::Renew { fence, lease } => renew(record, fence, lease, now),
+        Event::Settle { fence, generation, attempt, outcome, print } => {
+            settle(record, fence, generation, attempt, outcome, print)
         }
     }
 }
@@ -162,11 +199,18 @@ fn claim(
     generation: u32,
     attempt: u32,
     lease: Duration,
+    print: Print,
     now: Timestamp,
 ) -> (Option<Record>, Answer) {
     let refuse = |answer| (record.cloned(), answer);
     let mut reclaimed = false;
     if let Some(known) = record {
+        // Before all else: what is no copy of the first is none of its attempts either.
+        match (known.print.id, print.id) {
+            (Some(first), Some(this)) if first != this => return refuse(Answer::Suspected),
+            _ if known.print.body != print.body => return refuse(Answer::Conflict),
+            _ => {}
+        }
         let older = (generation, attempt) < (known.generation, known.attempt);
         match known.state {
             State::Delivered => return refuse(Answer::Done),
@@ -187,9 +231,31 @@ fn claim(
         generation,
         attempt,
         fence,
-        until: now.plus(Duration::from_millis(millis(lease).max(1))),
+        until: end(lease, now),
+        print: record.map_or(print, |known| known.print),
     };
     (Some(next), Answer::Claimed { fence, reclaimed })
+}
+
+fn end(lease: Duration, now: Timestamp) -> Timestamp {
+    now.plus(Duration::from_millis(millis(lease).max(1)))
+}
+
+/// Whoever claims next gets another fence, so a claim that has run out unnoticed can be
+/// renewed as well.
+fn renew(
+    record: Option<&Record>,
+    fence: u64,
+    lease: Duration,
+    now: Timestamp,
+) -> (Option<Record>, Answer) {
+    match record {
+        Some(known) if known.state == State::InFlight && known.fence == fence => {
+            let until = known.until.max(end(lease, now));
+            (Some(Record { until, ..known.clone() }), Answer::Renewed)
+        }
+        _ => (record.cloned(), Answer::Lost),
+    }
 }
 
 fn settle(
@@ -198,10 +264,13 @@ fn settle(
     generation: u32,
     attempt: u32,
     outcome: Outcome,
+    print: Print,
 ) -> (Option<Record>, Answer) {
+    let print = record.map_or(print, |known| known.print);
     let current =
         record.is_some_and(|known| known.state == State::InFlight && known.fence == fence);
-    let ended = |state, attempt, until| Some(Record { state, generation, attempt, fence, until });
+    let ended =
+        |state, attempt, until| Some(Record { state, generation, attempt, fence, until, print });
     let zero = Timestamp::default();
     if record.is_some_and(|known| settled_so(known, fence, attempt, outcome)) {
         return (record.cloned(), Answer::Settled);
@@ -212,7 +281,10 @@ fn settle(
             // A late success is still a success. It never lowers the fence.
             let next = match record {
                 Some(known) => Record { state: State::Delivered, until: zero, ..known.clone() },
-                None => Record { state: State::Delivered, generation, attempt, fence, until: zero },
+                None => {
+                    let state = State::Delivered;
+                    Record { state, generation, attempt, fence, until: zero, print }
+                }
             };
             (Some(next), Answer::SettledLate)
         }

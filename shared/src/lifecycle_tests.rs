@@ -4,6 +4,9 @@ use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 const LEASE: Duration = Duration::from_millis(500);
+const PRINT: Print = Print { body: [1; 32], id: Some([1; 8]) };
+const OTHER_BODY: Print = Print { body: [2; 32], id: None };
+const OTHER_ID: Print = Print { body: [1; 32], id: Some([2; 8]) };
 
 fn record(state: State, until: u64) -> Record {
     Record {
@@ -12,12 +15,13 @@ fn record(state: State, until: u64) -> Record {
         attempt: 2,
         fence: 2_000_000,
         until: Timestamp::from_millis(until),
+        print: PRINT,
     }
 }
 
 fn name(record: Option<&Record>) -> String {
     record.map_or("absent".into(), |r| {
-        format!("{:?}/g{}a{}f{}", r.state, r.generation, r.attempt, r.fence)
+        format!("{:?}/g{}a{}f{}u{}", r.state, r.generation, r.attempt, r.fence, r.until.millis())
     })
 }
 
@@ -32,8 +36,12 @@ fn the_table_of_every_state_and_event_is_as_written() {
         ("delivered", Some(record(State::Delivered, 0))),
         ("dead", Some(record(State::Dead, 0))),
     ];
-    let claim = |generation, attempt| Event::Claim { generation, attempt, lease: LEASE };
-    let settle = |fence, outcome| Event::Settle { fence, generation: 1, attempt: 2, outcome };
+    let claim_as =
+        |generation, attempt, print| Event::Claim { generation, attempt, lease: LEASE, print };
+    let claim = |generation, attempt| claim_as(generation, attempt, PRINT);
+    let settle =
+        |fence, outcome| Event::Settle { fence, generation: 1, attempt: 2, outcome, print: PRINT };
+    let renew = |fence| Event::Renew { fence, lease: LEASE };
     let retry = Outcome::Retry { next_at: Timestamp::from_millis(1_009_000) };
     let dead = Outcome::Dead(DeadReason::Exhausted);
     let events = [
@@ -42,6 +50,10 @@ fn the_table_of_every_state_and_event_is_as_written() {
         ("claim newer attempt", claim(1, 3)),
         ("claim older generation", claim(0, 7)),
         ("claim newer generation", claim(2, 1)),
+        ("claim other body", claim_as(1, 2, OTHER_BODY)),
+        ("claim other unsigned id", claim_as(1, 2, OTHER_ID)),
+        ("renew", renew(2_000_000)),
+        ("renew, old fence", renew(1_999_999)),
         ("delivered", settle(2_000_000, Outcome::Delivered)),
         ("delivered, old fence", settle(1_999_999, Outcome::Delivered)),
         ("retry", settle(2_000_000, retry)),
@@ -71,10 +83,13 @@ fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
         (0..3u32, 1..4u32).prop_map(|(generation, attempt)| Event::Claim {
             generation,
             attempt,
-            lease: LEASE
+            lease: LEASE,
+            print: PRINT
         }),
+        (0..6u64).prop_map(|fence| Event::Renew { fence: NOW.millis() + fence, lease: LEASE }),
         (0..3u32, 1..4u32, 0..6u64, outcome).prop_map(|(generation, attempt, fence, outcome)| {
-            Event::Settle { fence: NOW.millis() + fence, generation, attempt, outcome }
+            let fence = NOW.millis() + fence;
+            Event::Settle { fence, generation, attempt, outcome, print: PRINT }
         }),
     ];
     prop::collection::vec((event, 0..400u64), 1..40)
@@ -97,6 +112,8 @@ proptest! {
                 held_until = Some(now.plus(LEASE));
             } else if answer == Answer::Settled {
                 held_until = None;
+            } else if answer == Answer::Renewed {
+                held_until = held_until.max(Some(now.plus(LEASE)));
             }
             if was_delivered {
                 prop_assert_eq!(next.as_ref().map(|r| r.state), Some(State::Delivered));

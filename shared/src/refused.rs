@@ -131,6 +131,8 @@ mod tests {
             scheme: Scheme::named("github").unwrap(),
             secrets: vec![NamedSecret { name: "k1".into(), secret: Secret::new("s") }],
             max_body: 1024,
+            trusts_id: false,
+            retention: std::time::Duration::ZERO,
             archive: false,
             success: Success { status: http::StatusCode::OK, body: "".into() },
         }

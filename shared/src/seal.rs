@@ -78,7 +78,7 @@ impl Sealer {
         let Event { envelope, body } = event;
         let bytes = serde_json::to_vec(&envelope).map_err(|_| SealError::Envelope)?;
         let seal = self.sign(Domain::Event, &bytes, &body)?;
-        let id = format!("{}/{}", envelope.source, envelope.identity.as_str());
+        let id = format!("{}/{}", envelope.source, envelope.name().as_str());
         let route = envelope.route();
         let sealed = Sealed { envelope: bytes.into(), seal, body, route, id, trace: None };
         Ok((envelope, sealed))
@@ -163,7 +163,7 @@ mod tests {
                 v: 1,
                 source: "acme".into(),
                 provider: "standard-webhooks".into(),
-                identity: Identity::from_signed_id("evt_1").unwrap(),
+                identity: Identity::from_id("evt_1").unwrap(),
                 unsigned_id: None,
                 event_type: Some("transfer.settled".into()),
                 content_type: None,
@@ -172,6 +172,7 @@ mod tests {
                 verified_with: "k1".into(),
                 context: Default::default(),
                 admitted: None,
+                suspected: false,
             },
             body: Bytes::from_static(body),
         }

@@ -10,6 +10,7 @@ mod deliver;
 mod metrics;
 mod process;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus::Registry;
@@ -89,11 +90,15 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
     /// Starts to work for each destination until `stop`.
     fn start(&self, config: &Config, stop: &CancellationToken, loops: &mut JoinSet<()>) {
         self.metrics.know(&config.destinations);
+        let retention = config.sources.iter().map(|source| (source.name.clone(), source.retention));
+        let retention = Arc::new(retention.collect::<HashMap<_, _>>());
         for destination in &config.destinations {
             let processor = Arc::new(process::Processor {
                 destination: destination.clone(),
                 worker: self.worker.clone(),
                 lease: config.lease,
+                retention: retention.clone(),
+                default_retention: config.redis.retention,
                 sealer: config.seal.clone(),
                 queue: self.queue.clone(),
                 journal: self.journal.clone(),

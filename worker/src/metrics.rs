@@ -10,6 +10,9 @@ pub(crate) struct Metrics {
     pub(crate) retries: IntCounterVec,
     pub(crate) duplicates: IntCounterVec,
     pub(crate) busy: IntCounterVec,
+    pub(crate) conflicts: IntCounterVec,
+    pub(crate) suspected: IntCounterVec,
+    pub(crate) leases_lost: IntCounterVec,
     pub(crate) dead_letters: IntCounterVec,
     pub(crate) step_failures: IntCounterVec,
     pub(crate) seconds: HistogramVec,
@@ -37,6 +40,22 @@ impl Metrics {
             busy: count(
                 "zentra_worker_busy_total",
                 "Messages that met a running claim and were set aside until past its lease.",
+                &["destination"],
+            )?,
+            conflicts: count(
+                "zentra_worker_conflicts_total",
+                "Messages whose id was known with another body: no effect.",
+                &["destination"],
+            )?,
+            suspected: count(
+                "zentra_worker_suspected_replays_total",
+                "Messages whose signed bytes were known under another unsigned id: kept as \
+                 dead letters, no effect.",
+                &["destination"],
+            )?,
+            leases_lost: count(
+                "zentra_worker_leases_lost_total",
+                "Claims that passed to another worker while their attempt still ran.",
                 &["destination"],
             )?,
             dead_letters: count(
@@ -67,6 +86,9 @@ impl Metrics {
             }
             self.retries.with_label_values(&[name]);
             self.busy.with_label_values(&[name]);
+            self.conflicts.with_label_values(&[name]);
+            self.suspected.with_label_values(&[name]);
+            self.leases_lost.with_label_values(&[name]);
         }
     }
 }

@@ -4,7 +4,10 @@
 //! has confirmed it, or its end is in the journal. What comes between two steps of a
 //! worker that dies is made good by the message coming again.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -12,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use zentra_shared::clock;
 use zentra_shared::config::Destination;
 use zentra_shared::delivery::{self, Opened};
-use zentra_shared::event::Event;
+use zentra_shared::event::{DeliveryKey, Event};
 use zentra_shared::journal::{AttemptResult, Claim, Journal, JournalError, Settle};
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_shared::queue::{Delay, Message, Process, Receipt};
 use zentra_shared::retry::Decision;
-use zentra_shared::seal::Sealer;
+use zentra_shared::seal::{Sealed, Sealer};
 use zentra_shared::trace::Trace;
 
 use crate::deliver::http::{HttpDelivery, Order};
@@ -32,6 +35,9 @@ pub(crate) struct Processor<Q, J> {
     pub(crate) destination: Destination,
     pub(crate) worker: String,
     pub(crate) lease: Duration,
+    /// How long deliveries are remembered: by source, and those of none.
+    pub(crate) retention: Arc<HashMap<String, Duration>>,
+    pub(crate) default_retention: Duration,
     pub(crate) sealer: Sealer,
     pub(crate) queue: Q,
     pub(crate) journal: J,
@@ -66,7 +72,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             attempt: message.attempt,
             lease: self.lease,
             worker: &self.worker,
+            print: &opened.print,
             summary: &opened.summary,
+            retention: self.retention(opened),
         };
         // The lease runs from when the granted claim was asked for, at the earliest.
         let ask = || async {
@@ -85,6 +93,11 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                     let none = AttemptResult::default();
                     self.bury(message, opened, fence, *reason, &none).await
                 }
+                // Kept until an operator releases it, which makes it a newer generation.
+                Ok(event) if event.envelope.suspected && message.generation == 0 => {
+                    let (reason, none) = (DeadReason::SuspectedReplay, AttemptResult::default());
+                    self.bury(message, opened, fence, reason, &none).await
+                }
                 // The claim itself took so long that an attempt might outlast its lease.
                 Ok(_) if asked.elapsed() + self.destination.timeout > self.lease => {
                     self.park(message, self.lease).await
@@ -95,10 +108,40 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 self.metrics.busy.with_label_values(&[name]).inc();
                 self.park(message, remaining).await
             }
+            Answer::Suspected => self.suspect(message, opened).await,
+            Answer::Conflict => {
+                tracing::warn!(key = %opened.key, "another body came under this id: no effect");
+                self.metrics.conflicts.with_label_values(&[name]).inc();
+                Ok(())
+            }
             Answer::Done => without_effect("delivered"),
             Answer::Dead => without_effect("dead"),
             _ => without_effect("overtaken"),
         }
+    }
+
+    fn retention(&self, opened: &Opened) -> Duration {
+        let of_source = self.retention.get(&opened.summary.source);
+        of_source.copied().unwrap_or(self.default_retention)
+    }
+
+    /// The same signed bytes as another event's, under another unsigned id: from here on a
+    /// delivery of its own, sealed as such.
+    async fn suspect(&self, message: &Message, opened: &Opened) -> Result<(), Stopped> {
+        let name = self.destination.name.as_str();
+        let Ok(event) = &opened.event else {
+            return Ok(());
+        };
+        let mut event = event.clone();
+        event.envelope.suspected = true;
+        let seal = || std::future::ready(self.sealer.seal(event.clone()));
+        let (_, sealed) = self.insist("seal", seal).await?;
+        let sealed = Sealed { trace: message.sealed.trace, ..sealed };
+        let opened = delivery::open(&self.sealer, name, &sealed);
+        tracing::warn!(key = %opened.key, "a suspected replay is kept: see zentra dead list");
+        self.metrics.suspected.with_label_values(&[name]).inc();
+        let kept = Message { sealed, attempt: 1, generation: 0 };
+        Box::pin(self.carry(&kept, &opened)).await
     }
 
     /// Sets the same attempt aside until past the lease. Never dropped: it may be the
@@ -127,7 +170,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             attempt: message.attempt,
             now: clock::now(),
         };
-        let Attempted { verdict, result } = self.http.deliver(&order).await;
+        let Attempted { verdict, result } = tokio::select! {
+            attempted = self.http.deliver(&order) => attempted,
+            never = self.renew(&opened.key, fence) => match never {},
+        };
         let name = self.destination.name.as_str();
         let outcome = match verdict {
             Verdict::Delivered => "delivered",
@@ -174,6 +220,22 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
     }
 
+    /// Keeps the claim of a running attempt from running out, as long as it can.
+    async fn renew(&self, key: &DeliveryKey, fence: u64) -> Infallible {
+        loop {
+            tokio::time::sleep(self.lease / 3).await;
+            match self.journal.renew(key, fence, self.lease).await {
+                Ok(Answer::Lost) => {
+                    tracing::warn!(%key, "the claim has passed to another worker");
+                    self.metrics.leases_lost.with_label_values(&[&self.destination.name]).inc();
+                    std::future::pending::<()>().await;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%key, %error, "the claim wasn't renewed"),
+            }
+        }
+    }
+
     /// To the dead-letter queue, and then into the journal.
     async fn bury(
         &self,
@@ -206,7 +268,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             outcome,
             worker: &self.worker,
             result,
+            print: &opened.print,
             summary: &opened.summary,
+            retention: self.retention(opened),
         };
         let answer = self.insist("settle", || self.journal.settle(&settle)).await?;
         if answer != Answer::Settled {

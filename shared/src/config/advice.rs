@@ -1,6 +1,6 @@
 //! What a usable config had better say, or what its reader should know.
 
-use super::Config;
+use super::{Config, can_match};
 
 impl Config {
     /// Notes on a config that has no problems: each names its key.
@@ -8,8 +8,7 @@ impl Config {
         let mut notes = Vec::new();
         for source in &self.sources {
             let name = &source.name;
-            let routed = self.destinations.iter().flat_map(|to| &to.subscribe);
-            if !routed.into_iter().any(|pattern| can_match(pattern, name)) {
+            if !self.destinations.iter().any(|to| to.can_take(name)) {
                 notes.push(format!(
                     "source.{name}: no destination subscribes to it, so its events end as unrouted"
                 ));
@@ -17,15 +16,21 @@ impl Config {
             if source.scheme.timestamp.is_none() {
                 notes.push(format!(
                     "source.{name}: {} signs no time, so freshness can't be judged; a copy is \
-                     recognised for as long as redis.retention",
+                     recognised for as long as its retention",
                     source.provider
                 ));
             }
             let signed = source.scheme.id.as_ref().is_some_and(|id| source.scheme.covers(id));
-            if !signed {
+            if source.trusts_id && !signed {
                 notes.push(format!(
-                    "source.{name}: {} signs no event id, so the same bytes are taken for the \
-                     same event",
+                    "source.{name}.identity: {} signs no event id, and it is trusted: whoever has \
+                     seen a callback can have it delivered again under another id",
+                    source.provider
+                ));
+            } else if !signed {
+                notes.push(format!(
+                    "source.{name}: {} signs no event id, so the same bytes under another id are \
+                     kept as a suspected replay",
                     source.provider
                 ));
             }
@@ -51,9 +56,4 @@ impl Config {
         }
         notes
     }
-}
-
-/// Whether a pattern's first word can be this source.
-fn can_match(pattern: &str, source: &str) -> bool {
-    matches!(pattern.split('.').next(), Some(word) if word == source || word == "*" || word == "#")
 }

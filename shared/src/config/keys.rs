@@ -232,6 +232,21 @@ pub(super) const KEYS: &[Key] = &[
          broker's CPU is shown by `make bench`.",
     ),
     key(
+        "source.NAME.identity",
+        Kind::Text,
+        "signed",
+        "What deduplicates: `signed` is the provider's id if its signature covers it, or else a \
+         digest of what is signed. `id` trusts the id though nothing signs it: whoever has seen \
+         one callback can then have it delivered again under another id.",
+    ),
+    key(
+        "source.NAME.retention",
+        Kind::Duration("1h", "400days"),
+        "30days",
+        "How long its deliveries are remembered after their last change; without it, as long \
+         as redis.retention says.",
+    ),
+    key(
         "source.NAME.success_status",
         Kind::Integer(200, 299),
         "200",

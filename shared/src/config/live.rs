@@ -121,7 +121,7 @@ impl Config {
             ("ingress.tls, there or not", tls(self) != tls(new)),
             ("worker.admin", self.worker_admin != new.worker_admin),
             ("rabbitmq", rabbitmq(self) != rabbitmq(new)),
-            ("redis", redis(self) != redis(new) || self.redis.retention != new.redis.retention),
+            ("redis.url", redis(self) != redis(new)),
             ("refused.max_…", self.refused.bounds != new.refused.bounds),
         ];
         changed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use toml::Table;
 
+use crate::delivery::UNVERIFIED;
 use crate::queue::{Archive, Routes, Subscriber, amqp};
 use crate::retry::Policy;
 use crate::seal::Sealer;
@@ -107,8 +108,8 @@ pub struct RabbitMq {
 pub struct Redis {
     /// Not for those who don't need it.
     pub url: Option<Secret>,
-    /// How long a delivery that isn't dead is remembered after its last change: the
-    /// window in which a copy is recognised.
+    /// How long a delivery that isn't dead is remembered after its last change, where its
+    /// source says nothing else: the window in which a copy is recognised.
     pub retention: Duration,
 }
 
@@ -168,6 +169,18 @@ pub struct Destination {
     pub timeout: Duration,
 }
 
+impl Destination {
+    /// Whether a subscription's first word can be this source.
+    fn can_take(&self, source: &str) -> bool {
+        self.subscribe.iter().any(|pattern| can_match(pattern, source))
+    }
+}
+
+/// Whether a pattern's first word can be this source.
+fn can_match(pattern: &str, source: &str) -> bool {
+    matches!(pattern.split('.').next(), Some(word) if word == source || word == "*" || word == "#")
+}
+
 /// All that is wrong with a config.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration can't be used:\n{}", .0.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n"))]
@@ -225,6 +238,13 @@ impl Config {
             ..self.archive.clone()
         };
         Routes { subscribers: self.subscribers(), archive }
+    }
+
+    /// Each destination with each source, and with what no seal fits.
+    pub fn pairs(&self) -> Vec<(&str, &str)> {
+        let sources = || self.sources.iter().map(|source| source.name.as_str());
+        let of = |to| sources().chain([UNVERIFIED]).map(move |source| (to, source));
+        self.destinations.iter().flat_map(|to| of(to.name.as_str())).collect()
     }
 
     /// What each destination subscribes to.

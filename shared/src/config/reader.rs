@@ -43,14 +43,14 @@ impl Reader<'_> {
         let sources: Vec<Source> = root
             .named("source")
             .into_iter()
-            .filter_map(|(name, section)| self.source(name, section, &own))
+            .filter_map(|(name, section)| self.source(name, section, &own, redis.retention))
             .collect();
         let destinations: Vec<Destination> = root
             .named("destination")
             .into_iter()
             .filter_map(|(name, section)| self.destination(name, section))
             .collect();
-        self.rules(&root, redis.retention, lease, &sources, &destinations);
+        self.rules(&root, lease, &sources, &destinations);
         root.finish();
         Some(Config {
             namespace,
@@ -71,7 +71,6 @@ impl Reader<'_> {
     fn rules(
         &self,
         root: &Section<'_>,
-        retention: Duration,
         lease: Duration,
         sources: &[Source],
         destinations: &[Destination],
@@ -82,25 +81,8 @@ impl Reader<'_> {
         if self.role.verifies() && sources.is_empty() {
             root.problem("source", "there is none: add a [source.NAME]");
         }
-        for destination in destinations {
-            if retention <= destination.retry.max_age {
-                let name = &destination.name;
-                let rule = format!(
-                    "must be longer than destination.{name}.retry.max_age, or a delivery would \
-                     be forgotten while it is still tried"
-                );
-                root.problem("redis.retention", &rule);
-            }
-        }
         for source in sources {
-            if source.scheme.retries.is_some_and(|horizon| retention <= horizon) {
-                let rule = format!(
-                    "must be longer than {} sends its callbacks again (source.{}), or a late \
-                     copy would be taken for a new event",
-                    source.provider, source.name
-                );
-                root.problem("redis.retention", &rule);
-            }
+            self.outlasts(root, source, destinations);
         }
         if let Some(slowest) = destinations.iter().max_by_key(|d| d.timeout)
             && lease < slowest.timeout * 2
@@ -200,6 +182,30 @@ impl Reader<'_> {
         Redis { url, retention }
     }
 
+    /// What is remembered must outlast whoever sends or tries again.
+    fn outlasts(&self, root: &Section<'_>, source: &Source, destinations: &[Destination]) {
+        let (name, retention) = (&source.name, source.retention);
+        let key = format!("source.{name}.retention (or redis.retention)");
+        if source.scheme.retries.is_some_and(|horizon| retention <= horizon) {
+            let rule = format!(
+                "must be longer than {} sends its callbacks again, or a late copy would be taken \
+                 for a new event",
+                source.provider
+            );
+            root.problem(&key, &rule);
+        }
+        for destination in destinations.iter().filter(|to| to.can_take(name)) {
+            if retention <= destination.retry.max_age {
+                let to = &destination.name;
+                let rule = format!(
+                    "must be longer than destination.{to}.retry.max_age, or a delivery would \
+                     be forgotten while it is still tried"
+                );
+                root.problem(&key, &rule);
+            }
+        }
+    }
+
     /// A URL without a password may stand in the file; any other is a secret.
     fn url(&self, text: &str, needed: bool) -> Result<Option<Secret>, String> {
         match text.contains("://") && !text.contains('@') {
@@ -263,6 +269,7 @@ impl Reader<'_> {
         name: String,
         mut section: Section<'_>,
         own: &[(String, Scheme)],
+        retention: Duration,
     ) -> Option<Source> {
         let provider = section.text("provider").unwrap_or_default();
         let known = own.iter().find(|(known, _)| *known == provider);
@@ -280,11 +287,42 @@ impl Reader<'_> {
             }
         }
         let max_body = section.size("max_body");
+        let trusts_id = self.identity(&mut section, scheme.as_ref());
+        let retention = match section.missing("retention") {
+            true => retention,
+            false => section.duration("retention"),
+        };
         let archive = section.flag("archive");
         let success = self.success(&mut section);
         section.finish();
         let (scheme, success) = (scheme?, success?);
-        Some(Source { name, provider, scheme, secrets, max_body, archive, success })
+        Some(Source {
+            name,
+            provider,
+            scheme,
+            secrets,
+            max_body,
+            trusts_id,
+            retention,
+            archive,
+            success,
+        })
+    }
+
+    /// Whether an id that nothing signs is to be trusted.
+    fn identity(&self, section: &mut Section<'_>, scheme: Option<&Scheme>) -> bool {
+        let trusts = match &*section.text_or_default("identity") {
+            "signed" => false,
+            "id" => true,
+            _ => {
+                section.problem("identity", "must be \"signed\" or \"id\"");
+                false
+            }
+        };
+        if trusts && scheme.is_some_and(|scheme| scheme.id.is_none()) {
+            section.problem("identity", "can't be \"id\": this provider sends none");
+        }
+        trusts
     }
 
     /// What tells the provider that the event is taken.

@@ -233,8 +233,40 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
 #[test]
 fn what_is_remembered_outlasts_every_retry() {
     let told = example(Role::Check, &[("ZENTRA__REDIS__RETENTION", "3d")]).unwrap_err().to_string();
-    assert!(told.contains("redis.retention: must be longer than destination.ledger.retry.max_age"));
-    assert!(told.contains("redis.retention: must be longer than stripe sends"), "{told}");
+    let key = "source.stripe-eu.retention (or redis.retention)";
+    for rule in ["destination.ledger.retry.max_age", "stripe sends"] {
+        assert!(told.contains(&format!("{key}: must be longer than {rule}")), "{told}");
+    }
+}
+
+#[test]
+fn a_source_has_a_memory_of_its_own_or_that_of_all() {
+    let retention = |more: &[(&str, &str)]| {
+        example(Role::Worker, more).map(|config| config.sources[0].retention.as_secs() / 86_400)
+    };
+    let all = ("ZENTRA__REDIS__RETENTION", "40d");
+    assert_eq!(retention(&[all]).unwrap(), 40);
+    let source = |days| ("ZENTRA__SOURCE__STRIPE-EU__RETENTION", days);
+    assert_eq!(retention(&[all, source("7d")]).unwrap(), 7);
+    assert!(retention(&[all, source("2d")]).is_err());
+}
+
+#[test]
+fn an_unsigned_id_is_trusted_only_where_the_config_says_so_and_that_is_noted() {
+    let github = [
+        ("ZENTRA__SOURCE__HUB__PROVIDER", "github"),
+        ("ZENTRA__SOURCE__HUB__SECRETS", r#"[{ name = "k", secret = "env:STRIPE_EU" }]"#),
+    ];
+    let with = |identity| [github[0], github[1], ("ZENTRA__SOURCE__HUB__IDENTITY", identity)];
+    let hub = |more: &[(&str, &str)]| {
+        let config = example(Role::Check, more)?;
+        let trusts = config.sources.iter().any(|source| source.name == "hub" && source.trusts_id);
+        Ok::<_, ConfigError>((trusts, config.advice().join("\n")))
+    };
+    assert!(!hub(&github).unwrap().0);
+    let (trusts, notes) = hub(&with("id")).unwrap();
+    assert!(trusts && notes.contains("source.hub.identity: github signs no event id"), "{notes}");
+    assert!(hub(&with("perhaps")).unwrap_err().to_string().contains("source.hub.identity"));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::event::{Admitted, Context, DeliveryKey, Event, body_sha256};
-use crate::lifecycle::{Answer, DeadReason, Outcome, Record};
+use crate::event::{Admitted, Context, DeliveryKey, Event};
+use crate::lifecycle::{Answer, DeadReason, Outcome, Print, Record};
 
 /// Why the journal didn't do what was asked. Whether a command that failed took effect
 /// is unknown: the same command may be sent again.
@@ -34,12 +34,16 @@ pub struct Claim<'a> {
     pub generation: u32,
     /// The message's attempt.
     pub attempt: u32,
-    /// How long the claim lasts unsettled.
+    /// How long the claim lasts, neither settled nor renewed.
     pub lease: Duration,
     /// Who asks.
     pub worker: &'a str,
+    /// What the message has in common with its copies.
+    pub print: &'a Print,
     /// What is kept of the event for the operator.
     pub summary: &'a Summary,
+    /// How long the delivery is remembered after its last change, unless it is dead.
+    pub retention: Duration,
 }
 
 /// The end of one attempt.
@@ -59,8 +63,12 @@ pub struct Settle<'a> {
     pub worker: &'a str,
     /// What the destination said.
     pub result: &'a AttemptResult,
-    /// What is kept of the event, should the claim have been forgotten.
+    /// As for the claim, should that have been forgotten.
+    pub print: &'a Print,
+    /// Likewise.
     pub summary: &'a Summary,
+    /// As for the claim.
+    pub retention: Duration,
 }
 
 /// What is kept of an event: never its body, never a secret.
@@ -94,9 +102,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// What is kept of an event whose seal opened.
-    pub fn of(event: &Event) -> Self {
-        let Event { envelope, body } = event;
+    /// What is kept of an event whose seal opened, and of its print.
+    pub fn of(event: &Event, print: &Print) -> Self {
+        let envelope = &event.envelope;
         Self {
             source: envelope.source.clone(),
             provider: envelope.provider.clone(),
@@ -105,7 +113,7 @@ impl Summary {
             event_type: envelope.event_type.clone(),
             received_at: Some(envelope.received_at),
             provider_time: envelope.provider_time,
-            body_sha256: body_sha256(body),
+            body_sha256: hex::encode(print.body),
             trace: None,
             context: envelope.context.clone(),
             admitted: envelope.admitted.clone(),
@@ -164,6 +172,17 @@ pub enum What {
     DuplicateDead,
     /// A message that a newer attempt or generation has overtaken: no effect.
     Stale,
+    /// The same id with another body came: no effect.
+    Conflict {
+        /// SHA-256 of that body, in hex.
+        body_sha256: String,
+    },
+    /// The same signed bytes came under another unsigned id: no effect. They are kept as a
+    /// dead letter of their own.
+    Suspected {
+        /// The delivery key of that dead letter.
+        kept_as: String,
+    },
     /// The destination took it.
     Delivered {
         /// Settled after its claim had passed to another worker.
@@ -197,6 +216,11 @@ pub enum What {
     },
     /// An operator sent the dead letter back to the work queue.
     Requeued,
+    /// An operator let a suspected replay go on as an event of its own.
+    Released {
+        /// Why, in the operator's words.
+        reason: String,
+    },
 }
 
 /// All that is known of one delivery.
@@ -214,11 +238,20 @@ pub struct Delivery {
     pub history: Vec<Entry>,
 }
 
-/// What a worker needs. Both calls are atomic, and both may be repeated.
+/// What a worker needs. Each call is atomic, and may be repeated.
 pub trait Journal: Clone + Send + Sync + 'static {
     /// Asks to run an attempt. Whatever the answer, it is in the history.
     fn claim(&self, claim: &Claim<'_>)
     -> impl Future<Output = Result<Answer, JournalError>> + Send;
+
+    /// Makes the claim of a running attempt last `lease` from now. [`Answer::Lost`] if it
+    /// has passed to another worker.
+    fn renew(
+        &self,
+        key: &DeliveryKey,
+        fence: u64,
+        lease: Duration,
+    ) -> impl Future<Output = Result<Answer, JournalError>> + Send;
 
     /// Says how an attempt ended.
     fn settle(
@@ -233,9 +266,13 @@ pub trait Journal: Clone + Send + Sync + 'static {
 /// What the operator needs.
 pub trait Histories: Send + Sync + 'static {
     /// The deliveries of an event: by the provider's id, by its identity, or by a
-    /// delivery key itself.
-    fn find(&self, id: &str)
-    -> impl Future<Output = Result<Vec<DeliveryKey>, JournalError>> + Send;
+    /// delivery key itself. An identity is looked for at these pairs of destination and
+    /// source.
+    fn find(
+        &self,
+        id: &str,
+        pairs: &[(&str, &str)],
+    ) -> impl Future<Output = Result<Vec<DeliveryKey>, JournalError>> + Send;
 
     /// One delivery, with its history.
     fn history(
@@ -250,11 +287,13 @@ pub trait Histories: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Delivery>, JournalError>> + Send;
 
-    /// Notes that an operator re-queues a dead delivery as this generation.
-    fn note_requeue(
+    /// Notes what an operator does with a dead delivery: re-queues or releases it, as this
+    /// generation.
+    fn note(
         &self,
         key: &DeliveryKey,
         generation: u32,
         by: &str,
+        what: &What,
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
 }

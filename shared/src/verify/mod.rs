@@ -8,6 +8,7 @@ mod signature;
 mod template;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
@@ -35,6 +36,10 @@ pub struct Source {
     pub secrets: Vec<NamedSecret>,
     /// The largest body taken, in bytes.
     pub max_body: usize,
+    /// Whether the provider's id is the identity even if nothing signs it.
+    pub trusts_id: bool,
+    /// How long its deliveries are remembered after their last change.
+    pub retention: Duration,
     /// Whether its accepted events are archived, too.
     pub archive: bool,
     /// What the provider is answered when the event is taken.
@@ -195,7 +200,8 @@ impl Unverified {
         };
         let event_id = find(&scheme.id).filter(|id| usable_id(id));
         let signed = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
-        let identity = event_id.as_deref().filter(|_| signed).and_then(Identity::from_signed_id);
+        let trusted = signed || source.trusts_id;
+        let identity = event_id.as_deref().filter(|_| trusted).and_then(Identity::from_id);
         Ok(Envelope {
             v: 1,
             source: source.name.clone(),
@@ -221,6 +227,7 @@ impl Unverified {
                 provider_reason: find(&scheme.attempt.reason).map(bounded),
             },
             admitted: None,
+            suspected: false,
         })
     }
 

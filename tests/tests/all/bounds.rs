@@ -311,6 +311,10 @@ async fn a_source_has_its_own_body_bound_and_its_own_yes() {
     };
     let taken = post(b"{\"a\":1}").await;
     assert_eq!((taken.status.as_u16(), &*taken.body), (202, "[accepted]"));
+    // What is announced to be too large is refused before it comes.
+    let unsent = "POST /in/small HTTP/1.1\r\nhost: x\r\ncontent-length: 11\r\n\r\n";
+    let refused = say(&ingress, unsent.as_bytes()).await;
+    assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
     let large = post(b"{\"a\":12345}").await;
     assert_eq!((large.status.as_u16(), &*large.reason()), (413, "body_too_large"));
 }

@@ -134,6 +134,27 @@ async fn a_stuck_broker_costs_one_deadline_then_nothing_and_is_found_again_withi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_its_sender_has_given_up_waiting_for_a_place_is_not_published_later() {
+    let rabbit = Rabbit::start();
+    let queue = connected(Settings { lanes: 1, ..settings(&rabbit.url(), "late") }).await;
+    queue.publish(&event("acme.x", 0)).await.unwrap();
+    rabbit.freeze();
+    let late = (1..=300).map(|at| {
+        let queue = queue.clone();
+        async move { queue.publish(&event("acme.x", at)).await.is_err() }
+    });
+    let failed = late.collect::<JoinSet<bool>>().join_all().await;
+    assert!(failed.into_iter().all(|failed| failed));
+    rabbit.thaw();
+    let again = async || queue.publish(&event("acme.x", 301)).await.ok();
+    eventually("it is found again", BOUND, again).await;
+    // One lane's window was under way.
+    let most = 64 + 2;
+    let found = crate::queue::depth(&rabbit.url(), "late.work.ledger").await;
+    assert!((2..=most).contains(&found), "{found} of at most {most}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_memory_alarm_is_an_error_in_time_and_ends_by_itself() {
     let rabbit = Rabbit::start();
     let queue = connected(settings(&rabbit.url(), "alarm")).await;

@@ -8,12 +8,14 @@ use zentra_shared::clock::Timestamp;
 use zentra_shared::event::{DeliveryKey, Identity};
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
-use zentra_shared::lifecycle::{Answer, DeadReason, Event, Outcome, Record, State, step};
+use zentra_shared::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
 use zentra_shared::secret::Secret;
 use zentra_tests::world::RETENTION;
 use zentra_tests::{namespace, shared_redis};
 
 const LEASE: Duration = Duration::from_secs(30);
+const PRINT: Print = Print { body: [7; 32], id: Some([1; 8]) };
+const PAIRS: [(&str, &str); 2] = [("mail", "acme"), ("ledger", "acme")];
 
 fn journal() -> RedisJournal {
     RedisJournal::new(&Secret::new(shared_redis()), &namespace(), RETENTION).unwrap()
@@ -28,13 +30,13 @@ fn summary() -> Summary {
         event_type: None,
         received_at: Some(Timestamp::from_secs(1)),
         provider_time: None,
-        body_sha256: "00".into(),
+        body_sha256: "07".repeat(32),
         ..Summary::default()
     }
 }
 
 fn key(id: &str) -> DeliveryKey {
-    DeliveryKey::new("ledger", "acme", &Identity::from_signed_id(id).unwrap())
+    DeliveryKey::new("ledger", "acme", &Identity::from_id(id).unwrap())
 }
 
 /// One delivery, seen by one worker.
@@ -52,13 +54,23 @@ impl Desk {
     async fn apply(&self, event: &Event) -> (Answer, Timestamp) {
         let result = AttemptResult::default();
         match *event {
-            Event::Claim { generation, attempt, lease } => {
-                let (key, summary) = (&self.key, &self.summary);
-                let worker = "w1";
-                let claim = Claim { key, generation, attempt, lease, worker, summary };
+            Event::Claim { generation, attempt, lease, print } => {
+                let claim = Claim {
+                    key: &self.key,
+                    generation,
+                    attempt,
+                    lease,
+                    worker: "w1",
+                    print: &print,
+                    summary: &self.summary,
+                    retention: RETENTION,
+                };
                 self.journal.claim_at(&claim).await.unwrap()
             }
-            Event::Settle { fence, generation, attempt, outcome } => {
+            Event::Renew { fence, lease } => {
+                self.journal.renew_at(&self.key, fence, lease).await.unwrap()
+            }
+            Event::Settle { fence, generation, attempt, outcome, print } => {
                 let settle = Settle {
                     key: &self.key,
                     fence,
@@ -67,7 +79,9 @@ impl Desk {
                     outcome,
                     worker: "w1",
                     result: &result,
+                    print: &print,
                     summary: &self.summary,
+                    retention: RETENTION,
                 };
                 self.journal.settle_at(&settle).await.unwrap()
             }
@@ -76,12 +90,12 @@ impl Desk {
 
     async fn claim(&self, generation: u32, attempt: u32) -> Answer {
         let lease = LEASE;
-        self.apply(&Event::Claim { generation, attempt, lease }).await.0
+        self.apply(&Event::Claim { generation, attempt, lease, print: PRINT }).await.0
     }
 
     async fn settle(&self, fence: u64, attempt: u32, outcome: Outcome) -> Answer {
         let generation = 0;
-        self.apply(&Event::Settle { fence, generation, attempt, outcome }).await.0
+        self.apply(&Event::Settle { fence, generation, attempt, outcome, print: PRINT }).await.0
     }
 
     async fn record(&self) -> Option<Record> {
@@ -104,12 +118,25 @@ fn steps() -> impl Strategy<Value = Vec<(Event, usize)>> {
         Just(Outcome::Dead(DeadReason::Permanent)),
     ];
     let lease = prop_oneof![Just(Duration::ZERO), Just(Duration::from_millis(2)), Just(LEASE)];
+    // Mostly copies of one callback, and now and then one that isn't.
+    let print = || {
+        prop_oneof![
+            8 => Just(PRINT),
+            1 => Just(Print { id: None, ..PRINT }),
+            1 => Just(Print { id: Some([2; 8]), ..PRINT }),
+            1 => Just(Print { body: [8; 32], ..PRINT }),
+        ]
+    };
     let step = prop_oneof![
-        3 => (0..3u32, 1..4u32, lease)
-            .prop_map(|(generation, attempt, lease)| Event::Claim { generation, attempt, lease }),
-        2 => (0..3u32, 1..4u32, outcome).prop_map(|(generation, attempt, outcome)| {
-            Event::Settle { fence: 0, generation, attempt, outcome }
-        }),
+        4 => (0..3u32, 1..4u32, lease.clone(), print()).prop_map(
+            |(generation, attempt, lease, print)| Event::Claim { generation, attempt, lease, print }
+        ),
+        1 => lease.prop_map(|lease| Event::Renew { fence: 0, lease }),
+        3 => (0..3u32, 1..4u32, outcome, print()).prop_map(
+            |(generation, attempt, outcome, print)| {
+                Event::Settle { fence: 0, generation, attempt, outcome, print }
+            }
+        ),
     ];
     prop::collection::vec((step, 0..3usize), 1..25)
 }
@@ -129,7 +156,7 @@ fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
         runtime.block_on(async {
             let (mut record, mut fences) = (None, Vec::new());
             for (mut event, pick) in walk {
-                if let Event::Settle { fence, .. } = &mut event {
+                if let Event::Settle { fence, .. } | Event::Renew { fence, .. } = &mut event {
                     *fence = fences.iter().rev().nth(pick).copied().unwrap_or(7);
                 }
                 let (answer, now) = desk.apply(&event).await;
@@ -146,7 +173,7 @@ fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
         })
     });
     result.unwrap();
-    assert_eq!(seen.borrow().len(), 8, "the walks meet every kind of answer");
+    assert_eq!(seen.borrow().len(), 12, "the walks meet every kind of answer");
 }
 
 #[tokio::test]
@@ -192,11 +219,12 @@ async fn a_delivery_is_found_by_provider_id_by_identity_and_by_key() {
     let desk = Desk::new(&journal(), "evt_identity");
     desk.claim(0, 1).await;
     for id in ["evt_shown", "evt_identity", "ledger/acme/evt_identity"] {
-        let found = desk.journal.find(id).await.unwrap();
+        let found = desk.journal.find(id, &PAIRS).await.unwrap();
         assert_eq!(found.iter().collect::<Vec<_>>(), [&desk.key], "{id}");
     }
-    assert!(desk.journal.find("evt_nobody").await.unwrap().is_empty());
-    assert!(desk.journal.find("ledger/acme/evt_nobody").await.unwrap().is_empty());
+    for id in ["evt_nobody", "ledger/acme/evt_nobody"] {
+        assert!(desk.journal.find(id, &PAIRS).await.unwrap().is_empty());
+    }
 }
 
 #[tokio::test]
@@ -212,7 +240,7 @@ async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
     assert_eq!(dead[0].reason, Some(DeadReason::Permanent));
     assert_eq!(journal.dead("ledger", 1).await.unwrap().len(), 1);
 
-    journal.note_requeue(&revived.key, 1, "operator").await.unwrap();
+    journal.note(&revived.key, 1, "operator", &What::Requeued).await.unwrap();
     assert_eq!(journal.dead("ledger", 10).await.unwrap().len(), 2, "a note changes no state");
     assert!(matches!(revived.claim(1, 1).await, Answer::Claimed { .. }));
     let left = journal.dead("ledger", 10).await.unwrap();
@@ -245,12 +273,31 @@ async fn only_what_is_dead_is_kept_for_good_and_a_copy_does_not_change_that() {
     let fence = fence(desk.claim(0, 1).await);
     assert_eq!(kept_for_good(&namespace).await, 0);
     desk.settle(fence, 1, Outcome::Dead(DeadReason::Permanent)).await;
-    // The record, its history, and the indexes of its identity and of the provider's id.
-    assert_eq!(kept_for_good(&namespace).await, 4);
+    // The delivery, and the index of the provider's id.
+    assert_eq!(kept_for_good(&namespace).await, 2);
     assert_eq!(desk.claim(0, 1).await, Answer::Dead);
-    assert_eq!(kept_for_good(&namespace).await, 4);
+    assert_eq!(kept_for_good(&namespace).await, 2);
     assert!(matches!(desk.claim(1, 1).await, Answer::Claimed { .. }));
     assert_eq!(kept_for_good(&namespace).await, 0);
+}
+
+#[tokio::test]
+async fn of_a_long_history_the_newest_lines_are_kept() {
+    let desk = Desk::new(&journal(), "evt_flood");
+    let fence = fence(desk.claim(0, 1).await);
+    desk.settle(fence, 1, Outcome::Delivered).await;
+    let mut copies = tokio::task::JoinSet::new();
+    let desk = std::sync::Arc::new(desk);
+    for _ in 0..5000 {
+        let desk = desk.clone();
+        copies.spawn(async move { desk.claim(0, 1).await });
+    }
+    assert!(copies.join_all().await.iter().all(|answer| *answer == Answer::Done));
+    let known = desk.journal.history(&desk.key).await.unwrap().unwrap();
+    let told = known.history;
+    assert!((1000..5000).contains(&told.len()), "{}", told.len());
+    assert!(told.iter().all(|entry| entry.what == What::Duplicate));
+    assert_eq!(known.record.state, State::Delivered);
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 
 use std::process::Output;
 
-use zentra_shared::journal::What;
+use zentra_shared::journal::{Entry, Histories, What};
+use zentra_shared::lifecycle::DeadReason;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::stack::Stack;
-use zentra_tests::world::{BOUND, World, count, dead, delivered};
-use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis};
+use zentra_tests::world::{BOUND, World, count, dead, delivered, is_copy};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
 use crate::queue::depth;
 
@@ -104,6 +105,54 @@ async fn a_requeued_letter_that_fails_again_is_dead_again_and_can_be_requeued_ag
     assert_eq!(again["generation"], 2);
     world.until("evt_1", delivered).await;
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspected_replay_has_no_effect_until_an_operator_releases_it() {
+    let world = world().await;
+    let worker = world.stack.worker().await;
+    let body = transfer("evt_1", "trf_1", 1);
+    // GitHub doesn't sign the delivery's id.
+    let url = format!("{}/in/github", world.ingress.listen);
+    let post = async |id: &str| {
+        let headers = sign::github(id, "push", body.as_bytes());
+        let answer = world.stack.http.post(&url, &headers, body.clone()).await;
+        assert_eq!(answer.unwrap().status, 200);
+    };
+    post("d-1").await;
+    let first = world.until("d-1", delivered).await.key;
+    post("d-1").await;
+    post("d-2").await;
+    let suspect = eventually("it is kept", BOUND, async || {
+        world.journal.dead("ledger", 10).await.ok()?.pop()
+    })
+    .await;
+    assert_eq!(suspect.reason, Some(DeadReason::SuspectedReplay));
+    let told = What::Suspected { kept_as: suspect.key.to_string() };
+    let known = world.journal.history(&first).await.unwrap().unwrap();
+    assert_eq!((count(&known, is_copy), count(&known, |what| *what == told)), (1, 1));
+    let metric = ["zentra_worker_suspected_replays_total"];
+    assert_eq!(worker.metric(&world.stack.http, &metric).await, 1.0);
+
+    let refused = fails(&world.stack.zentra(&["dead", "requeue", "d-2"]), 1);
+    assert!(refused.contains("zentra event release"), "{refused}");
+    assert_eq!(world.ledger.rows().unwrap().len(), 1);
+    let release = ["event", "release", "d-2", "--reason", "meant so", "--by", "ada"];
+    let released = stdout(&world.stack.zentra(&release));
+    assert!(released.contains("released ledger/github/sha256:"), "{released}");
+    let key = suspect.key.as_str();
+    let done = world.until(key, delivered).await;
+    let by_ada = |entry: &Entry| {
+        entry.what == What::Released { reason: "meant so".into() } && entry.by == "ada"
+    };
+    assert!(done.history.iter().any(by_ada));
+    let keys: Vec<_> = world.ledger.rows().unwrap().into_iter().map(|row| row.key).collect();
+    assert_eq!(keys, [first.as_str(), key]);
+    post("d-2").await;
+    world.until(key, |d| count(d, |what| *what == What::Duplicate) == 1).await;
+    let refused = fails(&world.stack.zentra(&release), 1);
+    assert!(refused.contains("is not dead"), "{refused}");
+    assert_eq!(world.ledger.rows().unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -171,21 +171,35 @@ async fn an_archive_that_the_broker_can_not_serve_keeps_no_event_out_and_comes_b
     let rabbit = shared_rabbit();
     let stack = Stack::new(&rabbit, "redis://unused", &namespace(), "http://127.0.0.1:9/", "");
     stack.add("[archive]\nmax_bytes = \"16MiB\"\nmax_age = \"1h\"");
-    // A queue of another kind has its name.
-    let archive = format!("{}.archive.16777216x3600", stack.namespace);
-    let connection = Connection::connect(&rabbit, ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    let (options, none) = (QueueDeclareOptions::durable(), FieldTable::default());
-    channel.queue_declare(archive.as_str().into(), options, none).await.unwrap();
     let ingress = stack.ingress().await;
     post(&stack, &ingress, "evt_1", "taken").await;
+    let archive = format!("{}.archive.16777216x3600", stack.namespace);
+    assert_eq!(archived(&rabbit, &archive, 1).await.len(), 1);
+
+    // A queue of another kind has its name, and takes nothing: no event is confirmed.
+    let connection = Connection::connect(&rabbit, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let options = QueueDeleteOptions::default();
+    channel.queue_delete(archive.as_str().into(), options).await.unwrap();
+    let mut full = FieldTable::default();
+    full.insert("x-max-length".into(), AMQPValue::LongInt(0));
+    full.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let options = QueueDeclareOptions::durable();
+    channel.queue_declare(archive.as_str().into(), options, full).await.unwrap();
+    let exchange = format!("{}.archived", stack.namespace);
+    let (queue, options, none) = (archive.as_str().into(), Default::default(), Default::default());
+    channel.queue_bind(queue, exchange.as_str().into(), "#".into(), options, none).await.unwrap();
+    reload(&stack, &ingress).await;
+    post(&stack, &ingress, "evt_2", "taken").await;
     assert!(services::output().contains("events are accepted without it"));
-    assert_eq!(depth(&rabbit, &archive).await, 0);
 
     let options = QueueDeleteOptions::default();
     channel.queue_delete(archive.as_str().into(), options).await.unwrap();
-    reload(&stack, &ingress).await;
-    post(&stack, &ingress, "evt_2", "taken").await;
+    eventually("the archive is attached again", BOUND, async || {
+        (ingress.metric(&stack.http, &["zentra_archive_up"]).await == 1.0).then_some(())
+    })
+    .await;
+    post(&stack, &ingress, "evt_3", "taken").await;
     let bodies = archived(&rabbit, &archive, 1).await;
-    assert_eq!(bodies[0], br#"{"type":"taken","id":"evt_2"}"#);
+    assert_eq!(bodies[0], br#"{"type":"taken","id":"evt_3"}"#);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use zentra_shared::event::body_sha256;
 use zentra_shared::journal::{Delivery, Histories, What};
 use zentra_shared::lifecycle::{DeadReason, State};
 use zentra_tests::ledger::{Turn, transfer};
@@ -45,6 +46,35 @@ async fn three_copies_give_one_row_with_the_exact_bytes_and_the_copies_are_recor
     assert_eq!(seen[0].header("webhook-signature"), expected);
     let duplicates = ["zentra_worker_duplicates_total", "of=\"delivered\""];
     assert_eq!(worker.metric(&world.stack.http, &duplicates).await, 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_body_under_a_known_id_is_recorded_and_has_no_effect() {
+    let world = world(&shared_redis()).await;
+    let worker = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    world.until("evt_1", delivered).await;
+    let other = transfer("evt_1", "trf_1", 2);
+    world.send("evt_1", &other).await;
+    let told = What::Conflict { body_sha256: body_sha256(other.as_bytes()) };
+    world.until("evt_1", |d| delivered(d) && count(d, |what| *what == told) == 1).await;
+    let rows = world.ledger.rows().unwrap();
+    assert_eq!((rows.len(), rows[0].amount_minor), (1, 1));
+    assert_eq!(worker.metric(&world.stack.http, &["zentra_worker_conflicts_total"]).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_claim_of_a_running_attempt_is_renewed() {
+    let mut world = world(&shared_redis()).await;
+    world.ledger.take_turns([Turn::Hang]);
+    let _worker = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    tokio::time::timeout(BOUND, world.ledger.hung.recv()).await.unwrap();
+    let first = world.delivery("evt_1").await.unwrap().record;
+    assert_eq!(first.state, State::InFlight);
+    let later = |d: &Delivery| d.record.fence == first.fence && d.record.until > first.until;
+    world.until("evt_1", later).await;
+    world.until("evt_1", delivered).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,34 +1,39 @@
--- lifecycle::step for a claim. ARGV: generation, attempt, lease, retention, worker, summary.
--- Answers: name, fence or remaining, reclaimed, now.
+-- lifecycle::step for a claim. ARGV: generation, attempt, lease, retention, worker, body, id,
+-- summary. Answers: name, fence or remaining, reclaimed, now.
 local generation, attempt = tonumber(ARGV[1]), tonumber(ARGV[2])
-local lease, retention = math.max(tonumber(ARGV[3]), 1), ARGV[4]
-local known = read()
-local answer, what, number, reclaimed = 'claimed', 'claimed', 0, 0
+local lease, retention, by = math.max(tonumber(ARGV[3]), 1), ARGV[4], ARGV[5]
+local body, id = ARGV[6], ARGV[7]
+local d = read()
+local answer, what, number, reclaimed, more = 'claimed', CLAIMED, 0, 0, ''
 
-if known then
-  local older = generation < known.generation
-    or (generation == known.generation and attempt < known.attempt)
-  if known.state == 'delivered' then
-    answer, what = 'done', 'duplicate'
-  elseif known.state == 'dead' and generation == known.generation then
-    answer, what = 'dead', 'duplicate_dead'
+if d then
+  local older = generation < d.generation
+    or (generation == d.generation and attempt < d.attempt)
+  if id ~= NO_ID and d.id ~= NO_ID and id ~= d.id then
+    answer, what, more = 'suspected', SUSPECTED, id
+  elseif body ~= d.body then
+    answer, what, more = 'conflict', CONFLICT, body
+  elseif d.state == DELIVERED then
+    answer, what = 'done', DUPLICATE
+  elseif d.state == DEAD and generation == d.generation then
+    answer, what = 'dead', DUPLICATE_DEAD
   elseif older then
-    answer, what = 'stale', 'stale'
-  elseif known.state == 'in_flight' and now < known['until'] then
-    answer, what, number = 'busy', 'busy', known['until'] - now
-  elseif known.state == 'in_flight' then
+    answer, what = 'stale', STALE
+  elseif d.state == IN_FLIGHT and now < d.till then
+    answer, what, number = 'busy', BUSY, d.till - now
+  elseif d.state == IN_FLIGHT then
     reclaimed = 1
   end
+else
+  d = { fence = -1, body = body, id = id, summary = ARGV[8], history = '' }
 end
 
-local entry = { what = what, generation = generation, attempt = attempt, by = ARGV[5] }
+local fence = 0
 if answer == 'claimed' then
-  number = math.max(known and known.fence + 1 or 0, now)
-  write('in_flight', generation, attempt, number, now + lease)
-  redis.call('HSETNX', KEYS[1], 'event', ARGV[6])
-  redis.call('HDEL', KEYS[1], 'reason')
-  entry.fence, entry.reclaimed = number, reclaimed == 1
+  fence = math.max(d.fence + 1, now)
+  number = fence
+  d.state, d.reason, d.generation, d.attempt = IN_FLIGHT, 0, generation, attempt
+  d.fence, d.till = fence, now + lease
 end
-note(entry)
-keep(retention)
+write(d, retention, { now, what, generation, attempt, by, fence, reclaimed, more })
 return { answer, number, reclaimed, now }

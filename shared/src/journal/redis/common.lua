@@ -1,35 +1,39 @@
--- Before each of the other scripts: the clock, the record, the history.
--- KEYS[1] the record (hash), KEYS[2] the history (list): one slot.
+-- Before each of the other scripts: the clock, and the delivery as it is stored, which
+-- layout.rs describes, and whose numbers it puts before this. KEYS[1] the delivery (string).
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+local NO_ID = string.rep('\0', 8)
+-- Bytes of the newest history lines that are kept.
+local HISTORY = 65536
+
 local function read()
-  local got = redis.call('HMGET', KEYS[1], 'state', 'generation', 'attempt', 'fence', 'until')
-  if not got[1] then return nil end
+  local raw = redis.call('GET', KEYS[1])
+  if not raw then return nil end
+  local version, state, reason, generation, attempt, fence, till, body, id, length, at =
+    struct.unpack(HEADER, raw)
+  if version ~= VERSION then error('a delivery of version ' .. version) end
   return {
-    state = got[1], generation = tonumber(got[2]), attempt = tonumber(got[3]),
-    fence = tonumber(got[4]), ['until'] = tonumber(got[5]),
+    state = state, reason = reason, generation = generation, attempt = attempt, fence = fence,
+    till = till, body = body, id = id, summary = raw:sub(at, at + length - 1),
+    history = raw:sub(at + length),
   }
 end
 
-local function write(state, generation, attempt, fence, till)
-  redis.call('HSET', KEYS[1], 'state', state, 'generation', generation, 'attempt', attempt,
-    'fence', string.format('%.0f', fence), 'until', string.format('%.0f', till))
-end
-
-local function note(entry)
-  entry.at = now
-  redis.call('RPUSH', KEYS[2], cjson.encode(entry))
-  redis.call('LTRIM', KEYS[2], -1000, -1)
-end
-
--- A dead delivery is kept until an operator deals with it; all else has its time.
-local function keep(retention)
-  if redis.call('HGET', KEYS[1], 'state') == 'dead' then
-    redis.call('PERSIST', KEYS[1])
-    redis.call('PERSIST', KEYS[2])
+-- Writes the delivery with one more line. A dead one is kept until an operator deals with
+-- it; all else has its time.
+local function write(d, retention, line)
+  local packed = cmsgpack.pack(line)
+  local history = d.history .. struct.pack('<I2', #packed) .. packed
+  while #history > HISTORY do
+    local length, at = struct.unpack('<I2', history)
+    history = history:sub(at + length)
+  end
+  local raw = struct.pack(HEADER, VERSION, d.state, d.reason, d.generation, d.attempt, d.fence,
+    d.till, d.body, d.id, #d.summary) .. d.summary .. history
+  if d.state == DEAD then
+    redis.call('SET', KEYS[1], raw)
   else
-    redis.call('PEXPIRE', KEYS[1], retention)
-    redis.call('PEXPIRE', KEYS[2], retention)
+    redis.call('SET', KEYS[1], raw, 'PX', retention)
   end
 end

@@ -1,12 +1,13 @@
 //! The journal on Redis, 7 and later.
 //!
-//! A delivery is a hash and a list in one hash slot, changed by one script per
-//! transition; the scripts say what [`crate::lifecycle::step`] says. Two small indexes
-//! lie outside the slot (event id → deliveries, dead per destination). They are written
-//! before the script, so what they should find is never missing from them; what they
-//! find is checked against the record.
+//! A delivery is one string (see `layout`), changed by one script per transition; the
+//! scripts say what [`crate::lifecycle::step`] says. Two indexes lie outside of it: event id
+//! → deliveries, where the id isn't the identity, and the dead of each destination. They are
+//! written before the script, so what they should find is never missing from them; what
+//! they find is checked against the delivery.
 
-use std::collections::HashMap;
+mod layout;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{Client, IntoConnectionInfo, Script};
 
-use super::{Claim, Delivery, Entry, Histories, Journal, JournalError, Settle, Summary};
+use super::{Claim, Delivery, Histories, Journal, JournalError, Settle, Summary, What};
 use crate::clock::{Timestamp, millis};
-use crate::event::DeliveryKey;
-use crate::lifecycle::{Answer, DeadReason, Outcome, Record, State};
+use crate::event::{DeliveryKey, Identity};
+use crate::lifecycle::{Answer, Outcome, State};
 use crate::secret::Secret;
 
 const ANSWER: Duration = Duration::from_secs(2);
@@ -34,28 +35,28 @@ pub struct RedisJournal {
 struct Scripts {
     index: Script,
     claim: Script,
+    renew: Script,
     settle: Script,
     note: Script,
-    history: Script,
 }
 
 impl Scripts {
     fn new() -> Self {
-        let script = |text: &str| Script::new(&format!("{}\n{text}", include_str!("common.lua")));
+        let script = |text: &str| Script::new(&layout::script(text));
         Self {
             index: Script::new(include_str!("index.lua")),
             claim: script(include_str!("claim.lua")),
+            renew: script(include_str!("renew.lua")),
             settle: script(include_str!("settle.lua")),
             note: script(include_str!("note.lua")),
-            history: Script::new(include_str!("history.lua")),
         }
     }
 }
 
 impl RedisJournal {
-    /// `retention`: how long a delivery that isn't dead is remembered after its last
-    /// change. Connects at the first use, and again whenever the connection is lost. The URL is
-    /// `redis://` or `rediss://`; the error names no part of it.
+    /// `retention`: how long what an operator changes is remembered. Connects at the first
+    /// use, and again whenever the connection is lost. The URL is `redis://` or `rediss://`;
+    /// the error names no part of it.
     pub fn new(url: &Secret, namespace: &str, retention: Duration) -> Result<Self, JournalError> {
         let unreadable = |_| JournalError::Unavailable("the url can't be read".into());
         let url = String::from_utf8_lossy(url.expose()).into_owned();
@@ -76,14 +77,8 @@ impl RedisJournal {
         })
     }
 
-    /// The braces make a delivery's keys one slot. A brace in the identity shortens the
-    /// slot's name, but for all its keys alike.
-    fn record_key(&self, key: &DeliveryKey) -> String {
-        format!("{}:{{{key}}}", self.namespace)
-    }
-
-    fn history_key(&self, key: &DeliveryKey) -> String {
-        format!("{}:{{{key}}}:history", self.namespace)
+    fn delivery_key(&self, key: &DeliveryKey) -> String {
+        format!("{}:delivery:{key}", self.namespace)
     }
 
     fn event_index(&self, id: &str) -> String {
@@ -94,39 +89,45 @@ impl RedisJournal {
         format!("{}:dead:{destination}", self.namespace)
     }
 
-    /// The indexes of the ids that an operator may look a delivery up by.
-    fn event_indexes(&self, key: &DeliveryKey, summary: &Summary) -> Vec<String> {
-        let identity = key.as_str().splitn(3, '/').nth(2).unwrap_or_default();
-        let other = summary.event_id.as_deref().filter(|id| *id != identity);
-        [identity].into_iter().chain(other).map(|id| self.event_index(id)).collect()
+    /// The index of the id that an operator may know a delivery by, if it isn't in its key.
+    fn id_index(&self, key: &DeliveryKey, summary: &Summary) -> Option<String> {
+        let id = summary.event_id.as_deref()?;
+        (key.identity() != id).then(|| self.event_index(id))
     }
 
-    async fn index_event(
+    async fn index(
         &self,
         key: &DeliveryKey,
         summary: &Summary,
+        retention: Duration,
         dead: bool,
     ) -> Result<(), JournalError> {
-        for index in self.event_indexes(key, summary) {
-            let mut call = self.scripts.index.prepare_invoke();
-            call.key(index).arg(key.as_str()).arg(millis(self.retention)).arg(u8::from(dead));
-            call.invoke_async::<()>(&mut self.connection.clone()).await?;
-        }
-        if dead {
-            let mut index = redis::cmd("ZADD");
-            index.arg(self.dead_index(key.destination()));
-            index.arg(crate::clock::now().millis()).arg(key.as_str());
-            index.exec_async(&mut self.connection.clone()).await?;
-        }
-        Ok(())
+        let Some(index) = self.id_index(key, summary) else {
+            return Ok(());
+        };
+        let mut call = self.scripts.index.prepare_invoke();
+        call.key(index).arg(key.as_str()).arg(millis(retention)).arg(u8::from(dead));
+        Ok(call.invoke_async::<()>(&mut self.connection.clone()).await?)
+    }
+
+    async fn index_dead(&self, key: &DeliveryKey) -> Result<(), JournalError> {
+        let mut index = redis::cmd("ZADD");
+        index.arg(self.dead_index(key.destination()));
+        index.arg(crate::clock::now().millis()).arg(key.as_str());
+        Ok(index.exec_async(&mut self.connection.clone()).await?)
     }
 
     /// A delivery isn't dead any more: from now on its indexes have their time again.
-    async fn forget_dead(&self, key: &DeliveryKey, summary: &Summary) -> Result<(), JournalError> {
+    async fn forget_dead(
+        &self,
+        key: &DeliveryKey,
+        summary: &Summary,
+        retention: Duration,
+    ) -> Result<(), JournalError> {
         let mut pipe = redis::pipe();
         pipe.zrem(self.dead_index(key.destination()), key.as_str()).ignore();
-        for index in self.event_indexes(key, summary) {
-            pipe.cmd("PEXPIRE").arg(index).arg(millis(self.retention)).ignore();
+        if let Some(index) = self.id_index(key, summary) {
+            pipe.cmd("PEXPIRE").arg(index).arg(millis(retention)).ignore();
         }
         Ok(pipe.exec_async(&mut self.connection.clone()).await?)
     }
@@ -139,6 +140,10 @@ impl RedisJournal {
             "done" => Answer::Done,
             "dead" => Answer::Dead,
             "stale" => Answer::Stale,
+            "conflict" => Answer::Conflict,
+            "suspected" => Answer::Suspected,
+            "renewed" => Answer::Renewed,
+            "lost" => Answer::Lost,
             "settled" => Answer::Settled,
             "settled_late" => Answer::SettledLate,
             "superseded" => Answer::Superseded,
@@ -149,19 +154,34 @@ impl RedisJournal {
     /// A claim, and the time at which Redis judged it.
     #[doc(hidden)]
     pub async fn claim_at(&self, claim: &Claim<'_>) -> Result<(Answer, Timestamp), JournalError> {
-        self.index_event(claim.key, claim.summary, false).await?;
+        let Claim { key, summary, retention, .. } = *claim;
+        self.index(key, summary, retention, false).await?;
         let mut call = self.scripts.claim.prepare_invoke();
-        call.key(self.record_key(claim.key)).key(self.history_key(claim.key));
-        call.arg(claim.generation).arg(claim.attempt);
-        call.arg(millis(claim.lease)).arg(millis(self.retention)).arg(claim.worker);
-        call.arg(json(claim.key, claim.summary)?);
+        call.key(self.delivery_key(key)).arg(claim.generation).arg(claim.attempt);
+        call.arg(millis(claim.lease)).arg(millis(retention)).arg(claim.worker);
+        call.arg(&claim.print.body).arg(&layout::id(claim.print));
+        call.arg(packed(key, layout::summary(summary))?);
         let (name, number, flag, now): (String, u64, bool, u64) =
             call.invoke_async(&mut self.connection.clone()).await?;
         let answer = Self::answer(&name, number, flag)?;
         if matches!(answer, Answer::Claimed { .. }) && claim.generation > 0 {
-            self.forget_dead(claim.key, claim.summary).await?;
+            self.forget_dead(key, summary, retention).await?;
         }
         Ok((answer, Timestamp::from_millis(now)))
+    }
+
+    /// A renewal, and the time at which Redis judged it.
+    #[doc(hidden)]
+    pub async fn renew_at(
+        &self,
+        key: &DeliveryKey,
+        fence: u64,
+        lease: Duration,
+    ) -> Result<(Answer, Timestamp), JournalError> {
+        let mut call = self.scripts.renew.prepare_invoke();
+        call.key(self.delivery_key(key)).arg(fence).arg(millis(lease));
+        let (name, now): (String, u64) = call.invoke_async(&mut self.connection.clone()).await?;
+        Ok((Self::answer(&name, 0, false)?, Timestamp::from_millis(now)))
     }
 
     /// A settle, and the time at which Redis judged it.
@@ -170,23 +190,27 @@ impl RedisJournal {
         &self,
         settle: &Settle<'_>,
     ) -> Result<(Answer, Timestamp), JournalError> {
-        let (outcome, next_at, reason) = match settle.outcome {
-            Outcome::Delivered => ("delivered", 0, ""),
-            Outcome::Retry { next_at } => ("retry", next_at.millis(), ""),
-            Outcome::Dead(reason) => ("dead", 0, reason.as_str()),
+        let Settle { key, summary, retention, .. } = *settle;
+        let (outcome, number) = match settle.outcome {
+            Outcome::Delivered => ("delivered", 0),
+            Outcome::Retry { next_at } => ("retry", next_at.millis()),
+            Outcome::Dead(reason) => ("dead", layout::reason(reason)),
         };
         if outcome == "dead" {
-            self.index_event(settle.key, settle.summary, true).await?;
+            self.index(key, summary, retention, true).await?;
+            self.index_dead(key).await?;
         }
         let mut call = self.scripts.settle.prepare_invoke();
-        call.key(self.record_key(settle.key)).key(self.history_key(settle.key));
+        call.key(self.delivery_key(key));
         call.arg(settle.fence).arg(settle.generation).arg(settle.attempt);
-        call.arg(outcome).arg(next_at).arg(millis(self.retention)).arg(settle.worker).arg(reason);
-        call.arg(json(settle.key, settle.result)?).arg(json(settle.key, settle.summary)?);
+        call.arg(outcome).arg(number).arg(millis(retention)).arg(settle.worker);
+        call.arg(packed(key, layout::result(settle.result))?);
+        call.arg(&settle.print.body).arg(&layout::id(settle.print));
+        call.arg(packed(key, layout::summary(summary))?);
         let (name, now): (String, u64) = call.invoke_async(&mut self.connection.clone()).await?;
         let answer = Self::answer(&name, 0, false)?;
         if answer == Answer::SettledLate {
-            self.forget_dead(settle.key, settle.summary).await?;
+            self.forget_dead(key, summary, retention).await?;
         }
         Ok((answer, Timestamp::from_millis(now)))
     }
@@ -195,6 +219,15 @@ impl RedisJournal {
 impl Journal for RedisJournal {
     async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
         Ok(self.claim_at(claim).await?.0)
+    }
+
+    async fn renew(
+        &self,
+        key: &DeliveryKey,
+        fence: u64,
+        lease: Duration,
+    ) -> Result<Answer, JournalError> {
+        Ok(self.renew_at(key, fence, lease).await?.0)
     }
 
     async fn settle(&self, settle: &Settle<'_>) -> Result<Answer, JournalError> {
@@ -208,36 +241,36 @@ impl Journal for RedisJournal {
 }
 
 impl Histories for RedisJournal {
-    async fn find(&self, id: &str) -> Result<Vec<DeliveryKey>, JournalError> {
+    async fn find(
+        &self,
+        id: &str,
+        pairs: &[(&str, &str)],
+    ) -> Result<Vec<DeliveryKey>, JournalError> {
         let mut connection = self.connection.clone();
-        let mut found: Vec<String> =
-            redis::cmd("SMEMBERS").arg(self.event_index(id)).query_async(&mut connection).await?;
-        if let Some(key) = DeliveryKey::parse(id) {
-            let record = self.record_key(&key);
-            if redis::cmd("EXISTS").arg(record).query_async(&mut connection).await? {
-                found.push(id.into());
+        let index = self.event_index(id);
+        let found: Vec<String> =
+            redis::cmd("SMEMBERS").arg(index).query_async(&mut connection).await?;
+        let mut found: Vec<_> = found.iter().filter_map(|key| DeliveryKey::parse(key)).collect();
+        let named = pairs.iter().map(|(destination, source)| {
+            DeliveryKey::new(destination, source, &Identity::from_text(id))
+        });
+        for key in named.chain(DeliveryKey::parse(id)) {
+            let known = redis::cmd("EXISTS").arg(self.delivery_key(&key)).to_owned();
+            if known.query_async(&mut connection).await? {
+                found.push(key);
             }
         }
         found.sort();
         found.dedup();
-        Ok(found.iter().filter_map(|key| DeliveryKey::parse(key)).collect())
+        Ok(found)
     }
 
     async fn history(&self, key: &DeliveryKey) -> Result<Option<Delivery>, JournalError> {
-        let mut call = self.scripts.history.prepare_invoke();
-        call.key(self.record_key(key)).key(self.history_key(key));
-        let (fields, lines): (HashMap<String, String>, Vec<String>) =
-            call.invoke_async(&mut self.connection.clone()).await?;
-        if fields.is_empty() {
-            return Ok(None);
-        }
+        let mut get = redis::cmd("GET");
+        get.arg(self.delivery_key(key));
+        let raw: Option<Vec<u8>> = get.query_async(&mut self.connection.clone()).await?;
         let unreadable = || JournalError::Unreadable(key.to_string());
-        let mut history: Vec<Entry> = Vec::with_capacity(lines.len());
-        for line in lines {
-            history.push(serde_json::from_str(&line).map_err(|_| unreadable())?);
-        }
-        let delivery = delivery(key, &fields, history).ok_or_else(unreadable)?;
-        Ok(Some(delivery))
+        raw.map(|raw| layout::read(key, &raw).ok_or_else(unreadable)).transpose()
     }
 
     async fn dead(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, JournalError> {
@@ -261,48 +294,25 @@ impl Histories for RedisJournal {
         Ok(found)
     }
 
-    async fn note_requeue(
+    async fn note(
         &self,
         key: &DeliveryKey,
         generation: u32,
         by: &str,
+        what: &What,
     ) -> Result<(), JournalError> {
+        let unfit = || JournalError::Unreadable(format!("{key}: {what:?}"));
+        let (kind, words) = layout::noted(what).ok_or_else(unfit)?;
         let mut call = self.scripts.note.prepare_invoke();
-        call.key(self.record_key(key)).key(self.history_key(key));
-        call.arg(generation).arg(1).arg(by).arg(millis(self.retention));
-        let _now: u64 = call.invoke_async(&mut self.connection.clone()).await?;
-        Ok(())
+        call.key(self.delivery_key(key)).arg(kind).arg(generation).arg(by).arg(words);
+        call.arg(millis(self.retention));
+        let known: bool = call.invoke_async(&mut self.connection.clone()).await?;
+        known.then_some(()).ok_or_else(|| JournalError::Unreadable(key.to_string()))
     }
 }
 
-fn delivery(
-    key: &DeliveryKey,
-    fields: &HashMap<String, String>,
-    history: Vec<Entry>,
-) -> Option<Delivery> {
-    let number = |name: &str| fields.get(name)?.parse::<u64>().ok();
-    let named = |name: &str| serde_json::Value::from(name);
-    let reason = fields.get("reason").map(|name| named(name));
-    Some(Delivery {
-        key: key.clone(),
-        record: Record {
-            state: serde_json::from_value::<State>(named(fields.get("state")?)).ok()?,
-            generation: number("generation")?.try_into().ok()?,
-            attempt: number("attempt")?.try_into().ok()?,
-            fence: number("fence")?,
-            until: Timestamp::from_millis(number("until")?),
-        },
-        reason: match reason {
-            Some(name) => Some(serde_json::from_value::<DeadReason>(name).ok()?),
-            None => None,
-        },
-        event: serde_json::from_str(fields.get("event")?).ok()?,
-        history,
-    })
-}
-
-fn json(key: &DeliveryKey, value: &impl serde::Serialize) -> Result<String, JournalError> {
-    serde_json::to_string(value).map_err(|_| JournalError::Unreadable(key.to_string()))
+fn packed(key: &DeliveryKey, packed: Option<Vec<u8>>) -> Result<Vec<u8>, JournalError> {
+    packed.ok_or_else(|| JournalError::Unreadable(key.to_string()))
 }
 
 impl From<redis::RedisError> for JournalError {

@@ -1,5 +1,6 @@
--- An operator's re-queue. ARGV: generation, attempt, who, retention. Changes no state:
--- the new generation is claimed like any other message.
-note({ what = 'requeued', generation = tonumber(ARGV[1]), attempt = tonumber(ARGV[2]), by = ARGV[3] })
-keep(ARGV[4])
-return now
+-- What an operator does. ARGV: what, generation, who, reason, retention. Changes no state: the new
+-- generation is claimed like any other message. Answers whether there is such a delivery.
+local d = read()
+if not d then return 0 end
+write(d, ARGV[5], { now, tonumber(ARGV[1]), tonumber(ARGV[2]), 1, ARGV[3], 0, 0, ARGV[4] })
+return 1

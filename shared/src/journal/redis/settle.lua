@@ -1,42 +1,40 @@
--- lifecycle::step for a settle. ARGV: fence, generation, attempt, outcome, next_at,
--- retention, worker, reason, result, summary. Answers: name, now.
+-- lifecycle::step for a settle. ARGV: fence, generation, attempt, outcome, next_at or the
+-- reason's number, retention, worker, result, body, id, summary. Answers: name, now.
 local fence, generation, attempt = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local outcome, next_at, retention = ARGV[4], tonumber(ARGV[5]), ARGV[6]
-local known = read()
-local current = known and known.state == 'in_flight' and known.fence == fence
-local entry = cjson.decode(ARGV[9])
-entry.generation, entry.attempt, entry.by = generation, attempt, ARGV[7]
-local answer = 'settled'
+local outcome, number, retention, by = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local d = read()
+local current = d and d.state == IN_FLIGHT and d.fence == fence
+local answer, what, late, reason = 'settled', FAILED, 0, 0
 
 -- Already so: this settle was sent twice, because the first answer got lost.
-local target = ({ delivered = 'delivered', retry = 'waiting', dead = 'dead' })[outcome]
+local target = ({ delivered = DELIVERED, retry = WAITING, dead = DEAD })[outcome]
 local as_attempt = outcome == 'retry' and attempt + 1 or attempt
-if known and known.fence == fence and known.state == target and known.attempt == as_attempt then
+if d and d.fence == fence and d.state == target and d.attempt == as_attempt then
   return { answer, now }
 end
 
-if outcome == 'delivered' then
-  entry.what = 'delivered'
-  if current then
-    write('delivered', generation, attempt, fence, 0)
-  else
-    -- A late success is still a success. It never lowers the fence.
-    answer, entry.late = 'settled_late', true
-    local last = known or { generation = generation, attempt = attempt, fence = fence }
-    write('delivered', last.generation, last.attempt, last.fence, 0)
-  end
-  redis.call('HDEL', KEYS[1], 'reason')
+if not current and outcome ~= 'delivered' then
+  answer, what = 'superseded', SUPERSEDED
+  -- Forgotten, and nothing to remember of it.
+  if not d then return { answer, now } end
 elseif not current then
-  answer, entry.what = 'superseded', 'superseded'
-elseif outcome == 'retry' then
-  entry.what, entry.next_at = 'failed', next_at
-  write('waiting', generation, attempt + 1, fence, next_at)
+  -- A late success is still a success. It never lowers the fence.
+  answer, what, late = 'settled_late', DELIVERED_LINE, 1
+  d = d or {
+    generation = generation, attempt = attempt, fence = fence, body = ARGV[9], id = ARGV[10],
+    summary = ARGV[11], history = '',
+  }
+  d.state, d.reason, d.till = DELIVERED, 0, 0
 else
-  entry.what, entry.reason = 'dead', ARGV[8]
-  write('dead', generation, attempt, fence, 0)
-  redis.call('HSET', KEYS[1], 'reason', ARGV[8])
+  d.state, d.reason, d.till = target, 0, 0
+  d.generation, d.attempt = generation, as_attempt
+  if outcome == 'delivered' then
+    what = DELIVERED_LINE
+  elseif outcome == 'retry' then
+    d.till = number
+  else
+    what, d.reason = DEAD_LINE, number
+  end
 end
-if known or answer ~= 'superseded' then redis.call('HSETNX', KEYS[1], 'event', ARGV[10]) end
-note(entry)
-keep(retention)
+write(d, retention, { now, what, generation, attempt, by, number, late, ARGV[8] })
 return { answer, now }

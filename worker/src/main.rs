@@ -1,6 +1,7 @@
 //! `zentra-worker`: delivers queued events to their destinations.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -9,6 +10,9 @@ use zentra_shared::config::{Live, Origin, Role};
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::{shutdown, telemetry};
+
+/// Between two tries to learn Redis's settings.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Delivers queued events to their destinations, each with one effect.
 #[derive(Parser)]
@@ -20,6 +24,22 @@ struct Arguments {
     /// Overrides [worker] admin; ":0" picks a free port and logs it.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
+}
+
+/// Tells once what is weak about Redis, as soon as it answers.
+async fn warn_of(journal: RedisJournal) {
+    loop {
+        match journal.weaknesses().await {
+            Ok(found) => {
+                for weakness in found {
+                    tracing::warn!(weakness, "redis isn't set up as a journal");
+                }
+                return;
+            }
+            Err(error) => tracing::debug!(%error, "redis didn't tell its settings"),
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }
 
 #[tokio::main]
@@ -46,6 +66,7 @@ async fn main() -> anyhow::Result<()> {
     let stop = shutdown::on_signal()?;
     let url = config.redis.url.clone().context("redis.url is missing")?;
     let journal = RedisJournal::new(&url, &config.namespace, config.redis.retention)?;
+    tokio::spawn(warn_of(journal.clone()));
     let queue = Amqp::processor(config.amqp());
     zentra_worker::run(live, queue.clone(), journal, admin, stop).await?;
     queue.close().await;

@@ -24,6 +24,8 @@ pub(super) enum Kind {
     /// Bytes, from, to.
     Size(u64, u64),
     Integer(u32, u32),
+    /// A list of them.
+    Integers(u32, u32),
     Number(f64, f64),
     Texts,
     /// A reference to a secret.
@@ -313,6 +315,20 @@ pub(super) const KEYS: &[Key] = &[
         "16",
         "Attempts at a time, per worker.",
     ),
+    key(
+        "destination.NAME.permanent",
+        Kind::Integers(300, 599),
+        "[400, 413, 415, 422]",
+        "Statuses by which the destination judges this very request, so that no retry can help: \
+         dead at once. So is 410, always.",
+    ),
+    key(
+        "destination.NAME.allow_private",
+        Kind::Flag,
+        "false",
+        "Whether the name in its url may stand for an address that isn't public: needed for a \
+         service inside a cluster. An address written into the url is taken as it is.",
+    ),
     key("destination.NAME.timeout", Kind::Duration("100ms", "10m"), "10s", "For a whole attempt."),
 ];
 
@@ -360,6 +376,7 @@ impl std::fmt::Display for Kind {
             Self::Duration(from, to) => write!(f, "duration, {from} to {to}"),
             Self::Size(from, to) => write!(f, "size, {} to {}", size(*from), size(*to)),
             Self::Integer(from, to) => write!(f, "whole number, {from} to {to}"),
+            Self::Integers(from, to) => write!(f, "list of whole numbers, {from} to {to}"),
             Self::Number(from, to) => write!(f, "number, {from} to {to}"),
             Self::Texts => f.write_str("list of texts"),
             Self::Secret => f.write_str("secret"),

@@ -167,6 +167,10 @@ pub struct Destination {
     pub concurrency: u16,
     /// For a whole attempt.
     pub timeout: Duration,
+    /// Statuses that no retry can change.
+    pub permanent: Vec<http::StatusCode>,
+    /// Whether its name may stand for an address that isn't public.
+    pub allow_private: bool,
 }
 
 impl Destination {

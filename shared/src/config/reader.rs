@@ -370,6 +370,11 @@ impl Reader<'_> {
         let retry = self.retry(section.section("retry"));
         let concurrency = section.integer("concurrency");
         let timeout = section.duration("timeout");
+        let permanent = section.integers("permanent").into_iter();
+        let permanent = permanent
+            .filter_map(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok())
+            .collect();
+        let allow_private = section.flag("allow_private");
         section.finish();
         Some(Destination {
             name,
@@ -379,6 +384,8 @@ impl Reader<'_> {
             retry,
             concurrency: u16::try_from(concurrency).unwrap_or(u16::MAX),
             timeout,
+            permanent,
+            allow_private,
         })
     }
 

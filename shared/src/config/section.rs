@@ -159,6 +159,24 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A list of whole numbers.
+    pub(super) fn integers(&mut self, key: &str) -> Vec<u32> {
+        let should = |kind| match kind {
+            Kind::Integers(from, to) => {
+                format!("must be a list of whole numbers from {from} to {to}")
+            }
+            _ => "isn't a list of whole numbers in the list of keys".into(),
+        };
+        self.bounded(key, Vec::new(), should, |kind, value| {
+            let Kind::Integers(from, to) = kind else {
+                return None;
+            };
+            let number = |item: &Value| u32::try_from(item.as_integer()?).ok();
+            let numbers: Vec<u32> = value.as_array()?.iter().map(number).collect::<Option<_>>()?;
+            numbers.iter().all(|number| (from..=to).contains(number)).then_some(numbers)
+        })
+    }
+
     pub(super) fn number(&mut self, key: &str) -> f64 {
         let should = |kind| match kind {
             Kind::Number(from, to) => format!("must be a number from {from} to {to}"),

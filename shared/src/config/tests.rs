@@ -201,6 +201,7 @@ fn every_default_lies_within_its_own_bounds() {
             keys::Kind::Duration(..) => drop(section.duration(&name)),
             keys::Kind::Size(..) => drop(section.size(&name)),
             keys::Kind::Integer(..) => drop(section.integer(&name)),
+            keys::Kind::Integers(..) => drop(section.integers(&name)),
             keys::Kind::Number(..) => drop(section.number(&name)),
             keys::Kind::Address => drop(section.address(&name)),
             _ => {}

@@ -181,3 +181,33 @@ async fn what_was_confirmed_survives_kill_9_and_publish_and_consume_go_on_after_
     }
     assert!(bodies.contains(&b"before"[..]) && bodies.contains(&b"after"[..]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_1000_that_wait_for_their_retry_none_is_lost_when_the_broker_is_killed() {
+    const ALL: usize = 1000;
+    let mut rabbit = services::Rabbit::start();
+    let queue = queue(&rabbit.url(), "waiting").await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for at in 0..ALL {
+        let queue = queue.clone();
+        waiting.spawn(async move {
+            // On several rungs, some of which end before the kill and some after it.
+            let delay = queue.delay(Delay::Near(Duration::from_millis(750 << (at % 4))));
+            let body = at.to_string().into();
+            let sealed = Sealed { body, ..sealed("", b"") };
+            let message = Message { sealed, attempt: 2, generation: 0 };
+            queue.retry("ledger", &message, delay).await.unwrap();
+        });
+    }
+    waiting.join_all().await;
+    rabbit.kill();
+    rabbit.restart();
+    let mut consumer = queue.consume("ledger", 500);
+    let mut back = std::collections::HashSet::new();
+    while back.len() < ALL {
+        let (message, receipt) = next(&mut consumer).await;
+        assert_eq!(message.attempt, 2);
+        back.insert(message.sealed.body);
+        receipt.ack().await;
+    }
+}

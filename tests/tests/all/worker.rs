@@ -10,7 +10,7 @@ use zentra_shared::event::body_sha256;
 use zentra_shared::journal::{Delivery, Histories, What};
 use zentra_shared::lifecycle::{DeadReason, State};
 use zentra_tests::ledger::{Turn, transfer};
-use zentra_tests::services::Redis;
+use zentra_tests::services::{self, Redis};
 use zentra_tests::world::{BOUND, World, count, dead, delivered, is_copy};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
@@ -41,6 +41,11 @@ async fn three_copies_give_one_row_with_the_exact_bytes_and_the_copies_are_recor
     assert_eq!(seen.len(), 1, "a copy never reaches the destination");
     assert_eq!(seen[0].header("zentra-attempt"), "1");
     assert_eq!(seen[0].header("content-type"), "application/json");
+    for (name, value) in
+        [("specversion", "1.0"), ("id", "evt_1"), ("source", "acme"), ("type", "transfer.settled")]
+    {
+        assert_eq!(seen[0].header(&format!("ce-{name}")), value);
+    }
     let (id, time) = (seen[0].header("webhook-id"), seen[0].header("webhook-timestamp"));
     let expected = sign::standard(sign::LEDGER_SECRET, id, time.parse().unwrap(), body.as_bytes());
     assert_eq!(seen[0].header("webhook-signature"), expected);
@@ -214,6 +219,61 @@ async fn while_redis_is_away_nothing_is_attempted_and_nothing_is_lost() {
     assert!(world.ledger.seen().is_empty());
     redis.restart();
     world.until("evt_1", delivered).await;
+    assert_eq!(world.ledger.rows().unwrap().len(), 1);
+}
+
+async fn redis_is_told(url: &str, command: &[&str]) {
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut told = redis::cmd(command[0]);
+    told.arg(&command[1..]).exec_async(&mut connection).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_read_only_or_full_events_wait_and_go_on_by_themselves() {
+    let redis = Redis::start();
+    let url = redis.url();
+    redis_is_told(&url, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    let world = world(&url).await;
+    let worker = world.stack.worker().await;
+    let told = || services::output().contains("set maxmemory-policy noeviction");
+    eventually("the wrong setting is told", BOUND, async || told().then_some(())).await;
+    redis_is_told(&url, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
+
+    let states: [(&str, &[&str], &[&str]); 2] = [
+        ("evt_read_only", &["REPLICAOF", "127.0.0.1", "9"], &["REPLICAOF", "NO", "ONE"]),
+        ("evt_full", &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]),
+    ];
+    let failures = ["zentra_worker_step_failures_total", "claim"];
+    for (id, wrong, right) in states {
+        redis_is_told(&url, wrong).await;
+        let before = worker.metric(&world.stack.http, &failures).await;
+        world.send(id, &transfer(id, "trf_1", 1)).await;
+        eventually("the worker has tried to claim", BOUND, async || {
+            (worker.metric(&world.stack.http, &failures).await > before).then_some(())
+        })
+        .await;
+        assert!(
+            world.ledger.seen().iter().all(|seen| !seen.header("idempotency-key").contains(id))
+        );
+        redis_is_told(&url, right).await;
+        world.until(id, delivered).await;
+    }
+    assert_eq!(world.ledger.rows().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_has_forgotten_between_two_attempts_is_claimed_anew_and_delivered_once() {
+    let redis = Redis::start();
+    let world = world(&redis.url()).await;
+    world.ledger.take_turns([Turn::Answer(500, vec![("retry-after", "2".into())])]);
+    let _worker = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    let waiting = world.until("evt_1", |d| d.record.state == State::Waiting).await;
+    redis_is_told(&redis.url(), &["FLUSHALL"]).await;
+    let done = world.until("evt_1", delivered).await;
+    assert!(done.record.fence > waiting.record.fence, "the fence has grown all the same");
+    assert_eq!(done.record.attempt, 2);
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
 }
 

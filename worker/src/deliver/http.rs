@@ -10,7 +10,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::GaiResolver;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use zentra_shared::clock::{Timestamp, millis};
@@ -20,10 +21,15 @@ use zentra_shared::journal::AttemptResult;
 use zentra_shared::sign::standard_webhooks;
 use zentra_shared::trace::Trace;
 
-use super::{Attempted, Verdict};
+use super::resolve::PublicOnly;
+use super::{Attempted, Verdict, cloudevents};
 
 /// How much of an answer's body is kept for the history.
 const EXCERPT: usize = 1024;
+/// For a connection alone; an attempt has the destination's whole timeout.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection is kept unused.
+const IDLE: Duration = Duration::from_secs(30);
 /// A longer `Retry-After` counts as this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -32,10 +38,16 @@ const ATTEMPT: HeaderName = HeaderName::from_static("zentra-attempt");
 /// W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// One client for all destinations: it keeps connections per host.
+/// Keeps connections per host.
+type Pool<R> = Client<HttpsConnector<HttpConnector<R>>, Full<Bytes>>;
+
+/// The clients of all destinations.
 #[derive(Clone)]
 pub(crate) struct HttpDelivery {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// For those that may be anywhere.
+    anywhere: Pool<GaiResolver>,
+    /// For those whose names must stand for public addresses.
+    public: Pool<PublicOnly>,
 }
 
 /// What is sent.
@@ -50,21 +62,11 @@ pub(crate) struct Order<'a> {
 
 impl HttpDelivery {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(Duration::from_secs(10)));
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls()?)
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(https);
-        Ok(Self { client })
+        let tls = tls()?;
+        Ok(Self {
+            anywhere: pool(tls.clone(), GaiResolver::new()),
+            public: pool(tls, PublicOnly::new()),
+        })
     }
 
     /// Sends once, within the destination's timeout. Redirects are not followed.
@@ -81,7 +83,11 @@ impl HttpDelivery {
             Err(error) => return failed(format!("the request can't be made: {error}")),
         };
         let limit = order.destination.timeout;
-        let response = match tokio::time::timeout(limit, self.client.request(request)).await {
+        let sending = match order.destination.allow_private {
+            true => self.anywhere.request(request),
+            false => self.public.request(request),
+        };
+        let response = match tokio::time::timeout(limit, sending).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return failed(causes(&error)),
             Err(_) => return failed(format!("no answer within {limit:?}")),
@@ -92,8 +98,30 @@ impl HttpDelivery {
             response: excerpt(body, limit.saturating_sub(started.elapsed())).await,
             ..AttemptResult::default()
         };
-        Attempted { verdict: judge(parts.status, &parts.headers, order.now), result }
+        let permanent = &order.destination.permanent;
+        let verdict = judge(parts.status, &parts.headers, permanent, order.now);
+        Attempted { verdict, result }
     }
+}
+
+fn pool<R>(tls: ClientConfig, resolver: R) -> Pool<R>
+where
+    HttpsConnector<HttpConnector<R>>: Connect + Clone,
+{
+    let mut tcp = HttpConnector::new_with_resolver(resolver);
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT));
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .enable_http2()
+        .wrap_connector(tcp);
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build(https)
 }
 
 fn tls() -> anyhow::Result<ClientConfig> {
@@ -130,6 +158,9 @@ fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
     if let Some(value) = content_type.and_then(|text| HeaderValue::from_str(text).ok()) {
         request = request.header(CONTENT_TYPE, value);
     }
+    for (name, value) in cloudevents::attributes(&order.event.envelope) {
+        request = request.header(name, value);
+    }
     let keys = &order.destination.signing;
     if !keys.is_empty() {
         for (name, value) in standard_webhooks(keys, order.key.as_str(), order.now, &body) {
@@ -139,16 +170,18 @@ fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
     request.body(Full::new(body))
 }
 
-/// 2xx is delivered. A status by which the destination judges this very request is
-/// permanent; one that a deployment or a secret can change is not.
-fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Verdict {
+/// 2xx is delivered. 410 and what the destination lists is permanent; anything else may
+/// work later, with a 429 or 503 not before the time that it asks for.
+fn judge(
+    status: StatusCode,
+    headers: &HeaderMap,
+    permanent: &[StatusCode],
+    now: Timestamp,
+) -> Verdict {
     match status {
         status if status.is_success() => Verdict::Delivered,
-        StatusCode::BAD_REQUEST
-        | StatusCode::GONE
-        | StatusCode::PAYLOAD_TOO_LARGE
-        | StatusCode::UNSUPPORTED_MEDIA_TYPE
-        | StatusCode::UNPROCESSABLE_ENTITY => Verdict::Permanent,
+        StatusCode::GONE => Verdict::Permanent,
+        status if permanent.contains(&status) => Verdict::Permanent,
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Verdict::Failed {
             retry_after: headers.get(RETRY_AFTER).and_then(|value| retry_after(value, now)),
         },
@@ -223,16 +256,18 @@ mod tests {
 
     #[test]
     fn each_status_has_its_verdict() {
-        let judged =
-            |status: u16| judge(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), NOW);
+        let listed = [400, 413].map(|status| StatusCode::from_u16(status).unwrap());
+        let judged = |status: u16| {
+            judge(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), &listed, NOW)
+        };
         let failed = Verdict::Failed { retry_after: None };
         for status in [200, 201, 202, 204, 299] {
             assert_eq!(judged(status), Verdict::Delivered, "{status}");
         }
-        for status in [400, 410, 413, 415, 422] {
+        for status in [400, 410, 413] {
             assert_eq!(judged(status), Verdict::Permanent, "{status}");
         }
-        for status in [301, 304, 401, 403, 404, 405, 408, 409, 425, 429, 500, 502, 503, 504] {
+        for status in [301, 304, 401, 403, 404, 405, 408, 409, 422, 425, 429, 500, 502, 503, 504] {
             assert_eq!(judged(status), failed, "{status}");
         }
     }

@@ -1,6 +1,8 @@
 //! Delivering one event to its destination, once.
 
+mod cloudevents;
 pub(crate) mod http;
+mod resolve;
 
 use std::time::Duration;
 

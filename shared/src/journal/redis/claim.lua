@@ -35,5 +35,9 @@ if answer == 'claimed' then
   d.state, d.reason, d.generation, d.attempt = IN_FLIGHT, 0, generation, attempt
   d.fence, d.till = fence, now + lease
 end
+if answer ~= 'claimed' and #d.history >= COPIES then
+  if d.state ~= DEAD then redis.call('PEXPIRE', KEYS[1], retention) end
+  return { answer, number, reclaimed, now }
+end
 write(d, retention, { now, what, generation, attempt, by, fence, reclaimed, more })
 return { answer, number, reclaimed, now }

@@ -4,8 +4,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local NO_ID = string.rep('\0', 8)
--- Bytes of the newest history lines that are kept.
-local HISTORY = 65536
+-- Bytes of a history: its newest lines are kept. Copies without effect are listed up to half
+-- of it, so that a flood of them neither hides what happened nor costs more than a look.
+local HISTORY = 32768
+local COPIES = HISTORY / 2
 
 local function read()
   local raw = redis.call('GET', KEYS[1])

@@ -7,6 +7,7 @@
 //! they find is checked against the delivery.
 
 mod layout;
+mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;

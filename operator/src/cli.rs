@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::dead::Filter;
+
 /// Reads event histories, and lists and re-queues dead letters.
 #[derive(Parser)]
 #[command(name = "zentra", version)]
@@ -53,9 +55,6 @@ pub(crate) enum EventCommand {
         /// Why; for the history.
         #[arg(long)]
         reason: String,
-        /// Look through at most so many dead letters.
-        #[arg(long, default_value_t = 10_000)]
-        look: usize,
         /// Who asks; for the history.
         #[arg(long, env = "USER", default_value = "operator")]
         by: String,
@@ -67,11 +66,10 @@ pub(crate) enum EventCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum DeadCommand {
-    /// Lists dead deliveries, oldest first. Looks at the journal, not at the queue.
+    /// Lists dead deliveries, oldest first. Looks at the journal, not at the queues.
     List {
-        /// Only this destination's.
-        #[arg(long)]
-        destination: Option<String>,
+        #[command(flatten)]
+        filter: Filter,
         /// At most so many of each destination.
         #[arg(long, default_value_t = 100)]
         limit: usize,
@@ -79,21 +77,63 @@ pub(crate) enum DeadCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Sends a dead letter back to its work queue. It passes the same seal, claim and
-    /// attempt as at first.
-    Requeue {
+    /// Shows a dead letter: its history, and with --body its original bytes.
+    Show {
         /// A provider's event id, an identity, or a delivery key (destination/source/id).
         id: String,
-        /// Look through at most so many dead letters.
-        #[arg(long, default_value_t = 10_000)]
-        look: usize,
-        /// Who asks; for the history.
-        #[arg(long, env = "USER", default_value = "operator")]
-        by: String,
-        /// As JSON.
+        /// Writes the bytes and nothing else.
         #[arg(long)]
-        json: bool,
+        body: bool,
     },
+    /// Sends dead letters back to their work queues, in their order. Each passes the same
+    /// seal, claim and attempt as at first, under the same idempotency key.
+    Requeue {
+        #[command(flatten)]
+        letters: Letters,
+    },
+    /// Takes dead letters out of the queues for good, with a reason for the history; into a
+    /// file before, with --export. What is drained can't be re-queued any more.
+    Drain {
+        #[command(flatten)]
+        letters: Letters,
+        /// Why; for the history.
+        #[arg(long = "because", value_name = "WHY")]
+        why: String,
+        /// Writes each letter to the end of this file first, as a line of JSON with its bytes.
+        #[arg(long, value_name = "FILE")]
+        export: Option<PathBuf>,
+    },
+}
+
+/// Which dead letters are dealt with, and how.
+#[derive(clap::Args, Default)]
+pub(crate) struct Letters {
+    /// Events or deliveries. None: those that the options choose.
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// All of them.
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) all: bool,
+    /// At most so many.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) limit: usize,
+    /// At most so many a second; 0 is no bound.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) rate: u32,
+    /// Only tells how many, which, and how old. So it is without --yes, unless letters are
+    /// named.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Does it, where letters are chosen and not named.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
+    /// Who asks; for the history.
+    #[arg(long, env = "USER", default_value = "operator")]
+    pub(crate) by: String,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]

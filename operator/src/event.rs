@@ -137,6 +137,7 @@ fn line(entry: &Entry) -> String {
             format!("failed after its claim had passed on, no effect: {}", words(result))
         }
         What::Requeued => "re-queued by an operator".into(),
+        What::Discarded { reason } => format!("discarded by an operator: {reason}"),
         What::Released { reason } => format!("released by an operator: {reason}"),
     };
     let attempt = match entry.generation {

@@ -20,8 +20,10 @@ use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::amqp::{Amqp, Settings};
 use zentra_shared::telemetry;
 
-use cli::{Arguments, Command, DeadCommand, EventCommand, RefusedCommand, UnroutedCommand};
-use dead::Wish;
+use cli::{
+    Arguments, Command, DeadCommand, EventCommand, Letters, RefusedCommand, UnroutedCommand,
+};
+use dead::{Choice, Desk, Done};
 use failure::Failure;
 use refused::Wanted;
 use unrouted::Look;
@@ -79,48 +81,132 @@ async fn event_command(path: &Path, command: EventCommand) -> Result<(), Failure
                 false => Ok(event::show(&found, &mut out)?),
             }
         }
-        EventCommand::Release { id, reason, look, by, json } => {
-            let what = What::Released { reason };
-            requeue(&config, &Wish { id: &id, what, by: &by, look }, json).await
+        EventCommand::Release { id, reason, by, json } => {
+            let letters = Letters { ids: vec![id], limit: 1, by, json, ..Letters::default() };
+            requeue(&config, &letters, &What::Released { reason }).await
         }
-    }
-}
-
-/// Sends a dead letter back to its work queue.
-async fn requeue(config: &Config, wish: &Wish<'_>, json: bool) -> Result<(), Failure> {
-    let (histories, queue) = (journal(config)?, connect(config).await?);
-    let was = dead::requeue(&histories, &queue, &config.seal, &config.pairs(), wish).await;
-    // The dead letter's acknowledgement reaches the broker before this ends.
-    queue.close().await;
-    let was = was?;
-    let (key, generation) = (was.key, was.record.generation + 1);
-    let (done, words) = match wish.what {
-        What::Released { .. } => ("released", "released"),
-        _ => ("requeued", "re-queued"),
-    };
-    let mut out = std::io::stdout().lock();
-    match json {
-        true => print_json(&serde_json::json!({ done: key, "generation": generation }), &mut out),
-        false => Ok(writeln!(out, "{words} {key} as generation {generation}")?),
     }
 }
 
 async fn dead_command(path: &Path, command: DeadCommand) -> Result<(), Failure> {
     let config = load(path, Role::Operator)?;
     match command {
-        DeadCommand::List { destination, limit, json } => {
+        DeadCommand::List { filter, limit, json } => {
+            let names = destinations(&config, filter.destination.clone())?;
+            let found = dead::list(&journal(&config)?, &names, &filter, limit).await?;
             let mut out = std::io::stdout().lock();
-            let names = destinations(&config, destination)?;
-            let found = dead::list(&journal(&config)?, &names, limit).await?;
             match json {
                 true => print_json(&found, &mut out),
                 false => Ok(dead::show(&found, &mut out)?),
             }
         }
-        DeadCommand::Requeue { id, look, by, json } => {
-            requeue(&config, &Wish { id: &id, what: What::Requeued, by: &by, look }, json).await
+        DeadCommand::Show { id, body } => show_dead(&config, &id, body).await,
+        DeadCommand::Requeue { letters } => requeue(&config, &letters, &What::Requeued).await,
+        DeadCommand::Drain { letters, why, export } => {
+            drain(&config, &letters, export.as_deref(), &why).await
         }
     }
+}
+
+async fn show_dead(config: &Config, id: &str, body: bool) -> Result<(), Failure> {
+    let (histories, queue) = (journal(config)?, connect(config).await?);
+    let pairs = config.pairs();
+    let desk = desk(config, &histories, &queue, &pairs, None)?;
+    let found = desk.find(id).await?;
+    let letter = desk.letter(&found.key).await;
+    queue.close().await;
+    let letter = letter?;
+    let mut out = std::io::stdout().lock();
+    match (letter, body) {
+        (Some(letter), true) => Ok(out.write_all(&letter.sealed.body)?),
+        (None, true) => Err(Failure::Asked(format!(
+            "{} is dead, but its letter isn't in the dead-letter queue.\nAnother operator may \
+             hold it: try again.",
+            found.key
+        ))),
+        (letter, false) => {
+            event::show(&[found], &mut out)?;
+            let words = match letter {
+                Some(letter) => format!("{} bytes; see them with --body", letter.sealed.body.len()),
+                None => "not in the dead-letter queue just now".into(),
+            };
+            Ok(writeln!(out, "letter     {words}")?)
+        }
+    }
+}
+
+/// Sends dead letters back to their work queues.
+async fn requeue(config: &Config, letters: &Letters, what: &What) -> Result<(), Failure> {
+    let (histories, queue) = (journal(config)?, connect(config).await?);
+    let pairs = config.pairs();
+    let desk = desk(config, &histories, &queue, &pairs, letters.filter.destination.clone())?;
+    let done = match choice(letters) {
+        Ok(choice) => desk.requeue(&choice, what, &letters.by).await,
+        Err(failure) => Err(failure),
+    };
+    // The dead letters' acknowledgements reach the broker before this ends.
+    queue.close().await;
+    let Done { tally, last } = done?;
+    let words = match what {
+        What::Released { .. } => "released",
+        _ => "re-queued",
+    };
+    let mut out = std::io::stdout().lock();
+    match (letters.json, last) {
+        (true, _) => print_json(&tally, &mut out),
+        (_, Some((key, generation))) if tally.done == 1 => {
+            Ok(writeln!(out, "{words} {key} as generation {generation}")?)
+        }
+        _ => Ok(dead::tell(&tally, words, &mut out)?),
+    }
+}
+
+/// Takes dead letters out of their queues.
+async fn drain(
+    config: &Config,
+    letters: &Letters,
+    export: Option<&Path>,
+    why: &str,
+) -> Result<(), Failure> {
+    let (histories, queue) = (journal(config)?, connect(config).await?);
+    let pairs = config.pairs();
+    let desk = desk(config, &histories, &queue, &pairs, letters.filter.destination.clone())?;
+    let done = match choice(letters) {
+        Ok(choice) => desk.drain(&choice, export, why, &letters.by).await,
+        Err(failure) => Err(failure),
+    };
+    queue.close().await;
+    let tally = done?;
+    let mut out = std::io::stdout().lock();
+    match letters.json {
+        true => print_json(&tally, &mut out),
+        false => Ok(dead::tell(&tally, "drained", &mut out)?),
+    }
+}
+
+/// Named letters are dealt with at once; chosen ones only by --yes.
+fn choice(letters: &Letters) -> Result<Choice<'_>, Failure> {
+    let Letters { ids, filter, all, limit, rate, dry_run, yes, .. } = letters;
+    if ids.is_empty() && !all && filter.is_empty() {
+        return Err(Failure::Asked(
+            "no dead letters are named or chosen.\nName some, or choose by --destination, \
+             --source, --reason, --type, --older-than, --newer-than, or --all."
+                .into(),
+        ));
+    }
+    let dry_run = *dry_run || (ids.is_empty() && !yes);
+    Ok(Choice { ids, filter, limit: *limit, rate: *rate, dry_run })
+}
+
+fn desk<'a>(
+    config: &'a Config,
+    histories: &'a RedisJournal,
+    queue: &'a Amqp,
+    pairs: &'a [(&'a str, &'a str)],
+    destination: Option<String>,
+) -> Result<Desk<'a, RedisJournal, Amqp>, Failure> {
+    let destinations = destinations(config, destination)?;
+    Ok(Desk { histories, queue, sealer: &config.seal, pairs, destinations })
 }
 
 async fn unrouted_command(path: &Path, command: UnroutedCommand) -> Result<(), Failure> {

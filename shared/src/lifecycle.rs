@@ -49,9 +49,28 @@ pub enum DeadReason {
     /// The same signed bytes as another event's, under another unsigned id: perhaps one
     /// that somebody has seen and sent again. An operator can release it.
     SuspectedReplay,
+    /// The broker has taken it from the work queue, since worker after worker went away
+    /// with it unacknowledged. Only the dead-letter queue knows.
+    Crashed,
 }
 
 impl DeadReason {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Exhausted,
+        Self::Permanent,
+        Self::TooOld,
+        Self::SealBroken,
+        Self::NotOurs,
+        Self::SuspectedReplay,
+        Self::Crashed,
+    ];
+
+    /// The one of this stable name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     /// The stable name, as in history, metrics and CLI.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,6 +80,7 @@ impl DeadReason {
             Self::SealBroken => "seal_broken",
             Self::NotOurs => "not_ours",
             Self::SuspectedReplay => "suspected_replay",
+            Self::Crashed => "crashed",
         }
     }
 }

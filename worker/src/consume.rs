@@ -1,13 +1,15 @@
-//! One destination's loop: as many messages at a time as its concurrency allows.
+//! One destination's loop: as many messages at a time as its concurrency and its circuit
+//! allow. What is fetched and not taken waits unacknowledged, and burns no attempt.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use zentra_shared::journal::Journal;
 use zentra_shared::queue::{Consumer, Process, Receipt};
 
+use crate::circuit::Allowed;
 use crate::process::Processor;
 
 /// What a stopping worker allows beyond a running attempt's own timeout.
@@ -25,11 +27,17 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
     let mut consumer = processor.queue.consume(name, most);
     let mut running = JoinSet::new();
     loop {
-        let full = running.len() >= usize::from(most);
+        let (room, pause) = match processor.circuit.allowed(Instant::now()) {
+            Allowed::Many => (usize::from(most), None),
+            Allowed::One => (1, None),
+            Allowed::NoneUntil(until) => (0, Some(until)),
+        };
+        let over = tokio::time::sleep_until(pause.unwrap_or_else(Instant::now).into());
         tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = running.join_next() => report(ended),
-            next = consumer.next(), if !full => {
+            () = over, if pause.is_some() => {}
+            next = consumer.next(), if running.len() < room => {
                 let Some((message, receipt)) = next else {
                     break;
                 };

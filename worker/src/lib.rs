@@ -5,14 +5,17 @@
 //! can't exclude (the destination wrote, then the worker died) is closed at the write
 //! boundary: every attempt of a delivery carries the same `Idempotency-Key`.
 
+mod circuit;
 mod consume;
 mod deliver;
 mod metrics;
 mod process;
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use governor::{Quota, RateLimiter};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -21,6 +24,8 @@ use zentra_shared::config::{Config, Live};
 use zentra_shared::journal::Journal;
 use zentra_shared::queue::Process;
 use zentra_shared::telemetry::{self, admin};
+
+use circuit::Circuit;
 
 /// Works for all destinations until `stop`, and for those of a new config from when it is
 /// in force.
@@ -93,7 +98,12 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
         let retention = config.sources.iter().map(|source| (source.name.clone(), source.retention));
         let retention = Arc::new(retention.collect::<HashMap<_, _>>());
         for destination in &config.destinations {
+            let shown = self.metrics.circuit_open.with_label_values(&[&destination.name]);
+            let breaker = &destination.circuit;
+            let rate = NonZeroU32::new(destination.rate);
             let processor = Arc::new(process::Processor {
+                circuit: Circuit::new(breaker.failures, breaker.pause, shown),
+                pace: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
                 destination: destination.clone(),
                 worker: self.worker.clone(),
                 lease: config.lease,

@@ -1,8 +1,8 @@
 //! What Prometheus learns from a worker.
 
-use prometheus::{HistogramVec, IntCounterVec, Registry};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 use zentra_shared::config::Destination;
-use zentra_shared::telemetry::{counter, seconds};
+use zentra_shared::telemetry::{counter, gauge, seconds};
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -13,6 +13,8 @@ pub(crate) struct Metrics {
     pub(crate) conflicts: IntCounterVec,
     pub(crate) suspected: IntCounterVec,
     pub(crate) leases_lost: IntCounterVec,
+    pub(crate) circuit_open: IntGaugeVec,
+    pub(crate) circuit_opened: IntCounterVec,
     pub(crate) dead_letters: IntCounterVec,
     pub(crate) step_failures: IntCounterVec,
     pub(crate) seconds: HistogramVec,
@@ -58,6 +60,17 @@ impl Metrics {
                 "Claims that passed to another worker while their attempt still ran.",
                 &["destination"],
             )?,
+            circuit_open: gauge(
+                registry,
+                "zentra_worker_circuit_open",
+                "1 while this worker pauses, or probes, a destination that failed too often.",
+                &["destination"],
+            )?,
+            circuit_opened: count(
+                "zentra_worker_circuit_opened_total",
+                "Pauses after too many failures in a row.",
+                &["destination"],
+            )?,
             dead_letters: count(
                 "zentra_worker_dead_letters_total",
                 "Messages put into the dead-letter queue, by reason.",
@@ -89,6 +102,7 @@ impl Metrics {
             self.conflicts.with_label_values(&[name]);
             self.suspected.with_label_values(&[name]);
             self.leases_lost.with_label_values(&[name]);
+            self.circuit_opened.with_label_values(&[name]);
         }
     }
 }

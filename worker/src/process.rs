@@ -10,6 +10,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use governor::DefaultDirectRateLimiter;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 use zentra_shared::clock;
@@ -23,6 +24,7 @@ use zentra_shared::retry::Decision;
 use zentra_shared::seal::{Sealed, Sealer};
 use zentra_shared::trace::Trace;
 
+use crate::circuit::Circuit;
 use crate::deliver::http::{HttpDelivery, Order};
 use crate::deliver::{Attempted, Verdict};
 use crate::metrics::Metrics;
@@ -43,6 +45,10 @@ pub(crate) struct Processor<Q, J> {
     pub(crate) journal: J,
     pub(crate) http: HttpDelivery,
     pub(crate) metrics: Metrics,
+    /// Whether the destination is worth an attempt now.
+    pub(crate) circuit: Circuit,
+    /// How many attempts a second it bears, if that is bounded.
+    pub(crate) pace: Option<DefaultDirectRateLimiter>,
     /// Ends the waiting for a broker or a journal that is away.
     pub(crate) stop: CancellationToken,
 }
@@ -53,6 +59,12 @@ struct Stopped;
 impl<Q: Process, J: Journal> Processor<Q, J> {
     /// Handles one message to its end, and acknowledges it or gives it back.
     pub(crate) async fn handle(&self, message: Message, receipt: impl Receipt) {
+        if let Some(pace) = &self.pace {
+            tokio::select! {
+                () = pace.until_ready() => {}
+                () = self.stop.cancelled() => return receipt.give_back().await,
+            }
+        }
         let opened = delivery::open(&self.sealer, &self.destination.name, &message.sealed);
         if let Err((reason, error)) = &opened.event {
             let reason = reason.as_str();
@@ -140,7 +152,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let opened = delivery::open(&self.sealer, name, &sealed);
         tracing::warn!(key = %opened.key, "a suspected replay is kept: see zentra dead list");
         self.metrics.suspected.with_label_values(&[name]).inc();
-        let kept = Message { sealed, attempt: 1, generation: 0 };
+        let kept = Message { sealed, attempt: 1, generation: 0, dead: None };
         Box::pin(self.carry(&kept, &opened)).await
     }
 
@@ -175,6 +187,12 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             never = self.renew(&opened.key, fence) => match never {},
         };
         let name = self.destination.name.as_str();
+        let worked = !matches!(verdict, Verdict::Failed { .. });
+        if self.circuit.attempted(worked, Instant::now()) {
+            let pause = self.destination.circuit.pause;
+            tracing::warn!(destination = name, ?pause, "too many failures in a row: pausing");
+            self.metrics.circuit_opened.with_label_values(&[name]).inc();
+        }
         let outcome = match verdict {
             Verdict::Delivered => "delivered",
             Verdict::Failed { .. } => "failed",
@@ -246,7 +264,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         result: &AttemptResult,
     ) -> Result<(), Stopped> {
         let name = self.destination.name.as_str();
-        self.insist("dead-letter", || self.queue.dead(name, message, reason)).await?;
+        let status = result.status.map(|status| format!("the destination answered {status}"));
+        let error = result.error.as_deref().or(status.as_deref());
+        self.insist("dead-letter", || self.queue.dead(name, message, reason, error)).await?;
         self.metrics.dead_letters.with_label_values(&[name, reason.as_str()]).inc();
         tracing::error!(key = %opened.key, reason = reason.as_str(), "dead-lettered");
         self.settle(message, opened, fence, Outcome::Dead(reason), result).await

@@ -316,6 +316,25 @@ pub(super) const KEYS: &[Key] = &[
         "Attempts at a time, per worker.",
     ),
     key(
+        "destination.NAME.rate",
+        Kind::Integer(0, 100_000),
+        "0",
+        "Attempts a second, per worker; 0 is no bound.",
+    ),
+    key(
+        "destination.NAME.circuit.failures",
+        Kind::Integer(0, 10_000),
+        "20",
+        "Failed attempts in a row after which a worker pauses this destination, so that an \
+         outage burns no attempts; 0: never.",
+    ),
+    key(
+        "destination.NAME.circuit.pause",
+        Kind::Duration("100ms", "1h"),
+        "30s",
+        "How long it pauses; then one message at a time probes.",
+    ),
+    key(
         "destination.NAME.permanent",
         Kind::Integers(300, 599),
         "[400, 413, 415, 422]",

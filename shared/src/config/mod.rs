@@ -171,6 +171,19 @@ pub struct Destination {
     pub permanent: Vec<http::StatusCode>,
     /// Whether its name may stand for an address that isn't public.
     pub allow_private: bool,
+    /// Attempts a second, per worker; 0 is no bound.
+    pub rate: u32,
+    /// When to pause.
+    pub circuit: Breaker,
+}
+
+/// When a worker pauses a destination.
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    /// After so many failures in a row; 0: never.
+    pub failures: u32,
+    /// For so long.
+    pub pause: Duration,
 }
 
 impl Destination {

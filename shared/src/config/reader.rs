@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::secrets::{Environment, resolve, secret};
 use super::section::{self, Section};
-use super::{Bounds, Config, Destination, Ingress, RabbitMq, Redis, Refused, Role, Tls};
+use super::{Bounds, Breaker, Config, Destination, Ingress, RabbitMq, Redis, Refused, Role, Tls};
 use crate::queue::{Archive, amqp};
 use crate::retry::Policy;
 use crate::seal::{Key, MIN_KEY, Sealer};
@@ -375,6 +375,11 @@ impl Reader<'_> {
             .filter_map(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok())
             .collect();
         let allow_private = section.flag("allow_private");
+        let rate = section.integer("rate");
+        let mut breaker = section.section("circuit");
+        let circuit =
+            Breaker { failures: breaker.integer("failures"), pause: breaker.duration("pause") };
+        breaker.finish();
         section.finish();
         Some(Destination {
             name,
@@ -386,6 +391,8 @@ impl Reader<'_> {
             timeout,
             permanent,
             allow_private,
+            rate,
+            circuit,
         })
     }
 

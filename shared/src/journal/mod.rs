@@ -216,6 +216,11 @@ pub enum What {
     },
     /// An operator sent the dead letter back to the work queue.
     Requeued,
+    /// An operator took the dead letter out of the queue for good.
+    Discarded {
+        /// Why, in the operator's words.
+        reason: String,
+    },
     /// An operator let a suspected replay go on as an event of its own.
     Released {
         /// Why, in the operator's words.
@@ -280,20 +285,21 @@ pub trait Histories: Send + Sync + 'static {
         key: &DeliveryKey,
     ) -> impl Future<Output = Result<Option<Delivery>, JournalError>> + Send;
 
-    /// A destination's dead deliveries, oldest first, at most `limit`.
+    /// A destination's dead deliveries that are wanted, oldest first, at most `limit`.
     fn dead(
         &self,
         destination: &str,
         limit: usize,
+        wanted: &(dyn Fn(&Delivery) -> bool + Sync),
     ) -> impl Future<Output = Result<Vec<Delivery>, JournalError>> + Send;
 
     /// Notes what an operator does with a dead delivery: re-queues or releases it, as this
-    /// generation.
+    /// generation, or discards it. `false` if the journal knows no such delivery.
     fn note(
         &self,
         key: &DeliveryKey,
         generation: u32,
         by: &str,
         what: &What,
-    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+    ) -> impl Future<Output = Result<bool, JournalError>> + Send;
 }

@@ -23,6 +23,8 @@ pub struct Message {
     pub attempt: u32,
     /// How often an operator has re-queued the delivery.
     pub generation: u32,
+    /// Why it is in a dead-letter queue. Not under the seal: it is believed of nothing else.
+    pub dead: Option<DeadReason>,
 }
 
 /// How long a message is set aside.
@@ -160,12 +162,14 @@ pub trait Process: Subscribe + Clone + Send + Sync + 'static {
     /// The delay that [`Process::retry`] can really do for this wish.
     fn delay(&self, wish: Delay) -> Duration;
 
-    /// Puts a message into its destination's dead-letter queue.
+    /// Puts a message into its destination's dead-letter queue, with the last error for
+    /// whoever looks at the queue itself.
     fn dead(
         &self,
         destination: &str,
         message: &Message,
         reason: DeadReason,
+        error: Option<&str>,
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 
     /// Whether the broker is connected now.

@@ -235,15 +235,19 @@ async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
         let fence = fence(desk.claim(0, 1).await);
         desk.settle(fence, 1, Outcome::Dead(DeadReason::Permanent)).await;
     }
-    let dead = journal.dead("ledger", 10).await.unwrap();
+    let dead = journal.dead("ledger", 10, &|_| true).await.unwrap();
     assert_eq!(dead.len(), 2);
     assert_eq!(dead[0].reason, Some(DeadReason::Permanent));
-    assert_eq!(journal.dead("ledger", 1).await.unwrap().len(), 1);
+    assert_eq!(journal.dead("ledger", 1, &|_| true).await.unwrap().len(), 1);
 
     journal.note(&revived.key, 1, "operator", &What::Requeued).await.unwrap();
-    assert_eq!(journal.dead("ledger", 10).await.unwrap().len(), 2, "a note changes no state");
+    assert_eq!(
+        journal.dead("ledger", 10, &|_| true).await.unwrap().len(),
+        2,
+        "a note changes no state"
+    );
     assert!(matches!(revived.claim(1, 1).await, Answer::Claimed { .. }));
-    let left = journal.dead("ledger", 10).await.unwrap();
+    let left = journal.dead("ledger", 10, &|_| true).await.unwrap();
     assert_eq!(left.iter().map(|d| &d.key).collect::<Vec<_>>(), [&kept.key]);
     let told = journal.history(&revived.key).await.unwrap().unwrap().history;
     let requeued = told.iter().find(|entry| entry.what == What::Requeued).unwrap();

@@ -6,6 +6,7 @@ mod broker;
 mod faults;
 mod harness;
 mod ingress;
+mod isolation;
 mod journal;
 mod operator;
 mod queue;

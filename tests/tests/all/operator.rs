@@ -2,12 +2,18 @@
 
 use std::process::Output;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use zentra_shared::journal::{Entry, Histories, What};
 use zentra_shared::lifecycle::DeadReason;
+use zentra_shared::queue::amqp::Amqp;
+use zentra_shared::queue::{Consumer, Process, Receipt};
 use zentra_tests::ledger::{Turn, transfer};
+use zentra_tests::services::{Guarded, folder};
 use zentra_tests::stack::Stack;
 use zentra_tests::world::{BOUND, World, count, dead, delivered, is_copy};
-use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
+use zentra_tests::{eventually, namespace, queue_settings, shared_rabbit, shared_redis, sign};
 
 use crate::queue::depth;
 
@@ -102,9 +108,143 @@ async fn a_requeued_letter_that_fails_again_is_dead_again_and_can_be_requeued_ag
     world.until("evt_1", |d| dead(d) && d.record.generation == 1).await;
     let again = stdout(&world.stack.zentra(&["dead", "requeue", "evt_1", "--json"]));
     let again: serde_json::Value = serde_json::from_str(&again).unwrap();
-    assert_eq!(again["generation"], 2);
-    world.until("evt_1", delivered).await;
+    assert_eq!((&again["done"], &again["by"]["ledger, exhausted"]), (&1.into(), &1.into()));
+    let done = world.until("evt_1", delivered).await;
+    assert_eq!(done.record.generation, 2);
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
+}
+
+/// Events that end as dead letters, in this order, and nobody who works any more.
+async fn dead_letters(world: &World, ids: &[String]) {
+    let mut worker = world.stack.worker().await;
+    world.ledger.take_turns(ids.iter().map(|_| Turn::Answer(400, Vec::new())));
+    for id in ids {
+        world.send(id, &transfer(id, &format!("trf_{id}"), 1)).await;
+        world.until(id, dead).await;
+    }
+    worker.process.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chosen_letters_are_counted_first_and_go_back_in_their_order_and_the_others_stay() {
+    let world = world().await;
+    let ids: Vec<String> = (0..6).map(|at| format!("evt_{at}")).collect();
+    dead_letters(&world, &ids).await;
+    let zentra = |arguments: &[&str]| stdout(&world.stack.zentra(arguments));
+    let nothing = fails(&world.stack.zentra(&["dead", "requeue"]), 1);
+    assert!(nothing.contains("--all"), "{nothing}");
+
+    let (dead, work) = ("dead.ledger", "work.ledger");
+    let depth = async |queue: &str| {
+        depth(&world.stack.rabbit, &format!("{}.{queue}", world.stack.namespace)).await
+    };
+    let told = zentra(&["dead", "requeue", "--reason", "permanent"]);
+    assert!(told.contains("6 of 6 dead letters would be re-queued"), "{told}");
+    assert!(told.contains("6  ledger, permanent") && told.contains("received at 2"), "{told}");
+    for none in [["--reason", "exhausted"], ["--source", "github"], ["--older-than", "1h"]] {
+        let told = zentra(&[&["dead", "requeue", "--yes"], &none[..]].concat());
+        assert!(told.starts_with("0 of 6"), "{told}");
+        assert_eq!(zentra(&[&["dead", "list"], &none[..]].concat()), "no dead letters\n");
+    }
+    assert_eq!((depth(dead).await, depth(work).await), (6, 0));
+
+    let some = ["--newer-than", "1h", "--type", "transfer.settled", "--limit", "4", "--yes"];
+    let told = zentra(&[&["dead", "requeue", "--by", "ada"], &some[..]].concat());
+    assert!(told.starts_with("4 of 4 dead letters re-queued"), "{told}");
+    eventually("two are left", BOUND, async || (depth(dead).await == 2).then_some(())).await;
+    let queue = Amqp::processor(queue_settings(&world.stack.rabbit, &world.stack.namespace));
+    let mut consumer = queue.consume("ledger", 10);
+    for id in &ids[..4] {
+        let (message, receipt) =
+            tokio::time::timeout(BOUND, consumer.next()).await.unwrap().unwrap();
+        assert_eq!(message.sealed.id, format!("acme/{id}"));
+        assert_eq!((message.attempt, message.generation, message.dead), (1, 1, None));
+        receipt.give_back().await;
+    }
+    drop((consumer, queue));
+    let _worker = world.stack.worker().await;
+    for id in &ids[..4] {
+        world.until(id, delivered).await;
+    }
+    assert_eq!(world.ledger.rows().unwrap().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drained_letters_are_in_the_file_and_in_the_history_and_nowhere_else() {
+    let world = world().await;
+    let ids = ["evt_1", "evt_2", "evt_3"].map(str::to_owned);
+    dead_letters(&world, &ids).await;
+    let file = folder("export").join("dead.jsonl");
+    let path = file.to_str().unwrap();
+    let bytes = world.stack.zentra(&["dead", "show", "evt_1", "--body"]).stdout;
+    assert_eq!(bytes, transfer("evt_1", "trf_evt_1", 1).as_bytes());
+    assert!(stdout(&world.stack.zentra(&["dead", "show", "evt_1"])).contains("letter     "));
+
+    let drain = |more: &[&str]| {
+        let fixed = ["dead", "drain", "--because", "sent twice", "--by", "ada"];
+        stdout(&world.stack.zentra(&[&fixed, more].concat()))
+    };
+    let told = drain(&["--all", "--export", path]);
+    assert!(told.contains("3 of 3 dead letters would be drained"), "{told}");
+    assert!(!file.exists());
+    let told = drain(&["evt_1", "evt_3", "--export", path]);
+    assert!(told.starts_with("2 of 3 dead letters drained"), "{told}");
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["delivery"], "ledger/acme/evt_1");
+    assert_eq!(lines[0]["dead"], "permanent");
+    let body = STANDARD.decode(lines[0]["body_base64"].as_str().unwrap()).unwrap();
+    assert_eq!(body, bytes);
+    let known = world.delivery("evt_1").await.unwrap();
+    let what = What::Discarded { reason: "sent twice".into() };
+    assert!(known.history.iter().any(|entry| entry.what == what && entry.by == "ada"));
+
+    let listed = stdout(&world.stack.zentra(&["dead", "list"]));
+    assert!(listed.contains("evt_2") && !listed.contains("evt_1"), "{listed}");
+    let dead_queue = format!("{}.dead.ledger", world.stack.namespace);
+    eventually("one is left", BOUND, async || {
+        (depth(&world.stack.rabbit, &dead_queue).await == 1).then_some(())
+    })
+    .await;
+    let gone = fails(&world.stack.zentra(&["dead", "requeue", "evt_1"]), 1);
+    assert!(gone.contains("0 of 1 dead letters were found"), "{gone}");
+    drain(&["--all", "--yes"]);
+    assert_eq!(stdout(&world.stack.zentra(&["dead", "list"])), "no dead letters\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requeue_of_all_that_is_killed_in_the_middle_loses_nothing_and_doubles_nothing() {
+    let world = world().await;
+    let ids: Vec<String> = (0..200).map(|at| format!("evt_{at}")).collect();
+    world.ledger.take_turns(ids.iter().map(|_| Turn::Answer(400, Vec::new())));
+    let _worker = world.stack.worker().await;
+    for id in &ids {
+        world.send(id, &transfer(id, &format!("trf_{id}"), 1)).await;
+    }
+    let dead = async || world.journal.dead("ledger", 1000, &|_| true).await.unwrap().len();
+    eventually("all are dead", BOUND, async || (dead().await == 200).then_some(())).await;
+    let all = ["dead", "requeue", "--all", "--yes"];
+    let mut command = world.stack.command("zentra");
+    command.args(all).args(["--rate", "50"]);
+    let mut requeue = Guarded::start(command);
+    eventually("some are through", BOUND, async || {
+        (world.ledger.rows().unwrap().len() > 30).then_some(())
+    })
+    .await;
+    requeue.kill();
+    assert!(world.ledger.rows().unwrap().len() < 150, "it was killed in the middle");
+    // Its connection is gone at once, and what it held is back.
+    eventually("all are through", BOUND, async || {
+        stdout(&world.stack.zentra(&[&all[..], &["--rate", "0"]].concat()));
+        (world.ledger.rows().unwrap().len() == 200).then_some(())
+    })
+    .await;
+    for id in &ids {
+        assert_eq!(world.until(id, delivered).await.record.generation, 1, "{id}");
+    }
+    let dead_queue = format!("{}.dead.ledger", world.stack.namespace);
+    assert_eq!(depth(&world.stack.rabbit, &dead_queue).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +264,7 @@ async fn a_suspected_replay_has_no_effect_until_an_operator_releases_it() {
     post("d-1").await;
     post("d-2").await;
     let suspect = eventually("it is kept", BOUND, async || {
-        world.journal.dead("ledger", 10).await.ok()?.pop()
+        world.journal.dead("ledger", 10, &|_| true).await.ok()?.pop()
     })
     .await;
     assert_eq!(suspect.reason, Some(DeadReason::SuspectedReplay));

@@ -85,7 +85,7 @@ async fn an_event_that_nobody_subscribed_to_is_kept_as_unrouted() {
 async fn a_retry_comes_back_to_its_own_destination_after_its_delay() {
     let queue = queue(&shared_rabbit(), &namespace()).await;
     let mut ledger = queue.consume("ledger", 4);
-    let message = Message { sealed: sealed("", b"again"), attempt: 2, generation: 1 };
+    let message = Message { sealed: sealed("", b"again"), attempt: 2, generation: 1, dead: None };
     let delay = queue.delay(Delay::AtLeast(Duration::from_millis(300)));
     assert_eq!(delay, Duration::from_millis(375));
     let sent = std::time::Instant::now();
@@ -102,8 +102,8 @@ async fn one_dead_letter_is_found_and_held_and_the_others_stay() {
     let queue = queue(&url, &namespace).await;
     let bodies: [&[u8]; 3] = [b"one", b"two", b"three"];
     for body in bodies {
-        let message = Message { sealed: sealed("", body), attempt: 8, generation: 0 };
-        queue.dead("ledger", &message, DeadReason::Exhausted).await.unwrap();
+        let message = Message { sealed: sealed("", body), attempt: 8, generation: 0, dead: None };
+        queue.dead("ledger", &message, DeadReason::Exhausted, None).await.unwrap();
     }
     let dead = format!("{namespace}.dead.ledger");
     let mut walk = queue.walk(Place::Dead("ledger")).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_strangers_message_is_read_as_one_without_seal() {
     let (message, receipt) = next(&mut queue.consume("ledger", 1)).await;
     assert!(message.sealed.envelope.is_empty());
     assert_eq!(message.attempt, 1);
-    queue.dead("ledger", &message, DeadReason::NotOurs).await.unwrap();
+    queue.dead("ledger", &message, DeadReason::NotOurs, None).await.unwrap();
     receipt.ack().await;
     let dead = format!("{namespace}.dead.ledger");
     let got = channel.basic_get(dead.into(), BasicGetOptions::default()).await.unwrap();
@@ -195,7 +195,7 @@ async fn of_1000_that_wait_for_their_retry_none_is_lost_when_the_broker_is_kille
             let delay = queue.delay(Delay::Near(Duration::from_millis(750 << (at % 4))));
             let body = at.to_string().into();
             let sealed = Sealed { body, ..sealed("", b"") };
-            let message = Message { sealed, attempt: 2, generation: 0 };
+            let message = Message { sealed, attempt: 2, generation: 0, dead: None };
             queue.retry("ledger", &message, delay).await.unwrap();
         });
     }

@@ -125,7 +125,7 @@ async fn after_the_last_attempt_and_after_a_permanent_answer_a_delivery_is_dead(
     let permanent = world.until("evt_permanent", dead).await;
     assert_eq!(permanent.reason, Some(DeadReason::Permanent));
     assert_eq!(permanent.record.attempt, 1);
-    let listed = world.journal.dead("ledger", 10).await.unwrap();
+    let listed = world.journal.dead("ledger", 10, &|_| true).await.unwrap();
     assert_eq!(listed.len(), 2);
     for reason in ["exhausted", "permanent"] {
         let parts = ["zentra_worker_dead_letters_total", reason];
@@ -188,7 +188,7 @@ async fn what_is_not_ours_or_has_a_broken_seal_is_dead_lettered_and_never_attemp
         assert!(sent.await.unwrap().await.unwrap().is_ack());
     }
     let listed = eventually("both are dead", BOUND, async || {
-        let dead = world.journal.dead("ledger", 10).await.unwrap();
+        let dead = world.journal.dead("ledger", 10, &|_| true).await.unwrap();
         (dead.len() == 2).then_some(dead)
     })
     .await;

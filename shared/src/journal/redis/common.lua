@@ -22,8 +22,8 @@ local function read()
   }
 end
 
--- Writes the delivery with one more line. A dead one is kept until an operator deals with
--- it; all else has its time.
+-- Writes the delivery with one more line, and with its time: `retention` from now, or none.
+-- A dead one keeps what it has, none as a rule, until an operator deals with it.
 local function write(d, retention, line)
   local packed = cmsgpack.pack(line)
   local history = d.history .. struct.pack('<I2', #packed) .. packed
@@ -33,8 +33,10 @@ local function write(d, retention, line)
   end
   local raw = struct.pack(HEADER, VERSION, d.state, d.reason, d.generation, d.attempt, d.fence,
     d.till, d.body, d.id, #d.summary) .. d.summary .. history
-  if d.state == DEAD then
+  if not retention then
     redis.call('SET', KEYS[1], raw)
+  elseif d.state == DEAD and line[2] ~= DISCARDED then
+    redis.call('SET', KEYS[1], raw, 'KEEPTTL')
   else
     redis.call('SET', KEYS[1], raw, 'PX', retention)
   end

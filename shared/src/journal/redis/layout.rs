@@ -34,17 +34,19 @@ const STATES: [(&str, State); 4] = [
     ("DEAD", State::Dead),
 ];
 
-const REASONS: [DeadReason; 6] = [
+/// In this order for good.
+const REASONS: [DeadReason; 7] = [
     DeadReason::Exhausted,
     DeadReason::Permanent,
     DeadReason::TooOld,
     DeadReason::SealBroken,
     DeadReason::NotOurs,
     DeadReason::SuspectedReplay,
+    DeadReason::Crashed,
 ];
 
 /// The kinds of a history's line, by number; `_LINE` where a state has the name.
-const LINES: [&str; 13] = [
+const LINES: [&str; 14] = [
     "CLAIMED",
     "BUSY",
     "DUPLICATE",
@@ -58,6 +60,7 @@ const LINES: [&str; 13] = [
     "SUPERSEDED",
     "REQUEUED",
     "RELEASED",
+    "DISCARDED",
 ];
 
 /// A script, after the numbers that it shares with this file.
@@ -83,6 +86,7 @@ pub(super) fn noted(what: &What) -> Option<(u64, &str)> {
     match what {
         What::Requeued => Some((kind("REQUEUED"), "")),
         What::Released { reason } => Some((kind("RELEASED"), reason)),
+        What::Discarded { reason } => Some((kind("DISCARDED"), reason)),
         _ => None,
     }
 }
@@ -239,6 +243,7 @@ fn line(key: &DeliveryKey, stored: StoredLine) -> Option<Entry> {
         "SUPERSEDED" => What::Superseded { result: result()? },
         "REQUEUED" => What::Requeued,
         "RELEASED" => What::Released { reason: String::from_utf8(more.into_vec()).ok()? },
+        "DISCARDED" => What::Discarded { reason: String::from_utf8(more.into_vec()).ok()? },
         _ => return None,
     };
     Some(Entry { at, generation, attempt, by, what })

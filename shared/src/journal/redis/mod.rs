@@ -274,7 +274,12 @@ impl Histories for RedisJournal {
         raw.map(|raw| layout::read(key, &raw).ok_or_else(unreadable)).transpose()
     }
 
-    async fn dead(&self, destination: &str, limit: usize) -> Result<Vec<Delivery>, JournalError> {
+    async fn dead(
+        &self,
+        destination: &str,
+        limit: usize,
+        wanted: &(dyn Fn(&Delivery) -> bool + Sync),
+    ) -> Result<Vec<Delivery>, JournalError> {
         const PAGE: usize = 256;
         let mut found = Vec::new();
         for start in (0..).step_by(PAGE) {
@@ -286,7 +291,8 @@ impl Histories for RedisJournal {
                     return Ok(found);
                 }
                 let delivery = self.history(&key).await?;
-                found.extend(delivery.filter(|known| known.record.state == State::Dead));
+                let dead = |known: &Delivery| known.record.state == State::Dead && wanted(known);
+                found.extend(delivery.filter(dead));
             }
             if keys.len() < PAGE {
                 break;
@@ -301,14 +307,19 @@ impl Histories for RedisJournal {
         generation: u32,
         by: &str,
         what: &What,
-    ) -> Result<(), JournalError> {
+    ) -> Result<bool, JournalError> {
         let unfit = || JournalError::Unreadable(format!("{key}: {what:?}"));
         let (kind, words) = layout::noted(what).ok_or_else(unfit)?;
         let mut call = self.scripts.note.prepare_invoke();
         call.key(self.delivery_key(key)).arg(kind).arg(generation).arg(by).arg(words);
         call.arg(millis(self.retention));
-        let known: bool = call.invoke_async(&mut self.connection.clone()).await?;
-        known.then_some(()).ok_or_else(|| JournalError::Unreadable(key.to_string()))
+        let known = call.invoke_async(&mut self.connection.clone()).await?;
+        if matches!(what, What::Discarded { .. })
+            && let Some(delivery) = self.history(key).await?
+        {
+            self.forget_dead(key, &delivery.event, self.retention).await?;
+        }
+        Ok(known)
     }
 }
 

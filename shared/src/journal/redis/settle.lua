@@ -36,5 +36,5 @@ else
     what, d.reason = DEAD_LINE, number
   end
 end
-write(d, retention, { now, what, generation, attempt, by, number, late, ARGV[8] })
+write(d, what ~= DEAD_LINE and retention, { now, what, generation, attempt, by, number, late, ARGV[8] })
 return { answer, now }

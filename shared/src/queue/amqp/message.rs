@@ -22,6 +22,11 @@ const GENERATION: &str = "zentra-generation";
 /// W3C Trace Context, as AMQP carries it.
 const TRACE: &str = "traceparent";
 const DEAD_REASON: &str = "zentra-dead-reason";
+const DEAD_ERROR: &str = "zentra-dead-error";
+/// Characters of an error.
+const MAX_ERROR: usize = 512;
+/// The broker's own note on what it has dead-lettered by itself.
+const BROKER_REASON: &str = "x-first-death-reason";
 
 /// The attempt of an event that is new.
 const FIRST: u32 = 1;
@@ -38,12 +43,23 @@ pub(super) fn probe(
     Ok(Job { exchange, key, body: Bytes::new(), properties, done })
 }
 
-/// The properties of a sealed event.
-pub(super) fn properties(
+/// The properties of an event that is new.
+pub(super) fn new(sealed: &Sealed) -> lapin::Result<BasicProperties> {
+    written(sealed, FIRST, 0, None, None)
+}
+
+/// The properties of a message, and the last error of one that is dead.
+pub(super) fn properties(message: &Message, error: Option<&str>) -> lapin::Result<BasicProperties> {
+    let Message { sealed, attempt, generation, dead } = message;
+    written(sealed, *attempt, *generation, *dead, error)
+}
+
+fn written(
     sealed: &Sealed,
     attempt: u32,
     generation: u32,
     dead: Option<DeadReason>,
+    error: Option<&str>,
 ) -> lapin::Result<BasicProperties> {
     let mut headers = FieldTable::default();
     let mut set = |name: &'static str, value: AMQPValue| {
@@ -69,6 +85,10 @@ pub(super) fn properties(
     }
     if let Some(reason) = dead {
         set(DEAD_REASON, bytes(reason.as_str().as_bytes()));
+    }
+    if let Some(error) = error {
+        let start: String = error.chars().take(MAX_ERROR).collect();
+        set(DEAD_ERROR, bytes(start.as_bytes()));
     }
     let properties =
         BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
@@ -100,9 +120,13 @@ pub(super) fn read(delivery: &mut Delivery) -> Message {
         body: Bytes::new(),
     };
     let (attempt, generation) = (number(ATTEMPT), number(GENERATION));
+    let reason = std::str::from_utf8(&bytes(DEAD_REASON)).ok().and_then(DeadReason::named);
+    // From the work queue, the broker takes only what has come back too often.
+    let crashed = || (bytes(BROKER_REASON) == b"delivery_limit").then_some(DeadReason::Crashed);
     Message {
         sealed: Sealed { body: std::mem::take(&mut delivery.data).into(), ..sealed },
         attempt: attempt.unwrap_or(FIRST).max(FIRST),
         generation: generation.unwrap_or(0),
+        dead: reason.or_else(crashed),
     }
 }

@@ -165,10 +165,10 @@ impl Amqp {
         exchange: &str,
         key: &str,
         message: &Message,
-        dead: Option<DeadReason>,
+        error: Option<&str>,
     ) -> Result<(), QueueError> {
-        let Message { sealed, attempt, generation } = message;
-        let properties = message::properties(sealed, *attempt, *generation, dead)?;
+        let properties = message::properties(message, error)?;
+        let sealed = &message.sealed;
         self.send(&self.publishing, exchange, key, sealed.body.clone(), properties).await
     }
 }
@@ -197,14 +197,14 @@ impl Subscribe for Amqp {
 
 impl Publish for Amqp {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
-        let properties = message::properties(sealed, 1, 0, None)?;
+        let properties = message::new(sealed)?;
         let exchange = self.names.entrance();
         let body = sealed.body.clone();
         self.send(&self.publishing, &exchange, &sealed.route, body, properties).await
     }
 
     async fn keep(&self, refused: &Sealed) -> Result<(), QueueError> {
-        let properties = message::properties(refused, 1, 0, None)?;
+        let properties = message::new(refused)?;
         let (link, queue) = (&self.keeping, self.names.refused(&self.settings.refused));
         let link = link.as_ref().ok_or(QueueError::Disconnected)?;
         self.send(link, "", &queue, refused.body.clone(), properties).await
@@ -243,8 +243,10 @@ impl Process for Amqp {
         destination: &str,
         message: &Message,
         reason: DeadReason,
+        error: Option<&str>,
     ) -> Result<(), QueueError> {
-        self.send_message(&self.names.dead(), destination, message, Some(reason)).await
+        let dead = Message { dead: Some(reason), ..message.clone() };
+        self.send_message(&self.names.dead(), destination, &dead, error).await
     }
 
     fn ready(&self) -> bool {
@@ -267,7 +269,7 @@ impl Operate for Amqp {
     }
 
     async fn reroute(&self, sealed: &Sealed) -> Result<(), QueueError> {
-        let properties = message::properties(sealed, 1, 0, None)?;
+        let properties = message::new(sealed)?;
         let (exchange, body) = (self.names.events(), sealed.body.clone());
         self.send(&self.publishing, &exchange, &sealed.route, body, properties).await
     }

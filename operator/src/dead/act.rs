@@ -1,0 +1,118 @@
+//! What can be done with dead letters: re-queue, release, discard, export.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use zentra_shared::journal::{Histories, Summary, What};
+use zentra_shared::lifecycle::DeadReason;
+use zentra_shared::queue::{Message, Operate};
+
+use super::letters::{Act, Letter};
+use crate::failure::Failure;
+
+/// Back to the work queue, as the next generation. It passes the same seal, claim and
+/// attempt as any message.
+pub(super) struct Requeue<'a, H, Q> {
+    pub(super) histories: &'a H,
+    pub(super) queue: &'a Q,
+    pub(super) by: &'a str,
+    /// [`What::Requeued`] or [`What::Released`].
+    pub(super) what: &'a What,
+    /// The last one: delivery key and generation.
+    pub(super) last: Option<(String, u32)>,
+}
+
+impl<H: Histories, Q: Operate> Act for Requeue<'_, H, Q> {
+    /// A suspected replay goes on only with a reason; and only such a one needs it.
+    fn suits(&self, letter: &Letter<'_>) -> bool {
+        let suspected = letter.message.dead == Some(DeadReason::SuspectedReplay);
+        suspected == matches!(self.what, What::Released { .. })
+    }
+
+    async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, Failure> {
+        let key = &letter.opened.key;
+        let last = letter.known.map_or(letter.message.generation, |known| known.record.generation);
+        let generation = last.saturating_add(1);
+        // Noted first: a re-queue that nobody can see must not happen. What the journal has
+        // forgotten begins a history of its own with its claim.
+        self.histories.note(key, generation, self.by, self.what).await?;
+        let next = Message { attempt: 1, generation, dead: None, ..letter.message.clone() };
+        self.queue.requeue(key.destination(), &next).await?;
+        self.last = Some((key.to_string(), generation));
+        Ok(true)
+    }
+}
+
+/// Out of the queue for good, into a file before if one is wanted.
+pub(super) struct Drain<'a, H> {
+    pub(super) histories: &'a H,
+    pub(super) by: &'a str,
+    pub(super) reason: &'a str,
+    pub(super) file: Option<BufWriter<File>>,
+    /// Exported, and not noted yet.
+    pub(super) waiting: Vec<(zentra_shared::event::DeliveryKey, u32)>,
+}
+
+/// A file that only its owner can read, written at its end.
+pub(super) fn export(path: &Path) -> Result<BufWriter<File>, Failure> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let failed = |error| {
+        Failure::Asked(format!("{} can't be written: {error}\nName another file.", path.display()))
+    };
+    file.map(BufWriter::new).map_err(failed)
+}
+
+/// One line of an export.
+#[derive(Serialize)]
+struct Line<'a> {
+    delivery: &'a str,
+    dead: Option<&'a str>,
+    attempt: u32,
+    generation: u32,
+    event: &'a Summary,
+    /// The provider's bytes.
+    body_base64: String,
+    /// As sealed, and the seal: with them, the event can still be proved.
+    envelope: String,
+    seal: &'a str,
+}
+
+impl<H: Histories> Act for Drain<'_, H> {
+    async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, Failure> {
+        let Letter { message, opened, .. } = letter;
+        if let Some(file) = &mut self.file {
+            let line = Line {
+                delivery: opened.key.as_str(),
+                dead: message.dead.map(DeadReason::as_str),
+                attempt: message.attempt,
+                generation: message.generation,
+                event: &opened.summary,
+                body_base64: STANDARD.encode(&message.sealed.body),
+                envelope: String::from_utf8_lossy(&message.sealed.envelope).into_owned(),
+                seal: &message.sealed.seal,
+            };
+            serde_json::to_writer(&mut *file, &line).map_err(std::io::Error::from)?;
+            writeln!(file)?;
+        }
+        self.waiting.push((opened.key.clone(), message.generation));
+        Ok(false)
+    }
+
+    /// On the disk, then in the journal; only then do the letters go.
+    async fn flush(&mut self) -> Result<(), Failure> {
+        if let Some(file) = &mut self.file {
+            file.flush()?;
+            file.get_ref().sync_data()?;
+        }
+        let what = What::Discarded { reason: self.reason.to_owned() };
+        for (key, generation) in self.waiting.drain(..) {
+            self.histories.note(&key, generation, self.by, &what).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! Going through dead-letter queues, and doing something with the letters that are chosen.
+//!
+//! What is done with a letter is durable before the letter is acknowledged, so this can be
+//! killed anywhere: at worst a letter stays that has been dealt with. The journal tells it
+//! apart, and the next pass takes it away.
+
+use std::collections::{BTreeMap, HashSet};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::{Quota, RateLimiter};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::delivery::{self, Opened};
+use zentra_shared::event::DeliveryKey;
+use zentra_shared::journal::{Delivery, Histories, Summary};
+use zentra_shared::lifecycle::{DeadReason, State};
+use zentra_shared::queue::{Message, Operate, Place, Receipt, Walk};
+use zentra_shared::seal::Sealer;
+
+use crate::failure::Failure;
+
+/// Which letters.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Filter {
+    /// Those of this destination.
+    #[arg(long)]
+    pub(crate) destination: Option<String>,
+    /// Those of this source.
+    #[arg(long)]
+    source: Option<String>,
+    /// Those that were given up for this reason.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Those of this event type.
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Those received longer ago than this, like 2h or 3days.
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+    /// Those received less long ago than this.
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    newer_than: Option<Duration>,
+}
+
+impl Filter {
+    /// Whether anything is asked of a letter.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { destination, source, reason, kind, older_than, newer_than } = self;
+        let texts = [destination, source, reason, kind];
+        texts.iter().all(|text| text.is_none()) && older_than.is_none() && newer_than.is_none()
+    }
+
+    /// Whether an event that was given up is as asked. The destination is its queue's.
+    pub(crate) fn takes(
+        &self,
+        event: &Summary,
+        reason: Option<DeadReason>,
+        now: Timestamp,
+    ) -> bool {
+        let is = |asked: &Option<String>, has: Option<&str>| {
+            asked.as_deref().is_none_or(|asked| has == Some(asked))
+        };
+        let age = event.received_at.map(|received| now.since(received));
+        is(&self.source, Some(&event.source))
+            && is(&self.reason, reason.map(DeadReason::as_str))
+            && is(&self.kind, event.event_type.as_deref())
+            && self.older_than.is_none_or(|asked| age.is_some_and(|age| age > asked))
+            && self.newer_than.is_none_or(|asked| age.is_some_and(|age| age < asked))
+    }
+}
+
+/// A pass through the dead letters.
+pub(crate) struct Pass<'a, H, Q> {
+    pub(crate) histories: &'a H,
+    pub(crate) queue: &'a Q,
+    pub(crate) sealer: &'a Sealer,
+    pub(crate) destinations: Vec<String>,
+    pub(crate) filter: &'a Filter,
+    /// Only these deliveries, if there are any.
+    pub(crate) keys: HashSet<DeliveryKey>,
+    /// At most so many letters.
+    pub(crate) limit: usize,
+    /// At most so many a second; 0 is no bound.
+    pub(crate) rate: u32,
+    /// Only counts.
+    pub(crate) dry_run: bool,
+}
+
+/// A letter that was chosen, with what the journal knows of it.
+pub(crate) struct Letter<'a> {
+    pub(crate) message: &'a Message,
+    pub(crate) opened: &'a Opened,
+    pub(crate) known: Option<&'a Delivery>,
+}
+
+/// What is to be done with letters.
+pub(crate) trait Act {
+    /// Whether it is for this letter.
+    fn suits(&self, _letter: &Letter<'_>) -> bool {
+        true
+    }
+
+    /// Does it. `true`: it is durable, and the letter may go now. `false`: once
+    /// [`Act::flush`] has been.
+    async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, Failure>;
+
+    /// Makes durable what was done so far.
+    async fn flush(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// What a pass came to.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Tally {
+    /// Whether nothing was changed.
+    pub(crate) dry_run: bool,
+    /// Letters looked at.
+    pub(crate) looked: u64,
+    /// Letters dealt with, or to be dealt with.
+    pub(crate) done: u64,
+    /// Of those, by destination and reason.
+    pub(crate) by: BTreeMap<String, u64>,
+    /// Of those, when the oldest was received.
+    pub(crate) oldest: Option<Timestamp>,
+    /// Chosen, but this isn't for them: suspected replays are released, not re-queued.
+    pub(crate) unsuited: u64,
+    /// Copies of what had been dealt with before, taken away.
+    pub(crate) leftover: u64,
+    /// Chosen, but a worker is at it just now: left.
+    pub(crate) busy: u64,
+}
+
+/// How many letters may wait for a flush.
+const BATCH: usize = 64;
+
+impl<H: Histories, Q: Operate> Pass<'_, H, Q> {
+    /// Goes through the queues, in their order.
+    pub(crate) async fn run(&self, act: &mut impl Act) -> Result<Tally, Failure> {
+        let mut tally = Tally { dry_run: self.dry_run, ..Tally::default() };
+        let bar = progress();
+        for destination in &self.destinations {
+            self.queue_of(destination, act, &mut tally, &bar).await?;
+        }
+        bar.finish_and_clear();
+        Ok(tally)
+    }
+
+    async fn queue_of(
+        &self,
+        destination: &str,
+        act: &mut impl Act,
+        tally: &mut Tally,
+        bar: &ProgressBar,
+    ) -> Result<(), Failure> {
+        let pace =
+            NonZeroU32::new(self.rate).map(|rate| RateLimiter::direct(Quota::per_second(rate)));
+        let mut walk = self.queue.walk(Place::Dead(destination)).await?;
+        let mut waiting = Vec::new();
+        while !self.is_done(tally)
+            && let Some((message, receipt)) = walk.next().await?
+        {
+            tally.looked += 1;
+            bar.set_message(format!("{} looked at, {} done", tally.looked, tally.done));
+            let opened = delivery::open(self.sealer, destination, &message.sealed);
+            let wanted = self.keys.is_empty() || self.keys.contains(&opened.key);
+            if !wanted || !self.filter.takes(&opened.summary, message.dead, clock::now()) {
+                continue;
+            }
+            let known = self.histories.history(&opened.key).await?;
+            let letter = Letter { message: &message, opened: &opened, known: known.as_ref() };
+            match standing(&letter) {
+                Standing::Busy => tally.busy += 1,
+                Standing::Leftover => {
+                    tally.leftover += 1;
+                    if !self.dry_run {
+                        receipt.ack().await;
+                    }
+                }
+                Standing::Dead if !act.suits(&letter) => tally.unsuited += 1,
+                Standing::Dead => {
+                    tally.count(destination, &letter);
+                    if self.dry_run {
+                        continue;
+                    }
+                    if let Some(pace) = &pace {
+                        pace.until_ready().await;
+                    }
+                    match act.on(&letter).await? {
+                        true => receipt.ack().await,
+                        false => waiting.push(receipt),
+                    }
+                    if waiting.len() >= BATCH {
+                        let_go(act, &mut waiting).await?;
+                    }
+                }
+            }
+        }
+        let_go(act, &mut waiting).await?;
+        Ok(walk.finish().await?)
+    }
+
+    fn is_done(&self, tally: &Tally) -> bool {
+        let done = usize::try_from(tally.done).unwrap_or(usize::MAX);
+        done >= self.limit || (!self.keys.is_empty() && done >= self.keys.len())
+    }
+}
+
+async fn let_go<R: Receipt>(act: &mut impl Act, waiting: &mut Vec<R>) -> Result<(), Failure> {
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    act.flush().await?;
+    for receipt in waiting.drain(..) {
+        receipt.ack().await;
+    }
+    Ok(())
+}
+
+/// How a letter stands by the journal.
+enum Standing {
+    /// It waits for an operator.
+    Dead,
+    /// It has been dealt with: what carries on, or has ended, is elsewhere.
+    Leftover,
+    /// It may yet come to its end.
+    Busy,
+}
+
+fn standing(letter: &Letter<'_>) -> Standing {
+    // Forgotten by the journal, or never known.
+    let Some(known) = letter.known else {
+        return Standing::Dead;
+    };
+    let record = &known.record;
+    match record.state {
+        State::Delivered => Standing::Leftover,
+        _ if record.generation > letter.message.generation => Standing::Leftover,
+        State::Dead => Standing::Dead,
+        // Its workers went away with it, one after the other, and the broker gave it up.
+        State::InFlight if record.until < clock::now() => Standing::Dead,
+        State::InFlight | State::Waiting => Standing::Busy,
+    }
+}
+
+impl Tally {
+    fn count(&mut self, destination: &str, letter: &Letter<'_>) {
+        self.done += 1;
+        let reason = letter.message.dead.map_or("unknown", DeadReason::as_str);
+        *self.by.entry(format!("{destination}, {reason}")).or_default() += 1;
+        let received = letter.opened.summary.received_at;
+        self.oldest = match (self.oldest, received) {
+            (Some(oldest), Some(this)) => Some(oldest.min(this)),
+            (oldest, this) => oldest.or(this),
+        };
+    }
+}
+
+/// For a person who waits; to a file or a pipe nothing is written.
+fn progress() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar
+}

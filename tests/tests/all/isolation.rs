@@ -1,0 +1,126 @@
+//! A destination that fails costs itself little, and the others nothing.
+
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use zentra_shared::clock::Timestamp;
+use zentra_shared::journal::{Delivery, What};
+use zentra_tests::ledger::{Turn, transfer};
+use zentra_tests::world::{BOUND, World, count, delivered};
+use zentra_tests::{eventually, namespace, services, shared_rabbit, shared_redis};
+
+const QUICK: &str = r#"attempts = 5, initial = "250ms", multiplier = 1.0, jitter = 0.0"#;
+
+/// A world whose destination has these settings besides.
+async fn world(settings: &str) -> World {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), QUICK).await.unwrap();
+    world.stack.replace("timeout = \"1s\"\n", &format!("timeout = \"1s\"\n{settings}\n"));
+    world
+}
+
+async fn send(world: &World, id: &str) {
+    world.send(id, &transfer(id, &format!("trf_{id}"), 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_circuit_takes_no_messages_and_burns_no_attempts_and_closes_by_a_probe() {
+    let settings = "concurrency = 1\ncircuit = { failures = 3, pause = \"2s\" }";
+    let world = world(settings).await;
+    // Three in a row, and the probe as well.
+    world.ledger.take_turns((0..4).map(|_| Turn::Answer(500, Vec::new())));
+    let worker = world.stack.worker().await;
+    for at in 0..3 {
+        send(&world, &format!("evt_{at}")).await;
+    }
+    let metric = async |name: &str| worker.metric(&world.stack.http, &[name]).await;
+    eventually("the circuit is open", BOUND, async || {
+        (metric("zentra_worker_circuit_open{").await == 1.0).then_some(())
+    })
+    .await;
+    let opened = Instant::now();
+    for at in 3..20 {
+        send(&world, &format!("evt_{at}")).await;
+    }
+    for at in 0..20 {
+        world.until(&format!("evt_{at}"), delivered).await;
+    }
+    // Twice the pause, but for what had passed before it was seen.
+    assert!(opened.elapsed() > Duration::from_secs(3), "{:?}", opened.elapsed());
+    assert_eq!(metric("zentra_worker_circuit_opened_total").await, 2.0);
+    assert_eq!(metric("zentra_worker_circuit_open{").await, 0.0);
+    let mut failed = 0;
+    for at in 0..20 {
+        let known = world.delivery(&format!("evt_{at}")).await.unwrap();
+        failed += count(&known, |what| matches!(what, What::Failed { .. }));
+    }
+    assert_eq!((failed, world.ledger.seen().len()), (4, 24), "as many as were answered with 500");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_attempts_a_second_are_made_than_a_destination_bears() {
+    let world = world("rate = 10").await;
+    let worker = world.stack.worker().await;
+    let started = Instant::now();
+    for at in 0..25 {
+        send(&world, &format!("evt_{at}")).await;
+    }
+    for at in 0..25 {
+        world.until(&format!("evt_{at}"), delivered).await;
+    }
+    // Ten at once, and the others at ten a second.
+    assert!(started.elapsed() > Duration::from_millis(1400), "{:?}", started.elapsed());
+    drop(worker);
+}
+
+/// The time from receipt to delivery that 99 % of them stay below.
+async fn p99(world: &World, ids: std::ops::Range<usize>) -> Duration {
+    let took = |known: &Delivery| {
+        let end = known.history.iter().find(|e| matches!(e.what, What::Delivered { .. })).unwrap();
+        let received: Timestamp = known.event.received_at.unwrap();
+        end.at.since(received)
+    };
+    let mut all = Vec::new();
+    for at in ids.clone() {
+        send(world, &format!("evt_{at}")).await;
+    }
+    for at in ids {
+        all.push(took(&world.until(&format!("evt_{at}"), delivered).await));
+    }
+    all.sort();
+    all[all.len() * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_hangs_and_one_that_refuses_slow_no_third_one() {
+    let world = world("").await;
+    let worker = world.stack.worker().await;
+    let before = p99(&world, 0..100).await;
+
+    let hangs = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hanging = hangs.local_addr().unwrap();
+    let refusing = services::free_port();
+    for (name, address) in
+        [("hangs", hanging.to_string()), ("refuses", format!("127.0.0.1:{refusing}"))]
+    {
+        world.stack.add(&format!(
+            "[destination.{name}]\nurl = \"http://{address}/\"\nsubscribe = [\"acme.#\"]\n\
+             timeout = \"1s\"\nretry = {{ {QUICK} }}"
+        ));
+    }
+    world.ingress.process.hang_up();
+    worker.process.hang_up();
+    let attempts = |name: &str| ["zentra_worker_attempts_total".to_owned(), format!("\"{name}\"")];
+    eventually("both are subscribed", BOUND, async || {
+        send(&world, "evt_subscribed").await;
+        let mut all = 0;
+        for name in ["hangs", "refuses"] {
+            let [metric, name] = attempts(name);
+            let failed = [&*metric, &*name, "failed"];
+            all += usize::from(worker.metric(&world.stack.http, &failed).await > 0.0);
+        }
+        (all == 2).then_some(())
+    })
+    .await;
+    let after = p99(&world, 100..200).await;
+    assert!(after <= before * 2 + Duration::from_millis(100), "{before:?}, then {after:?}");
+}

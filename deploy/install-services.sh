@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Gets from Debian what the tests and the demo need and this machine lacks:
-# RabbitMQ, Redis, CA certificates, a C compiler and make; with `bench`, wrk too. It starts none of the
-# packages' own services: the tests and the demo run private servers.
+# RabbitMQ, Redis, PostgreSQL, CA certificates, a C compiler and make; with `bench`, wrk too. It
+# starts none of the packages' own services: the tests and the demo run private servers.
 set -euo pipefail
 
 missing=()
 [ -x /usr/sbin/rabbitmq-server ] || missing+=(rabbitmq-server)
 command -v redis-server >/dev/null || missing+=(redis-server)
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
 command -v setpriv >/dev/null || missing+=(util-linux)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
@@ -18,7 +19,7 @@ fi
 
 if ! command -v apt-get >/dev/null; then
   echo "install-services: missing ${missing[*]}, and there is no apt-get here." >&2
-  echo "Install RabbitMQ (3.10 or newer) and Redis (7 or newer) by this system's own means." >&2
+  echo "Install RabbitMQ (3.10 or newer), Redis (7 or newer) and PostgreSQL by this system's own means." >&2
   exit 1
 fi
 as_root=()

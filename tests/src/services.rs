@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -311,16 +311,20 @@ impl Rabbit {
 
 /// The server script of the installed version. The one on the PATH changes the user.
 fn versioned_server() -> PathBuf {
-    let lib = Path::new("/usr/lib/rabbitmq/lib");
-    let mut found: Vec<PathBuf> = fs::read_dir(lib)
+    versioned("/usr/lib/rabbitmq/lib", "sbin/rabbitmq-server")
+}
+
+/// A program of the newest version in a folder that has one folder per version.
+fn versioned(folder: &str, program: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
-        .map(|entry| entry.path().join("sbin/rabbitmq-server"))
+        .map(|entry| entry.path().join(program))
         .filter(|path| path.exists())
         .collect();
     found.sort();
-    let hint = "no RabbitMQ under /usr/lib/rabbitmq/lib: run deploy/install-services.sh";
+    let hint = format!("no {program} in {folder}: run deploy/install-services.sh");
     found.pop().unwrap_or_else(|| panic!("{hint}"))
 }
 
@@ -373,6 +377,53 @@ impl Redis {
     pub fn restart(&mut self) {
         self.server = Self::serve(&self.folder, self.port);
         self.ready();
+    }
+}
+
+/// A private PostgreSQL server.
+pub struct Postgres {
+    port: u16,
+    _server: Guarded,
+}
+
+impl Postgres {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Self {
+        let (folder, port) = (folder("postgres"), free_port());
+        let data = folder.join("data");
+        // It refuses to run as root.
+        let as_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+        if as_root {
+            let _ = Command::new("chown").arg("postgres").arg(&folder).status();
+        }
+        let tool = |name: &str| {
+            let path = versioned("/usr/lib/postgresql", &format!("bin/{name}"));
+            if !as_root {
+                return Command::new(path);
+            }
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+            command.args(["--pdeathsig", "KILL"]).arg(path);
+            command
+        };
+        let mut init = tool("initdb");
+        init.current_dir(&folder).arg("-D").arg(&data);
+        init.args(["-U", "zentra", "--auth=trust", "--locale=C", "--no-sync"]);
+        let made = init.output().unwrap_or_else(|error| panic!("can't run initdb: {error}"));
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut server = tool("postgres");
+        server.current_dir(&folder).arg("-D").arg(&data).args(["-p", &port.to_string()]);
+        server.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
+        let postgres = Self { port, _server: Guarded::start(server) };
+        // Asked for TLS, it says no.
+        let answers = poll(START, || greet(port, b"\0\0\0\x08\x04\xd2\x16\x2f", b"N"));
+        assert!(answers.is_some(), "PostgreSQL didn't start:\n{}", output());
+        postgres
+    }
+
+    /// How to connect.
+    pub fn url(&self) -> String {
+        format!("host=127.0.0.1 port={} user=zentra dbname=postgres", self.port)
     }
 }
 

@@ -132,7 +132,8 @@ timeout = "1s"
         self.start(self.command("zentra-worker")).await
     }
 
-    async fn start(&self, mut command: Command) -> Program {
+    /// Starts a program that serves `--admin`, and waits until it is ready.
+    pub async fn start(&self, mut command: Command) -> Program {
         let admin = format!("127.0.0.1:{}", free_port());
         command.args(["--admin", &admin]);
         let name = command.get_program().to_string_lossy().into_owned();

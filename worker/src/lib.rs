@@ -1,5 +1,8 @@
 //! The worker: any number of deliveries, retries and crashes end in one effect.
 //!
+//! `zentra-worker` is this library without handlers. A worker of your own calls [`Worker`]
+//! with an async function per destination; see `examples/` and [`inbox`].
+//!
 //! Per destination it consumes the work queue, opens each message's seal, claims the
 //! delivery in the journal, makes one attempt, settles, and acknowledges. What a lease
 //! can't exclude (the destination wrote, then the worker died) is closed at the write
@@ -8,8 +11,10 @@
 mod circuit;
 mod consume;
 mod deliver;
+pub mod inbox;
 mod metrics;
 mod process;
+mod program;
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -20,22 +25,29 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::config::{Config, Live};
+use zentra_shared::config::{Config, Destination, Live};
 use zentra_shared::journal::Journal;
 use zentra_shared::queue::Process;
 use zentra_shared::telemetry::{self, admin};
 
 use circuit::Circuit;
+use deliver::Deliver;
+use deliver::handler::Handlers;
+
+pub use deliver::handler::{Delivery, Failed};
+pub use program::Worker;
+pub use zentra_shared::event::{DeliveryKey, Envelope, Event};
 
 /// Works for all destinations until `stop`, and for those of a new config from when it is
 /// in force.
 ///
 /// # Errors
 /// If TLS can't be set up.
-pub async fn run<Q: Process, J: Journal>(
+async fn run<Q: Process, J: Journal>(
     mut live: Live,
     queue: Q,
     journal: J,
+    handlers: Handlers,
     admin: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -55,7 +67,7 @@ pub async fn run<Q: Process, J: Journal>(
         }
     };
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));
-    let crew = Crew { worker: worker_name(), queue, journal, http, metrics };
+    let crew = Crew { worker: worker_name(), queue, journal, http, handlers, metrics };
     let mut loops = JoinSet::new();
     let mut shift = stop.child_token();
     crew.start(&live.config(), &shift, &mut loops);
@@ -67,6 +79,7 @@ pub async fn run<Q: Process, J: Journal>(
                     break;
                 }
             }
+            () = stop.cancelled(), if loops.is_empty() => break,
             new = live.next(), if !stop.is_cancelled() => {
                 crew.queue.subscribe(new.routes()).await;
                 // Attempts under way end as they began; the new shift takes the next ones.
@@ -88,6 +101,7 @@ struct Crew<Q, J> {
     queue: Q,
     journal: J,
     http: deliver::http::HttpDelivery,
+    handlers: Handlers,
     metrics: metrics::Metrics,
 }
 
@@ -98,6 +112,13 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
         let retention = config.sources.iter().map(|source| (source.name.clone(), source.retention));
         let retention = Arc::new(retention.collect::<HashMap<_, _>>());
         for destination in &config.destinations {
+            let Some(deliver) = self.deliver(destination) else {
+                tracing::info!(
+                    destination = destination.name,
+                    "left to another program, which has its handler"
+                );
+                continue;
+            };
             let shown = self.metrics.circuit_open.with_label_values(&[&destination.name]);
             let breaker = &destination.circuit;
             let rate = NonZeroU32::new(destination.rate);
@@ -112,11 +133,21 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
                 sealer: config.seal.clone(),
                 queue: self.queue.clone(),
                 journal: self.journal.clone(),
-                http: self.http.clone(),
+                deliver,
                 metrics: self.metrics.clone(),
                 stop: stop.clone(),
             });
             loops.spawn(consume::consume(processor, stop.clone()));
+        }
+    }
+}
+
+impl<Q, J> Crew<Q, J> {
+    /// How a destination is delivered to; `None` if that is another program's business.
+    fn deliver(&self, destination: &Destination) -> Option<Deliver> {
+        match destination.url {
+            Some(_) => Some(Deliver::Http(Box::new(self.http.clone()))),
+            None => self.handlers.of(&destination.name).map(Deliver::Handler),
         }
     }
 }

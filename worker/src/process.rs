@@ -25,8 +25,7 @@ use zentra_shared::seal::{Sealed, Sealer};
 use zentra_shared::trace::Trace;
 
 use crate::circuit::Circuit;
-use crate::deliver::http::{HttpDelivery, Order};
-use crate::deliver::{Attempted, Verdict};
+use crate::deliver::{Attempted, Deliver, Order, Verdict};
 use crate::metrics::Metrics;
 
 /// Between two tries while RabbitMQ or Redis is away.
@@ -43,7 +42,7 @@ pub(crate) struct Processor<Q, J> {
     pub(crate) sealer: Sealer,
     pub(crate) queue: Q,
     pub(crate) journal: J,
-    pub(crate) http: HttpDelivery,
+    pub(crate) deliver: Deliver,
     pub(crate) metrics: Metrics,
     /// Whether the destination is worth an attempt now.
     pub(crate) circuit: Circuit,
@@ -183,7 +182,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             now: clock::now(),
         };
         let Attempted { verdict, result } = tokio::select! {
-            attempted = self.http.deliver(&order) => attempted,
+            attempted = self.deliver.deliver(&order) => attempted,
             never = self.renew(&opened.key, fence) => match never {},
         };
         let name = self.destination.name.as_str();

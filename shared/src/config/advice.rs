@@ -42,15 +42,18 @@ impl Config {
                     notes.push(format!("destination.{name}.subscribe: {pattern} fits no source"));
                 }
             }
+            let Some(url) = &destination.url else {
+                continue;
+            };
             if destination.signing.is_empty() {
                 notes.push(format!(
                     "destination.{name}.signing: without it, {name} can't tell our requests \
                      from others"
                 ));
             }
-            let host = destination.url.host().unwrap_or_default();
+            let host = url.host().unwrap_or_default();
             let near = host == "localhost" || host.starts_with("127.") || host == "[::1]";
-            if destination.url.scheme_str() == Some("http") && !near {
+            if url.scheme_str() == Some("http") && !near {
                 notes.push(format!("destination.{name}.url: events travel unencrypted"));
             }
         }

@@ -262,6 +262,13 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("destination.NAME.url", Kind::Text, "", "Where events are POSTed: http:// or https://."),
     key(
+        "destination.NAME.handler",
+        Kind::Flag,
+        "false",
+        "Instead of a url: a handler in a worker of your own takes the events. `zentra-worker` \
+         leaves them to it.",
+    ),
+    key(
         "destination.NAME.subscribe",
         Kind::Texts,
         "",

@@ -155,8 +155,8 @@ pub struct Bounds {
 pub struct Destination {
     /// Its name.
     pub name: String,
-    /// `http://` or `https://`.
-    pub url: http::Uri,
+    /// `http://` or `https://`; none for a destination that has a handler.
+    pub url: Option<http::Uri>,
     /// Topic patterns over `source.event_type`.
     pub subscribe: Vec<String>,
     /// Standard Webhooks keys; each signs, so they can rotate.

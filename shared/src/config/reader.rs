@@ -341,8 +341,11 @@ impl Reader<'_> {
     }
 
     fn destination(&self, name: String, mut section: Section<'_>) -> Option<Destination> {
-        if section.missing("url") {
-            section.problem("url", "is missing");
+        let handler = section.flag("handler");
+        match (section.missing("url"), handler) {
+            (true, false) => section.problem("url", "is missing; or set handler = true"),
+            (false, true) => section.problem("handler", "can't be true: there is a url, too"),
+            _ => {}
         }
         let should = "must be an http:// or https:// URL without user and password";
         let url = section.read("url", should, |value| destination_url(value.as_str()?));
@@ -381,9 +384,9 @@ impl Reader<'_> {
             Breaker { failures: breaker.integer("failures"), pause: breaker.duration("pause") };
         breaker.finish();
         section.finish();
-        Some(Destination {
+        (url.is_some() || handler).then_some(Destination {
             name,
-            url: url?,
+            url,
             subscribe,
             signing,
             retry,

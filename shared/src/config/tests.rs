@@ -33,7 +33,7 @@ fn the_example_file_reads_as_it_says() {
     assert_eq!(config.worker_admin.to_string(), "127.0.0.1:9081");
     assert_eq!(config.lease, secs(30));
     let [ledger] = &config.destinations[..] else { panic!() };
-    assert_eq!(ledger.url, "http://127.0.0.1:9000/transfers");
+    assert_eq!(ledger.url.as_ref().unwrap(), "http://127.0.0.1:9000/transfers");
     assert_eq!(ledger.subscribe, ["stripe-eu.charge.*", "acme.#"]);
     assert_eq!(ledger.signing[0].name, "k1");
     assert_eq!(ledger.retry, Policy::default());

@@ -72,6 +72,23 @@ async fn no_more_attempts_a_second_are_made_than_a_destination_bears() {
     drop(worker);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_stands_for_an_address_inside_is_reached_only_where_that_is_meant() {
+    let world = world("").await;
+    world.stack.replace("url = \"http://127.0.0.1:", "url = \"http://localhost:");
+    let worker = world.stack.worker().await;
+    send(&world, "evt_1").await;
+    let refused = |what: &What| {
+        matches!(what, What::Failed { result, .. }
+            if result.error.as_ref().is_some_and(|error| error.contains("allow_private = true")))
+    };
+    world.until("evt_1", |d| count(d, refused) == 1).await;
+    assert!(world.ledger.seen().is_empty());
+    world.stack.replace("timeout = \"1s\"\n", "timeout = \"1s\"\nallow_private = true\n");
+    worker.process.hang_up();
+    world.until("evt_1", delivered).await;
+}
+
 /// The time from receipt to delivery that 99 % of them stay below.
 async fn p99(world: &World, ids: std::ops::Range<usize>) -> Duration {
     let took = |known: &Delivery| {

@@ -4,6 +4,7 @@
 mod bounds;
 mod broker;
 mod faults;
+mod handlers;
 mod harness;
 mod ingress;
 mod isolation;

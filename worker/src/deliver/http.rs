@@ -15,14 +15,11 @@ use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use zentra_shared::clock::{Timestamp, millis};
-use zentra_shared::config::Destination;
-use zentra_shared::event::{DeliveryKey, Event};
 use zentra_shared::journal::AttemptResult;
 use zentra_shared::sign::standard_webhooks;
-use zentra_shared::trace::Trace;
 
 use super::resolve::PublicOnly;
-use super::{Attempted, Verdict, cloudevents};
+use super::{Attempted, Order, Verdict, causes, cloudevents};
 
 /// How much of an answer's body is kept for the history.
 const EXCERPT: usize = 1024;
@@ -48,16 +45,6 @@ pub(crate) struct HttpDelivery {
     anywhere: Pool<GaiResolver>,
     /// For those whose names must stand for public addresses.
     public: Pool<PublicOnly>,
-}
-
-/// What is sent.
-pub(crate) struct Order<'a> {
-    pub(crate) destination: &'a Destination,
-    pub(crate) key: &'a DeliveryKey,
-    pub(crate) event: &'a Event,
-    pub(crate) attempt: u32,
-    pub(crate) trace: Trace,
-    pub(crate) now: Timestamp,
 }
 
 impl HttpDelivery {
@@ -149,7 +136,7 @@ fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
     let body = order.event.body.clone();
     let mut request = Request::builder()
         .method(Method::POST)
-        .uri(order.destination.url.clone())
+        .uri(order.destination.url.clone().unwrap_or_default())
         .header(USER_AGENT, concat!("zentra/", env!("CARGO_PKG_VERSION")))
         .header(IDEMPOTENCY_KEY, order.key.as_str())
         .header(ATTEMPT, order.attempt)
@@ -219,17 +206,6 @@ async fn excerpt(mut body: Incoming, limit: Duration) -> Option<String> {
     let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let trimmed = printable.trim();
     (!trimmed.is_empty()).then(|| trimmed.to_owned())
-}
-
-/// An error with its causes: hyper's own text alone says "client error (Connect)".
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text += &format!(": {next}");
-        cause = next.source();
-    }
-    text
 }
 
 #[cfg(test)]

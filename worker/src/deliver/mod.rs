@@ -1,12 +1,45 @@
 //! Delivering one event to its destination, once.
 
 mod cloudevents;
+pub(crate) mod handler;
 pub(crate) mod http;
 mod resolve;
 
 use std::time::Duration;
 
+use zentra_shared::clock::Timestamp;
+use zentra_shared::config::Destination;
+use zentra_shared::event::{DeliveryKey, Event};
 use zentra_shared::journal::AttemptResult;
+use zentra_shared::trace::Trace;
+
+/// How a destination is delivered to.
+pub(crate) enum Deliver {
+    /// A POST to its url.
+    Http(Box<http::HttpDelivery>),
+    /// A call in this process.
+    Handler(handler::HandlerDelivery),
+}
+
+impl Deliver {
+    /// One attempt.
+    pub(crate) async fn deliver(&self, order: &Order<'_>) -> Attempted {
+        match self {
+            Self::Http(http) => http.deliver(order).await,
+            Self::Handler(handler) => handler.deliver(order).await,
+        }
+    }
+}
+
+/// What is to be delivered.
+pub(crate) struct Order<'a> {
+    pub(crate) destination: &'a Destination,
+    pub(crate) key: &'a DeliveryKey,
+    pub(crate) event: &'a Event,
+    pub(crate) attempt: u32,
+    pub(crate) trace: Trace,
+    pub(crate) now: Timestamp,
+}
 
 /// What one attempt came to.
 #[derive(Debug)]
@@ -29,4 +62,15 @@ pub(crate) enum Verdict {
     },
     /// The destination judged this very request, and will judge it the same again.
     Permanent,
+}
+
+/// An error with its causes: the outermost alone often says little.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text += &format!(": {next}");
+        cause = next.source();
+    }
+    text
 }

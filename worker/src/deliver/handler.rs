@@ -1,0 +1,134 @@
+//! Delivery to a Rust handler, in this process.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use zentra_shared::clock::millis;
+use zentra_shared::event::{DeliveryKey, Event};
+use zentra_shared::journal::AttemptResult;
+use zentra_shared::trace::Trace;
+
+use super::{Attempted, Order, Verdict};
+
+/// The longest error kept for the history, in characters.
+const MAX_ERROR: usize = 1024;
+
+/// One attempt at a delivery, as a handler gets it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The idempotency key: the same for every attempt and every replay. Write under it, in
+    /// the same transaction as the effect; see [`crate::inbox`].
+    pub key: DeliveryKey,
+    /// The event: what is known of it, and the provider's exact bytes.
+    pub event: Event,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// The event's trace (W3C Trace Context), and this attempt's step in it.
+    pub trace: Trace,
+}
+
+/// A handler has failed. Any error turns into one that is tried again, by `?`.
+#[derive(Debug)]
+pub struct Failed {
+    pub(super) verdict: Verdict,
+    pub(super) error: String,
+}
+
+impl Failed {
+    /// It may work later: tried again by the destination's `retry` table.
+    pub fn again(error: impl fmt::Display) -> Self {
+        Self::new(Verdict::Failed { retry_after: None }, error)
+    }
+
+    /// The same, and not before `wait` has passed, up to the longest pause of `retry`.
+    pub fn after(wait: Duration, error: impl fmt::Display) -> Self {
+        Self::new(Verdict::Failed { retry_after: Some(wait) }, error)
+    }
+
+    /// No retry can help: dead at once.
+    pub fn permanent(error: impl fmt::Display) -> Self {
+        Self::new(Verdict::Permanent, error)
+    }
+
+    fn new(verdict: Verdict, error: impl fmt::Display) -> Self {
+        Self { verdict, error: error.to_string().chars().take(MAX_ERROR).collect() }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::again(super::causes(&error))
+    }
+}
+
+type Handling = Pin<Box<dyn Future<Output = Result<(), Failed>> + Send>>;
+type Handler = Arc<dyn Fn(Delivery) -> Handling + Send + Sync>;
+
+/// The handlers of a worker, by destination.
+#[derive(Clone, Default)]
+pub(crate) struct Handlers(HashMap<String, Handler>);
+
+impl Handlers {
+    pub(crate) fn add<F, R>(&mut self, destination: &str, handler: F)
+    where
+        F: Fn(Delivery) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), Failed>> + Send + 'static,
+    {
+        let boxed: Handler = Arc::new(move |delivery| Box::pin(handler(delivery)));
+        self.0.insert(destination.to_owned(), boxed);
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    pub(crate) fn of(&self, destination: &str) -> Option<HandlerDelivery> {
+        self.0.get(destination).cloned().map(HandlerDelivery)
+    }
+}
+
+/// One destination's handler.
+#[derive(Clone)]
+pub(crate) struct HandlerDelivery(Handler);
+
+impl HandlerDelivery {
+    /// Calls it once, within the destination's timeout. A panic is a failed attempt.
+    pub(crate) async fn deliver(&self, order: &Order<'_>) -> Attempted {
+        let started = Instant::now();
+        let delivery = Delivery {
+            key: order.key.clone(),
+            event: order.event.clone(),
+            attempt: order.attempt,
+            trace: order.trace,
+        };
+        let limit = order.destination.timeout;
+        // Also what it does before its first await may panic.
+        let handling = AssertUnwindSafe(async { (self.0)(delivery).await }).catch_unwind();
+        let ended = match tokio::time::timeout(limit, handling).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(panic)) => {
+                Err(Failed::again(format!("the handler panicked: {}", words(&*panic))))
+            }
+            Err(_) => Err(Failed::again(format!("the handler took longer than {limit:?}"))),
+        };
+        let (verdict, error) = match ended {
+            Ok(()) => (Verdict::Delivered, None),
+            Err(Failed { verdict, error }) => (verdict, Some(error)),
+        };
+        let duration_ms = millis(started.elapsed());
+        Attempted { verdict, result: AttemptResult { duration_ms, error, ..Default::default() } }
+    }
+}
+
+/// What a panic says, if it is text.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
+}

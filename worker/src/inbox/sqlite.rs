@@ -1,0 +1,56 @@
+//! The inbox on SQLite, by rusqlite.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, Result, Transaction};
+
+use crate::DeliveryKey;
+
+/// Makes the table `zentra_inbox`, if it isn't there. To be called once at the start.
+pub fn create(connection: &Connection) -> Result<()> {
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS zentra_inbox \
+         (key TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    )
+}
+
+/// Notes a delivery in the transaction that writes its effect. `false`: it has been done
+/// before, and there is nothing to write. Begin the transaction as an immediate one, so that
+/// two workers don't read before either writes.
+pub fn first(transaction: &Transaction<'_>, key: &DeliveryKey) -> Result<bool> {
+    let new = transaction.execute(
+        "INSERT INTO zentra_inbox (key, at) VALUES (?1, unixepoch()) ON CONFLICT DO NOTHING",
+        [key.as_str()],
+    )?;
+    Ok(new == 1)
+}
+
+/// Forgets deliveries that were done longer ago than `age`. Returns how many.
+pub fn forget(connection: &Connection, age: Duration) -> Result<usize> {
+    let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+    connection.execute("DELETE FROM zentra_inbox WHERE at < unixepoch() - ?1", [seconds])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_is_the_first_once_and_only_if_its_transaction_is_committed() {
+        let mut database = Connection::open_in_memory().unwrap();
+        create(&database).unwrap();
+        create(&database).unwrap();
+        let key = DeliveryKey::parse("ledger/acme/evt_1").unwrap();
+        let undone = database.transaction().unwrap();
+        assert!(first(&undone, &key).unwrap());
+        undone.rollback().unwrap();
+        let done = database.transaction().unwrap();
+        assert!(first(&done, &key).unwrap());
+        assert!(!first(&done, &key).unwrap());
+        done.commit().unwrap();
+        let again = database.transaction().unwrap();
+        assert!(!first(&again, &key).unwrap());
+        again.commit().unwrap();
+        assert_eq!(forget(&database, Duration::from_secs(3600)).unwrap(), 0);
+    }
+}

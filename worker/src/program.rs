@@ -1,0 +1,138 @@
+//! A worker as a program: command line, config, logs, signals.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use tokio::net::TcpListener;
+use zentra_shared::config::{Config, Live, Origin, Role};
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::queue::amqp::Amqp;
+use zentra_shared::{shutdown, telemetry};
+
+use crate::deliver::handler::{Delivery, Failed, Handlers};
+
+/// Between two tries to learn Redis's settings.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Delivers queued events to their destinations, each with one effect.
+#[derive(Parser)]
+#[command(name = "zentra-worker", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, default_value = "zentra.toml")]
+    config: PathBuf,
+    /// Overrides [worker] admin; ":0" picks a free port and logs it.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+}
+
+/// A worker: `zentra-worker` itself, and one of your own with handlers.
+///
+/// ```no_run
+/// use zentra_worker::{Delivery, Failed, Worker};
+///
+/// async fn send_mail(delivery: Delivery) -> Result<(), Failed> {
+///     let body: serde_json::Value = serde_json::from_slice(&delivery.event.body)?;
+///     println!("{}: {}", delivery.key, body["type"]);
+///     Ok(())
+/// }
+///
+/// # fn main() -> anyhow::Result<()> {
+/// Worker::new().handler("mail", send_mail).run()
+/// # }
+/// ```
+#[derive(Default)]
+pub struct Worker {
+    handlers: Handlers,
+}
+
+impl Worker {
+    /// Without handlers: it delivers to destinations that have a `url`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Delivers to a destination that has `handler = true` by calling this, as often at a time
+    /// as its `concurrency` says. What the handler returns is judged like an answer by HTTP;
+    /// a panic is a failed attempt, and so is taking longer than the destination's `timeout`.
+    #[must_use]
+    pub fn handler<F, R>(mut self, destination: &str, handler: F) -> Self
+    where
+        F: Fn(Delivery) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), Failed>> + Send + 'static,
+    {
+        self.handlers.add(destination, handler);
+        self
+    }
+
+    /// Runs until SIGTERM or SIGINT, with `--config` and `--admin` from the command line and
+    /// a runtime of its own.
+    ///
+    /// # Errors
+    /// If the config can't be used, names no destination for a handler, or `admin` is taken.
+    pub fn run(self) -> anyhow::Result<()> {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(self.work())
+    }
+
+    async fn work(self) -> anyhow::Result<()> {
+        let arguments = Arguments::parse();
+        telemetry::init_logs("info");
+        let origin = Origin {
+            path: arguments.config,
+            role: Role::Worker,
+            environment: std::env::vars().collect(),
+            set: arguments.admin.map(|value| ("worker.admin", value)).into_iter().collect(),
+        };
+        let live = Live::start(origin, shutdown::hangups()?)?;
+        let config = live.config();
+        self.each_has_a_destination(&config)?;
+
+        let address = config.worker_admin;
+        let admin = TcpListener::bind(address).await.with_context(|| {
+            format!("worker.admin: can't listen on {address}; \":0\" picks a free port")
+        })?;
+        tracing::info!(
+            admin = %admin.local_addr()?, destinations = config.destinations.len(),
+            "zentra-worker started"
+        );
+        let stop = shutdown::on_signal()?;
+        let url = config.redis.url.clone().context("redis.url is missing")?;
+        let journal = RedisJournal::new(&url, &config.namespace, config.redis.retention)?;
+        tokio::spawn(warn_of(journal.clone()));
+        let queue = Amqp::processor(config.amqp());
+        crate::run(live, queue.clone(), journal, self.handlers, admin, stop).await?;
+        queue.close().await;
+        tracing::info!("zentra-worker stopped");
+        Ok(())
+    }
+
+    fn each_has_a_destination(&self, config: &Config) -> anyhow::Result<()> {
+        for name in self.handlers.names() {
+            let known = config.destinations.iter().find(|destination| destination.name == name);
+            ensure!(
+                known.is_some_and(|destination| destination.url.is_none()),
+                "destination.{name}: this program has a handler for it; give it handler = true"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Tells once what is weak about Redis, as soon as it answers.
+async fn warn_of(journal: RedisJournal) {
+    loop {
+        match journal.weaknesses().await {
+            Ok(found) => {
+                for weakness in found {
+                    tracing::warn!(weakness, "redis isn't set up as a journal");
+                }
+                return;
+            }
+            Err(error) => tracing::debug!(%error, "redis didn't tell its settings"),
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}

@@ -158,6 +158,11 @@ impl Guarded {
         let _ = self.0.wait();
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// SIGHUP.
     pub fn hang_up(&self) {
         let _ = Command::new("kill").args(["-HUP", &self.0.id().to_string()]).status();

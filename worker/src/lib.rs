@@ -19,12 +19,14 @@ mod program;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use governor::{Quota, RateLimiter};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use zentra_shared::config::{Config, Destination, Live};
 use zentra_shared::journal::Journal;
 use zentra_shared::queue::Process;
@@ -37,6 +39,9 @@ use deliver::handler::Handlers;
 pub use deliver::handler::{Delivery, Failed};
 pub use program::Worker;
 pub use zentra_shared::event::{DeliveryKey, Envelope, Event};
+
+/// How often the journal is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Works for all destinations until `stop`, and for those of a new config from when it is
 /// in force.
@@ -67,6 +72,8 @@ async fn run<Q: Process, J: Journal>(
         }
     };
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));
+    let looked = watch(journal.clone(), live.clone(), metrics.clone());
+    let watching = AbortOnDropHandle::new(tokio::spawn(looked));
     let crew = Crew { worker: worker_name(), queue, journal, http, handlers, metrics };
     let mut loops = JoinSet::new();
     let mut shift = stop.child_token();
@@ -90,9 +97,25 @@ async fn run<Q: Process, J: Journal>(
             }
         }
     }
+    drop(watching);
     ended.cancel();
     health.await?;
     Ok(())
+}
+
+/// Looks at the journal now and then, for Prometheus.
+async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
+    let mut tick = tokio::time::interval(LOOK);
+    loop {
+        tick.tick().await;
+        metrics.redis_up.set(journal.ready().await.into());
+        for destination in &live.config().destinations {
+            if let Ok(oldest) = journal.oldest_dead(&destination.name).await {
+                let at = oldest.map_or(0, |at| i64::try_from(at.secs()).unwrap_or(i64::MAX));
+                metrics.oldest_dead.with_label_values(&[&destination.name]).set(at);
+            }
+        }
+    }
 }
 
 /// What the loops of all destinations share.

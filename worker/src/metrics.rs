@@ -1,8 +1,8 @@
 //! What Prometheus learns from a worker.
 
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use zentra_shared::config::Destination;
-use zentra_shared::telemetry::{counter, gauge, seconds};
+use zentra_shared::telemetry::{counter, gauge, histogram, seconds};
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -18,7 +18,20 @@ pub(crate) struct Metrics {
     pub(crate) dead_letters: IntCounterVec,
     pub(crate) step_failures: IntCounterVec,
     pub(crate) seconds: HistogramVec,
+    pub(crate) retry_delay: HistogramVec,
+    pub(crate) delivered_attempts: HistogramVec,
+    pub(crate) delivery_seconds: HistogramVec,
+    pub(crate) in_flight: IntGaugeVec,
+    pub(crate) redis_up: IntGauge,
+    pub(crate) oldest_dead: IntGaugeVec,
 }
+
+/// From an eighth of a second to three days.
+const LONG: [f64; 16] = [
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_600.0,
+    86_400.0, 259_200.0,
+];
+const ATTEMPTS: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 100.0];
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
@@ -87,6 +100,41 @@ impl Metrics {
                 "How long attempts took.",
                 &["destination"],
             )?,
+            retry_delay: histogram(
+                registry,
+                "zentra_worker_retry_delay_seconds",
+                "How long failed attempts are set aside.",
+                &["destination"],
+                &LONG,
+            )?,
+            delivered_attempts: histogram(
+                registry,
+                "zentra_worker_delivered_attempts",
+                "Attempts that delivered events took, the last one included.",
+                &["destination"],
+                &ATTEMPTS,
+            )?,
+            delivery_seconds: histogram(
+                registry,
+                "zentra_worker_delivery_seconds",
+                "From an event's receipt at the ingress to its delivery.",
+                &["destination"],
+                &LONG,
+            )?,
+            in_flight: gauge(
+                registry,
+                "zentra_worker_in_flight",
+                "Attempts that run now.",
+                &["destination"],
+            )?,
+            redis_up: gauge(registry, "zentra_worker_redis_up", "1 while Redis answers.", &[])?
+                .with_label_values::<&str>(&[]),
+            oldest_dead: gauge(
+                registry,
+                "zentra_worker_oldest_dead_timestamp_seconds",
+                "When the oldest delivery in `zentra dead list` was given up; 0 if there is none.",
+                &["destination"],
+            )?,
         })
     }
 
@@ -103,6 +151,26 @@ impl Metrics {
             self.suspected.with_label_values(&[name]);
             self.leases_lost.with_label_values(&[name]);
             self.circuit_opened.with_label_values(&[name]);
+            self.in_flight.with_label_values(&[name]);
+            for long in [&self.retry_delay, &self.delivered_attempts, &self.delivery_seconds] {
+                long.with_label_values(&[name]);
+            }
         }
+    }
+}
+
+/// Adds one to a gauge while it lives.
+pub(crate) struct One(IntGauge);
+
+impl One {
+    pub(crate) fn more(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

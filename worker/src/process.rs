@@ -26,7 +26,7 @@ use zentra_shared::trace::Trace;
 
 use crate::circuit::Circuit;
 use crate::deliver::{Attempted, Deliver, Order, Verdict};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, One};
 
 /// Between two tries while RabbitMQ or Redis is away.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -181,10 +181,13 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             attempt: message.attempt,
             now: clock::now(),
         };
+        let running =
+            One::more(&self.metrics.in_flight.with_label_values(&[&self.destination.name]));
         let Attempted { verdict, result } = tokio::select! {
             attempted = self.deliver.deliver(&order) => attempted,
             never = self.renew(&opened.key, fence) => match never {},
         };
+        drop(running);
         let name = self.destination.name.as_str();
         let worked = !matches!(verdict, Verdict::Failed { .. });
         if self.circuit.attempted(worked, Instant::now()) {
@@ -205,6 +208,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         self.metrics.seconds.with_label_values(&[name]).observe(seconds);
         let retry_after = match verdict {
             Verdict::Delivered => {
+                let attempts = f64::from(message.attempt);
+                self.metrics.delivered_attempts.with_label_values(&[name]).observe(attempts);
+                let took = clock::now().since(event.envelope.received_at).as_secs_f64();
+                self.metrics.delivery_seconds.with_label_values(&[name]).observe(took);
                 return self.settle(message, opened, fence, Outcome::Delivered, &result).await;
             }
             Verdict::Permanent => {
@@ -231,6 +238,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 let next = Message { attempt: message.attempt + 1, ..message.clone() };
                 self.insist("retry", || self.queue.retry(name, &next, delay)).await?;
                 self.metrics.retries.with_label_values(&[name]).inc();
+                let set_aside = delay.as_secs_f64();
+                self.metrics.retry_delay.with_label_values(&[name]).observe(set_aside);
                 let next_at = clock::now().plus(delay);
                 self.settle(message, opened, fence, Outcome::Retry { next_at }, &result).await
             }

@@ -7,8 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::Parser;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use zentra_shared::config::{Config, Live, Origin, Role};
+use zentra_shared::journal::Journal;
 use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::queue::Process;
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::{shutdown, telemetry};
 
@@ -77,6 +80,22 @@ impl Worker {
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(self.work())
     }
 
+    /// Works on a queue and a journal of your own making until `stop`: what [`Worker::run`]
+    /// does once it has read the command line.
+    ///
+    /// # Errors
+    /// If TLS can't be set up.
+    pub async fn serve<Q: Process, J: Journal>(
+        self,
+        live: Live,
+        queue: Q,
+        journal: J,
+        admin: TcpListener,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        crate::run(live, queue, journal, self.handlers, admin, stop).await
+    }
+
     async fn work(self) -> anyhow::Result<()> {
         let arguments = Arguments::parse();
         telemetry::init_logs("info");
@@ -103,7 +122,7 @@ impl Worker {
         let journal = RedisJournal::new(&url, &config.namespace, config.redis.retention)?;
         tokio::spawn(warn_of(journal.clone()));
         let queue = Amqp::processor(config.amqp());
-        crate::run(live, queue.clone(), journal, self.handlers, admin, stop).await?;
+        self.serve(live, queue.clone(), journal, admin, stop).await?;
         queue.close().await;
         tracing::info!("zentra-worker stopped");
         Ok(())

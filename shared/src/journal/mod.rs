@@ -264,6 +264,12 @@ pub trait Journal: Clone + Send + Sync + 'static {
         settle: &Settle<'_>,
     ) -> impl Future<Output = Result<Answer, JournalError>> + Send;
 
+    /// When the destination's oldest dead delivery was given up.
+    fn oldest_dead(
+        &self,
+        destination: &str,
+    ) -> impl Future<Output = Result<Option<Timestamp>, JournalError>> + Send;
+
     /// Whether the journal answers.
     fn ready(&self) -> impl Future<Output = bool> + Send;
 }

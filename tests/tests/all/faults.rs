@@ -19,16 +19,16 @@ use zentra_tests::{eventually, namespace, queue_settings, shared_redis, sign};
 const WAVE: usize = 100;
 /// How long a provider goes on sending what isn't acknowledged.
 const PATIENCE: Duration = Duration::from_secs(60);
-const RETRY: &str = r#"attempts = 20, initial = "250ms", multiplier = 1.5, max = "2s""#;
+pub(crate) const RETRY: &str = r#"attempts = 20, initial = "250ms", multiplier = 1.5, max = "2s""#;
 
 /// A provider that sends each callback until it is acknowledged, and every third twice.
 #[derive(Clone)]
-struct Provider {
-    http: Http,
-    url: String,
-    under_way: Arc<Semaphore>,
-    acknowledged: Arc<AtomicUsize>,
-    refused: Arc<AtomicUsize>,
+pub(crate) struct Provider {
+    pub(crate) http: Http,
+    pub(crate) url: String,
+    pub(crate) under_way: Arc<Semaphore>,
+    pub(crate) acknowledged: Arc<AtomicUsize>,
+    pub(crate) refused: Arc<AtomicUsize>,
 }
 
 impl Provider {
@@ -41,7 +41,8 @@ impl Provider {
         sending
     }
 
-    async fn callback(&self, at: usize) {
+    /// Sends one until it is acknowledged.
+    pub(crate) async fn callback(&self, at: usize) {
         let _permit = self.under_way.acquire().await.unwrap();
         let (id, body) = (event(at), body(at));
         for _ in 0..=usize::from(at.is_multiple_of(3)) {
@@ -65,12 +66,12 @@ impl Provider {
     }
 }
 
-fn event(at: usize) -> String {
+pub(crate) fn event(at: usize) -> String {
     format!("evt_{at:04}")
 }
 
 /// Every twentieth is no transfer: the ledger judges it 422, for good.
-fn is_transfer(at: usize) -> bool {
+pub(crate) fn is_transfer(at: usize) -> bool {
     !at.is_multiple_of(20)
 }
 
@@ -134,7 +135,7 @@ async fn each_acknowledged_callback_ends_as_one_row_or_dead_while_worker_and_bro
     rabbit.restart();
     wave.join_all().await;
 
-    every_one_has_its_end(&world, &rabbit).await;
+    every_one_has_its_end(&world, &rabbit, 4 * WAVE).await;
 }
 
 async fn kill_in_the_middle(world: &mut World, workers: &mut [zentra_tests::stack::Program]) {
@@ -143,9 +144,8 @@ async fn kill_in_the_middle(world: &mut World, workers: &mut [zentra_tests::stac
     *world.kill_the_holder(id, workers).await.unwrap() = world.stack.worker().await;
 }
 
-async fn every_one_has_its_end(world: &World, rabbit: &Rabbit) {
-    let (transfers, others): (Vec<usize>, Vec<usize>) =
-        (0..4 * WAVE).partition(|at| is_transfer(*at));
+pub(crate) async fn every_one_has_its_end(world: &World, rabbit: &Rabbit, sent: usize) {
+    let (transfers, others): (Vec<usize>, Vec<usize>) = (0..sent).partition(|at| is_transfer(*at));
     let key = |at: &usize| format!("ledger/acme/{}", event(*at));
     let expected: Vec<String> = transfers.iter().map(key).collect();
     eventually("every transfer has its row", PATIENCE, async || {

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod broker;
+mod chaos;
 mod faults;
 mod handlers;
 mod harness;

@@ -108,6 +108,15 @@ async fn a_failed_attempt_is_tried_again_under_the_same_key_and_the_history_tell
     assert_eq!(worker.metric(&world.stack.http, &["zentra_worker_retries_total"]).await, 1.0);
     let failed = ["zentra_worker_attempts_total", "outcome=\"failed\""];
     assert_eq!(worker.metric(&world.stack.http, &failed).await, 1.0);
+    for (metric, value) in [
+        ("zentra_worker_delivered_attempts_sum", 2.0),
+        ("zentra_worker_delivery_seconds_count", 1.0),
+        ("zentra_worker_retry_delay_seconds_count", 1.0),
+        ("zentra_worker_in_flight", 0.0),
+        ("zentra_worker_redis_up", 1.0),
+    ] {
+        assert_eq!(worker.metric(&world.stack.http, &[metric]).await, value, "{metric}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,6 +140,13 @@ async fn after_the_last_attempt_and_after_a_permanent_answer_a_delivery_is_dead(
         let parts = ["zentra_worker_dead_letters_total", reason];
         assert_eq!(worker.metric(&world.stack.http, &parts).await, 1.0, "{reason}");
     }
+    let metric = async |parts: &[&str]| worker.metric(&world.stack.http, parts).await;
+    eventually("both are seen", BOUND, async || {
+        let seen = metric(&["zentra_queue_messages", "\"dead\""]).await == 2.0
+            && metric(&["zentra_worker_oldest_dead_timestamp_seconds"]).await > 1e9;
+        seen.then_some(())
+    })
+    .await;
     // A copy of what is dead has no effect.
     world.send("evt_permanent", r#"{"not": "a transfer"}"#).await;
     world.until("evt_permanent", |d| count(d, |w| matches!(w, What::DuplicateDead)) == 1).await;

@@ -235,6 +235,13 @@ impl Journal for RedisJournal {
         Ok(self.settle_at(settle).await?.0)
     }
 
+    async fn oldest_dead(&self, destination: &str) -> Result<Option<Timestamp>, JournalError> {
+        let mut oldest = redis::cmd("ZRANGE");
+        oldest.arg(self.dead_index(destination)).arg(0).arg(0).arg("WITHSCORES");
+        let found: Vec<(String, u64)> = oldest.query_async(&mut self.connection.clone()).await?;
+        Ok(found.first().map(|(_, at)| Timestamp::from_millis(*at)))
+    }
+
     async fn ready(&self) -> bool {
         let ping = redis::cmd("PING").exec_async(&mut self.connection.clone()).await;
         ping.is_ok()

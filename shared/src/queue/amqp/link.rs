@@ -23,7 +23,7 @@ use super::applied::{apply, archive, declare_only, depth};
 use super::lane::{self, Job};
 use super::metrics::Metrics;
 use super::topology::{Names, short};
-use super::{QueueError, Routes, Settings, message};
+use super::{QueueError, Routes, Settings, Subscriber, message};
 use crate::clock::millis;
 use crate::retry::Pauses;
 use crate::secret::Secret;
@@ -39,7 +39,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const PROBE: Duration = Duration::from_secs(1);
 /// How old the last confirm may be where a publish can still be expected to be confirmed.
 const FRESH: Duration = Duration::from_secs(5);
-/// How often unrouted events are counted, and an archive that the broker couldn't serve is
+/// How often what waits is counted, and an archive that the broker couldn't serve is
 /// tried again.
 const HOUSE: Duration = Duration::from_secs(15);
 /// Publishes that wait for the last lane.
@@ -338,7 +338,7 @@ impl Session {
         }
     }
 
-    /// Counts what is unrouted, and tries an archive again that the broker couldn't serve.
+    /// Counts what waits in the queues, and tries an archive again that the broker couldn't serve.
     async fn keep_house(&self, routes: &watch::Receiver<Option<Routes>>) -> Infallible {
         let mut tick = tokio::time::interval(HOUSE);
         loop {
@@ -347,14 +347,29 @@ impl Session {
             let Some(routes) = routes else {
                 continue;
             };
-            let looked = timeout(HOUSE, depth(&self.connection, &self.names.unrouted())).await;
-            if let Ok(Some(messages)) = looked {
-                self.metrics.unrouted.set(messages.into());
-            }
+            let _ = timeout(HOUSE, self.count(&routes)).await;
             if !self.archived.load(Ordering::Acquire)
                 && let Err(error) = self.attach_archive(&routes).await
             {
                 tracing::debug!(%error, "the archive was tried in vain");
+            }
+        }
+    }
+
+    async fn count(&self, routes: &Routes) {
+        if let Some(messages) = depth(&self.connection, &self.names.unrouted()).await {
+            self.metrics.unrouted.set(messages.into());
+        }
+        for Subscriber { destination, .. } in &routes.subscribers {
+            let queues = [
+                ("work", self.names.work_queue(destination)),
+                ("dead", self.names.dead_queue(destination)),
+            ];
+            for (queue, name) in queues {
+                if let Some(messages) = depth(&self.connection, &name).await {
+                    let labels = [destination.as_str(), queue];
+                    self.metrics.waiting.with_label_values(&labels).set(messages.into());
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ pub(super) struct Metrics {
     pub(super) lanes: IntGauge,
     pub(super) lanes_busy: IntGauge,
     pub(super) unrouted: IntGauge,
+    pub(super) waiting: IntGaugeVec,
     pub(super) archive_up: IntGauge,
 }
 
@@ -42,6 +43,13 @@ impl Metrics {
                 "zentra_unrouted_events",
                 "Accepted events that nobody subscribes to, in their queue.",
             ),
+            waiting: made(IntGaugeVec::new(
+                opts!(
+                    "zentra_queue_messages",
+                    "Messages that wait in a destination's work or dead-letter queue."
+                ),
+                &["destination", "queue"],
+            )),
             archive_up: gauge(
                 "zentra_archive_up",
                 "0 while the broker can't serve the archive that the config wants.",
@@ -50,7 +58,7 @@ impl Metrics {
     }
 
     pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        let all: [Box<dyn Collector>; 8] = [
+        let all: [Box<dyn Collector>; 9] = [
             Box::new(self.up.clone()),
             Box::new(self.connects.clone()),
             Box::new(self.blocked.clone()),
@@ -58,6 +66,7 @@ impl Metrics {
             Box::new(self.lanes.clone()),
             Box::new(self.lanes_busy.clone()),
             Box::new(self.unrouted.clone()),
+            Box::new(self.waiting.clone()),
             Box::new(self.archive_up.clone()),
         ];
         all.into_iter().try_for_each(|collector| registry.register(collector))

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::{
     Archive, Consumer, Delay, Message, Operate, Place, Process, Publish, QueueError, Receipt,
-    Routes, Subscribe, Walk,
+    Routes, Subscribe, Subscriber, Walk,
 };
 use crate::lifecycle::DeadReason;
 use crate::seal::Sealed;

@@ -1,0 +1,159 @@
+//! A worker for the tests that dies in a window between two of its steps, as by kill -9:
+//! nothing is unwound, nothing flushed. `DOOM_AT` names the window.
+
+use std::env;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use zentra_shared::clock::Timestamp;
+use zentra_shared::config::{Live, Origin, Role};
+use zentra_shared::event::DeliveryKey;
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::journal::{Claim, Journal, JournalError, Settle};
+use zentra_shared::lifecycle::{Answer, DeadReason};
+use zentra_shared::queue::amqp::{Amqp, AmqpConsumer};
+use zentra_shared::queue::{Delay, Message, Process, QueueError, Routes, Subscribe};
+use zentra_shared::{shutdown, telemetry};
+use zentra_worker::Worker;
+
+/// How long an attempt runs before its worker dies.
+const ATTEMPTING: Duration = Duration::from_millis(3);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = env::args().collect();
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    telemetry::init_logs("info");
+    let origin = Origin {
+        path: value("--config").context("no --config")?.into(),
+        role: Role::Worker,
+        environment: env::vars().collect(),
+        set: Vec::new(),
+    };
+    let live = Live::start(origin, shutdown::hangups()?)?;
+    let config = live.config();
+    let doom = Doom(env::var("DOOM_AT")?.into());
+    let url = config.redis.url.clone().context("no redis.url")?;
+    let inner = RedisJournal::new(&url, &config.namespace, config.redis.retention)?;
+    let journal = DoomedJournal { inner, doom: doom.clone() };
+    let queue = DoomedQueue { inner: Amqp::processor(config.amqp()), doom };
+    let admin = TcpListener::bind("127.0.0.1:0").await?;
+    Worker::new().serve(live, queue, journal, admin, CancellationToken::new()).await
+}
+
+#[derive(Clone)]
+struct Doom(Arc<str>);
+
+impl Doom {
+    fn at(&self, window: &str) {
+        if &*self.0 == window {
+            std::process::abort();
+        }
+    }
+}
+
+#[derive(Clone)]
+struct DoomedJournal {
+    inner: RedisJournal,
+    doom: Doom,
+}
+
+impl Journal for DoomedJournal {
+    async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
+        let answer = self.inner.claim(claim).await?;
+        if matches!(answer, Answer::Claimed { .. }) {
+            self.doom.at("claimed");
+            let doom = self.doom.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ATTEMPTING).await;
+                doom.at("attempting");
+            });
+        }
+        Ok(answer)
+    }
+
+    async fn renew(
+        &self,
+        key: &DeliveryKey,
+        fence: u64,
+        lease: Duration,
+    ) -> Result<Answer, JournalError> {
+        self.inner.renew(key, fence, lease).await
+    }
+
+    async fn settle(&self, settle: &Settle<'_>) -> Result<Answer, JournalError> {
+        let answer = self.inner.settle(settle).await?;
+        self.doom.at("settled");
+        Ok(answer)
+    }
+
+    async fn oldest_dead(&self, destination: &str) -> Result<Option<Timestamp>, JournalError> {
+        self.inner.oldest_dead(destination).await
+    }
+
+    async fn ready(&self) -> bool {
+        self.inner.ready().await
+    }
+}
+
+#[derive(Clone)]
+struct DoomedQueue {
+    inner: Amqp,
+    doom: Doom,
+}
+
+impl Subscribe for DoomedQueue {
+    async fn subscribe(&self, routes: Routes) {
+        self.inner.subscribe(routes).await;
+    }
+
+    fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.inner.register(registry)
+    }
+}
+
+impl Process for DoomedQueue {
+    type Consumer = AmqpConsumer;
+
+    fn consume(&self, destination: &str, prefetch: u16) -> AmqpConsumer {
+        self.inner.consume(destination, prefetch)
+    }
+
+    async fn retry(
+        &self,
+        destination: &str,
+        message: &Message,
+        delay: Duration,
+    ) -> Result<(), QueueError> {
+        self.inner.retry(destination, message, delay).await?;
+        self.doom.at("retried");
+        Ok(())
+    }
+
+    fn delay(&self, wish: Delay) -> Duration {
+        self.inner.delay(wish)
+    }
+
+    async fn dead(
+        &self,
+        destination: &str,
+        message: &Message,
+        reason: DeadReason,
+        error: Option<&str>,
+    ) -> Result<(), QueueError> {
+        self.inner.dead(destination, message, reason, error).await?;
+        self.doom.at("buried");
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        Process::ready(&self.inner)
+    }
+}

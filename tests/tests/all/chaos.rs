@@ -1,0 +1,153 @@
+//! Everything dies, in an order that a seed decides, while a thousand events flow.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use zentra_shared::journal::What;
+use zentra_tests::http::Http;
+use zentra_tests::ledger::Turn;
+use zentra_tests::services::{Guarded, Rabbit, Redis};
+use zentra_tests::stack::Program;
+use zentra_tests::world::{BOUND, World, count, delivered};
+use zentra_tests::{eventually, namespace};
+
+use crate::faults::{Provider, RETRY, event, every_one_has_its_end, is_transfer};
+
+/// Events, at least; they flow until all that is to happen has happened.
+const EVENTS: usize = 1000;
+const PAUSE: Duration = Duration::from_millis(15);
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// A worker is killed.
+    Worker,
+    /// A worker is stopped until its lease and its attempts are over, and goes on then.
+    Frozen,
+    Rabbit,
+    Redis,
+    /// A worker dies in this window.
+    Window(&'static str),
+}
+
+const FAULTS: [Fault; 9] = [
+    Fault::Worker,
+    Fault::Frozen,
+    Fault::Rabbit,
+    Fault::Redis,
+    Fault::Window("claimed"),
+    Fault::Window("attempting"),
+    Fault::Window("settled"),
+    Fault::Window("retried"),
+    Fault::Window("buried"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_dies_each_acknowledged_event_ends_as_one_row_or_dead_and_its_history_tells() {
+    let seed = std::env::var("ZENTRA_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random::<u64>);
+    println!("ZENTRA_SEED={seed} repeats this run");
+    let mut chance = StdRng::seed_from_u64(seed);
+    let (mut rabbit, mut redis) = (Rabbit::start(), Redis::start());
+    let world =
+        Arc::new(World::start(&rabbit.url(), &redis.url(), &namespace(), RETRY).await.unwrap());
+    let mut workers = vec![world.stack.worker().await, world.stack.worker().await];
+
+    let enough = CancellationToken::new();
+    let provider = Provider {
+        http: Http::default(),
+        url: format!("{}/in/acme", world.ingress.listen),
+        under_way: Arc::new(Semaphore::new(32)),
+        acknowledged: Arc::default(),
+        refused: Arc::default(),
+    };
+    let acknowledged = provider.acknowledged.clone();
+    let flow = send(world.clone(), provider, chance.random(), enough.clone());
+    let sending = tokio::spawn(flow);
+    let mut faults = FAULTS;
+    faults.shuffle(&mut chance);
+    for fault in faults {
+        println!("{fault:?}");
+        match fault {
+            Fault::Worker => {
+                let at = chance.random_range(0..workers.len());
+                drop(workers.remove(at));
+                workers.push(world.stack.worker().await);
+            }
+            Fault::Frozen => {
+                let at = chance.random_range(0..workers.len());
+                frozen(&workers[at], &acknowledged).await;
+            }
+            Fault::Rabbit => {
+                rabbit.kill();
+                rabbit.restart();
+            }
+            Fault::Redis => {
+                redis.kill();
+                redis.restart();
+            }
+            Fault::Window(window) => dies_at(&world, window).await,
+        }
+    }
+    enough.cancel();
+    let sent = sending.await.unwrap();
+    assert!(sent >= EVENTS);
+    every_one_has_its_end(&world, &rabbit, sent).await;
+    for at in (0..sent).filter(|at| is_transfer(*at)) {
+        let known = world.until(&event(at), delivered).await;
+        let ends = count(&known, |what| matches!(what, What::Delivered { .. }));
+        assert!(ends >= 1 && count(&known, |what| matches!(what, What::Claimed { .. })) >= 1);
+    }
+}
+
+/// Sends events until there are enough of them, and it is enough. Returns how many.
+async fn send(
+    world: Arc<World>,
+    provider: Provider,
+    seed: u64,
+    enough: CancellationToken,
+) -> usize {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let (mut sending, mut sent) = (JoinSet::new(), 0);
+    let mut tick = tokio::time::interval(PAUSE);
+    while sent < EVENTS || !enough.is_cancelled() {
+        tick.tick().await;
+        if chance.random_bool(0.1) {
+            let turn = [Turn::Answer(500, Vec::new()), Turn::Answer(429, Vec::new()), Turn::Hang];
+            world.ledger.take_turns(turn.into_iter().nth(chance.random_range(0..3)));
+        }
+        let (provider, at) = (provider.clone(), sent);
+        sending.spawn(async move { provider.callback(at).await });
+        sent += 1;
+    }
+    sending.join_all().await;
+    sent
+}
+
+/// Stops a worker while so many events flow as take twice its lease of two seconds.
+async fn frozen(worker: &Program, acknowledged: &AtomicUsize) {
+    let signal = |name: &str| {
+        let id = worker.process.id().to_string();
+        std::process::Command::new("kill").args([name, &id]).status().unwrap();
+    };
+    signal("-STOP");
+    let count = || acknowledged.load(Ordering::SeqCst);
+    let enough = count() + 4000 / usize::try_from(PAUSE.as_millis()).unwrap();
+    eventually("events flow", BOUND, async || (count() >= enough).then_some(())).await;
+    signal("-CONT");
+}
+
+/// Runs a worker until it has died there.
+async fn dies_at(world: &World, window: &str) {
+    let mut command = world.stack.command("zentra-test-dying-worker");
+    command.env("DOOM_AT", window);
+    let mut doomed = Guarded::start(command);
+    let died = || std::future::ready(doomed.has_ended().then_some(()));
+    eventually(&format!("it dies at {window}"), BOUND, died).await;
+}

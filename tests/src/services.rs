@@ -363,6 +363,11 @@ impl Redis {
         assert!(answers.is_some(), "Redis didn't start:\n{}", output());
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.server.id()
+    }
+
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port

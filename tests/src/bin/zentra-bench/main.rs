@@ -1,10 +1,13 @@
 //! `make bench`: how fast the entrance is, beside the bare client library on the same
-//! broker in the same run.
+//! broker in the same run; and how fast the worker is, beside a bare loop.
 //!
 //! A private RabbitMQ with a quorum queue, 1 KiB signed bodies, 64 and 256 in flight,
 //! rounds that alternate so that a slow spell of the machine hits all rows alike. Load
 //! comes from `wrk`. The numbers are printed, and nothing fails by them. Arguments: other
-//! numbers in flight.
+//! numbers in flight, or `worker` for that part alone.
+
+mod bare;
+mod worker;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -51,6 +54,19 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["sink", port] => return bare::sink(port.parse()?).await,
+        ["bare", rabbit, redis, queue, url] => return bare::bare(rabbit, redis, queue, url).await,
+        ["worker"] => return worker::run().await,
+        _ => {}
+    }
+    entrance().await?;
+    worker::run().await
+}
+
+async fn entrance() -> anyhow::Result<()> {
     println!("{} cores; {BODY} B bodies; rounds of {ROUND:?}, the best of {ROUNDS}\n", cores());
     println!(
         "{:<34} {:>9} {:>12} {:>14} {:>14}",

@@ -23,7 +23,7 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
     stop: CancellationToken,
 ) {
     let (name, most) = (&processor.destination.name, processor.destination.concurrency);
-    // No more are fetched than run at once: at a crash, each one fetched is charged.
+    // Few more are fetched than run at once: at a crash, each one fetched is charged.
     let mut consumer = processor.queue.consume(name, most);
     let mut running = JoinSet::new();
     loop {
@@ -58,6 +58,9 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
     if tokio::time::timeout(processor.destination.timeout + GRACE, drain).await.is_err() {
         tracing::warn!(destination = name, "attempts were cut off: their messages come again");
     }
+    // With their receipts.
+    drop(running);
+    consumer.finish().await;
 }
 
 /// A message whose handling panicked stays unacknowledged, and comes again when this

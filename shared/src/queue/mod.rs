@@ -147,7 +147,7 @@ pub trait Process: Subscribe + Clone + Send + Sync + 'static {
     /// Reads one destination's work queue.
     type Consumer: Consumer;
 
-    /// Starts to consume; at most `prefetch` messages are unacknowledged at a time.
+    /// Starts to consume, for as many as `prefetch` messages to be handled at a time.
     fn consume(&self, destination: &str, prefetch: u16) -> Self::Consumer;
 
     /// Sets a message aside for its destination. The delay that it will have is chosen
@@ -188,6 +188,10 @@ pub trait Consumer: Send + 'static {
     /// Takes no new messages from the broker. Those already here still come by
     /// [`Consumer::next`].
     fn stop(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Returns when the acknowledgements of all receipts that are used up have reached the
+    /// broker. To be called once no receipt is left.
+    fn finish(self) -> impl Future<Output = ()> + Send;
 }
 
 /// The right to acknowledge one message. Dropped unused, the message comes again once

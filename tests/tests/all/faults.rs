@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::Histories;
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::queue::{Operate, Place, Walk};
@@ -148,13 +149,19 @@ pub(crate) async fn every_one_has_its_end(world: &World, rabbit: &Rabbit, sent: 
     let (transfers, others): (Vec<usize>, Vec<usize>) = (0..sent).partition(|at| is_transfer(*at));
     let key = |at: &usize| format!("ledger/acme/{}", event(*at));
     let expected: Vec<String> = transfers.iter().map(key).collect();
-    eventually("every transfer has its row", PATIENCE, async || {
-        let rows = world.ledger.rows().unwrap().len();
-        (rows >= expected.len()).then_some(())
-    })
-    .await;
-    let rows: Vec<String> = world.ledger.rows().unwrap().into_iter().map(|row| row.key).collect();
-    assert_eq!(rows, expected, "one row for each transfer, and no other");
+    let rows =
+        || -> Vec<String> { world.ledger.rows().unwrap().into_iter().map(|row| row.key).collect() };
+    let all_there = async || (rows().len() >= expected.len()).then_some(());
+    let there = eventually("every transfer has its row", PATIENCE, all_there);
+    if tokio::time::timeout(PATIENCE - Duration::from_secs(1), there).await.is_err() {
+        let written: HashSet<String> = rows().into_iter().collect();
+        for key in expected.iter().filter(|key| !written.contains(*key)) {
+            let known = DeliveryKey::parse(key).unwrap();
+            println!("{key} has no row: {:#?}", world.journal.history(&known).await);
+        }
+        panic!("not every transfer has its row");
+    }
+    assert_eq!(rows(), expected, "one row for each transfer, and no other");
 
     eventually("every other is dead", PATIENCE, async || {
         let dead = world.journal.dead("ledger", 1000, &|_| true).await.unwrap();

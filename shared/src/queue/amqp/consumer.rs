@@ -7,8 +7,10 @@ use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions};
 use lapin::options::{BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::acks::{self, BATCH, Ended, Ends};
 use super::link::Link;
 use super::message::read;
 use super::topology::short;
@@ -23,8 +25,16 @@ pub struct AmqpConsumer {
     link: Link,
     queue: String,
     prefetch: u16,
-    current: Option<(Channel, lapin::Consumer)>,
+    current: Option<Current>,
     stopped: bool,
+}
+
+/// What is consumed on one channel.
+struct Current {
+    channel: Channel,
+    consumer: lapin::Consumer,
+    ends: Ends,
+    acknowledging: JoinHandle<()>,
 }
 
 impl AmqpConsumer {
@@ -33,16 +43,19 @@ impl AmqpConsumer {
     }
 
     /// `None` when the link is gone for good.
-    async fn open(&mut self) -> Option<Result<(Channel, lapin::Consumer), QueueError>> {
+    async fn open(&mut self) -> Option<Result<Current, QueueError>> {
         let session = self.link.session().await?;
         let opened = async {
             let channel = session.channel().await?;
-            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+            // More than are handled at a time, since acknowledgements come late and together.
+            let prefetch = self.prefetch.saturating_add(self.prefetch.min(BATCH));
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             let options = BasicConsumeOptions::default();
             let (queue, tag) = (short(&self.queue)?, short("")?);
             let consumer =
                 channel.basic_consume(queue, tag, options, FieldTable::default()).await?;
-            Ok((channel, consumer))
+            let (ends, acknowledging) = acks::start(channel.clone());
+            Ok(Current { channel, consumer, ends, acknowledging })
         };
         Some(match timeout(ANSWER, opened).await {
             Ok(result) => result,
@@ -59,11 +72,15 @@ impl Consumer for AmqpConsumer {
 
     async fn next(&mut self) -> Option<(Message, AmqpReceipt)> {
         loop {
-            if let Some((channel, consumer)) = &mut self.current {
+            if let Some(Current { channel, consumer, ends, .. }) = &mut self.current {
                 match consumer.next().await {
                     Some(Ok(mut delivery)) => {
                         let message = read(&mut delivery);
-                        let receipt = AmqpReceipt::new(delivery.acker, channel.clone());
+                        let receipt = AmqpReceipt {
+                            acker: delivery.acker,
+                            together: Some((delivery.delivery_tag, ends.clone())),
+                            _channel: channel.clone(),
+                        };
                         return Some((message, receipt));
                     }
                     Some(Err(error)) => {
@@ -88,7 +105,7 @@ impl Consumer for AmqpConsumer {
 
     async fn stop(&mut self) {
         self.stopped = true;
-        let Some((channel, consumer)) = &self.current else {
+        let Some(Current { channel, consumer, .. }) = &self.current else {
             return;
         };
         let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
@@ -96,23 +113,38 @@ impl Consumer for AmqpConsumer {
             self.current = None;
         }
     }
+
+    async fn finish(self) {
+        if let Some(Current { ends, acknowledging, .. }) = self.current {
+            drop(ends);
+            let _ = timeout(ANSWER, acknowledging).await;
+        }
+    }
 }
 
 /// The right to acknowledge one delivery; see [`Receipt`].
 pub struct AmqpReceipt {
     acker: Acker,
+    /// Its tag, and where it is acknowledged together with others.
+    together: Option<(u64, Ends)>,
     /// Kept open: closing it would give the message back.
     _channel: Channel,
 }
 
 impl AmqpReceipt {
+    /// One that is acknowledged by itself and at once.
     pub(super) fn new(acker: Acker, channel: Channel) -> Self {
-        Self { acker, _channel: channel }
+        Self { acker, together: None, _channel: channel }
     }
 }
 
 impl Receipt for AmqpReceipt {
     async fn ack(self) {
+        if let Some((tag, ends)) = &self.together {
+            // If nobody hears it, the channel is gone, and the message comes again.
+            let _ = ends.send(Ended::Done(*tag));
+            return;
+        }
         if !matches!(self.acker.ack(BasicAckOptions::default()).await, Ok(true)) {
             tracing::debug!("an acknowledgement came too late; the message comes again");
         }
@@ -122,5 +154,9 @@ impl Receipt for AmqpReceipt {
         let options = BasicNackOptions { requeue: true, multiple: false };
         // A failure means that the connection is gone, which gives it back as well.
         let _ = self.acker.nack(options).await;
+        // Only now may an acknowledgement reach over it.
+        if let Some((tag, ends)) = &self.together {
+            let _ = ends.send(Ended::Passed(*tag));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The queue on RabbitMQ, 3.10 and later.
 
+mod acks;
 mod applied;
 mod consumer;
 mod ladder;

@@ -1,0 +1,183 @@
+//! Acknowledging many messages at once: one by one, the broker pays twice as much.
+//!
+//! An acknowledgement may say "all up to this one". What has ended without a gap, from the
+//! lowest on, is acknowledged so; what has ended behind a gap waits for one more look, and is
+//! then acknowledged by itself, so that one slow message holds back no others.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lapin::Channel;
+use lapin::options::BasicAckOptions;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+/// So many are acknowledged at once, if they end within [`LINGER`].
+pub(super) const BATCH: u16 = 32;
+const LINGER: Duration = Duration::from_millis(2);
+
+/// How a delivery ended here.
+pub(super) enum Ended {
+    /// To be acknowledged.
+    Done(u64),
+    /// Given back already: it needs no acknowledgement.
+    Passed(u64),
+}
+
+/// Tells of ended deliveries; the task ends when all of these are dropped.
+pub(super) type Ends = mpsc::UnboundedSender<Ended>;
+
+/// Acknowledges what ends on a channel. At most the channel's prefetch can wait here.
+pub(super) fn start(channel: Channel) -> (Ends, JoinHandle<()>) {
+    let (ends, ended) = mpsc::unbounded_channel();
+    (ends, tokio::spawn(acknowledge(channel, ended)))
+}
+
+async fn acknowledge(channel: Channel, mut ended: mpsc::UnboundedReceiver<Ended>) {
+    let mut tags = Tags::default();
+    loop {
+        // What waits behind a gap is looked at again soon.
+        let first = match tags.done.is_empty() {
+            true => ended.recv().await,
+            false => match timeout_at(Instant::now() + LINGER, ended.recv()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    if !send(&channel, &mut tags).await {
+                        return;
+                    }
+                    continue;
+                }
+            },
+        };
+        let Some(first) = first else {
+            // All have ended that ever will.
+            while !tags.done.is_empty() && send(&channel, &mut tags).await {}
+            return;
+        };
+        tags.note(first);
+        let end = Instant::now() + LINGER;
+        while tags.done.len() < usize::from(BATCH)
+            && let Ok(Some(next)) = timeout_at(end, ended.recv()).await
+        {
+            tags.note(next);
+        }
+        if !send(&channel, &mut tags).await {
+            return;
+        }
+    }
+}
+
+/// `false` if the channel is gone: what was on it comes again.
+async fn send(channel: &Channel, tags: &mut Tags) -> bool {
+    for (tag, multiple) in tags.due() {
+        if let Err(error) = channel.basic_ack(tag, BasicAckOptions { multiple }).await {
+            tracing::debug!(%error, "acknowledgements came too late; the messages come again");
+            return false;
+        }
+    }
+    true
+}
+
+/// The delivery tags of one channel: 1, 2, 3 …
+#[derive(Default)]
+struct Tags {
+    /// All up to this one need no acknowledgement any more.
+    up_to: u64,
+    /// Ended, and not acknowledged.
+    done: BTreeSet<u64>,
+    /// Over `up_to`, and acknowledged or given back.
+    passed: BTreeSet<u64>,
+    /// Of those done, what was there at the last look.
+    seen: BTreeSet<u64>,
+}
+
+impl Tags {
+    fn note(&mut self, ended: Ended) {
+        match ended {
+            Ended::Done(tag) => self.done.insert(tag),
+            Ended::Passed(tag) => self.passed.insert(tag),
+        };
+    }
+
+    /// What is to be acknowledged now: tag, and whether all below it are meant, too. Such a
+    /// tag must itself be unacknowledged, or the broker closes the channel.
+    fn due(&mut self) -> Vec<(u64, bool)> {
+        let (mut due, mut last, mut count) = (Vec::new(), None, 0);
+        loop {
+            let next = self.up_to + 1;
+            if self.done.remove(&next) {
+                last = Some(next);
+                count += 1;
+            } else if !self.passed.remove(&next) {
+                break;
+            }
+            self.up_to = next;
+        }
+        due.extend(last.map(|tag| (tag, count > 1)));
+        for tag in std::mem::take(&mut self.seen) {
+            if self.done.remove(&tag) {
+                self.passed.insert(tag);
+                due.push((tag, false));
+            }
+        }
+        self.seen = self.done.clone();
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever ends in whatever order: each is acknowledged once, none before it has
+        /// ended, and none that was given back.
+        #[test]
+        fn each_ended_message_is_acknowledged_once_and_no_other_is(
+            order in Just((1..=60u64).collect::<Vec<_>>()).prop_shuffle(),
+            given_back in prop::collection::hash_set(1..=60u64, 0..10),
+            never in prop::collection::hash_set(1..=60u64, 0..4),
+            looks in prop::collection::vec(any::<bool>(), 60),
+        ) {
+            let mut tags = Tags::default();
+            let mut outstanding: BTreeSet<u64> = (1..=60).collect();
+            let mut ended = BTreeSet::new();
+            let check = |tags: &mut Tags, outstanding: &mut BTreeSet<u64>, ended: &BTreeSet<u64>| {
+                for (tag, multiple) in tags.due() {
+                    prop_assert!(outstanding.contains(&tag), "{} twice", tag);
+                    let acknowledged: Vec<u64> = match multiple {
+                        true => outstanding.range(..=tag).copied().collect(),
+                        false => vec![tag],
+                    };
+                    for tag in acknowledged {
+                        prop_assert!(ended.contains(&tag), "{} has not ended", tag);
+                        outstanding.remove(&tag);
+                    }
+                }
+                Ok(())
+            };
+            for (tag, look) in order.into_iter().zip(looks) {
+                if never.contains(&tag) {
+                    continue;
+                }
+                if given_back.contains(&tag) {
+                    outstanding.remove(&tag);
+                    tags.note(Ended::Passed(tag));
+                } else {
+                    ended.insert(tag);
+                    tags.note(Ended::Done(tag));
+                }
+                if look {
+                    check(&mut tags, &mut outstanding, &ended)?;
+                }
+            }
+            for _ in 0..3 {
+                check(&mut tags, &mut outstanding, &ended)?;
+            }
+            prop_assert_eq!(outstanding, never.into_iter().collect::<BTreeSet<_>>());
+        }
+    }
+}

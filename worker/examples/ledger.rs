@@ -4,7 +4,7 @@
 //! In the config, `[destination.ledger]` has `handler = true` instead of a `url`. Then:
 //!
 //! ```sh
-//! cargo run --example ledger --features inbox-sqlite -- --config zentra.toml
+//! cargo run -p zentra-worker --example ledger --features inbox-sqlite -- --config zentra.toml
 //! ```
 
 use std::sync::{Arc, Mutex};

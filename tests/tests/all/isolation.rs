@@ -139,5 +139,6 @@ async fn one_that_hangs_and_one_that_refuses_slow_no_third_one() {
     })
     .await;
     let after = p99(&world, 100..200).await;
-    assert!(after <= before * 2 + Duration::from_millis(100), "{before:?}, then {after:?}");
+    // Other tests run beside this one; behind the one that hangs it would take a second.
+    assert!(after <= before * 2 + Duration::from_millis(500), "{before:?}, then {after:?}");
 }

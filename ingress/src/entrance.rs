@@ -12,11 +12,12 @@ use tokio::sync::{Semaphore, watch};
 use zentra_shared::config::Bounds;
 use zentra_shared::event::Envelope;
 use zentra_shared::queue::Publish;
+use zentra_shared::telemetry::One;
 use zentra_shared::verify::Source;
 
 use crate::admit::Gate;
 use crate::log::Log;
-use crate::metrics::{Metrics, One, UNKNOWN};
+use crate::metrics::{Metrics, UNKNOWN};
 use crate::receive::{Receiver, source_name};
 use crate::refusal::Refusal;
 use crate::respond;

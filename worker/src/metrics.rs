@@ -158,19 +158,3 @@ impl Metrics {
         }
     }
 }
-
-/// Adds one to a gauge while it lives.
-pub(crate) struct One(IntGauge);
-
-impl One {
-    pub(crate) fn more(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for One {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}

@@ -22,11 +22,12 @@ use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_shared::queue::{Delay, Message, Process, Receipt};
 use zentra_shared::retry::Decision;
 use zentra_shared::seal::{Sealed, Sealer};
+use zentra_shared::telemetry::One;
 use zentra_shared::trace::Trace;
 
 use crate::circuit::Circuit;
 use crate::deliver::{Attempted, Deliver, Order, Verdict};
-use crate::metrics::{Metrics, One};
+use crate::metrics::Metrics;
 
 /// Between two tries while RabbitMQ or Redis is away.
 const PAUSE: Duration = Duration::from_millis(500);

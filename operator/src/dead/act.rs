@@ -8,6 +8,7 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::{Histories, Summary, What};
 use zentra_shared::lifecycle::DeadReason;
 use zentra_shared::queue::{Message, Operate};
@@ -54,8 +55,8 @@ pub(super) struct Drain<'a, H> {
     pub(super) by: &'a str,
     pub(super) reason: &'a str,
     pub(super) file: Option<BufWriter<File>>,
-    /// Exported, and not noted yet.
-    pub(super) waiting: Vec<(zentra_shared::event::DeliveryKey, u32)>,
+    /// Written, if there is a file, and not noted yet.
+    pub(super) waiting: Vec<(DeliveryKey, u32)>,
 }
 
 /// A file that only its owner can read, written at its end.

@@ -4,7 +4,7 @@ pub mod admin;
 
 use std::io::IsTerminal;
 
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use tracing::Level;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
@@ -91,4 +91,21 @@ pub fn seconds(
     labels: &[&str],
 ) -> prometheus::Result<HistogramVec> {
     histogram(registry, name, help, labels, &SECONDS)
+}
+
+/// Adds one to a gauge while it lives.
+pub struct One(IntGauge);
+
+impl One {
+    /// One more, until this is dropped.
+    pub fn more(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }

@@ -20,9 +20,6 @@ use zentra_shared::queue::{Delay, Message, Process, QueueError, Routes, Subscrib
 use zentra_shared::{shutdown, telemetry};
 use zentra_worker::Worker;
 
-/// How long an attempt runs before its worker dies.
-const ATTEMPTING: Duration = Duration::from_millis(3);
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = env::args().collect();
@@ -70,11 +67,6 @@ impl Journal for DoomedJournal {
         let answer = self.inner.claim(claim).await?;
         if matches!(answer, Answer::Claimed { .. }) {
             self.doom.at("claimed");
-            let doom = self.doom.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(ATTEMPTING).await;
-                doom.at("attempting");
-            });
         }
         Ok(answer)
     }
@@ -85,6 +77,8 @@ impl Journal for DoomedJournal {
         fence: u64,
         lease: Duration,
     ) -> Result<Answer, JournalError> {
+        // Only an attempt that still runs asks for it.
+        self.doom.at("attempting");
         self.inner.renew(key, fence, lease).await
     }
 

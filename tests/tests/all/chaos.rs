@@ -7,11 +7,9 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use zentra_shared::journal::What;
-use zentra_tests::http::Http;
 use zentra_tests::ledger::Turn;
 use zentra_tests::services::{Guarded, Rabbit, Redis};
 use zentra_tests::stack::Program;
@@ -63,13 +61,7 @@ async fn whatever_dies_each_acknowledged_event_ends_as_one_row_or_dead_and_its_h
     let mut workers = vec![world.stack.worker().await, world.stack.worker().await];
 
     let enough = CancellationToken::new();
-    let provider = Provider {
-        http: Http::default(),
-        url: format!("{}/in/acme", world.ingress.listen),
-        under_way: Arc::new(Semaphore::new(32)),
-        acknowledged: Arc::default(),
-        refused: Arc::default(),
-    };
+    let provider = Provider::of(&world);
     let acknowledged = provider.acknowledged.clone();
     let flow = send(world.clone(), provider, chance.random(), enough.clone());
     let sending = tokio::spawn(flow);

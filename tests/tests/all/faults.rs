@@ -25,14 +25,25 @@ pub(crate) const RETRY: &str = r#"attempts = 20, initial = "250ms", multiplier =
 /// A provider that sends each callback until it is acknowledged, and every third twice.
 #[derive(Clone)]
 pub(crate) struct Provider {
-    pub(crate) http: Http,
-    pub(crate) url: String,
-    pub(crate) under_way: Arc<Semaphore>,
+    http: Http,
+    url: String,
+    under_way: Arc<Semaphore>,
     pub(crate) acknowledged: Arc<AtomicUsize>,
-    pub(crate) refused: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
 }
 
 impl Provider {
+    /// Of the source `acme`, with 32 callbacks under way at a time.
+    pub(crate) fn of(world: &World) -> Self {
+        Self {
+            http: Http::default(),
+            url: format!("{}/in/acme", world.ingress.listen),
+            under_way: Arc::new(Semaphore::new(32)),
+            acknowledged: Arc::default(),
+            refused: Arc::default(),
+        }
+    }
+
     fn wave(&self, number: usize) -> JoinSet<()> {
         let mut sending = JoinSet::new();
         for at in number * WAVE..(number + 1) * WAVE {
@@ -89,13 +100,7 @@ async fn each_acknowledged_callback_ends_as_one_row_or_dead_while_worker_and_bro
     let mut world =
         World::start(&rabbit.url(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let mut workers = [world.stack.worker().await, world.stack.worker().await];
-    let provider = Provider {
-        http: Http::default(),
-        url: format!("{}/in/acme", world.ingress.listen),
-        under_way: Arc::new(Semaphore::new(32)),
-        acknowledged: Arc::default(),
-        refused: Arc::default(),
-    };
+    let provider = Provider::of(&world);
     world.ledger.take_turns((0..10).map(|_| Turn::Answer(500, Vec::new())));
 
     // A worker dies in the middle of an attempt that has written nothing.

@@ -1,4 +1,4 @@
-//! How a delivery is stored: as one string, since a hash and a list take twice the memory.
+//! How a delivery is stored: as one string, since each key, and each field, has its price.
 //!
 //! ```text
 //! version u8 · state u8 · reason u8 · generation u32 · attempt u32 · fence u56 · until u56

@@ -1,4 +1,4 @@
-//! Acknowledging many messages at once: one by one, the broker pays twice as much.
+//! Acknowledging many messages at once, since the broker pays for each acknowledgement.
 //!
 //! An acknowledgement may say "all up to this one". What has ended without a gap, from the
 //! lowest on, is acknowledged so; what has ended behind a gap waits for one more look, and is

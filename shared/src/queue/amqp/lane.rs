@@ -22,8 +22,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::QueueError;
 use super::link::Session;
-use super::metrics::Busy;
 use super::returns::Returns;
+use crate::telemetry::One;
 
 /// Publishes under way on one channel.
 pub(super) const WINDOW: usize = 64;
@@ -112,7 +112,7 @@ impl Lane<'_> {
             match self.window.is_empty() {
                 true => busy = None,
                 false if busy.is_none() => {
-                    busy = Some(Busy::new(&self.session.metrics.lanes_busy));
+                    busy = Some(One::more(&self.session.metrics.lanes_busy));
                 }
                 false => {}
             }

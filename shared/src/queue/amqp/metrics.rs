@@ -87,19 +87,3 @@ fn gauges(name: &str, help: &str) -> IntGaugeVec {
 fn made<T>(collector: prometheus::Result<T>) -> T {
     collector.unwrap_or_else(|error| panic!("a metric's name is wrong: {error}"))
 }
-
-/// Adds one while it lives.
-pub(super) struct Busy<'a>(&'a IntGauge);
-
-impl<'a> Busy<'a> {
-    pub(super) fn new(gauge: &'a IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}

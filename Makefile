@@ -1,4 +1,4 @@
-.PHONY: demo test bench services
+.PHONY: demo test chaos bench services
 
 # The picture: one transfer, three callbacks, a failed attempt, a killed worker, one result.
 demo: services
@@ -11,6 +11,11 @@ test: services
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace
+
+# Everything dies while a thousand events flow, in an order that a seed decides (ZENTRA_SEED).
+chaos: services
+	cargo build --locked --workspace --bins
+	cargo test --locked -p zentra-tests --features chaos --test all -- chaos:: --nocapture
 
 # The entrance beside the bare client library, on a private RabbitMQ: a few minutes.
 bench:

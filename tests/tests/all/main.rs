@@ -3,6 +3,7 @@
 
 mod bounds;
 mod broker;
+#[cfg(feature = "chaos")]
 mod chaos;
 mod faults;
 mod handlers;

@@ -228,6 +228,11 @@ impl Rabbit {
         rabbit
     }
 
+    /// What a killed node had under way from a delay queue to its target it sends once more
+    /// when no confirm came within this time (milliseconds): three minutes, unless it is told
+    /// otherwise. As in docker-compose.yml.
+    const DEAD_LETTERING: &str = "-rabbit dead_letter_worker_publisher_confirm_timeout 10000";
+
     fn serve(folder: &Path, epmd_port: u16, dist_port: u16) -> Guarded {
         let mut command = Command::new(versioned_server());
         let path = |name: &str| folder.join(name);
@@ -244,7 +249,10 @@ impl Rabbit {
             .env("RABBITMQ_ALLOW_INPUT", "1")
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
+                format!(
+                    "-kernel inet_dist_use_interface {{127,0,0,1}} +S 2:2 {}",
+                    Self::DEAD_LETTERING
+                ),
             );
         Guarded::start(command)
     }

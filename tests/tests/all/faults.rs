@@ -20,9 +20,9 @@ use zentra_tests::{eventually, namespace, queue_settings, shared_redis, sign};
 const WAVE: usize = 100;
 /// How long a provider goes on sending what isn't acknowledged.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long what waits for its retry may take after the broker was killed. RabbitMQ 3.10 can
-/// leave off dead-lettering then, and takes it up again after three minutes.
-const STALLED: Duration = Duration::from_secs(240);
+/// How long what waits for its retry may take after the broker was killed: see
+/// `services::Rabbit` for what it may have to wait for, each time.
+const RECOVERED: Duration = Duration::from_secs(90);
 pub(crate) const RETRY: &str = r#"attempts = 20, initial = "250ms", multiplier = 1.5, max = "2s""#;
 
 /// A provider that sends each callback until it is acknowledged, and every third twice.
@@ -160,8 +160,8 @@ pub(crate) async fn every_one_has_its_end(world: &World, rabbit: &Rabbit, sent: 
     let rows =
         || -> Vec<String> { world.ledger.rows().unwrap().into_iter().map(|row| row.key).collect() };
     let all_there = async || (rows().len() >= expected.len()).then_some(());
-    let there = eventually("every transfer has its row", STALLED * 2, all_there);
-    if tokio::time::timeout(STALLED, there).await.is_err() {
+    let there = eventually("every transfer has its row", RECOVERED * 2, all_there);
+    if tokio::time::timeout(RECOVERED, there).await.is_err() {
         let written: HashSet<String> = rows().into_iter().collect();
         for key in expected.iter().filter(|key| !written.contains(*key)) {
             let known = DeliveryKey::parse(key).unwrap();

@@ -3,7 +3,6 @@
 
 mod bounds;
 mod broker;
-#[cfg(feature = "chaos")]
 mod chaos;
 mod faults;
 mod handlers;

@@ -42,7 +42,8 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
                     break;
                 };
                 let processor = processor.clone();
-                running.spawn(async move { processor.handle(message, receipt).await });
+                // Boxed where it is made: it is large, and would be moved several times.
+                running.spawn(Box::pin(async move { processor.handle(message, receipt).await }));
             }
         }
     }

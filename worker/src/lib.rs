@@ -131,10 +131,10 @@ struct Crew<Q, J> {
 impl<Q: Process, J: Journal> Crew<Q, J> {
     /// Starts to work for each destination until `stop`.
     fn start(&self, config: &Config, stop: &CancellationToken, loops: &mut JoinSet<()>) {
-        self.metrics.know(&config.destinations);
         let retention = config.sources.iter().map(|source| (source.name.clone(), source.retention));
         let retention = Arc::new(retention.collect::<HashMap<_, _>>());
         for destination in &config.destinations {
+            let metrics = self.metrics.of(&destination.name);
             let Some(deliver) = self.deliver(destination) else {
                 tracing::info!(
                     destination = destination.name,
@@ -142,11 +142,14 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
                 );
                 continue;
             };
-            let shown = self.metrics.circuit_open.with_label_values(&[&destination.name]);
             let breaker = &destination.circuit;
             let rate = NonZeroU32::new(destination.rate);
             let processor = Arc::new(process::Processor {
-                circuit: Circuit::new(breaker.failures, breaker.pause, shown),
+                circuit: Circuit::new(
+                    breaker.failures,
+                    breaker.pause,
+                    metrics.circuit_open.clone(),
+                ),
                 pace: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
                 destination: destination.clone(),
                 worker: self.worker.clone(),
@@ -157,7 +160,7 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
                 queue: self.queue.clone(),
                 journal: self.journal.clone(),
                 deliver,
-                metrics: self.metrics.clone(),
+                metrics,
                 stop: stop.clone(),
             });
             loops.spawn(consume::consume(processor, stop.clone()));

@@ -1,5 +1,9 @@
 //! `zentra-worker`: delivers queued events to their destinations.
 
+/// Quicker than the system's where many threads allocate small things.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     zentra_worker::Worker::new().run()
 }

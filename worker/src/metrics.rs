@@ -1,27 +1,30 @@
 //! What Prometheus learns from a worker.
 
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
-use zentra_shared::config::Destination;
+use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
+use zentra_shared::lifecycle::DeadReason;
 use zentra_shared::telemetry::{counter, gauge, histogram, seconds};
 
+/// Those of all destinations.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    pub(crate) attempts: IntCounterVec,
-    pub(crate) retries: IntCounterVec,
-    pub(crate) duplicates: IntCounterVec,
-    pub(crate) busy: IntCounterVec,
-    pub(crate) conflicts: IntCounterVec,
-    pub(crate) suspected: IntCounterVec,
-    pub(crate) leases_lost: IntCounterVec,
-    pub(crate) circuit_open: IntGaugeVec,
-    pub(crate) circuit_opened: IntCounterVec,
-    pub(crate) dead_letters: IntCounterVec,
-    pub(crate) step_failures: IntCounterVec,
-    pub(crate) seconds: HistogramVec,
-    pub(crate) retry_delay: HistogramVec,
-    pub(crate) delivered_attempts: HistogramVec,
-    pub(crate) delivery_seconds: HistogramVec,
-    pub(crate) in_flight: IntGaugeVec,
+    attempts: IntCounterVec,
+    retries: IntCounterVec,
+    duplicates: IntCounterVec,
+    busy: IntCounterVec,
+    conflicts: IntCounterVec,
+    suspected: IntCounterVec,
+    leases_lost: IntCounterVec,
+    circuit_open: IntGaugeVec,
+    circuit_opened: IntCounterVec,
+    dead_letters: IntCounterVec,
+    step_failures: IntCounterVec,
+    seconds: HistogramVec,
+    retry_delay: HistogramVec,
+    delivered_attempts: HistogramVec,
+    delivery_seconds: HistogramVec,
+    in_flight: IntGaugeVec,
     pub(crate) redis_up: IntGauge,
     pub(crate) oldest_dead: IntGaugeVec,
 }
@@ -138,23 +141,66 @@ impl Metrics {
         })
     }
 
-    /// Each destination's counters are there from the start, so that their first increase
-    /// shows.
-    pub(crate) fn know(&self, destinations: &[Destination]) {
-        for Destination { name, .. } in destinations {
-            for outcome in ["delivered", "failed", "permanent"] {
-                self.attempts.with_label_values(&[name, outcome]);
-            }
-            self.retries.with_label_values(&[name]);
-            self.busy.with_label_values(&[name]);
-            self.conflicts.with_label_values(&[name]);
-            self.suspected.with_label_values(&[name]);
-            self.leases_lost.with_label_values(&[name]);
-            self.circuit_opened.with_label_values(&[name]);
-            self.in_flight.with_label_values(&[name]);
-            for long in [&self.retry_delay, &self.delivered_attempts, &self.delivery_seconds] {
-                long.with_label_values(&[name]);
-            }
+    /// One destination's, which are there from the start, so that their first increase shows.
+    pub(crate) fn of(&self, destination: &str) -> DestinationMetrics {
+        let of_it = [destination];
+        let outcome = |outcome| self.attempts.with_label_values(&[destination, outcome]);
+        DestinationMetrics {
+            delivered: outcome("delivered"),
+            failed: outcome("failed"),
+            permanent: outcome("permanent"),
+            retries: self.retries.with_label_values(&of_it),
+            busy: self.busy.with_label_values(&of_it),
+            conflicts: self.conflicts.with_label_values(&of_it),
+            suspected: self.suspected.with_label_values(&of_it),
+            leases_lost: self.leases_lost.with_label_values(&of_it),
+            circuit_open: self.circuit_open.with_label_values(&of_it),
+            circuit_opened: self.circuit_opened.with_label_values(&of_it),
+            seconds: self.seconds.with_label_values(&of_it),
+            retry_delay: self.retry_delay.with_label_values(&of_it),
+            delivered_attempts: self.delivered_attempts.with_label_values(&of_it),
+            delivery_seconds: self.delivery_seconds.with_label_values(&of_it),
+            in_flight: self.in_flight.with_label_values(&of_it),
+            all: self.clone(),
+            name: destination.to_owned(),
         }
+    }
+}
+
+/// Those of one destination.
+pub(crate) struct DestinationMetrics {
+    pub(crate) delivered: IntCounter,
+    pub(crate) failed: IntCounter,
+    pub(crate) permanent: IntCounter,
+    pub(crate) retries: IntCounter,
+    pub(crate) busy: IntCounter,
+    pub(crate) conflicts: IntCounter,
+    pub(crate) suspected: IntCounter,
+    pub(crate) leases_lost: IntCounter,
+    pub(crate) circuit_open: IntGauge,
+    pub(crate) circuit_opened: IntCounter,
+    pub(crate) seconds: Histogram,
+    pub(crate) retry_delay: Histogram,
+    pub(crate) delivered_attempts: Histogram,
+    pub(crate) delivery_seconds: Histogram,
+    pub(crate) in_flight: IntGauge,
+    all: Metrics,
+    name: String,
+}
+
+impl DestinationMetrics {
+    /// A message without effect.
+    pub(crate) fn duplicate(&self, of: &str) {
+        self.all.duplicates.with_label_values(&[&self.name, of]).inc();
+    }
+
+    /// A message was put into the dead-letter queue.
+    pub(crate) fn dead_letter(&self, reason: DeadReason) {
+        self.all.dead_letters.with_label_values(&[&self.name, reason.as_str()]).inc();
+    }
+
+    /// A step is tried again.
+    pub(crate) fn step_failed(&self, step: &str) {
+        self.all.step_failures.with_label_values(&[&self.name, step]).inc();
     }
 }

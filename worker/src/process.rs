@@ -27,7 +27,7 @@ use zentra_shared::trace::Trace;
 
 use crate::circuit::Circuit;
 use crate::deliver::{Attempted, Deliver, Order, Verdict};
-use crate::metrics::Metrics;
+use crate::metrics::DestinationMetrics;
 
 /// Between two tries while RabbitMQ or Redis is away.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -44,7 +44,7 @@ pub(crate) struct Processor<Q, J> {
     pub(crate) queue: Q,
     pub(crate) journal: J,
     pub(crate) deliver: Deliver,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: DestinationMetrics,
     /// Whether the destination is worth an attempt now.
     pub(crate) circuit: Circuit,
     /// How many attempts a second it bears, if that is bounded.
@@ -94,9 +94,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             Ok::<_, JournalError>((asked, self.journal.claim(&claim).await?))
         };
         let (asked, answer) = self.insist("claim", ask).await?;
-        let name = self.destination.name.as_str();
         let without_effect = |of| {
-            self.metrics.duplicates.with_label_values(&[name, of]).inc();
+            self.metrics.duplicate(of);
             Ok(())
         };
         match answer {
@@ -117,13 +116,13 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 Ok(event) => self.attempt(message, opened, event, fence).await,
             },
             Answer::Busy { remaining } => {
-                self.metrics.busy.with_label_values(&[name]).inc();
+                self.metrics.busy.inc();
                 self.park(message, remaining).await
             }
             Answer::Suspected => self.suspect(message, opened).await,
             Answer::Conflict => {
                 tracing::warn!(key = %opened.key, "another body came under this id: no effect");
-                self.metrics.conflicts.with_label_values(&[name]).inc();
+                self.metrics.conflicts.inc();
                 Ok(())
             }
             Answer::Done => without_effect("delivered"),
@@ -151,7 +150,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let sealed = Sealed { trace: message.sealed.trace, ..sealed };
         let opened = delivery::open(&self.sealer, name, &sealed);
         tracing::warn!(key = %opened.key, "a suspected replay is kept: see zentra dead list");
-        self.metrics.suspected.with_label_values(&[name]).inc();
+        self.metrics.suspected.inc();
         let kept = Message { sealed, attempt: 1, generation: 0, dead: None };
         Box::pin(self.carry(&kept, &opened)).await
     }
@@ -182,8 +181,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             attempt: message.attempt,
             now: clock::now(),
         };
-        let running =
-            One::more(&self.metrics.in_flight.with_label_values(&[&self.destination.name]));
+        let running = One::more(&self.metrics.in_flight);
         let Attempted { verdict, result } = tokio::select! {
             attempted = self.deliver.deliver(&order) => attempted,
             never = self.renew(&opened.key, fence) => match never {},
@@ -194,25 +192,24 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         if self.circuit.attempted(worked, Instant::now()) {
             let pause = self.destination.circuit.pause;
             tracing::warn!(destination = name, ?pause, "too many failures in a row: pausing");
-            self.metrics.circuit_opened.with_label_values(&[name]).inc();
+            self.metrics.circuit_opened.inc();
         }
-        let outcome = match verdict {
-            Verdict::Delivered => "delivered",
-            Verdict::Failed { .. } => "failed",
-            Verdict::Permanent => "permanent",
+        let (outcome, count) = match verdict {
+            Verdict::Delivered => ("delivered", &self.metrics.delivered),
+            Verdict::Failed { .. } => ("failed", &self.metrics.failed),
+            Verdict::Permanent => ("permanent", &self.metrics.permanent),
         };
         tracing::debug!(
             key = %opened.key, attempt = message.attempt, outcome, trace = trace.id(), "attempted"
         );
-        self.metrics.attempts.with_label_values(&[name, outcome]).inc();
+        count.inc();
         let seconds = Duration::from_millis(result.duration_ms).as_secs_f64();
-        self.metrics.seconds.with_label_values(&[name]).observe(seconds);
+        self.metrics.seconds.observe(seconds);
         let retry_after = match verdict {
             Verdict::Delivered => {
-                let attempts = f64::from(message.attempt);
-                self.metrics.delivered_attempts.with_label_values(&[name]).observe(attempts);
+                self.metrics.delivered_attempts.observe(message.attempt.into());
                 let took = clock::now().since(event.envelope.received_at).as_secs_f64();
-                self.metrics.delivery_seconds.with_label_values(&[name]).observe(took);
+                self.metrics.delivery_seconds.observe(took);
                 return self.settle(message, opened, fence, Outcome::Delivered, &result).await;
             }
             Verdict::Permanent => {
@@ -238,9 +235,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 });
                 let next = Message { attempt: message.attempt + 1, ..message.clone() };
                 self.insist("retry", || self.queue.retry(name, &next, delay)).await?;
-                self.metrics.retries.with_label_values(&[name]).inc();
-                let set_aside = delay.as_secs_f64();
-                self.metrics.retry_delay.with_label_values(&[name]).observe(set_aside);
+                self.metrics.retries.inc();
+                self.metrics.retry_delay.observe(delay.as_secs_f64());
                 let next_at = clock::now().plus(delay);
                 self.settle(message, opened, fence, Outcome::Retry { next_at }, &result).await
             }
@@ -254,7 +250,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             match self.journal.renew(key, fence, self.lease).await {
                 Ok(Answer::Lost) => {
                     tracing::warn!(%key, "the claim has passed to another worker");
-                    self.metrics.leases_lost.with_label_values(&[&self.destination.name]).inc();
+                    self.metrics.leases_lost.inc();
                     std::future::pending::<()>().await;
                 }
                 Ok(_) => {}
@@ -276,7 +272,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let status = result.status.map(|status| format!("the destination answered {status}"));
         let error = result.error.as_deref().or(status.as_deref());
         self.insist("dead-letter", || self.queue.dead(name, message, reason, error)).await?;
-        self.metrics.dead_letters.with_label_values(&[name, reason.as_str()]).inc();
+        self.metrics.dead_letter(reason);
         tracing::error!(key = %opened.key, reason = reason.as_str(), "dead-lettered");
         self.settle(message, opened, fence, Outcome::Dead(reason), result).await
     }
@@ -325,8 +321,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                     told = true;
                 }
             }
-            let name = self.destination.name.as_str();
-            self.metrics.step_failures.with_label_values(&[name, step]).inc();
+            self.metrics.step_failed(step);
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Stopped),
                 () = tokio::time::sleep(PAUSE) => {}

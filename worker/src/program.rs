@@ -77,7 +77,13 @@ impl Worker {
     /// # Errors
     /// If the config can't be used, names no destination for a handler, or `admin` is taken.
     pub fn run(self) -> anyhow::Result<()> {
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(self.work())
+        // Without handlers, nothing here computes for long: one thread does more per CPU second
+        // than several that wake one another, and more workers do more than one.
+        let mut runtime = match self.handlers.is_empty() {
+            true => tokio::runtime::Builder::new_current_thread(),
+            false => tokio::runtime::Builder::new_multi_thread(),
+        };
+        runtime.enable_all().build()?.block_on(self.work())
     }
 
     /// Works on a queue and a journal of your own making until `stop`: what [`Worker::run`]

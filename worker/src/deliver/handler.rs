@@ -85,6 +85,10 @@ impl Handlers {
         self.0.insert(destination.to_owned(), boxed);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

@@ -3,39 +3,51 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local NO_ID = string.rep('\0', 8)
 -- Bytes of a history: its newest lines are kept. Copies without effect are listed up to half
 -- of it, so that a flood of them neither hides what happened nor costs more than a look.
 local HISTORY = 32768
 local COPIES = HISTORY / 2
 
+-- `rest` is what no change but a new line touches: from the prints on.
 local function read()
   local raw = redis.call('GET', KEYS[1])
   if not raw then return nil end
   local version, state, reason, generation, attempt, fence, till, body, id, length, at =
-    struct.unpack(HEADER, raw)
+    struct.unpack(HEADER .. PRINTS, raw)
   if version ~= VERSION then error('a delivery of version ' .. version) end
   return {
     state = state, reason = reason, generation = generation, attempt = attempt, fence = fence,
-    till = till, body = body, id = id, summary = raw:sub(at, at + length - 1),
-    history = raw:sub(at + length),
+    till = till, body = body, id = id, rest = raw:sub(REST), lines = at + length - REST,
   }
 end
 
+local function header(state, reason, generation, attempt, fence, till)
+  return struct.pack(HEADER, VERSION, state, reason, generation, attempt, fence, till)
+end
+
+local function prints(body, id, summary)
+  return struct.pack(PRINTS, body, id, #summary) .. summary
+end
+
+-- Who, up to what its length has room for.
+local function line(what, generation, attempt, by, number, flag, more)
+  by = by:sub(1, 255)
+  return struct.pack(LINE, LINE_BYTES + #by + #more, now, what, generation, attempt, number,
+    flag, #by) .. by .. more
+end
+
 -- Writes the delivery with one more line, and with its time: `retention` from now, or none.
--- A dead one keeps what it has, none as a rule, until an operator deals with it.
-local function write(d, retention, line)
-  local packed = cmsgpack.pack(line)
-  local history = d.history .. struct.pack('<I2', #packed) .. packed
-  while #history > HISTORY do
-    local length, at = struct.unpack('<I2', history)
-    history = history:sub(at + length)
+-- A dead one keeps what it has, none as a rule, until an operator discards it.
+local function write(d, retention, line, discarded)
+  local rest = d.rest .. line
+  while #rest - d.lines > HISTORY do
+    local length = struct.unpack('<I2', rest, d.lines + 1)
+    rest = rest:sub(1, d.lines) .. rest:sub(d.lines + 3 + length)
   end
-  local raw = struct.pack(HEADER, VERSION, d.state, d.reason, d.generation, d.attempt, d.fence,
-    d.till, d.body, d.id, #d.summary) .. d.summary .. history
+  local raw = header(d.state, d.reason, d.generation, d.attempt, d.fence, d.till) .. rest
   if not retention then
     redis.call('SET', KEYS[1], raw)
-  elseif d.state == DEAD and line[2] ~= DISCARDED then
+  elseif d.state == DEAD and not discarded then
     redis.call('SET', KEYS[1], raw, 'KEEPTTL')
   else
     redis.call('SET', KEYS[1], raw, 'PX', retention)

@@ -4,11 +4,15 @@
 //! version u8 · state u8 · reason u8 · generation u32 · attempt u32 · fence u56 · until u56
 //! · SHA-256 of the body [32] · print of the unsigned id, or zeros [8]
 //! · length u16 · summary (MessagePack)
-//! · history: for each line, length u16 · line (MessagePack)
+//! · history: for each line, length u16 · at u56 · kind u8 · generation u32 · attempt u32
+//!   · number u56 · flag u8 · length u8 · who · more, to the line's end
 //! ```
 //!
-//! Little-endian. The scripts change all but the summary, which they take as it is. A later
-//! form has another version; fields can be added at the end of summary and line without.
+//! Little-endian. The scripts change the first line, and add to the last; the rest they take as
+//! it is. A later form has another version; fields can be added at the summary's end without.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -18,12 +22,19 @@ use crate::event::{Admitted, Context, DeliveryKey};
 use crate::journal::{AttemptResult, Delivery, Entry, Summary, What};
 use crate::lifecycle::{DeadReason, Print, Record, State};
 
-const VERSION: u8 = 1;
-/// As the scripts' `struct` library reads it.
-const HEADER: &str = "<BBBI4I4I7I7c32c8I2";
-/// Where `until` begins.
+const VERSION: u8 = 2;
+/// What changes, as the scripts' `struct` library reads it.
+const HEADER: &str = "<BBBI4I4I7I7";
+/// Where `until` begins, from 0.
 const TILL: usize = 18;
+/// Where the header has ended, from 1, as Lua counts.
+const REST: usize = 26;
+/// What follows it, up to the summary.
+const PRINTS: &str = "c32c8I2";
 const NO_ID: [u8; 8] = [0; 8];
+/// A line, up to who, and how long that is without the length itself.
+const LINE: &str = "<I2I7BI4I4I7BB";
+const LINE_BYTES: usize = 25;
 /// The longest summary; it comes from an envelope of at most one AMQP frame.
 const SUMMARY: usize = u16::MAX as usize;
 
@@ -70,8 +81,11 @@ pub(super) fn script(text: &str) -> String {
     let numbers: String =
         lines.chain(states).map(|(name, number)| format!("local {name} = {number}\n")).collect();
     let common = include_str!("common.lua");
+    let no_id = "\\0".repeat(NO_ID.len());
     format!(
-        "local VERSION, HEADER, TILL = {VERSION}, '{HEADER}', {TILL}\n{numbers}{common}\n{text}"
+        "local VERSION, HEADER, TILL, REST = {VERSION}, '{HEADER}', {TILL}, {REST}\n\
+         local PRINTS, NO_ID = '{PRINTS}', '{no_id}'\n\
+         local LINE, LINE_BYTES = '{LINE}', {LINE_BYTES}\n{numbers}{common}\n{text}"
     )
 }
 
@@ -103,47 +117,52 @@ pub(super) fn id(print: &Print) -> [u8; 8] {
 
 /// A summary without what the header has, in this order for good.
 #[derive(Serialize, Deserialize)]
-struct StoredSummary {
-    source: String,
-    provider: String,
-    verified_with: String,
-    event_id: Option<String>,
-    event_type: Option<String>,
+struct StoredSummary<'a> {
+    source: Cow<'a, str>,
+    provider: Cow<'a, str>,
+    verified_with: Cow<'a, str>,
+    event_id: Option<Cow<'a, str>>,
+    event_type: Option<Cow<'a, str>>,
     received_at: Option<Timestamp>,
     provider_time: Option<Timestamp>,
     trace: Option<ByteBuf>,
-    method: Option<String>,
-    peer: Option<std::net::IpAddr>,
-    headers: Vec<(String, String)>,
-    provider_attempt: Option<String>,
-    provider_reason: Option<String>,
-    admitted: Option<(String, Timestamp, String)>,
+    method: Option<Cow<'a, str>>,
+    peer: Option<IpAddr>,
+    headers: Cow<'a, [(String, String)]>,
+    provider_attempt: Option<Cow<'a, str>>,
+    provider_reason: Option<Cow<'a, str>>,
+    admitted: Option<(Cow<'a, str>, Timestamp, Cow<'a, str>)>,
 }
 
 /// A summary as the scripts take it; without the headers where it would be too long.
 pub(super) fn summary(summary: &Summary) -> Option<Vec<u8>> {
-    let Summary { context, admitted, .. } = summary.clone();
+    fn text(text: &Option<String>) -> Option<Cow<'_, str>> {
+        text.as_deref().map(Cow::Borrowed)
+    }
+    let Summary { context, admitted, .. } = summary;
     let mut stored = StoredSummary {
-        source: summary.source.clone(),
-        provider: summary.provider.clone(),
-        verified_with: summary.verified_with.clone(),
-        event_id: summary.event_id.clone(),
-        event_type: summary.event_type.clone(),
+        source: Cow::Borrowed(&summary.source),
+        provider: Cow::Borrowed(&summary.provider),
+        verified_with: Cow::Borrowed(&summary.verified_with),
+        event_id: text(&summary.event_id),
+        event_type: text(&summary.event_type),
         received_at: summary.received_at,
         provider_time: summary.provider_time,
         trace: summary.trace.as_deref().and_then(|id| hex::decode(id).ok()).map(ByteBuf::from),
-        method: context.method,
+        method: text(&context.method),
         peer: context.peer,
-        headers: context.headers,
-        provider_attempt: context.provider_attempt,
-        provider_reason: context.provider_reason,
-        admitted: admitted.map(|Admitted { by, at, refused_for }| (by, at, refused_for)),
+        headers: Cow::Borrowed(&context.headers),
+        provider_attempt: text(&context.provider_attempt),
+        provider_reason: text(&context.provider_reason),
+        admitted: admitted
+            .as_ref()
+            .map(|Admitted { by, at, refused_for }| (by.into(), *at, refused_for.into())),
     };
     let packed = rmp_serde::to_vec(&stored).ok()?;
     if packed.len() <= SUMMARY {
         return Some(packed);
     }
-    stored.headers.clear();
+    stored.headers = Cow::Borrowed(&[]);
     rmp_serde::to_vec(&stored).ok().filter(|packed| packed.len() <= SUMMARY)
 }
 
@@ -155,9 +174,6 @@ pub(super) fn result(result: &AttemptResult) -> Option<Vec<u8>> {
     let AttemptResult { duration_ms, status, error, response } = result;
     rmp_serde::to_vec(&(duration_ms, status, error, response)).ok()
 }
-
-/// When, kind, generation, attempt, who, a number, a flag, more.
-type StoredLine = (Timestamp, usize, u32, u32, String, u64, u64, ByteBuf);
 
 /// Reads a delivery. `None` if it isn't one of this version.
 pub(super) fn read(key: &DeliveryKey, raw: &[u8]) -> Option<Delivery> {
@@ -179,7 +195,7 @@ pub(super) fn read(key: &DeliveryKey, raw: &[u8]) -> Option<Delivery> {
     let mut history = Vec::new();
     while !rest.0.is_empty() {
         let length = usize::try_from(rest.number(2)?).ok()?;
-        history.push(line(key, rmp_serde::from_slice(rest.take(length)?).ok()?)?);
+        history.push(line(key, Bytes(rest.take(length)?))?);
     }
     Some(Delivery {
         key: key.clone(),
@@ -197,43 +213,56 @@ pub(super) fn read(key: &DeliveryKey, raw: &[u8]) -> Option<Delivery> {
     })
 }
 
-fn shown(stored: StoredSummary, body: &[u8]) -> Summary {
+fn shown(stored: StoredSummary<'_>, body: &[u8]) -> Summary {
+    let text = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
     Summary {
-        source: stored.source,
-        provider: stored.provider,
-        verified_with: stored.verified_with,
-        event_id: stored.event_id,
-        event_type: stored.event_type,
+        source: stored.source.into_owned(),
+        provider: stored.provider.into_owned(),
+        verified_with: stored.verified_with.into_owned(),
+        event_id: text(stored.event_id),
+        event_type: text(stored.event_type),
         received_at: stored.received_at,
         provider_time: stored.provider_time,
         body_sha256: hex::encode(body),
         trace: stored.trace.map(hex::encode),
         context: Context {
-            method: stored.method,
+            method: text(stored.method),
             peer: stored.peer,
-            headers: stored.headers,
-            provider_attempt: stored.provider_attempt,
-            provider_reason: stored.provider_reason,
+            headers: stored.headers.into_owned(),
+            provider_attempt: text(stored.provider_attempt),
+            provider_reason: text(stored.provider_reason),
         },
-        admitted: stored.admitted.map(|(by, at, refused_for)| Admitted { by, at, refused_for }),
+        admitted: stored.admitted.map(|(by, at, refused_for)| Admitted {
+            by: by.into_owned(),
+            at,
+            refused_for: refused_for.into_owned(),
+        }),
     }
 }
 
-fn line(key: &DeliveryKey, stored: StoredLine) -> Option<Entry> {
-    let (at, kind, generation, attempt, by, number, flag, more) = stored;
+fn line(key: &DeliveryKey, mut stored: Bytes<'_>) -> Option<Entry> {
+    let at = Timestamp::from_millis(stored.number(7)?);
+    let kind = usize::try_from(stored.number(1)?).ok()?;
+    let generation = u32::try_from(stored.number(4)?).ok()?;
+    let attempt = u32::try_from(stored.number(4)?).ok()?;
+    let (number, flag) = (stored.number(7)?, stored.number(1)?);
+    let who = usize::try_from(stored.number(1)?).ok()?;
+    let by = String::from_utf8_lossy(stored.take(who)?).into_owned();
+    let more = stored.0;
     let result = || {
         let (duration_ms, status, error, response): StoredResult =
-            rmp_serde::from_slice(&more).ok()?;
+            rmp_serde::from_slice(more).ok()?;
         Some(AttemptResult { duration_ms, status, error, response })
     };
+    let words = || String::from_utf8(more.to_vec()).ok();
     let what = match *LINES.get(kind.checked_sub(1)?)? {
         "CLAIMED" => What::Claimed { fence: number, reclaimed: flag == 1 },
         "BUSY" => What::Busy,
         "DUPLICATE" => What::Duplicate,
         "DUPLICATE_DEAD" => What::DuplicateDead,
         "STALE" => What::Stale,
-        "CONFLICT" => What::Conflict { body_sha256: hex::encode(&more) },
-        "SUSPECTED" => What::Suspected { kept_as: format!("{key}+{}", hex::encode(&more)) },
+        "CONFLICT" => What::Conflict { body_sha256: hex::encode(more) },
+        "SUSPECTED" => What::Suspected { kept_as: format!("{key}+{}", hex::encode(more)) },
         "DELIVERED_LINE" => What::Delivered { late: flag == 1, result: result()? },
         "FAILED" => What::Failed { next_at: Timestamp::from_millis(number), result: result()? },
         "DEAD_LINE" => {
@@ -242,8 +271,8 @@ fn line(key: &DeliveryKey, stored: StoredLine) -> Option<Entry> {
         }
         "SUPERSEDED" => What::Superseded { result: result()? },
         "REQUEUED" => What::Requeued,
-        "RELEASED" => What::Released { reason: String::from_utf8(more.into_vec()).ok()? },
-        "DISCARDED" => What::Discarded { reason: String::from_utf8(more.into_vec()).ok()? },
+        "RELEASED" => What::Released { reason: words()? },
+        "DISCARDED" => What::Discarded { reason: words()? },
         _ => return None,
     };
     Some(Entry { at, generation, attempt, by, what })

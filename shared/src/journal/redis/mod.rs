@@ -206,9 +206,14 @@ impl RedisJournal {
         call.arg(settle.fence).arg(settle.generation).arg(settle.attempt);
         call.arg(outcome).arg(number).arg(millis(retention)).arg(settle.worker);
         call.arg(packed(key, layout::result(settle.result))?);
-        call.arg(&settle.print.body).arg(&layout::id(settle.print));
-        call.arg(packed(key, layout::summary(summary))?);
-        let (name, now): (String, u64) = call.invoke_async(&mut self.connection.clone()).await?;
+        let mut connection = self.connection.clone();
+        let (mut name, mut now): (String, u64) = call.invoke_async(&mut connection).await?;
+        if name == "forgotten" {
+            // As a rule Redis knows from the claim what this would only repeat.
+            call.arg(&settle.print.body).arg(&layout::id(settle.print));
+            call.arg(packed(key, layout::summary(summary))?);
+            (name, now) = call.invoke_async(&mut connection).await?;
+        }
         let answer = Self::answer(&name, 0, false)?;
         if answer == Answer::SettledLate {
             self.forget_dead(key, summary, retention).await?;

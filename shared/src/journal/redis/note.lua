@@ -2,5 +2,6 @@
 -- generation is claimed like any other message. Answers whether there is such a delivery.
 local d = read()
 if not d then return 0 end
-write(d, ARGV[5], { now, tonumber(ARGV[1]), tonumber(ARGV[2]), 1, ARGV[3], 0, 0, ARGV[4] })
+local what = tonumber(ARGV[1])
+write(d, ARGV[5], line(what, tonumber(ARGV[2]), 1, ARGV[3], 0, 0, ARGV[4]), what == DISCARDED)
 return 1

@@ -1,5 +1,6 @@
 -- lifecycle::step for a settle. ARGV: fence, generation, attempt, outcome, next_at or the
--- reason's number, retention, worker, result, body, id, summary. Answers: name, now.
+-- reason's number, retention, worker, result, and body, id, summary only where the answer
+-- was `forgotten`. Answers: name, now.
 local fence, generation, attempt = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local outcome, number, retention, by = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local d = read()
@@ -20,10 +21,11 @@ if not current and outcome ~= 'delivered' then
 elseif not current then
   -- A late success is still a success. It never lowers the fence.
   answer, what, late = 'settled_late', DELIVERED_LINE, 1
-  d = d or {
-    generation = generation, attempt = attempt, fence = fence, body = ARGV[9], id = ARGV[10],
-    summary = ARGV[11], history = '',
-  }
+  if not d and not ARGV[9] then return { 'forgotten', now } end
+  if not d then
+    local rest = prints(ARGV[9], ARGV[10], ARGV[11])
+    d = { generation = generation, attempt = attempt, fence = fence, rest = rest, lines = #rest }
+  end
   d.state, d.reason, d.till = DELIVERED, 0, 0
 else
   d.state, d.reason, d.till = target, 0, 0
@@ -36,5 +38,5 @@ else
     what, d.reason = DEAD_LINE, number
   end
 end
-write(d, what ~= DEAD_LINE and retention, { now, what, generation, attempt, by, number, late, ARGV[8] })
+write(d, what ~= DEAD_LINE and retention, line(what, generation, attempt, by, number, late, ARGV[8]))
 return { answer, now }

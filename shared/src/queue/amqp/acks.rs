@@ -1,10 +1,11 @@
 //! Acknowledging many messages at once, since the broker pays for each acknowledgement.
 //!
 //! An acknowledgement may say "all up to this one". What has ended without a gap, from the
-//! lowest on, is acknowledged so; what has ended behind a gap waits for one more look, and is
-//! then acknowledged by itself, so that one slow message holds back no others.
+//! lowest on, is acknowledged so. What has ended behind a gap waits for a few more looks, since
+//! gaps close soon as a rule, and is then acknowledged by itself: one slow message holds back no
+//! others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lapin::Channel;
@@ -16,6 +17,8 @@ use tokio::time::{Instant, timeout_at};
 /// So many are acknowledged at once, if they end within [`LINGER`].
 pub(super) const BATCH: u16 = 32;
 const LINGER: Duration = Duration::from_millis(2);
+/// So many looks, each at most [`LINGER`] after the last, wait for a gap to close.
+const LOOKS: u32 = 4;
 
 /// How a delivery ended here.
 pub(super) enum Ended {
@@ -84,20 +87,22 @@ async fn send(channel: &Channel, tags: &mut Tags) -> bool {
 struct Tags {
     /// All up to this one need no acknowledgement any more.
     up_to: u64,
-    /// Ended, and not acknowledged.
-    done: BTreeSet<u64>,
+    /// Ended, and not acknowledged; and how many looks have found them behind a gap.
+    done: BTreeMap<u64, u32>,
     /// Over `up_to`, and acknowledged or given back.
     passed: BTreeSet<u64>,
-    /// Of those done, what was there at the last look.
-    seen: BTreeSet<u64>,
 }
 
 impl Tags {
     fn note(&mut self, ended: Ended) {
         match ended {
-            Ended::Done(tag) => self.done.insert(tag),
-            Ended::Passed(tag) => self.passed.insert(tag),
-        };
+            Ended::Done(tag) => {
+                self.done.insert(tag, 0);
+            }
+            Ended::Passed(tag) => {
+                self.passed.insert(tag);
+            }
+        }
     }
 
     /// What is to be acknowledged now: tag, and whether all below it are meant, too. Such a
@@ -106,7 +111,7 @@ impl Tags {
         let (mut due, mut last, mut count) = (Vec::new(), None, 0);
         loop {
             let next = self.up_to + 1;
-            if self.done.remove(&next) {
+            if self.done.remove(&next).is_some() {
                 last = Some(next);
                 count += 1;
             } else if !self.passed.remove(&next) {
@@ -115,13 +120,16 @@ impl Tags {
             self.up_to = next;
         }
         due.extend(last.map(|tag| (tag, count > 1)));
-        for tag in std::mem::take(&mut self.seen) {
-            if self.done.remove(&tag) {
-                self.passed.insert(tag);
-                due.push((tag, false));
+        let passed = &mut self.passed;
+        self.done.retain(|tag, looks| {
+            *looks += 1;
+            let wait = *looks <= LOOKS;
+            if !wait {
+                passed.insert(*tag);
+                due.push((*tag, false));
             }
-        }
-        self.seen = self.done.clone();
+            wait
+        });
         due
     }
 }
@@ -174,7 +182,7 @@ mod tests {
                     check(&mut tags, &mut outstanding, &ended)?;
                 }
             }
-            for _ in 0..3 {
+            for _ in 0..=LOOKS {
                 check(&mut tags, &mut outstanding, &ended)?;
             }
             prop_assert_eq!(outstanding, never.into_iter().collect::<BTreeSet<_>>());

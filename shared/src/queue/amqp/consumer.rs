@@ -47,8 +47,9 @@ impl AmqpConsumer {
         let session = self.link.session().await?;
         let opened = async {
             let channel = session.channel().await?;
-            // More than are handled at a time, since acknowledgements come late and together.
-            let prefetch = self.prefetch.saturating_add(self.prefetch.min(BATCH));
+            // More than are handled at a time, since acknowledgements come late and together, and
+            // what they make room for is on its way for a while.
+            let prefetch = self.prefetch.saturating_add(self.prefetch.min(2 * BATCH));
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             let options = BasicConsumeOptions::default();
             let (queue, tag) = (short(&self.queue)?, short("")?);
@@ -72,15 +73,12 @@ impl Consumer for AmqpConsumer {
 
     async fn next(&mut self) -> Option<(Message, AmqpReceipt)> {
         loop {
-            if let Some(Current { channel, consumer, ends, .. }) = &mut self.current {
+            if let Some(Current { consumer, ends, .. }) = &mut self.current {
                 match consumer.next().await {
                     Some(Ok(mut delivery)) => {
                         let message = read(&mut delivery);
-                        let receipt = AmqpReceipt {
-                            acker: delivery.acker,
-                            together: Some((delivery.delivery_tag, ends.clone())),
-                            _channel: channel.clone(),
-                        };
+                        let way = Way::Together(delivery.delivery_tag, ends.clone());
+                        let receipt = AmqpReceipt { acker: delivery.acker, way };
                         return Some((message, receipt));
                     }
                     Some(Err(error)) => {
@@ -125,27 +123,31 @@ impl Consumer for AmqpConsumer {
 /// The right to acknowledge one delivery; see [`Receipt`].
 pub struct AmqpReceipt {
     acker: Acker,
-    /// Its tag, and where it is acknowledged together with others.
-    together: Option<(u64, Ends)>,
-    /// Kept open: closing it would give the message back.
-    _channel: Channel,
+    way: Way,
+}
+
+/// How it is acknowledged. Both keep its channel open: closing that would give the message
+/// back.
+enum Way {
+    /// By its tag, together with others.
+    Together(u64, Ends),
+    /// By itself and at once.
+    Alone { _channel: Channel },
 }
 
 impl AmqpReceipt {
     /// One that is acknowledged by itself and at once.
     pub(super) fn new(acker: Acker, channel: Channel) -> Self {
-        Self { acker, together: None, _channel: channel }
+        Self { acker, way: Way::Alone { _channel: channel } }
     }
 }
 
 impl Receipt for AmqpReceipt {
     async fn ack(self) {
-        if let Some((tag, ends)) = &self.together {
+        if let Way::Together(tag, ends) = self.way {
             // If nobody hears it, the channel is gone, and the message comes again.
-            let _ = ends.send(Ended::Done(*tag));
-            return;
-        }
-        if !matches!(self.acker.ack(BasicAckOptions::default()).await, Ok(true)) {
+            let _ = ends.send(Ended::Done(tag));
+        } else if !matches!(self.acker.ack(BasicAckOptions::default()).await, Ok(true)) {
             tracing::debug!("an acknowledgement came too late; the message comes again");
         }
     }
@@ -155,8 +157,8 @@ impl Receipt for AmqpReceipt {
         // A failure means that the connection is gone, which gives it back as well.
         let _ = self.acker.nack(options).await;
         // Only now may an acknowledgement reach over it.
-        if let Some((tag, ends)) = &self.together {
-            let _ = ends.send(Ended::Passed(*tag));
+        if let Way::Together(tag, ends) = self.way {
+            let _ = ends.send(Ended::Passed(tag));
         }
     }
 }

@@ -25,7 +25,7 @@ const EVENTS: usize = 40_000;
 const ROUNDS: usize = 2;
 /// Attempts at a time.
 pub(crate) const CONCURRENCY: usize = 64;
-const BOUND: Duration = Duration::from_secs(120);
+pub(crate) const BOUND: Duration = Duration::from_secs(120);
 const NAMESPACE: &str = "works";
 
 #[derive(Clone, Copy, Default)]
@@ -105,7 +105,7 @@ async fn one(rabbit: &Rabbit, redis: &Redis, round: usize, bare: bool) -> anyhow
     })
 }
 
-fn stack(rabbit: &Rabbit, redis: &Redis, url: &str) -> Stack {
+pub(crate) fn stack(rabbit: &Rabbit, redis: &Redis, url: &str) -> Stack {
     let more = format!("concurrency = {CONCURRENCY}");
     let stack = Stack::new(&rabbit.url(), &redis.url(), NAMESPACE, url, &more);
     for name in ["acme", "stripe-eu", "github"] {
@@ -179,13 +179,13 @@ fn sealed(source: &Source, sealer: &Sealer, id: &str) -> anyhow::Result<Sealed> 
 }
 
 /// An application that does nothing, in a process of its own.
-struct Sink {
-    url: String,
+pub(crate) struct Sink {
+    pub(crate) url: String,
     _process: Guarded,
 }
 
 impl Sink {
-    async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let port = zentra_tests::services::free_port();
         let mut command = std::process::Command::new(std::env::current_exe()?);
         command.args(["sink", &port.to_string()]);
@@ -198,7 +198,7 @@ impl Sink {
     }
 
     /// How many came, and the milliseconds between the first and the last.
-    async fn count(&self, http: &Http) -> anyhow::Result<(u64, u64)> {
+    pub(crate) async fn count(&self, http: &Http) -> anyhow::Result<(u64, u64)> {
         let answer = http.get(&self.url).await.context("the sink doesn't answer")?;
         let (count, millis) = answer.body.split_once(' ').context("the sink says nonsense")?;
         Ok((count.parse()?, millis.parse()?))

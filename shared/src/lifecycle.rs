@@ -49,8 +49,8 @@ pub enum DeadReason {
     /// The same signed bytes as another event's, under another unsigned id: perhaps one
     /// that somebody has seen and sent again. An operator can release it.
     SuspectedReplay,
-    /// The broker has taken it from the work queue, since worker after worker went away
-    /// with it unacknowledged. Only the dead-letter queue knows.
+    /// Worker after worker went away with it: too many claims of one attempt ran out, or the
+    /// broker has seen it come back too often. Of the latter only the dead-letter queue knows.
     Crashed,
 }
 
@@ -103,6 +103,8 @@ pub struct Record {
     pub generation: u32,
     /// In flight: the running attempt. Waiting: the next one. From 1.
     pub attempt: u32,
+    /// In flight: earlier claims of this attempt that ran out unsettled, up to 255.
+    pub expired: u8,
     /// Grows with each claim; a settle with an older one changes nothing.
     pub fence: u64,
     /// In flight: the lease's end. Waiting: the next attempt's time. Else zero.
@@ -169,8 +171,9 @@ pub enum Answer {
     Claimed {
         /// For the settle.
         fence: u64,
-        /// An earlier claim of this attempt ran out unsettled: its worker crashed.
-        reclaimed: bool,
+        /// So many earlier claims of this attempt ran out unsettled, their workers having
+        /// crashed; up to 255.
+        expired: u8,
     },
     /// Another worker holds the claim. Never drop the message: park it past the lease.
     Busy {
@@ -223,7 +226,7 @@ fn claim(
     now: Timestamp,
 ) -> (Option<Record>, Answer) {
     let refuse = |answer| (record.cloned(), answer);
-    let mut reclaimed = false;
+    let mut expired = 0;
     if let Some(known) = record {
         // Before all else: what is no copy of the first is none of its attempts either.
         match (known.print.id, print.id) {
@@ -240,8 +243,10 @@ fn claim(
                 let remaining = known.until.since(now);
                 return refuse(Answer::Busy { remaining });
             }
-            State::InFlight => reclaimed = true,
-            State::Waiting | State::Dead => {}
+            State::InFlight if (generation, attempt) == (known.generation, known.attempt) => {
+                expired = known.expired.saturating_add(1);
+            }
+            State::InFlight | State::Waiting | State::Dead => {}
         }
     }
     // From the clock, so that it keeps growing when the memory was lost.
@@ -250,11 +255,12 @@ fn claim(
         state: State::InFlight,
         generation,
         attempt,
+        expired,
         fence,
         until: end(lease, now),
         print: record.map_or(print, |known| known.print),
     };
-    (Some(next), Answer::Claimed { fence, reclaimed })
+    (Some(next), Answer::Claimed { fence, expired })
 }
 
 fn end(lease: Duration, now: Timestamp) -> Timestamp {
@@ -289,8 +295,9 @@ fn settle(
     let print = record.map_or(print, |known| known.print);
     let current =
         record.is_some_and(|known| known.state == State::InFlight && known.fence == fence);
-    let ended =
-        |state, attempt, until| Some(Record { state, generation, attempt, fence, until, print });
+    let ended = |state, attempt, until| {
+        Some(Record { state, generation, attempt, expired: 0, fence, until, print })
+    };
     let zero = Timestamp::default();
     if record.is_some_and(|known| settled_so(known, fence, attempt, outcome)) {
         return (record.cloned(), Answer::Settled);
@@ -300,13 +307,15 @@ fn settle(
         Outcome::Delivered => {
             // A late success is still a success. It never lowers the fence.
             let next = match record {
-                Some(known) => Record { state: State::Delivered, until: zero, ..known.clone() },
-                None => {
-                    let state = State::Delivered;
-                    Record { state, generation, attempt, fence, until: zero, print }
-                }
+                Some(known) => Some(Record {
+                    state: State::Delivered,
+                    expired: 0,
+                    until: zero,
+                    ..known.clone()
+                }),
+                None => ended(State::Delivered, attempt, zero),
             };
-            (Some(next), Answer::SettledLate)
+            (next, Answer::SettledLate)
         }
         _ if !current => (record.cloned(), Answer::Superseded),
         Outcome::Retry { next_at } => {

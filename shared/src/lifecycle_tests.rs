@@ -13,6 +13,7 @@ fn record(state: State, until: u64) -> Record {
         state,
         generation: 1,
         attempt: 2,
+        expired: if state == State::InFlight { 3 } else { 0 },
         fence: 2_000_000,
         until: Timestamp::from_millis(until),
         print: PRINT,
@@ -21,7 +22,8 @@ fn record(state: State, until: u64) -> Record {
 
 fn name(record: Option<&Record>) -> String {
     record.map_or("absent".into(), |r| {
-        format!("{:?}/g{}a{}f{}u{}", r.state, r.generation, r.attempt, r.fence, r.until.millis())
+        let Record { state, generation, attempt, expired, fence, until, .. } = r;
+        format!("{state:?}/g{generation}a{attempt}e{expired}f{fence}u{}", until.millis())
     })
 }
 

@@ -32,6 +32,10 @@ use crate::metrics::DestinationMetrics;
 /// Between two tries while RabbitMQ or Redis is away.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// So many claims of one attempt that ran out, and it is given up: whatever it is that kills
+/// its workers, it would kill the next ones too, and take what they have in hand with them.
+const MOST_EXPIRED: u8 = 10;
+
 /// All that one destination's messages need.
 pub(crate) struct Processor<Q, J> {
     pub(crate) destination: Destination,
@@ -99,10 +103,15 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             Ok(())
         };
         match answer {
-            Answer::Claimed { fence, .. } => match &opened.event {
+            Answer::Claimed { fence, expired } => match &opened.event {
                 Err((reason, _)) => {
                     let none = AttemptResult::default();
                     self.bury(message, opened, fence, *reason, &none).await
+                }
+                Ok(_) if expired >= MOST_EXPIRED => {
+                    let error = format!("{expired} claims ran out: their workers went away");
+                    let result = AttemptResult { error: Some(error), ..AttemptResult::default() };
+                    self.bury(message, opened, fence, DeadReason::Crashed, &result).await
                 }
                 // Kept until an operator releases it, which makes it a newer generation.
                 Ok(event) if event.envelope.suspected && message.generation == 0 => {

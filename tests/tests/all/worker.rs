@@ -10,7 +10,7 @@ use zentra_shared::event::body_sha256;
 use zentra_shared::journal::{Delivery, Histories, What};
 use zentra_shared::lifecycle::{DeadReason, State};
 use zentra_tests::ledger::{Turn, transfer};
-use zentra_tests::services::{self, Redis};
+use zentra_tests::services::{self, Guarded, Redis};
 use zentra_tests::world::{BOUND, World, count, dead, delivered, is_copy};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
@@ -165,6 +165,34 @@ async fn a_worker_killed_right_after_the_write_leaves_one_row_and_another_worker
     let done = world.until("evt_1", delivered).await;
     assert_eq!(count(&done, |what| matches!(what, What::Claimed { reclaimed: true, .. })), 1);
     assert_eq!(world.ledger.seen().len(), 2);
+    assert_eq!(world.ledger.rows().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kills_worker_after_worker_is_given_up_and_goes_on_when_an_operator_says_so() {
+    let world = world(&shared_redis()).await;
+    world.stack.replace("lease = \"2s\"", "lease = \"1s\"");
+    world.stack.replace("timeout = \"1s\"", "timeout = \"500ms\"");
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    for _ in 0..10 {
+        let mut command = world.stack.command("zentra-test-dying-worker");
+        command.env("DOOM_AT", "claimed");
+        let mut doomed = Guarded::start(command);
+        let died = || std::future::ready(doomed.has_ended().then_some(()));
+        eventually("a worker dies of it", BOUND, died).await;
+    }
+    let worker = world.stack.worker().await;
+    let given_up = world.until("evt_1", dead).await;
+    assert_eq!(given_up.reason, Some(DeadReason::Crashed));
+    assert_eq!(given_up.record.attempt, 1, "no attempt is burnt");
+    assert_eq!(count(&given_up, |what| matches!(what, What::Claimed { reclaimed: true, .. })), 10);
+    assert!(world.ledger.seen().is_empty());
+    let parts = ["zentra_worker_dead_letters_total", "crashed"];
+    assert_eq!(worker.metric(&world.stack.http, &parts).await, 1.0);
+
+    let requeued = world.stack.zentra(&["dead", "requeue", "--reason", "crashed", "--yes"]);
+    assert!(requeued.status.success(), "{requeued:?}");
+    assert_eq!(world.until("evt_1", delivered).await.record.generation, 1);
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
 }
 

@@ -1,11 +1,11 @@
 -- lifecycle::step for a claim. ARGV: generation, attempt, lease, retention, worker, body, id,
--- summary. Answers: name, fence or remaining, reclaimed, now.
+-- summary. Answers: name, fence or remaining, expired, now.
 local generation, attempt = tonumber(ARGV[1]), tonumber(ARGV[2])
 local lease, retention, by = math.max(tonumber(ARGV[3]), 1), ARGV[4], ARGV[5]
 local body, id = ARGV[6], ARGV[7]
 
 -- As a rule it isn't known yet.
-local new = header(IN_FLIGHT, 0, generation, attempt, now, now + lease)
+local new = header(IN_FLIGHT, 0, 0, generation, attempt, now, now + lease)
   .. prints(body, id, ARGV[8]) .. line(CLAIMED, generation, attempt, by, now, 0, '')
 if redis.call('SET', KEYS[1], new, 'NX', 'PX', retention) then
   return { 'claimed', now, 0, now }
@@ -14,7 +14,7 @@ end
 local d = read()
 local older = generation < d.generation
   or (generation == d.generation and attempt < d.attempt)
-local answer, what, number, reclaimed, more = 'claimed', CLAIMED, 0, 0, ''
+local answer, what, number, expired, more = 'claimed', CLAIMED, 0, 0, ''
 if id ~= NO_ID and d.id ~= NO_ID and id ~= d.id then
   answer, what, more = 'suspected', SUSPECTED, id
 elseif body ~= d.body then
@@ -27,19 +27,19 @@ elseif older then
   answer, what = 'stale', STALE
 elseif d.state == IN_FLIGHT and now < d.till then
   answer, what, number = 'busy', BUSY, d.till - now
-elseif d.state == IN_FLIGHT then
-  reclaimed = 1
+elseif d.state == IN_FLIGHT and generation == d.generation and attempt == d.attempt then
+  expired = math.min(d.expired + 1, 255)
 end
 
 local fence = 0
 if answer == 'claimed' then
   fence = math.max(d.fence + 1, now)
   number = fence
-  d.state, d.reason, d.generation, d.attempt = IN_FLIGHT, 0, generation, attempt
+  d.state, d.reason, d.expired, d.generation, d.attempt = IN_FLIGHT, 0, expired, generation, attempt
   d.fence, d.till = fence, now + lease
 elseif #d.rest - d.lines >= COPIES then
   if d.state ~= DEAD then redis.call('PEXPIRE', KEYS[1], retention) end
-  return { answer, number, reclaimed, now }
+  return { answer, number, expired, now }
 end
-write(d, retention, line(what, generation, attempt, by, fence, reclaimed, more))
-return { answer, number, reclaimed, now }
+write(d, retention, line(what, generation, attempt, by, fence, expired, more))
+return { answer, number, expired, now }

@@ -12,17 +12,18 @@ local COPIES = HISTORY / 2
 local function read()
   local raw = redis.call('GET', KEYS[1])
   if not raw then return nil end
-  local version, state, reason, generation, attempt, fence, till, body, id, length, at =
+  local version, state, reason, expired, generation, attempt, fence, till, body, id, length, at =
     struct.unpack(HEADER .. PRINTS, raw)
   if version ~= VERSION then error('a delivery of version ' .. version) end
   return {
-    state = state, reason = reason, generation = generation, attempt = attempt, fence = fence,
-    till = till, body = body, id = id, rest = raw:sub(REST), lines = at + length - REST,
+    state = state, reason = reason, expired = expired, generation = generation,
+    attempt = attempt, fence = fence, till = till, body = body, id = id,
+    rest = raw:sub(REST), lines = at + length - REST,
   }
 end
 
-local function header(state, reason, generation, attempt, fence, till)
-  return struct.pack(HEADER, VERSION, state, reason, generation, attempt, fence, till)
+local function header(state, reason, expired, generation, attempt, fence, till)
+  return struct.pack(HEADER, VERSION, state, reason, expired, generation, attempt, fence, till)
 end
 
 local function prints(body, id, summary)
@@ -44,7 +45,8 @@ local function write(d, retention, line, discarded)
     local length = struct.unpack('<I2', rest, d.lines + 1)
     rest = rest:sub(1, d.lines) .. rest:sub(d.lines + 3 + length)
   end
-  local raw = header(d.state, d.reason, d.generation, d.attempt, d.fence, d.till) .. rest
+  local raw = header(d.state, d.reason, d.expired, d.generation, d.attempt, d.fence, d.till)
+    .. rest
   if not retention then
     redis.call('SET', KEYS[1], raw)
   elseif d.state == DEAD and not discarded then

@@ -1,7 +1,7 @@
 //! How a delivery is stored: as one string, since each key, and each field, has its price.
 //!
 //! ```text
-//! version u8 · state u8 · reason u8 · generation u32 · attempt u32 · fence u56 · until u56
+//! version u8 · state u8 · reason u8 · expired u8 · generation u32 · attempt u32 · fence u56 · until u56
 //! · SHA-256 of the body [32] · print of the unsigned id, or zeros [8]
 //! · length u16 · summary (MessagePack)
 //! · history: for each line, length u16 · at u56 · kind u8 · generation u32 · attempt u32
@@ -24,11 +24,11 @@ use crate::lifecycle::{DeadReason, Print, Record, State};
 
 const VERSION: u8 = 2;
 /// What changes, as the scripts' `struct` library reads it.
-const HEADER: &str = "<BBBI4I4I7I7";
+const HEADER: &str = "<BBBBI4I4I7I7";
 /// Where `until` begins, from 0.
-const TILL: usize = 18;
+const TILL: usize = 19;
 /// Where the header has ended, from 1, as Lua counts.
-const REST: usize = 26;
+const REST: usize = 27;
 /// What follows it, up to the summary.
 const PRINTS: &str = "c32c8I2";
 const NO_ID: [u8; 8] = [0; 8];
@@ -186,6 +186,7 @@ pub(super) fn read(key: &DeliveryKey, raw: &[u8]) -> Option<Delivery> {
         0 => None,
         number => Some(*REASONS.get(number - 1)?),
     };
+    let expired = u8::try_from(rest.number(1)?).ok()?;
     let (generation, attempt) = (rest.number(4)?, rest.number(4)?);
     let (fence, until) = (rest.number(7)?, rest.number(7)?);
     let body: [u8; 32] = rest.take(32)?.try_into().ok()?;
@@ -203,6 +204,7 @@ pub(super) fn read(key: &DeliveryKey, raw: &[u8]) -> Option<Delivery> {
             state: *state,
             generation: u32::try_from(generation).ok()?,
             attempt: u32::try_from(attempt).ok()?,
+            expired,
             fence,
             until: Timestamp::from_millis(until),
             print: Print { body, id: (id != NO_ID).then_some(id) },
@@ -256,7 +258,7 @@ fn line(key: &DeliveryKey, mut stored: Bytes<'_>) -> Option<Entry> {
     };
     let words = || String::from_utf8(more.to_vec()).ok();
     let what = match *LINES.get(kind.checked_sub(1)?)? {
-        "CLAIMED" => What::Claimed { fence: number, reclaimed: flag == 1 },
+        "CLAIMED" => What::Claimed { fence: number, reclaimed: flag > 0 },
         "BUSY" => What::Busy,
         "DUPLICATE" => What::Duplicate,
         "DUPLICATE_DEAD" => What::DuplicateDead,

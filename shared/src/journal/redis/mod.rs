@@ -134,9 +134,9 @@ impl RedisJournal {
     }
 
     /// A script's answer, to a claim or a settle.
-    fn answer(name: &str, number: u64, flag: bool) -> Result<Answer, JournalError> {
+    fn answer(name: &str, number: u64, expired: u8) -> Result<Answer, JournalError> {
         Ok(match name {
-            "claimed" => Answer::Claimed { fence: number, reclaimed: flag },
+            "claimed" => Answer::Claimed { fence: number, expired },
             "busy" => Answer::Busy { remaining: Duration::from_millis(number) },
             "done" => Answer::Done,
             "dead" => Answer::Dead,
@@ -162,9 +162,9 @@ impl RedisJournal {
         call.arg(millis(claim.lease)).arg(millis(retention)).arg(claim.worker);
         call.arg(&claim.print.body).arg(&layout::id(claim.print));
         call.arg(packed(key, layout::summary(summary))?);
-        let (name, number, flag, now): (String, u64, bool, u64) =
+        let (name, number, expired, now): (String, u64, u8, u64) =
             call.invoke_async(&mut self.connection.clone()).await?;
-        let answer = Self::answer(&name, number, flag)?;
+        let answer = Self::answer(&name, number, expired)?;
         if matches!(answer, Answer::Claimed { .. }) && claim.generation > 0 {
             self.forget_dead(key, summary, retention).await?;
         }
@@ -182,7 +182,7 @@ impl RedisJournal {
         let mut call = self.scripts.renew.prepare_invoke();
         call.key(self.delivery_key(key)).arg(fence).arg(millis(lease));
         let (name, now): (String, u64) = call.invoke_async(&mut self.connection.clone()).await?;
-        Ok((Self::answer(&name, 0, false)?, Timestamp::from_millis(now)))
+        Ok((Self::answer(&name, 0, 0)?, Timestamp::from_millis(now)))
     }
 
     /// A settle, and the time at which Redis judged it.
@@ -214,7 +214,7 @@ impl RedisJournal {
             call.arg(packed(key, layout::summary(summary))?);
             (name, now) = call.invoke_async(&mut connection).await?;
         }
-        let answer = Self::answer(&name, 0, false)?;
+        let answer = Self::answer(&name, 0, 0)?;
         if answer == Answer::SettledLate {
             self.forget_dead(key, summary, retention).await?;
         }

@@ -26,9 +26,9 @@ elseif not current then
     local rest = prints(ARGV[9], ARGV[10], ARGV[11])
     d = { generation = generation, attempt = attempt, fence = fence, rest = rest, lines = #rest }
   end
-  d.state, d.reason, d.till = DELIVERED, 0, 0
+  d.state, d.reason, d.expired, d.till = DELIVERED, 0, 0, 0
 else
-  d.state, d.reason, d.till = target, 0, 0
+  d.state, d.reason, d.expired, d.till = target, 0, 0, 0
   d.generation, d.attempt = generation, as_attempt
   if outcome == 'delivered' then
     what = DELIVERED_LINE

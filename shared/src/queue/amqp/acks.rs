@@ -185,6 +185,8 @@ mod tests {
             for _ in 0..=LOOKS {
                 check(&mut tags, &mut outstanding, &ended)?;
             }
+            // Where no gap is left, the next ones go together again.
+            prop_assert!(!never.is_empty() || (tags.up_to, tags.passed.len()) == (60, 0));
             prop_assert_eq!(outstanding, never.into_iter().collect::<BTreeSet<_>>());
         }
     }

@@ -53,7 +53,7 @@ pub(crate) enum EventCommand {
         /// The provider's id of it, or its delivery key.
         id: String,
         /// Why; for the history.
-        #[arg(long)]
+        #[arg(long, value_parser = reason)]
         reason: String,
         /// Who asks; for the history.
         #[arg(long, env = "USER", default_value = "operator")]
@@ -90,6 +90,9 @@ pub(crate) enum DeadCommand {
     Requeue {
         #[command(flatten)]
         letters: Letters,
+        /// Why; for the history.
+        #[arg(long = "because", value_name = "WHY", default_value = "", value_parser = reason)]
+        why: String,
     },
     /// Takes dead letters out of the queues for good, with a reason for the history; into a
     /// file before, with --export. What is drained can't be re-queued any more.
@@ -97,7 +100,7 @@ pub(crate) enum DeadCommand {
         #[command(flatten)]
         letters: Letters,
         /// Why; for the history.
-        #[arg(long = "because", value_name = "WHY")]
+        #[arg(long = "because", value_name = "WHY", value_parser = reason)]
         why: String,
         /// Writes each letter to the end of this file first, as a line of JSON with its bytes.
         #[arg(long, value_name = "FILE")]
@@ -221,4 +224,14 @@ pub(crate) enum RefusedCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// The longest reason, in bytes: a history holds it with each letter that it is given for.
+const MAX_REASON: usize = 1000;
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=MAX_REASON => Ok(text.to_owned()),
+        length => Err(format!("{length} bytes are too many for a history; at most {MAX_REASON}")),
+    }
 }

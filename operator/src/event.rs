@@ -136,7 +136,8 @@ fn line(entry: &Entry) -> String {
         What::Superseded { result } => {
             format!("failed after its claim had passed on, no effect: {}", words(result))
         }
-        What::Requeued => "re-queued by an operator".into(),
+        What::Requeued { reason } if reason.is_empty() => "re-queued by an operator".into(),
+        What::Requeued { reason } => format!("re-queued by an operator: {reason}"),
         What::Discarded { reason } => format!("discarded by an operator: {reason}"),
         What::Released { reason } => format!("released by an operator: {reason}"),
     };

@@ -101,7 +101,9 @@ async fn dead_command(path: &Path, command: DeadCommand) -> Result<(), Failure> 
             }
         }
         DeadCommand::Show { id, body } => show_dead(&config, &id, body).await,
-        DeadCommand::Requeue { letters } => requeue(&config, &letters, &What::Requeued).await,
+        DeadCommand::Requeue { letters, why } => {
+            requeue(&config, &letters, &What::Requeued { reason: why }).await
+        }
         DeadCommand::Drain { letters, why, export } => {
             drain(&config, &letters, export.as_deref(), &why).await
         }

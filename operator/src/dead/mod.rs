@@ -192,7 +192,7 @@ fn fits(what: Option<&What>, delivery: &Delivery) -> Result<(), Failure> {
     let suspected = delivery.reason == Some(DeadReason::SuspectedReplay);
     let key = &delivery.key;
     match (what, suspected) {
-        (Some(What::Requeued), true) => Err(Failure::Asked(format!(
+        (Some(What::Requeued { .. }), true) => Err(Failure::Asked(format!(
             "{key} is a suspected replay: the same signed bytes came before, under another id.\n\
              If the provider meant it, let it go on with zentra event release {key} --reason …"
         ))),

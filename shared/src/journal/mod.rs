@@ -215,7 +215,11 @@ pub enum What {
         result: AttemptResult,
     },
     /// An operator sent the dead letter back to the work queue.
-    Requeued,
+    Requeued {
+        /// Why, in the operator's words; empty if none were given.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+    },
     /// An operator took the dead letter out of the queue for good.
     Discarded {
         /// Why, in the operator's words.

@@ -117,8 +117,13 @@ async fn send(
     while sent < EVENTS || !enough.is_cancelled() {
         tick.tick().await;
         if chance.random_bool(0.1) {
-            let turn = [Turn::Answer(500, Vec::new()), Turn::Answer(429, Vec::new()), Turn::Hang];
-            world.ledger.take_turns(turn.into_iter().nth(chance.random_range(0..3)));
+            let turn = match chance.random_range(0..4) {
+                0 => Turn::Answer(500, Vec::new()),
+                1 => Turn::Answer(429, Vec::new()),
+                2 => Turn::Hang,
+                _ => Turn::WriteAndHang,
+            };
+            world.ledger.take_turns([turn]);
         }
         let (provider, at) = (provider.clone(), sent);
         sending.spawn(async move { provider.callback(at).await });

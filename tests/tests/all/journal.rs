@@ -240,7 +240,8 @@ async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
     assert_eq!(dead[0].reason, Some(DeadReason::Permanent));
     assert_eq!(journal.dead("ledger", 1, &|_| true).await.unwrap().len(), 1);
 
-    journal.note(&revived.key, 1, "operator", &What::Requeued).await.unwrap();
+    let requeue = What::Requeued { reason: "mended".into() };
+    journal.note(&revived.key, 1, "operator", &requeue).await.unwrap();
     assert_eq!(
         journal.dead("ledger", 10, &|_| true).await.unwrap().len(),
         2,
@@ -250,7 +251,7 @@ async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
     let left = journal.dead("ledger", 10, &|_| true).await.unwrap();
     assert_eq!(left.iter().map(|d| &d.key).collect::<Vec<_>>(), [&kept.key]);
     let told = journal.history(&revived.key).await.unwrap().unwrap().history;
-    let requeued = told.iter().find(|entry| entry.what == What::Requeued).unwrap();
+    let requeued = told.iter().find(|entry| entry.what == requeue).unwrap();
     assert_eq!((requeued.generation, requeued.by.as_str()), (1, "operator"));
 }
 

@@ -75,11 +75,17 @@ async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     assert_eq!(json.as_array().unwrap().len(), 1);
 
     // The second in the queue, so that one is passed over and stays.
-    let requeued = stdout(&world.stack.zentra(&["dead", "requeue", "evt_2", "--by", "ada"]));
+    let too_long = ["dead", "requeue", "evt_2", "--because", &"x".repeat(1001)];
+    fails(&world.stack.zentra(&too_long), 64);
+    let because = ["dead", "requeue", "evt_2", "--by", "ada", "--because", "ledger mended"];
+    let requeued = stdout(&world.stack.zentra(&because));
     assert_eq!(requeued, "re-queued ledger/acme/evt_2 as generation 1\n");
     let done = world.until("evt_2", delivered).await;
-    assert_eq!(count(&done, |what| *what == What::Requeued), 1);
-    assert!(done.history.iter().any(|entry| entry.what == What::Requeued && entry.by == "ada"));
+    let what = What::Requeued { reason: "ledger mended".into() };
+    assert_eq!(count(&done, |told| *told == what), 1);
+    assert!(done.history.iter().any(|entry| entry.what == what && entry.by == "ada"));
+    let told = stdout(&world.stack.zentra(&["event", "show", "evt_2"]));
+    assert!(told.contains("re-queued by an operator: ledger mended"), "{told}");
     let dead_queue = format!("{}.dead.ledger", world.stack.namespace);
     eventually("only the other letter is left in the queue", BOUND, async || {
         (depth(&world.stack.rabbit, &dead_queue).await == 1).then_some(())

@@ -98,7 +98,7 @@ pub(super) fn reason(reason: DeadReason) -> u64 {
 pub(super) fn noted(what: &What) -> Option<(u64, &str)> {
     let kind = |name| number(LINES.iter().position(|known| *known == name));
     match what {
-        What::Requeued => Some((kind("REQUEUED"), "")),
+        What::Requeued { reason } => Some((kind("REQUEUED"), reason)),
         What::Released { reason } => Some((kind("RELEASED"), reason)),
         What::Discarded { reason } => Some((kind("DISCARDED"), reason)),
         _ => None,
@@ -272,7 +272,7 @@ fn line(key: &DeliveryKey, mut stored: Bytes<'_>) -> Option<Entry> {
             What::Dead { reason: *reason, result: result()? }
         }
         "SUPERSEDED" => What::Superseded { result: result()? },
-        "REQUEUED" => What::Requeued,
+        "REQUEUED" => What::Requeued { reason: words()? },
         "RELEASED" => What::Released { reason: words()? },
         "DISCARDED" => What::Discarded { reason: words()? },
         _ => return None,

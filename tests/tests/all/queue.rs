@@ -132,6 +132,44 @@ async fn one_dead_letter_is_found_and_held_and_the_others_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_walk_comes_by_each_letter_once_and_what_it_leaves_stays() {
+    // Many more than are fetched at a time.
+    const ALL: usize = 2000;
+    let (url, namespace) = (shared_rabbit(), namespace());
+    let queue = queue(&url, &namespace).await;
+    let mut publishing = tokio::task::JoinSet::new();
+    for at in 0..ALL {
+        let queue = queue.clone();
+        publishing.spawn(async move {
+            let sealed = Sealed { body: at.to_string().into(), ..sealed("", b"") };
+            let message = Message { sealed, attempt: 8, generation: 0, dead: None };
+            queue.dead("ledger", &message, DeadReason::Exhausted, None).await.unwrap();
+        });
+    }
+    publishing.join_all().await;
+    let every_third = |at: usize| at.is_multiple_of(3);
+    assert_eq!(walked(&queue, |_| false).await, (0..ALL).collect::<Vec<_>>());
+    assert_eq!(walked(&queue, every_third).await, (0..ALL).collect::<Vec<_>>());
+    let left: Vec<usize> = (0..ALL).filter(|at| !every_third(*at)).collect();
+    assert_eq!(walked(&queue, |_| false).await, left);
+}
+
+/// The numbers of all dead letters, sorted. Takes out those that are not wanted.
+async fn walked(queue: &Amqp, unwanted: impl Fn(usize) -> bool) -> Vec<usize> {
+    let (mut walk, mut seen) = (queue.walk(Place::Dead("ledger")).await.unwrap(), Vec::new());
+    while let Some((message, receipt)) = walk.next().await.unwrap() {
+        let at = std::str::from_utf8(&message.sealed.body).unwrap().parse().unwrap();
+        seen.push(at);
+        if unwanted(at) {
+            receipt.ack().await;
+        }
+    }
+    walk.finish().await.unwrap();
+    seen.sort_unstable();
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_strangers_message_is_read_as_one_without_seal() {
     let (url, namespace) = (shared_rabbit(), namespace());
     let queue = queue(&url, &namespace).await;

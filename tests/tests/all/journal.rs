@@ -176,6 +176,98 @@ fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
     assert_eq!(seen.borrow().len(), 12, "the walks meet every kind of answer");
 }
 
+/// What one claimer asked, and what Redis answered, and when.
+type Heard = (Event, Answer, Timestamp);
+
+/// Several claimers at once, each with its own connection: some give up without a word, as a
+/// crash does, and some come back when their leases have ended. Whatever Redis told them, there
+/// is an order of what they asked in which the pure function tells them the same.
+#[test]
+fn what_claimers_at_once_are_told_the_pure_lifecycle_says_in_some_order() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut runner = TestRunner::new(Config { cases: 100, ..Config::default() });
+    let namespace = namespace();
+    let races = std::cell::Cell::new(0);
+    let (superseded, late) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let result = runner.run(&prop::collection::vec(steps(), 2..5), |claimers| {
+        races.set(races.get() + 1);
+        let id = format!("race{}", races.get());
+        let (heard, last) = runtime.block_on(race(&namespace, &id, claimers));
+        for (_, answer, _) in heard.iter().flatten() {
+            match answer {
+                Answer::Superseded => superseded.set(superseded.get() + 1),
+                Answer::SettledLate => late.set(late.get() + 1),
+                _ => {}
+            }
+        }
+        prop_assert!(some_order_explains(&heard, last.as_ref()), "{heard:#?} ended as {last:?}");
+        Ok(())
+    });
+    result.unwrap();
+    assert!(superseded.get() > 0 && late.get() > 0, "claims run out under their claimers");
+}
+
+async fn race(
+    namespace: &str,
+    id: &str,
+    claimers: Vec<Vec<(Event, usize)>>,
+) -> (Vec<Vec<Heard>>, Option<Record>) {
+    let desk = || {
+        let url = Secret::new(shared_redis());
+        Desk::new(&RedisJournal::new(&url, namespace, RETENTION).unwrap(), id)
+    };
+    let mut racing = tokio::task::JoinSet::new();
+    for claimer in claimers {
+        let desk = desk();
+        racing.spawn(async move {
+            let (mut heard, mut fences) = (Vec::new(), Vec::new());
+            for (mut event, pick) in claimer {
+                if let Event::Settle { fence, .. } | Event::Renew { fence, .. } = &mut event {
+                    *fence = fences.iter().rev().nth(pick).copied().unwrap_or(7);
+                }
+                let (answer, now) = desk.apply(&event).await;
+                if let Answer::Claimed { fence, .. } = answer {
+                    fences.push(fence);
+                }
+                heard.push((event, answer, now));
+            }
+            heard
+        });
+    }
+    (racing.join_all().await, desk().record().await)
+}
+
+/// Whether the pure function, asked in one of the orders that the times allow, gives each
+/// answer and ends with `last`.
+fn some_order_explains(heard: &[Vec<Heard>], last: Option<&Record>) -> bool {
+    let mut tried = std::collections::HashSet::new();
+    let mut open = vec![(vec![0; heard.len()], None::<Record>)];
+    while let Some((at, record)) = open.pop() {
+        if !tried.insert((at.clone(), format!("{record:?}"))) {
+            continue;
+        }
+        let next = || heard.iter().zip(&at).map(|(heard, at)| heard.get(*at));
+        let Some(first) = next().flatten().map(|(_, _, now)| *now).min() else {
+            if record.as_ref() == last {
+                return true;
+            }
+            continue;
+        };
+        for (claimer, next) in next().enumerate() {
+            let Some((event, answer, now)) = next.filter(|(_, _, now)| *now == first) else {
+                continue;
+            };
+            let (record, told) = step(record.as_ref(), event, *now);
+            if told == *answer {
+                let mut at = at.clone();
+                at[claimer] += 1;
+                open.push((at, record));
+            }
+        }
+    }
+    false
+}
+
 #[tokio::test]
 async fn of_many_claims_at_once_exactly_one_is_granted() {
     let desk = std::sync::Arc::new(Desk::new(&journal(), "evt_race"));

@@ -4,6 +4,7 @@
 mod bounds;
 mod broker;
 mod chaos;
+mod destinations;
 mod faults;
 mod handlers;
 mod harness;

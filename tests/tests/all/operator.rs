@@ -4,6 +4,8 @@ use std::process::Output;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use lapin::options::{BasicGetOptions, BasicNackOptions};
+use lapin::{Connection, ConnectionProperties};
 use serde_json::Value;
 use zentra_shared::journal::{Entry, Histories, What};
 use zentra_shared::lifecycle::DeadReason;
@@ -253,6 +255,38 @@ async fn a_requeue_of_all_that_is_killed_in_the_middle_loses_nothing_and_doubles
     for id in &ids {
         assert_eq!(world.until(id, delivered).await.record.generation, 1, "{id}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_itself_gave_up_is_counted_and_requeued_like_any_dead_letter() {
+    let world = world().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    let [work, dead] = ["work", "dead"].map(|q| format!("{}.{q}.ledger", world.stack.namespace));
+    let none = ConnectionProperties::default();
+    let connection = Connection::connect(&world.stack.rabbit, none).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    // Workers that die before they can claim.
+    for _ in 0..=100 {
+        let got = channel.basic_get(work.clone().into(), BasicGetOptions::default()).await.unwrap();
+        let back = BasicNackOptions { requeue: true, multiple: false };
+        assert!(got.unwrap().delivery.acker.nack(back).await.unwrap());
+    }
+    eventually("it is in the dead-letter queue", BOUND, async || {
+        (depth(&world.stack.rabbit, &dead).await == 1).then_some(())
+    })
+    .await;
+    let zentra = |arguments: &[&str]| stdout(&world.stack.zentra(arguments));
+    let told = zentra(&["dead", "requeue", "--all"]);
+    assert!(told.contains("1  ledger, crashed"), "{told}");
+    assert!(zentra(&["dead", "show", "ledger/acme/evt_1"]).contains("trf_1"));
+    zentra(&["dead", "requeue", "--reason", "crashed", "--yes"]);
+    let _worker = world.stack.worker().await;
+    let done = world.until("evt_1", delivered).await;
+    assert_eq!(done.record.generation, 1);
+    assert_eq!(
+        (world.ledger.rows().unwrap().len(), depth(&world.stack.rabbit, &dead).await),
+        (1, 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions};
-use lapin::options::{BasicNackOptions, BasicQosOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel};
 use tokio::task::JoinHandle;
@@ -77,8 +76,8 @@ impl Consumer for AmqpConsumer {
                 match consumer.next().await {
                     Some(Ok(mut delivery)) => {
                         let message = read(&mut delivery);
-                        let way = Way::Together(delivery.delivery_tag, ends.clone());
-                        let receipt = AmqpReceipt { acker: delivery.acker, way };
+                        let (acker, tag) = (delivery.acker, delivery.delivery_tag);
+                        let receipt = AmqpReceipt { acker, tag, ends: ends.clone() };
                         return Some((message, receipt));
                     }
                     Some(Err(error)) => {
@@ -120,36 +119,18 @@ impl Consumer for AmqpConsumer {
     }
 }
 
-/// The right to acknowledge one delivery; see [`Receipt`].
+/// The right to acknowledge one delivery; see [`Receipt`]. It goes by its tag, together with
+/// others.
 pub struct AmqpReceipt {
     acker: Acker,
-    way: Way,
-}
-
-/// How it is acknowledged. Both keep its channel open: closing that would give the message
-/// back.
-enum Way {
-    /// By its tag, together with others.
-    Together(u64, Ends),
-    /// By itself and at once.
-    Alone { _channel: Channel },
-}
-
-impl AmqpReceipt {
-    /// One that is acknowledged by itself and at once.
-    pub(super) fn new(acker: Acker, channel: Channel) -> Self {
-        Self { acker, way: Way::Alone { _channel: channel } }
-    }
+    tag: u64,
+    ends: Ends,
 }
 
 impl Receipt for AmqpReceipt {
     async fn ack(self) {
-        if let Way::Together(tag, ends) = self.way {
-            // If nobody hears it, the channel is gone, and the message comes again.
-            let _ = ends.send(Ended::Done(tag));
-        } else if !matches!(self.acker.ack(BasicAckOptions::default()).await, Ok(true)) {
-            tracing::debug!("an acknowledgement came too late; the message comes again");
-        }
+        // If nobody hears it, the channel is gone, and the message comes again.
+        let _ = self.ends.send(Ended::Done(self.tag));
     }
 
     async fn give_back(self) {
@@ -157,8 +138,6 @@ impl Receipt for AmqpReceipt {
         // A failure means that the connection is gone, which gives it back as well.
         let _ = self.acker.nack(options).await;
         // Only now may an acknowledgement reach over it.
-        if let Way::Together(tag, ends) = self.way {
-            let _ = ends.send(Ended::Passed(tag));
-        }
+        let _ = self.ends.send(Ended::Passed(self.tag));
     }
 }

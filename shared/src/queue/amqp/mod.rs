@@ -34,7 +34,7 @@ use link::Link;
 use metrics::Metrics;
 pub use topology::RefusedBounds;
 use topology::{Names, short};
-pub use walk::AmqpWalk;
+pub use walk::{AmqpWalk, WalkReceipt};
 
 /// How long new queues may take.
 const DECLARE: Duration = Duration::from_secs(30);

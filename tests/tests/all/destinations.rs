@@ -1,0 +1,125 @@
+//! Destinations as they are out there: behind TLS, with either HTTP, with answers of any length.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{Response, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use zentra_shared::journal::{AttemptResult, Delivery, What};
+use zentra_tests::ledger::transfer;
+use zentra_tests::services::folder;
+use zentra_tests::world::{World, count, delivered};
+use zentra_tests::{namespace, shared_rabbit, shared_redis};
+
+/// An application behind TLS. It says by which HTTP it was asked, and to `evt_0` much more.
+struct Application {
+    url: String,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Application {
+    /// Writes its certificate into `folder`.
+    async fn start(folder: &Path, protocols: &[&str]) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.join("tls.crt"), made.cert.pem()).unwrap();
+        let chain: Vec<CertificateDer<'static>> = vec![made.cert.der().clone()];
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, counted) = (acceptor.clone(), counted.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    let http = Builder::new(TokioExecutor::new());
+                    let _ = http.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
+                });
+            }
+        });
+        Self { url, connections }
+    }
+}
+
+async fn answer(request: http::Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let version = match request.version() {
+        Version::HTTP_2 => "h2",
+        _ => "http/1.1",
+    };
+    let key = request.headers().get("idempotency-key").and_then(|key| key.to_str().ok());
+    let more = if key.is_some_and(|key| key.ends_with("/evt_0")) { 100_000 } else { 1 };
+    let text = format!("{version} {}\u{7}{}", request.uri().path(), "and more".repeat(more));
+    Ok(Response::new(Full::new(text.into())))
+}
+
+/// The answer as the history has it.
+fn excerpt(known: &Delivery) -> &str {
+    let result = known.history.iter().find_map(|entry| match &entry.what {
+        What::Delivered { result, .. } => Some(result),
+        _ => None,
+    });
+    result.and_then(|result| result.response.as_deref()).unwrap_or_default()
+}
+
+fn distrusts(result: &AttemptResult) -> bool {
+    result.error.as_ref().is_some_and(|error| error.contains("certificate"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_https_destination_is_reached_by_either_http_and_only_with_a_certificate_that_is_trusted()
+ {
+    let retry = r#"attempts = 20, initial = "250ms", multiplier = 1.0, jitter = 0.0"#;
+    for protocol in ["h2", "http/1.1"] {
+        let folder = folder("application");
+        let application = Application::start(&folder, &[protocol]).await;
+        let namespace = namespace();
+        let world =
+            World::start(&shared_rabbit(), &shared_redis(), &namespace, retry).await.unwrap();
+        let url = format!("url = \"{}\"", world.ledger.url);
+        let https = format!("url = \"{}\"\nallow_private = true\nconcurrency = 1", application.url);
+        world.stack.replace(&url, &https);
+
+        let strict = world.stack.worker().await;
+        world.send("evt_0", &transfer("evt_0", "trf_0", 1)).await;
+        let failed = |what: &What| matches!(what, What::Failed { result, .. } if distrusts(result));
+        world.until("evt_0", |known| count(known, failed) == 1).await;
+        drop(strict);
+
+        let mut command = world.stack.command("zentra-worker");
+        command.env("SSL_CERT_FILE", folder.join("tls.crt"));
+        let _worker = world.stack.start(command).await;
+        for at in 1..10 {
+            let id = format!("evt_{at}");
+            world.send(&id, &transfer(&id, "trf_1", 1)).await;
+        }
+        for at in 0..10 {
+            let known = world.until(&format!("evt_{at}"), delivered).await;
+            let told = excerpt(&known);
+            // Its start, and nothing that would upset a terminal.
+            assert!(told.starts_with(&format!("{protocol} / and more")), "{told}");
+            assert_eq!(told.len(), if at == 0 { 1024 } else { told.len().min(20) }, "{told}");
+        }
+        // Kept, unless an answer was longer than what is read of it.
+        let connections = application.connections.load(Ordering::SeqCst);
+        assert!(connections <= 2, "{connections} connections by {protocol}");
+    }
+}

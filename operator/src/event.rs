@@ -22,7 +22,8 @@ pub(crate) async fn find(
         return Err(Failure::Asked(format!(
             "no event {id} is known.\nGive a provider's event id, or a delivery key \
              (destination/source/id). An event that no worker has taken up yet isn't in the \
-             journal: look at the destination's work queue."
+             journal: it waits in the destination's work queue, or RabbitMQ has given it up itself \
+             (zentra dead requeue --reason crashed counts those)."
         )));
     }
     Ok(found)

@@ -278,7 +278,8 @@ async fn what_the_broker_itself_gave_up_is_counted_and_requeued_like_any_dead_le
     let zentra = |arguments: &[&str]| stdout(&world.stack.zentra(arguments));
     let told = zentra(&["dead", "requeue", "--all"]);
     assert!(told.contains("1  ledger, crashed"), "{told}");
-    assert!(zentra(&["dead", "show", "ledger/acme/evt_1"]).contains("trf_1"));
+    let unknown = fails(&world.stack.zentra(&["dead", "show", "evt_1"]), 1);
+    assert!(unknown.contains("zentra dead requeue --reason crashed"), "{unknown}");
     zentra(&["dead", "requeue", "--reason", "crashed", "--yes"]);
     let _worker = world.stack.worker().await;
     let done = world.until("evt_1", delivered).await;

@@ -1,5 +1,6 @@
 //! The `zentra` command, as an operator runs it.
 
+use std::collections::HashSet;
 use std::process::Output;
 
 use base64::Engine;
@@ -7,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use lapin::options::{BasicGetOptions, BasicNackOptions};
 use lapin::{Connection, ConnectionProperties};
 use serde_json::Value;
-use zentra_shared::journal::{Entry, Histories, What};
-use zentra_shared::lifecycle::DeadReason;
+use zentra_shared::journal::{Delivery, Entry, Histories, What};
+use zentra_shared::lifecycle::{DeadReason, State};
 use zentra_shared::queue::amqp::Amqp;
-use zentra_shared::queue::{Consumer, Process, Receipt};
+use zentra_shared::queue::{Consumer, Message, Operate, Place, Process, Receipt, Walk};
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::{Guarded, folder};
 use zentra_tests::stack::Stack;
@@ -120,6 +121,22 @@ async fn a_requeued_letter_that_fails_again_is_dead_again_and_can_be_requeued_ag
     let done = world.until("evt_1", delivered).await;
     assert_eq!(done.record.generation, 2);
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_too_old_is_as_young_as_its_requeue() {
+    let retry =
+        r#"attempts = 9, initial = "500ms", multiplier = 1.0, jitter = 0.0, max_age = "1s""#;
+    let (rabbit, redis) = (shared_rabbit(), shared_redis());
+    let world = World::start(&rabbit, &redis, &namespace(), retry).await.unwrap();
+    world.ledger.take_turns((0..3).map(|_| Turn::Answer(500, Vec::new())));
+    let _worker = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    let old = world.until("evt_1", dead).await;
+    assert_eq!((old.reason, old.record.attempt), (Some(DeadReason::TooOld), 2));
+    stdout(&world.stack.zentra(&["dead", "requeue", "evt_1"]));
+    let done = world.until("evt_1", delivered).await;
+    assert_eq!((done.record.generation, done.record.attempt), (1, 2), "{:#?}", done.history);
 }
 
 /// Events that end as dead letters, in this order, and nobody who works any more.
@@ -258,6 +275,85 @@ async fn a_requeue_of_all_that_is_killed_in_the_middle_loses_nothing_and_doubles
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_is_killed_in_the_middle_has_in_its_file_what_it_took_away() {
+    let world = world().await;
+    let ids: Vec<String> = (0..200).map(|at| format!("evt_{at}")).collect();
+    dead_letters(&world, &ids).await;
+    let file = folder("export").join("dead.jsonl");
+    let mut command = world.stack.command("zentra");
+    command.args(["dead", "drain", "--all", "--yes", "--because", "x", "--rate", "50"]);
+    let mut drain = Guarded::start({
+        command.arg("--export").arg(&file);
+        command
+    });
+    eventually("some are gone", BOUND, async || {
+        let dead = world.journal.dead("ledger", 1000, &|_| true).await.unwrap();
+        (dead.len() <= 140).then_some(())
+    })
+    .await;
+    drain.kill();
+    let queue =
+        Amqp::publisher(queue_settings(&world.stack.rabbit, &world.stack.namespace), "test");
+    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    let mut exported = HashSet::new();
+    for line in std::fs::read_to_string(&file).unwrap().lines() {
+        // The last one may be cut off.
+        if let Ok(line) = serde_json::from_str::<Value>(line) {
+            exported.insert(line["delivery"].as_str().unwrap().replace("ledger/", ""));
+        }
+    }
+    assert!((60..200).contains(&exported.len()), "it was killed in the middle: {}", exported.len());
+    eventually("each letter is in the file or in the queue", BOUND, async || {
+        let (mut walk, mut all) = (queue.walk(Place::Dead("ledger")).await.ok()?, exported.clone());
+        while let Some((message, _)) = walk.next().await.ok()? {
+            all.insert(message.sealed.id);
+        }
+        walk.finish().await.ok()?;
+        (all.len() == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_letter_that_has_been_dealt_with_or_is_under_way_is_not_requeued() {
+    let retry = r#"attempts = 2, initial = "1m""#;
+    let (rabbit, redis) = (shared_rabbit(), shared_redis());
+    let world = World::start(&rabbit, &redis, &namespace(), retry).await.unwrap();
+    let ids = ["evt_done", "evt_again", "evt_busy"].map(str::to_owned);
+    dead_letters(&world, &ids).await;
+    let queue =
+        Amqp::publisher(queue_settings(&world.stack.rabbit, &world.stack.namespace), "test");
+    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    let (mut walk, mut letters) = (queue.walk(Place::Dead("ledger")).await.unwrap(), Vec::new());
+    while let Some((message, _)) = walk.next().await.unwrap() {
+        letters.push(message);
+    }
+    walk.finish().await.unwrap();
+    let [done, again, busy] = <[Message; 3]>::try_from(letters).unwrap();
+
+    let _worker = world.stack.worker().await;
+    world.ledger.take_turns([400, 500].map(|status| Turn::Answer(status, Vec::new())));
+    let first = |d: &Delivery| d.record.generation == 1;
+    stdout(&world.stack.zentra(&["dead", "requeue", "evt_again"]));
+    world.until("evt_again", |d| dead(d) && first(d)).await;
+    stdout(&world.stack.zentra(&["dead", "requeue", "evt_busy"]));
+    world.until("evt_busy", |d| d.record.state == State::Waiting && first(d)).await;
+    stdout(&world.stack.zentra(&["dead", "requeue", "evt_done"]));
+    world.until("evt_done", |d| delivered(d) && first(d)).await;
+    for copy in [done, again, Message { generation: 1, ..busy }] {
+        queue.dead("ledger", &copy, DeadReason::Permanent, None).await.unwrap();
+    }
+    let told = stdout(&world.stack.zentra(&["dead", "requeue", "--all", "--yes", "--json"]));
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (&told["done"], &told["leftover"], &told["busy"]),
+        (&1.into(), &2.into(), &1.into())
+    );
+    world.until("evt_again", |d| delivered(d) && d.record.generation == 2).await;
+    assert_eq!(world.ledger.rows().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_broker_itself_gave_up_is_counted_and_requeued_like_any_dead_letter() {
     let world = world().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
@@ -319,6 +415,8 @@ async fn a_suspected_replay_has_no_effect_until_an_operator_releases_it() {
 
     let refused = fails(&world.stack.zentra(&["dead", "requeue", "d-2"]), 1);
     assert!(refused.contains("zentra event release"), "{refused}");
+    let told = stdout(&world.stack.zentra(&["dead", "requeue", "--all", "--yes"]));
+    assert!(told.starts_with("0 of 1") && told.contains("1 left: suspected replays"), "{told}");
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
     let release = ["event", "release", "d-2", "--reason", "meant so", "--by", "ada"];
     let released = stdout(&world.stack.zentra(&release));

@@ -307,6 +307,24 @@ async fn while_redis_is_read_only_or_full_events_wait_and_go_on_by_themselves() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_granted_so_late_that_an_attempt_might_outlast_it_is_not_acted_on() {
+    let redis = Redis::start();
+    let url = redis.url();
+    let world = world(&url).await;
+    let worker = world.stack.worker().await;
+    world.send("evt_before", &transfer("evt_before", "trf_0", 1)).await;
+    world.until("evt_before", delivered).await;
+    // Of a lease of 2 s, less is left than the second that an attempt may take.
+    redis_is_told(&url, &["CLIENT", "PAUSE", "1500"]).await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    let done = world.until("evt_1", delivered).await;
+    let claims = |what: &What| matches!(what, What::Claimed { .. });
+    assert_eq!(count(&done, claims), 2, "{:#?}", done.history);
+    assert_eq!(world.ledger.seen().len(), 2);
+    drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_redis_has_forgotten_between_two_attempts_is_claimed_anew_and_delivered_once() {
     let redis = Redis::start();
     let world = world(&redis.url()).await;
@@ -335,7 +353,7 @@ async fn a_destinations_retry_after_is_honoured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_lets_a_running_attempt_end_and_settles_it() {
+async fn sigterm_lets_a_running_attempt_end_settles_it_and_acknowledges_it() {
     let mut world = world(&shared_redis()).await;
     world.ledger.take_turns([Turn::WriteAndHang]);
     let mut worker = world.stack.worker().await;
@@ -347,4 +365,11 @@ async fn sigterm_lets_a_running_attempt_end_and_settles_it() {
     let waiting = world.delivery("evt_1").await.unwrap();
     assert_eq!(waiting.record.state, State::Waiting, "{:#?}", waiting.history);
     assert_eq!(waiting.record.attempt, 2);
+    // And its message was acknowledged before the end: it doesn't come again as a copy.
+    let mut worker = world.stack.worker().await;
+    world.until("evt_1", delivered).await;
+    let status = tokio::task::spawn_blocking(move || worker.process.terminate(BOUND));
+    assert!(status.await.unwrap().unwrap().success());
+    let done = world.delivery("evt_1").await.unwrap();
+    assert_eq!(count(&done, is_copy), 0, "{:#?}", done.history);
 }

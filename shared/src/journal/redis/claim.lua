@@ -2,15 +2,19 @@
 -- summary. Answers: name, fence or remaining, expired, now.
 local generation, attempt = tonumber(ARGV[1]), tonumber(ARGV[2])
 local lease, retention, by = math.max(tonumber(ARGV[3]), 1), ARGV[4], ARGV[5]
-local body, id = ARGV[6], ARGV[7]
+local body, id, summary = ARGV[6], ARGV[7], ARGV[8]
 
--- As a rule it isn't known yet.
-local new = header(IN_FLIGHT, 0, 0, generation, attempt, now, now + lease)
-  .. prints(body, id, ARGV[8]) .. line(CLAIMED, generation, attempt, by, now, 0, '')
+-- As a rule it isn't known yet. Written before anything else is made: each event pays for this.
+local shown = by:sub(1, 255)
+local new = struct.pack(HEADER .. PRINTS, VERSION, IN_FLIGHT, 0, 0, generation, attempt, now,
+    now + lease, body, id, #summary) .. summary
+  .. struct.pack(LINE, LINE_BYTES + #shown, now, CLAIMED, generation, attempt, now, 0, #shown)
+  .. shown
 if redis.call('SET', KEYS[1], new, 'NX', 'PX', retention) then
   return { 'claimed', now, 0, now }
 end
 
+--@delivery.lua
 local d = read()
 local older = generation < d.generation
   or (generation == d.generation and attempt < d.attempt)

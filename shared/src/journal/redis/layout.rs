@@ -74,18 +74,20 @@ const LINES: [&str; 14] = [
     "DISCARDED",
 ];
 
-/// A script, after the numbers that it shares with this file.
+/// A script, after the numbers that it shares with this file and the time, and with what all of
+/// them do with a delivery where it says so.
 pub(super) fn script(text: &str) -> String {
     let lines = LINES.iter().copied().zip(1..);
     let states = STATES.iter().map(|(name, _)| *name).zip(1..);
     let numbers: String =
         lines.chain(states).map(|(name, number)| format!("local {name} = {number}\n")).collect();
-    let common = include_str!("common.lua");
+    let clock = include_str!("clock.lua");
+    let text = text.replacen("--@delivery.lua\n", include_str!("delivery.lua"), 1);
     let no_id = "\\0".repeat(NO_ID.len());
     format!(
         "local VERSION, HEADER, TILL, REST = {VERSION}, '{HEADER}', {TILL}, {REST}\n\
          local PRINTS, NO_ID = '{PRINTS}', '{no_id}'\n\
-         local LINE, LINE_BYTES = '{LINE}', {LINE_BYTES}\n{numbers}{common}\n{text}"
+         local LINE, LINE_BYTES = '{LINE}', {LINE_BYTES}\n{numbers}{clock}\n{text}"
     )
 }
 

@@ -1,5 +1,6 @@
 -- What an operator does. ARGV: what, generation, who, reason, retention. Changes no state: the new
 -- generation is claimed like any other message. Answers whether there is such a delivery.
+--@delivery.lua
 local d = read()
 if not d then return 0 end
 local what = tonumber(ARGV[1])

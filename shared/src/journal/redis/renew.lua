@@ -1,5 +1,6 @@
 -- lifecycle::step for a renewal. ARGV: fence, lease. Answers: name, now. Written in place:
 -- the line of a history that says how an attempt ended says enough.
+--@delivery.lua
 local d = read()
 if not d or d.state ~= IN_FLIGHT or d.fence ~= tonumber(ARGV[1]) then return { 'lost', now } end
 local till = math.max(d.till, now + math.max(tonumber(ARGV[2]), 1))

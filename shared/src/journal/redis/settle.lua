@@ -3,6 +3,24 @@
 -- was `forgotten`. Answers: name, now.
 local fence, generation, attempt = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local outcome, number, retention, by = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
+
+-- As a rule the claim is current and the destination did its work. Written before anything else
+-- is made, where the history has room: each event pays for this.
+local raw = outcome == 'delivered' and redis.call('GET', KEYS[1])
+if raw and #raw + LINE_BYTES + 255 + #ARGV[8] < HISTORY then
+  local version, state, _, _, _, _, known = struct.unpack(HEADER, raw)
+  if version == VERSION and state == IN_FLIGHT and known == fence then
+    local shown, more = by:sub(1, 255), ARGV[8]
+    local settled = struct.pack(HEADER, VERSION, DELIVERED, 0, 0, generation, attempt, fence, 0)
+      .. raw:sub(REST)
+      .. struct.pack(LINE, LINE_BYTES + #shown + #more, now, DELIVERED_LINE, generation, attempt,
+        number, 0, #shown) .. shown .. more
+    redis.call('SET', KEYS[1], settled, 'PX', retention)
+    return { 'settled', now }
+  end
+end
+
+--@delivery.lua
 local d = read()
 local current = d and d.state == IN_FLIGHT and d.fence == fence
 local answer, what, late, reason = 'settled', FAILED, 0, 0
@@ -23,7 +41,7 @@ elseif not current then
   answer, what, late = 'settled_late', DELIVERED_LINE, 1
   if not d and not ARGV[9] then return { 'forgotten', now } end
   if not d then
-    local rest = prints(ARGV[9], ARGV[10], ARGV[11])
+    local rest = struct.pack(PRINTS, ARGV[9], ARGV[10], #ARGV[11]) .. ARGV[11]
     d = { generation = generation, attempt = attempt, fence = fence, rest = rest, lines = #rest }
   end
   d.state, d.reason, d.expired, d.till = DELIVERED, 0, 0, 0

@@ -1,12 +1,4 @@
--- Before each of the other scripts: the clock, and the delivery as it is stored, which
--- layout.rs describes, and whose numbers it puts before this. KEYS[1] the delivery (string).
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
--- Bytes of a history: its newest lines are kept. Copies without effect are listed up to half
--- of it, so that a flood of them neither hides what happened nor costs more than a look.
-local HISTORY = 32768
-local COPIES = HISTORY / 2
+-- The delivery as it is stored.
 
 -- `rest` is what no change but a new line touches: from the prints on.
 local function read()
@@ -20,14 +12,6 @@ local function read()
     attempt = attempt, fence = fence, till = till, body = body, id = id,
     rest = raw:sub(REST), lines = at + length - REST,
   }
-end
-
-local function header(state, reason, expired, generation, attempt, fence, till)
-  return struct.pack(HEADER, VERSION, state, reason, expired, generation, attempt, fence, till)
-end
-
-local function prints(body, id, summary)
-  return struct.pack(PRINTS, body, id, #summary) .. summary
 end
 
 -- Who, up to what its length has room for.
@@ -45,8 +29,8 @@ local function write(d, retention, line, discarded)
     local length = struct.unpack('<I2', rest, d.lines + 1)
     rest = rest:sub(1, d.lines) .. rest:sub(d.lines + 3 + length)
   end
-  local raw = header(d.state, d.reason, d.expired, d.generation, d.attempt, d.fence, d.till)
-    .. rest
+  local raw = struct.pack(HEADER, VERSION, d.state, d.reason, d.expired, d.generation, d.attempt,
+    d.fence, d.till) .. rest
   if not retention then
     redis.call('SET', KEYS[1], raw)
   elseif d.state == DEAD and not discarded then

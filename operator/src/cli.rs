@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::dead::Filter;
+use crate::standalone::Listen;
 
 /// Reads event histories, and lists and re-queues dead letters.
 #[derive(Parser)]
@@ -19,6 +20,9 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Takes callbacks and delivers them, all in one program and one file ([embedded] path),
+    /// without RabbitMQ and Redis.
+    Standalone(Listen),
     /// Events and their histories.
     #[command(subcommand)]
     Event(EventCommand),

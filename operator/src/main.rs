@@ -1,25 +1,26 @@
 //! The `zentra` command: event histories, dead letters, refused callbacks.
 
+mod backend;
 mod cli;
 mod dead;
 mod event;
 mod failure;
 mod refused;
+mod standalone;
 mod unrouted;
 
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use serde::Serialize;
 use zentra_shared::config::{self, Config, Role};
 use zentra_shared::journal::What;
-use zentra_shared::journal::redis::RedisJournal;
-use zentra_shared::queue::amqp::{Amqp, Settings};
+use zentra_shared::queue::{Operate, Publish};
 use zentra_shared::telemetry;
 
+use backend::{Backend, File, Servers};
 use cli::{
     Arguments, Command, DeadCommand, EventCommand, Letters, RefusedCommand, UnroutedCommand,
 };
@@ -28,7 +29,6 @@ use failure::Failure;
 use refused::Wanted;
 use unrouted::Look;
 
-const CONNECT: Duration = Duration::from_secs(15);
 /// For a command line that can't be read (`EX_USAGE`).
 const USAGE: u8 = 64;
 
@@ -41,7 +41,10 @@ async fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
-    telemetry::init_logs("warn");
+    telemetry::init_logs(match arguments.command {
+        Command::Standalone(_) => "info",
+        _ => "warn",
+    });
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -50,13 +53,27 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     let path = &arguments.config;
-    match arguments.command {
-        Command::Config => Ok(write!(std::io::stdout(), "{}", config::reference())?),
-        Command::Check => check(path),
-        Command::Event(command) => event_command(path, command).await,
-        Command::Dead(command) => dead_command(path, command).await,
-        Command::Unrouted(command) => unrouted_command(path, command).await,
-        Command::Refused(command) => refused_command(path, command).await,
+    let role = match &arguments.command {
+        Command::Config => return Ok(write!(std::io::stdout(), "{}", config::reference())?),
+        Command::Check => return check(path),
+        Command::Standalone(listen) => return standalone::run(path, listen).await,
+        Command::Refused(RefusedCommand::Admit { .. }) => Role::Admission,
+        _ => Role::Operator,
+    };
+    let config = load(path, role)?;
+    match &config.embedded {
+        Some(embedded) => on(&config, &File::open(&config, embedded)?, arguments.command).await,
+        None => on(&config, &Servers(&config), arguments.command).await,
+    }
+}
+
+async fn on(config: &Config, backend: &impl Backend, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Event(command) => event_command(config, backend, command).await,
+        Command::Dead(command) => dead_command(config, backend, command).await,
+        Command::Unrouted(command) => unrouted_command(config, backend, command).await,
+        Command::Refused(command) => refused_command(config, backend, command).await,
+        Command::Config | Command::Check | Command::Standalone(_) => Ok(()),
     }
 }
 
@@ -70,12 +87,15 @@ fn check(path: &Path) -> Result<(), Failure> {
     Ok(writeln!(out, "the config is good: sources: {sources}, destinations: {destinations}")?)
 }
 
-async fn event_command(path: &Path, command: EventCommand) -> Result<(), Failure> {
-    let config = load(path, Role::Operator)?;
+async fn event_command(
+    config: &Config,
+    backend: &impl Backend,
+    command: EventCommand,
+) -> Result<(), Failure> {
     match command {
         EventCommand::Show { id, json } => {
             let mut out = std::io::stdout().lock();
-            let found = event::find(&journal(&config)?, &config.pairs(), &id).await?;
+            let found = event::find(&backend.histories()?, &config.pairs(), &id).await?;
             match json {
                 true => print_json(&found, &mut out),
                 false => Ok(event::show(&found, &mut out)?),
@@ -83,40 +103,48 @@ async fn event_command(path: &Path, command: EventCommand) -> Result<(), Failure
         }
         EventCommand::Release { id, reason, by, json } => {
             let letters = Letters { ids: vec![id], limit: 1, by, json, ..Letters::default() };
-            requeue(&config, &letters, &What::Released { reason }).await
+            requeue(config, backend, &letters, &What::Released { reason }).await
         }
     }
 }
 
-async fn dead_command(path: &Path, command: DeadCommand) -> Result<(), Failure> {
-    let config = load(path, Role::Operator)?;
+async fn dead_command(
+    config: &Config,
+    backend: &impl Backend,
+    command: DeadCommand,
+) -> Result<(), Failure> {
     match command {
         DeadCommand::List { filter, limit, json } => {
-            let names = destinations(&config, filter.destination.clone())?;
-            let found = dead::list(&journal(&config)?, &names, &filter, limit).await?;
+            let names = destinations(config, filter.destination.clone())?;
+            let found = dead::list(&backend.histories()?, &names, &filter, limit).await?;
             let mut out = std::io::stdout().lock();
             match json {
                 true => print_json(&found, &mut out),
                 false => Ok(dead::show(&found, &mut out)?),
             }
         }
-        DeadCommand::Show { id, body } => show_dead(&config, &id, body).await,
+        DeadCommand::Show { id, body } => show_dead(config, backend, &id, body).await,
         DeadCommand::Requeue { letters, why } => {
-            requeue(&config, &letters, &What::Requeued { reason: why }).await
+            requeue(config, backend, &letters, &What::Requeued { reason: why }).await
         }
         DeadCommand::Drain { letters, why, export } => {
-            drain(&config, &letters, export.as_deref(), &why).await
+            drain(config, backend, &letters, export.as_deref(), &why).await
         }
     }
 }
 
-async fn show_dead(config: &Config, id: &str, body: bool) -> Result<(), Failure> {
-    let (histories, queue) = (journal(config)?, connect(config).await?);
+async fn show_dead(
+    config: &Config,
+    backend: &impl Backend,
+    id: &str,
+    body: bool,
+) -> Result<(), Failure> {
+    let (histories, queue) = (backend.histories()?, backend.queue().await?);
     let pairs = config.pairs();
     let desk = desk(config, &histories, &queue, &pairs, None)?;
     let found = desk.find(id).await?;
     let letter = desk.letter(&found.key).await;
-    queue.close().await;
+    backend.close(queue).await;
     let letter = letter?;
     let mut out = std::io::stdout().lock();
     match (letter, body) {
@@ -138,8 +166,13 @@ async fn show_dead(config: &Config, id: &str, body: bool) -> Result<(), Failure>
 }
 
 /// Sends dead letters back to their work queues.
-async fn requeue(config: &Config, letters: &Letters, what: &What) -> Result<(), Failure> {
-    let (histories, queue) = (journal(config)?, connect(config).await?);
+async fn requeue(
+    config: &Config,
+    backend: &impl Backend,
+    letters: &Letters,
+    what: &What,
+) -> Result<(), Failure> {
+    let (histories, queue) = (backend.histories()?, backend.queue().await?);
     let pairs = config.pairs();
     let desk = desk(config, &histories, &queue, &pairs, letters.filter.destination.clone())?;
     let done = match choice(letters) {
@@ -147,7 +180,7 @@ async fn requeue(config: &Config, letters: &Letters, what: &What) -> Result<(), 
         Err(failure) => Err(failure),
     };
     // The dead letters' acknowledgements reach the broker before this ends.
-    queue.close().await;
+    backend.close(queue).await;
     let Done { tally, last } = done?;
     let words = match what {
         What::Released { .. } => "released",
@@ -166,18 +199,19 @@ async fn requeue(config: &Config, letters: &Letters, what: &What) -> Result<(), 
 /// Takes dead letters out of their queues.
 async fn drain(
     config: &Config,
+    backend: &impl Backend,
     letters: &Letters,
     export: Option<&Path>,
     why: &str,
 ) -> Result<(), Failure> {
-    let (histories, queue) = (journal(config)?, connect(config).await?);
+    let (histories, queue) = (backend.histories()?, backend.queue().await?);
     let pairs = config.pairs();
     let desk = desk(config, &histories, &queue, &pairs, letters.filter.destination.clone())?;
     let done = match choice(letters) {
         Ok(choice) => desk.drain(&choice, export, why, &letters.by).await,
         Err(failure) => Err(failure),
     };
-    queue.close().await;
+    backend.close(queue).await;
     let tally = done?;
     let mut out = std::io::stdout().lock();
     match letters.json {
@@ -200,28 +234,31 @@ fn choice(letters: &Letters) -> Result<Choice<'_>, Failure> {
     Ok(Choice { ids, filter, limit: *limit, rate: *rate, dry_run })
 }
 
-fn desk<'a>(
+fn desk<'a, H, Q>(
     config: &'a Config,
-    histories: &'a RedisJournal,
-    queue: &'a Amqp,
+    histories: &'a H,
+    queue: &'a Q,
     pairs: &'a [(&'a str, &'a str)],
     destination: Option<String>,
-) -> Result<Desk<'a, RedisJournal, Amqp>, Failure> {
+) -> Result<Desk<'a, H, Q>, Failure> {
     let destinations = destinations(config, destination)?;
     Ok(Desk { histories, queue, sealer: &config.seal, pairs, destinations })
 }
 
-async fn unrouted_command(path: &Path, command: UnroutedCommand) -> Result<(), Failure> {
-    let config = load(path, Role::Operator)?;
-    let queue = connect(&config).await?;
-    let done = unrouted_with(&config, &queue, command).await;
-    queue.close().await;
+async fn unrouted_command(
+    config: &Config,
+    backend: &impl Backend,
+    command: UnroutedCommand,
+) -> Result<(), Failure> {
+    let queue = backend.queue().await?;
+    let done = unrouted_with(config, &queue, command).await;
+    backend.close(queue).await;
     done
 }
 
 async fn unrouted_with(
     config: &Config,
-    queue: &Amqp,
+    queue: &impl Operate,
     command: UnroutedCommand,
 ) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
@@ -246,21 +283,20 @@ async fn unrouted_with(
     }
 }
 
-async fn refused_command(path: &Path, command: RefusedCommand) -> Result<(), Failure> {
-    let role = match command {
-        RefusedCommand::Admit { .. } => Role::Admission,
-        _ => Role::Operator,
-    };
-    let config = load(path, role)?;
-    let queue = connect(&config).await?;
-    let done = refused_with(&config, &queue, command).await;
-    queue.close().await;
+async fn refused_command(
+    config: &Config,
+    backend: &impl Backend,
+    command: RefusedCommand,
+) -> Result<(), Failure> {
+    let queue = backend.queue().await?;
+    let done = refused_with(config, &queue, command).await;
+    backend.close(queue).await;
     done
 }
 
 async fn refused_with(
     config: &Config,
-    queue: &Amqp,
+    queue: &(impl Operate + Publish),
     command: RefusedCommand,
 ) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
@@ -311,19 +347,6 @@ fn no_refused(id: &str) -> Failure {
 fn load(path: &Path, role: Role) -> Result<Config, Failure> {
     let environment = std::env::vars().collect();
     Ok(Config::load(path, role, &environment, &[])?)
-}
-
-fn journal(config: &Config) -> Result<RedisJournal, Failure> {
-    let url = config.redis.url.as_ref().ok_or(Failure::Asked("redis.url is missing".into()))?;
-    Ok(RedisJournal::new(url, &config.namespace, config.redis.retention)?)
-}
-
-async fn connect(config: &Config) -> Result<Amqp, Failure> {
-    let queue = Amqp::publisher(Settings { routes: None, ..config.amqp() }, "operator");
-    tokio::time::timeout(CONNECT, queue.connected())
-        .await
-        .map_err(|_| Failure::Ours("RabbitMQ doesn't answer.\nCheck [rabbitmq] urls.".into()))?;
-    Ok(queue)
 }
 
 fn destinations(config: &Config, only: Option<String>) -> Result<Vec<String>, Failure> {

@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod embedded;
 pub mod event;
 pub mod journal;
 pub mod lifecycle;

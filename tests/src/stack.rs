@@ -132,6 +132,40 @@ timeout = "1s"
         self.start(self.command("zentra-worker")).await
     }
 
+    /// From now on, one file instead of the two servers. Returns where it is.
+    pub fn embed(&self) -> PathBuf {
+        let path = folder("embedded").join("zentra.db");
+        let servers =
+            "[rabbitmq]\nurls = [\"env:RABBITMQ_URL\"]\n[redis]\nurl = \"env:REDIS_URL\"\n";
+        self.replace(servers, &format!("[embedded]\npath = \"{}\"\n", path.display()));
+        path
+    }
+
+    /// Starts ingress and worker in one program and waits until both are ready. `admin` is the
+    /// worker's.
+    pub async fn standalone(&self) -> Program {
+        let [listen, entrance] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
+        let admin = format!("127.0.0.1:{}", free_port());
+        let mut command = self.command("zentra");
+        command.args(["standalone", "--listen", &listen, "--ingress-admin", &entrance]);
+        command.args(["--worker-admin", &admin]);
+        let [listen, entrance, admin] = [listen, entrance, admin].map(|at| format!("http://{at}"));
+        let program = Program { process: Guarded::start(command), listen, admin };
+        for admin in [&entrance, &program.admin] {
+            self.is_ready("zentra standalone", admin).await;
+        }
+        program
+    }
+
+    async fn is_ready(&self, name: &str, admin: &str) {
+        let url = format!("{admin}/readyz");
+        eventually(&format!("{name} is ready"), READY, async || {
+            let answer = self.http.get(&url).await?;
+            answer.status.is_success().then_some(())
+        })
+        .await;
+    }
+
     /// Starts a program that serves `--admin`, and waits until it is ready.
     pub async fn start(&self, mut command: Command) -> Program {
         let admin = format!("127.0.0.1:{}", free_port());
@@ -142,12 +176,7 @@ timeout = "1s"
             listen: String::new(),
             admin: format!("http://{admin}"),
         };
-        let url = format!("{}/readyz", program.admin);
-        eventually(&format!("{name} is ready"), READY, async || {
-            let answer = self.http.get(&url).await?;
-            answer.status.is_success().then_some(())
-        })
-        .await;
+        self.is_ready(&name, &program.admin).await;
         program
     }
 

@@ -117,3 +117,44 @@ impl<H: Histories> Act for Drain<'_, H> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zentra_shared::delivery;
+    use zentra_shared::embedded::{EmbeddedJournal, Store};
+    use zentra_shared::seal::{Key, Sealed, Sealer};
+    use zentra_shared::secret::Secret;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_letter_is_in_the_file_before_its_pass_lets_it_go() {
+        let folder = std::env::temp_dir().join(format!("zentra-drain-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (exported, journal) = (folder.join("dead.jsonl"), folder.join("zentra.db"));
+        let store = Store::open(&journal, 1 << 24).unwrap();
+        let histories = EmbeddedJournal::new(store, std::time::Duration::from_secs(60));
+        let key = Key { name: "k".into(), secret: Secret::new("0123456789abcdef") };
+        let sealed = Sealed {
+            envelope: "{}".into(),
+            seal: "v1,k,AA==".into(),
+            body: "its bytes".into(),
+            route: String::new(),
+            id: "acme/evt_1".into(),
+            trace: None,
+        };
+        let message = Message { sealed, attempt: 1, generation: 0, dead: None };
+        let sealer = Sealer::new(vec![key]).unwrap();
+        let opened = delivery::open(&sealer, "ledger", &message.sealed);
+        let letter = Letter { message: &message, opened: &opened, known: None };
+        let (file, waiting) = (Some(export(&exported).unwrap()), Vec::new());
+        let mut drain = Drain { histories: &histories, by: "ada", reason: "x", file, waiting };
+        assert!(!drain.on(&letter).await.unwrap(), "it may not go yet");
+        drain.flush().await.unwrap();
+        let written = std::fs::read_to_string(&exported).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(line["body_base64"], STANDARD.encode("its bytes"));
+        drop(drain);
+    }
+}

@@ -193,14 +193,27 @@ pub(super) const KEYS: &[Key] = &[
         "30days",
         "How long events are kept in the archive.",
     ),
+    key(
+        "embedded.path",
+        Kind::Text,
+        "",
+        "The file of `zentra standalone`: queue and journal of one machine, without RabbitMQ and \
+         Redis. With it, [rabbitmq] urls and [redis] url are left out.",
+    ),
+    key(
+        "embedded.max_size",
+        Kind::Size(16 * MIB, 16 * 1024 * GIB),
+        "8GiB",
+        "Its size. Beyond it callbacks get 503, and what has been accepted is still delivered.",
+    ),
     key("redis.url", Kind::Text, "", "redis:// or rediss:// URL; with a password, a secret."),
     key(
         "redis.retention",
         Kind::Duration("1h", "400days"),
         "30days",
-        "How long a delivery is remembered after its last change: the window in which a copy is \
-         recognised. Longer than any provider and any destination tries again; a dead \
-         delivery is remembered until an operator deals with it.",
+        "How long a delivery is remembered after its last change, in Redis or the file: the window \
+         in which a copy is recognised. Longer than any provider and any destination tries again; \
+         a dead delivery is remembered until an operator deals with it.",
     ),
     key(
         "seal.keys",

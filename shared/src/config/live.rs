@@ -121,6 +121,7 @@ impl Config {
             ("ingress.tls, there or not", tls(self) != tls(new)),
             ("worker.admin", self.worker_admin != new.worker_admin),
             ("rabbitmq", rabbitmq(self) != rabbitmq(new)),
+            ("embedded", self.embedded != new.embedded),
             ("redis.url", redis(self) != redis(new)),
             ("refused.max_…", self.refused.bounds != new.refused.bounds),
         ];

@@ -14,7 +14,7 @@ mod section;
 mod tls;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Table;
@@ -39,7 +39,9 @@ pub enum Role {
     Ingress,
     /// Needs RabbitMQ, Redis, the seal and the destinations' signing keys.
     Worker,
-    /// Needs RabbitMQ, Redis and the seal.
+    /// Ingress and worker in one, on the embedded file.
+    Standalone,
+    /// Needs RabbitMQ and Redis, or the embedded file, and the seal.
     Operator,
     /// An operator who lets refused callbacks in: needs what the ingress needs.
     Admission,
@@ -49,11 +51,11 @@ pub enum Role {
 
 impl Role {
     fn verifies(self) -> bool {
-        matches!(self, Self::Ingress | Self::Admission | Self::Check)
+        matches!(self, Self::Ingress | Self::Standalone | Self::Admission | Self::Check)
     }
 
     fn delivers(self) -> bool {
-        matches!(self, Self::Worker | Self::Check)
+        matches!(self, Self::Worker | Self::Standalone | Self::Check)
     }
 
     fn remembers(self) -> bool {
@@ -61,7 +63,7 @@ impl Role {
     }
 
     fn serves_tls(self) -> bool {
-        matches!(self, Self::Ingress | Self::Check)
+        matches!(self, Self::Ingress | Self::Standalone | Self::Check)
     }
 }
 
@@ -82,6 +84,8 @@ pub struct Config {
     pub refused: Refused,
     /// The archive's bounds; its sources are named by [`Config::routes`].
     archive: Archive,
+    /// One machine's queue and journal, instead of broker and Redis.
+    pub embedded: Option<Embedded>,
     /// The journal.
     pub redis: Redis,
     /// Seals and opens.
@@ -101,6 +105,15 @@ pub struct RabbitMq {
     pub publish_timeout: Duration,
     /// Channels that publish.
     pub lanes: usize,
+}
+
+/// One file instead of RabbitMQ and Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Embedded {
+    /// Where it is.
+    pub path: PathBuf,
+    /// At most so many bytes.
+    pub max_size: u64,
 }
 
 /// How to reach Redis, and how long it remembers.

@@ -7,12 +7,16 @@ use http::StatusCode;
 
 use super::secrets::{Environment, resolve, secret};
 use super::section::{self, Section};
-use super::{Bounds, Breaker, Config, Destination, Ingress, RabbitMq, Redis, Refused, Role, Tls};
+use super::{
+    Bounds, Breaker, Config, Destination, Embedded, Ingress, RabbitMq, Redis, Refused, Role, Tls,
+};
 use crate::queue::{Archive, amqp};
 use crate::retry::Policy;
 use crate::seal::{Key, MIN_KEY, Sealer};
 use crate::secret::Secret;
 use crate::verify::{NamedSecret, Scheme, Source, Success};
+
+const NOT_BOTH: &str = "goes with no [embedded] path: choose one of them";
 
 /// Reads for one program.
 pub(super) struct Reader<'e> {
@@ -34,10 +38,11 @@ impl Reader<'_> {
         let lease = worker.duration("lease");
         worker.finish();
 
-        let rabbitmq = self.rabbitmq(root.section("rabbitmq"));
+        let embedded = self.embedded(root.section("embedded"));
+        let rabbitmq = self.rabbitmq(root.section("rabbitmq"), embedded.is_some());
         let refused = self.refused(root.section("refused"));
         let archive = archive(root.section("archive"));
-        let redis = self.redis(root.section("redis"));
+        let redis = self.redis(root.section("redis"), embedded.is_some());
         let seal = self.seal(root.section("seal"));
         let own = self.providers(&mut root);
         let sources: Vec<Source> = root
@@ -60,6 +65,7 @@ impl Reader<'_> {
             rabbitmq,
             refused,
             archive,
+            embedded,
             redis,
             seal: seal?,
             sources,
@@ -136,15 +142,34 @@ impl Reader<'_> {
         read.map_err(|(key, what)| section.problem(key, &what)).ok()
     }
 
-    fn rabbitmq(&self, mut section: Section<'_>) -> RabbitMq {
-        let mut urls = Vec::new();
+    fn embedded(&self, mut section: Section<'_>) -> Option<Embedded> {
+        let (path, max_size) = (section.text("path"), section.size("max_size") as u64);
+        match (self.role, &path) {
+            (Role::Standalone, None) => {
+                section.problem("path", "is missing, like \"/var/lib/zentra/zentra.db\"");
+            }
+            (Role::Ingress | Role::Worker, Some(_)) => section.problem(
+                "path",
+                "is for zentra standalone: this program needs [rabbitmq] urls and [redis] url \
+                 instead",
+            ),
+            _ => {}
+        }
+        section.finish();
+        path.map(|path| Embedded { path: path.into(), max_size })
+    }
+
+    fn rabbitmq(&self, mut section: Section<'_>, embedded: bool) -> RabbitMq {
+        let (mut urls, given) = (Vec::new(), !section.missing("urls"));
         for (at, text) in section.texts("urls").iter().enumerate() {
             match self.url(text, true) {
                 Ok(url) => urls.extend(url),
                 Err(what) => section.problem(&format!("urls[{at}]"), &what),
             }
         }
-        if urls.is_empty() {
+        if embedded && given {
+            section.problem("urls", NOT_BOTH);
+        } else if urls.is_empty() && !embedded {
             section.problem("urls", "is missing or empty, like [\"env:RABBITMQ_URL\"]");
         }
         let publish_timeout = section.duration("publish_timeout");
@@ -164,9 +189,12 @@ impl Reader<'_> {
         Refused { per_second, bounds }
     }
 
-    fn redis(&self, mut section: Section<'_>) -> Redis {
-        let needed = self.role.remembers();
+    fn redis(&self, mut section: Section<'_>, embedded: bool) -> Redis {
+        let needed = self.role.remembers() && !embedded;
         let text = section.text("url");
+        if embedded && text.is_some() {
+            section.problem("url", NOT_BOTH);
+        }
         if text.is_none() && needed {
             section.problem("url", "is missing, like \"env:REDIS_URL\"");
         }

@@ -61,6 +61,9 @@ pub enum QueueError {
     /// The broker said no: the queue is full, or the message can't be routed.
     #[error("the broker refused the message")]
     Refused,
+    /// The embedded file didn't take it.
+    #[error(transparent)]
+    Store(crate::embedded::StoreError),
     /// Anything else that the client library reports.
     #[error("the broker connection failed: {0}")]
     Broker(String),

@@ -4,6 +4,7 @@
 mod bounds;
 mod broker;
 mod chaos;
+mod conformance;
 mod destinations;
 mod faults;
 mod handlers;
@@ -17,5 +18,6 @@ mod refused;
 mod reload;
 mod routes;
 mod seen;
+mod standalone;
 mod tls;
 mod worker;

@@ -5,9 +5,9 @@ local fence, generation, attempt = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumbe
 local outcome, number, retention, by = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 
 -- As a rule the claim is current and the destination did its work. Written before anything else
--- is made, where the history has room: each event pays for this.
+-- is made: each event pays for this. It happens once to a delivery, so the history isn't cut.
 local raw = outcome == 'delivered' and redis.call('GET', KEYS[1])
-if raw and #raw + LINE_BYTES + 255 + #ARGV[8] < HISTORY then
+if raw then
   local version, state, _, _, _, _, known = struct.unpack(HEADER, raw)
   if version == VERSION and state == IN_FLIGHT and known == fence then
     local shown, more = by:sub(1, 255), ARGV[8]

@@ -21,7 +21,7 @@ use zentra_tests::{queue_settings, routes, sign};
 use crate::{body, cpu};
 
 /// Events of one round.
-const EVENTS: usize = 40_000;
+pub(crate) const EVENTS: usize = 40_000;
 const ROUNDS: usize = 2;
 /// Attempts at a time.
 pub(crate) const CONCURRENCY: usize = 64;
@@ -131,9 +131,7 @@ async fn fill(rabbit: &Rabbit, part: usize) -> anyhow::Result<()> {
         zentra_shared::queue::amqp::Settings { routes: routes(vec![ledger]), ..settings };
     let queue = Amqp::publisher(settings, "bench");
     tokio::time::timeout(BOUND, queue.connected()).await?;
-    let key = Key { name: "test".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") };
-    let sealer = Sealer::new(vec![key]).context("no sealer")?;
-    let source = source()?;
+    let (source, sealer) = (source()?, sealer()?);
     let mut publishing = JoinSet::new();
     for at in 0..EVENTS {
         let sealed = sealed(&source, &sealer, &format!("evt_{part}_{at:06}"))?;
@@ -150,7 +148,13 @@ async fn fill(rabbit: &Rabbit, part: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn source() -> anyhow::Result<Source> {
+/// The stack's.
+pub(crate) fn sealer() -> anyhow::Result<Sealer> {
+    let key = Key { name: "test".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") };
+    Sealer::new(vec![key]).context("no sealer")
+}
+
+pub(crate) fn source() -> anyhow::Result<Source> {
     let secret = Secret::new(sign::ACME_SECRET);
     Ok(Source {
         name: "acme".into(),
@@ -165,7 +169,7 @@ fn source() -> anyhow::Result<Source> {
     })
 }
 
-fn sealed(source: &Source, sealer: &Sealer, id: &str) -> anyhow::Result<Sealed> {
+pub(crate) fn sealed(source: &Source, sealer: &Sealer, id: &str) -> anyhow::Result<Sealed> {
     let body = body(0);
     let mut headers = HeaderMap::new();
     for (name, value) in sign::acme(id, sign::now(), body.as_bytes()) {

@@ -1,0 +1,101 @@
+//! Where events and histories are: servers, or one file. Chosen once, by the config.
+
+use std::time::Duration;
+
+use zentra_shared::config::{Config, Embedded};
+use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store, StoreError};
+use zentra_shared::journal::Histories;
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::queue::amqp::{Amqp, Settings};
+use zentra_shared::queue::{Operate, Publish};
+
+use crate::failure::Failure;
+
+const CONNECT: Duration = Duration::from_secs(15);
+
+/// What a command works on.
+pub(crate) trait Backend {
+    type Histories: Histories;
+    type Queue: Operate + Publish;
+
+    fn histories(&self) -> Result<Self::Histories, Failure>;
+
+    /// Connected.
+    async fn queue(&self) -> Result<Self::Queue, Failure>;
+
+    /// To be called at the end: what was acknowledged reaches the queue before.
+    async fn close(&self, queue: Self::Queue);
+}
+
+/// RabbitMQ and Redis.
+pub(crate) struct Servers<'a>(pub(crate) &'a Config);
+
+impl Backend for Servers<'_> {
+    type Histories = RedisJournal;
+    type Queue = Amqp;
+
+    fn histories(&self) -> Result<RedisJournal, Failure> {
+        let redis = &self.0.redis;
+        let url = redis.url.as_ref().ok_or(Failure::Asked("redis.url is missing".into()))?;
+        Ok(RedisJournal::new(url, &self.0.namespace, redis.retention)?)
+    }
+
+    async fn queue(&self) -> Result<Amqp, Failure> {
+        let queue = Amqp::publisher(Settings { routes: None, ..self.0.amqp() }, "operator");
+        tokio::time::timeout(CONNECT, queue.connected()).await.map_err(|_| {
+            Failure::Ours("RabbitMQ doesn't answer.\nCheck [rabbitmq] urls.".into())
+        })?;
+        Ok(queue)
+    }
+
+    async fn close(&self, queue: Amqp) {
+        queue.close().await;
+    }
+}
+
+/// The embedded file.
+pub(crate) struct File<'a> {
+    config: &'a Config,
+    store: Store,
+}
+
+impl<'a> File<'a> {
+    /// One that is there: a command makes none.
+    pub(crate) fn open(config: &'a Config, embedded: &Embedded) -> Result<Self, Failure> {
+        let path = &embedded.path;
+        if !path.exists() {
+            return Err(Failure::Asked(format!(
+                "{} isn't there: nothing has been taken in yet.\nStart zentra standalone, or \
+                 check [embedded] path.",
+                path.display()
+            )));
+        }
+        Ok(Self { config, store: Store::open(path, embedded.max_size)? })
+    }
+}
+
+impl Backend for File<'_> {
+    type Histories = EmbeddedJournal;
+    type Queue = EmbeddedQueue;
+
+    fn histories(&self) -> Result<EmbeddedJournal, Failure> {
+        Ok(EmbeddedJournal::new(self.store.clone(), self.config.redis.retention))
+    }
+
+    async fn queue(&self) -> Result<EmbeddedQueue, Failure> {
+        let (routes, refused) = (self.config.routes(), self.config.refused.bounds.clone());
+        Ok(EmbeddedQueue::new(self.store.clone(), routes, refused))
+    }
+
+    /// What was acknowledged is on the disk already.
+    async fn close(&self, _queue: EmbeddedQueue) {}
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unusable { .. } => Self::Asked(error.to_string()),
+            _ => Self::Ours(format!("{error}\nIs the disk full?")),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! One machine's backend: one SQLite file behind both seams.
+//!
+//! Durable: what is confirmed survives kill -9 and a power cut. [`lifecycle::step`] decides
+//! about claims, and nothing else does. One program works on the file; operators' commands may
+//! look into it and change it meanwhile.
+//!
+//! [`lifecycle::step`]: crate::lifecycle::step
+
+mod journal;
+mod queue;
+mod store;
+mod sweep;
+
+pub use journal::EmbeddedJournal;
+pub use queue::{EmbeddedConsumer, EmbeddedQueue, EmbeddedReceipt, EmbeddedWalk, WalkReceipt};
+pub use store::{Store, StoreError};

@@ -1,0 +1,312 @@
+//! The file: one SQLite database, one thread that writes it, another that reads it.
+//!
+//! A write returns when it is on the disk (WAL, full sync). Those that arrive while one commit
+//! is under way share the next: the disk is waited for once for all of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use crate::clock::Timestamp;
+
+/// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
+const APPLICATION: i32 = 0x5a4e_5452;
+/// The form of the tables (`PRAGMA user_version`).
+const SCHEMA: i32 = 1;
+/// So many writes share a commit at most.
+const GROUP: usize = 256;
+/// So many writes may wait.
+const WAITING: usize = 4096;
+/// How long another process (an operator's command) may hold the file.
+const BUSY: Duration = Duration::from_secs(5);
+/// What a worker may take beyond the bound, so that what has been accepted can be finished.
+const RESERVE: u64 = 64 << 20;
+
+/// Why the file didn't do what was asked. Nothing of it has taken effect.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It can't be used as it is.
+    #[error("{path}: {found}\n{what_to_do}", path = path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+        /// And what to do.
+        what_to_do: &'static str,
+    },
+    /// It has reached its bound.
+    #[error("the file has reached its bound ([embedded] max_size)")]
+    Full,
+    /// The disk has no room.
+    #[error("the disk is full")]
+    DiskFull,
+    /// More writes wait than may.
+    #[error("too many writes wait for the disk")]
+    Overloaded,
+    /// The program is stopping.
+    #[error("the file is closed")]
+    Closed,
+    /// Anything else that SQLite reports.
+    #[error("the file can't be read or written: {0}")]
+    Sqlite(String),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::DiskFull,
+            _ => Self::Sqlite(error.to_string()),
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+/// Tells whoever asked what became of it, once it is on the disk or isn't.
+type Told = Box<dyn FnOnce(Result<()>) + Send>;
+/// Without a connection, it can't be tried.
+type Write = Box<dyn FnOnce(Option<&Connection>) -> Told + Send>;
+type Read = Box<dyn FnOnce(&Connection) + Send>;
+
+/// A handle to the file; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    writes: mpsc::SyncSender<Write>,
+    reads: mpsc::SyncSender<Read>,
+    used: Arc<AtomicU64>,
+    max: u64,
+}
+
+impl Store {
+    /// Opens the file, or makes a new one where there is none. `max` bounds its size in bytes:
+    /// beyond it no event is taken in any more ([`StoreError::Full`]).
+    pub fn open(path: &Path, max: u64) -> Result<Self> {
+        let writing = connect(path)?;
+        prepare(&writing, path)?;
+        let page = pragma(&writing, "page_size")?;
+        // Whole pages, and room to finish what is in it.
+        let pages = (max.saturating_add(RESERVE) / page.max(1)).min(u64::from(u32::MAX) - 1);
+        let pages = i64::try_from(pages).unwrap_or(i64::MAX);
+        writing.pragma_update(None, "max_page_count", pages)?;
+        let reading = connect(path)?;
+        reading.pragma_update(None, "query_only", true)?;
+        let used = Arc::new(AtomicU64::new(used(&writing)?));
+        let (writes, asked) = mpsc::sync_channel(WAITING);
+        let (reads, questions) = mpsc::sync_channel::<Read>(WAITING);
+        let counted = used.clone();
+        let named = |name: &str| std::thread::Builder::new().name(name.into());
+        let failed = |error: std::io::Error| StoreError::Sqlite(error.to_string());
+        named("zentra-writes").spawn(move || write(writing, &asked, &counted)).map_err(failed)?;
+        named("zentra-reads")
+            .spawn(move || {
+                while let Ok(read) = questions.recv() {
+                    read(&reading);
+                }
+            })
+            .map_err(failed)?;
+        Ok(Self { writes, reads, used, max })
+    }
+
+    /// Changes the file, and returns when that is on the disk. A failure undoes it all.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (tell, told) = oneshot::channel();
+        self.send(work, |result| drop(tell.send(result)))?;
+        told.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// The same, without waiting: `then` hears of it.
+    pub fn send<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        then: impl FnOnce(Result<T>) + Send + 'static,
+    ) -> Result<()> {
+        let write = |connection: Option<&Connection>| -> Told {
+            let done = connection.map(|connection| savepoint(connection, work));
+            Box::new(move |committed| {
+                let done = done.unwrap_or(Err(rusqlite::Error::InvalidQuery));
+                then(committed.and_then(|()| Ok(done?)));
+            })
+        };
+        self.writes.try_send(Box::new(write)).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => StoreError::Overloaded,
+            mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
+        })
+    }
+
+    /// Reads the file as it is on the disk.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (tell, told) = oneshot::channel();
+        let read: Read = Box::new(move |connection| drop(tell.send(work(connection))));
+        self.reads.try_send(read).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => StoreError::Overloaded,
+            mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
+        })?;
+        Ok(told.await.map_err(|_| StoreError::Closed)??)
+    }
+
+    /// Whether there is room for one more event.
+    pub fn room(&self) -> Result<()> {
+        match self.used.load(Ordering::Relaxed) < self.max {
+            true => Ok(()),
+            false => Err(StoreError::Full),
+        }
+    }
+}
+
+/// A time as a column has it.
+pub(super) fn number(time: Timestamp) -> i64 {
+    i64::try_from(time.millis()).unwrap_or(i64::MAX)
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|error| unusable(path, &error))?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Ours and of this version, or new. A file that is neither is left as it is.
+fn prepare(connection: &Connection, path: &Path) -> Result<()> {
+    let read = |name: &str| -> Result<i32> {
+        connection
+            .pragma_query_value(None, name, |row| row.get(0))
+            .map_err(|error| unusable(path, &error))
+    };
+    let (application, version) = (read("application_id")?, read("user_version")?);
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
+        .map_err(|error| unusable(path, &error))?;
+    let (found, what_to_do) = match (application, version, tables) {
+        (APPLICATION, SCHEMA, _) => return settle(connection),
+        (0, 0, 0) => return make(connection),
+        (APPLICATION, newer, _) if newer > SCHEMA => (
+            format!("its tables are of version {newer}, and this program knows {SCHEMA}"),
+            "It was written by a newer Zentra: run that one.",
+        ),
+        (APPLICATION, other, _) => (
+            format!("its tables are of version {other}, and this program knows {SCHEMA}"),
+            "Restore it from a backup, or name another file in [embedded] path.",
+        ),
+        _ => (
+            "it is a database of another program".to_owned(),
+            "Name another file in [embedded] path.",
+        ),
+    };
+    Err(StoreError::Unusable { path: path.into(), found, what_to_do })
+}
+
+fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let what_to_do = match error.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            "Its folder must exist, and this user must be able to write there."
+        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            "Nothing was changed. Restore the file from a backup, or try `sqlite3 FILE .recover`; \
+             naming another file in [embedded] path begins anew, without what this one holds."
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "Another program holds it: stop that one."
+        }
+        _ => "Look at the disk and at the system's log.",
+    };
+    StoreError::Unusable { path: path.into(), found: error.to_string(), what_to_do }
+}
+
+/// How a connection works: nothing of it is in the file, but the journal's mode.
+fn settle(connection: &Connection) -> Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Each commit is on the disk before it returns: a 2xx survives a power cut.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    Ok(())
+}
+
+fn make(connection: &Connection) -> Result<()> {
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    settle(connection)?;
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE;\n{}\nPRAGMA application_id = {APPLICATION};\n\
+         PRAGMA user_version = {SCHEMA};\nCOMMIT;",
+        include_str!("schema.sql")
+    ))?;
+    Ok(())
+}
+
+fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
+    let value: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
+    Ok(u64::try_from(value).unwrap_or_default())
+}
+
+/// Bytes that hold something.
+fn used(connection: &Connection) -> rusqlite::Result<u64> {
+    let pages =
+        pragma(connection, "page_count")?.saturating_sub(pragma(connection, "freelist_count")?);
+    Ok(pages.saturating_mul(pragma(connection, "page_size")?))
+}
+
+/// The writing thread: until all handles are gone.
+fn write(mut connection: Connection, asked: &mpsc::Receiver<Write>, counted: &AtomicU64) {
+    while let Ok(first) = asked.recv() {
+        let mut told = Vec::new();
+        let committed = group(&mut connection, first, asked, &mut told);
+        if let Ok(used) = used(&connection) {
+            counted.store(used, Ordering::Relaxed);
+        }
+        let committed = committed.map_err(StoreError::from);
+        for tell in told {
+            tell(committed.clone());
+        }
+    }
+}
+
+/// One commit, of all that waits.
+fn group(
+    connection: &mut Connection,
+    first: Write,
+    asked: &mpsc::Receiver<Write>,
+    told: &mut Vec<Told>,
+) -> rusqlite::Result<()> {
+    let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+        Ok(transaction) => transaction,
+        Err(error) => {
+            told.push(first(None));
+            return Err(error);
+        }
+    };
+    told.push(first(Some(&transaction)));
+    // A full disk can end the whole transaction at once; the commit says so then.
+    while told.len() < GROUP
+        && !transaction.is_autocommit()
+        && let Ok(next) = asked.try_recv()
+    {
+        told.push(next(Some(&transaction)));
+    }
+    transaction.commit()
+}
+
+/// One write of several: it takes effect wholly or not at all.
+fn savepoint<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.prepare_cached("SAVEPOINT one")?.execute(())?;
+    let done = work(connection);
+    if done.is_err() {
+        connection.prepare_cached("ROLLBACK TO one")?.execute(())?;
+    }
+    connection.prepare_cached("RELEASE one")?.execute(())?;
+    done
+}

@@ -1,0 +1,193 @@
+//! `zentra standalone`: everything on one file, with no server.
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use serde_json::Value;
+use zentra_tests::http::Answer;
+use zentra_tests::ledger::{Ledger, Turn, transfer};
+use zentra_tests::services::folder;
+use zentra_tests::stack::{Program, Stack};
+use zentra_tests::world::BOUND;
+use zentra_tests::{eventually, sign};
+
+const QUICK: &str =
+    r#"retry = { attempts = 3, initial = "250ms", multiplier = 1.0, jitter = 0.0 }"#;
+
+/// A ledger, and a config with a file for it.
+struct Shop {
+    stack: Stack,
+    ledger: Ledger,
+    file: PathBuf,
+}
+
+impl Shop {
+    async fn new() -> Self {
+        let ledger = Ledger::start(&folder("ledger")).await.unwrap();
+        let stack = Stack::new("", "", "shop", &ledger.url, QUICK);
+        let file = stack.embed();
+        Self { stack, ledger, file }
+    }
+
+    async fn post(&self, shop: &Program, id: &str, body: &str) -> Option<Answer> {
+        let headers = sign::acme(id, sign::now(), body.as_bytes());
+        self.stack.http.post(&format!("{}/in/acme", shop.listen), &headers, body.to_owned()).await
+    }
+
+    async fn send(&self, shop: &Program, id: &str) {
+        let answer = self.post(shop, id, &transfer(id, "trf_8172", 1)).await;
+        assert!(answer.as_ref().is_some_and(|answer| answer.status.is_success()), "{answer:?}");
+    }
+
+    /// What is known of an event, as an operator sees it.
+    fn shown(&self, id: &str) -> Option<Value> {
+        let shown = self.stack.zentra(&["event", "show", id, "--json"]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
+        Some(shown[0].clone())
+    }
+
+    async fn until(&self, id: &str, state: &str) -> Value {
+        eventually(&format!("{id} is {state}"), BOUND, async || {
+            self.shown(id).filter(|shown| shown["record"]["state"] == state)
+        })
+        .await
+    }
+
+    fn refused(&self) -> String {
+        let Output { status, stderr, .. } = self.stack.zentra(&["standalone"]);
+        assert_eq!(status.code(), Some(1));
+        String::from_utf8(stderr).unwrap()
+    }
+}
+
+/// What a history says, one word a line.
+fn words(shown: &Value) -> Vec<&str> {
+    let lines = shown["history"].as_array().unwrap();
+    lines.iter().map(|line| line["what"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_callbacks_a_failed_attempt_and_a_kill_end_in_one_row_and_a_whole_history() {
+    let mut shop = Shop::new().await;
+    let mut program = shop.stack.standalone().await;
+    shop.ledger.take_turns([Turn::Answer(500, Vec::new()), Turn::WriteAndHang]);
+    shop.send(&program, "evt_1").await;
+    shop.send(&program, "evt_1").await;
+    // Its second attempt has written and not answered.
+    tokio::time::timeout(BOUND, shop.ledger.hung.recv()).await.unwrap();
+    program.process.kill();
+    let program = shop.stack.standalone().await;
+    let done = shop.until("evt_1", "delivered").await;
+    shop.send(&program, "evt_1").await;
+    eventually("the third is recorded as a copy", BOUND, async || {
+        let shown = shop.shown("evt_1")?;
+        words(&shown).ends_with(&["duplicate"]).then_some(())
+    })
+    .await;
+    let told = words(&done);
+    assert_eq!(told.iter().filter(|word| **word == "failed").count(), 1, "{told:?}");
+    assert_eq!(told.iter().filter(|word| **word == "claimed").count(), 3, "{told:?}");
+    assert_eq!(shop.ledger.rows().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_reads_requeues_and_drains_while_it_works() {
+    let shop = Shop::new().await;
+    let unknown = shop.stack.zentra(&["dead", "list"]);
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("isn't there"));
+    let program = shop.stack.standalone().await;
+    shop.ledger.take_turns((0..3).map(|_| Turn::Answer(400, Vec::new())));
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        shop.send(&program, id).await;
+        shop.until(id, "dead").await;
+    }
+    let zentra = |arguments: &[&str]| {
+        let output = shop.stack.zentra(arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(zentra(&["dead", "list"]).lines().count(), 4);
+    assert_eq!(zentra(&["dead", "show", "evt_1", "--body"]), transfer("evt_1", "trf_8172", 1));
+    zentra(&["dead", "requeue", "evt_2", "--because", "mended"]);
+    let done = shop.until("evt_2", "delivered").await;
+    assert_eq!(words(&done), ["claimed", "dead", "requeued", "claimed", "delivered"]);
+    zentra(&["dead", "drain", "evt_3", "--because", "a test"]);
+    let told = zentra(&["dead", "requeue", "--all", "--yes"]);
+    assert!(told.contains("re-queued ledger/acme/evt_1 as generation 1"), "{told}");
+    shop.until("evt_1", "delivered").await;
+    assert_eq!(zentra(&["dead", "list"]), "no dead letters\n");
+    assert_eq!(zentra(&["unrouted", "list"]), "no unrouted events\n");
+    assert_eq!(shop.ledger.rows().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_its_bound_callbacks_get_503_and_what_was_accepted_is_delivered() {
+    let shop = Shop::new().await;
+    let size = format!("path = \"{}\"\nmax_size = \"16MiB\"", shop.file.display());
+    shop.stack.replace(&format!("path = \"{}\"", shop.file.display()), &size);
+    shop.stack.replace("attempts = 3, initial = \"250ms\"", "attempts = 20, initial = \"2s\"");
+    shop.stack.replace("timeout = \"1s\"\n", "timeout = \"1s\"\ncircuit = { failures = 0 }\n");
+    let program = shop.stack.standalone().await;
+    shop.ledger.take_turns((0..20).map(|_| Turn::Answer(500, Vec::new())));
+    let large = |id: &str| transfer(id, &"x".repeat(900_000), 1);
+    let mut accepted = Vec::new();
+    for at in 0..40 {
+        let id = format!("evt_{at}");
+        match shop.post(&program, &id, &large(&id)).await.unwrap().status.as_u16() {
+            200 => accepted.push(id),
+            status => {
+                assert_eq!(status, 503);
+                break;
+            }
+        }
+    }
+    assert!((8..20).contains(&accepted.len()), "{} were accepted", accepted.len());
+    for id in &accepted {
+        shop.until(id, "delivered").await;
+    }
+    eventually("there is room again", BOUND, async || {
+        let answer = shop.post(&program, "evt_later", &large("evt_later")).await?;
+        answer.status.is_success().then_some(())
+    })
+    .await;
+    shop.until("evt_later", "delivered").await;
+    assert_eq!(shop.ledger.rows().unwrap().len(), accepted.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cant_be_used_is_told_and_left_as_it_is() {
+    let shop = Shop::new().await;
+    let program = shop.stack.standalone().await;
+    shop.send(&program, "evt_1").await;
+    shop.until("evt_1", "delivered").await;
+    assert!(shop.refused().contains("is another zentra standalone's"));
+    drop(program);
+
+    let good = std::fs::read(&shop.file).unwrap();
+    let newer = {
+        let file = rusqlite::Connection::open(&shop.file).unwrap();
+        file.pragma_update(None, "user_version", 99).unwrap();
+        file.close().unwrap();
+        std::fs::read(&shop.file).unwrap()
+    };
+    let mut broken = good.clone();
+    broken[..64].fill(0xff);
+    for (bytes, found, what_to_do) in [
+        (newer, "its tables are of version 99", "run that one"),
+        (broken, "not a database", "Restore the file from a backup"),
+    ] {
+        std::fs::write(&shop.file, &bytes).unwrap();
+        for wal in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{wal}", shop.file.display()));
+        }
+        let told = shop.refused();
+        assert!(told.contains(found) && told.contains(what_to_do), "{told}");
+        assert!(told.contains(shop.file.to_str().unwrap()), "{told}");
+        assert_eq!(std::fs::read(&shop.file).unwrap(), bytes);
+    }
+    let other = rusqlite::Connection::open(shop.file.with_extension("other")).unwrap();
+    other.execute_batch("CREATE TABLE theirs (id INTEGER)").unwrap();
+    let path = shop.file.display().to_string();
+    shop.stack.replace(&path, &path.replace(".db", ".other"));
+    assert!(shop.refused().contains("of another program"));
+}

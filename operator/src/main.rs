@@ -32,8 +32,21 @@ use unrouted::Look;
 /// For a command line that can't be read (`EX_USAGE`).
 const USAGE: u8 = 64;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// Most of what `zentra standalone` does is short-lived and small: measured by `make bench`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // The file has threads of its own, and threads that have little to do mostly wake one another.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    match runtime.worker_threads(cores.div_ceil(2)).enable_all().build() {
+        Ok(runtime) => runtime.block_on(command()),
+        Err(error) => Failure::from(error).report(),
+    }
+}
+
+async fn command() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

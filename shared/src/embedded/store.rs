@@ -147,7 +147,7 @@ impl Store {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let (tell, told) = oneshot::channel();
-        let read: Read = Box::new(move |connection| drop(tell.send(work(connection))));
+        let read: Read = Box::new(move |connection| drop(tell.send(at_once(connection, work))));
         self.reads.try_send(read).map_err(|error| match error {
             mpsc::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
@@ -295,6 +295,17 @@ fn group(
         told.push(next(Some(&transaction)));
     }
     transaction.commit()
+}
+
+/// Several statements see the same state, and lock the file once.
+fn at_once<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let transaction = connection.unchecked_transaction()?;
+    let read = work(&transaction)?;
+    transaction.commit()?;
+    Ok(read)
 }
 
 /// One write of several: it takes effect wholly or not at all.

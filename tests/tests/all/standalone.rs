@@ -1,10 +1,13 @@
 //! `zentra standalone`: everything on one file, with no server.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::Output;
 
 use serde_json::Value;
-use zentra_tests::http::Answer;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+use zentra_tests::http::{Answer, Http};
 use zentra_tests::ledger::{Ledger, Turn, transfer};
 use zentra_tests::services::folder;
 use zentra_tests::stack::{Program, Stack};
@@ -190,4 +193,55 @@ async fn a_file_that_cant_be_used_is_told_and_left_as_it_is() {
     let path = shop.file.display().to_string();
     shop.stack.replace(&path, &path.replace(".db", ".other"));
     assert!(shop.refused().contains("of another program"));
+}
+
+/// Sends callbacks one after the other, and tells which got a 2xx, until nobody answers.
+async fn provider(http: Http, url: String, name: String, told: UnboundedSender<String>) {
+    for at in 0.. {
+        let id = format!("evt_{name}_{at}");
+        let body = transfer(&id, "trf_1", 1);
+        let headers = sign::acme(&id, sign::now(), body.as_bytes());
+        match http.post(&url, &headers, body).await {
+            Some(answer) if answer.status.is_success() => drop(told.send(id)),
+            _ => return,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_got_a_2xx_is_delivered_once_however_often_the_program_is_killed() {
+    const KILLS: usize = 25;
+    let shop = Shop::new().await;
+    let (told, mut accepted) = unbounded_channel();
+    let mut all = Vec::new();
+    for round in 0..KILLS {
+        let mut program = shop.stack.standalone().await;
+        let url = format!("{}/in/acme", program.listen);
+        let mut providers = JoinSet::new();
+        for one in 0..8 {
+            let (http, name) = (shop.stack.http.clone(), format!("{round}_{one}"));
+            providers.spawn(provider(http, url.clone(), name, told.clone()));
+        }
+        // At another point of their ways each time.
+        for _ in 0..rand::random_range(1..80) {
+            all.push(tokio::time::timeout(BOUND, accepted.recv()).await.unwrap().unwrap());
+        }
+        program.process.kill();
+        tokio::time::timeout(BOUND, providers.join_all()).await.unwrap();
+    }
+    drop(told);
+    while let Some(id) = accepted.recv().await {
+        all.push(id);
+    }
+    let _program = shop.stack.standalone().await;
+    eventually("each has its row", BOUND, async || {
+        let rows = shop.ledger.rows().ok()?;
+        let rows: HashSet<String> = rows.into_iter().map(|row| row.key).collect();
+        all.iter().all(|id| rows.contains(&format!("ledger/acme/{id}"))).then_some(())
+    })
+    .await;
+    for id in all.iter().step_by(all.len() / 20 + 1) {
+        let done = shop.until(id, "delivered").await;
+        assert_eq!(words(&done).iter().filter(|word| **word == "delivered").count(), 1, "{done}");
+    }
 }

@@ -95,7 +95,8 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unusable { .. } => Self::Asked(error.to_string()),
-            _ => Self::Ours(format!("{error}\nIs the disk full?")),
+            StoreError::Full => Self::Ours(format!("{error}.\nRaise it, or drain dead letters.")),
+            _ => Self::Ours(format!("{error}\nLook at the disk, and whether its file is in use.")),
         }
     }
 }

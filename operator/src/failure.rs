@@ -37,12 +37,18 @@ impl From<ConfigError> for Failure {
 
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
+        if let JournalError::Store(error) = error {
+            return error.into();
+        }
         Self::Ours(format!("{error}\nCheck [redis] url, and that Redis runs."))
     }
 }
 
 impl From<QueueError> for Failure {
     fn from(error: QueueError) -> Self {
+        if let QueueError::Store(error) = error {
+            return error.into();
+        }
         Self::Ours(format!("{error}\nCheck [rabbitmq] urls, and that RabbitMQ runs."))
     }
 }

@@ -292,3 +292,31 @@ fn certificate_and_key_are_told_apart_and_never_quoted() {
     assert!(told.contains("ingress.tls.key: is missing"), "{told}");
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn one_config_has_one_backend_and_each_program_says_which_it_needs() {
+    let file = EXAMPLE
+        .replace("urls = [\"env:RABBITMQ_URL\"]", "")
+        .replace("url = \"env:REDIS_URL\"", "")
+        .replace("file:/run/secrets/seal", "env:SEAL_KEY")
+        + "\n[embedded]\npath = \"zentra.db\"\n";
+    let secrets = environment(&[
+        ("SEAL_KEY", "0123456789abcdef"),
+        ("STRIPE_EU", "x"),
+        ("LEDGER_SIGNING", "AAAA"),
+    ]);
+    let told = |text: &str, role| match Config::parse(text, role, &secrets, &[]) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    for role in [Role::Standalone, Role::Operator, Role::Check] {
+        assert_eq!(told(&file, role), "", "{role:?}");
+    }
+    for role in [Role::Ingress, Role::Worker] {
+        assert!(told(&file, role).contains("embedded.path: is for zentra standalone"), "{role:?}");
+    }
+    let without = file.replace("path = \"zentra.db\"", "");
+    assert!(told(&without, Role::Standalone).contains("embedded.path: is missing"));
+    let both = file.replace("[rabbitmq]", "[rabbitmq]\nurls = [\"amqp://localhost\"]");
+    assert!(told(&both, Role::Check).contains("rabbitmq.urls: goes with no [embedded] path"));
+}

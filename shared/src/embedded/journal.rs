@@ -59,7 +59,7 @@ impl EmbeddedJournal {
 
 impl From<StoreError> for JournalError {
     fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.to_string())
+        Self::Store(error)
     }
 }
 
@@ -92,7 +92,8 @@ fn apply(file: &Connection, change: &Change, now: Timestamp) -> rusqlite::Result
     let changed = before.as_ref() != Some(&after);
     let mut history = known.as_ref().map(|known| known.history.clone()).unwrap_or_default();
     let line = line(change, before.as_ref(), &after, answer, now);
-    let listed = changed || history.len() < COPIES;
+    let copy = !changed && matches!(change.event, Event::Claim { .. });
+    let listed = !copy || history.len() < COPIES;
     if let Some(line) = line.filter(|_| listed) {
         append(&mut history, &line)?;
     }
@@ -101,6 +102,8 @@ fn apply(file: &Connection, change: &Change, now: Timestamp) -> rusqlite::Result
         (State::Dead, _, Some(known)) => known.stored.reason,
         _ => None,
     };
+    // When it is dead, that stays as it is, until an operator says something else.
+    let still_dead = !changed && after.state == State::Dead;
     let dead = (after.state == State::Dead).then_some(now);
     let until = dead.is_none().then(|| now.plus(change.retention));
     let print = after.print;
@@ -108,16 +111,11 @@ fn apply(file: &Connection, change: &Change, now: Timestamp) -> rusqlite::Result
     match known {
         Some(known) => {
             let mut update = file.prepare_cached(
-                "UPDATE delivery SET dead = CASE WHEN ?2 IS NULL THEN NULL ELSE coalesce(dead, ?2) \
-                 END, until = ?3, record = ?4, history = ?5 WHERE id = ?1",
+                "UPDATE delivery SET dead = iif(?2, dead, ?3), until = iif(?2, until, ?4), \
+                 record = ?5, history = ?6 WHERE id = ?1",
             )?;
-            update.execute(params![
-                known.row,
-                dead.map(number),
-                until.map(number),
-                record,
-                history
-            ])?;
+            let (dead, until) = (dead.map(number), until.map(number));
+            update.execute(params![known.row, still_dead, dead, until, record, history])?;
         }
         None => {
             let Change { key, summary, .. } = change;

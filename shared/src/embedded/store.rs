@@ -3,6 +3,9 @@
 //! A write returns when it is on the disk (WAL, full sync). Those that arrive while one commit
 //! is under way share the next: the disk is waited for once for all of them.
 
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 
+const WRITABLE: &str = "Its folder must exist, and this user must be able to write there.";
 /// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
 const APPLICATION: i32 = 0x5a4e_5452;
 /// The form of the tables (`PRAGMA user_version`).
@@ -86,6 +90,7 @@ impl Store {
     /// Opens the file, or makes a new one where there is none. `max` bounds its size in bytes:
     /// beyond it no event is taken in any more ([`StoreError::Full`]).
     pub fn open(path: &Path, max: u64) -> Result<Self> {
+        private(path)?;
         let writing = connect(path)?;
         prepare(&writing, path)?;
         let page = pragma(&writing, "page_size")?;
@@ -164,6 +169,20 @@ impl Store {
     }
 }
 
+/// Makes a new one, which only its owner can read: it holds the providers' bytes. SQLite's files
+/// beside it get the same mode.
+fn private(path: &Path) -> Result<()> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::Unusable {
+            path: path.into(),
+            found: error.to_string(),
+            what_to_do: WRITABLE,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// A time as a column has it.
 pub(super) fn number(time: Timestamp) -> i64 {
     i64::try_from(time.millis()).unwrap_or(i64::MAX)
@@ -210,9 +229,7 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
 
 fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
     let what_to_do = match error.sqlite_error_code() {
-        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-            "Its folder must exist, and this user must be able to write there."
-        }
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => WRITABLE,
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             "Nothing was changed. Restore the file from a backup, or try `sqlite3 FILE .recover`; \
              naming another file in [embedded] path begins anew, without what this one holds."

@@ -15,6 +15,10 @@ const TICK: Duration = Duration::from_secs(1);
 const SELDOM: u64 = 10;
 /// Rows that go, at most, in one commit.
 const ROWS: i64 = 500;
+/// Pages without use that may stay: what comes next takes them.
+const SPARE: i64 = 16_384;
+/// Pages that go back to the disk in one commit.
+const PAGES: i64 = 1_024;
 /// Deliveries that are looked at in one commit.
 const LOOK: i64 = 5_000;
 
@@ -48,6 +52,7 @@ async fn once(
             }
             shrink_archive(file, &archive, now)?;
             file.prepare_cached("DELETE FROM held WHERE until <= ?1")?.execute([number(now)])?;
+            shrink_file(file)?;
             forget(file, now, at)
         })
         .await
@@ -91,6 +96,15 @@ fn shrink_archive(file: &Connection, bounds: &Archive, now: Timestamp) -> rusqli
     )?
     .execute(params![i64::try_from(bounds.bytes).unwrap_or(i64::MAX), ROWS])?;
     Ok(())
+}
+
+/// After a flood.
+fn shrink_file(file: &Connection) -> rusqlite::Result<()> {
+    let spare: i64 = file.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+    match spare > SPARE {
+        true => file.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES})")),
+        false => Ok(()),
+    }
 }
 
 /// Of the deliveries from `at` on, some; 0 after the last.

@@ -20,6 +20,9 @@ pub enum JournalError {
     /// Redis is away, or answered with an error.
     #[error("redis failed: {0}")]
     Unavailable(String),
+    /// The embedded file didn't do it.
+    #[error(transparent)]
+    Store(crate::embedded::StoreError),
     /// Redis holds what no version of this software wrote.
     #[error("the journal holds something unreadable under {0}")]
     Unreadable(String),

@@ -1,6 +1,7 @@
 //! `zentra standalone`: everything on one file, with no server.
 
 use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Output;
 
@@ -166,6 +167,8 @@ async fn a_file_that_cant_be_used_is_told_and_left_as_it_is() {
     assert!(shop.refused().contains("is another zentra standalone's"));
     drop(program);
 
+    let mode = std::fs::metadata(&shop.file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "only its owner can read it");
     let good = std::fs::read(&shop.file).unwrap();
     let newer = {
         let file = rusqlite::Connection::open(&shop.file).unwrap();

@@ -195,6 +195,15 @@ pub fn poll<T>(bound: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T>
     }
 }
 
+/// Whether no thread of a process runs: each stops by itself, some time after the signal.
+fn threads_stand(pid: &str) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    })
+}
+
 /// A private RabbitMQ node.
 pub struct Rabbit {
     folder: PathBuf,
@@ -278,10 +287,13 @@ impl Rabbit {
         self.server.kill();
     }
 
-    /// Stops it where it is (SIGSTOP): it keeps its connections and answers nothing.
+    /// Stops it where it is (SIGSTOP): it keeps its connections and answers nothing any more,
+    /// once this returns.
     pub fn freeze(&self) {
         let pid = self.server.id().to_string();
         let _ = Command::new("kill").args(["-STOP", &pid]).status();
+        let stands = poll(START, || threads_stand(&pid).then_some(()));
+        assert!(stands.is_some(), "RabbitMQ goes on after SIGSTOP");
     }
 
     /// Lets it go on after [`Rabbit::freeze`].

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{Store, StoreError, number};
 use crate::clock::{self, Timestamp};
-use crate::event::{DeliveryKey, Identity};
+use crate::event::DeliveryKey;
 use crate::journal::{
     AttemptResult, Claim, Delivery, Entry, Histories, Journal, JournalError, Settle, Summary, What,
+    named,
 };
 use crate::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
 
@@ -317,11 +318,7 @@ impl Histories for EmbeddedJournal {
         id: &str,
         pairs: &[(&str, &str)],
     ) -> Result<Vec<DeliveryKey>, JournalError> {
-        let named = pairs.iter().map(|(destination, source)| {
-            DeliveryKey::new(destination, source, &Identity::from_text(id))
-        });
-        let named: Vec<DeliveryKey> = named.chain(DeliveryKey::parse(id)).collect();
-        let id = id.to_owned();
+        let (named, id) = (named(id, pairs), id.to_owned());
         let read = move |file: &Connection| {
             let mut known = file.prepare_cached("SELECT key FROM delivery WHERE key = ?1")?;
             let mut found = Vec::new();

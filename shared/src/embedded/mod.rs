@@ -6,11 +6,15 @@
 //!
 //! [`lifecycle::step`]: crate::lifecycle::step
 
+mod consumer;
 mod journal;
 mod queue;
 mod store;
 mod sweep;
+mod walk;
 
+pub use consumer::{EmbeddedConsumer, EmbeddedReceipt};
 pub use journal::EmbeddedJournal;
-pub use queue::{EmbeddedConsumer, EmbeddedQueue, EmbeddedReceipt, EmbeddedWalk, WalkReceipt};
+pub use queue::EmbeddedQueue;
 pub use store::{Store, StoreError};
+pub use walk::{EmbeddedWalk, WalkReceipt};

@@ -160,6 +160,11 @@ impl Store {
         Ok(told.await.map_err(|_| StoreError::Closed)??)
     }
 
+    /// Its bound, in bytes.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
     /// Whether there is room for one more event.
     pub fn room(&self) -> Result<()> {
         match self.used.load(Ordering::Relaxed) < self.max {

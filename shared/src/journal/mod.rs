@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::event::{Admitted, Context, DeliveryKey, Event};
+use crate::event::{Admitted, Context, DeliveryKey, Event, Identity};
 use crate::lifecycle::{Answer, DeadReason, Outcome, Print, Record};
 
 /// Why the journal didn't do what was asked. Whether a command that failed took effect
@@ -279,6 +279,15 @@ pub trait Journal: Clone + Send + Sync + 'static {
 
     /// Whether the journal answers.
     fn ready(&self) -> impl Future<Output = bool> + Send;
+}
+
+/// The delivery keys that an operator may mean: an identity at these pairs of destination and
+/// source, or a key itself.
+pub(crate) fn named(id: &str, pairs: &[(&str, &str)]) -> Vec<DeliveryKey> {
+    let of = |(destination, source): &(&str, &str)| {
+        DeliveryKey::new(destination, source, &Identity::from_text(id))
+    };
+    pairs.iter().map(of).chain(DeliveryKey::parse(id)).collect()
 }
 
 /// What the operator needs.

@@ -145,6 +145,9 @@ async fn a_walk_comes_by_each_letter_once_and_what_it_leaves_stays_as_it_stood()
             let message = Message { sealed, attempt: 8, generation: 0, dead: None };
             queue.dead("ledger", &message, DeadReason::Exhausted, None).await.unwrap();
         });
+        if publishing.len() >= 500 {
+            publishing.join_next().await;
+        }
     }
     publishing.join_all().await;
     // As they were published: some at a time, so in no order.

@@ -16,9 +16,9 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{Client, IntoConnectionInfo, Script};
 
-use super::{Claim, Delivery, Histories, Journal, JournalError, Settle, Summary, What};
+use super::{Claim, Delivery, Histories, Journal, JournalError, Settle, Summary, What, named};
 use crate::clock::{Timestamp, millis};
-use crate::event::{DeliveryKey, Identity};
+use crate::event::DeliveryKey;
 use crate::lifecycle::{Answer, Outcome, State};
 use crate::secret::Secret;
 
@@ -264,10 +264,7 @@ impl Histories for RedisJournal {
         let found: Vec<String> =
             redis::cmd("SMEMBERS").arg(index).query_async(&mut connection).await?;
         let mut found: Vec<_> = found.iter().filter_map(|key| DeliveryKey::parse(key)).collect();
-        let named = pairs.iter().map(|(destination, source)| {
-            DeliveryKey::new(destination, source, &Identity::from_text(id))
-        });
-        for key in named.chain(DeliveryKey::parse(id)) {
+        for key in named(id, pairs) {
             let known = redis::cmd("EXISTS").arg(self.delivery_key(&key)).to_owned();
             if known.query_async(&mut connection).await? {
                 found.push(key);

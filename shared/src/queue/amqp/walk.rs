@@ -51,8 +51,12 @@ pub struct AmqpWalk {
     channel: Channel,
     queue: ShortString,
     consumer: Option<Consumer>,
-    /// How many there have been. What one has brought is a window, and so is a single get.
+    /// What one consumer has brought is a window, and so is a single get: how many there were.
     windows: u32,
+    /// The consumer's.
+    window: u32,
+    /// Held, and not given out yet: others may stand before it.
+    ahead: Option<Delivery>,
     held: Held,
     /// Whether the last one had been brought before, to this or another channel.
     again: bool,
@@ -77,13 +81,50 @@ impl AmqpWalk {
             queue: short(&queue)?,
             consumer: None,
             windows: 0,
+            window: 0,
+            ahead: None,
             held: Held::default(),
             again: false,
         })
     }
 
-    /// The next one that a consumer brings; `None` if the queue is quiet.
-    async fn brought(&mut self) -> Result<Option<Delivery>, QueueError> {
+    /// The next one, in the queue's order; `None` at its end.
+    async fn following(&mut self) -> Result<Option<Delivery>, QueueError> {
+        let waited = match self.ahead.is_some() {
+            true => None,
+            false => self.brought(QUIET).await?,
+        };
+        if waited.is_some() {
+            return Ok(waited);
+        }
+        if self.ahead.is_none() {
+            // Only this tells that a queue is empty, and not slow.
+            let get = self.channel.basic_get(self.queue.clone(), BasicGetOptions::default());
+            if let Some(got) = in_time(get).await? {
+                self.windows += 1;
+                self.hold(&got.delivery, self.windows);
+                self.ahead = Some(got.delivery);
+            }
+            // What was on its way to the consumer is here when this is answered.
+            self.ready().await?;
+        }
+        // What the consumer has may stand before what was got, or behind it.
+        let brought = self.brought(Duration::ZERO).await?;
+        Ok(match (brought, self.ahead.take()) {
+            (Some(brought), Some(ahead)) if ahead.delivery_tag < brought.delivery_tag => {
+                self.ahead = Some(brought);
+                Some(ahead)
+            }
+            (Some(brought), ahead) => {
+                self.ahead = ahead;
+                Some(brought)
+            }
+            (None, ahead) => ahead,
+        })
+    }
+
+    /// The next one that a consumer brings within this time.
+    async fn brought(&mut self, wait: Duration) -> Result<Option<Delivery>, QueueError> {
         loop {
             if self.is_full() {
                 self.cancel().await?;
@@ -96,33 +137,34 @@ impl AmqpWalk {
                         self.channel.basic_consume(self.queue.clone(), short("")?, options, none);
                     let consumer = in_time(opening).await?;
                     self.windows += 1;
+                    self.window = self.windows;
                     self.consumer.insert(consumer)
                 }
             };
-            match timeout(QUIET, consumer.next()).await {
+            match timeout(wait, consumer.next()).await {
                 Err(_) => return Ok(None),
                 // The broker ended it.
                 Ok(None) => self.consumer = None,
                 Ok(Some(delivery)) => {
                     let delivery = delivery?;
-                    self.hold(&delivery);
+                    self.hold(&delivery, self.window);
                     return Ok(Some(delivery));
                 }
             }
         }
     }
 
-    fn hold(&mut self, delivery: &Delivery) {
-        held(&self.held).insert(delivery.delivery_tag, self.windows);
+    fn hold(&mut self, delivery: &Delivery, window: u32) {
+        held(&self.held).insert(delivery.delivery_tag, window);
         self.again = delivery.redelivered;
     }
 
     /// Whether the consumer holds all that it may: only then nothing is on its way. What comes
     /// to one that is cancelled meanwhile, the broker takes back, out of order.
     fn is_full(&self) -> bool {
-        let held = held(&self.held);
-        let of_it = held.values().rev().take_while(|window| **window == self.windows);
-        of_it.take(WINDOW.into()).count() == usize::from(WINDOW)
+        let (held, window) = (held(&self.held), usize::from(WINDOW));
+        // Those that were got stand between.
+        held.values().rev().take(2 * window).filter(|of| **of == self.window).count() == window
     }
 
     async fn cancel(&mut self) -> Result<(), QueueError> {
@@ -130,24 +172,11 @@ impl AmqpWalk {
         in_time(self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default())).await
     }
 
-    /// One by itself, from a queue that is quiet.
-    async fn got(&mut self) -> Result<Option<Delivery>, QueueError> {
-        let get = self.channel.basic_get(self.queue.clone(), BasicGetOptions::default());
-        let got = in_time(get).await?;
-        if let Some(got) = &got {
-            // It is held by itself: not with what came before, nor with what comes after it.
-            self.cancel().await?;
-            self.windows += 1;
-            self.hold(&got.delivery);
-        }
-        Ok(got.map(|got| got.delivery))
-    }
-
     /// Gives back what is held, so that it stands in the queue as before. When others take from
     /// the queue meanwhile, there is no order to keep.
     async fn give_back(&mut self) -> Result<(), QueueError> {
         // Behind what came back before, and until nothing is on its way.
-        while (self.again || !self.is_full()) && self.brought().await?.is_some() {}
+        while (self.again || !self.is_full()) && self.following().await?.is_some() {}
         self.cancel().await?;
         let commands = commands(&held(&self.held));
         let mut ready = self.ready().await?;
@@ -202,11 +231,7 @@ impl Walk for AmqpWalk {
     type Receipt = WalkReceipt;
 
     async fn next(&mut self) -> Result<Option<(Message, WalkReceipt)>, QueueError> {
-        let delivery = match self.brought().await? {
-            Some(delivery) => Some(delivery),
-            None => self.got().await?,
-        };
-        Ok(delivery.map(|mut delivery| {
+        Ok(self.following().await?.map(|mut delivery| {
             let (message, tag) = (read(&mut delivery), delivery.delivery_tag);
             let (acker, held) = (delivery.acker, Arc::clone(&self.held));
             (message, WalkReceipt { acker, tag, held, _channel: self.channel.clone() })

@@ -4,15 +4,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use tokio::task::JoinSet;
 use zentra_shared::embedded::{EmbeddedQueue, Store};
-use zentra_shared::queue::{Publish, Subscriber};
+use zentra_shared::queue::Subscriber;
 use zentra_tests::http::Http;
 use zentra_tests::services;
 use zentra_tests::stack::Stack;
 use zentra_tests::{queue_settings, routes};
 
-use crate::worker::{BOUND, CONCURRENCY, EVENTS, Sink, sealed, sealer, source};
+use crate::worker::{BOUND, CONCURRENCY, EVENTS, Sink, publish};
 use crate::{ROUND, ROUNDS, cpu, lua};
 
 const IN_FLIGHT: usize = 64;
@@ -99,18 +98,5 @@ async fn fill(path: &Path) -> anyhow::Result<()> {
     let routes = routes(vec![ledger]).context("no routes")?;
     let queue =
         EmbeddedQueue::new(Store::open(path, ROOM)?, routes, queue_settings("", "").refused);
-    let (source, sealer) = (source()?, sealer()?);
-    let mut publishing = JoinSet::new();
-    for at in 0..EVENTS {
-        let sealed = sealed(&source, &sealer, &format!("evt_{at:06}"))?;
-        let queue = queue.clone();
-        publishing.spawn(async move { queue.publish(&sealed).await });
-        if publishing.len() >= 200 {
-            publishing.join_next().await.context("nothing was published")???;
-        }
-    }
-    while let Some(published) = publishing.join_next().await {
-        published??;
-    }
-    Ok(())
+    publish(&queue, "file").await
 }

@@ -131,6 +131,13 @@ async fn fill(rabbit: &Rabbit, part: usize) -> anyhow::Result<()> {
         zentra_shared::queue::amqp::Settings { routes: routes(vec![ledger]), ..settings };
     let queue = Amqp::publisher(settings, "bench");
     tokio::time::timeout(BOUND, queue.connected()).await?;
+    publish(&queue, &part.to_string()).await?;
+    queue.close().await;
+    Ok(())
+}
+
+/// Events, as the ingress would seal them.
+pub(crate) async fn publish(queue: &impl Publish, part: &str) -> anyhow::Result<()> {
     let (source, sealer) = (source()?, sealer()?);
     let mut publishing = JoinSet::new();
     for at in 0..EVENTS {
@@ -144,17 +151,15 @@ async fn fill(rabbit: &Rabbit, part: usize) -> anyhow::Result<()> {
     while let Some(published) = publishing.join_next().await {
         published??;
     }
-    queue.close().await;
     Ok(())
 }
 
-/// The stack's.
-pub(crate) fn sealer() -> anyhow::Result<Sealer> {
+fn sealer() -> anyhow::Result<Sealer> {
     let key = Key { name: "test".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") };
     Sealer::new(vec![key]).context("no sealer")
 }
 
-pub(crate) fn source() -> anyhow::Result<Source> {
+fn source() -> anyhow::Result<Source> {
     let secret = Secret::new(sign::ACME_SECRET);
     Ok(Source {
         name: "acme".into(),
@@ -169,7 +174,7 @@ pub(crate) fn source() -> anyhow::Result<Source> {
     })
 }
 
-pub(crate) fn sealed(source: &Source, sealer: &Sealer, id: &str) -> anyhow::Result<Sealed> {
+fn sealed(source: &Source, sealer: &Sealer, id: &str) -> anyhow::Result<Sealed> {
     let body = body(0);
     let mut headers = HeaderMap::new();
     for (name, value) in sign::acme(id, sign::now(), body.as_bytes()) {

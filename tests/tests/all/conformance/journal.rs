@@ -1,0 +1,219 @@
+//! Of the journal.
+
+use super::*;
+
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+const PRINT: Print = Print { body: [7; 32], id: None };
+
+on_both! {
+    of_claimers_at_once_one_is_granted_and_the_others_hear_how_long_it_takes
+    a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_nothing
+    a_late_success_counts_and_nothing_undoes_it
+    another_body_is_a_conflict_and_a_copy_is_counted_without_effect
+    a_dead_delivery_is_listed_until_it_is_requeued_or_discarded
+    a_delivery_is_found_by_event_id_by_identity_and_by_key
+}
+
+/// One delivery in one journal.
+pub(super) struct Desk<J> {
+    journal: J,
+    key: DeliveryKey,
+    summary: Summary,
+}
+
+impl<J: Journal + Histories> Desk<J> {
+    pub(super) fn new(journal: &J, id: &str) -> Self {
+        let summary = Summary {
+            source: "acme".into(),
+            event_id: Some(format!("shown-{id}")),
+            ..Summary::default()
+        };
+        let key = DeliveryKey::new("ledger", "acme", &Identity::from_id(id).unwrap());
+        Self { journal: journal.clone(), key, summary }
+    }
+
+    async fn claim_as(&self, generation: u32, lease: Duration, print: Print) -> Answer {
+        let claim = Claim {
+            key: &self.key,
+            generation,
+            attempt: 1,
+            lease,
+            worker: "w1",
+            print: &print,
+            summary: &self.summary,
+            retention: RETENTION,
+        };
+        self.journal.claim(&claim).await.unwrap()
+    }
+
+    pub(super) async fn claim(&self, generation: u32) -> Answer {
+        self.claim_as(generation, LEASE, PRINT).await
+    }
+
+    pub(super) async fn claimed(&self, generation: u32, lease: Duration) -> u64 {
+        match self.claim_as(generation, lease, PRINT).await {
+            Answer::Claimed { fence, .. } => fence,
+            other => panic!("not claimed: {other:?}"),
+        }
+    }
+
+    pub(super) async fn settle(&self, fence: u64, generation: u32, outcome: Outcome) -> Answer {
+        let result = AttemptResult { status: Some(500), ..AttemptResult::default() };
+        let settle = Settle {
+            key: &self.key,
+            fence,
+            generation,
+            attempt: 1,
+            outcome,
+            worker: "w1",
+            result: &result,
+            print: &PRINT,
+            summary: &self.summary,
+            retention: RETENTION,
+        };
+        self.journal.settle(&settle).await.unwrap()
+    }
+
+    async fn state(&self) -> State {
+        self.journal.history(&self.key).await.unwrap().unwrap().record.state
+    }
+
+    /// What the history says, one word a line.
+    async fn told(&self) -> Vec<String> {
+        let known = self.journal.history(&self.key).await.unwrap().unwrap();
+        let word = |what: &What| {
+            let json = serde_json::to_value(what).unwrap();
+            json["what"].as_str().unwrap().to_owned()
+        };
+        known.history.iter().map(|entry| word(&entry.what)).collect()
+    }
+}
+
+async fn of_claimers_at_once_one_is_granted_and_the_others_hear_how_long_it_takes<B: Backend>() {
+    let (_, journal) = B::new().open(ledger()).await;
+    let desk = std::sync::Arc::new(Desk::new(&journal, "race"));
+    let mut claims = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let desk = desk.clone();
+        claims.spawn(async move { desk.claim(0).await });
+    }
+    let answers = claims.join_all().await;
+    let granted = answers.iter().filter(|answer| matches!(answer, Answer::Claimed { .. })).count();
+    let busy = |answer: &&Answer| matches!(answer, Answer::Busy { remaining } if *remaining <= LEASE && !remaining.is_zero());
+    assert_eq!((granted, answers.iter().filter(busy).count()), (1, 49), "{answers:?}");
+}
+
+async fn a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_nothing<B: Backend>() {
+    let (_, journal) = B::new().open(ledger()).await;
+    let desk = Desk::new(&journal, "ran-out");
+    let old = desk.claimed(0, Duration::ZERO).await;
+    let new = timeout(BOUND, async {
+        loop {
+            match desk.claim(0).await {
+                Answer::Claimed { fence, expired } => break (fence, expired),
+                Answer::Busy { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    let (new, expired) = new.await.unwrap();
+    assert!(new > old && expired == 1, "{old}, then {new}, {expired}");
+    assert_eq!(journal.renew(&desk.key, old, LEASE).await.unwrap(), Answer::Lost);
+    assert_eq!(journal.renew(&desk.key, new, LEASE).await.unwrap(), Answer::Renewed);
+    let dead = Outcome::Dead(DeadReason::Permanent);
+    assert_eq!(desk.settle(old, 0, dead).await, Answer::Superseded);
+    assert_eq!(desk.state().await, State::InFlight);
+    assert_eq!(desk.settle(new, 0, Outcome::Delivered).await, Answer::Settled);
+    // The first answer got lost.
+    assert_eq!(desk.settle(new, 0, Outcome::Delivered).await, Answer::Settled);
+    let told = desk.told().await;
+    let told: Vec<_> = told.iter().filter(|word| *word != "busy").collect();
+    assert_eq!(told, ["claimed", "claimed", "superseded", "delivered"]);
+}
+
+async fn a_late_success_counts_and_nothing_undoes_it<B: Backend>() {
+    let (_, journal) = B::new().open(ledger()).await;
+    let desk = Desk::new(&journal, "late");
+    let fence = desk.claimed(0, LEASE).await;
+    let dead = Outcome::Dead(DeadReason::Exhausted);
+    assert_eq!(desk.settle(fence, 0, dead).await, Answer::Settled);
+    assert_eq!(desk.settle(fence - 1, 0, Outcome::Delivered).await, Answer::SettledLate);
+    assert_eq!(desk.settle(fence, 0, dead).await, Answer::Superseded);
+    assert_eq!((desk.claim(0).await, desk.claim(1).await), (Answer::Done, Answer::Done));
+    assert_eq!(desk.state().await, State::Delivered);
+    assert!(journal.dead("ledger", 9, &|_| true).await.unwrap().is_empty());
+    // Of a delivery that nobody remembers, too.
+    let forgotten = Desk::new(&journal, "forgotten");
+    assert_eq!(forgotten.settle(5, 0, Outcome::Delivered).await, Answer::SettledLate);
+    assert_eq!(forgotten.claim(0).await, Answer::Done);
+    let unknown = Desk::new(&journal, "unknown");
+    assert_eq!(unknown.settle(5, 0, dead).await, Answer::Superseded);
+    assert!(journal.history(&unknown.key).await.unwrap().is_none());
+}
+
+async fn another_body_is_a_conflict_and_a_copy_is_counted_without_effect<B: Backend>() {
+    let (_, journal) = B::new().open(ledger()).await;
+    let desk = Desk::new(&journal, "copies");
+    let first = Print { body: [7; 32], id: Some([1; 8]) };
+    assert!(matches!(desk.claim_as(0, LEASE, first).await, Answer::Claimed { .. }));
+    let other = Print { body: [8; 32], ..first };
+    assert_eq!(desk.claim_as(0, LEASE, other).await, Answer::Conflict);
+    let suspected = Print { id: Some([2; 8]), ..first };
+    assert_eq!(desk.claim_as(0, LEASE, suspected).await, Answer::Suspected);
+    assert!(matches!(desk.claim_as(0, LEASE, first).await, Answer::Busy { .. }));
+    assert_eq!(desk.told().await, ["claimed", "conflict", "suspected", "busy"]);
+    for _ in 0..1000 {
+        desk.claim_as(0, LEASE, other).await;
+    }
+    let told = desk.told().await;
+    assert!(told[0] == "claimed" && told.len() < 500, "{} lines", told.len());
+}
+
+async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>() {
+    let (_, journal) = B::new().open(ledger()).await;
+    let desks = ["dead-1", "dead-2", "dead-3"].map(|id| Desk::new(&journal, id));
+    for desk in &desks {
+        let fence = desk.claimed(0, LEASE).await;
+        desk.settle(fence, 0, Outcome::Dead(DeadReason::Permanent)).await;
+    }
+    let listed = async || -> Vec<DeliveryKey> {
+        let dead = journal.dead("ledger", 9, &|_| true).await.unwrap();
+        assert!(dead.iter().all(|known| known.reason == Some(DeadReason::Permanent)));
+        dead.into_iter().map(|known| known.key).collect()
+    };
+    let mut all = listed().await;
+    all.sort();
+    assert_eq!(all, desks.each_ref().map(|desk| desk.key.clone()));
+    assert_eq!(journal.dead("ledger", 2, &|_| true).await.unwrap().len(), 2);
+    assert!(journal.dead("mail", 9, &|_| true).await.unwrap().is_empty());
+    assert!(journal.oldest_dead("ledger").await.unwrap().is_some());
+    assert_eq!(desks[0].claim(0).await, Answer::Dead);
+
+    let requeued = What::Requeued { reason: "mended".into() };
+    assert!(journal.note(&desks[0].key, 1, "ada", &requeued).await.unwrap());
+    let again = desks[0].claimed(1, LEASE).await;
+    let discarded = What::Discarded { reason: "a test".into() };
+    assert!(journal.note(&desks[1].key, 0, "ada", &discarded).await.unwrap());
+    assert_eq!(listed().await, [desks[2].key.clone()]);
+    assert_eq!(desks[0].settle(again, 1, Outcome::Delivered).await, Answer::Settled);
+    let told = desks[0].told().await;
+    assert_eq!(told, ["claimed", "dead", "duplicate_dead", "requeued", "claimed", "delivered"]);
+    // A copy of what was discarded doesn't bring it back.
+    assert_eq!(desks[1].claim(0).await, Answer::Dead);
+    assert_eq!(listed().await, [desks[2].key.clone()]);
+    assert_eq!(desks[1].told().await, ["claimed", "dead", "discarded", "duplicate_dead"]);
+    let unknown = Desk::new(&journal, "unknown");
+    assert!(!journal.note(&unknown.key, 1, "ada", &requeued).await.unwrap());
+}
+
+async fn a_delivery_is_found_by_event_id_by_identity_and_by_key<B: Backend>() {
+    let (_, journal) = B::new().open(ledger()).await;
+    let desk = Desk::new(&journal, "found");
+    desk.claim(0).await;
+    let pairs = [("mail", "acme"), ("ledger", "acme")];
+    for id in ["shown-found", "found", "ledger/acme/found"] {
+        let found = journal.find(id, &pairs).await.unwrap();
+        assert_eq!(found, std::slice::from_ref(&desk.key), "{id}");
+    }
+    assert!(journal.find("nobody", &pairs).await.unwrap().is_empty());
+}

@@ -1,0 +1,193 @@
+//! What both backends promise, tested unchanged on each.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store};
+use zentra_shared::event::{DeliveryKey, Identity};
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
+use zentra_shared::lifecycle::{Answer, DeadReason, Outcome, Print, State};
+use zentra_shared::queue::amqp::{Amqp, Settings};
+use zentra_shared::queue::{
+    Consumer, Delay, Message, Operate, Place, Process, Publish, Receipt, Routes, Subscribe,
+    Subscriber, Walk,
+};
+use zentra_shared::seal::Sealed;
+use zentra_shared::secret::Secret;
+use zentra_tests::services::folder;
+use zentra_tests::world::RETENTION;
+use zentra_tests::{eventually, namespace, queue_settings, routes, shared_rabbit, shared_redis};
+
+const BOUND: Duration = Duration::from_secs(20);
+/// A queue that brings nothing for so long has nothing.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// A place for events and their memory, which outlives the programs that use it.
+trait Backend: Sized + Send {
+    type Queue: Publish + Process + Operate;
+    type Journal: Journal + Histories;
+
+    fn new() -> Self;
+
+    /// As a program that has just started sees it.
+    fn open(&self, routes: Routes) -> impl Future<Output = (Self::Queue, Self::Journal)> + Send;
+}
+
+/// RabbitMQ and Redis.
+struct Servers(String);
+
+impl Backend for Servers {
+    type Queue = Amqp;
+    type Journal = RedisJournal;
+
+    fn new() -> Self {
+        Self(namespace())
+    }
+
+    async fn open(&self, routes: Routes) -> (Amqp, RedisJournal) {
+        let settings = queue_settings(&shared_rabbit(), &self.0);
+        let queue = Amqp::entrance(Settings { routes: Some(routes), ..settings });
+        timeout(BOUND, queue.connected()).await.unwrap();
+        let url = Secret::new(shared_redis());
+        (queue, RedisJournal::new(&url, &self.0, RETENTION).unwrap())
+    }
+}
+
+/// One file.
+struct File(PathBuf);
+
+impl Backend for File {
+    type Queue = EmbeddedQueue;
+    type Journal = EmbeddedJournal;
+
+    fn new() -> Self {
+        Self(folder("embedded").join("zentra.db"))
+    }
+
+    async fn open(&self, routes: Routes) -> (EmbeddedQueue, EmbeddedJournal) {
+        let store = Store::open(&self.0, 1 << 30).unwrap();
+        let refused = queue_settings("", "").refused;
+        let queue = EmbeddedQueue::new(store.clone(), routes, refused);
+        (queue, EmbeddedJournal::new(store, RETENTION))
+    }
+}
+
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod servers {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name::<super::Servers>().await;
+            })*
+        }
+        mod file {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name::<super::File>().await;
+            })*
+        }
+    };
+}
+
+mod journal;
+mod queue;
+
+use journal::{Desk, LEASE};
+
+on_both! {
+    all_is_there_after_a_restart
+}
+
+fn subscribers(all: &[(&str, &str)]) -> Routes {
+    let one = |(destination, pattern): &(&str, &str)| Subscriber {
+        destination: (*destination).into(),
+        patterns: vec![(*pattern).into()],
+    };
+    routes(all.iter().map(one).collect()).unwrap()
+}
+
+fn ledger() -> Routes {
+    subscribers(&[("ledger", "acme.#")])
+}
+
+fn sealed(route: &str, body: &str) -> Sealed {
+    Sealed {
+        envelope: Bytes::from_static(b"{\"version\":1}"),
+        seal: "v1,k,AA==".into(),
+        body: body.to_owned().into(),
+        route: route.into(),
+        id: format!("acme/{body}"),
+        trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap()),
+    }
+}
+
+fn message(body: &str) -> Message {
+    Message { sealed: sealed("acme.x", body), attempt: 1, generation: 0, dead: None }
+}
+
+async fn next<C: Consumer>(consumer: &mut C) -> (Message, C::Receipt) {
+    timeout(BOUND, consumer.next()).await.unwrap().unwrap()
+}
+
+async fn is_quiet(consumer: &mut impl Consumer) -> bool {
+    timeout(QUIET, consumer.next()).await.is_err()
+}
+
+/// The bodies in a place, in its order. Those that are unwanted are taken away.
+async fn walked(queue: &impl Operate, place: Place<'_>, unwanted: &[&str]) -> Vec<String> {
+    let (mut walk, mut seen) = (queue.walk(place).await.unwrap(), Vec::new());
+    while let Some((message, receipt)) = walk.next().await.unwrap() {
+        let body = String::from_utf8(message.sealed.body.to_vec()).unwrap();
+        if unwanted.contains(&body.as_str()) {
+            receipt.ack().await;
+        }
+        seen.push(body);
+    }
+    walk.finish().await.unwrap();
+    seen
+}
+
+/// Kept, as soon as there is a connection for it: it is nobody's haste.
+async fn kept(queue: &impl Publish, body: &str) {
+    eventually("it is kept", BOUND, async || queue.keep(&sealed("acme.x", body)).await.ok()).await;
+}
+
+async fn all_is_there_after_a_restart<B: Backend>() {
+    let backend = B::new();
+    let (queue, journal) = backend.open(ledger()).await;
+    queue.publish(&sealed("acme.x", "work")).await.unwrap();
+    queue.publish(&sealed("github.x", "unrouted")).await.unwrap();
+    kept(&queue, "refused").await;
+    queue.dead("ledger", &message("dead"), DeadReason::TooOld, None).await.unwrap();
+    let delay = queue.delay(Delay::AtLeast(Duration::from_millis(500)));
+    let waits = Message { attempt: 3, generation: 2, ..message("waits") };
+    queue.retry("ledger", &waits, delay).await.unwrap();
+    let delivered = Desk::new(&journal, "delivered");
+    let fence = delivered.claimed(0, LEASE).await;
+    delivered.settle(fence, 0, Outcome::Delivered).await;
+    let running = Desk::new(&journal, "running");
+    let fence = running.claimed(0, LEASE).await;
+    drop((queue, journal, delivered, running));
+
+    let (queue, journal) = backend.open(ledger()).await;
+    let mut consumer = queue.consume("ledger", 4);
+    let mut found = Vec::new();
+    for _ in 0..2 {
+        let (message, receipt) = next(&mut consumer).await;
+        found.push((message.sealed.body, message.attempt, message.generation));
+        receipt.ack().await;
+    }
+    assert_eq!(found, [("work".into(), 1, 0), ("waits".into(), 3, 2)]);
+    assert_eq!(walked(&queue, Place::Dead("ledger"), &[]).await, ["dead"]);
+    assert_eq!(walked(&queue, Place::Unrouted, &[]).await, ["unrouted"]);
+    assert_eq!(walked(&queue, Place::Refused, &[]).await, ["refused"]);
+    assert_eq!(Desk::new(&journal, "delivered").claim(0).await, Answer::Done);
+    let running = Desk::new(&journal, "running");
+    assert!(matches!(running.claim(0).await, Answer::Busy { .. }));
+    assert_eq!(running.settle(fence, 0, Outcome::Delivered).await, Answer::Settled);
+}

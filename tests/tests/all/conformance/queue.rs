@@ -1,0 +1,162 @@
+//! Of the queue.
+
+use super::*;
+
+on_both! {
+    a_confirmed_event_is_with_each_subscriber_as_it_was_until_it_is_acknowledged
+    what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later
+    what_was_in_hand_when_a_program_ended_comes_again_to_the_next
+    what_is_given_back_comes_again_at_once
+    a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early
+    dead_letters_are_walked_in_order_and_those_left_stay_in_it
+    refused_callbacks_are_kept_apart
+}
+
+async fn a_confirmed_event_is_with_each_subscriber_as_it_was_until_it_is_acknowledged<
+    B: Backend,
+>() {
+    let backend = B::new();
+    let routes = subscribers(&[("ledger", "acme.#"), ("mail", "acme.mail.*"), ("other", "x.#")]);
+    let (queue, _) = backend.open(routes).await;
+    queue.publish(&sealed("acme.mail.sent", "{ \"as\":\u{a0}1}")).await.unwrap();
+    for destination in ["ledger", "mail"] {
+        let mut consumer = queue.consume(destination, 4);
+        let (found, receipt) = next(&mut consumer).await;
+        let sent = sealed("acme.mail.sent", "{ \"as\":\u{a0}1}");
+        // The route is the broker's business.
+        let found_sealed = Sealed { route: sent.route.clone(), ..found.sealed };
+        assert_eq!(found_sealed, sent);
+        assert_eq!((found.attempt, found.generation, found.dead), (1, 0, None));
+        receipt.ack().await;
+        assert!(is_quiet(&mut consumer).await);
+    }
+    assert!(is_quiet(&mut queue.consume("other", 4)).await);
+}
+
+async fn what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    queue.publish(&sealed("github.push", "lost?")).await.unwrap();
+    assert_eq!(walked(&queue, Place::Unrouted, &[]).await, ["lost?"]);
+    queue.subscribe(subscribers(&[("ledger", "acme.#"), ("builds", "github.#")])).await;
+    let mut walk = queue.walk(Place::Unrouted).await.unwrap();
+    let (found, receipt) = walk.next().await.unwrap().unwrap();
+    queue.reroute(&Sealed { route: "github.push".into(), ..found.sealed }).await.unwrap();
+    receipt.ack().await;
+    walk.finish().await.unwrap();
+    let (found, receipt) = next(&mut queue.consume("builds", 1)).await;
+    assert_eq!(found.sealed.body, "lost?");
+    receipt.ack().await;
+    assert!(walked(&queue, Place::Unrouted, &[]).await.is_empty());
+}
+
+async fn what_was_in_hand_when_a_program_ended_comes_again_to_the_next<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    let bodies: Vec<String> = (0..10).map(|at| at.to_string()).collect();
+    for body in &bodies {
+        queue.publish(&sealed("acme.x", body)).await.unwrap();
+    }
+    let mut consumer = queue.consume("ledger", 10);
+    let mut held = Vec::new();
+    for body in &bodies {
+        let (found, receipt) = next(&mut consumer).await;
+        assert_eq!(found.sealed.body, body.as_str());
+        held.push(receipt);
+    }
+    // Of these, two come to their end.
+    for receipt in held.drain(..2) {
+        receipt.ack().await;
+    }
+    consumer.stop().await;
+    std::mem::forget(held);
+    consumer.finish().await;
+    drop(queue);
+    let (queue, _) = backend.open(ledger()).await;
+    let mut consumer = queue.consume("ledger", 10);
+    let mut again = HashSet::new();
+    while again.len() < 8 {
+        let (found, receipt) = next(&mut consumer).await;
+        again.insert(found.sealed.body);
+        receipt.ack().await;
+    }
+    assert!(bodies[2..].iter().all(|body| again.contains(body.as_bytes())), "{again:?}");
+}
+
+async fn what_is_given_back_comes_again_at_once<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    queue.publish(&sealed("acme.x", "again")).await.unwrap();
+    let mut consumer = queue.consume("ledger", 1);
+    for _ in 0..3 {
+        let (found, receipt) = next(&mut consumer).await;
+        assert_eq!(found.sealed.body, "again");
+        receipt.give_back().await;
+    }
+    let (_, receipt) = next(&mut consumer).await;
+    receipt.ack().await;
+    assert!(is_quiet(&mut consumer).await);
+}
+
+async fn a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    let mut consumer = queue.consume("ledger", 4);
+    let started = Instant::now();
+    let mut due = Vec::new();
+    for (body, wish) in [("long", 2000), ("short", 300), ("middle", 800)] {
+        let delay = queue.delay(Delay::AtLeast(Duration::from_millis(wish)));
+        assert!(delay >= Duration::from_millis(wish));
+        queue.retry("ledger", &Message { attempt: 2, ..message(body) }, delay).await.unwrap();
+        due.push((body, delay));
+    }
+    due.sort_by_key(|(_, delay)| *delay);
+    for (body, delay) in due {
+        let (found, receipt) = next(&mut consumer).await;
+        assert_eq!((found.sealed.body, found.attempt), (Bytes::from(body), 2));
+        let took = started.elapsed();
+        assert!(took >= delay.saturating_sub(Duration::from_millis(50)), "{body}: {took:?}");
+        assert!(took <= delay + Duration::from_secs(2), "{body}: {took:?}");
+        receipt.ack().await;
+    }
+}
+
+async fn dead_letters_are_walked_in_order_and_those_left_stay_in_it<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    let bodies: Vec<String> = (0..200).map(|at| at.to_string()).collect();
+    for body in &bodies {
+        let reason = DeadReason::Exhausted;
+        queue.dead("ledger", &message(body), reason, Some("no\nledger")).await.unwrap();
+    }
+    let place = Place::Dead("ledger");
+    assert_eq!(walked(&queue, place, &["3", "150"]).await, bodies);
+    let left: Vec<_> =
+        bodies.iter().filter(|body| !["3", "150"].contains(&body.as_str())).collect();
+    let mut walk = queue.walk(place).await.unwrap();
+    let (first, receipt) = walk.next().await.unwrap().unwrap();
+    assert_eq!((&first.sealed.body[..], first.dead), (&b"0"[..], Some(DeadReason::Exhausted)));
+    // A second pass meanwhile doesn't see what the first one holds.
+    assert!(!walked(&queue, place, &[]).await.contains(&"0".to_owned()));
+    let again = Message { generation: 1, dead: None, ..first };
+    queue.requeue("ledger", &again).await.unwrap();
+    receipt.ack().await;
+    walk.finish().await.unwrap();
+    let (back, receipt) = next(&mut queue.consume("ledger", 1)).await;
+    assert_eq!((&back.sealed.body[..], back.generation, back.dead), (&b"0"[..], 1, None));
+    receipt.ack().await;
+    let mut now = walked(&queue, place, &[]).await;
+    // The order is kept for passes one after the other.
+    now.sort_by_key(|body| body.parse::<u32>().unwrap());
+    assert_eq!(now.iter().collect::<Vec<_>>(), left[1..]);
+}
+
+async fn refused_callbacks_are_kept_apart<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    kept(&queue, "forged?").await;
+    assert_eq!(walked(&queue, Place::Refused, &["forged?"]).await, ["forged?"]);
+    assert!(walked(&queue, Place::Refused, &[]).await.is_empty());
+    assert!(walked(&queue, Place::Unrouted, &[]).await.is_empty());
+    assert!(is_quiet(&mut queue.consume("ledger", 1)).await);
+}

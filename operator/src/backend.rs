@@ -1,5 +1,6 @@
 //! Where events and histories are: servers, or one file. Chosen once, by the config.
 
+use std::path::Path;
 use std::time::Duration;
 
 use zentra_shared::config::{Config, Embedded};
@@ -42,15 +43,19 @@ impl Backend for Servers<'_> {
 
     async fn queue(&self) -> Result<Amqp, Failure> {
         let queue = Amqp::publisher(Settings { routes: None, ..self.0.amqp() }, "operator");
-        tokio::time::timeout(CONNECT, queue.connected()).await.map_err(|_| {
-            Failure::Ours("RabbitMQ doesn't answer.\nCheck [rabbitmq] urls.".into())
-        })?;
+        connected(&queue).await?;
         Ok(queue)
     }
 
     async fn close(&self, queue: Amqp) {
         queue.close().await;
     }
+}
+
+/// Waits for the broker, but not for ever.
+pub(crate) async fn connected(queue: &Amqp) -> Result<(), Failure> {
+    let connected = tokio::time::timeout(CONNECT, queue.connected()).await;
+    connected.map_err(|_| Failure::Ours("RabbitMQ doesn't answer.\nCheck [rabbitmq] urls.".into()))
 }
 
 /// The embedded file.
@@ -89,6 +94,30 @@ impl Backend for File<'_> {
 
     /// What was acknowledged is on the disk already.
     async fn close(&self, _queue: EmbeddedQueue) {}
+}
+
+/// One program works on a file at a time. The lock is a file of its own: SQLite has locks on
+/// the other one.
+pub(crate) fn alone(path: &Path) -> Result<std::fs::File, Failure> {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    let shown = Path::new(&lock).display().to_string();
+    let failed = |error: std::io::Error| {
+        Failure::Asked(format!(
+            "{shown} can't be written: {error}\nThe folder of [embedded] path must exist, and \
+             this user must be able to write there."
+        ))
+    };
+    let options = std::fs::OpenOptions::new().create(true).append(true).open(&lock);
+    let file = options.map_err(failed)?;
+    file.try_lock().map_err(|_| {
+        Failure::Asked(format!(
+            "{} is another zentra standalone's.\nStop that one, or name another file in \
+             [embedded] path.",
+            path.display()
+        ))
+    })?;
+    Ok(file)
 }
 
 impl From<StoreError> for Failure {

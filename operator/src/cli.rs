@@ -35,6 +35,10 @@ pub(crate) enum Command {
     /// Refused callbacks that were kept.
     #[command(subcommand)]
     Refused(RefusedCommand),
+    /// Moves what an embedded file holds to the RabbitMQ and Redis of the config: what is
+    /// undelivered, the dead, the archive, and all that is remembered. Stop zentra standalone
+    /// before, and start ingress and workers after it. If it is broken off, run it again.
+    Migrate(Migrate),
     /// Checks the whole config: tells all its problems, and what it had better say.
     Check,
     /// Prints the reference of the configuration: every key, its default, its meaning.
@@ -228,6 +232,19 @@ pub(crate) enum RefusedCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Migrate {
+    /// The file that zentra standalone worked on. From now on, it works on it no more.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: PathBuf,
+    /// Only tells what would be moved.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The longest reason, in bytes: a history holds it with each letter that it is given for.

@@ -5,6 +5,8 @@ mod cli;
 mod dead;
 mod event;
 mod failure;
+mod migrate;
+mod progress;
 mod refused;
 mod standalone;
 mod unrouted;
@@ -74,6 +76,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         _ => Role::Operator,
     };
     let config = load(path, role)?;
+    if let Command::Migrate(asked) = &arguments.command {
+        return migrate::run(&config, asked).await;
+    }
     match &config.embedded {
         Some(embedded) => on(&config, &File::open(&config, embedded)?, arguments.command).await,
         None => on(&config, &Servers(&config), arguments.command).await,
@@ -86,7 +91,7 @@ async fn on(config: &Config, backend: &impl Backend, command: Command) -> Result
         Command::Dead(command) => dead_command(config, backend, command).await,
         Command::Unrouted(command) => unrouted_command(config, backend, command).await,
         Command::Refused(command) => refused_command(config, backend, command).await,
-        Command::Config | Command::Check | Command::Standalone(_) => Ok(()),
+        Command::Config | Command::Check | Command::Standalone(_) | Command::Migrate(_) => Ok(()),
     }
 }
 

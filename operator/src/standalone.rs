@@ -9,6 +9,7 @@ use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_shared::shutdown;
 use zentra_worker::Worker;
 
+use crate::backend::alone;
 use crate::failure::Failure;
 
 /// Where it listens, if the command line says so.
@@ -67,30 +68,6 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
     }
     tracing::info!("zentra standalone stopped");
     Ok(())
-}
-
-/// One program works on a file at a time. The lock is a file of its own: SQLite has locks on
-/// the other one.
-fn alone(path: &Path) -> Result<std::fs::File, Failure> {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    let shown = Path::new(&lock).display().to_string();
-    let failed = |error: std::io::Error| {
-        Failure::Asked(format!(
-            "{shown} can't be written: {error}\nThe folder of [embedded] path must exist, and \
-             this user must be able to write there."
-        ))
-    };
-    let options = std::fs::OpenOptions::new().create(true).append(true).open(&lock);
-    let file = options.map_err(failed)?;
-    file.try_lock().map_err(|_| {
-        Failure::Asked(format!(
-            "{} is another zentra standalone's.\nStop that one, or name another file in \
-             [embedded] path.",
-            path.display()
-        ))
-    })?;
-    Ok(file)
 }
 
 async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {

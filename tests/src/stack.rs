@@ -12,6 +12,9 @@ use crate::{eventually, sign};
 /// A binary may take this long to become ready: the first one declares 40 queues.
 const READY: Duration = Duration::from_secs(60);
 
+const SERVERS: &str =
+    "[rabbitmq]\nurls = [\"env:RABBITMQ_URL\"]\n[redis]\nurl = \"env:REDIS_URL\"\n";
+
 /// A config file, and what it takes to run the binaries with it.
 pub struct Stack {
     /// The config file.
@@ -135,10 +138,18 @@ timeout = "1s"
     /// From now on, one file instead of the two servers. Returns where it is.
     pub fn embed(&self) -> PathBuf {
         let path = folder("embedded").join("zentra.db");
-        let servers =
-            "[rabbitmq]\nurls = [\"env:RABBITMQ_URL\"]\n[redis]\nurl = \"env:REDIS_URL\"\n";
-        self.replace(servers, &format!("[embedded]\npath = \"{}\"\n", path.display()));
+        self.shrink(&path);
         path
+    }
+
+    /// The same, with a file that is there.
+    pub fn shrink(&self, path: &Path) {
+        self.replace(SERVERS, &embedded(path));
+    }
+
+    /// From now on, the two servers instead of this file.
+    pub fn grow_up(&self, path: &Path) {
+        self.replace(&embedded(path), SERVERS);
     }
 
     /// Starts ingress and worker in one program and waits until both are ready. `admin` is the
@@ -198,6 +209,10 @@ impl Program {
         let values = samples.filter_map(|line| line.rsplit(' ').next());
         values.filter_map(|value| value.parse::<f64>().ok()).sum()
     }
+}
+
+fn embedded(path: &Path) -> String {
+    format!("[embedded]\npath = \"{}\"\n", path.display())
 }
 
 /// Where cargo puts the workspace's binaries: beside this one, or one above `deps`.

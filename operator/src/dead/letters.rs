@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use governor::{Quota, RateLimiter};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::delivery::{self, Opened};
@@ -20,6 +20,7 @@ use zentra_shared::queue::{Message, Operate, Place, Receipt, Walk};
 use zentra_shared::seal::Sealer;
 
 use crate::failure::Failure;
+use crate::progress::progress;
 
 /// Which letters.
 #[derive(clap::Args, Debug, Default)]
@@ -256,13 +257,4 @@ impl Tally {
             (oldest, this) => oldest.or(this),
         };
     }
-}
-
-/// For a person who waits; to a file or a pipe nothing is written.
-fn progress() -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-        bar.set_style(style);
-    }
-    bar
 }

@@ -9,16 +9,10 @@ use super::store::{Store, StoreError, number};
 use crate::clock::{self, Timestamp};
 use crate::event::DeliveryKey;
 use crate::journal::{
-    AttemptResult, Claim, Delivery, Entry, Histories, Journal, JournalError, Settle, Summary, What,
-    named,
+    AttemptResult, COPIES, Claim, Delivery, Entry, HISTORY, Histories, Journal, JournalError,
+    Settle, Summary, What, named,
 };
 use crate::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
-
-/// Bytes of a history: its newest lines are kept.
-const HISTORY: usize = 32 * 1024;
-/// Copies without effect are listed up to half of it, so that a flood of them neither hides
-/// what happened nor costs more than a look.
-const COPIES: usize = HISTORY / 2;
 
 /// The file behind the journal seam; clones share it.
 #[derive(Clone)]
@@ -296,9 +290,10 @@ impl Journal for EmbeddedJournal {
     }
 }
 
-const COLUMNS: &str = "key, record, summary, history, id";
+/// What [`delivery`] takes, in this order, and the row's number.
+pub(super) const COLUMNS: &str = "key, record, summary, history, id";
 
-fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+pub(super) fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     let key: String = row.get(0)?;
     let (stored, summary, history): (Vec<u8>, Vec<u8>, Vec<u8>) =
         (row.get(1)?, row.get(2)?, row.get(3)?);

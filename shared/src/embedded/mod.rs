@@ -6,6 +6,7 @@
 //!
 //! [`lifecycle::step`]: crate::lifecycle::step
 
+mod carry;
 mod consumer;
 mod journal;
 mod queue;
@@ -13,6 +14,7 @@ mod store;
 mod sweep;
 mod walk;
 
+pub use carry::{Carried, Carry, Load, Spot};
 pub use consumer::{EmbeddedConsumer, EmbeddedReceipt};
 pub use journal::EmbeddedJournal;
 pub use queue::EmbeddedQueue;

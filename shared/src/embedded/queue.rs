@@ -22,7 +22,7 @@ use crate::seal::Sealed;
 /// Characters of an error.
 const MAX_ERROR: usize = 512;
 
-const UNROUTED: &str = "unrouted";
+pub(super) const UNROUTED: &str = "unrouted";
 const REFUSED: &str = "refused";
 
 fn work(destination: &str) -> String {
@@ -198,6 +198,24 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<(i64, i64, Message)> {
     let dead = reason.as_deref().and_then(DeadReason::named);
     let message = Message { sealed, attempt: row.get(5)?, generation: row.get(6)?, dead };
     Ok((row.get(0)?, row.get(1)?, message))
+}
+
+/// What [`read_archived`] takes, in this order.
+pub(super) const ARCHIVED: &str = "id, route, event, trace, seal, envelope, body";
+
+/// Its place and the event.
+pub(super) fn read_archived(row: &Row<'_>) -> rusqlite::Result<(i64, Sealed)> {
+    let trace: Option<String> = row.get(3)?;
+    let (envelope, body): (Vec<u8>, Vec<u8>) = (row.get(5)?, row.get(6)?);
+    let sealed = Sealed {
+        envelope: envelope.into(),
+        seal: row.get(4)?,
+        body: body.into(),
+        route: row.get(1)?,
+        id: row.get(2)?,
+        trace: trace.and_then(|text| text.parse().ok()),
+    };
+    Ok((row.get(0)?, sealed))
 }
 
 impl Subscribe for EmbeddedQueue {

@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 use crate::clock::Timestamp;
 
 const WRITABLE: &str = "Its folder must exist, and this user must be able to write there.";
+const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off; then go on there, or \
+                     name another file in [embedded] path.";
 /// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
 const APPLICATION: i32 = 0x5a4e_5452;
 /// The form of the tables (`PRAGMA user_version`).
@@ -90,9 +92,25 @@ impl Store {
     /// Opens the file, or makes a new one where there is none. `max` bounds its size in bytes:
     /// beyond it no event is taken in any more ([`StoreError::Full`]).
     pub fn open(path: &Path, max: u64) -> Result<Self> {
+        Self::open_as(path, max, false)
+    }
+
+    /// The same, of a file that is being moved elsewhere or is to be.
+    pub(super) fn open_to_move(path: &Path, max: u64) -> Result<Self> {
+        Self::open_as(path, max, true)
+    }
+
+    fn open_as(path: &Path, max: u64, to_move: bool) -> Result<Self> {
         private(path)?;
         let writing = connect(path)?;
         prepare(&writing, path)?;
+        if moving(&writing)? && !to_move {
+            return Err(StoreError::Unusable {
+                path: path.into(),
+                found: "what it held was moved, or is being moved, to RabbitMQ and Redis".into(),
+                what_to_do: MOVED,
+            });
+        }
         let page = pragma(&writing, "page_size")?;
         // Whole pages, and room to finish what is in it.
         let pages = (max.saturating_add(RESERVE) / page.max(1)).min(u64::from(u32::MAX) - 1);
@@ -230,6 +248,12 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
         ),
     };
     Err(StoreError::Unusable { path: path.into(), found, what_to_do })
+}
+
+/// Whether a move has begun: see `carry`.
+fn moving(connection: &Connection) -> rusqlite::Result<bool> {
+    let named = "SELECT count(*) FROM sqlite_schema WHERE name = 'moving'";
+    connection.query_row(named, (), |row| row.get::<_, i64>(0)).map(|found| found > 0)
 }
 
 fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {

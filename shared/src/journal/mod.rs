@@ -281,6 +281,24 @@ pub trait Journal: Clone + Send + Sync + 'static {
     fn ready(&self) -> impl Future<Output = bool> + Send;
 }
 
+/// Bytes of a history: its newest lines are kept.
+pub(crate) const HISTORY: usize = 32 * 1024;
+/// Copies without effect are listed up to half of it, so that a flood of them neither hides
+/// what happened nor costs more than a look.
+pub(crate) const COPIES: usize = HISTORY / 2;
+
+/// A delivery and how long it is remembered, when a deployment moves from one journal to
+/// another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remembered {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// When it was given up, while it is dead and not discarded.
+    pub dead: Option<Timestamp>,
+    /// When it is forgotten; none: kept.
+    pub until: Option<Timestamp>,
+}
+
 /// The delivery keys that an operator may mean: an identity at these pairs of destination and
 /// source, or a key itself.
 pub(crate) fn named(id: &str, pairs: &[(&str, &str)]) -> Vec<DeliveryKey> {

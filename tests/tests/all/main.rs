@@ -12,6 +12,7 @@ mod harness;
 mod ingress;
 mod isolation;
 mod journal;
+mod migrate;
 mod operator;
 mod queue;
 mod refused;

@@ -37,7 +37,7 @@ async fn post(stack: &Stack, ingress: &Program, id: &str, kind: &str) {
 }
 
 /// Everything in the one archive stream of a namespace.
-async fn archived(url: &str, queue: &str, count: usize) -> Vec<Vec<u8>> {
+pub(crate) async fn archived(url: &str, queue: &str, count: usize) -> Vec<Vec<u8>> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.basic_qos(100, BasicQosOptions::default()).await.unwrap();

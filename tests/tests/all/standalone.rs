@@ -19,16 +19,21 @@ const QUICK: &str =
     r#"retry = { attempts = 3, initial = "250ms", multiplier = 1.0, jitter = 0.0 }"#;
 
 /// A ledger, and a config with a file for it.
-struct Shop {
-    stack: Stack,
-    ledger: Ledger,
-    file: PathBuf,
+pub(crate) struct Shop {
+    pub(crate) stack: Stack,
+    pub(crate) ledger: Ledger,
+    pub(crate) file: PathBuf,
 }
 
 impl Shop {
     async fn new() -> Self {
+        Self::with("", "", "shop", QUICK).await
+    }
+
+    /// With servers to move to.
+    pub(crate) async fn with(rabbit: &str, redis: &str, namespace: &str, more: &str) -> Self {
         let ledger = Ledger::start(&folder("ledger")).await.unwrap();
-        let stack = Stack::new("", "", "shop", &ledger.url, QUICK);
+        let stack = Stack::new(rabbit, redis, namespace, &ledger.url, more);
         let file = stack.embed();
         Self { stack, ledger, file }
     }
@@ -38,7 +43,7 @@ impl Shop {
         self.stack.http.post(&format!("{}/in/acme", shop.listen), &headers, body.to_owned()).await
     }
 
-    async fn send(&self, shop: &Program, id: &str) {
+    pub(crate) async fn send(&self, shop: &Program, id: &str) {
         let answer = self.post(shop, id, &transfer(id, "trf_8172", 1)).await;
         assert!(answer.as_ref().is_some_and(|answer| answer.status.is_success()), "{answer:?}");
     }
@@ -50,7 +55,7 @@ impl Shop {
         Some(shown[0].clone())
     }
 
-    async fn until(&self, id: &str, state: &str) -> Value {
+    pub(crate) async fn until(&self, id: &str, state: &str) -> Value {
         eventually(&format!("{id} is {state}"), BOUND, async || {
             self.shown(id).filter(|shown| shown["record"]["state"] == state)
         })
@@ -65,7 +70,7 @@ impl Shop {
 }
 
 /// What a history says, one word a line.
-fn words(shown: &Value) -> Vec<&str> {
+pub(crate) fn words(shown: &Value) -> Vec<&str> {
     let lines = shown["history"].as_array().unwrap();
     lines.iter().map(|line| line["what"].as_str().unwrap()).collect()
 }

@@ -19,7 +19,7 @@ use serde_bytes::ByteBuf;
 
 use crate::clock::Timestamp;
 use crate::event::{Admitted, Context, DeliveryKey};
-use crate::journal::{AttemptResult, Delivery, Entry, Summary, What};
+use crate::journal::{AttemptResult, COPIES, Delivery, Entry, HISTORY, Summary, What};
 use crate::lifecycle::{DeadReason, Print, Record, State};
 
 const VERSION: u8 = 2;
@@ -87,7 +87,8 @@ pub(super) fn script(text: &str) -> String {
     format!(
         "local VERSION, HEADER, TILL, REST = {VERSION}, '{HEADER}', {TILL}, {REST}\n\
          local PRINTS, NO_ID = '{PRINTS}', '{no_id}'\n\
-         local LINE, LINE_BYTES = '{LINE}', {LINE_BYTES}\n{numbers}{clock}\n{text}"
+         local LINE, LINE_BYTES = '{LINE}', {LINE_BYTES}\n\
+         local HISTORY, COPIES = {HISTORY}, {COPIES}\n{numbers}{clock}\n{text}"
     )
 }
 
@@ -175,6 +176,78 @@ type StoredResult = (u64, Option<u16>, Option<String>, Option<String>);
 pub(super) fn result(result: &AttemptResult) -> Option<Vec<u8>> {
     let AttemptResult { duration_ms, status, error, response } = result;
     rmp_serde::to_vec(&(duration_ms, status, error, response)).ok()
+}
+
+/// A delivery as the scripts would have written it.
+pub(super) fn written(delivery: &Delivery) -> Option<Vec<u8>> {
+    let Delivery { key, record, reason: dead, event, history } = delivery;
+    let state = number(STATES.iter().position(|(_, state)| *state == record.state));
+    let mut raw = Vec::new();
+    let mut put = |number: u64, bytes| raw.extend_from_slice(&number.to_le_bytes()[..bytes]);
+    put(VERSION.into(), 1);
+    put(state, 1);
+    put(dead.map_or(0, reason), 1);
+    put(record.expired.into(), 1);
+    put(record.generation.into(), 4);
+    put(record.attempt.into(), 4);
+    put(record.fence, 7);
+    put(record.until.millis(), 7);
+    raw.extend(record.print.body);
+    raw.extend(id(&record.print));
+    let summary = summary(event)?;
+    raw.extend(u16::try_from(summary.len()).ok()?.to_le_bytes());
+    raw.extend(summary);
+    let lines: Vec<Vec<u8>> =
+        history.iter().map(|entry| line_of(key, entry)).collect::<Option<_>>()?;
+    let mut length = lines.iter().map(Vec::len).sum::<usize>();
+    for line in lines {
+        if length <= HISTORY {
+            raw.extend(&line);
+        } else {
+            length -= line.len();
+        }
+    }
+    Some(raw)
+}
+
+fn line_of(key: &DeliveryKey, entry: &Entry) -> Option<Vec<u8>> {
+    let bytes = |text: &str| hex::decode(text).ok();
+    let (kind, number, flag, more) = match &entry.what {
+        What::Claimed { fence, reclaimed } => ("CLAIMED", *fence, *reclaimed, Vec::new()),
+        What::Busy => ("BUSY", 0, false, Vec::new()),
+        What::Duplicate => ("DUPLICATE", 0, false, Vec::new()),
+        What::DuplicateDead => ("DUPLICATE_DEAD", 0, false, Vec::new()),
+        What::Stale => ("STALE", 0, false, Vec::new()),
+        What::Conflict { body_sha256 } => ("CONFLICT", 0, false, bytes(body_sha256)?),
+        What::Suspected { kept_as } => {
+            let id = kept_as.strip_prefix(key.as_str())?.strip_prefix('+')?;
+            ("SUSPECTED", 0, false, bytes(id)?)
+        }
+        What::Delivered { late, result: of } => ("DELIVERED_LINE", 0, *late, result(of)?),
+        What::Failed { next_at, result: of } => ("FAILED", next_at.millis(), false, result(of)?),
+        What::Dead { reason: why, result: of } => ("DEAD_LINE", reason(*why), false, result(of)?),
+        What::Superseded { result: of } => ("SUPERSEDED", 0, false, result(of)?),
+        What::Requeued { .. } | What::Released { .. } | What::Discarded { .. } => {
+            ("", 0, false, Vec::new())
+        }
+    };
+    let (kind, more) = match noted(&entry.what) {
+        Some((kind, words)) => (kind, words.as_bytes().to_vec()),
+        None => (self::number(LINES.iter().position(|known| *known == kind)), more),
+    };
+    let by = &entry.by.as_bytes()[..entry.by.len().min(usize::from(u8::MAX))];
+    let mut raw = u16::try_from(LINE_BYTES + by.len() + more.len()).ok()?.to_le_bytes().to_vec();
+    let mut put = |number: u64, bytes| raw.extend_from_slice(&number.to_le_bytes()[..bytes]);
+    put(entry.at.millis(), 7);
+    put(kind, 1);
+    put(entry.generation.into(), 4);
+    put(entry.attempt.into(), 4);
+    put(number, 7);
+    put(flag.into(), 1);
+    put(by.len() as u64, 1);
+    raw.extend(by);
+    raw.extend(more);
+    Some(raw)
 }
 
 /// Reads a delivery. `None` if it isn't one of this version.
@@ -295,5 +368,91 @@ impl<'a> Bytes<'a> {
     fn number(&mut self, bytes: usize) -> Option<u64> {
         let bytes = self.take(bytes)?.iter().rev();
         Some(bytes.fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Identity;
+
+    fn all() -> Vec<What> {
+        let result = AttemptResult {
+            duration_ms: 7,
+            status: Some(500),
+            error: Some("no".into()),
+            response: Some("busy".into()),
+        };
+        let (key, at) = (key(), Timestamp::from_millis(1_700_000_000_123));
+        let mut all = vec![
+            What::Claimed { fence: at.millis(), reclaimed: false },
+            What::Claimed { fence: at.millis() + 1, reclaimed: true },
+            What::Busy,
+            What::Duplicate,
+            What::DuplicateDead,
+            What::Stale,
+            What::Conflict { body_sha256: "ab".repeat(32) },
+            What::Suspected { kept_as: format!("{key}+0102030405060708") },
+            What::Delivered { late: true, result: result.clone() },
+            What::Delivered { late: false, result: AttemptResult::default() },
+            What::Failed { next_at: at, result: result.clone() },
+            What::Superseded { result: result.clone() },
+            What::Requeued { reason: String::new() },
+            What::Released { reason: "meant so".into() },
+            What::Discarded { reason: "a test".into() },
+        ];
+        let dead = |reason| What::Dead { reason, result: result.clone() };
+        all.extend(REASONS.map(dead));
+        all
+    }
+
+    fn key() -> DeliveryKey {
+        DeliveryKey::new("ledger", "acme", &Identity::from_id("evt_1").unwrap())
+    }
+
+    fn delivery(history: Vec<Entry>) -> Delivery {
+        let body = [0xcd; 32];
+        Delivery {
+            key: key(),
+            record: Record {
+                state: State::Dead,
+                generation: 2,
+                attempt: 70_000,
+                expired: 3,
+                fence: 1_700_000_000_123,
+                until: Timestamp::from_millis(1_700_000_009_000),
+                print: Print { body, id: Some([7; 8]) },
+            },
+            reason: Some(DeadReason::TooOld),
+            event: Summary {
+                source: "acme".into(),
+                event_id: Some("evt_1".into()),
+                body_sha256: hex::encode(body),
+                trace: Some("0af7651916cd43dd8448eb211c80319c".into()),
+                ..Summary::default()
+            },
+            history,
+        }
+    }
+
+    fn entry(what: What) -> Entry {
+        let at = Timestamp::from_millis(1_700_000_000_500);
+        Entry { at, generation: 1, attempt: 2, by: "ada".into(), what }
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        let of = delivery(all().into_iter().map(entry).collect());
+        assert_eq!(read(&of.key, &written(&of).unwrap()), Some(of));
+    }
+
+    #[test]
+    fn of_a_history_that_is_too_long_the_newest_lines_are_written() {
+        let words = |at: usize| What::Requeued { reason: format!("{at:900}") };
+        let of = delivery((0..60).map(|at| entry(words(at))).collect());
+        let raw = written(&of).unwrap();
+        let kept = read(&of.key, &raw).unwrap().history;
+        assert_eq!(kept, of.history[60 - kept.len()..]);
+        assert!((30..40).contains(&kept.len()) && raw.len() < HISTORY + 300, "{}", kept.len());
     }
 }

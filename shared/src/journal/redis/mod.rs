@@ -16,7 +16,9 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{Client, IntoConnectionInfo, Script};
 
-use super::{Claim, Delivery, Histories, Journal, JournalError, Settle, Summary, What, named};
+use super::{
+    Claim, Delivery, Histories, Journal, JournalError, Remembered, Settle, Summary, What, named,
+};
 use crate::clock::{Timestamp, millis};
 use crate::event::DeliveryKey;
 use crate::lifecycle::{Answer, Outcome, State};
@@ -111,10 +113,10 @@ impl RedisJournal {
         Ok(call.invoke_async::<()>(&mut self.connection.clone()).await?)
     }
 
-    async fn index_dead(&self, key: &DeliveryKey) -> Result<(), JournalError> {
+    async fn index_dead(&self, key: &DeliveryKey, at: Timestamp) -> Result<(), JournalError> {
         let mut index = redis::cmd("ZADD");
         index.arg(self.dead_index(key.destination()));
-        index.arg(crate::clock::now().millis()).arg(key.as_str());
+        index.arg(at.millis()).arg(key.as_str());
         Ok(index.exec_async(&mut self.connection.clone()).await?)
     }
 
@@ -131,6 +133,30 @@ impl RedisJournal {
             pipe.cmd("PEXPIRE").arg(index).arg(millis(retention)).ignore();
         }
         Ok(pipe.exec_async(&mut self.connection.clone()).await?)
+    }
+
+    /// Takes over what another journal remembers. `false` if this one knows the delivery
+    /// already: then that stays as it is, since it can only be newer.
+    pub async fn take_over(&self, of: &Remembered) -> Result<bool, JournalError> {
+        let Remembered { delivery, dead, until } = of;
+        let (key, mut connection) = (&delivery.key, self.connection.clone());
+        let stored = self.delivery_key(key);
+        if redis::cmd("EXISTS").arg(&stored).query_async(&mut connection).await? {
+            return Ok(false);
+        }
+        let now = crate::clock::now();
+        let retention = until.map_or(self.retention, |until| until.since(now));
+        self.index(key, &delivery.event, retention, until.is_none()).await?;
+        if let Some(at) = dead {
+            self.index_dead(key, *at).await?;
+        }
+        let mut set = redis::cmd("SET");
+        set.arg(&stored).arg(packed(key, layout::written(delivery))?).arg("NX");
+        if until.is_some() {
+            set.arg("PX").arg(millis(retention).max(1));
+        }
+        let set: Option<String> = set.query_async(&mut connection).await?;
+        Ok(set.is_some())
     }
 
     /// A script's answer, to a claim or a settle.
@@ -199,7 +225,7 @@ impl RedisJournal {
         };
         if outcome == "dead" {
             self.index(key, summary, retention, true).await?;
-            self.index_dead(key).await?;
+            self.index_dead(key, crate::clock::now()).await?;
         }
         let mut call = self.scripts.settle.prepare_invoke();
         call.key(self.delivery_key(key));

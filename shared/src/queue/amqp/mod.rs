@@ -130,6 +130,20 @@ impl Amqp {
         self.publishing.close().await;
     }
 
+    /// Puts an event among those that nobody subscribed to, whoever may by now.
+    pub async fn leave_unrouted(&self, sealed: &Sealed) -> Result<(), QueueError> {
+        let (properties, body) = (message::new(sealed)?, sealed.body.clone());
+        self.send(&self.publishing, "", &self.names.unrouted(), body, properties).await
+    }
+
+    /// Puts an event into the archive, and nowhere else. One whose source isn't archived goes
+    /// to nobody.
+    pub async fn archive(&self, sealed: &Sealed) -> Result<(), QueueError> {
+        let (properties, body) = (message::new(sealed)?, sealed.body.clone());
+        let exchange = self.names.archived();
+        self.send(&self.publishing, &exchange, &sealed.route, body, properties).await
+    }
+
     async fn send(
         &self,
         link: &Link,

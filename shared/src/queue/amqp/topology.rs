@@ -75,7 +75,7 @@ impl Names {
     }
 
     /// The exchange to the archive.
-    fn archived(&self) -> String {
+    pub(super) fn archived(&self) -> String {
         format!("{}.archived", self.namespace)
     }
 

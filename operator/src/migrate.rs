@@ -1,0 +1,264 @@
+//! `zentra migrate`: from one file to RabbitMQ and Redis. Nothing is lost, and nothing runs twice.
+//!
+//! The memory goes first, so that each message finds what is known of it. A message leaves the
+//! file when RabbitMQ has confirmed it; one that a broken-off move sends again is recognised as a
+//! copy by that memory.
+
+use std::io::Write;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use indicatif::ProgressBar;
+use serde::Serialize;
+use zentra_shared::clock;
+use zentra_shared::config::Config;
+use zentra_shared::delivery;
+use zentra_shared::embedded::{Carried, Carry, Load, Spot};
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::lifecycle::DeadReason;
+use zentra_shared::queue::amqp::{Amqp, Settings};
+use zentra_shared::queue::{Delay, Operate, Process, Publish, QueueError};
+
+use crate::backend::{Backend, Servers, alone, connected};
+use crate::cli::Migrate;
+use crate::failure::Failure;
+use crate::print_json;
+use crate::progress::progress;
+
+/// Under way at a time.
+const AT_ONCE: usize = 64;
+/// Letters that are looked at to tell whether the seal's keys are right.
+const SAMPLE: usize = 16;
+
+/// What was moved, or would be.
+#[derive(Debug, Default, Serialize)]
+struct Moved {
+    /// Deliveries that Redis remembers now.
+    deliveries: u64,
+    /// Those that it remembered already.
+    known: u64,
+    /// Messages in work queues.
+    work: u64,
+    /// Dead letters.
+    dead: u64,
+    unrouted: u64,
+    refused: u64,
+    archived: u64,
+    /// Events of the archive whose source isn't archived any more: they stay behind.
+    not_archived: u64,
+}
+
+pub(crate) async fn run(config: &Config, asked: &Migrate) -> Result<(), Failure> {
+    if config.embedded.is_some() {
+        return Err(Failure::Asked(
+            "the config names [embedded] path.\nGive the one with the [rabbitmq] and [redis] to \
+             move to, and the file by --from."
+                .into(),
+        ));
+    }
+    if !asked.from.exists() {
+        return Err(Failure::Asked(format!(
+            "{} isn't there.\nName the file of [embedded] path.",
+            asked.from.display()
+        )));
+    }
+    let _alone = alone(&asked.from)?;
+    let carry = Carry::open(&asked.from)?;
+    let load = carry.load().await?;
+    fits(config, &carry, &load).await?;
+    let moved = match asked.dry_run {
+        true => expected(&load),
+        false => on_servers(config, &carry, &load).await?,
+    };
+    let mut out = std::io::stdout().lock();
+    match asked.json {
+        true => print_json(&moved, &mut out),
+        false => Ok(tell(&moved, asked.dry_run, &mut out)?),
+    }
+}
+
+/// Whether the new config can hold what the file has, before anything is changed.
+async fn fits(config: &Config, carry: &Carry, load: &Load) -> Result<(), Failure> {
+    let known = |name: &str| config.destinations.iter().any(|one| one.name == name);
+    for queue in load.queues.keys() {
+        let Some((_, name)) = queue.split_once('/') else { continue };
+        if !known(name) {
+            return Err(Failure::Asked(format!(
+                "the file has messages for the destination {name}, and the config doesn't know \
+                 it.\nAdd it, or drain them first."
+            )));
+        }
+    }
+    for queue in load.queues.keys().filter(|queue| queue.starts_with("work/")) {
+        let sample = carry.messages(queue).await?.into_iter().take(SAMPLE);
+        let opened = |one: Carried| delivery::open(&config.seal, "", &one.message.sealed).event;
+        let opened: Vec<bool> = sample.map(|one| opened(one).is_ok()).collect();
+        if !opened.is_empty() && opened.iter().all(|opened| !opened) {
+            return Err(Failure::Asked(
+                "the seal's keys of this config open nothing of what the file holds.\nGive it \
+                 the same [seal] keys."
+                    .into(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn expected(load: &Load) -> Moved {
+    let of = |kind: &str| {
+        let queues = load.queues.iter().filter(|(queue, _)| queue.starts_with(kind));
+        queues.map(|(_, count)| count).sum()
+    };
+    Moved {
+        deliveries: load.deliveries,
+        work: of("work/"),
+        dead: of("dead/"),
+        unrouted: of("unrouted"),
+        refused: of("refused"),
+        archived: load.archived,
+        ..Moved::default()
+    }
+}
+
+async fn on_servers(config: &Config, carry: &Carry, load: &Load) -> Result<Moved, Failure> {
+    let journal = Servers(config).histories()?;
+    // By one lane, so that dead letters keep their order.
+    let queue = Amqp::entrance(Settings { lanes: 1, ..config.amqp() });
+    connected(&queue).await?;
+    carry.begin().await?;
+    let bar = progress();
+    let mut moved = Moved::default();
+    let done = async {
+        memory(carry, &journal, &mut moved, &bar).await?;
+        for name in load.queues.keys() {
+            messages(carry, name, &queue, &mut moved, &bar).await?;
+        }
+        archive(config, carry, &queue, &mut moved, &bar).await
+    };
+    let done = done.await;
+    bar.finish_and_clear();
+    queue.close().await;
+    done.map(|()| moved)
+}
+
+async fn memory(
+    carry: &Carry,
+    journal: &RedisJournal,
+    moved: &mut Moved,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    let mut behind = 0;
+    while let Some((last, page)) = carry.deliveries(behind).await? {
+        let taken = stream::iter(&page).map(|one| journal.take_over(one)).buffer_unordered(AT_ONCE);
+        let new: Vec<bool> = taken.try_collect().await?;
+        let new = new.iter().filter(|new| **new).count();
+        moved.deliveries += new as u64;
+        moved.known += (page.len() - new) as u64;
+        behind = last;
+        bar.set_message(format!("{} deliveries", moved.deliveries + moved.known));
+        bar.tick();
+    }
+    Ok(())
+}
+
+async fn messages(
+    carry: &Carry,
+    name: &str,
+    queue: &Amqp,
+    moved: &mut Moved,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    loop {
+        let page = carry.messages(name).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        let sent = stream::iter(&page).map(|one| send(queue, one)).buffered(AT_ONCE);
+        sent.try_collect::<()>().await?;
+        let count = page.len() as u64;
+        match page.first().map(|one| &one.spot) {
+            Some(Spot::Work(..)) => moved.work += count,
+            Some(Spot::Dead(..)) => moved.dead += count,
+            Some(Spot::Unrouted) => moved.unrouted += count,
+            Some(Spot::Refused) | None => moved.refused += count,
+        }
+        carry.arrived(page.into_iter().map(|one| one.id).collect()).await?;
+        bar.set_message(format!("{name}: {} messages", moved.work + moved.dead));
+        bar.tick();
+    }
+}
+
+/// Returns when it is durable in its new place.
+async fn send(queue: &Amqp, carried: &Carried) -> Result<(), QueueError> {
+    let Carried { spot, message, .. } = carried;
+    match spot {
+        Spot::Work(destination, due) => {
+            let wait = due.since(clock::now());
+            match wait.is_zero() {
+                true => queue.requeue(destination, message).await,
+                false => {
+                    let delay = queue.delay(Delay::Near(wait));
+                    queue.retry(destination, message, delay).await
+                }
+            }
+        }
+        Spot::Dead(destination, error) => {
+            let reason = message.dead.unwrap_or(DeadReason::Crashed);
+            queue.dead(destination, message, reason, error.as_deref()).await
+        }
+        Spot::Unrouted => queue.leave_unrouted(&message.sealed).await,
+        Spot::Refused => queue.keep(&message.sealed).await,
+    }
+}
+
+async fn archive(
+    config: &Config,
+    carry: &Carry,
+    queue: &Amqp,
+    moved: &mut Moved,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    let sources = config.routes().archive.sources;
+    let kept = |route: &str| {
+        let source = route.split('.').next().unwrap_or_default();
+        sources.iter().any(|kept| kept == source)
+    };
+    let mut behind = 0;
+    loop {
+        let page = carry.archived(behind).await?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        behind = *last;
+        let (wanted, left): (Vec<_>, Vec<_>) =
+            page.iter().partition(|(_, sealed)| kept(&sealed.route));
+        let sent = stream::iter(&wanted).map(|(_, sealed)| queue.archive(sealed)).buffered(AT_ONCE);
+        sent.try_collect::<()>().await?;
+        carry.archive_arrived(wanted.iter().map(|(id, _)| *id).collect()).await?;
+        moved.archived += wanted.len() as u64;
+        moved.not_archived += left.len() as u64;
+        bar.set_message(format!("archive: {} events", moved.archived));
+        bar.tick();
+    }
+}
+
+fn tell(moved: &Moved, dry_run: bool, out: &mut impl Write) -> std::io::Result<()> {
+    let Moved { deliveries, known, work, dead, unrouted, refused, archived, not_archived } = moved;
+    writeln!(out, "{}", if dry_run { "would be moved" } else { "moved" })?;
+    writeln!(out, "  remembered deliveries  {deliveries}")?;
+    if *known > 0 {
+        writeln!(out, "    (Redis had {known} already: they stay as they are there)")?;
+    }
+    writeln!(out, "  to be delivered        {work}")?;
+    writeln!(out, "  dead letters           {dead}")?;
+    writeln!(out, "  unrouted events        {unrouted}")?;
+    writeln!(out, "  refused callbacks      {refused}")?;
+    writeln!(out, "  archived events        {archived}")?;
+    if *not_archived > 0 {
+        writeln!(
+            out,
+            "    (and {not_archived} whose source isn't archived any more: left in the file)"
+        )?;
+    }
+    match dry_run {
+        true => Ok(()),
+        false => writeln!(out, "Start zentra-ingress and zentra-worker now."),
+    }
+}

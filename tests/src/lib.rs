@@ -19,13 +19,13 @@ use zentra_shared::secret::Secret;
 
 /// The URL of a RabbitMQ that all tests of this process share; each has its own namespace.
 pub fn shared_rabbit() -> String {
-    static RABBIT: LazyLock<Mutex<Rabbit>> = LazyLock::new(|| Mutex::new(Rabbit::start()));
+    static RABBIT: LazyLock<Mutex<Rabbit>> = LazyLock::new(|| Mutex::new(services::rabbit()));
     RABBIT.lock().map(|rabbit| rabbit.url()).unwrap_or_default()
 }
 
 /// The URL of a Redis that all tests of this process share; each has its own namespace.
 pub fn shared_redis() -> String {
-    static REDIS: LazyLock<Mutex<Redis>> = LazyLock::new(|| Mutex::new(Redis::start()));
+    static REDIS: LazyLock<Mutex<Redis>> = LazyLock::new(|| Mutex::new(services::redis()));
     REDIS.lock().map(|redis| redis.url()).unwrap_or_default()
 }
 

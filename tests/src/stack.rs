@@ -161,7 +161,7 @@ timeout = "1s"
         command.args(["standalone", "--listen", &listen, "--ingress-admin", &entrance]);
         command.args(["--worker-admin", &admin]);
         let [listen, entrance, admin] = [listen, entrance, admin].map(|at| format!("http://{at}"));
-        let program = Program { process: Guarded::start(command), listen, admin };
+        let program = Program { process: services::start(command), listen, admin };
         for admin in [&entrance, &program.admin] {
             self.is_ready("zentra standalone", admin).await;
         }
@@ -183,7 +183,7 @@ timeout = "1s"
         command.args(["--admin", &admin]);
         let name = command.get_program().to_string_lossy().into_owned();
         let program = Program {
-            process: Guarded::start(command),
+            process: services::start(command),
             listen: String::new(),
             admin: format!("http://{admin}"),
         };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use zentra_shared::journal::{Delivery, What};
 use zentra_tests::http::{Answer, Headers};
 use zentra_tests::ledger::{Turn, transfer};
-use zentra_tests::services::{self, Rabbit, Redis};
+use zentra_tests::services::{self};
 use zentra_tests::sign;
 use zentra_tests::world::{BOUND, World, count, delivered, is_copy};
 
@@ -69,7 +69,7 @@ impl Contract {
 async fn play() -> anyhow::Result<usize> {
     println!("Zentra demo: transfer {TRANSFER}, 1,250.00 USD, its callback arrives three times\n");
     println!("starting RabbitMQ, Redis, an ingress, two workers and a ledger …");
-    let (rabbit, redis) = (Rabbit::start(), Redis::start());
+    let (rabbit, redis) = (services::rabbit(), services::redis());
     let mut world = World::start(&rabbit.url(), &redis.url(), "demo", RETRY).await?;
     let mut workers = [world.stack.worker().await, world.stack.worker().await];
     world.ledger.take_turns([Turn::Answer(500, Vec::new()), Turn::WriteAndHang]);

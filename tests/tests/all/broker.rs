@@ -15,7 +15,7 @@ use zentra_shared::queue::{Consumer, Process, Publish, QueueError, Receipt};
 use zentra_shared::seal::Sealed;
 use zentra_shared::secret::Secret;
 use zentra_tests::http::Http;
-use zentra_tests::services::Rabbit;
+use zentra_tests::services;
 use zentra_tests::stack::Stack;
 use zentra_tests::{eventually, namespace, queue_settings, routes, shared_rabbit, sign};
 
@@ -108,7 +108,7 @@ async fn at_once(queue: &Amqp) -> Result<(), QueueError> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stuck_broker_costs_one_deadline_then_nothing_and_is_found_again_within_5_s() {
-    let rabbit = Rabbit::start();
+    let rabbit = services::rabbit();
     let queue = connected(settings(&rabbit.url(), "stuck")).await;
     queue.publish(&event("acme.x", 1)).await.unwrap();
     rabbit.freeze();
@@ -135,7 +135,7 @@ async fn a_stuck_broker_costs_one_deadline_then_nothing_and_is_found_again_withi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_its_sender_has_given_up_waiting_for_a_place_is_not_published_later() {
-    let rabbit = Rabbit::start();
+    let rabbit = services::rabbit();
     let queue = connected(Settings { lanes: 1, ..settings(&rabbit.url(), "late") }).await;
     queue.publish(&event("acme.x", 0)).await.unwrap();
     rabbit.freeze();
@@ -156,7 +156,7 @@ async fn what_its_sender_has_given_up_waiting_for_a_place_is_not_published_later
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_alarm_is_an_error_in_time_and_ends_by_itself() {
-    let rabbit = Rabbit::start();
+    let rabbit = services::rabbit();
     let queue = connected(settings(&rabbit.url(), "alarm")).await;
     rabbit.alarm(true);
     let started = Instant::now();
@@ -180,7 +180,7 @@ async fn of_several_addresses_the_first_that_works_is_used_and_then_the_next() {
     // One that takes connections and says nothing, one that refuses, and two brokers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("amqp://{}/%2f", silent.local_addr().unwrap());
-    let (mut first, second) = (Rabbit::start(), Rabbit::start());
+    let (mut first, second) = (services::rabbit(), services::rabbit());
     let urls = [&silent, "amqp://127.0.0.1:1/%2f", &first.url(), &second.url()];
     let urls = urls.map(Secret::new).to_vec();
     let queue = connected(Settings { urls, ..settings("", "several") }).await;
@@ -208,7 +208,7 @@ async fn provider(url: String, at: usize, answers: Arc<AtomicUsize>, slow: Arc<A
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_2xx_of_1000_is_queued_as_sent_over_kill_9_and_a_memory_alarm() {
-    let mut rabbit = Rabbit::start();
+    let mut rabbit = services::rabbit();
     let stack = Stack::new(&rabbit.url(), "redis://unused", "flow", "http://127.0.0.1:9/", "");
     let ingress = stack.ingress().await;
     let (answers, slow) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -232,7 +232,7 @@ async fn every_2xx_of_1000_is_queued_as_sent_over_kill_9_and_a_memory_alarm() {
     let flowing = wave(0, 300);
     reached(100).await;
     rabbit.kill();
-    rabbit.restart();
+    rabbit.restart().unwrap();
     flowing.await.unwrap();
 
     let flowing = wave(300, 700);
@@ -250,7 +250,7 @@ async fn every_2xx_of_1000_is_queued_as_sent_over_kill_9_and_a_memory_alarm() {
     let flowing = wave(700, 1000);
     reached(800).await;
     rabbit.kill();
-    rabbit.restart();
+    rabbit.restart().unwrap();
     flowing.await.unwrap();
 
     let slowest = Duration::from_millis(slow.load(Ordering::SeqCst) as u64);

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use zentra_shared::journal::What;
 use zentra_tests::ledger::Turn;
-use zentra_tests::services::{Guarded, Rabbit, Redis};
+use zentra_tests::services::{self};
 use zentra_tests::stack::Program;
 use zentra_tests::world::{BOUND, World, count, delivered};
 use zentra_tests::{eventually, namespace};
@@ -54,7 +54,7 @@ async fn whatever_dies_each_acknowledged_event_ends_as_one_row_or_dead_and_its_h
     let seed = seed.map_or(SEED, |seed| seed.trim().parse::<u64>().unwrap());
     println!("ZENTRA_SEED={seed} repeats this run");
     let mut chance = StdRng::seed_from_u64(seed);
-    let (mut rabbit, mut redis) = (Rabbit::start(), Redis::start());
+    let (mut rabbit, mut redis) = (services::rabbit(), services::redis());
     let world =
         Arc::new(World::start(&rabbit.url(), &redis.url(), &namespace(), RETRY).await.unwrap());
     // While the broker is away the ledger's bad turns pile up, and come all at once then; a
@@ -84,11 +84,11 @@ async fn whatever_dies_each_acknowledged_event_ends_as_one_row_or_dead_and_its_h
             }
             Fault::Rabbit => {
                 rabbit.kill();
-                rabbit.restart();
+                rabbit.restart().unwrap();
             }
             Fault::Redis => {
                 redis.kill();
-                redis.restart();
+                redis.restart().unwrap();
             }
             Fault::Window(window) => dies_at(&world, window).await,
         }
@@ -150,7 +150,7 @@ async fn frozen(worker: &Program, acknowledged: &AtomicUsize) {
 async fn dies_at(world: &World, window: &str) {
     let mut command = world.stack.command("zentra-test-dying-worker");
     command.env("DOOM_AT", window);
-    let mut doomed = Guarded::start(command);
+    let mut doomed = services::start(command);
     let died = || std::future::ready(doomed.has_ended().then_some(()));
     eventually(&format!("it dies at {window}"), BOUND, died).await;
 }

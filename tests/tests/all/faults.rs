@@ -13,7 +13,7 @@ use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::queue::{Operate, Place, Walk};
 use zentra_tests::http::Http;
 use zentra_tests::ledger::{Turn, transfer};
-use zentra_tests::services::Rabbit;
+use zentra_tests::services::{self, Rabbit};
 use zentra_tests::world::{BOUND, World};
 use zentra_tests::{eventually, namespace, queue_settings, shared_redis, sign};
 
@@ -99,7 +99,7 @@ fn body(at: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_acknowledged_callback_ends_as_one_row_or_dead_while_worker_and_broker_are_killed() {
-    let mut rabbit = Rabbit::start();
+    let mut rabbit = services::rabbit();
     let mut world =
         World::start(&rabbit.url(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let mut workers = [world.stack.worker().await, world.stack.worker().await];
@@ -117,7 +117,7 @@ async fn each_acknowledged_callback_ends_as_one_row_or_dead_while_worker_and_bro
     let wave = provider.wave(1);
     provider.has_acknowledged(before + 30).await;
     rabbit.kill();
-    rabbit.restart();
+    rabbit.restart().unwrap();
     wave.join_all().await;
 
     // The broker freezes, so that nothing is confirmed, and then dies: whatever was
@@ -133,7 +133,7 @@ async fn each_acknowledged_callback_ends_as_one_row_or_dead_while_worker_and_bro
     })
     .await;
     rabbit.kill();
-    rabbit.restart();
+    rabbit.restart().unwrap();
     wave.join_all().await;
 
     // A worker and the broker die together.
@@ -141,7 +141,7 @@ async fn each_acknowledged_callback_ends_as_one_row_or_dead_while_worker_and_bro
     let wave = provider.wave(3);
     kill_in_the_middle(&mut world, &mut workers).await;
     rabbit.kill();
-    rabbit.restart();
+    rabbit.restart().unwrap();
     wave.join_all().await;
 
     every_one_has_its_end(&world, &rabbit, 4 * WAVE).await;

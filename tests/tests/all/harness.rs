@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use zentra_tests::services::{Redis, poll, workplace};
+use zentra_tests::services::{self, poll, workplace};
 use zentra_tests::world::BOUND;
 
 /// Where the victim, which is this same program, says what it has started.
@@ -37,7 +37,7 @@ fn a_test_run_killed_with_9_leaves_no_server_and_no_folder() {
 }
 
 fn be_the_victim(report: &str) {
-    let redis = Redis::start();
+    let redis = services::redis();
     let text = format!("{} {}\n", redis.port(), workplace().display());
     std::fs::write(report, text).unwrap();
     loop {

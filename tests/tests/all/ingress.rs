@@ -142,7 +142,7 @@ async fn a_chunked_body_over_the_bound_is_refused_and_one_that_never_ends_times_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_broker_a_genuine_callback_gets_503_with_retry_after_and_a_forged_one_401() {
-    let mut rabbit = services::Rabbit::start();
+    let mut rabbit = services::rabbit();
     let stack = stack(&rabbit.url());
     let ingress = stack.ingress().await;
     let url = format!("{}/in/acme", ingress.listen);
@@ -161,7 +161,7 @@ async fn without_the_broker_a_genuine_callback_gets_503_with_retry_after_and_a_f
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
     let alive = stack.http.get(&format!("{}/livez", ingress.admin)).await.unwrap();
     assert_eq!(alive.status, StatusCode::OK);
-    rabbit.restart();
+    rabbit.restart().unwrap();
     eventually("a 200 again", BOUND * 2, async || {
         let answer = post(sign::acme("evt_1", sign::now(), BODY)).await;
         answer.status.is_success().then_some(())

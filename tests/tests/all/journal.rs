@@ -411,13 +411,13 @@ async fn a_delivery_forgotten_in_flight_is_still_settled_as_delivered() {
 
 #[tokio::test]
 async fn what_was_claimed_survives_kill_9_of_redis() {
-    let mut redis = zentra_tests::services::Redis::start();
+    let mut redis = zentra_tests::services::redis();
     let journal = RedisJournal::new(&Secret::new(redis.url()), "killed", RETENTION).unwrap();
     let desk = Desk::new(&journal, "evt_1");
     fence(desk.claim(0, 1).await);
     redis.kill();
     assert!(!journal.ready().await);
-    redis.restart();
+    redis.restart().unwrap();
     zentra_tests::eventually("redis answers again", LEASE, async || {
         journal.ready().await.then_some(())
     })

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use futures_util::future::join_all;
 use serde_json::Value;
 use zentra_tests::ledger::{Ledger, Turn};
-use zentra_tests::services::Guarded;
+use zentra_tests::services;
 use zentra_tests::world::BOUND;
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
@@ -47,7 +47,7 @@ fn refusal(shop: &Shop, arguments: &[&str]) -> String {
 async fn broken_off(shop: &Shop, queue: &str, after: u32) {
     let mut command = shop.stack.command("zentra");
     command.arg("migrate").arg("--from").arg(&shop.file);
-    let program = Mutex::new(Guarded::start(command));
+    let program = Mutex::new(services::start(command));
     eventually("it is on its way", BOUND, async || {
         let under_way = match after {
             0 => is_moving(&shop.file),

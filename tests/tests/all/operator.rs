@@ -13,7 +13,7 @@ use zentra_shared::lifecycle::{DeadReason, State};
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::queue::{Consumer, Message, Operate, Place, Process, Receipt, Walk};
 use zentra_tests::ledger::{Turn, transfer};
-use zentra_tests::services::{Guarded, folder};
+use zentra_tests::services::{self, folder};
 use zentra_tests::stack::Stack;
 use zentra_tests::world::{BOUND, World, count, dead, delivered, is_copy};
 use zentra_tests::{eventually, namespace, queue_settings, shared_rabbit, shared_redis, sign};
@@ -254,7 +254,7 @@ async fn a_requeue_of_all_that_is_killed_in_the_middle_loses_nothing_and_doubles
     let all = ["dead", "requeue", "--all", "--yes"];
     let mut command = world.stack.command("zentra");
     command.args(all).args(["--rate", "50"]);
-    let mut requeue = Guarded::start(command);
+    let mut requeue = services::start(command);
     eventually("some are through", BOUND, async || {
         (world.ledger.rows().unwrap().len() > 30).then_some(())
     })
@@ -282,7 +282,7 @@ async fn a_drain_that_is_killed_in_the_middle_has_in_its_file_what_it_took_away(
     let file = folder("export").join("dead.jsonl");
     let mut command = world.stack.command("zentra");
     command.args(["dead", "drain", "--all", "--yes", "--because", "x", "--rate", "50"]);
-    let mut drain = Guarded::start({
+    let mut drain = services::start({
         command.arg("--export").arg(&file);
         command
     });

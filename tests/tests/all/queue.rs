@@ -212,7 +212,7 @@ async fn a_route_over_255_bytes_is_an_error_and_no_panic() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_confirmed_survives_kill_9_and_publish_and_consume_go_on_after_it() {
-    let mut rabbit = services::Rabbit::start();
+    let mut rabbit = services::rabbit();
     let queue = queue(&rabbit.url(), "killed").await;
     let mut consumer = queue.consume("ledger", 4);
     queue.publish(&sealed("acme.a", b"before")).await.unwrap();
@@ -221,7 +221,7 @@ async fn what_was_confirmed_survives_kill_9_and_publish_and_consume_go_on_after_
         queue.publish(&sealed("acme.a", b"lost")).await.err()
     })
     .await;
-    rabbit.restart();
+    rabbit.restart().unwrap();
     let again = async || queue.publish(&sealed("acme.a", b"after")).await.ok();
     zentra_tests::eventually("it is found again", Duration::from_secs(5), again).await;
     let mut bodies = std::collections::HashSet::new();
@@ -236,7 +236,7 @@ async fn what_was_confirmed_survives_kill_9_and_publish_and_consume_go_on_after_
 #[tokio::test(flavor = "multi_thread")]
 async fn of_1000_that_wait_for_their_retry_none_is_lost_when_the_broker_is_killed() {
     const ALL: usize = 1000;
-    let mut rabbit = services::Rabbit::start();
+    let mut rabbit = services::rabbit();
     let queue = queue(&rabbit.url(), "waiting").await;
     let mut waiting = tokio::task::JoinSet::new();
     for at in 0..ALL {
@@ -252,7 +252,7 @@ async fn of_1000_that_wait_for_their_retry_none_is_lost_when_the_broker_is_kille
     }
     waiting.join_all().await;
     rabbit.kill();
-    rabbit.restart();
+    rabbit.restart().unwrap();
     let mut consumer = queue.consume("ledger", 500);
     let mut back = std::collections::HashSet::new();
     while back.len() < ALL {

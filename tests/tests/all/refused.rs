@@ -140,7 +140,7 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_broker_a_refusal_is_as_fast_and_only_counted_as_not_kept() {
-    let mut rabbit = services::Rabbit::start();
+    let mut rabbit = services::rabbit();
     let stack = Stack::new(&rabbit.url(), &shared_redis(), "dark", "http://127.0.0.1:9/", "");
     let ingress = stack.ingress().await;
     rabbit.kill();

@@ -186,7 +186,7 @@ async fn shown(http: &Http, program: &Program) -> BTreeMap<String, (String, BTre
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_of_metrics_says_what_the_daemons_show() {
-    let (rabbit, mut redis) = (shared_rabbit(), services::Redis::start());
+    let (rabbit, mut redis) = (shared_rabbit(), services::redis());
     let (url, name, retry) = (redis.url(), namespace(), "attempts = 2, initial = \"100ms\"");
     let world = World::start(&rabbit, &url, &name, retry).await.unwrap();
     let worker = world.stack.worker().await;

@@ -10,7 +10,7 @@ use zentra_shared::event::body_sha256;
 use zentra_shared::journal::{Delivery, Histories, What};
 use zentra_shared::lifecycle::{DeadReason, State};
 use zentra_tests::ledger::{Turn, transfer};
-use zentra_tests::services::{self, Guarded, Redis};
+use zentra_tests::services::{self};
 use zentra_tests::world::{BOUND, World, count, dead, delivered, is_copy};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
@@ -177,7 +177,7 @@ async fn what_kills_worker_after_worker_is_given_up_and_goes_on_when_an_operator
     for _ in 0..10 {
         let mut command = world.stack.command("zentra-test-dying-worker");
         command.env("DOOM_AT", "claimed");
-        let mut doomed = Guarded::start(command);
+        let mut doomed = services::start(command);
         let died = || std::future::ready(doomed.has_ended().then_some(()));
         eventually("a worker dies of it", BOUND, died).await;
     }
@@ -245,7 +245,7 @@ async fn what_is_not_ours_or_has_a_broken_seal_is_dead_lettered_and_never_attemp
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_redis_is_away_nothing_is_attempted_and_nothing_is_lost() {
-    let mut redis = Redis::start();
+    let mut redis = services::redis();
     let world = world(&redis.url()).await;
     let worker = world.stack.worker().await;
     redis.kill();
@@ -261,7 +261,7 @@ async fn while_redis_is_away_nothing_is_attempted_and_nothing_is_lost() {
     })
     .await;
     assert!(world.ledger.seen().is_empty());
-    redis.restart();
+    redis.restart().unwrap();
     world.until("evt_1", delivered).await;
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
 }
@@ -275,7 +275,7 @@ async fn redis_is_told(url: &str, command: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_redis_is_read_only_or_full_events_wait_and_go_on_by_themselves() {
-    let redis = Redis::start();
+    let redis = services::redis();
     let url = redis.url();
     redis_is_told(&url, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
     let world = world(&url).await;
@@ -308,7 +308,7 @@ async fn while_redis_is_read_only_or_full_events_wait_and_go_on_by_themselves() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_is_granted_so_late_that_an_attempt_might_outlast_it_is_not_acted_on() {
-    let redis = Redis::start();
+    let redis = services::redis();
     let url = redis.url();
     let world = world(&url).await;
     let worker = world.stack.worker().await;
@@ -326,7 +326,7 @@ async fn a_claim_that_is_granted_so_late_that_an_attempt_might_outlast_it_is_not
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_redis_has_forgotten_between_two_attempts_is_claimed_anew_and_delivered_once() {
-    let redis = Redis::start();
+    let redis = services::redis();
     let world = world(&redis.url()).await;
     world.ledger.take_turns([Turn::Answer(500, vec![("retry-after", "2".into())])]);
     let _worker = world.stack.worker().await;

@@ -115,7 +115,7 @@ impl Row {
 }
 
 async fn throughput(script: &Path, in_flight: usize) -> anyhow::Result<()> {
-    let rabbit = Rabbit::start();
+    let rabbit = services::rabbit();
     // Rounds fill queues faster than the broker frees memory; its alarm isn't measured here.
     rabbit.allow_memory("6GB");
     let off = stack(&rabbit, "bench", "archive = false");
@@ -244,7 +244,7 @@ fn row(count: u64, own: f64, process: u32, broker: f64, rabbit: &Rabbit) -> anyh
 /// How long a 503 takes when the broker is known to be dead, and while a connect to it
 /// hangs.
 async fn dead_broker() -> anyhow::Result<()> {
-    let mut rabbit = Rabbit::start();
+    let mut rabbit = services::rabbit();
     let stack = stack(&rabbit, "dead", "archive = false");
     let ingress = stack.ingress().await;
     rabbit.kill();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use zentra_tests::http::Http;
-use zentra_tests::services::{self, Rabbit, Redis};
+use zentra_tests::services::{self};
 use zentra_tests::sign;
 use zentra_tests::stack::Program;
 
@@ -15,11 +15,11 @@ use crate::{body, cpu};
 
 const ROUND: Duration = Duration::from_secs(15);
 /// Connections, each of which waits this long between two callbacks.
-const PROVIDERS: usize = 90;
+const PROVIDERS: usize = 130;
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) async fn run() -> anyhow::Result<()> {
-    let (rabbit, redis) = (Rabbit::start(), Redis::start());
+    let (rabbit, redis) = (services::rabbit(), services::redis());
     rabbit.allow_memory("6GB");
     let sink = Sink::start().await?;
     let stack = stack(&rabbit, &redis, &sink.url);

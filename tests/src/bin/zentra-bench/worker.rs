@@ -14,7 +14,7 @@ use zentra_shared::seal::{Key, Sealed, Sealer};
 use zentra_shared::secret::Secret;
 use zentra_shared::verify::{NamedSecret, Scheme, Source, Success, Unverified};
 use zentra_tests::http::Http;
-use zentra_tests::services::{Guarded, Rabbit, Redis};
+use zentra_tests::services::{self, Guarded, Rabbit, Redis};
 use zentra_tests::stack::Stack;
 use zentra_tests::{queue_settings, routes, sign};
 
@@ -57,7 +57,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         "\n{:<34} {:>9} {:>12} {:>14} {:>14} {:>9} {:>9}",
         "", "per s", "of bare", "CPU s / 10,000", "broker's", "Redis's", "B/event"
     );
-    let (rabbit, redis) = (Rabbit::start(), Redis::start());
+    let (rabbit, redis) = (services::rabbit(), services::redis());
     rabbit.allow_memory("6GB");
     let (mut bare, mut row) = (Row::default(), Row::default());
     for round in 0..ROUNDS {
@@ -81,7 +81,7 @@ async fn one(rabbit: &Rabbit, redis: &Redis, round: usize, bare: bool) -> anyhow
         let mut command = std::process::Command::new(std::env::current_exe()?);
         let queue = format!("{NAMESPACE}.work.ledger");
         command.args(["bare", &rabbit.url(), &redis.url(), &queue, &sink.url]);
-        Guarded::start(command)
+        services::start(command)
     } else {
         stack.worker().await.process
     };
@@ -199,7 +199,7 @@ impl Sink {
         let mut command = std::process::Command::new(std::env::current_exe()?);
         command.args(["sink", &port.to_string()]);
         let url = format!("http://127.0.0.1:{port}/");
-        let sink = Self { url, _process: Guarded::start(command) };
+        let sink = Self { url, _process: services::start(command) };
         let http = Http::default();
         zentra_tests::eventually("the sink answers", BOUND, async || sink.count(&http).await.ok())
             .await;

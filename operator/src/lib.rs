@@ -1,0 +1,3 @@
+//! What the `zentra` command shares with the tests: a sandbox of real servers and programs.
+
+pub mod sandbox;

@@ -1,0 +1,202 @@
+//! Processes and folders of which nothing is left behind, however this process ends: each
+//! process is started so that the kernel kills it when this one dies, and a reaper process, which
+//! notices our end by the end of a pipe, sweeps up what is left and removes the folder.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+/// This process's folder, and the pipe that keeps its reaper waiting.
+struct Workplace {
+    folder: PathBuf,
+    reaper: Mutex<Child>,
+}
+
+static WORKPLACE: LazyLock<Result<Workplace, io::Error>> = LazyLock::new(Workplace::new);
+
+impl Workplace {
+    fn new() -> io::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("zentra-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        // `read` ends with our end of the pipe. A pid is killed only if its process still
+        // names this folder, so a pid that was given out anew is safe.
+        let script = r#"
+            trap '' INT TERM HUP
+            read -r _
+            if [ -f "$1/pids" ]; then
+              while read -r pid; do
+                tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qF "$1" && kill -9 "$pid"
+              done <"$1/pids"
+            fi
+            for _ in 1 2 3 4 5; do rm -rf "$1" 2>/dev/null && break; sleep 0.2; done
+        "#;
+        let reaper = Command::new("bash")
+            .args(["-c", script, "zentra-reaper"])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        Ok(Self { folder, reaper: Mutex::new(reaper) })
+    }
+}
+
+/// This process's own folder, below which all others are.
+pub fn workplace() -> io::Result<&'static Path> {
+    match &*WORKPLACE {
+        Ok(workplace) => Ok(&workplace.folder),
+        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+    }
+}
+
+/// A new folder below this process's own.
+pub fn folder(name: &str) -> io::Result<PathBuf> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = workplace()?.join(format!("{name}-{number}"));
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// Removes this process's folder now. Not needed for tidiness: the reaper does it anyway.
+pub fn sweep() {
+    let Ok(workplace) = &*WORKPLACE else { return };
+    let mut reaper = workplace.reaper.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(reaper.stdin.take());
+    let _ = reaper.wait();
+}
+
+/// A port that is free now, outside the range that the kernel gives to outgoing
+/// connections: polling a free port inside it can connect to itself.
+pub fn free_port() -> io::Result<u16> {
+    const FROM: u16 = 20_000;
+    const SPAN: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() * 97 % u32::from(SPAN)).unwrap_or(0);
+    for _ in 0..SPAN {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FROM + (start + step) % SPAN;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other(format!("no port is free between {FROM} and {}", FROM + SPAN)))
+}
+
+/// Starts a child that the kernel kills when this process dies. That signal follows the
+/// thread that forked, so one thread, which never ends, forks them all.
+pub fn spawn(command: Command) -> io::Result<Child> {
+    type Order = (Command, mpsc::Sender<io::Result<Child>>);
+    static FORKER: LazyLock<Mutex<mpsc::Sender<Order>>> = LazyLock::new(|| {
+        let (orders, inbox) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in inbox {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        Mutex::new(orders)
+    });
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--pdeathsig", "KILL"]).arg(command.get_program());
+    wrapped.args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(key, value),
+            None => wrapped.env_remove(key),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    let workplace = workplace()?;
+    let log = workplace.join("output.log");
+    let log = fs::File::options().create(true).append(true).open(log)?;
+    wrapped.env("ZENTRA_WORKPLACE", workplace);
+    wrapped.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let (answer, result) = mpsc::channel();
+    let gone = || io::Error::other("the forking thread is gone");
+    FORKER
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send((wrapped, answer))
+        .map_err(|_| gone())?;
+    let child = result.recv().map_err(|_| gone())??;
+    let pids = workplace.join("pids");
+    let mut pids = fs::File::options().create(true).append(true).open(pids)?;
+    writeln!(pids, "{}", child.id())?;
+    Ok(child)
+}
+
+/// What all children of this process have printed, to be shown when something fails.
+pub fn output() -> String {
+    let log = workplace().map(|folder| folder.join("output.log"));
+    log.and_then(fs::read_to_string).unwrap_or_default()
+}
+
+/// A child that is killed when it is dropped.
+pub struct Guarded(Child);
+
+impl Guarded {
+    /// Starts it; see [`spawn`].
+    pub fn start(command: Command) -> io::Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let failed = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{name} can't be started: {error}"))
+        };
+        spawn(command).map(Self).map_err(failed)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Kill -9, and wait until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let _ = Command::new("kill").args(["-HUP", &self.0.id().to_string()]).status();
+    }
+
+    /// SIGTERM, and the exit status if it ends within the bound.
+    pub fn terminate(&mut self, bound: Duration) -> Option<ExitStatus> {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        poll(bound, || self.0.try_wait().ok().flatten())
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Asks until there is an answer or the bound has passed.
+pub fn poll<T>(bound: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + bound;
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if Instant::now() > end {
+            return None;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}

@@ -1,9 +1,11 @@
 .PHONY: demo test chaos bench services
 
-# The picture: one transfer, three callbacks, a failed attempt, a killed worker, one result.
+# The picture: one transfer, three callbacks, a failed attempt, a killed worker, one result. On
+# one file (`cargo run -- demo` is the same), and on RabbitMQ and Redis.
 demo: services
-	cargo build --locked --workspace --bins
-	$${CARGO_TARGET_DIR:-target}/debug/zentra-demo
+	cargo build --locked
+	cargo run --locked -- demo
+	cargo run --locked -- demo --backend rabbitmq
 
 # What CI runs.
 test: services

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::dead::Filter;
+use crate::rehearse::{Demo, Rehearse};
 use crate::standalone::Listen;
 
 /// Reads event histories, and lists and re-queues dead letters.
@@ -20,6 +21,12 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Shows what Zentra is for: a transfer's callback arrives three times, with a failed attempt
+    /// and a killed worker in between, and has one result.
+    Demo(Demo),
+    /// Rehearses production's failures: plays provider and destination, and compares what is
+    /// promised with what comes of it. On a private Zentra, or on yours.
+    Rehearse(Rehearse),
     /// Takes callbacks and delivers them, all in one program and one file ([embedded] path),
     /// without RabbitMQ and Redis.
     Standalone(Listen),

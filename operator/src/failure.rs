@@ -19,13 +19,21 @@ pub(crate) enum Failure {
 
 impl Failure {
     pub(crate) fn report(&self) -> ExitCode {
-        let (text, code) = match self {
-            Self::Asked(text) => (text, 1),
-            Self::Ours(text) => (text, 2),
+        let code = match self {
+            Self::Asked(_) => 1,
+            Self::Ours(_) => 2,
             Self::Closed => return ExitCode::SUCCESS,
         };
-        eprintln!("zentra: {text}");
+        eprintln!("zentra: {}", self.text());
         ExitCode::from(code)
+    }
+
+    /// What went wrong, and what to do.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Asked(text) | Self::Ours(text) => text,
+            Self::Closed => "the output is closed",
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod failure;
 mod migrate;
 mod progress;
 mod refused;
+mod rehearse;
 mod standalone;
 mod unrouted;
 
@@ -72,6 +73,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Config => return Ok(write!(std::io::stdout(), "{}", config::reference())?),
         Command::Check => return check(path),
         Command::Standalone(listen) => return standalone::run(path, listen).await,
+        Command::Demo(asked) => return rehearse::demo(asked).await,
+        Command::Rehearse(asked) => return rehearse::rehearse(path, asked).await,
         Command::Refused(RefusedCommand::Admit { .. }) => Role::Admission,
         _ => Role::Operator,
     };
@@ -91,7 +94,12 @@ async fn on(config: &Config, backend: &impl Backend, command: Command) -> Result
         Command::Dead(command) => dead_command(config, backend, command).await,
         Command::Unrouted(command) => unrouted_command(config, backend, command).await,
         Command::Refused(command) => refused_command(config, backend, command).await,
-        Command::Config | Command::Check | Command::Standalone(_) | Command::Migrate(_) => Ok(()),
+        Command::Config
+        | Command::Check
+        | Command::Standalone(_)
+        | Command::Migrate(_)
+        | Command::Demo(_)
+        | Command::Rehearse(_) => Ok(()),
     }
 }
 

@@ -132,6 +132,7 @@ mod tests {
             secrets: vec![NamedSecret { name: "k1".into(), secret: Secret::new("s") }],
             max_body: 1024,
             trusts_id: false,
+            environment: String::new(),
             retention: std::time::Duration::ZERO,
             archive: false,
             success: Success { status: http::StatusCode::OK, body: "".into() },

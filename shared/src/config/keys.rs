@@ -247,6 +247,13 @@ pub(super) const KEYS: &[Key] = &[
          broker's CPU is shown by `make bench`.",
     ),
     key(
+        "source.NAME.environment",
+        Kind::Text,
+        "",
+        "What its events are for, in a word of your own. `zentra rehearse` sends nothing to a \
+         source whose word is `production`, unless it is forced.",
+    ),
+    key(
         "source.NAME.identity",
         Kind::Text,
         "signed",

@@ -45,13 +45,18 @@ pub enum Role {
     Operator,
     /// An operator who lets refused callbacks in: needs what the ingress needs.
     Admission,
+    /// Who plays provider and reads histories: needs the sources' secrets, and Redis or the file.
+    Rehearsal,
     /// Whoever checks the file: needs all of it.
     Check,
 }
 
 impl Role {
     fn verifies(self) -> bool {
-        matches!(self, Self::Ingress | Self::Standalone | Self::Admission | Self::Check)
+        matches!(
+            self,
+            Self::Ingress | Self::Standalone | Self::Admission | Self::Rehearsal | Self::Check
+        )
     }
 
     fn delivers(self) -> bool {
@@ -59,7 +64,7 @@ impl Role {
     }
 
     fn remembers(self) -> bool {
-        matches!(self, Self::Worker | Self::Operator | Self::Check)
+        matches!(self, Self::Worker | Self::Operator | Self::Rehearsal | Self::Check)
     }
 
     fn serves_tls(self) -> bool {

@@ -321,6 +321,7 @@ impl Reader<'_> {
             false => section.duration("retention"),
         };
         let archive = section.flag("archive");
+        let environment = section.text_or_default("environment");
         let success = self.success(&mut section);
         section.finish();
         let (scheme, success) = (scheme?, success?);
@@ -332,6 +333,7 @@ impl Reader<'_> {
             max_body,
             trusts_id,
             retention,
+            environment,
             archive,
             success,
         })

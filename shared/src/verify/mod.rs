@@ -4,6 +4,7 @@
 //! queues nothing else.
 
 mod scheme;
+mod sign;
 mod signature;
 mod template;
 
@@ -21,6 +22,7 @@ use crate::event::{
 use crate::secret::Secret;
 
 pub use scheme::{KeyFormat, Location, Scheme, TimeLocation};
+pub use sign::Callback;
 use template::Part;
 
 /// A source: whose callbacks they are, how they are signed, and with which secrets.
@@ -40,6 +42,8 @@ pub struct Source {
     pub trusts_id: bool,
     /// How long its deliveries are remembered after their last change.
     pub retention: Duration,
+    /// What its events are for, in the user's words; `production` isn't rehearsed in.
+    pub environment: String,
     /// Whether its accepted events are archived, too.
     pub archive: bool,
     /// What the provider is answered when the event is taken.

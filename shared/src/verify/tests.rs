@@ -24,6 +24,7 @@ fn source(provider: &str, secrets: &[&str]) -> Source {
             .collect(),
         max_body: 1024,
         trusts_id: false,
+        environment: String::new(),
         retention: Duration::ZERO,
         archive: false,
         success: Success { status: StatusCode::OK, body: Bytes::new() },
@@ -255,5 +256,27 @@ fn tolerances_are_the_providers_own() {
     for name in ["stripe", "standard-webhooks"] {
         let scheme = Scheme::named(name).unwrap();
         assert_eq!(scheme.timestamp.unwrap().tolerance, Duration::from_secs(300));
+    }
+}
+
+#[test]
+fn what_is_signed_like_a_provider_verifies_under_its_name() {
+    for (provider, secret) in [
+        ("stripe", "whsec_stripe_test"),
+        ("github", "It's a Secret to Everybody"),
+        ("standard-webhooks", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ] {
+        let source = source(provider, &[secret]);
+        let mut body = serde_json::json!({ "amount": 5 });
+        source.scheme.write_into(&mut body, "evt_1", "transfer.settled");
+        let body = body.to_string();
+        let (secret, time) = (&source.secrets[0].secret, Timestamp::from_secs(T));
+        let made = Callback { id: "evt_1", kind: "transfer.settled", time, body: body.as_bytes() };
+        let headers = source.scheme.sign(secret, &made).unwrap();
+        let received_at = Timestamp::from_secs(T + 1);
+        let callback = Unverified { headers, peer: None, body: body.into(), received_at };
+        let envelope = callback.verify(&source).unwrap().into_event().envelope;
+        assert_eq!(envelope.event_id(), Some("evt_1"), "{provider}");
+        assert_eq!(envelope.event_type.as_deref(), Some("transfer.settled"), "{provider}");
     }
 }

@@ -16,6 +16,7 @@ mod migrate;
 mod operator;
 mod queue;
 mod refused;
+mod rehearse;
 mod reload;
 mod routes;
 mod seen;

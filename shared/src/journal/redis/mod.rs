@@ -191,8 +191,19 @@ impl RedisJournal {
         let (name, number, expired, now): (String, u64, u8, u64) =
             call.invoke_async(&mut self.connection.clone()).await?;
         let answer = Self::answer(&name, number, expired)?;
-        if matches!(answer, Answer::Claimed { .. }) && claim.generation > 0 {
-            self.forget_dead(key, summary, retention).await?;
+        match answer {
+            Answer::Claimed { .. } if claim.generation > 0 => {
+                self.forget_dead(key, summary, retention).await?;
+            }
+            // Under this id it is a delivery of its own, not a copy of this one.
+            Answer::Suspected => {
+                if let Some(index) = self.id_index(key, summary) {
+                    let mut remove = redis::cmd("SREM");
+                    remove.arg(index).arg(key.as_str());
+                    remove.exec_async(&mut self.connection.clone()).await?;
+                }
+            }
+            _ => {}
         }
         Ok((answer, Timestamp::from_millis(now)))
     }

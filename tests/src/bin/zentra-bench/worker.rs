@@ -168,6 +168,7 @@ fn source() -> anyhow::Result<Source> {
         secrets: vec![NamedSecret { name: "k1".into(), secret }],
         max_body: 1 << 20,
         trusts_id: false,
+        environment: String::new(),
         retention: Duration::from_secs(86_400),
         archive: false,
         success: Success { status: http::StatusCode::OK, body: Bytes::new() },

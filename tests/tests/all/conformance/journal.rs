@@ -216,4 +216,12 @@ async fn a_delivery_is_found_by_event_id_by_identity_and_by_key<B: Backend>() {
         assert_eq!(found, std::slice::from_ref(&desk.key), "{id}");
     }
     assert!(journal.find("nobody", &pairs).await.unwrap().is_empty());
+    // The same bytes under another id are kept as a delivery of their own, and found as that.
+    let first = Desk::new(&journal, "bytes");
+    let print = |id| Print { id: Some([id; 8]), ..PRINT };
+    first.claim_as(0, LEASE, print(1)).await;
+    let summary = Summary { event_id: Some("another".into()), ..first.summary.clone() };
+    let again = Desk { summary, ..first };
+    assert_eq!(again.claim_as(0, LEASE, print(2)).await, Answer::Suspected);
+    assert!(journal.find("another", &pairs).await.unwrap().is_empty());
 }

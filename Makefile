@@ -1,4 +1,4 @@
-.PHONY: demo test chaos bench services
+.PHONY: demo test chaos bench trace services
 
 # The picture: one transfer, three callbacks, a failed attempt, a killed worker, one result. On
 # one file (`cargo run -- demo` is the same), and on RabbitMQ and Redis.
@@ -26,6 +26,11 @@ bench:
 	@bash deploy/install-services.sh bench
 	cargo build --locked --release --workspace --bins
 	$${CARGO_TARGET_DIR:-target}/release/zentra-bench
+
+# What a standalone asks of the kernel before it answers 2xx (needs strace).
+trace:
+	cargo build --locked
+	bash tests/fsync-trace.sh
 
 services:
 	@bash deploy/install-services.sh

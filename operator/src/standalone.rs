@@ -45,6 +45,10 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
     let embedded = embedded.ok_or(Failure::Asked("embedded.path is missing".into()))?;
     let _alone = alone(&embedded.path)?;
     let store = Store::open(&embedded.path, embedded.max_size)?;
+    let (max, attainable) = (store.max(), store.attainable());
+    if attainable < max {
+        tracing::warn!(max_size = max, attainable, "the disk can't hold embedded.max_size");
+    }
     // Connections are bounded by the config; the usual soft limit of 1024 files is lower.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let listener = bind("ingress.listen", config.ingress.listen).await?;

@@ -30,7 +30,8 @@ const GROUP: usize = 256;
 const WAITING: usize = 4096;
 /// How long another process (an operator's command) may hold the file.
 const BUSY: Duration = Duration::from_secs(5);
-/// What a worker may take beyond the bound, so that what has been accepted can be finished.
+/// What a worker may take beyond the bound, and has to find on the disk, so that what has been
+/// accepted can be finished.
 const RESERVE: u64 = 64 << 20;
 
 /// Why the file didn't do what was asked. Nothing of it has taken effect.
@@ -49,8 +50,8 @@ pub enum StoreError {
     /// It has reached its bound.
     #[error("the file has reached its bound ([embedded] max_size)")]
     Full,
-    /// The disk has no room.
-    #[error("the disk is full")]
+    /// The disk has no room, or only what it takes to finish what has been accepted.
+    #[error("the disk is full, or has less than 64 MiB left")]
     DiskFull,
     /// More writes wait than may.
     #[error("too many writes wait for the disk")]
@@ -84,8 +85,29 @@ type Read = Box<dyn FnOnce(&Connection) + Send>;
 pub struct Store {
     writes: mpsc::SyncSender<Write>,
     reads: mpsc::SyncSender<Read>,
-    used: Arc<AtomicU64>,
+    room: Arc<Room>,
     max: u64,
+}
+
+/// What there is room for, as the last commit left it.
+struct Room {
+    /// Bytes of the file that hold something.
+    used: AtomicU64,
+    /// Bytes that the disk has left.
+    left: AtomicU64,
+    folder: PathBuf,
+}
+
+impl Room {
+    fn look(&self, connection: &Connection) {
+        if let Ok(used) = used(connection) {
+            self.used.store(used, Ordering::Relaxed);
+        }
+        // Where that can't be told, SQLite will tell.
+        let disk = rustix::fs::statvfs(&self.folder);
+        let left = disk.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        self.left.store(left, Ordering::Relaxed);
+    }
 }
 
 impl Store {
@@ -118,13 +140,18 @@ impl Store {
         writing.pragma_update(None, "max_page_count", pages)?;
         let reading = connect(path)?;
         reading.pragma_update(None, "query_only", true)?;
-        let used = Arc::new(AtomicU64::new(used(&writing)?));
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder.into(),
+            _ => PathBuf::from("."),
+        };
+        let room = Arc::new(Room { used: 0.into(), left: 0.into(), folder });
+        room.look(&writing);
         let (writes, asked) = mpsc::sync_channel(WAITING);
         let (reads, questions) = mpsc::sync_channel::<Read>(WAITING);
-        let counted = used.clone();
+        let looked = room.clone();
         let named = |name: &str| std::thread::Builder::new().name(name.into());
         let failed = |error: std::io::Error| StoreError::Sqlite(error.to_string());
-        named("zentra-writes").spawn(move || write(writing, &asked, &counted)).map_err(failed)?;
+        named("zentra-writes").spawn(move || write(writing, &asked, &looked)).map_err(failed)?;
         named("zentra-reads")
             .spawn(move || {
                 while let Ok(read) = questions.recv() {
@@ -132,7 +159,7 @@ impl Store {
                 }
             })
             .map_err(failed)?;
-        Ok(Self { writes, reads, used, max })
+        Ok(Self { writes, reads, room, max })
     }
 
     /// Changes the file, and returns when that is on the disk. A failure undoes it all.
@@ -183,11 +210,19 @@ impl Store {
         self.max
     }
 
+    /// What it can grow to on this disk, as it is now, in bytes.
+    pub fn attainable(&self) -> u64 {
+        let Room { used, left, .. } = &*self.room;
+        let left = left.load(Ordering::Relaxed).saturating_sub(RESERVE);
+        used.load(Ordering::Relaxed).saturating_add(left)
+    }
+
     /// Whether there is room for one more event.
     pub fn room(&self) -> Result<()> {
-        match self.used.load(Ordering::Relaxed) < self.max {
-            true => Ok(()),
-            false => Err(StoreError::Full),
+        match (self.room.used.load(Ordering::Relaxed), self.room.left.load(Ordering::Relaxed)) {
+            (used, _) if used >= self.max => Err(StoreError::Full),
+            (_, left) if left < RESERVE => Err(StoreError::DiskFull),
+            _ => Ok(()),
         }
     }
 }
@@ -304,13 +339,11 @@ fn used(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 /// The writing thread: until all handles are gone.
-fn write(mut connection: Connection, asked: &mpsc::Receiver<Write>, counted: &AtomicU64) {
+fn write(mut connection: Connection, asked: &mpsc::Receiver<Write>, room: &Room) {
     while let Ok(first) = asked.recv() {
         let mut told = Vec::new();
         let committed = group(&mut connection, first, asked, &mut told);
-        if let Ok(used) = used(&connection) {
-            counted.store(used, Ordering::Relaxed);
-        }
+        room.look(&connection);
         let committed = committed.map_err(StoreError::from);
         for tell in told {
             tell(committed.clone());
@@ -366,4 +399,59 @@ fn savepoint<T>(
     }
     connection.prepare_cached("RELEASE one")?.execute(())?;
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As SQLite says it of a full disk: at this bound it gets no further page.
+    const ROOM: u64 = 8 << 20;
+
+    #[tokio::test]
+    async fn a_full_disk_undoes_what_it_had_no_room_for_and_nothing_else() {
+        let folder = std::env::temp_dir().join(format!("zentra-full-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let store = Store::open(&folder.join("zentra.db"), 1 << 30).unwrap();
+        let bound = store.write(|file| {
+            let page: i64 = file.pragma_query_value(None, "page_size", |row| row.get(0))?;
+            let pages = i64::try_from(ROOM).unwrap_or(0) / page;
+            file.query_row(&format!("PRAGMA max_page_count = {pages}"), (), |_| Ok(()))
+        });
+        bound.await.unwrap();
+        let insert = |at: i64, bytes: i64| {
+            store.write(move |file| {
+                file.execute(
+                    "INSERT INTO archive (at, route, event, seal, envelope, body) \
+                     VALUES (0, '', ?1, '', x'', zeroblob(?2))",
+                    (at, bytes),
+                )
+            })
+        };
+        // Those that share a commit with one that has no room are there.
+        let (mut confirmed, mut refused) = (0, 0);
+        for at in (0..60).step_by(3) {
+            let three = tokio::join!(insert(at, 10), insert(at + 1, 600_000), insert(at + 2, 10));
+            for done in [three.0, three.1, three.2] {
+                match done {
+                    Ok(_) => confirmed += 1,
+                    Err(StoreError::DiskFull) => refused += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        assert!(refused > 5 && confirmed > 40, "{confirmed} confirmed, {refused} refused");
+        let count = |file: &Connection| {
+            file.query_row("SELECT count(*) FROM archive", (), |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(store.read(count).await.unwrap(), confirmed);
+        store.write(|file| file.execute("DELETE FROM archive", ())).await.unwrap();
+        insert(99, 600_000).await.unwrap();
+        // Before it is full, no more events are taken in: those that are can be finished.
+        store.room.left.store(RESERVE - 1, Ordering::Relaxed);
+        assert!(matches!(store.room(), Err(StoreError::DiskFull)));
+        insert(100, 10).await.unwrap();
+        assert!(store.room().is_ok(), "the disk is looked at again after each commit");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -218,7 +218,7 @@ async fn provider(http: Http, url: String, name: String, told: UnboundedSender<S
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_got_a_2xx_is_delivered_once_however_often_the_program_is_killed() {
-    const KILLS: usize = 25;
+    const KILLS: usize = 200;
     let shop = Shop::new().await;
     let (told, mut accepted) = unbounded_channel();
     let mut all = Vec::new();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::archive::Wanted;
 use crate::dead::Filter;
 use crate::rehearse::{Demo, Rehearse};
 use crate::standalone::Listen;
@@ -39,6 +40,9 @@ pub(crate) enum Command {
     /// Accepted events that no destination subscribes to.
     #[command(subcommand)]
     Unrouted(UnroutedCommand),
+    /// What was accepted, whatever became of it.
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
     /// Refused callbacks that were kept.
     #[command(subcommand)]
     Refused(RefusedCommand),
@@ -180,6 +184,29 @@ pub(crate) enum UnroutedCommand {
         /// Only tells which would be routed.
         #[arg(long)]
         dry_run: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ArchiveCommand {
+    /// Lists archived events, oldest first.
+    List {
+        #[command(flatten)]
+        wanted: Wanted,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows one; with --body its original bytes.
+    Show {
+        /// The provider's id, or the identity.
+        id: String,
+        /// Writes the bytes and nothing else.
+        #[arg(long, conflicts_with = "json")]
+        body: bool,
         /// As JSON.
         #[arg(long)]
         json: bool,

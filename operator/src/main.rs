@@ -1,5 +1,6 @@
 //! The `zentra` command: event histories, dead letters, refused callbacks.
 
+mod archive;
 mod backend;
 mod cli;
 mod dead;
@@ -25,7 +26,8 @@ use zentra_shared::telemetry;
 
 use backend::{Backend, File, Servers};
 use cli::{
-    Arguments, Command, DeadCommand, EventCommand, Letters, RefusedCommand, UnroutedCommand,
+    ArchiveCommand, Arguments, Command, DeadCommand, EventCommand, Letters, RefusedCommand,
+    UnroutedCommand,
 };
 use dead::{Choice, Desk, Done};
 use failure::Failure;
@@ -93,6 +95,7 @@ async fn on(config: &Config, backend: &impl Backend, command: Command) -> Result
         Command::Event(command) => event_command(config, backend, command).await,
         Command::Dead(command) => dead_command(config, backend, command).await,
         Command::Unrouted(command) => unrouted_command(config, backend, command).await,
+        Command::Archive(command) => archive_command(config, backend, command).await,
         Command::Refused(command) => refused_command(config, backend, command).await,
         Command::Config
         | Command::Check
@@ -304,6 +307,42 @@ async fn unrouted_with(
             match json {
                 true => print_json(&found, &mut out),
                 false => Ok(unrouted::show_requeued(&found, dry_run, &mut out)?),
+            }
+        }
+    }
+}
+
+async fn archive_command(
+    config: &Config,
+    backend: &impl Backend,
+    command: ArchiveCommand,
+) -> Result<(), Failure> {
+    let queue = backend.queue().await?;
+    let done = archive_with(config, &queue, command).await;
+    backend.close(queue).await;
+    done
+}
+
+async fn archive_with(
+    config: &Config,
+    queue: &impl Operate,
+    command: ArchiveCommand,
+) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        ArchiveCommand::List { wanted, json } => {
+            let found = archive::list(queue, config, &wanted).await?;
+            match json {
+                true => print_json(&found, &mut out),
+                false => Ok(archive::show(&found, &mut out)?),
+            }
+        }
+        ArchiveCommand::Show { id, body, json } => {
+            let (found, event) = archive::find(queue, config, &id).await?;
+            match (json, body) {
+                (true, _) => print_json(&found, &mut out),
+                (_, true) => Ok(out.write_all(&event.body)?),
+                _ => Ok(archive::show(&[found], &mut out)?),
             }
         }
     }

@@ -6,6 +6,7 @@
 //!
 //! [`lifecycle::step`]: crate::lifecycle::step
 
+mod archive;
 mod carry;
 mod consumer;
 mod journal;
@@ -14,6 +15,7 @@ mod store;
 mod sweep;
 mod walk;
 
+pub use archive::EmbeddedArchived;
 pub use carry::{Carried, Carry, Load, Spot};
 pub use consumer::{EmbeddedConsumer, EmbeddedReceipt};
 pub use journal::EmbeddedJournal;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use rusqlite::{Connection, Row, params};
 
+use super::archive::EmbeddedArchived;
 use super::consumer::{EmbeddedConsumer, Hands};
 use super::store::{Store, StoreError, number};
 use super::sweep::{Bounds, sweep};
@@ -15,7 +16,7 @@ use crate::clock::{self, Timestamp};
 use crate::lifecycle::DeadReason;
 use crate::queue::amqp::RefusedBounds;
 use crate::queue::{
-    Delay, Message, Operate, Place, Process, Publish, QueueError, Routes, Subscribe,
+    Archive, Delay, Message, Operate, Place, Process, Publish, QueueError, Routes, Subscribe,
 };
 use crate::seal::Sealed;
 
@@ -287,6 +288,15 @@ impl Process for EmbeddedQueue {
 
 impl Operate for EmbeddedQueue {
     type Walk = EmbeddedWalk;
+    type Archived = EmbeddedArchived;
+
+    async fn archived(
+        &self,
+        _archive: &Archive,
+        from: Timestamp,
+    ) -> Result<EmbeddedArchived, QueueError> {
+        Ok(EmbeddedArchived::new(self.store.clone(), from))
+    }
 
     async fn walk(&self, place: Place<'_>) -> Result<EmbeddedWalk, QueueError> {
         let queue = match place {

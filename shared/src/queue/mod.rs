@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 
+use crate::clock::Timestamp;
 use crate::lifecycle::DeadReason;
 use crate::seal::Sealed;
 
@@ -224,9 +225,20 @@ pub trait Operate: Send + Sync + 'static {
     /// Looks through a queue.
     type Walk: Walk;
 
+    /// Reads the archive.
+    type Archived: Archived;
+
     /// Starts to look through a queue, from its head.
     fn walk(&self, place: Place<'_>)
     -> impl Future<Output = Result<Self::Walk, QueueError>> + Send;
+
+    /// Starts to read the archive: what was accepted from this time on, perhaps with some that
+    /// came before.
+    fn archived(
+        &self,
+        archive: &Archive,
+        from: Timestamp,
+    ) -> impl Future<Output = Result<Self::Archived, QueueError>> + Send;
 
     /// Routes an event anew to those who subscribe to it now, and returns when it is
     /// durable. It isn't archived again.
@@ -253,6 +265,12 @@ pub trait Walk: Send {
 
     /// Lets go of all that is held, once acknowledgements have reached the broker.
     fn finish(self) -> impl Future<Output = Result<(), QueueError>> + Send;
+}
+
+/// Reads an archive, event by event. Takes nothing out of it.
+pub trait Archived: Send {
+    /// The next event, oldest first; `None` at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Sealed>, QueueError>> + Send;
 }
 
 #[cfg(test)]

@@ -151,6 +151,13 @@ async fn the_archive_has_what_was_accepted_also_what_is_unrouted_but_not_from_a_
     let bodies = archived(&rabbit, &archive, 2).await;
     assert_eq!(bodies[0], br#"{"type":"taken","id":"evt_1"}"#);
     assert_eq!(bodies[1], br#"{"type":"untaken","id":"evt_2"}"#);
+    let listed = stack.zentra(&["archive", "list", "--type", "untaken", "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!((&listed[0]["event_id"], &listed[0]["bytes"]), (&"evt_2".into(), &31.into()));
+    let shown = stack.zentra(&["archive", "show", "evt_1", "--body"]);
+    assert_eq!(shown.stdout, br#"{"type":"taken","id":"evt_1"}"#);
+    assert_eq!(stack.zentra(&["archive", "show", "nobody"]).status.code(), Some(1));
     // The archive is in nobody's way: what nobody subscribed to is still seen.
     assert_eq!(depth(&rabbit, &format!("{}.unrouted", stack.namespace)).await, 1);
 

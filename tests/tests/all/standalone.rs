@@ -117,6 +117,9 @@ async fn an_operator_reads_requeues_and_drains_while_it_works() {
     };
     assert_eq!(zentra(&["dead", "list"]).lines().count(), 4);
     assert_eq!(zentra(&["dead", "show", "evt_1", "--body"]), transfer("evt_1", "trf_8172", 1));
+    assert_eq!(zentra(&["archive", "list", "--newer-than", "1h"]).lines().count(), 4);
+    assert_eq!(zentra(&["archive", "show", "evt_1", "--body"]), transfer("evt_1", "trf_8172", 1));
+    assert!(zentra(&["archive", "list", "--source", "github"]).contains("no archived events"));
     zentra(&["dead", "requeue", "evt_2", "--because", "mended"]);
     let done = shop.until("evt_2", "delivered").await;
     assert_eq!(words(&done), ["claimed", "dead", "requeued", "claimed", "delivered"]);

@@ -2,6 +2,7 @@
 
 mod acks;
 mod applied;
+mod archive;
 mod consumer;
 mod ladder;
 mod lane;
@@ -22,12 +23,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::{
-    Archive, Consumer, Delay, Message, Operate, Place, Process, Publish, QueueError, Receipt,
-    Routes, Subscribe, Subscriber, Walk,
+    Archive, Archived, Consumer, Delay, Message, Operate, Place, Process, Publish, QueueError,
+    Receipt, Routes, Subscribe, Subscriber, Walk,
 };
+use crate::clock::Timestamp;
 use crate::lifecycle::DeadReason;
 use crate::seal::Sealed;
 use crate::secret::Secret;
+pub use archive::AmqpArchived;
 pub use consumer::{AmqpConsumer, AmqpReceipt};
 use lane::Job;
 use link::Link;
@@ -272,6 +275,16 @@ impl Process for Amqp {
 
 impl Operate for Amqp {
     type Walk = AmqpWalk;
+    type Archived = AmqpArchived;
+
+    async fn archived(
+        &self,
+        archive: &Archive,
+        from: Timestamp,
+    ) -> Result<AmqpArchived, QueueError> {
+        let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
+        AmqpArchived::start(&session, &self.names.archive(archive), from).await
+    }
 
     async fn walk(&self, place: Place<'_>) -> Result<AmqpWalk, QueueError> {
         let session = self.publishing.now().ok_or(QueueError::Disconnected)?;

@@ -80,7 +80,7 @@ impl Names {
     }
 
     /// The stream of what was accepted. What bounds it is in its name too.
-    fn archive(&self, archive: &Archive) -> String {
+    pub(super) fn archive(&self, archive: &Archive) -> String {
         let Archive { bytes, age, .. } = archive;
         format!("{}.archive.{bytes}x{}", self.namespace, age.as_secs())
     }

@@ -1,5 +1,7 @@
 //! Of the journal.
 
+use zentra_shared::journal::Delivery;
+
 use super::*;
 
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -74,13 +76,17 @@ impl<J: Journal + Histories> Desk<J> {
         self.journal.settle(&settle).await.unwrap()
     }
 
+    pub(super) async fn known(&self) -> Delivery {
+        self.journal.history(&self.key).await.unwrap().unwrap()
+    }
+
     async fn state(&self) -> State {
-        self.journal.history(&self.key).await.unwrap().unwrap().record.state
+        self.known().await.record.state
     }
 
     /// What the history says, one word a line.
     async fn told(&self) -> Vec<String> {
-        let known = self.journal.history(&self.key).await.unwrap().unwrap();
+        let known = self.known().await;
         let word = |what: &What| {
             let json = serde_json::to_value(what).unwrap();
             json["what"].as_str().unwrap().to_owned()

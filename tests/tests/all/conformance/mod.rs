@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::time::timeout;
+use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_shared::event::{DeliveryKey, Identity};
 use zentra_shared::journal::redis::RedisJournal;
@@ -14,8 +15,8 @@ use zentra_shared::journal::{AttemptResult, Claim, Histories, Journal, Settle, S
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome, Print, State};
 use zentra_shared::queue::amqp::{Amqp, Settings};
 use zentra_shared::queue::{
-    Consumer, Delay, Message, Operate, Place, Process, Publish, Receipt, Routes, Subscribe,
-    Subscriber, Walk,
+    Archived, Consumer, Delay, Message, Operate, Place, Process, Publish, Receipt, Routes,
+    Subscribe, Subscriber, Walk,
 };
 use zentra_shared::seal::Sealed;
 use zentra_shared::secret::Secret;
@@ -170,9 +171,16 @@ async fn all_is_there_after_a_restart<B: Backend>() {
     let delivered = Desk::new(&journal, "delivered");
     let fence = delivered.claimed(0, LEASE).await;
     delivered.settle(fence, 0, Outcome::Delivered).await;
+    let waiting = Desk::new(&journal, "waiting");
+    let fence = waiting.claimed(0, LEASE).await;
+    let next_at = clock::now().plus(LEASE);
+    waiting.settle(fence, 0, Outcome::Retry { next_at }).await;
+    let dead = Desk::new(&journal, "dead");
+    let fence = dead.claimed(0, LEASE).await;
+    dead.settle(fence, 0, Outcome::Dead(DeadReason::TooOld)).await;
     let running = Desk::new(&journal, "running");
     let fence = running.claimed(0, LEASE).await;
-    drop((queue, journal, delivered, running));
+    drop((queue, journal, delivered, waiting, dead, running));
 
     let (queue, journal) = backend.open(ledger()).await;
     let mut consumer = queue.consume("ledger", 4);
@@ -187,6 +195,11 @@ async fn all_is_there_after_a_restart<B: Backend>() {
     assert_eq!(walked(&queue, Place::Unrouted, &[]).await, ["unrouted"]);
     assert_eq!(walked(&queue, Place::Refused, &[]).await, ["refused"]);
     assert_eq!(Desk::new(&journal, "delivered").claim(0).await, Answer::Done);
+    let waiting = Desk::new(&journal, "waiting").known().await;
+    assert_eq!((waiting.record.state, waiting.record.until), (State::Waiting, next_at));
+    assert_eq!(Desk::new(&journal, "dead").claim(0).await, Answer::Dead);
+    let dead = journal.dead("ledger", 9, &|_| true).await.unwrap();
+    assert_eq!((dead.len(), dead[0].reason), (1, Some(DeadReason::TooOld)));
     let running = Desk::new(&journal, "running");
     assert!(matches!(running.claim(0).await, Answer::Busy { .. }));
     assert_eq!(running.settle(fence, 0, Outcome::Delivered).await, Answer::Settled);

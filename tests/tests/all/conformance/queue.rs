@@ -1,5 +1,7 @@
 //! Of the queue.
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
 use super::*;
 
 on_both! {
@@ -10,6 +12,8 @@ on_both! {
     a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early
     dead_letters_are_walked_in_order_and_those_left_stay_in_it
     refused_callbacks_are_kept_apart
+    the_archive_is_read_from_any_time_on_and_keeps_what_is_read
+    a_hundred_thousand_waiting_events_are_taken_once_each_also_over_a_restart
 }
 
 async fn a_confirmed_event_is_with_each_subscriber_as_it_was_until_it_is_acknowledged<
@@ -159,4 +163,69 @@ async fn refused_callbacks_are_kept_apart<B: Backend>() {
     assert!(walked(&queue, Place::Refused, &[]).await.is_empty());
     assert!(walked(&queue, Place::Unrouted, &[]).await.is_empty());
     assert!(is_quiet(&mut queue.consume("ledger", 1)).await);
+}
+
+async fn the_archive_is_read_from_any_time_on_and_keeps_what_is_read<B: Backend>() {
+    let backend = B::new();
+    let mut routes = ledger();
+    routes.archive.sources = vec!["acme".into()];
+    let archive = routes.archive.clone();
+    let (queue, _) = backend.open(routes).await;
+    let bodies: Vec<String> = (0..600).map(|at| at.to_string()).collect();
+    let mut middle = clock::now();
+    for (at, body) in bodies.iter().enumerate() {
+        if at == 400 {
+            middle = clock::now();
+        }
+        queue.publish(&sealed("acme.x", body)).await.unwrap();
+    }
+    queue.publish(&sealed("github.push", "not archived")).await.unwrap();
+    let read = async |from| {
+        let (mut archived, mut found) = (queue.archived(&archive, from).await.unwrap(), Vec::new());
+        while let Some(event) = archived.next().await.unwrap() {
+            assert_eq!(event.seal, "v1,k,AA==");
+            found.push(String::from_utf8(event.body.to_vec()).unwrap());
+        }
+        found
+    };
+    for _ in 0..2 {
+        assert_eq!(read(Timestamp::default()).await, bodies);
+    }
+    // Perhaps with some that came before.
+    let later = read(middle).await;
+    assert!(bodies.ends_with(&later) && later.len() >= 200, "{}", later.len());
+    // What is read is delivered all the same.
+    let (first, receipt) = next(&mut queue.consume("ledger", 1)).await;
+    assert_eq!(first.sealed.body, "0");
+    receipt.ack().await;
+}
+
+async fn a_hundred_thousand_waiting_events_are_taken_once_each_also_over_a_restart<B: Backend>() {
+    const ALL: usize = 100_000;
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    let events = stream::iter(0..ALL).map(|at| {
+        let queue = queue.clone();
+        async move { queue.publish(&sealed("acme.x", &at.to_string())).await }
+    });
+    events.buffer_unordered(128).try_collect::<()>().await.unwrap();
+    let mut seen = vec![0; ALL];
+    let mut take = async |queue: &B::Queue, count: usize| {
+        let mut consumer = queue.consume("ledger", 64);
+        for _ in 0..count {
+            let (found, receipt) = next(&mut consumer).await;
+            let at: usize = std::str::from_utf8(&found.sealed.body).unwrap().parse().unwrap();
+            seen[at] += 1;
+            receipt.ack().await;
+        }
+        consumer.stop().await;
+        // What is here already comes again to the next.
+        consumer.finish().await;
+    };
+    take(&queue, ALL / 2).await;
+    drop(queue);
+    let (queue, _) = backend.open(ledger()).await;
+    take(&queue, ALL - ALL / 2).await;
+    assert!(is_quiet(&mut queue.consume("ledger", 1)).await);
+    assert!(seen.iter().all(|count| *count == 1));
 }

@@ -1,0 +1,131 @@
+//! `zentra archive list` and `zentra archive show`: what was accepted, whatever became of it.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::config::Config;
+use zentra_shared::event::Event;
+use zentra_shared::queue::{Archived, Operate};
+
+use crate::failure::Failure;
+
+/// What is looked for.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Wanted {
+    /// Only this source's.
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// Only those of this type.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+    /// Only those that were accepted so long ago or less (`2h`).
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    pub(crate) newer_than: Option<Duration>,
+    /// At most so many.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: usize,
+}
+
+/// One archived event.
+#[derive(Serialize)]
+pub(crate) struct Found {
+    source: String,
+    event_id: Option<String>,
+    /// As its deliveries are named.
+    identity: String,
+    event_type: Option<String>,
+    received_at: Timestamp,
+    bytes: usize,
+}
+
+impl Found {
+    fn of(event: &Event) -> Self {
+        let envelope = &event.envelope;
+        Self {
+            source: envelope.source.clone(),
+            event_id: envelope.event_id().map(str::to_owned),
+            identity: envelope.name().as_str().to_owned(),
+            event_type: envelope.event_type.clone(),
+            received_at: envelope.received_at,
+            bytes: event.body.len(),
+        }
+    }
+}
+
+/// Those that are wanted, oldest first. What has no fitting seal is nobody's event.
+async fn look(
+    queue: &impl Operate,
+    config: &Config,
+    from: Timestamp,
+    limit: usize,
+    wanted: impl Fn(&Event) -> bool,
+) -> Result<Vec<Event>, Failure> {
+    let archive = config.routes().archive;
+    if archive.sources.is_empty() {
+        return Err(Failure::Asked(
+            "no source of this config is archived.\nSet archive = true for one.".into(),
+        ));
+    }
+    let mut archived = queue.archived(&archive, from).await?;
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(sealed) = archived.next().await?
+    {
+        let event = config.seal.open(&sealed).ok();
+        found.extend(event.filter(|event| event.envelope.received_at >= from && wanted(event)));
+    }
+    Ok(found)
+}
+
+/// Lists them.
+pub(crate) async fn list(
+    queue: &impl Operate,
+    config: &Config,
+    wanted: &Wanted,
+) -> Result<Vec<Found>, Failure> {
+    let from = wanted.newer_than.map_or(Timestamp::default(), |age| {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Timestamp::from_millis(clock::now().millis().saturating_sub(age))
+    });
+    let fits = |event: &Event| {
+        let envelope = &event.envelope;
+        wanted.source.as_ref().is_none_or(|source| *source == envelope.source)
+            && (wanted.kind.is_none() || wanted.kind == envelope.event_type)
+    };
+    let found = look(queue, config, from, wanted.limit, fits).await?;
+    Ok(found.iter().map(Found::of).collect())
+}
+
+/// The first with this id: the provider's, or the identity.
+pub(crate) async fn find(
+    queue: &impl Operate,
+    config: &Config,
+    id: &str,
+) -> Result<(Found, Event), Failure> {
+    let fits = |event: &Event| {
+        let envelope = &event.envelope;
+        envelope.event_id() == Some(id) || envelope.name().as_str() == id
+    };
+    let mut found = look(queue, config, Timestamp::default(), 1, fits).await?;
+    let event = found.pop().ok_or_else(|| {
+        Failure::Asked(format!("no event {id} is in the archive.\nSee zentra archive list."))
+    })?;
+    Ok((Found::of(&event), event))
+}
+
+/// Shows them to a person: one line each.
+pub(crate) fn show(all: &[Found], out: &mut impl Write) -> std::io::Result<()> {
+    if all.is_empty() {
+        return writeln!(out, "no archived events");
+    }
+    writeln!(out, "{:<24}  {:<40}  BYTES  TYPE", "RECEIVED", "EVENT")?;
+    for found in all {
+        let id = found.event_id.as_ref().unwrap_or(&found.identity);
+        let (received, event) = (found.received_at.to_string(), format!("{}/{id}", found.source));
+        let kind = found.event_type.as_deref().unwrap_or("(no type)");
+        writeln!(out, "{received:<24}  {event:<40}  {:<5}  {kind}", found.bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! Reading the archive, a stream.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::Consumer;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use tokio::time::timeout;
+
+use super::link::Session;
+use super::message::read;
+use super::topology::short;
+use super::{Archived, QueueError};
+use crate::clock::Timestamp;
+use crate::seal::Sealed;
+
+/// A stream doesn't say that it has ended: it brings nothing for so long.
+const END: Duration = Duration::from_secs(2);
+/// So many are under way.
+const WINDOW: u16 = 256;
+
+/// Reads one archive; see [`Archived`].
+pub struct AmqpArchived(Consumer);
+
+impl AmqpArchived {
+    pub(super) async fn start(
+        session: &Session,
+        stream: &str,
+        from: Timestamp,
+    ) -> Result<Self, QueueError> {
+        let channel = session.channel().await?;
+        // A stream demands it.
+        channel.basic_qos(WINDOW, BasicQosOptions::default()).await?;
+        let offset = match from.secs() {
+            0 => AMQPValue::LongString(LongString::from("first")),
+            // It begins with the chunk that has this time: with some that came before.
+            secs => AMQPValue::Timestamp(secs),
+        };
+        let mut arguments = FieldTable::default();
+        arguments.insert(short("x-stream-offset")?, offset);
+        let options = BasicConsumeOptions::default();
+        Ok(Self(channel.basic_consume(short(stream)?, short("")?, options, arguments).await?))
+    }
+}
+
+impl Archived for AmqpArchived {
+    async fn next(&mut self) -> Result<Option<Sealed>, QueueError> {
+        match timeout(END, self.0.next()).await {
+            Err(_) | Ok(None) => Ok(None),
+            Ok(Some(delivery)) => {
+                let mut delivery = delivery?;
+                // Takes nothing away: it only makes room for the next.
+                delivery.acker.ack(BasicAckOptions::default()).await?;
+                Ok(Some(read(&mut delivery).sealed))
+            }
+        }
+    }
+}

@@ -11,15 +11,18 @@ mod scenario;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use serde::Serialize;
 use zentra_operator::sandbox;
 use zentra_shared::config::{Config, Role};
 use zentra_shared::journal::{Delivery, Histories};
+use zentra_shared::lifecycle::State;
 
 use crate::backend::{Backend, File, Servers};
 use crate::failure::Failure;
+use crate::progress::progress;
 use crate::{event, load, print_json};
 use destination::Destination;
 use play::{End, Stage};
@@ -146,7 +149,10 @@ async fn on_private(
     });
     for (at, scenario) in scenarios.iter().enumerate() {
         let namespace = format!("rehearsal{at}");
-        let (played, _) = alone(scenario, &namespace, servers.clone(), &asked.kind, "").await?;
+        let bar = waiting(&scenario.name);
+        let played = alone(scenario, &namespace, servers.clone(), &asked.kind, "").await;
+        bar.finish_and_clear();
+        let (played, _) = played?;
         if !asked.json {
             played.show(out)?;
         }
@@ -158,8 +164,21 @@ async fn on_private(
 async fn servers(backend: Kind) -> Result<Option<private::Servers>, Failure> {
     match backend {
         Kind::Embedded => Ok(None),
-        Kind::Rabbitmq => private::servers().await.map(Some),
+        Kind::Rabbitmq => {
+            let bar = waiting("starting RabbitMQ and Redis");
+            let servers = private::servers().await;
+            bar.finish_and_clear();
+            servers.map(Some)
+        }
     }
+}
+
+/// For a person who waits.
+fn waiting(what: &str) -> ProgressBar {
+    let bar = progress();
+    bar.set_message(what.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
 }
 
 /// One, and what is known of an event in the end.
@@ -332,7 +351,9 @@ pub(crate) async fn demo(asked: &Demo) -> Result<(), Failure> {
     let scenario = shipped.find(|scenario| scenario.name == name);
     let scenario = scenario.ok_or_else(|| Failure::Ours("the demo isn't there".into()))?;
     let servers = servers(asked.backend).await?;
+    let bar = waiting("three callbacks, a failed attempt, a killed worker");
     let played = alone(&scenario, "demo", servers, "transfer.settled", event).await;
+    bar.finish_and_clear();
     sandbox::sweep();
     let (played, deliveries) = played?;
     if asked.json {
@@ -342,6 +363,8 @@ pub(crate) async fn demo(asked: &Demo) -> Result<(), Failure> {
         played.show(&mut out)?;
         writeln!(out, "$ zentra event show {event}")?;
         event::show(&deliveries, &mut out)?;
+        let results = deliveries.iter().filter(|of| of.record.state == State::Delivered).count();
+        writeln!(out, "\n{results} result{}", if results == 1 { "" } else { "s" })?;
     }
     match played.outcome {
         Outcome::Passed => Ok(()),

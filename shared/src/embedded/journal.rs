@@ -58,6 +58,9 @@ impl From<StoreError> for JournalError {
     }
 }
 
+/// What has had its time is forgotten, also before it is swept away. `?2` is now.
+const KNOWN: &str = "AND (until IS NULL OR until > ?2)";
+
 /// What is known of a delivery, before a transition.
 struct Known {
     row: i64,
@@ -66,10 +69,8 @@ struct Known {
 }
 
 fn find(file: &Connection, key: &DeliveryKey, now: Timestamp) -> rusqlite::Result<Option<Known>> {
-    let mut select = file.prepare_cached(
-        "SELECT id, record, history FROM delivery \
-         WHERE key = ?1 AND (until IS NULL OR until > ?2)",
-    )?;
+    let select = format!("SELECT id, record, history FROM delivery WHERE key = ?1 {KNOWN}");
+    let mut select = file.prepare_cached(&select)?;
     select
         .query_row(params![key.as_str(), number(now)], |row| {
             let record: Vec<u8> = row.get(1)?;
@@ -315,15 +316,18 @@ impl Histories for EmbeddedJournal {
     ) -> Result<Vec<DeliveryKey>, JournalError> {
         let (named, id) = (named(id, pairs), id.to_owned());
         let read = move |file: &Connection| {
-            let mut known = file.prepare_cached("SELECT key FROM delivery WHERE key = ?1")?;
+            let now = number(clock::now());
+            let mut known =
+                file.prepare_cached(&format!("SELECT key FROM delivery WHERE key = ?1 {KNOWN}"))?;
             let mut found = Vec::new();
             for key in &named {
                 let key: Option<String> =
-                    known.query_row([key.as_str()], |row| row.get(0)).optional()?;
+                    known.query_row(params![key.as_str(), now], |row| row.get(0)).optional()?;
                 found.extend(key);
             }
-            let mut of_event = file.prepare_cached("SELECT key FROM delivery WHERE event = ?1")?;
-            for key in of_event.query_map([id], |row| row.get(0))? {
+            let mut of_event =
+                file.prepare_cached(&format!("SELECT key FROM delivery WHERE event = ?1 {KNOWN}"))?;
+            for key in of_event.query_map(params![id, now], |row| row.get(0))? {
                 found.push(key?);
             }
             Ok(found)
@@ -338,8 +342,9 @@ impl Histories for EmbeddedJournal {
     async fn history(&self, key: &DeliveryKey) -> Result<Option<Delivery>, JournalError> {
         let key = key.clone();
         let read = move |file: &Connection| {
-            file.prepare_cached(&format!("SELECT {COLUMNS} FROM delivery WHERE key = ?1"))?
-                .query_row([key.as_str()], delivery)
+            let select = format!("SELECT {COLUMNS} FROM delivery WHERE key = ?1 {KNOWN}");
+            file.prepare_cached(&select)?
+                .query_row(params![key.as_str(), number(clock::now())], delivery)
                 .optional()
         };
         Ok(self.store.read(read).await?)

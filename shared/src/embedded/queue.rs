@@ -52,14 +52,16 @@ impl EmbeddedQueue {
 
     /// Keeps the file within its bounds, for ever; for the one program that works on it.
     pub async fn sweep(self) {
-        let (routes, refused, half) = (self.routes, self.refused, self.store.max() / 2);
-        let bounds = move || {
-            let mut archive = routes.read().unwrap_or_else(PoisonError::into_inner).archive.clone();
-            // Or it would leave no room for what is still to be delivered.
-            archive.bytes = archive.bytes.min(half);
-            Bounds { refused: refused.clone(), archive }
-        };
-        sweep(self.store, bounds).await;
+        sweep(self.store.clone(), || self.bounds()).await;
+    }
+
+    /// What is kept beside what is delivered.
+    fn bounds(&self) -> Bounds {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut archive = routes.archive.clone();
+        // Or it would leave no room for what is still to be delivered.
+        archive.bytes = archive.bytes.min(self.store.max() / 2);
+        Bounds { refused: self.refused.clone(), archive }
     }
 
     /// To everyone who subscribes to it, in one commit with its place in the archive.
@@ -313,5 +315,26 @@ impl Operate for EmbeddedQueue {
 
     async fn requeue(&self, destination: &str, message: &Message) -> Result<(), QueueError> {
         self.put(work(destination), clock::now(), message.clone(), None).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_archive_has_half_of_the_file_at_most() {
+        let folder = std::env::temp_dir().join(format!("zentra-half-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let store = Store::open(&folder.join("zentra.db"), 1000).unwrap();
+        let hour = Duration::from_secs(3600);
+        let refused = RefusedBounds { count: 1, bytes: 1, age: hour };
+        let archive = |bytes| Archive { sources: Vec::new(), bytes, age: hour };
+        for (configured, kept) in [(1 << 30, 500), (400, 400)] {
+            let routes = Routes { subscribers: Vec::new(), archive: archive(configured) };
+            let queue = EmbeddedQueue::new(store.clone(), routes, refused.clone());
+            assert_eq!(queue.bounds().archive.bytes, kept);
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -59,5 +59,9 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_of_event ON delivery (event) WHERE event IS NOT NULL;
 CREATE INDEX delivery_dead ON delivery (destination, dead) WHERE dead IS NOT NULL;
 
--- Letters that a pass looks at just now, held back from others.
-CREATE TABLE held (id INTEGER PRIMARY KEY, until INTEGER NOT NULL) STRICT;
+-- Letters that a pass looks at just now, held back from others while its process lives.
+CREATE TABLE held (
+    id INTEGER PRIMARY KEY,
+    until INTEGER NOT NULL,
+    pid INTEGER NOT NULL DEFAULT 0
+) STRICT;

@@ -23,7 +23,12 @@ const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off
 /// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
 const APPLICATION: i32 = 0x5a4e_5452;
 /// The form of the tables (`PRAGMA user_version`).
-const SCHEMA: i32 = 1;
+const SCHEMA: i32 = 2;
+/// From form 1 to 2: who holds a letter.
+const FROM_1: &str = "BEGIN IMMEDIATE;
+    ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
+    PRAGMA user_version = 2;
+    COMMIT;";
 /// So many writes share a commit at most.
 const GROUP: usize = 256;
 /// So many writes may wait.
@@ -268,6 +273,10 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
         .map_err(|error| unusable(path, &error))?;
     let (found, what_to_do) = match (application, version, tables) {
         (APPLICATION, SCHEMA, _) => return settle(connection),
+        (APPLICATION, 1, _) => {
+            settle(connection)?;
+            return Ok(connection.execute_batch(FROM_1)?);
+        }
         (0, 0, 0) => return make(connection),
         (APPLICATION, newer, _) if newer > SCHEMA => (
             format!("its tables are of version {newer}, and this program knows {SCHEMA}"),
@@ -404,6 +413,51 @@ fn savepoint<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_file_of_the_first_form_is_brought_to_this_one() {
+        let folder = std::env::temp_dir().join(format!("zentra-first-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("zentra.db");
+        drop(Store::open(&path, 1 << 30).unwrap());
+        let file = Connection::open(&path).unwrap();
+        file.execute_batch("ALTER TABLE held DROP COLUMN pid; PRAGMA user_version = 1").unwrap();
+        drop(file);
+        for _ in 0..2 {
+            let store = Store::open(&path, 1 << 30).unwrap();
+            let hold = "INSERT OR REPLACE INTO held (id, until, pid) VALUES (1, 1, 1)";
+            store.write(|file| file.execute(hold, ())).await.unwrap();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_leaves_nothing_and_a_commit_that_fails_is_told_to_all() {
+        let folder = std::env::temp_dir().join(format!("zentra-commit-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let store = Store::open(&folder.join("zentra.db"), 1 << 30).unwrap();
+        let made = store.write(|file| {
+            file.execute_batch(
+                "CREATE TABLE one (id INTEGER PRIMARY KEY) STRICT;
+                 CREATE TABLE two (one INTEGER REFERENCES one (id)
+                                   DEFERRABLE INITIALLY DEFERRED) STRICT;",
+            )
+        });
+        made.await.unwrap();
+        let half = store.write(|file| {
+            file.execute("INSERT INTO one VALUES (1)", ())?;
+            file.execute("INSERT INTO one VALUES (1)", ())
+        });
+        assert!(half.await.is_err());
+        let count = |file: &Connection| {
+            file.query_row("SELECT count(*) FROM one", (), |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(store.read(count).await.unwrap(), 0, "half of a write is there");
+        // What only the commit finds wrong.
+        let orphan = store.write(|file| file.execute("INSERT INTO two VALUES (9)", ()));
+        assert!(orphan.await.is_err(), "a commit that failed was told as done");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     /// As SQLite says it of a full disk: at this bound it gets no further page.
     const ROOM: u64 = 8 << 20;

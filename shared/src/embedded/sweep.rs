@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::store::{Store, StoreError, number};
+use super::walk::release;
 use crate::clock::{self, Timestamp};
 use crate::queue::Archive;
 use crate::queue::amqp::RefusedBounds;
@@ -58,7 +59,7 @@ async fn one(store: &Store, bounds: &Bounds, refused: bool, at: i64) -> Result<i
         }
     }
     let rest = move |file: &Connection| {
-        file.prepare_cached("DELETE FROM held WHERE until <= ?1")?.execute([number(now)])?;
+        release(file, now)?;
         shrink_file(file)?;
         forget(file, now, at)
     };
@@ -119,10 +120,13 @@ fn rows() -> i64 {
 /// After a flood.
 fn shrink_file(file: &Connection) -> rusqlite::Result<()> {
     let spare: i64 = file.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    match spare > SPARE {
-        true => file.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES})")),
-        false => Ok(()),
+    if spare > SPARE {
+        // Each step gives one page back.
+        let mut vacuum = file.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
+        let mut steps = vacuum.query(())?;
+        while steps.next()?.is_some() {}
     }
+    Ok(())
 }
 
 /// Of the deliveries from `at` on, some; 0 after the last.
@@ -191,6 +195,35 @@ mod tests {
         };
         one(&store, &bounds, true, at).await.unwrap();
         assert_eq!(store.read(counts).await.unwrap(), [0, 0, 3000, 2000]);
+        drop(store);
+        for end in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_flood_the_file_gives_its_pages_back() {
+        let path = std::env::temp_dir().join(format!("zentra-flood-{}.db", std::process::id()));
+        let store = Store::open(&path, 1 << 30).unwrap();
+        let pages = |file: &Connection| {
+            file.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0))
+        };
+        let flood = store.write(|file| {
+            file.execute_batch(
+                "WITH RECURSIVE at(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM at WHERE n < 900)
+                 INSERT INTO archive (at, route, event, seal, envelope, body)
+                 SELECT 0, '', n, '', x'', zeroblob(100000) FROM at;
+                 DELETE FROM archive;",
+            )
+        });
+        flood.await.unwrap();
+        let before = store.read(pages).await.unwrap();
+        let refused = RefusedBounds { count: 1, bytes: 1, age: FOREVER };
+        let archive = Archive { sources: Vec::new(), bytes: 1 << 30, age: FOREVER };
+        let bounds = Bounds { refused, archive };
+        one(&store, &bounds, false, 0).await.unwrap();
+        let after = store.read(pages).await.unwrap();
+        assert!(before > SPARE && after <= before - PAGES, "{before} pages, then {after}");
         drop(store);
         for end in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{end}", path.display()));

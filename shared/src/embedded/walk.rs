@@ -4,15 +4,17 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::queue::{COLUMNS, read};
 use super::store::{Store, StoreError, number};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::queue::{Message, QueueError, Receipt, Walk};
 
 /// So many letters are fetched, and held, at a time.
 const PAGE: usize = 64;
-/// How long a page is held back from other passes.
+/// How long a page is held back from other passes, at most.
 const HELD: Duration = Duration::from_secs(120);
 
 /// One look through one queue; see [`Walk`]. It holds a page at a time.
@@ -39,7 +41,7 @@ impl EmbeddedWalk {
         let now = clock::now();
         let write = move |file: &Connection| {
             give_back(file, &old)?;
-            file.prepare_cached("DELETE FROM held WHERE until <= ?1")?.execute([number(now)])?;
+            release(file, now)?;
             let mut select = file.prepare_cached(&format!(
                 "SELECT {COLUMNS} FROM message WHERE queue = ?1 AND (due, id) > (?2, ?3) \
                  AND id NOT IN (SELECT id FROM held) ORDER BY due, id LIMIT ?4"
@@ -47,9 +49,10 @@ impl EmbeddedWalk {
             let page = i64::try_from(PAGE).unwrap_or(i64::MAX);
             let found = select.query_map(params![queue, due, id, page], read)?;
             let found = found.collect::<Result<VecDeque<_>, _>>()?;
-            let mut hold = file.prepare_cached("INSERT INTO held (id, until) VALUES (?1, ?2)")?;
+            let mut hold =
+                file.prepare_cached("INSERT INTO held (id, until, pid) VALUES (?1, ?2, ?3)")?;
             for (id, ..) in &found {
-                hold.execute(params![id, number(now.plus(HELD))])?;
+                hold.execute(params![id, number(now.plus(HELD)), std::process::id()])?;
             }
             Ok(found)
         };
@@ -57,6 +60,23 @@ impl EmbeddedWalk {
         self.held = self.page.iter().map(|(id, ..)| *id).collect();
         Ok(())
     }
+}
+
+/// What has been held for too long, or by a pass whose process is gone.
+pub(super) fn release(file: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+    file.prepare_cached("DELETE FROM held WHERE until <= ?1")?.execute([number(now)])?;
+    let mut holders = file.prepare_cached("SELECT DISTINCT pid FROM held")?;
+    let holders = holders.query_map((), |row| row.get(0))?.collect::<Result<Vec<i32>, _>>()?;
+    for pid in holders.into_iter().filter(|pid| !lives(*pid)) {
+        file.prepare_cached("DELETE FROM held WHERE pid = ?1")?.execute([pid])?;
+    }
+    Ok(())
+}
+
+/// Whether there is such a process, of whatever user.
+fn lives(pid: i32) -> bool {
+    let asked = Pid::from_raw(pid).map(test_kill_process);
+    asked.is_some_and(|asked| asked != Err(Errno::SRCH))
 }
 
 fn give_back(file: &Connection, held: &[i64]) -> rusqlite::Result<()> {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use zentra_tests::http::{Answer, Http};
 use zentra_tests::ledger::{Ledger, Turn, transfer};
-use zentra_tests::services::folder;
+use zentra_tests::services::{self, folder};
 use zentra_tests::stack::{Program, Stack};
 use zentra_tests::world::BOUND;
 use zentra_tests::{eventually, sign};
@@ -130,6 +130,32 @@ async fn an_operator_reads_requeues_and_drains_while_it_works() {
     assert_eq!(zentra(&["dead", "list"]), "no dead letters\n");
     assert_eq!(zentra(&["unrouted", "list"]), "no unrouted events\n");
     assert_eq!(shop.ledger.rows().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_pass_held_is_there_for_the_next_at_once() {
+    let shop = Shop::new().await;
+    let program = shop.stack.standalone().await;
+    shop.ledger.take_turns((0..10).map(|_| Turn::Answer(400, Vec::new())));
+    for at in 0..10 {
+        let id = format!("evt_{at}");
+        shop.send(&program, &id).await;
+        shop.until(&id, "dead").await;
+    }
+    let mut pass = shop.stack.command("zentra");
+    pass.args(["dead", "requeue", "--all", "--yes", "--rate", "1"]);
+    let mut pass = services::start(pass);
+    eventually("one is on its way again", BOUND, async || {
+        (shop.ledger.rows().ok()?.len() == 1).then_some(())
+    })
+    .await;
+    pass.kill();
+    let rest = shop.stack.zentra(&["dead", "requeue", "--all", "--yes"]);
+    assert!(rest.status.success(), "{rest:?}");
+    for at in 0..10 {
+        shop.until(&format!("evt_{at}"), "delivered").await;
+    }
+    assert_eq!(shop.ledger.rows().unwrap().len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]

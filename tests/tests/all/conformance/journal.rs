@@ -14,6 +14,8 @@ on_both! {
     another_body_is_a_conflict_and_a_copy_is_counted_without_effect
     a_dead_delivery_is_listed_until_it_is_requeued_or_discarded
     a_delivery_is_found_by_event_id_by_identity_and_by_key
+    what_has_had_its_time_is_forgotten_and_begins_anew
+    of_a_long_history_the_newest_lines_are_kept
 }
 
 /// One delivery in one journal.
@@ -21,6 +23,7 @@ pub(super) struct Desk<J> {
     journal: J,
     key: DeliveryKey,
     summary: Summary,
+    retention: Duration,
 }
 
 impl<J: Journal + Histories> Desk<J> {
@@ -31,7 +34,7 @@ impl<J: Journal + Histories> Desk<J> {
             ..Summary::default()
         };
         let key = DeliveryKey::new("ledger", "acme", &Identity::from_id(id).unwrap());
-        Self { journal: journal.clone(), key, summary }
+        Self { journal: journal.clone(), key, summary, retention: RETENTION }
     }
 
     async fn claim_as(&self, generation: u32, lease: Duration, print: Print) -> Answer {
@@ -43,7 +46,7 @@ impl<J: Journal + Histories> Desk<J> {
             worker: "w1",
             print: &print,
             summary: &self.summary,
-            retention: RETENTION,
+            retention: self.retention,
         };
         self.journal.claim(&claim).await.unwrap()
     }
@@ -71,7 +74,7 @@ impl<J: Journal + Histories> Desk<J> {
             result: &result,
             print: &PRINT,
             summary: &self.summary,
-            retention: RETENTION,
+            retention: self.retention,
         };
         self.journal.settle(&settle).await.unwrap()
     }
@@ -230,4 +233,47 @@ async fn a_delivery_is_found_by_event_id_by_identity_and_by_key<B: Backend>() {
     let again = Desk { summary, ..first };
     assert_eq!(again.claim_as(0, LEASE, print(2)).await, Answer::Suspected);
     assert!(journal.find("another", &pairs).await.unwrap().is_empty());
+}
+
+async fn what_has_had_its_time_is_forgotten_and_begins_anew<B: Backend>() {
+    let (_, journal) = B::new().open(ledger()).await;
+    let desk = Desk { retention: Duration::from_millis(200), ..Desk::new(&journal, "old") };
+    let fence = desk.claimed(0, LEASE).await;
+    assert_eq!(desk.settle(fence, 0, Outcome::Delivered).await, Answer::Settled);
+    assert_eq!(desk.claim(0).await, Answer::Done);
+    eventually("it is forgotten", BOUND, async || {
+        journal.history(&desk.key).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    assert!(journal.find("old", &[("ledger", "acme")]).await.unwrap().is_empty());
+    assert!(matches!(desk.claim(0).await, Answer::Claimed { .. }));
+    // The dead are kept until an operator says something.
+    let dead = Desk { retention: Duration::from_millis(1), ..Desk::new(&journal, "dead") };
+    let fence = dead.claimed(0, LEASE).await;
+    dead.settle(fence, 0, Outcome::Dead(DeadReason::Permanent)).await;
+    assert!(stays_known(Duration::from_millis(300), &journal, &dead.key).await);
+}
+
+/// Whether it is known all this time.
+async fn stays_known(time: Duration, journal: &impl Histories, key: &DeliveryKey) -> bool {
+    let gone = async {
+        while journal.history(key).await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(time, gone).await.is_err()
+}
+
+async fn of_a_long_history_the_newest_lines_are_kept<B: Backend>() {
+    let (_, journal) = B::new().open(ledger()).await;
+    let desk = Desk::new(&journal, "long");
+    desk.claim(0).await;
+    for at in 0..60 {
+        let what = What::Requeued { reason: format!("{at:900}") };
+        assert!(journal.note(&desk.key, 1, "ada", &what).await.unwrap());
+    }
+    let history = desk.known().await.history;
+    let newest = What::Requeued { reason: format!("{:900}", 59) };
+    assert!((30..40).contains(&history.len()), "{} lines", history.len());
+    assert_eq!(history.last().unwrap().what, newest);
 }

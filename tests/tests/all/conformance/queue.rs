@@ -9,6 +9,8 @@ on_both! {
     what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later
     what_was_in_hand_when_a_program_ended_comes_again_to_the_next
     what_is_given_back_comes_again_at_once
+    what_a_consumer_had_not_handed_out_is_there_for_the_next
+    of_two_that_consume_one_queue_each_has_messages_of_its_own
     a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early
     dead_letters_are_walked_in_order_and_those_left_stay_in_it
     refused_callbacks_are_kept_apart
@@ -100,6 +102,46 @@ async fn what_is_given_back_comes_again_at_once<B: Backend>() {
     let (_, receipt) = next(&mut consumer).await;
     receipt.ack().await;
     assert!(is_quiet(&mut consumer).await);
+}
+
+async fn what_a_consumer_had_not_handed_out_is_there_for_the_next<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    for body in ["1", "2", "3"] {
+        queue.publish(&sealed("acme.x", body)).await.unwrap();
+    }
+    let mut consumer = queue.consume("ledger", 8);
+    let (_, receipt) = next(&mut consumer).await;
+    receipt.ack().await;
+    drop(consumer);
+    let mut consumer = queue.consume("ledger", 8);
+    let mut found = HashSet::new();
+    while found.len() < 2 {
+        let (message, receipt) = next(&mut consumer).await;
+        found.insert(message.sealed.body);
+        receipt.ack().await;
+    }
+    assert!(!found.contains(&b"1"[..]));
+}
+
+async fn of_two_that_consume_one_queue_each_has_messages_of_its_own<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    for at in 0..200 {
+        queue.publish(&sealed("acme.x", &at.to_string())).await.unwrap();
+    }
+    let take = async || {
+        let mut consumer = queue.consume("ledger", 16);
+        let mut found = Vec::new();
+        while let Ok(Some((message, receipt))) = timeout(QUIET, consumer.next()).await {
+            found.push(message.sealed.body);
+            receipt.ack().await;
+        }
+        found
+    };
+    let (one, other) = tokio::join!(take(), take());
+    let all: HashSet<&Bytes> = one.iter().chain(&other).collect();
+    assert_eq!((one.len() + other.len(), all.len()), (200, 200));
 }
 
 async fn a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early<B: Backend>() {

@@ -3,11 +3,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hmac::Mac;
 use http::{HeaderName, HeaderValue};
 
 use crate::clock::Timestamp;
-use crate::verify::{KeyFormat, NamedSecret};
+use crate::verify::{Algorithm, KeyFormat, NamedSecret};
 
 /// The three headers of the Standard Webhooks specification, with one signature per key
 /// so that keys can rotate. A header whose value can't be one is left out.
@@ -19,11 +18,10 @@ pub fn standard_webhooks(
 ) -> Vec<(HeaderName, HeaderValue)> {
     let time = now.secs().to_string();
     let signature = |key: &NamedSecret| {
-        let mac = KeyFormat::Whsec.mac(&key.secret)?;
-        let mac = [id.as_bytes(), b".", time.as_bytes(), b".", body]
-            .iter()
-            .fold(mac, |mac, piece| mac.chain_update(piece));
-        Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
+        let key = KeyFormat::Whsec.key(&key.secret)?;
+        let pieces = [id.as_bytes(), b".", time.as_bytes(), b".", body];
+        let signature = Algorithm::HmacSha256.sign(&key, &pieces)?;
+        Some(format!("v1,{}", STANDARD.encode(signature)))
     };
     let signatures: Vec<String> = keys.iter().filter_map(signature).collect();
     let headers = [

@@ -57,12 +57,12 @@ impl Provider {
     }
 
     /// The bytes of an event.
-    fn body(&self, source: &Source, event: &str, body: Body) -> Bytes {
+    fn body(&self, source: &Source, event: &str, body: Body, time: Timestamp) -> Bytes {
         let amount = if body == Body::Other { 125_001 } else { 125_000 };
         let mut value = json!({
             "rehearsal": self.id(event), "amount_minor": amount, "currency": "USD",
         });
-        source.scheme.write_into(&mut value, &self.id(event), &self.kind);
+        source.scheme.write_into(&mut value, &self.id(event), &self.kind, time);
         match body {
             Body::Usual | Body::Other => value.to_string().into(),
             Body::NotJson => format!("not JSON: {event}{}", self.suffix).into(),
@@ -82,12 +82,12 @@ impl Provider {
             Some(name) => source.secrets.iter().find(|named| named.name == *name),
         };
         let secret = &secret.ok_or_else(|| unfit("it hasn't the secret that is asked for"))?.secret;
-        let body = self.body(source, event, send.body);
         let id = self.id(send.as_id.as_deref().unwrap_or(event));
         let now = clock::now();
         let time = now.plus(send.ahead).millis();
         let age = u64::try_from(send.age.as_millis()).unwrap_or(u64::MAX);
         let time = Timestamp::from_millis(time.saturating_sub(age));
+        let body = self.body(source, event, send.body, time);
         let callback = Callback { id: &id, kind: &self.kind, time, body: &body };
         let forged;
         let secret = match send.signed {

@@ -3,6 +3,7 @@
 //! [`Verified`] has no other constructor than [`Unverified::verify`], and the ingress
 //! queues nothing else.
 
+mod key;
 mod scheme;
 mod sign;
 mod signature;
@@ -21,7 +22,8 @@ use crate::event::{
 };
 use crate::secret::Secret;
 
-pub use scheme::{KeyFormat, Location, Scheme, TimeLocation};
+pub use key::{Algorithm, KeyFormat};
+pub use scheme::{Location, Scheme, TimeLocation};
 pub use sign::Callback;
 use template::Part;
 
@@ -134,6 +136,8 @@ impl Unverified {
             None => None,
             Some(TimeLocation::Item(name)) => read.item(name),
             Some(TimeLocation::Header(name)) => self.header(name),
+            // Only what is signed is parsed.
+            Some(TimeLocation::Json(_)) => None,
         };
         let pieces = self.pieces(scheme, time)?;
         let secret = source
@@ -174,9 +178,12 @@ impl Unverified {
         let Some(rule) = &scheme.timestamp else {
             return Ok(None);
         };
-        let secs: u64 =
-            time.and_then(|text| text.parse().ok()).ok_or(Refusal::SignatureMalformed)?;
-        let signed = Timestamp::from_secs(secs);
+        let inside = match &rule.at {
+            TimeLocation::Json(pointer) => text_at(self.json(scheme).as_ref(), pointer),
+            _ => None,
+        };
+        let read = inside.as_deref().or(time).and_then(|text| rule.unit.read(text));
+        let signed = read.ok_or(Refusal::SignatureMalformed)?;
         if self.received_at.since(signed) > rule.tolerance {
             return Err(Refusal::TimestampStale);
         }
@@ -196,11 +203,7 @@ impl Unverified {
         let json = self.json(scheme);
         let find = |location: &Option<Location>| match location.as_ref()? {
             Location::Header(name) => self.header(name).map(str::to_owned),
-            Location::Json(pointer) => match json.as_ref()?.pointer(pointer)? {
-                serde_json::Value::String(text) => Some(text.clone()),
-                serde_json::Value::Number(number) => Some(number.to_string()),
-                _ => None,
-            },
+            Location::Json(pointer) => text_at(json.as_ref(), pointer),
         };
         let event_id = find(&scheme.id).filter(|id| usable_id(id));
         let signed = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
@@ -248,7 +251,9 @@ impl Unverified {
         let wanted = [&scheme.id, &scheme.kind, &scheme.attempt.number, &scheme.attempt.reason]
             .iter()
             .any(|at| matches!(at, Some(Location::Json(_))));
-        wanted.then(|| serde_json::from_slice(&self.body).ok())?
+        let time =
+            matches!(&scheme.timestamp, Some(time) if matches!(time.at, TimeLocation::Json(_)));
+        (wanted || time).then(|| serde_json::from_slice(&self.body).ok())?
     }
 
     /// The identity of a callback without a signed id: the digest over all that is
@@ -256,7 +261,10 @@ impl Unverified {
     /// is preceded by its length, so pieces can't run into each other.
     fn digest(&self, scheme: &Scheme) -> Result<Identity, Refusal> {
         let mut hash = Sha256::new();
-        for part in scheme.signature.content.parts() {
+        // A token signs nothing: the body is what tells two events apart.
+        let body = [Part::Body];
+        let signed = scheme.signature.content.parts();
+        for part in if signed.is_empty() { &body[..] } else { signed } {
             let piece = match part {
                 Part::Literal(_) | Part::Timestamp => continue,
                 Part::Body => &self.body[..],
@@ -269,6 +277,15 @@ impl Unverified {
             hash.update(piece);
         }
         Ok(Identity::from_digest(&hash.finalize()))
+    }
+}
+
+/// A string or integer in a JSON body.
+fn text_at(body: Option<&serde_json::Value>, pointer: &str) -> Option<String> {
+    match body?.pointer(pointer)? {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
 }
 

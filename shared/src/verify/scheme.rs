@@ -1,11 +1,13 @@
 //! A provider's scheme as data, and the catalogue of those that come along.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderName;
 use serde::{Deserialize, Deserializer};
 
+use super::key::{Algorithm, KeyFormat};
 use super::template::{Part, Template};
+use crate::clock::{Timestamp, millis};
 
 /// The envelope has to fit into one AMQP frame.
 const MAX_CONTEXT_HEADERS: usize = 16;
@@ -85,43 +87,69 @@ pub enum Grammar {
     },
 }
 
-/// What computes the signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum Algorithm {
-    /// HMAC with SHA-256, RFC 2104 and FIPS 180-4.
-    #[serde(rename = "hmac-sha256")]
-    HmacSha256,
-}
-
 /// How the signature's bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
     /// Hexadecimal, either case.
     Hex,
-    /// Standard base64 with padding.
+    /// Standard base64, with or without padding.
     Base64,
+    /// Base64 for URLs (RFC 4648, section 5), with or without padding.
+    Base64url,
+    /// As it is: a token.
+    Text,
 }
 
-/// How the configured secret becomes the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeyFormat {
-    /// Its bytes are the key.
-    Utf8,
-    /// Base64, after `whsec_` if that is there (Standard Webhooks).
-    Whsec,
-}
-
-/// The signed time: Unix seconds.
+/// The signed time.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Time {
     /// Where it is written.
     pub at: TimeLocation,
+    /// How.
+    #[serde(default)]
+    pub unit: Unit,
     /// How far it may be from the time of receipt, either way.
     #[serde(deserialize_with = "duration")]
     pub tolerance: Duration,
+}
+
+/// How a time is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Unix seconds.
+    #[default]
+    Seconds,
+    /// Unix milliseconds.
+    Milliseconds,
+    /// RFC 3339, in UTC (`…Z`).
+    Rfc3339,
+}
+
+impl Unit {
+    /// A time as it is written; none if it isn't one.
+    pub(super) fn read(self, text: &str) -> Option<Timestamp> {
+        match self {
+            Self::Seconds => text.parse().ok().map(Timestamp::from_secs),
+            Self::Milliseconds => text.parse().ok().map(Timestamp::from_millis),
+            Self::Rfc3339 => {
+                let time = humantime::parse_rfc3339(text).ok()?;
+                let since = time.duration_since(UNIX_EPOCH).ok()?;
+                Some(Timestamp::from_millis(millis(since)))
+            }
+        }
+    }
+
+    /// As a provider would write it.
+    pub(super) fn write(self, time: Timestamp) -> String {
+        match self {
+            Self::Seconds => time.secs().to_string(),
+            Self::Milliseconds => time.millis().to_string(),
+            Self::Rfc3339 => time.to_string(),
+        }
+    }
 }
 
 /// Where the signed time is written.
@@ -132,6 +160,8 @@ pub enum TimeLocation {
     Header(#[serde(deserialize_with = "header_name")] HeaderName),
     /// An item of the signature header's list.
     Item(String),
+    /// A string or number in the JSON body, by JSON pointer.
+    Json(String),
 }
 
 /// Where an id or type is.
@@ -151,15 +181,30 @@ impl Scheme {
         let scheme: Self =
             table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
         let content = &scheme.signature.content;
-        if !content.covers(&Part::Body) {
+        let token = scheme.signature.algorithm == Algorithm::Token;
+        if token != content.parts().is_empty() {
+            return Err("a token signs nothing: its signature.content is \"\"".into());
+        }
+        if !token && !content.covers(&Part::Body) {
             return Err("signature.content must cover {body}".into());
         }
-        if scheme.timestamp.is_some() != content.covers(&Part::Timestamp) {
+        let inside = matches!(&scheme.timestamp, Some(Time { at: TimeLocation::Json(_), .. }));
+        if inside && token {
+            return Err("a token signs no time".into());
+        }
+        if !inside && scheme.timestamp.is_some() != content.covers(&Part::Timestamp) {
             return Err("a scheme with [timestamp] must sign {timestamp}, and one that signs \
                         {timestamp} needs [timestamp]"
                 .into());
         }
         let listed = matches!(scheme.signature.grammar, Grammar::List { .. });
+        let public = scheme.signature.algorithm.is_public();
+        if public && matches!(scheme.signature.key, KeyFormat::Utf8 | KeyFormat::Whsec) {
+            return Err("signature.key of a public key is hex, base64 or spki".into());
+        }
+        if !public && scheme.signature.key == KeyFormat::Spki {
+            return Err("signature.key can't be spki: the algorithm takes a secret".into());
+        }
         let item = matches!(&scheme.timestamp, Some(Time { at: TimeLocation::Item(_), .. }));
         if item && !listed {
             return Err("timestamp.at.item needs a signature.grammar of the list kind".into());
@@ -195,7 +240,12 @@ impl Scheme {
 
     /// Whether the signature covers what is at this place. Derived, not declared, so an
     /// entry can't claim more than its template signs.
+    ///
+    /// Who has seen a token's callback can forge any: what is in it is as good as the token.
     pub fn covers(&self, location: &Location) -> bool {
+        if self.signature.algorithm == Algorithm::Token {
+            return true;
+        }
         let part = match location {
             Location::Header(name) => Part::Header(name.clone()),
             Location::Json(_) => Part::Body,
@@ -204,10 +254,40 @@ impl Scheme {
     }
 }
 
-const CATALOGUE: [(&str, &str); 3] = [
+/// In alphabetical order.
+const CATALOGUE: &[(&str, &str)] = &[
+    ("adyen-platform", include_str!("providers/adyen-platform.toml")),
+    ("anthropic", include_str!("providers/anthropic.toml")),
+    ("clerk", include_str!("providers/clerk.toml")),
+    ("coinbase-commerce", include_str!("providers/coinbase-commerce.toml")),
+    ("discord", include_str!("providers/discord.toml")),
+    ("elevenlabs", include_str!("providers/elevenlabs.toml")),
     ("github", include_str!("providers/github.toml")),
+    ("gocardless", include_str!("providers/gocardless.toml")),
+    ("line", include_str!("providers/line.toml")),
+    ("linear", include_str!("providers/linear.toml")),
+    ("lithic", include_str!("providers/lithic.toml")),
+    ("liveblocks", include_str!("providers/liveblocks.toml")),
+    ("modern-treasury", include_str!("providers/modern-treasury.toml")),
+    ("mux", include_str!("providers/mux.toml")),
+    ("notion", include_str!("providers/notion.toml")),
+    ("openai", include_str!("providers/openai.toml")),
+    ("paddle", include_str!("providers/paddle.toml")),
+    ("polar", include_str!("providers/polar.toml")),
+    ("pusher", include_str!("providers/pusher.toml")),
+    ("razorpay", include_str!("providers/razorpay.toml")),
+    ("replicate", include_str!("providers/replicate.toml")),
+    ("resend", include_str!("providers/resend.toml")),
+    ("retell", include_str!("providers/retell.toml")),
+    ("sanity", include_str!("providers/sanity.toml")),
+    ("sendgrid", include_str!("providers/sendgrid.toml")),
+    ("shopify", include_str!("providers/shopify.toml")),
+    ("slack", include_str!("providers/slack.toml")),
     ("standard-webhooks", include_str!("providers/standard-webhooks.toml")),
     ("stripe", include_str!("providers/stripe.toml")),
+    ("svix", include_str!("providers/svix.toml")),
+    ("telnyx", include_str!("providers/telnyx.toml")),
+    ("workos", include_str!("providers/workos.toml")),
 ];
 
 fn header_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D::Error> {

@@ -1,13 +1,10 @@
 //! Signing as the provider would, by the same data that verifies: for rehearsals. That the data
 //! are right is proven elsewhere, by the providers' own tools.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use hmac::Mac;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
-use super::scheme::{Encoding, Grammar, Location, Scheme, TimeLocation};
+use super::scheme::{Grammar, Location, Scheme, Time, TimeLocation};
 use super::template::Part;
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -26,8 +23,11 @@ pub struct Callback<'a> {
 }
 
 impl Scheme {
-    /// Writes id and type into a JSON body where the provider has them there.
-    pub fn write_into(&self, body: &mut Value, id: &str, kind: &str) {
+    /// Writes id, type and time into a JSON body where the provider has them there.
+    pub fn write_into(&self, body: &mut Value, id: &str, kind: &str, time: Timestamp) {
+        if let Some(Time { at: TimeLocation::Json(pointer), unit, .. }) = &self.timestamp {
+            *place(body, pointer) = Value::String(unit.write(time));
+        }
         for (at, text) in [(&self.id, id), (&self.kind, kind)] {
             if let Some(Location::Json(pointer)) = at {
                 *place(body, pointer) = Value::String(text.into());
@@ -43,7 +43,8 @@ impl Scheme {
             headers.insert(name.clone(), HeaderValue::from_str(text).ok()?);
             Some(())
         };
-        let time = callback.time.secs().to_string();
+        let unit = self.timestamp.as_ref().map(|time| time.unit).unwrap_or_default();
+        let time = unit.write(callback.time);
         for (at, text) in [(&self.id, callback.id), (&self.kind, callback.kind)] {
             if let Some(Location::Header(name)) = at {
                 set(name, text)?;
@@ -54,20 +55,15 @@ impl Scheme {
             set(name, &time)?;
         }
         let signature = &self.signature;
-        let mut mac = signature.key.mac(secret)?;
-        for part in signature.content.parts() {
-            match part {
-                Part::Literal(text) => mac.update(text.as_bytes()),
-                Part::Body => mac.update(callback.body),
-                Part::Timestamp => mac.update(time.as_bytes()),
-                Part::Header(name) => mac.update(headers.get(name)?.as_bytes()),
-            }
-        }
-        let tag = mac.finalize().into_bytes();
-        let text = match signature.encoding {
-            Encoding::Hex => hex::encode(tag),
-            Encoding::Base64 => STANDARD.encode(tag),
-        };
+        let key = signature.key.key(secret)?;
+        let pieces = signature.content.parts().iter().map(|part| match part {
+            Part::Literal(text) => Some(text.as_bytes()),
+            Part::Body => Some(callback.body),
+            Part::Timestamp => Some(time.as_bytes()),
+            Part::Header(name) => Some(headers.get(name)?.as_bytes()),
+        });
+        let tag = signature.algorithm.sign(&key, &pieces.collect::<Option<Vec<_>>>()?)?;
+        let text = signature.encoding.encode(&tag)?;
         let value = match (&signature.grammar, at) {
             (Grammar::Bare, _) => text,
             (Grammar::Prefix(prefix), _) => format!("{prefix}{text}"),

@@ -1,13 +1,11 @@
 //! Reading a signature header and comparing what it holds, in constant time.
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use hmac::{Hmac, KeyInit, Mac};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use http::HeaderMap;
-use sha2::Sha256;
 
 use super::Refusal;
-use super::scheme::{Encoding, Grammar, KeyFormat, Signature};
+use super::scheme::{Encoding, Grammar, Signature};
 use crate::secret::Secret;
 
 /// The most signatures looked at in one callback: each costs a comparison.
@@ -70,11 +68,7 @@ impl Signature {
     }
 
     fn push(&self, text: &str, read: &mut Read<'_>) -> Result<(), Refusal> {
-        let bytes = match self.encoding {
-            Encoding::Hex => hex::decode(text).ok(),
-            Encoding::Base64 => STANDARD.decode(text).ok(),
-        };
-        let bytes = bytes.ok_or(Refusal::SignatureMalformed)?;
+        let bytes = self.encoding.decode(text).ok_or(Refusal::SignatureMalformed)?;
         if bytes.is_empty() || read.signatures.len() == MAX_SIGNATURES {
             return Err(Refusal::SignatureMalformed);
         }
@@ -84,35 +78,28 @@ impl Signature {
 
     /// Whether any signature is the one that this secret makes over the pieces.
     pub(super) fn fits(&self, secret: &Secret, pieces: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
-        let Some(mac) = self.key.mac(secret) else {
-            return false;
-        };
-        let mac = pieces.iter().fold(mac, |mac, piece| mac.chain_update(piece));
-        // Every one is compared, in constant time each.
-        signatures
-            .iter()
-            .fold(false, |fits, candidate| fits | mac.clone().verify_slice(candidate).is_ok())
+        let key = self.key.key(secret);
+        key.is_some_and(|key| self.algorithm.fits(&key, pieces, signatures))
     }
 }
 
-impl KeyFormat {
-    /// Whether a secret has this format: told at start rather than at each callback.
-    pub fn accepts(self, secret: &Secret) -> bool {
-        self.mac(secret).is_some()
+impl Encoding {
+    fn decode(self, text: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Hex => hex::decode(text).ok(),
+            Self::Base64 => STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok(),
+            Self::Base64url => URL_SAFE.decode(text).or_else(|_| URL_SAFE_NO_PAD.decode(text)).ok(),
+            Self::Text => Some(text.as_bytes().to_vec()),
+        }
     }
 
-    pub(crate) fn mac(self, secret: &Secret) -> Option<Hmac<Sha256>> {
-        let bytes = secret.expose();
-        if bytes.is_empty() {
-            return None;
-        }
-        match self {
-            Self::Utf8 => Hmac::new_from_slice(bytes).ok(),
-            Self::Whsec => {
-                let text = bytes.strip_prefix(b"whsec_").unwrap_or(bytes);
-                let key = STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text));
-                Hmac::new_from_slice(&key.ok().filter(|key| !key.is_empty())?).ok()
-            }
-        }
+    /// As a provider would write it.
+    pub(super) fn encode(self, bytes: &[u8]) -> Option<String> {
+        Some(match self {
+            Self::Hex => hex::encode(bytes),
+            Self::Base64 => STANDARD.encode(bytes),
+            Self::Base64url => URL_SAFE_NO_PAD.encode(bytes),
+            Self::Text => String::from_utf8(bytes.to_vec()).ok()?,
+        })
     }
 }

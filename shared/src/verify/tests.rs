@@ -268,9 +268,10 @@ fn what_is_signed_like_a_provider_verifies_under_its_name() {
     ] {
         let source = source(provider, &[secret]);
         let mut body = serde_json::json!({ "amount": 5 });
-        source.scheme.write_into(&mut body, "evt_1", "transfer.settled");
+        let time = Timestamp::from_secs(T);
+        source.scheme.write_into(&mut body, "evt_1", "transfer.settled", time);
         let body = body.to_string();
-        let (secret, time) = (&source.secrets[0].secret, Timestamp::from_secs(T));
+        let secret = &source.secrets[0].secret;
         let made = Callback { id: "evt_1", kind: "transfer.settled", time, body: body.as_bytes() };
         let headers = source.scheme.sign(secret, &made).unwrap();
         let received_at = Timestamp::from_secs(T + 1);
@@ -278,5 +279,168 @@ fn what_is_signed_like_a_provider_verifies_under_its_name() {
         let envelope = callback.verify(&source).unwrap().into_event().envelope;
         assert_eq!(envelope.event_id(), Some("evt_1"), "{provider}");
         assert_eq!(envelope.event_type.as_deref(), Some("transfer.settled"), "{provider}");
+    }
+}
+
+/// What the vendors' own SDKs have signed, or judged: see `tests/vectors/generate.mjs`.
+#[derive(serde::Deserialize)]
+struct Vectors {
+    provider: String,
+    proof: String,
+    secret: String,
+    now: u64,
+    cases: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    name: String,
+    headers: std::collections::BTreeMap<String, String>,
+    body: String,
+    expect: String,
+}
+
+#[test]
+fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors");
+    let mut proven = Vec::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.ends_with(".json") || name.starts_with("package") {
+            continue;
+        }
+        let vectors: Vectors = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert!(vectors.proof.starts_with("npm "), "{name}");
+        let source = source(&vectors.provider, &[&vectors.secret]);
+        assert!(source.scheme.signature.key.accepts(&source.secrets[0].secret), "{name}");
+        assert!(vectors.cases.iter().any(|case| case.expect == "ok"), "{name}");
+        for case in vectors.cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &case.headers {
+                let name = HeaderName::try_from(name).unwrap();
+                headers.append(name, HeaderValue::from_str(value).unwrap());
+            }
+            let received_at = Timestamp::from_secs(vectors.now);
+            let callback = Unverified { headers, peer: None, body: case.body.into(), received_at };
+            let judged = match callback.verify(&source) {
+                Ok(_) => "ok",
+                Err(refusal) => refusal.reason(),
+            };
+            let refused = case.expect == "refused" && judged.starts_with("signature_");
+            assert!(judged == case.expect || refused, "{name} {}: {judged}", case.name);
+        }
+        proven.push(vectors.provider);
+    }
+    proven.sort();
+    assert!(Scheme::names().eq(proven.iter().map(String::as_str)), "{proven:?}");
+}
+
+/// Signed by OpenSSL: see `tests/vectors/primitives.mjs`.
+#[derive(serde::Deserialize)]
+struct Primitives {
+    vector: Vec<Primitive>,
+}
+
+#[derive(serde::Deserialize)]
+struct Primitive {
+    algorithm: String,
+    encoding: String,
+    key: String,
+    secret: String,
+    body: String,
+    signature: String,
+    of_another: String,
+}
+
+fn own(signature: &str) -> Result<Scheme, String> {
+    Scheme::from_toml(
+        format!("[signature]\nheader = \"x-signature\"\n{signature}").parse().unwrap(),
+    )
+}
+
+#[test]
+fn each_algorithm_encoding_and_key_format_fits_what_openssl_signs_and_nothing_else() {
+    let text = include_str!("../../../tests/vectors/primitives.toml");
+    let Primitives { vector } = toml::from_str(text).unwrap();
+    for one in vector {
+        let Primitive { algorithm, encoding, key, secret, body, signature, of_another } = one;
+        let scheme = own(&format!(
+            "grammar = \"bare\"\nalgorithm = \"{algorithm}\"\nencoding = \"{encoding}\"\n\
+             key = \"{key}\"\ncontent = \"{{body}}\""
+        ));
+        let source = Source { scheme: scheme.unwrap(), ..source("github", &[&secret]) };
+        let judge = |signature: &str, body: &str| {
+            let callback = callback(body, T, &[("x-signature", signature)]);
+            callback.verify(&source).map(drop).map_err(Refusal::reason)
+        };
+        assert_eq!(judge(&signature, &body), Ok(()), "{algorithm} {encoding} {key}");
+        let mismatch = Err("signature_mismatch");
+        assert_eq!(judge(&of_another, &body), mismatch, "{algorithm} {encoding} {key}");
+        assert_eq!(judge(&signature, &format!("{body} ")), mismatch, "{algorithm}");
+        // Any of several secrets may fit; one of another form is no key.
+        let form = source.scheme.signature.key;
+        assert!(form.accepts(&source.secrets[0].secret) && !form.accepts(&Secret::new("")));
+    }
+}
+
+#[test]
+fn a_token_is_the_secret_itself_and_basic_authentication_is_one_in_base64() {
+    let token = "algorithm = \"token\"\nkey = \"utf8\"\ncontent = \"\"\n";
+    let bare = format!("{token}grammar = \"bare\"\nencoding = \"text\"");
+    let basic = format!("{token}grammar = {{ prefix = \"Basic \" }}\nencoding = \"base64\"");
+    for (scheme, secret, good, bad) in [
+        (bare, "s3cret", "s3cret", "s3cre"),
+        (basic, "user:pass", "Basic dXNlcjpwYXNz", "Basic dXNlcjpwYXN6"),
+    ] {
+        let source = Source { scheme: own(&scheme).unwrap(), ..source("github", &[secret]) };
+        let judge = |text: &str| {
+            let callback = callback("{}", T, &[("x-signature", text)]);
+            callback.verify(&source).map(drop).map_err(Refusal::reason)
+        };
+        assert_eq!(judge(good), Ok(()));
+        assert_eq!(judge(bad), Err("signature_mismatch"));
+        assert!(judge("").is_err());
+    }
+}
+
+#[test]
+fn a_scheme_whose_parts_dont_go_together_is_refused() {
+    let with = |algorithm: &str, key: &str, content: &str| {
+        own(&format!(
+            "grammar = \"bare\"\nalgorithm = \"{algorithm}\"\nencoding = \"hex\"\n\
+             key = \"{key}\"\ncontent = \"{content}\""
+        ))
+        .is_ok()
+    };
+    assert!(with("hmac-sha512", "hex", "{body}") && with("ed25519", "hex", "{body}"));
+    assert!(!with("ed25519", "utf8", "{body}"), "a public key is no text");
+    assert!(!with("hmac-sha256", "spki", "{body}"), "an HMAC takes a secret");
+    assert!(!with("hmac-sha256", "utf8", ""), "an HMAC covers the body");
+    assert!(!with("token", "utf8", "{body}"), "a token covers nothing");
+}
+
+#[test]
+fn times_in_other_units_and_in_the_body_are_judged_as_well() {
+    for (unit, text) in [("milliseconds", "1700000000000"), ("rfc3339", "2023-11-14T22:13:20Z")] {
+        let scheme = own(&format!(
+            "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+             content = \"{{body}}\"\n[timestamp]\nat = {{ json = \"/at\" }}\nunit = \"{unit}\"\n\
+             tolerance = \"1m\""
+        ));
+        let source = Source { scheme: scheme.unwrap(), ..source("github", &["key"]) };
+        let judge = |at: &str, now: u64| {
+            let body = format!(r#"{{"at":"{at}"}}"#);
+            let event =
+                Callback { id: "", kind: "", time: Timestamp::default(), body: body.as_bytes() };
+            let headers = source.scheme.sign(&source.secrets[0].secret, &event).unwrap();
+            let received_at = Timestamp::from_secs(now);
+            let callback = Unverified { headers, peer: None, body: body.into(), received_at };
+            callback.verify(&source).map(|of| of.into_event().envelope.provider_time)
+        };
+        assert_eq!(judge(text, T + 60), Ok(Some(Timestamp::from_secs(T))), "{unit}");
+        assert_eq!(judge(text, T + 61), Err(Refusal::TimestampStale));
+        assert_eq!(judge(text, T - 61), Err(Refusal::TimestampFuture));
+        assert_eq!(judge("soon", T), Err(Refusal::SignatureMalformed));
     }
 }

@@ -1,0 +1,164 @@
+//! From a configured secret to a key, and whether a signature fits it.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
+use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+use serde::Deserialize;
+use sha1::Sha1;
+use sha2::{Sha256, Sha384, Sha512};
+use spki::SubjectPublicKeyInfoRef;
+use spki::der::{Decode, Document};
+use subtle::ConstantTimeEq;
+
+use crate::secret::Secret;
+
+/// What computes the signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// HMAC (RFC 2104) with SHA-1 (FIPS 180-4).
+    #[serde(rename = "hmac-sha1")]
+    HmacSha1,
+    /// HMAC with SHA-256.
+    #[serde(rename = "hmac-sha256")]
+    HmacSha256,
+    /// HMAC with SHA-384.
+    #[serde(rename = "hmac-sha384")]
+    HmacSha384,
+    /// HMAC with SHA-512.
+    #[serde(rename = "hmac-sha512")]
+    HmacSha512,
+    /// Ed25519 (RFC 8032).
+    Ed25519,
+    /// ECDSA on P-256 with SHA-256, the signature in DER (FIPS 186-4, RFC 3279).
+    #[serde(rename = "ecdsa-p256-sha256")]
+    EcdsaP256Sha256,
+    /// RSA with SHA-256, PKCS #1 v1.5 (RFC 8017), 2048 to 8192 bits.
+    #[serde(rename = "rsa-sha256")]
+    RsaSha256,
+    /// RSA with SHA-256, PSS (RFC 8017), 2048 to 8192 bits.
+    #[serde(rename = "rsa-pss-sha256")]
+    RsaPssSha256,
+    /// None: the secret itself is sent along. Who has seen one callback can forge any.
+    Token,
+}
+
+/// How the configured secret becomes the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyFormat {
+    /// Its bytes are the key.
+    Utf8,
+    /// Base64, after `whsec_` if that is there (Standard Webhooks).
+    Whsec,
+    /// Hexadecimal.
+    Hex,
+    /// Standard base64, with or without padding.
+    Base64,
+    /// A public key (SubjectPublicKeyInfo, RFC 5280), as PEM or as base64 of its DER.
+    Spki,
+}
+
+impl Algorithm {
+    /// Whether the key is public: what verifies can't sign.
+    pub fn is_public(self) -> bool {
+        self.public().is_some()
+    }
+
+    fn public(self) -> Option<&'static dyn VerificationAlgorithm> {
+        match self {
+            Self::Ed25519 => Some(&signature::ED25519),
+            Self::EcdsaP256Sha256 => Some(&signature::ECDSA_P256_SHA256_ASN1),
+            Self::RsaSha256 => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
+            Self::RsaPssSha256 => Some(&signature::RSA_PSS_2048_8192_SHA256),
+            _ => None,
+        }
+    }
+
+    /// Whether any of the signatures fits these pieces. A body is hashed where it lies; only
+    /// public keys need it in one piece.
+    pub(super) fn fits(self, key: &[u8], pieces: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+        match self {
+            Self::HmacSha1 => mac_fits::<Hmac<Sha1>>(key, pieces, signatures),
+            Self::HmacSha256 => mac_fits::<Hmac<Sha256>>(key, pieces, signatures),
+            Self::HmacSha384 => mac_fits::<Hmac<Sha384>>(key, pieces, signatures),
+            Self::HmacSha512 => mac_fits::<Hmac<Sha512>>(key, pieces, signatures),
+            Self::Token => any(signatures, |token| token.ct_eq(key).into()),
+            _ => {
+                let Some(algorithm) = self.public() else { return false };
+                let (key, content) = (UnparsedPublicKey::new(algorithm, key), pieces.concat());
+                any(signatures, |candidate| key.verify(&content, candidate).is_ok())
+            }
+        }
+    }
+
+    /// The signature that this key makes; none where the key is public.
+    pub(crate) fn sign(self, key: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
+        match self {
+            Self::HmacSha1 => made::<Hmac<Sha1>>(key, pieces),
+            Self::HmacSha256 => made::<Hmac<Sha256>>(key, pieces),
+            Self::HmacSha384 => made::<Hmac<Sha384>>(key, pieces),
+            Self::HmacSha512 => made::<Hmac<Sha512>>(key, pieces),
+            Self::Token => Some(key.to_vec()),
+            _ => None,
+        }
+    }
+}
+
+/// Every one is compared, so that the time tells nothing of which.
+fn any(signatures: &[Vec<u8>], fits: impl Fn(&[u8]) -> bool) -> bool {
+    signatures.iter().fold(false, |found, candidate| found | fits(candidate))
+}
+
+fn mac<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Option<M> {
+    let mac = <M as KeyInit>::new_from_slice(key).ok()?;
+    Some(pieces.iter().fold(mac, |mac, piece| mac.chain_update(piece)))
+}
+
+/// In constant time.
+fn mac_fits<M: Mac + KeyInit + Clone>(
+    key: &[u8],
+    pieces: &[&[u8]],
+    signatures: &[Vec<u8>],
+) -> bool {
+    let Some(mac) = mac::<M>(key, pieces) else { return false };
+    any(signatures, |candidate| mac.clone().verify_slice(candidate).is_ok())
+}
+
+fn made<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
+    Some(mac::<M>(key, pieces)?.finalize().into_bytes().to_vec())
+}
+
+impl KeyFormat {
+    /// The key's bytes. `None` if the secret hasn't this form.
+    pub(crate) fn key(self, secret: &Secret) -> Option<Vec<u8>> {
+        let bytes = secret.expose();
+        let base64 =
+            |text: &[u8]| STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok();
+        let key = match self {
+            Self::Utf8 => Some(bytes.to_vec()),
+            Self::Whsec => base64(bytes.strip_prefix(b"whsec_").unwrap_or(bytes)),
+            Self::Hex => hex::decode(bytes).ok(),
+            Self::Base64 => base64(bytes),
+            Self::Spki => public(bytes),
+        };
+        key.filter(|key| !key.is_empty())
+    }
+
+    /// Whether a secret has this format: told at start rather than at each callback.
+    pub fn accepts(self, secret: &Secret) -> bool {
+        self.key(secret).is_some()
+    }
+}
+
+/// The key itself, as its algorithm takes it, from its SubjectPublicKeyInfo.
+fn public(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let der = match text.starts_with("-----") {
+        true => Document::from_pem(text).ok()?.1.as_bytes().to_vec(),
+        false => STANDARD.decode(text).ok()?,
+    };
+    let info = SubjectPublicKeyInfoRef::from_der(&der).ok()?;
+    info.subject_public_key.as_bytes().map(<[u8]>::to_vec)
+}

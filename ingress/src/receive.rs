@@ -72,7 +72,8 @@ impl Receiver {
         let read = timeout(self.time, self.body(body, source.max_body));
         let (body, memory) = read.await.map_err(|_| Refusal::BodyTimeout)??;
         let (headers, received_at) = (parts.headers, clock::now());
-        let callback = Unverified { headers, peer: Some(peer), body, received_at };
+        let query = parts.uri.query().map(str::to_owned);
+        let callback = Unverified { headers, query, peer: Some(peer), body, received_at };
         Ok(Received { callback, memory })
     }
 

@@ -35,6 +35,9 @@ pub struct Kept {
     /// The address that sent it, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<IpAddr>,
+    /// Its query, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
     /// Its headers; credentials that verification doesn't need are masked.
     pub headers: Vec<(String, String)>,
 }
@@ -50,6 +53,7 @@ impl Kept {
             reason: refusal.reason().into(),
             received_at: callback.received_at,
             peer: callback.peer,
+            query: callback.query.clone(),
             headers: headers(&callback.headers, &source.scheme),
         }
     }
@@ -84,7 +88,8 @@ impl Kept {
             }
         }
         let (body, received_at, peer) = (sealed.body.clone(), kept.received_at, kept.peer);
-        Ok((kept, Unverified { headers, peer, body, received_at }))
+        let query = kept.query.clone();
+        Ok((kept, Unverified { headers, query, peer, body, received_at }))
     }
 }
 
@@ -133,6 +138,7 @@ mod tests {
             max_body: 1024,
             trusts_id: false,
             environment: String::new(),
+            public_url: None,
             retention: std::time::Duration::ZERO,
             archive: false,
             success: Success { status: http::StatusCode::OK, body: "".into() },
@@ -151,7 +157,13 @@ mod tests {
             headers.append(name, value.parse().unwrap());
         }
         let received_at = Timestamp::from_secs(7);
-        Unverified { headers, peer: None, body: "{}".into(), received_at }
+        Unverified {
+            headers,
+            query: Some("a=1".into()),
+            peer: None,
+            body: "{}".into(),
+            received_at,
+        }
     }
 
     #[test]
@@ -170,6 +182,7 @@ mod tests {
         assert_eq!(opened, kept);
         assert_eq!(again.received_at, Timestamp::from_secs(7));
         assert_eq!(again.headers["x-hub-signature-256"], "sha256=00");
+        assert_eq!(again.query.as_deref(), Some("a=1"));
         assert_eq!(Kept::open(&sealer("b"), &sealed).unwrap_err(), SealError::Mismatch);
         assert_eq!(sealer("a").open(&sealed).unwrap_err(), SealError::Mismatch);
         let later = String::from_utf8(sealed.envelope.to_vec()).unwrap().replace("7000", "9000");

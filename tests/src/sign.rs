@@ -63,3 +63,8 @@ pub fn github(delivery: &str, event: &str, body: &[u8]) -> Headers {
         ("x-hub-signature-256", format!("sha256={signature}")),
     ]
 }
+
+/// HMAC-SHA256 in hex, as a provider of one's own may sign.
+pub fn plain(key: &str, content: &str) -> String {
+    hex::encode(hmac(key.as_bytes(), &[content.as_bytes()]))
+}

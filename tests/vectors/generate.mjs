@@ -527,6 +527,144 @@ const providers = {
       return valid;
     },
   },
+  square: {
+    package: "square",
+    secret: "square_signature_key",
+    url: "https://hooks.example.com/in/square?shop=1",
+    header: "x-square-hmacsha256-signature",
+    body: '{"merchant_id":"M1","type":"payment.updated","event_id":"13b867cf-db3d-4b1c-90b6-2f32a9d78124"}',
+    sign: ({ secret, body, url }) => ({
+      "x-square-hmacsha256-signature": base64(secret, url + body),
+    }),
+    async verify({ secret, body, headers, url }) {
+      const { WebhooksHelper } = require("square");
+      return WebhooksHelper.verifySignature({
+        requestBody: body,
+        signatureHeader: headers["x-square-hmacsha256-signature"] ?? "",
+        signatureKey: secret,
+        notificationUrl: url,
+      });
+    },
+  },
+  hubspot: {
+    package: "@hubspot/api-client",
+    secret: "hubspot_client_secret",
+    url: "https://hooks.example.com/in/hubspot",
+    timed: true,
+    header: "x-hubspot-signature-v3",
+    body: '[{"eventId":1,"subscriptionType":"contact.creation","occurredAt":1700000000000}]',
+    sign: ({ secret, body, time, url }) => ({
+      "x-hubspot-request-timestamp": `${time * 1000}`,
+      "x-hubspot-signature-v3": base64(secret, `POST${url}${body}${time * 1000}`),
+    }),
+    verify({ secret, body, headers, url }) {
+      const { Signature } = require("@hubspot/api-client");
+      return Signature.isValid({
+        signature: headers["x-hubspot-signature-v3"],
+        signatureVersion: "v3",
+        timestamp: Number(headers["x-hubspot-request-timestamp"]),
+        clientSecret: secret,
+        method: "POST",
+        requestBody: body,
+        url,
+      });
+    },
+    lenient: ["future"],
+  },
+  webflow: {
+    package: "webflow-api",
+    secret: "webflow_client_secret",
+    timed: true,
+    header: "x-webflow-signature",
+    body: '{"triggerType":"form_submission","payload":{"name":"Contact","siteId":"s1"}}',
+    sign: ({ secret, body, time }) => ({
+      "x-webflow-signature": hex(secret, `${time * 1000}:${body}`),
+      "x-webflow-timestamp": `${time * 1000}`,
+    }),
+    verify({ secret, body, headers }) {
+      const { WebflowClient } = require("webflow-api");
+      return new WebflowClient({ accessToken: "x" }).webhooks.verifySignature({
+        headers,
+        body,
+        secret,
+      });
+    },
+    // It leaves the time to its users.
+    lenient: ["stale", "future"],
+  },
+  cashfree: {
+    package: "cashfree-pg",
+    secret: "cfsk_client_secret",
+    timed: true,
+    header: "x-webhook-signature",
+    body: '{"type":"PAYMENT_SUCCESS_WEBHOOK","data":{"order":{"order_id":"o1"}}}',
+    sign: ({ secret, body, time }) => ({
+      "x-webhook-signature": base64(secret, `${time * 1000}${body}`),
+      "x-webhook-timestamp": `${time * 1000}`,
+    }),
+    verify({ secret, body, headers }) {
+      const { Cashfree, CFEnvironment } = require("cashfree-pg");
+      const client = new Cashfree(CFEnvironment.SANDBOX, "id", secret);
+      const { "x-webhook-signature": signature, "x-webhook-timestamp": time } = headers;
+      return client.PGVerifyWebhookSignature(signature, body, time);
+    },
+    lenient: ["stale", "future"],
+  },
+  onfido: {
+    package: "@onfido/api",
+    secret: "onfido_webhook_token",
+    header: "x-sha2-signature",
+    body: '{"payload":{"resource_type":"check","action":"check.completed","object":{"id":"c1"}}}',
+    sign: ({ secret, body }) => ({ "x-sha2-signature": hex(secret, body) }),
+    verify({ secret, body, headers }) {
+      const { WebhookEventVerifier } = require("@onfido/api");
+      return new WebhookEventVerifier(secret).readPayload(body, headers["x-sha2-signature"]);
+    },
+  },
+  finch: {
+    package: "@tryfinch/finch-api",
+    secret: "5WbX5kEWLlfzsGNjH64I8lOOqUB6e8FH",
+    other: "6WbX5kEWLlfzsGNjH64I8lOOqUB6e8FH",
+    timed: true,
+    header: "finch-signature",
+    id: "finch-event-id",
+    body: '{"event_type":"account.updated","company_id":"720be419","data":{"status":"connected"}}',
+    sign: ({ secret, body, time, id }) => ({
+      "finch-event-id": id,
+      "finch-signature":
+        "v1," + base64(Buffer.from(secret, "base64"), `${id}.${time}.${body}`),
+      "finch-timestamp": `${time}`,
+    }),
+    async verify({ secret, body, headers }) {
+      const { default: Finch } = await import("@tryfinch/finch-api");
+      return new Finch({ accessToken: "x" }).webhooks.unwrap(body, headers, secret);
+    },
+  },
+  orb: {
+    package: "orb-billing",
+    secret: "orb_webhook_secret",
+    timed: true,
+    header: "x-orb-signature",
+    body: '{"id":"o4mmewpfNNTnjfZc","created_at":"2023-11-14T22:13:20+00:00","type":"invoice.issued"}',
+    sign({ secret, body, time }) {
+      const written = new RealDate(time * 1000).toISOString().replace("Z", "");
+      return {
+        "x-orb-signature": `v1=${hex(secret, `v1:${written}:${body}`)}`,
+        "x-orb-timestamp": written,
+      };
+    },
+    async verify({ secret, body, headers }) {
+      const { default: Orb } = await import("orb-billing");
+      return new Orb({ apiKey: "x" }).webhooks.unwrap(body, headers, secret);
+    },
+  },
+  dodopayments: {
+    package: "dodopayments",
+    ...standard("webhook", async ({ secret, body, headers }) => {
+      const { default: Dodo } = await import("dodopayments");
+      return new Dodo({ bearerToken: "x" }).webhooks.unwrap(body, { headers, key: secret });
+    }),
+  },
   pusher: {
     package: "pusher",
     secret: "pusher_app_secret",
@@ -548,7 +686,7 @@ const providers = {
 
 /** The callbacks of one provider, and what becomes of them. */
 async function cases(provider) {
-  const { secret, timed, header, id } = provider;
+  const { secret, timed, header, id, url } = provider;
   const other = provider.other ?? `${secret}_of_another`;
   const bodyAt = (time) =>
     typeof provider.body === "function"
@@ -557,7 +695,13 @@ async function cases(provider) {
   const made = async (of = {}) => {
     const time = of.time ?? NOW;
     const body = bodyAt(time);
-    const event = { secret: of.secret ?? secret, body, time, id: "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W" };
+    const event = {
+      secret: of.secret ?? secret,
+      body,
+      time,
+      id: "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W",
+      url: of.url ?? url,
+    };
     return { headers: await provider.sign(event), body };
   };
   const valid = await made();
@@ -578,6 +722,12 @@ async function cases(provider) {
     all.stale = [await made({ time: NOW - HOUR }), "timestamp_stale"];
     all.future = [await made({ time: NOW + HOUR }), "timestamp_future"];
   }
+  if (url) {
+    all.of_another_endpoint = [
+      await made({ url: "https://hooks.example.com/in/other" }),
+      "signature_mismatch",
+    ];
+  }
   if (id) {
     all.id_changed = [changed({ [id]: "msg_another" }), "signature_mismatch"];
   }
@@ -587,7 +737,9 @@ async function cases(provider) {
 for (const [name, provider] of Object.entries(providers)) {
   const found = [];
   for (const [label, [made, expect]] of Object.entries(await cases(provider))) {
-    const taken = await accepts(() => provider.verify({ secret: provider.secret, ...made }));
+    const taken = await accepts(() =>
+      provider.verify({ secret: provider.secret, url: provider.url, ...made }),
+    );
     const lenient = provider.lenient?.includes(label);
     if (taken !== (expect === "ok") && !lenient) {
       throw new Error(`${name}: its SDK ${taken ? "takes" : "refuses"} ${label}`);
@@ -600,6 +752,7 @@ for (const [name, provider] of Object.entries(providers)) {
     provider: name,
     proof: `npm ${provider.package} ${version}`,
     secret: provider.secret,
+    url: provider.url,
     now: NOW,
     cases: found,
   };

@@ -88,7 +88,9 @@ impl Provider {
         let age = u64::try_from(send.age.as_millis()).unwrap_or(u64::MAX);
         let time = Timestamp::from_millis(time.saturating_sub(age));
         let body = self.body(source, event, send.body, time);
-        let callback = Callback { id: &id, kind: &self.kind, time, body: &body };
+        let address = format!("{}/in/{}", self.entrance, source.name);
+        let url = source.public_url.as_deref().unwrap_or(&address);
+        let callback = Callback { id: &id, kind: &self.kind, time, body: &body, url };
         let forged;
         let secret = match send.signed {
             Signed::Forged => {
@@ -109,7 +111,7 @@ impl Provider {
             Signed::Genuine | Signed::Forged => {}
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Made { url: format!("{}/in/{}", self.entrance, source.name), headers, body })
+        Ok(Made { url: address, headers, body })
     }
 
     /// The answer, as a scenario writes it: status, and reason if there is one.

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// This process's folder, and the pipe that keeps its reaper waiting.
 struct Workplace {
     folder: PathBuf,
@@ -169,14 +171,20 @@ impl Guarded {
         self.0.try_wait().is_ok_and(|status| status.is_some())
     }
 
+    /// Sends a signal. One that has ended gets none.
+    pub(super) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        let _ = pid.map(|pid| kill_process(pid, signal));
+    }
+
     /// SIGHUP.
     pub fn hang_up(&self) {
-        let _ = Command::new("kill").args(["-HUP", &self.0.id().to_string()]).status();
+        self.signal(Signal::HUP);
     }
 
     /// SIGTERM, and the exit status if it ends within the bound.
     pub fn terminate(&mut self, bound: Duration) -> Option<ExitStatus> {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        self.signal(Signal::TERM);
         poll(bound, || self.0.try_wait().ok().flatten())
     }
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::process::{Guarded, folder, free_port, output, poll};
 
 /// How long a server may take until it answers.
@@ -109,15 +111,14 @@ impl Rabbit {
     /// once this returns.
     pub fn freeze(&self) {
         let pid = self.server.id().to_string();
-        let _ = Command::new("kill").args(["-STOP", &pid]).status();
+        self.server.signal(Signal::STOP);
         let stands = poll(START, || threads_stand(&pid).then_some(()));
         assert!(stands.is_some(), "RabbitMQ goes on after SIGSTOP");
     }
 
     /// Lets it go on after [`Rabbit::freeze`].
     pub fn thaw(&self) {
-        let pid = self.server.id().to_string();
-        let _ = Command::new("kill").args(["-CONT", &pid]).status();
+        self.server.signal(Signal::CONT);
     }
 
     /// Sets off the memory alarm, or ends it.

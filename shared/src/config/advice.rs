@@ -13,6 +13,13 @@ impl Config {
                     "source.{name}: no destination subscribes to it, so its events end as unrouted"
                 ));
             }
+            if source.scheme.is_token() {
+                notes.push(format!(
+                    "source.{name}: {} signs nothing, it sends the secret itself: whoever has seen \
+                     a callback can forge any",
+                    source.provider
+                ));
+            }
             if source.scheme.timestamp.is_none() {
                 notes.push(format!(
                     "source.{name}: {} signs no time, so freshness can't be judged; a copy is \
@@ -25,6 +32,12 @@ impl Config {
                 notes.push(format!(
                     "source.{name}.identity: {} signs no event id, and it is trusted: whoever has \
                      seen a callback can have it delivered again under another id",
+                    source.provider
+                ));
+            } else if source.scheme.id.is_none() {
+                notes.push(format!(
+                    "source.{name}: {} sends no event id, so two callbacks with the same bytes are \
+                     taken for one",
                     source.provider
                 ));
             } else if !signed {

@@ -247,6 +247,13 @@ pub(super) const KEYS: &[Key] = &[
          broker's CPU is shown by `make bench`.",
     ),
     key(
+        "source.NAME.public_url",
+        Kind::Text,
+        "",
+        "Where the provider sends to, exactly as it knows it (behind a proxy, too), without the \
+         query. For providers that sign it.",
+    ),
+    key(
         "source.NAME.environment",
         Kind::Text,
         "",

@@ -314,6 +314,12 @@ impl Reader<'_> {
                 section.problem(&key, "hasn't the form that the provider gives out");
             }
         }
+        let signs_url = scheme.as_ref().is_some_and(Scheme::signs_url);
+        let should = "must be an http:// or https:// URL without user, password and query";
+        let public_url = section.read("public_url", should, |value| public_url(value.as_str()?));
+        if signs_url && public_url.is_none() {
+            section.problem("public_url", "is missing: this provider signs where it sends to");
+        }
         let max_body = section.size("max_body");
         let trusts_id = self.identity(&mut section, scheme.as_ref());
         let retention = match section.missing("retention") {
@@ -329,6 +335,7 @@ impl Reader<'_> {
             name,
             provider,
             scheme,
+            public_url,
             secrets,
             max_body,
             trusts_id,
@@ -455,6 +462,12 @@ fn archive(mut section: Section<'_>) -> Archive {
     };
     section.finish();
     archive
+}
+
+/// As it is written: a signature is over its bytes.
+fn public_url(text: &str) -> Option<String> {
+    let url = destination_url(text)?;
+    url.query().is_none().then(|| text.to_owned())
 }
 
 fn destination_url(text: &str) -> Option<http::Uri> {

@@ -143,6 +143,33 @@ fn the_environment_and_the_command_line_override_any_key() {
 }
 
 #[test]
+fn a_provider_that_signs_where_it_sends_to_needs_the_public_url() {
+    let square = |more: &str| {
+        let source = format!(
+            "[source.square]\nprovider = \"square\"\n{more}\n\
+             secrets = [{{ name = \"k\", secret = \"env:STRIPE_EU\" }}]\n"
+        );
+        let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY") + &source;
+        let secrets = environment(&[
+            ("RABBITMQ_URL", "a://b"),
+            ("SEAL_KEY", "0123456789abcdef"),
+            ("STRIPE_EU", "x"),
+        ]);
+        Config::parse(&text, Role::Ingress, &secrets, &[]).map_err(|error| error.to_string())
+    };
+    let url = "https://hooks.example.com/in/square";
+    let config = square(&format!("public_url = \"{url}\"")).unwrap();
+    let source = config.sources.iter().find(|source| source.name == "square").unwrap();
+    assert_eq!(source.public_url.as_deref(), Some(url));
+    let told = square("").unwrap_err();
+    assert!(told.contains("source.square.public_url: is missing"), "{told}");
+    for bad in ["hooks.example.com", "https://me:pass@example.com/", "https://example.com/?a=1"] {
+        let told = square(&format!("public_url = \"{bad}\"")).unwrap_err();
+        assert!(told.contains("source.square.public_url: must be"), "{told}");
+    }
+}
+
+#[test]
 fn a_provider_of_the_users_own_is_checked_like_the_catalogues() {
     let own = |content: &str| {
         let scheme = format!(
@@ -220,6 +247,8 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
     let more = [
         ("ZENTRA__SOURCE__HUB__PROVIDER", "github"),
         ("ZENTRA__SOURCE__HUB__SECRETS", r#"[{ name = "k", secret = "env:STRIPE_EU" }]"#),
+        ("ZENTRA__SOURCE__FORM__PROVIDER", "webflow"),
+        ("ZENTRA__SOURCE__FORM__SECRETS", r#"[{ name = "k", secret = "env:STRIPE_EU" }]"#),
         ("ZENTRA__DESTINATION__LEDGER__URL", "http://ledger.example/"),
     ];
     let notes = example(Role::Check, &more).unwrap().advice().join("\n");
@@ -227,6 +256,7 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
         "source.hub: no destination subscribes to it",
         "source.hub: github signs no time",
         "source.hub: github signs no event id",
+        "source.form: webflow sends no event id",
         "destination.ledger.subscribe: acme.# fits no source",
         "destination.ledger.url: events travel unencrypted",
     ];
@@ -234,6 +264,20 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
         assert!(notes.contains(key), "{key} is not noted:\n{notes}");
     }
     assert!(!notes.contains("stripe-eu"), "{notes}");
+    let token = "signature = { header = \"x-token\", grammar = \"bare\", algorithm = \"token\", \
+                 encoding = \"text\", key = \"utf8\", content = \"\" }";
+    let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY")
+        + &format!(
+            "[source.lab]\nprovider = \"lab\"\nsecrets = [{{ name = \"k\", secret = \"env:STRIPE_EU\" }}]\n\
+             [provider.lab]\n{token}\n"
+        );
+    let secrets = environment(&[
+        ("RABBITMQ_URL", "a://b"),
+        ("SEAL_KEY", "0123456789abcdef"),
+        ("STRIPE_EU", "x"),
+    ]);
+    let notes = Config::parse(&text, Role::Ingress, &secrets, &[]).unwrap().advice().join("\n");
+    assert!(notes.contains("source.lab: lab signs nothing"), "{notes}");
 }
 
 #[test]

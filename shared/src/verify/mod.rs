@@ -36,6 +36,8 @@ pub struct Source {
     pub provider: String,
     /// The provider scheme.
     pub scheme: Scheme,
+    /// Where the provider sends to, without the query; for schemes that sign it.
+    pub public_url: Option<String>,
     /// The active secrets; any may fit.
     pub secrets: Vec<NamedSecret>,
     /// The largest body taken, in bytes.
@@ -108,6 +110,8 @@ impl Refusal {
 pub struct Unverified {
     /// The request's headers.
     pub headers: HeaderMap,
+    /// The request's query, without the `?`.
+    pub query: Option<String>,
     /// The address that sent it, if it is known.
     pub peer: Option<IpAddr>,
     /// The raw body.
@@ -139,7 +143,8 @@ impl Unverified {
             // Only what is signed is parsed.
             Some(TimeLocation::Json(_)) => None,
         };
-        let pieces = self.pieces(scheme, time)?;
+        let url = self.url(source);
+        let pieces = self.pieces(scheme, time, url.as_deref())?;
         let secret = source
             .secrets
             .iter()
@@ -157,11 +162,21 @@ impl Unverified {
         values.next().is_none().then_some(value)
     }
 
+    /// The address as the provider knows it: behind a proxy, only the config does as well.
+    fn url(&self, source: &Source) -> Option<String> {
+        let url = source.public_url.as_ref().filter(|_| source.scheme.signs_url())?;
+        Some(match &self.query {
+            Some(query) => format!("{url}?{query}"),
+            None => url.clone(),
+        })
+    }
+
     /// The signed content, in pieces.
     fn pieces<'a>(
         &'a self,
         scheme: &'a Scheme,
         time: Option<&'a str>,
+        url: Option<&'a str>,
     ) -> Result<Vec<&'a [u8]>, Refusal> {
         let parts = scheme.signature.content.parts().iter();
         let pieces = parts.map(|part| match part {
@@ -169,6 +184,9 @@ impl Unverified {
             Part::Body => Some(&self.body[..]),
             Part::Timestamp => time.map(str::as_bytes),
             Part::Header(name) => self.header(name).map(str::as_bytes),
+            // Nothing else is let in.
+            Part::Method => Some(&b"POST"[..]),
+            Part::Url => url.map(str::as_bytes),
         });
         pieces.collect::<Option<_>>().ok_or(Refusal::SignatureMalformed)
     }
@@ -266,7 +284,7 @@ impl Unverified {
         let signed = scheme.signature.content.parts();
         for part in if signed.is_empty() { &body[..] } else { signed } {
             let piece = match part {
-                Part::Literal(_) | Part::Timestamp => continue,
+                Part::Literal(_) | Part::Timestamp | Part::Method | Part::Url => continue,
                 Part::Body => &self.body[..],
                 Part::Header(name) => {
                     let value = self.header(name).ok_or(Refusal::SignatureMalformed)?;

@@ -124,7 +124,7 @@ pub enum Unit {
     Seconds,
     /// Unix milliseconds.
     Milliseconds,
-    /// RFC 3339, in UTC (`…Z`).
+    /// RFC 3339 in UTC, with or without the `Z`.
     Rfc3339,
 }
 
@@ -135,7 +135,7 @@ impl Unit {
             Self::Seconds => text.parse().ok().map(Timestamp::from_secs),
             Self::Milliseconds => text.parse().ok().map(Timestamp::from_millis),
             Self::Rfc3339 => {
-                let time = humantime::parse_rfc3339(text).ok()?;
+                let time = humantime::parse_rfc3339_weak(text).ok()?;
                 let since = time.duration_since(UNIX_EPOCH).ok()?;
                 Some(Timestamp::from_millis(millis(since)))
             }
@@ -181,7 +181,7 @@ impl Scheme {
         let scheme: Self =
             table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
         let content = &scheme.signature.content;
-        let token = scheme.signature.algorithm == Algorithm::Token;
+        let token = scheme.is_token();
         if token != content.parts().is_empty() {
             return Err("a token signs nothing: its signature.content is \"\"".into());
         }
@@ -238,12 +238,22 @@ impl Scheme {
         self.signature.header == *header || time || named || signed
     }
 
+    /// Whether it signs nothing: the secret itself is sent along.
+    pub fn is_token(&self) -> bool {
+        self.signature.algorithm == Algorithm::Token
+    }
+
+    /// Whether a source needs to know where its provider sends to.
+    pub fn signs_url(&self) -> bool {
+        self.signature.content.covers(&Part::Url)
+    }
+
     /// Whether the signature covers what is at this place. Derived, not declared, so an
     /// entry can't claim more than its template signs.
     ///
     /// Who has seen a token's callback can forge any: what is in it is as good as the token.
     pub fn covers(&self, location: &Location) -> bool {
-        if self.signature.algorithm == Algorithm::Token {
+        if self.is_token() {
             return true;
         }
         let part = match location {
@@ -258,12 +268,16 @@ impl Scheme {
 const CATALOGUE: &[(&str, &str)] = &[
     ("adyen-platform", include_str!("providers/adyen-platform.toml")),
     ("anthropic", include_str!("providers/anthropic.toml")),
+    ("cashfree", include_str!("providers/cashfree.toml")),
     ("clerk", include_str!("providers/clerk.toml")),
     ("coinbase-commerce", include_str!("providers/coinbase-commerce.toml")),
     ("discord", include_str!("providers/discord.toml")),
+    ("dodopayments", include_str!("providers/dodopayments.toml")),
     ("elevenlabs", include_str!("providers/elevenlabs.toml")),
+    ("finch", include_str!("providers/finch.toml")),
     ("github", include_str!("providers/github.toml")),
     ("gocardless", include_str!("providers/gocardless.toml")),
+    ("hubspot", include_str!("providers/hubspot.toml")),
     ("line", include_str!("providers/line.toml")),
     ("linear", include_str!("providers/linear.toml")),
     ("lithic", include_str!("providers/lithic.toml")),
@@ -271,7 +285,9 @@ const CATALOGUE: &[(&str, &str)] = &[
     ("modern-treasury", include_str!("providers/modern-treasury.toml")),
     ("mux", include_str!("providers/mux.toml")),
     ("notion", include_str!("providers/notion.toml")),
+    ("onfido", include_str!("providers/onfido.toml")),
     ("openai", include_str!("providers/openai.toml")),
+    ("orb", include_str!("providers/orb.toml")),
     ("paddle", include_str!("providers/paddle.toml")),
     ("polar", include_str!("providers/polar.toml")),
     ("pusher", include_str!("providers/pusher.toml")),
@@ -283,10 +299,12 @@ const CATALOGUE: &[(&str, &str)] = &[
     ("sendgrid", include_str!("providers/sendgrid.toml")),
     ("shopify", include_str!("providers/shopify.toml")),
     ("slack", include_str!("providers/slack.toml")),
+    ("square", include_str!("providers/square.toml")),
     ("standard-webhooks", include_str!("providers/standard-webhooks.toml")),
     ("stripe", include_str!("providers/stripe.toml")),
     ("svix", include_str!("providers/svix.toml")),
     ("telnyx", include_str!("providers/telnyx.toml")),
+    ("webflow", include_str!("providers/webflow.toml")),
     ("workos", include_str!("providers/workos.toml")),
 ];
 

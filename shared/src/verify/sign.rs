@@ -20,6 +20,8 @@ pub struct Callback<'a> {
     pub time: Timestamp,
     /// The exact bytes.
     pub body: &'a [u8],
+    /// Where it is sent, for schemes that sign it.
+    pub url: &'a str,
 }
 
 impl Scheme {
@@ -61,6 +63,8 @@ impl Scheme {
             Part::Body => Some(callback.body),
             Part::Timestamp => Some(time.as_bytes()),
             Part::Header(name) => Some(headers.get(name)?.as_bytes()),
+            Part::Method => Some(&b"POST"[..]),
+            Part::Url => Some(callback.url.as_bytes()),
         });
         let tag = signature.algorithm.sign(&key, &pieces.collect::<Option<Vec<_>>>()?)?;
         let text = signature.encoding.encode(&tag)?;

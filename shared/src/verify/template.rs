@@ -4,7 +4,7 @@ use http::HeaderName;
 use serde::Deserialize;
 
 /// A parsed template. Its text is literal but for `{body}`, `{timestamp}` (as the
-/// provider wrote it) and `{header:NAME}`.
+/// provider wrote it), `{header:NAME}`, `{method}` and `{url}` (as the provider knows it).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Template(Vec<Part>);
@@ -20,6 +20,10 @@ pub enum Part {
     Timestamp,
     /// A header's value.
     Header(HeaderName),
+    /// The request's method.
+    Method,
+    /// The address that the provider sends to, with the query.
+    Url,
 }
 
 impl Template {
@@ -60,10 +64,14 @@ fn variable(name: &str) -> Result<Part, String> {
     match name.split_once(':') {
         None if name == "body" => Ok(Part::Body),
         None if name == "timestamp" => Ok(Part::Timestamp),
+        None if name == "method" => Ok(Part::Method),
+        None if name == "url" => Ok(Part::Url),
         Some(("header", header)) => HeaderName::try_from(header)
             .map(Part::Header)
             .map_err(|_| "the template names a header that can't exist".into()),
-        _ => Err("the template knows {body}, {timestamp} and {header:NAME}".into()),
+        _ => {
+            Err("the template knows {body}, {timestamp}, {method}, {url} and {header:NAME}".into())
+        }
     }
 }
 

@@ -25,6 +25,7 @@ fn source(provider: &str, secrets: &[&str]) -> Source {
         max_body: 1024,
         trusts_id: false,
         environment: String::new(),
+        public_url: None,
         retention: Duration::ZERO,
         archive: false,
         success: Success { status: StatusCode::OK, body: Bytes::new() },
@@ -38,6 +39,7 @@ fn callback(body: &str, now: u64, headers: &[(&'static str, &str)]) -> Unverifie
     }
     Unverified {
         headers: map,
+        query: None,
         peer: None,
         body: Bytes::copy_from_slice(body.as_bytes()),
         received_at: Timestamp::from_secs(now),
@@ -272,10 +274,17 @@ fn what_is_signed_like_a_provider_verifies_under_its_name() {
         source.scheme.write_into(&mut body, "evt_1", "transfer.settled", time);
         let body = body.to_string();
         let secret = &source.secrets[0].secret;
-        let made = Callback { id: "evt_1", kind: "transfer.settled", time, body: body.as_bytes() };
+        let made = Callback {
+            id: "evt_1",
+            kind: "transfer.settled",
+            time,
+            body: body.as_bytes(),
+            url: "",
+        };
         let headers = source.scheme.sign(secret, &made).unwrap();
         let received_at = Timestamp::from_secs(T + 1);
-        let callback = Unverified { headers, peer: None, body: body.into(), received_at };
+        let callback =
+            Unverified { headers, query: None, peer: None, body: body.into(), received_at };
         let envelope = callback.verify(&source).unwrap().into_event().envelope;
         assert_eq!(envelope.event_id(), Some("evt_1"), "{provider}");
         assert_eq!(envelope.event_type.as_deref(), Some("transfer.settled"), "{provider}");
@@ -288,6 +297,8 @@ struct Vectors {
     provider: String,
     proof: String,
     secret: String,
+    /// Where it is sent, if that is signed.
+    url: Option<String>,
     now: u64,
     cases: Vec<Case>,
 }
@@ -312,7 +323,13 @@ fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
         }
         let vectors: Vectors = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert!(vectors.proof.starts_with("npm "), "{name}");
-        let source = source(&vectors.provider, &[&vectors.secret]);
+        let mut source = source(&vectors.provider, &[&vectors.secret]);
+        assert_eq!(source.scheme.signs_url(), vectors.url.is_some(), "{name}");
+        let (url, query) = match vectors.url.as_deref().and_then(|url| url.split_once('?')) {
+            Some((url, query)) => (Some(url.to_owned()), Some(query.to_owned())),
+            None => (vectors.url, None),
+        };
+        source.public_url = url;
         assert!(source.scheme.signature.key.accepts(&source.secrets[0].secret), "{name}");
         assert!(vectors.cases.iter().any(|case| case.expect == "ok"), "{name}");
         for case in vectors.cases {
@@ -322,7 +339,8 @@ fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
                 headers.append(name, HeaderValue::from_str(value).unwrap());
             }
             let received_at = Timestamp::from_secs(vectors.now);
-            let callback = Unverified { headers, peer: None, body: case.body.into(), received_at };
+            let (query, body) = (query.clone(), case.body.into());
+            let callback = Unverified { headers, query, peer: None, body, received_at };
             let judged = match callback.verify(&source) {
                 Ok(_) => "ok",
                 Err(refusal) => refusal.reason(),
@@ -431,11 +449,17 @@ fn times_in_other_units_and_in_the_body_are_judged_as_well() {
         let source = Source { scheme: scheme.unwrap(), ..source("github", &["key"]) };
         let judge = |at: &str, now: u64| {
             let body = format!(r#"{{"at":"{at}"}}"#);
-            let event =
-                Callback { id: "", kind: "", time: Timestamp::default(), body: body.as_bytes() };
+            let event = Callback {
+                id: "",
+                kind: "",
+                time: Timestamp::default(),
+                body: body.as_bytes(),
+                url: "",
+            };
             let headers = source.scheme.sign(&source.secrets[0].secret, &event).unwrap();
             let received_at = Timestamp::from_secs(now);
-            let callback = Unverified { headers, peer: None, body: body.into(), received_at };
+            let callback =
+                Unverified { headers, query: None, peer: None, body: body.into(), received_at };
             callback.verify(&source).map(|of| of.into_event().envelope.provider_time)
         };
         assert_eq!(judge(text, T + 60), Ok(Some(Timestamp::from_secs(T))), "{unit}");

@@ -55,6 +55,40 @@ async fn genuine_callbacks_get_a_2xx_and_are_queued_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_provider_of_the_configs_own_that_signs_its_url_is_verified_behind_a_proxy() {
+    let stack = stack(&shared_rabbit());
+    stack.replace("subscribe = [", "subscribe = [\"own.#\", ");
+    stack.add(
+        r#"[source.own]
+provider = "own"
+public_url = "https://hooks.example.com/callbacks/own"
+secrets = [{ name = "k1", secret = "env:STRIPE_EU" }]
+[provider.own.signature]
+header = "x-own-signature"
+grammar = { prefix = "sig=" }
+algorithm = "hmac-sha256"
+encoding = "hex"
+key = "utf8"
+content = "{method} {url}\n{body}""#,
+    );
+    let ingress = stack.ingress().await;
+    let body = String::from_utf8(BODY.to_vec()).unwrap();
+    let post = async |query: &str, signed: &str| {
+        let content = format!("POST https://hooks.example.com/callbacks/own{signed}\n{body}");
+        let signature = format!("sig={}", sign::plain(sign::STRIPE_SECRET, &content));
+        let url = format!("{}/in/own{query}", ingress.listen);
+        let headers = vec![("x-own-signature", signature)];
+        stack.http.post(&url, &headers, body.clone()).await.unwrap()
+    };
+    assert_eq!(post("", "").await.status, StatusCode::OK);
+    assert_eq!(post("?shop=1&a=%20", "?shop=1&a=%20").await.status, StatusCode::OK);
+    for (query, signed) in [("?shop=2", "?shop=1"), ("", "?shop=1"), ("?shop=1", "")] {
+        assert_eq!(post(query, signed).await.reason(), "signature_mismatch", "{query} {signed}");
+    }
+    assert_eq!(queued(&stack, 1).await[0].sealed.body, BODY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_refusal_has_its_status_its_reason_and_its_count() {
     let stack = stack(&shared_rabbit());
     let ingress = stack.ingress().await;

@@ -169,6 +169,7 @@ fn source() -> anyhow::Result<Source> {
         max_body: 1 << 20,
         trusts_id: false,
         environment: String::new(),
+        public_url: None,
         retention: Duration::from_secs(86_400),
         archive: false,
         success: Success { status: http::StatusCode::OK, body: Bytes::new() },
@@ -183,7 +184,8 @@ fn sealed(source: &Source, sealer: &Sealer, id: &str) -> anyhow::Result<Sealed> 
     }
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let peer = Some([127, 0, 0, 1].into());
-    let callback = Unverified { headers, peer, body: body.into(), received_at: clock::now() };
+    let (query, received_at) = (None, clock::now());
+    let callback = Unverified { headers, query, peer, body: body.into(), received_at };
     let event = callback.verify(source)?.into_event();
     Ok(sealer.seal(event)?.1)
 }

@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// undelivered, the dead, the archive, and all that is remembered. Stop zentra standalone
     /// before, and start ingress and workers after it. If it is broken off, run it again.
     Migrate(Migrate),
+    /// Sources, and the providers that they can be of.
+    #[command(subcommand)]
+    Source(SourceCommand),
     /// Checks the whole config: tells all its problems, and what it had better say.
     Check,
     /// Prints the reference of the configuration: every key, its default, its meaning.
@@ -188,6 +191,12 @@ pub(crate) enum UnroutedCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SourceCommand {
+    /// Lists the catalogue: what each provider signs, and what proves that we read it right.
+    List,
 }
 
 #[derive(Subcommand)]

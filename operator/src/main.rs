@@ -22,12 +22,12 @@ use serde::Serialize;
 use zentra_shared::config::{self, Config, Role};
 use zentra_shared::journal::What;
 use zentra_shared::queue::{Operate, Publish};
-use zentra_shared::telemetry;
+use zentra_shared::{telemetry, verify};
 
 use backend::{Backend, File, Servers};
 use cli::{
     ArchiveCommand, Arguments, Command, DeadCommand, EventCommand, Letters, RefusedCommand,
-    UnroutedCommand,
+    SourceCommand, UnroutedCommand,
 };
 use dead::{Choice, Desk, Done};
 use failure::Failure;
@@ -73,6 +73,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let path = &arguments.config;
     let role = match &arguments.command {
         Command::Config => return Ok(write!(std::io::stdout(), "{}", config::reference())?),
+        Command::Source(SourceCommand::List) => {
+            return Ok(write!(std::io::stdout(), "{}", verify::table())?);
+        }
         Command::Check => return check(path),
         Command::Standalone(listen) => return standalone::run(path, listen).await,
         Command::Demo(asked) => return rehearse::demo(asked).await,
@@ -98,6 +101,7 @@ async fn on(config: &Config, backend: &impl Backend, command: Command) -> Result
         Command::Archive(command) => archive_command(config, backend, command).await,
         Command::Refused(command) => refused_command(config, backend, command).await,
         Command::Config
+        | Command::Source(_)
         | Command::Check
         | Command::Standalone(_)
         | Command::Migrate(_)

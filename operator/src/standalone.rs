@@ -63,7 +63,7 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
     let refused = config.refused.bounds.clone();
     let queue = EmbeddedQueue::new(store.clone(), config.routes(), refused);
     let journal = EmbeddedJournal::new(store, config.redis.retention);
-    tokio::spawn(queue.clone().sweep());
+    tokio::spawn(queue.clone().keep_house());
     let takes = zentra_ingress::run(live.clone(), queue.clone(), listener, entrance, stop.clone());
     let delivers = Worker::new().serve(live, queue, journal, works, stop);
     let (taken, delivered) = tokio::join!(takes, delivers);

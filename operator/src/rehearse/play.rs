@@ -142,7 +142,8 @@ impl<'a, H: Histories> Stage<'a, H> {
         let source = self.source(send.provider.as_deref())?;
         let mut made = Vec::new();
         for event in names(&send.event, send.events) {
-            let one = self.provider.make(source, &event, send)?;
+            let one = self.provider.make(source, &event, send);
+            let one = one.map_err(|failure| End::Skipped(failure.text().into()))?;
             let name = send.as_id.clone().unwrap_or_else(|| event.clone());
             self.bodies.entry(name).or_insert_with(|| one.body.clone());
             made.extend((0..send.copies).map(|_| one.clone()));

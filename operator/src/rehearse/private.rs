@@ -85,7 +85,8 @@ impl Private {
         over: &Table,
     ) -> Result<Self, Failure> {
         let folder = folder("rehearsal").map_err(sandbox)?;
-        let mut environment: Environment = std::env::vars().collect();
+        let mut environment: Environment =
+            std::env::vars().filter(|(name, _)| !overrides(name)).collect();
         let mut table = config(namespace, url)?;
         match &servers {
             Some(servers) => {
@@ -134,6 +135,9 @@ impl Private {
         let mut command = Command::new(program);
         command.arg("--config").arg(&self.path).envs(&self.environment);
         command.env("ZENTRA_LOG", "info,lapin=off");
+        for (name, _) in std::env::vars().filter(|(name, _)| overrides(name)) {
+            command.env_remove(name);
+        }
         command
     }
 
@@ -243,6 +247,11 @@ impl Private {
 
 fn sandbox(error: std::io::Error) -> Failure {
     Failure::Ours(format!("a private Zentra can't be started: {error}"))
+}
+
+/// Whether a variable changes a config: those of the user's own aren't meant for a private one.
+fn overrides(name: &str) -> bool {
+    name.starts_with("ZENTRA__")
 }
 
 /// Kills it, and tells which it was.

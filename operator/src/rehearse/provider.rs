@@ -74,7 +74,8 @@ impl Provider {
         }
     }
 
-    /// The callback that a step asks for, about this event.
+    /// The callback that a step asks for, about this event. Fails where the source has no such
+    /// secret, or only a public key.
     pub(crate) fn make(&self, source: &Source, event: &str, send: &Send) -> Result<Made, Failure> {
         let unfit = |what: &str| Failure::Asked(format!("the source {}: {what}.", source.name));
         let secret = match &send.key {
@@ -101,7 +102,8 @@ impl Provider {
             _ => secret,
         };
         let headers = source.scheme.sign(secret, &callback);
-        let mut headers = headers.ok_or_else(|| unfit("its callbacks can't be signed"))?;
+        let mut headers = headers
+            .ok_or_else(|| unfit("its callbacks can't be signed with what verifies them"))?;
         let signature = &source.scheme.signature.header;
         match send.signed {
             Signed::Unsigned => drop(headers.remove(signature)),

@@ -10,6 +10,7 @@ mod archive;
 mod carry;
 mod consumer;
 mod journal;
+mod metrics;
 mod queue;
 mod store;
 mod sweep;

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::archive::EmbeddedArchived;
 use super::consumer::{EmbeddedConsumer, Hands};
+use super::metrics::Metrics;
 use super::store::{Store, StoreError, number};
 use super::sweep::{Bounds, sweep};
 use super::walk::EmbeddedWalk;
@@ -26,11 +27,11 @@ const MAX_ERROR: usize = 512;
 pub(super) const UNROUTED: &str = "unrouted";
 const REFUSED: &str = "refused";
 
-fn work(destination: &str) -> String {
+pub(super) fn work(destination: &str) -> String {
     format!("work/{destination}")
 }
 
-fn dead(destination: &str) -> String {
+pub(super) fn dead(destination: &str) -> String {
     format!("dead/{destination}")
 }
 
@@ -41,18 +42,22 @@ pub struct EmbeddedQueue {
     routes: Arc<RwLock<Routes>>,
     refused: RefusedBounds,
     queues: Queues,
+    metrics: Metrics,
 }
 
 impl EmbeddedQueue {
     /// On an open file, with the routes of the start and what is kept of refused callbacks.
     pub fn new(store: Store, routes: Routes, refused: RefusedBounds) -> Self {
         let (routes, queues) = (Arc::new(RwLock::new(routes)), Queues::default());
-        Self { store, routes, refused, queues }
+        Self { store, routes, refused, queues, metrics: Metrics::new() }
     }
 
-    /// Keeps the file within its bounds, for ever; for the one program that works on it.
-    pub async fn sweep(self) {
-        sweep(self.store.clone(), || self.bounds()).await;
+    /// Keeps the file within its bounds and its metrics up to date, for ever; for the one program
+    /// that works on it.
+    pub async fn keep_house(self) {
+        let routes = || self.routes.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let watch = self.metrics.clone().watch(self.store.clone(), routes);
+        tokio::join!(sweep(self.store.clone(), || self.bounds()), watch);
     }
 
     /// What is kept beside what is delivered.
@@ -226,8 +231,8 @@ impl Subscribe for EmbeddedQueue {
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
     }
 
-    fn register(&self, _registry: &Registry) -> prometheus::Result<()> {
-        Ok(())
+    fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.metrics.register(registry)
     }
 }
 

@@ -215,16 +215,21 @@ impl Store {
         self.max
     }
 
+    /// How many bytes of it hold something, and how many the disk has left, as the last commit
+    /// left them.
+    pub fn sizes(&self) -> (u64, u64) {
+        (self.room.used.load(Ordering::Relaxed), self.room.left.load(Ordering::Relaxed))
+    }
+
     /// What it can grow to on this disk, as it is now, in bytes.
     pub fn attainable(&self) -> u64 {
-        let Room { used, left, .. } = &*self.room;
-        let left = left.load(Ordering::Relaxed).saturating_sub(RESERVE);
-        used.load(Ordering::Relaxed).saturating_add(left)
+        let (used, left) = self.sizes();
+        used.saturating_add(left.saturating_sub(RESERVE))
     }
 
     /// Whether there is room for one more event.
     pub fn room(&self) -> Result<()> {
-        match (self.room.used.load(Ordering::Relaxed), self.room.left.load(Ordering::Relaxed)) {
+        match self.sizes() {
             (used, _) if used >= self.max => Err(StoreError::Full),
             (_, left) if left < RESERVE => Err(StoreError::DiskFull),
             _ => Ok(()),

@@ -7,6 +7,7 @@ mod key;
 mod scheme;
 mod sign;
 mod signature;
+mod table;
 mod template;
 
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ use crate::secret::Secret;
 pub use key::{Algorithm, KeyFormat};
 pub use scheme::{Location, Scheme, TimeLocation};
 pub use sign::Callback;
+pub use table::table;
 use template::Part;
 
 /// A source: whose callbacks they are, how they are signed, and with which secrets.

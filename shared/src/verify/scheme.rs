@@ -21,6 +21,9 @@ pub struct Scheme {
     pub signature: Signature,
     /// The signed time. `None`: the provider signs none, so freshness can't be judged.
     pub timestamp: Option<Time>,
+    /// What it has been held to: a vendor's SDK and its version (`npm stripe 23.1.0`). None: it
+    /// is unproven.
+    pub proof: Option<String>,
     /// For how long the provider sends a callback again, if it is known.
     #[serde(default, deserialize_with = "some_duration")]
     pub retries: Option<Duration>,

@@ -61,7 +61,10 @@ fn the_demo_shows_the_picture_and_is_plain_in_a_pipe() {
     assert!(output.status.success(), "{told}\n{}", text(&output.stderr));
     assert!(!told.contains('\u{1b}') && told.contains("the ledger has one result"), "{told}");
     assert!(told.contains("claimed again: the last claim ran out unsettled"), "{told}");
-    let output = stack().zentra(&["demo", "--json"]);
+    // What changes the user's own config changes nothing here.
+    let mut command = stack().command("zentra");
+    command.args(["demo", "--json"]).env("ZENTRA__WORKER__LEASE", "no time at all");
+    let output = command.output().unwrap();
     let told = report(&output);
     assert_eq!(told["outcome"], "passed");
     assert_eq!(told["deliveries"][0]["record"]["state"], "delivered");

@@ -116,6 +116,17 @@ async fn an_operator_reads_requeues_and_drains_while_it_works() {
         String::from_utf8(output.stdout).unwrap()
     };
     assert_eq!(zentra(&["dead", "list"]).lines().count(), 4);
+    eventually("they are counted", BOUND, async || {
+        let dead = ["zentra_queue_messages", "queue=\"dead\""];
+        (program.metric(&shop.stack.http, &dead).await == 3.0).then_some(())
+    })
+    .await;
+    let page = include_str!("../../../docs/metrics.md");
+    let (_, page) = page.split_once("## zentra standalone").unwrap();
+    for row in page.lines().filter_map(|line| line.strip_prefix("| `zentra_")) {
+        let name = format!("zentra_{}", row.split('`').next().unwrap());
+        assert!(program.metric(&shop.stack.http, &[&name]).await > 0.0, "{name} isn't shown");
+    }
     assert_eq!(zentra(&["dead", "show", "evt_1", "--body"]), transfer("evt_1", "trf_8172", 1));
     assert_eq!(zentra(&["archive", "list", "--newer-than", "1h"]).lines().count(), 4);
     assert_eq!(zentra(&["archive", "show", "evt_1", "--body"]), transfer("evt_1", "trf_8172", 1));

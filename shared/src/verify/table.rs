@@ -1,0 +1,92 @@
+//! The catalogue as a table, for `zentra source list` and `docs/providers.md`.
+
+use std::fmt::Write;
+
+use super::key::Algorithm;
+use super::scheme::{Location, Scheme};
+use super::template::Part;
+
+impl Algorithm {
+    /// Its name, as an entry of the catalogue writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HmacSha1 => "hmac-sha1",
+            Self::HmacSha256 => "hmac-sha256",
+            Self::HmacSha384 => "hmac-sha384",
+            Self::HmacSha512 => "hmac-sha512",
+            Self::Ed25519 => "ed25519",
+            Self::EcdsaP256Sha256 => "ecdsa-p256-sha256",
+            Self::RsaSha256 => "rsa-sha256",
+            Self::RsaPssSha256 => "rsa-pss-sha256",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// All of them, in Markdown.
+pub fn table() -> String {
+    let rows: Vec<(&str, Scheme)> =
+        Scheme::names().filter_map(|name| Some((name, Scheme::named(name)?))).collect();
+    let proven = rows.iter().filter(|(_, scheme)| scheme.proof.is_some()).count();
+    let mut text = format!(
+        "# Providers\n\n\
+         `zentra source list` prints this page. The catalogue has {} providers; {proven} are held to \
+         callbacks that their vendor's own SDK has signed or judged (`tests/vectors`).\n\n\
+         *Signs* is what a signature covers. Where it covers no time, freshness can't be judged; where \
+         it covers no id, a copy is recognised by its bytes. What is older or further ahead than the \
+         *window* is refused.\n\n\
+         | provider | signature | signs | window | id | type | proven by |\n\
+         |---|---|---|---|---|---|---|\n",
+        rows.len()
+    );
+    for (name, scheme) in rows {
+        let signature = &scheme.signature;
+        let place = |at: &Option<Location>| match at {
+            None => "none".to_owned(),
+            Some(Location::Header(name)) => format!("`{name}`"),
+            Some(Location::Json(pointer)) => format!("`{pointer}` of the body"),
+        };
+        let window =
+            scheme.timestamp.as_ref().map(|time| humantime::format_duration(time.tolerance));
+        let _ = writeln!(
+            text,
+            "| {name} | `{}`, {} | {} | {} | {} | {} | {} |",
+            signature.header,
+            signature.algorithm.name(),
+            signed(&scheme),
+            window.map_or_else(|| "none".into(), |window| window.to_string()),
+            place(&scheme.id),
+            place(&scheme.kind),
+            scheme.proof.as_deref().unwrap_or("**unproven**"),
+        );
+    }
+    text
+}
+
+fn signed(scheme: &Scheme) -> String {
+    if scheme.is_token() {
+        return "nothing: **weak**".into();
+    }
+    let content = &scheme.signature.content;
+    let id = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
+    let all = [
+        ("body", content.covers(&Part::Body)),
+        ("id", id),
+        ("time", scheme.timestamp.is_some()),
+        ("URL", content.covers(&Part::Url)),
+        ("method", content.covers(&Part::Method)),
+    ];
+    let names = all.iter().filter(|(_, signed)| *signed).map(|(name, _)| *name);
+    names.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_what_the_catalogue_says() {
+        let page = include_str!("../../../docs/providers.md");
+        assert!(page == table(), "run: zentra source list > docs/providers.md");
+    }
+}

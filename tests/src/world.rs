@@ -1,4 +1,4 @@
-//! A whole Zentra in front of a ledger: what the end-to-end tests and the demo share.
+//! A whole Zentra in front of a ledger: what the end-to-end tests share.
 
 use std::time::Duration;
 

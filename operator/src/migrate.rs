@@ -196,7 +196,8 @@ async fn send(queue: &Amqp, carried: &Carried) -> Result<(), QueueError> {
             match wait.is_zero() {
                 true => queue.requeue(destination, message).await,
                 false => {
-                    let delay = queue.delay(Delay::Near(wait));
+                    // Never early: a destination may have asked for the time.
+                    let delay = queue.delay(Delay::AtLeast(wait));
                     queue.retry(destination, message, delay).await
                 }
             }

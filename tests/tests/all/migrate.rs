@@ -143,6 +143,8 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     .await;
     let waited = shop.until("evt_wait", "delivered").await;
     assert_eq!(words(&waited)[..4], ["claimed", "failed", "claimed", "delivered"]);
+    let next_at = waited["history"][1]["next_at"].as_u64().unwrap();
+    assert!(waited["history"][2]["at"].as_u64().unwrap() >= next_at, "{waited}");
     let dead = shop.until("evt_dead", "dead").await;
     assert_eq!(words(&dead)[..2], ["claimed", "dead"]);
     let listed = shop.stack.zentra(&["dead", "list"]);

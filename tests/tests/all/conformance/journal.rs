@@ -237,7 +237,7 @@ async fn a_delivery_is_found_by_event_id_by_identity_and_by_key<B: Backend>() {
 
 async fn what_has_had_its_time_is_forgotten_and_begins_anew<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desk = Desk { retention: Duration::from_millis(200), ..Desk::new(&journal, "old") };
+    let desk = Desk { retention: Duration::from_secs(2), ..Desk::new(&journal, "old") };
     let fence = desk.claimed(0, LEASE).await;
     assert_eq!(desk.settle(fence, 0, Outcome::Delivered).await, Answer::Settled);
     assert_eq!(desk.claim(0).await, Answer::Done);
@@ -248,8 +248,9 @@ async fn what_has_had_its_time_is_forgotten_and_begins_anew<B: Backend>() {
     assert!(journal.find("old", &[("ledger", "acme")]).await.unwrap().is_empty());
     assert!(matches!(desk.claim(0).await, Answer::Claimed { .. }));
     // The dead are kept until an operator says something.
-    let dead = Desk { retention: Duration::from_millis(1), ..Desk::new(&journal, "dead") };
+    let dead = Desk::new(&journal, "dead");
     let fence = dead.claimed(0, LEASE).await;
+    let dead = Desk { retention: Duration::from_millis(1), ..dead };
     dead.settle(fence, 0, Outcome::Dead(DeadReason::Permanent)).await;
     assert!(stays_known(Duration::from_millis(300), &journal, &dead.key).await);
 }

@@ -72,7 +72,8 @@ impl Receiver {
         let read = timeout(self.time, self.body(body, source.max_body));
         let (body, memory) = read.await.map_err(|_| Refusal::BodyTimeout)??;
         let (headers, received_at) = (parts.headers, clock::now());
-        let query = parts.uri.query().map(str::to_owned);
+        // It may hold a credential: only what is verified is kept.
+        let query = parts.uri.query().filter(|_| source.scheme.signs_url()).map(str::to_owned);
         let callback = Unverified { headers, query, peer: Some(peer), body, received_at };
         Ok(Received { callback, memory })
     }

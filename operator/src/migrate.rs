@@ -67,7 +67,7 @@ pub(crate) async fn run(config: &Config, asked: &Migrate) -> Result<(), Failure>
     fits(config, &carry, &load).await?;
     let moved = match asked.dry_run {
         true => expected(&load),
-        false => on_servers(config, &carry, &load).await?,
+        false => on_servers(config, &carry).await?,
     };
     let mut out = std::io::stdout().lock();
     match asked.json {
@@ -119,17 +119,19 @@ fn expected(load: &Load) -> Moved {
     }
 }
 
-async fn on_servers(config: &Config, carry: &Carry, load: &Load) -> Result<Moved, Failure> {
+async fn on_servers(config: &Config, carry: &Carry) -> Result<Moved, Failure> {
     let journal = Servers(config).histories()?;
     // By one lane, so that dead letters keep their order.
     let queue = Amqp::entrance(Settings { lanes: 1, ..config.amqp() });
     connected(&queue).await?;
     carry.begin().await?;
+    // Only now nobody adds a queue any more.
+    let queues = carry.load().await?.queues;
     let bar = progress();
     let mut moved = Moved::default();
     let done = async {
         memory(carry, &journal, &mut moved, &bar).await?;
-        for name in load.queues.keys() {
+        for name in queues.keys() {
             messages(carry, name, &queue, &mut moved, &bar).await?;
         }
         archive(config, carry, &queue, &mut moved, &bar).await
@@ -147,17 +149,18 @@ async fn memory(
     bar: &ProgressBar,
 ) -> Result<(), Failure> {
     let mut behind = 0;
-    while let Some((last, page)) = carry.deliveries(behind).await? {
-        let taken = stream::iter(&page).map(|one| journal.take_over(one)).buffer_unordered(AT_ONCE);
-        let new: Vec<bool> = taken.try_collect().await?;
+    loop {
+        let page = carry.deliveries(behind).await?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        behind = *last;
+        let taken = stream::iter(&page).map(|(_, one)| journal.take_over(one));
+        let new: Vec<bool> = taken.buffer_unordered(AT_ONCE).try_collect().await?;
         let new = new.iter().filter(|new| **new).count();
         moved.deliveries += new as u64;
         moved.known += (page.len() - new) as u64;
-        behind = last;
         bar.set_message(format!("{} deliveries", moved.deliveries + moved.known));
         bar.tick();
     }
-    Ok(())
 }
 
 async fn messages(

@@ -152,7 +152,15 @@ async fn on_private(
         let bar = waiting(&scenario.name);
         let played = alone(scenario, &namespace, servers.clone(), &asked.kind, "").await;
         bar.finish_and_clear();
-        let (played, _) = played?;
+        let played = match played {
+            Ok((played, _)) => played,
+            // It may be the scenario's own: the others are played.
+            Err(failure) => {
+                let named = (&*scenario.name, &*scenario.about);
+                let why = Some(failure.text().into());
+                Played::new(named, Vec::new(), why, Duration::ZERO)
+            }
+        };
         if !asked.json {
             played.show(out)?;
         }
@@ -238,6 +246,10 @@ fn told<H>(
     let named = (&*scenario.name, &*scenario.about);
     match ended {
         Ok(()) => Played::new(named, stage.rows, None, began.elapsed()),
+        // What was seen before isn't forgotten.
+        Err(End::Skipped(why)) if stage.rows.iter().any(|row| row.kept == Some(false)) => {
+            Played::new(named, stage.rows, Some(why), began.elapsed())
+        }
         Err(End::Skipped(why)) => Played::skipped(named, &why),
         Err(End::Broken(failure)) => {
             Played::new(named, stage.rows, Some(failure.text().into()), began.elapsed())

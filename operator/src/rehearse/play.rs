@@ -15,7 +15,7 @@ use super::destination::{Destination, Seen};
 use super::private::Private;
 use super::provider::Provider;
 use super::report::Row;
-use super::scenario::{Check, Kill, Scenario, Send, Step};
+use super::scenario::{Check, Freeze, Kill, Scenario, Send, Step};
 use crate::failure::Failure;
 
 /// How long a contract may take to come true.
@@ -103,6 +103,7 @@ impl<'a, H: Histories> Stage<'a, H> {
                 }
                 Step::Check(check) => self.check(check).await?,
                 Step::Kill(kill) => self.kill(kill).await?,
+                Step::Freeze(freeze) => self.freeze(freeze).await?,
                 Step::Secrets(secrets) => {
                     self.private()?.keep_secrets(&secrets.active).await?;
                 }
@@ -224,22 +225,39 @@ impl<'a, H: Histories> Stage<'a, H> {
         Ok(View { deliveries, seen, effects, body: self.bodies.get(event) })
     }
 
-    async fn kill(&mut self, kill: &Kill) -> Result<(), End> {
-        let mut holder = None;
-        if let Some(event) = &kill.holding {
-            let id = self.provider.id(event);
-            if let Some(destination) = &self.destination {
-                let hangs = timeout(BOUND, destination.hangs(&id)).await;
-                hangs.map_err(|_| Failure::Ours(format!("{event} never came to hang")))?;
-            }
-            let view = self.view(event).await?;
-            holder = view.holder();
+    /// The worker that holds an event, once the destination hangs with it.
+    async fn holder(&self, event: &str) -> Result<Option<u32>, End> {
+        let id = self.provider.id(event);
+        if let Some(destination) = &self.destination {
+            let hangs = timeout(BOUND, destination.hangs(&id)).await;
+            hangs.map_err(|_| Failure::Ours(format!("{event} never came to hang")))?;
         }
+        Ok(self.view(event).await?.holder())
+    }
+
+    async fn kill(&mut self, kill: &Kill) -> Result<(), End> {
+        let holder = match &kill.holding {
+            Some(event) => self.holder(event).await?,
+            None => None,
+        };
         let killed = self.private()?.kill(kill.program, holder).await?;
         let Some(contract) = &kill.contract else { return Ok(()) };
         let named = killed.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         let (observed, kept) = (format!("killed process {named}"), Some(!killed.is_empty()));
         self.rows.push(Row { contract: contract.clone(), observed, kept });
+        Ok(())
+    }
+
+    async fn freeze(&mut self, freeze: &Freeze) -> Result<(), End> {
+        let holder = self.holder(&freeze.holding).await?.unwrap_or_default();
+        let stood = self.private()?.freeze(holder, freeze.time).await;
+        if let Some(contract) = &freeze.contract {
+            let observed = match stood {
+                true => format!("process {holder} stood still for {:?}", freeze.time),
+                false => "no worker holds it".into(),
+            };
+            self.rows.push(Row { contract: contract.clone(), observed, kept: Some(stood) });
+        }
         Ok(())
     }
 

@@ -214,6 +214,17 @@ impl Private {
         Ok(all)
     }
 
+    /// Lets the worker with this process id stand still for so long. Returns whether there is one.
+    pub(crate) async fn freeze(&self, holder: u32, time: Duration) -> bool {
+        let Some(worker) = self.workers.iter().find(|worker| worker.id() == holder) else {
+            return false;
+        };
+        worker.freeze();
+        sleep(time).await;
+        worker.thaw();
+        true
+    }
+
     /// Keeps only these of the secrets of the sources that have one of them.
     pub(crate) async fn keep_secrets(&mut self, active: &[String]) -> Result<(), Failure> {
         let named = |secret: &Value| {

@@ -39,6 +39,8 @@ pub(crate) enum Step {
     Check(Box<Check>),
     /// Kill -9 of a program, which is started again.
     Kill(Kill),
+    /// A worker stands still for a while (SIGSTOP, SIGCONT).
+    Freeze(Freeze),
     /// Only these of the source's secrets are active from now on.
     Secrets(Secrets),
     /// An operator re-queues a dead letter.
@@ -190,6 +192,19 @@ pub(crate) struct Kill {
     pub(crate) contract: Option<String>,
 }
 
+/// See [`Step::Freeze`].
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Freeze {
+    /// The worker that holds this event, once the destination hangs with it.
+    pub(crate) holding: String,
+    /// For so long.
+    #[serde(rename = "for", deserialize_with = "duration")]
+    pub(crate) time: Duration,
+    /// What is promised.
+    pub(crate) contract: Option<String>,
+}
+
 /// A program of Zentra. In a standalone, both are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -319,7 +334,7 @@ impl Scenario {
 
     /// Whether it can only be played on a Zentra of its own.
     pub(crate) fn needs_private(&self) -> bool {
-        let owns = |step: &Step| matches!(step, Step::Kill(_) | Step::Secrets(_));
+        let owns = |step: &Step| matches!(step, Step::Kill(_) | Step::Freeze(_) | Step::Secrets(_));
         !self.config.is_empty() || self.steps.iter().any(owns)
     }
 
@@ -343,6 +358,7 @@ const SHIPPED: &[(&str, &str)] = &[
     ("out-of-order", include_str!("scenarios/out-of-order.toml")),
     ("burst", include_str!("scenarios/burst.toml")),
     ("slow", include_str!("scenarios/slow.toml")),
+    ("beyond-the-lease", include_str!("scenarios/beyond-the-lease.toml")),
     ("outage", include_str!("scenarios/outage.toml")),
     ("rate-limited", include_str!("scenarios/rate-limited.toml")),
     ("gone", include_str!("scenarios/gone.toml")),

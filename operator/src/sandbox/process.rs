@@ -172,7 +172,7 @@ impl Guarded {
     }
 
     /// Sends a signal. One that has ended gets none.
-    pub(super) fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
         let _ = pid.map(|pid| kill_process(pid, signal));
     }
@@ -180,6 +180,16 @@ impl Guarded {
     /// SIGHUP.
     pub fn hang_up(&self) {
         self.signal(Signal::HUP);
+    }
+
+    /// Stops it where it is (SIGSTOP).
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Guarded::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
     }
 
     /// SIGTERM, and the exit status if it ends within the bound.

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use super::process::{Guarded, folder, free_port, output, poll};
 
 /// How long a server may take until it answers.
@@ -111,14 +109,14 @@ impl Rabbit {
     /// once this returns.
     pub fn freeze(&self) {
         let pid = self.server.id().to_string();
-        self.server.signal(Signal::STOP);
+        self.server.freeze();
         let stands = poll(START, || threads_stand(&pid).then_some(()));
         assert!(stands.is_some(), "RabbitMQ goes on after SIGSTOP");
     }
 
     /// Lets it go on after [`Rabbit::freeze`].
     pub fn thaw(&self) {
-        self.server.signal(Signal::CONT);
+        self.server.thaw();
     }
 
     /// Sets off the memory alarm, or ends it.

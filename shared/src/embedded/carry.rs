@@ -107,12 +107,9 @@ impl Carry {
         self.store.write(begin).await.map(drop)
     }
 
-    /// What is remembered, behind this row (0 at first), with the last row's number. Stays in
-    /// the file. None: that was all.
-    pub async fn deliveries(
-        &self,
-        behind: i64,
-    ) -> Result<Option<(i64, Vec<Remembered>)>, StoreError> {
+    /// What is remembered behind this row (0 at first), each with its row's number; none at the
+    /// end. Stays in the file.
+    pub async fn deliveries(&self, behind: i64) -> Result<Vec<(i64, Remembered)>, StoreError> {
         let columns = journal::COLUMNS;
         let read = move |file: &Connection| {
             let mut select = file.prepare_cached(&format!(
@@ -129,11 +126,7 @@ impl Carry {
             })?;
             page.collect::<Result<Vec<_>, _>>()
         };
-        let page = self.store.read(read).await?;
-        Ok(page
-            .last()
-            .map(|(id, _)| *id)
-            .map(|last| (last, page.into_iter().map(|(_, of)| of).collect())))
+        self.store.read(read).await
     }
 
     /// The first messages of a queue, in its order; none at its end.

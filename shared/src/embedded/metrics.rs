@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{IntGauge, IntGaugeVec, Registry, opts};
+use prometheus::{IntGauge, Registry};
 use rusqlite::Connection;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::queue::{UNROUTED, dead, work};
 use super::store::Store;
 use crate::queue::Routes;
+use crate::queue::metrics::{Depths, gauge};
 
 /// Queues are counted so often.
 const EACH: Duration = Duration::from_secs(15);
@@ -18,8 +19,7 @@ const EACH: Duration = Duration::from_secs(15);
 /// Shared by all that a program does with the file.
 #[derive(Clone)]
 pub(super) struct Metrics {
-    unrouted: IntGauge,
-    waiting: IntGaugeVec,
+    depths: Depths,
     bytes: IntGauge,
     max_bytes: IntGauge,
     disk_left: IntGauge,
@@ -28,17 +28,7 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new() -> Self {
         Self {
-            unrouted: gauge(
-                "zentra_unrouted_events",
-                "Accepted events that nobody subscribes to, in their queue.",
-            ),
-            waiting: made(IntGaugeVec::new(
-                opts!(
-                    "zentra_queue_messages",
-                    "Messages that wait in a destination's work or dead-letter queue."
-                ),
-                &["destination", "queue"],
-            )),
+            depths: Depths::new(),
             bytes: gauge("zentra_embedded_bytes", "Bytes of the file that hold something."),
             max_bytes: gauge("zentra_embedded_max_bytes", "What they may come to."),
             disk_left: gauge("zentra_embedded_disk_left_bytes", "Bytes that its disk has left."),
@@ -46,14 +36,14 @@ impl Metrics {
     }
 
     pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        let all: [Box<dyn Collector>; 5] = [
-            Box::new(self.unrouted.clone()),
-            Box::new(self.waiting.clone()),
+        let all: [Box<dyn Collector>; 3] = [
             Box::new(self.bytes.clone()),
             Box::new(self.max_bytes.clone()),
             Box::new(self.disk_left.clone()),
         ];
-        all.into_iter().try_for_each(|collector| registry.register(collector))
+        all.into_iter()
+            .chain(self.depths.collectors())
+            .try_for_each(|collector| registry.register(collector))
     }
 
     /// Looks at the file again and again, for ever.
@@ -77,11 +67,11 @@ impl Metrics {
 
     fn set(&self, counts: &HashMap<String, i64>, routes: &Routes) {
         let count = |queue: &str| counts.get(queue).copied().unwrap_or_default();
-        self.unrouted.set(count(UNROUTED));
+        self.depths.unrouted.set(count(UNROUTED));
         for subscriber in &routes.subscribers {
             let name = subscriber.destination.as_str();
             for (queue, messages) in [("work", count(&work(name))), ("dead", count(&dead(name)))] {
-                self.waiting.with_label_values(&[name, queue]).set(messages);
+                self.depths.waiting.with_label_values(&[name, queue]).set(messages);
             }
         }
     }
@@ -91,13 +81,4 @@ impl Metrics {
 fn count(file: &Connection) -> rusqlite::Result<HashMap<String, i64>> {
     let mut count = file.prepare_cached("SELECT queue, count(*) FROM message GROUP BY queue")?;
     count.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-}
-
-fn gauge(name: &str, help: &str) -> IntGauge {
-    made(IntGauge::with_opts(opts!(name, help)))
-}
-
-#[expect(clippy::panic, reason = "the names above are constants: any test meets this")]
-fn made<T>(collector: prometheus::Result<T>) -> T {
-    collector.unwrap_or_else(|error| panic!("a metric's name is wrong: {error}"))
 }

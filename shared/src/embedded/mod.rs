@@ -11,6 +11,7 @@ mod carry;
 mod consumer;
 mod journal;
 mod metrics;
+mod open;
 mod queue;
 mod store;
 mod sweep;

@@ -3,38 +3,21 @@
 //! A write returns when it is on the disk (WAL, full sync). Those that arrive while one commit
 //! is under way share the next: the disk is waited for once for all of them.
 
-use std::fs::OpenOptions;
-use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::open::{connect, open};
 use crate::clock::Timestamp;
 
-const WRITABLE: &str = "Its folder must exist, and this user must be able to write there.";
-const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off; then go on there, or \
-                     name another file in [embedded] path.";
-/// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
-const APPLICATION: i32 = 0x5a4e_5452;
-/// The form of the tables (`PRAGMA user_version`).
-const SCHEMA: i32 = 2;
-/// From form 1 to 2: who holds a letter.
-const FROM_1: &str = "BEGIN IMMEDIATE;
-    ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
-    PRAGMA user_version = 2;
-    COMMIT;";
 /// So many writes share a commit at most.
 const GROUP: usize = 256;
 /// So many writes may wait.
 const WAITING: usize = 4096;
-/// How long another process (an operator's command) may hold the file.
-const BUSY: Duration = Duration::from_secs(5);
 /// What a worker may take beyond the bound, and has to find on the disk, so that what has been
 /// accepted can be finished.
 const RESERVE: u64 = 64 << 20;
@@ -128,16 +111,7 @@ impl Store {
     }
 
     fn open_as(path: &Path, max: u64, to_move: bool) -> Result<Self> {
-        private(path)?;
-        let writing = connect(path)?;
-        prepare(&writing, path)?;
-        if moving(&writing)? && !to_move {
-            return Err(StoreError::Unusable {
-                path: path.into(),
-                found: "what it held was moved, or is being moved, to RabbitMQ and Redis".into(),
-                what_to_do: MOVED,
-            });
-        }
+        let writing = open(path, to_move)?;
         let page = pragma(&writing, "page_size")?;
         // Whole pages, and room to finish what is in it.
         let pages = (max.saturating_add(RESERVE) / page.max(1)).min(u64::from(u32::MAX) - 1);
@@ -237,107 +211,9 @@ impl Store {
     }
 }
 
-/// Makes a new one, which only its owner can read: it holds the providers' bytes. SQLite's files
-/// beside it get the same mode.
-fn private(path: &Path) -> Result<()> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    match made {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::Unusable {
-            path: path.into(),
-            found: error.to_string(),
-            what_to_do: WRITABLE,
-        }),
-        _ => Ok(()),
-    }
-}
-
 /// A time as a column has it.
 pub(super) fn number(time: Timestamp) -> i64 {
     i64::try_from(time.millis()).unwrap_or(i64::MAX)
-}
-
-fn connect(path: &Path) -> Result<Connection> {
-    let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection =
-        Connection::open_with_flags(path, flags).map_err(|error| unusable(path, &error))?;
-    connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
-/// Ours and of this version, or new. A file that is neither is left as it is.
-fn prepare(connection: &Connection, path: &Path) -> Result<()> {
-    let read = |name: &str| -> Result<i32> {
-        connection
-            .pragma_query_value(None, name, |row| row.get(0))
-            .map_err(|error| unusable(path, &error))
-    };
-    let (application, version) = (read("application_id")?, read("user_version")?);
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
-        .map_err(|error| unusable(path, &error))?;
-    let (found, what_to_do) = match (application, version, tables) {
-        (APPLICATION, SCHEMA, _) => return settle(connection),
-        (APPLICATION, 1, _) => {
-            settle(connection)?;
-            return Ok(connection.execute_batch(FROM_1)?);
-        }
-        (0, 0, 0) => return make(connection),
-        (APPLICATION, newer, _) if newer > SCHEMA => (
-            format!("its tables are of version {newer}, and this program knows {SCHEMA}"),
-            "It was written by a newer Zentra: run that one.",
-        ),
-        (APPLICATION, other, _) => (
-            format!("its tables are of version {other}, and this program knows {SCHEMA}"),
-            "Restore it from a backup, or name another file in [embedded] path.",
-        ),
-        _ => (
-            "it is a database of another program".to_owned(),
-            "Name another file in [embedded] path.",
-        ),
-    };
-    Err(StoreError::Unusable { path: path.into(), found, what_to_do })
-}
-
-/// Whether a move has begun: see `carry`.
-fn moving(connection: &Connection) -> rusqlite::Result<bool> {
-    let named = "SELECT count(*) FROM sqlite_schema WHERE name = 'moving'";
-    connection.query_row(named, (), |row| row.get::<_, i64>(0)).map(|found| found > 0)
-}
-
-fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
-    let what_to_do = match error.sqlite_error_code() {
-        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => WRITABLE,
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            "Nothing was changed. Restore the file from a backup, or try `sqlite3 FILE .recover`; \
-             naming another file in [embedded] path begins anew, without what this one holds."
-        }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "Another program holds it: stop that one."
-        }
-        _ => "Look at the disk and at the system's log.",
-    };
-    StoreError::Unusable { path: path.into(), found: error.to_string(), what_to_do }
-}
-
-/// How a connection works: nothing of it is in the file, but the journal's mode.
-fn settle(connection: &Connection) -> Result<()> {
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // Each commit is on the disk before it returns: a 2xx survives a power cut.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    Ok(())
-}
-
-fn make(connection: &Connection) -> Result<()> {
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    settle(connection)?;
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;\n{}\nPRAGMA application_id = {APPLICATION};\n\
-         PRAGMA user_version = {SCHEMA};\nCOMMIT;",
-        include_str!("schema.sql")
-    ))?;
-    Ok(())
 }
 
 fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
@@ -418,23 +294,6 @@ fn savepoint<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_file_of_the_first_form_is_brought_to_this_one() {
-        let folder = std::env::temp_dir().join(format!("zentra-first-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("zentra.db");
-        drop(Store::open(&path, 1 << 30).unwrap());
-        let file = Connection::open(&path).unwrap();
-        file.execute_batch("ALTER TABLE held DROP COLUMN pid; PRAGMA user_version = 1").unwrap();
-        drop(file);
-        for _ in 0..2 {
-            let store = Store::open(&path, 1 << 30).unwrap();
-            let hold = "INSERT OR REPLACE INTO held (id, until, pid) VALUES (1, 1, 1)";
-            store.write(|file| file.execute(hold, ())).await.unwrap();
-        }
-        std::fs::remove_dir_all(&folder).unwrap();
-    }
 
     #[tokio::test]
     async fn a_write_that_fails_leaves_nothing_and_a_commit_that_fails_is_told_to_all() {

@@ -4,6 +4,7 @@
 //! worker processes, the operator re-queues. [`amqp`] is the RabbitMQ side.
 
 pub mod amqp;
+pub(crate) mod metrics;
 
 use std::future::Future;
 use std::time::Duration;

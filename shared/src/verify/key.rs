@@ -1,5 +1,7 @@
 //! From a configured secret to a key, and whether a signature fits it.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -132,16 +134,16 @@ fn made<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
 
 impl KeyFormat {
     /// The key's bytes. `None` if the secret hasn't this form.
-    pub(crate) fn key(self, secret: &Secret) -> Option<Vec<u8>> {
+    pub(crate) fn key(self, secret: &Secret) -> Option<Cow<'_, [u8]>> {
         let bytes = secret.expose();
         let base64 =
             |text: &[u8]| STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok();
         let key = match self {
-            Self::Utf8 => Some(bytes.to_vec()),
-            Self::Whsec => base64(bytes.strip_prefix(b"whsec_").unwrap_or(bytes)),
-            Self::Hex => hex::decode(bytes).ok(),
-            Self::Base64 => base64(bytes),
-            Self::Spki => public(bytes),
+            Self::Utf8 => Some(Cow::Borrowed(bytes)),
+            Self::Whsec => base64(bytes.strip_prefix(b"whsec_").unwrap_or(bytes)).map(Cow::Owned),
+            Self::Hex => hex::decode(bytes).ok().map(Cow::Owned),
+            Self::Base64 => base64(bytes).map(Cow::Owned),
+            Self::Spki => public(bytes).map(Cow::Owned),
         };
         key.filter(|key| !key.is_empty())
     }

@@ -112,7 +112,7 @@ impl Refusal {
 pub struct Unverified {
     /// The request's headers.
     pub headers: HeaderMap,
-    /// The request's query, without the `?`.
+    /// The request's query, without the `?`; only where the scheme signs it.
     pub query: Option<String>,
     /// The address that sent it, if it is known.
     pub peer: Option<IpAddr>,

@@ -192,8 +192,10 @@ impl Scheme {
             return Err("signature.content must cover {body}".into());
         }
         let inside = matches!(&scheme.timestamp, Some(Time { at: TimeLocation::Json(_), .. }));
-        if inside && token {
-            return Err("a token signs no time".into());
+        if inside && (token || content.covers(&Part::Timestamp)) {
+            return Err("a time in the body is signed with the body: signature.content takes no \
+                        {timestamp}, and a token signs none"
+                .into());
         }
         if !inside && scheme.timestamp.is_some() != content.covers(&Part::Timestamp) {
             return Err("a scheme with [timestamp] must sign {timestamp}, and one that signs \

@@ -437,6 +437,14 @@ fn a_scheme_whose_parts_dont_go_together_is_refused() {
     assert!(!with("hmac-sha256", "spki", "{body}"), "an HMAC takes a secret");
     assert!(!with("hmac-sha256", "utf8", ""), "an HMAC covers the body");
     assert!(!with("token", "utf8", "{body}"), "a token covers nothing");
+    let inside = |content: &str| {
+        own(&format!(
+            "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+             content = \"{content}\"\n[timestamp]\nat = {{ json = \"/at\" }}\ntolerance = \"1m\""
+        ))
+        .is_ok()
+    };
+    assert!(inside("{body}") && !inside("{timestamp}.{body}"), "it isn't read before the body is");
 }
 
 #[test]

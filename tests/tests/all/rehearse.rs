@@ -8,7 +8,7 @@ use zentra_tests::stack::Stack;
 use zentra_tests::{namespace, shared_rabbit, shared_redis};
 
 /// As many as come along.
-const SHIPPED: usize = 19;
+const SHIPPED: usize = 20;
 const QUICK: &str =
     r#"retry = { attempts = 5, initial = "300ms", multiplier = 2.0, jitter = 0.2 }"#;
 
@@ -81,7 +81,15 @@ async fn a_zentra_that_runs_is_rehearsed_but_not_where_it_is_for_production() {
     let played = stack.zentra(&[&at[..], &["--destination", &destination]].concat());
     let told = report(&played);
     assert!(played.status.success(), "{told:#}");
-    let own = ["transfer", "rotation", "outage", "worker-crash", "ingress-crash", "dead-letter"];
+    let own = [
+        "transfer",
+        "rotation",
+        "beyond-the-lease",
+        "outage",
+        "worker-crash",
+        "ingress-crash",
+        "dead-letter",
+    ];
     assert_eq!(ended(&told, "skipped"), own, "{told:#}");
     assert_eq!(ended(&told, "passed").len(), SHIPPED - own.len());
 
@@ -131,6 +139,11 @@ state = "dead"
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1));
     assert!(told.contains("✗ it is taken") && told.contains("0 passed, 1 failed"), "{told}");
+    // A config that no Zentra starts with is its scenario's failure.
+    let output = play(&steps.replace("attempts = 1", "attempts = 0"));
+    let told = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(told.contains("FAILED") && told.contains("retry.attempts"), "{told}");
     let output = play(&steps.replace("turns", "trns"));
     assert!(text(&output.stderr).contains("mine.toml: TOML parse error at line"));
 }

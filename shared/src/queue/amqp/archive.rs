@@ -47,7 +47,8 @@ impl AmqpArchived {
 impl Archived for AmqpArchived {
     async fn next(&mut self) -> Result<Option<Sealed>, QueueError> {
         match timeout(END, self.0.next()).await {
-            Err(_) | Ok(None) => Ok(None),
+            Err(_) => Ok(None),
+            Ok(None) => Err(QueueError::Lost),
             Ok(Some(delivery)) => {
                 let mut delivery = delivery?;
                 // Takes nothing away: it only makes room for the next.

@@ -358,7 +358,7 @@ impl Session {
 
     async fn count(&self, routes: &Routes) {
         if let Some(messages) = depth(&self.connection, &self.names.unrouted()).await {
-            self.metrics.unrouted.set(messages.into());
+            self.metrics.depths.unrouted.set(messages.into());
         }
         for Subscriber { destination, .. } in &routes.subscribers {
             let queues = [
@@ -368,7 +368,7 @@ impl Session {
             for (queue, name) in queues {
                 if let Some(messages) = depth(&self.connection, &name).await {
                     let labels = [destination.as_str(), queue];
-                    self.metrics.waiting.with_label_values(&labels).set(messages.into());
+                    self.metrics.depths.waiting.with_label_values(&labels).set(messages.into());
                 }
             }
         }

@@ -126,13 +126,25 @@ impl Rabbit {
 
     /// How much memory it may take before it blocks publishers.
     pub fn allow_memory(&self, limit: &str) {
+        self.control(&["set_vm_memory_high_watermark", "absolute", limit]);
+    }
+
+    /// Its queues that aren't empty, a line each: name, ready, unacknowledged, consumers.
+    pub fn waiting(&self) -> String {
+        let columns = ["name", "messages_ready", "messages_unacknowledged", "consumers"];
+        let queues = self.control(&[&["list_queues", "--silent"], &columns[..]].concat());
+        let waits = |line: &&str| !line.contains("\t0\t0\t");
+        queues.lines().filter(waits).collect::<Vec<_>>().join("\n")
+    }
+
+    fn control(&self, arguments: &[&str]) -> String {
         let server = versioned_server().unwrap_or_default();
         let mut command = Command::new(server.with_file_name("rabbitmqctl"));
         Self::environment(&mut command, &self.folder, self.epmd_port);
-        command.args(["set_vm_memory_high_watermark", "absolute"]);
-        let done = command.arg(limit).output();
+        let done = command.args(arguments).output();
         let done = done.unwrap_or_else(|error| panic!("can't run rabbitmqctl: {error}"));
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
     fn environment(command: &mut Command, folder: &Path, epmd_port: u16) {

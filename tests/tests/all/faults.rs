@@ -167,7 +167,7 @@ pub(crate) async fn every_one_has_its_end(world: &World, rabbit: &Rabbit, sent: 
             let known = DeliveryKey::parse(key).unwrap();
             println!("{key} has no row: {:#?}", world.journal.history(&known).await);
         }
-        panic!("not every transfer has its row");
+        panic!("not every transfer has its row. Waiting in RabbitMQ:\n{}", rabbit.waiting());
     }
     assert_eq!(rows(), expected, "one row for each transfer, and no other");
 

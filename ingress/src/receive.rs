@@ -73,7 +73,7 @@ impl Receiver {
         let (body, memory) = read.await.map_err(|_| Refusal::BodyTimeout)??;
         let (headers, received_at) = (parts.headers, clock::now());
         // It may hold a credential: only what is verified is kept.
-        let query = parts.uri.query().filter(|_| source.scheme.signs_url()).map(str::to_owned);
+        let query = parts.uri.query().filter(|_| source.scheme.needs_query()).map(str::to_owned);
         let callback = Unverified { headers, query, peer: Some(peer), body, received_at };
         Ok(Received { callback, memory })
     }

@@ -99,7 +99,7 @@ pub(crate) fn show(found: &Found, sources: &[Source], out: &mut impl Write) -> s
 }
 
 fn is_signature(scheme: &Scheme, header: &str) -> bool {
-    scheme.signature.header.as_str() == header
+    header.parse().is_ok_and(|header| scheme.signs_in(&header))
 }
 
 /// Writes one's body as it was received.

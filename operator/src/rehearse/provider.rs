@@ -104,13 +104,15 @@ impl Provider {
         let headers = source.scheme.sign(secret, &callback);
         let mut headers = headers
             .ok_or_else(|| unfit("its callbacks can't be signed with what verifies them"))?;
-        let signature = &source.scheme.signature.header;
-        match send.signed {
-            Signed::Unsigned => drop(headers.remove(signature)),
-            Signed::Malformed => {
-                headers.insert(signature.clone(), HeaderValue::from_static("no signature"));
+        for (name, value) in &mut headers {
+            if source.scheme.signs_in(name) && send.signed == Signed::Malformed {
+                *value = HeaderValue::from_static("no signature");
             }
-            Signed::Genuine | Signed::Forged => {}
+        }
+        if send.signed == Signed::Unsigned {
+            let signed: Vec<_> =
+                headers.keys().filter(|name| source.scheme.signs_in(name)).cloned().collect();
+            signed.iter().for_each(|name| drop(headers.remove(name)));
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Made { url: address, headers, body })

@@ -307,9 +307,8 @@ impl Reader<'_> {
             section.problem("provider", &format!("must be one of {all}, or a [provider.NAME]"));
         }
         let secrets = self.secrets(&mut section, "secrets", self.role.verifies());
-        let format = scheme.as_ref().map(|scheme| scheme.signature.key);
         for (at, named) in secrets.iter().enumerate() {
-            if format.is_some_and(|format| !format.accepts(&named.secret)) {
+            if scheme.as_ref().is_some_and(|scheme| !scheme.accepts(&named.secret)) {
                 let key = format!("secrets[{at}].secret");
                 section.problem(&key, "hasn't the form that the provider gives out");
             }

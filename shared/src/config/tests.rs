@@ -174,7 +174,7 @@ fn a_provider_of_the_users_own_is_checked_like_the_catalogues() {
     let own = |content: &str| {
         let scheme = format!(
             "[source.mine]\nprovider = \"mine\"\nsecrets = [{{ name = \"k\", secret = \"env:STRIPE_EU\" }}]\n\
-             [provider.mine.signature]\nheader = \"x-sig\"\ngrammar = \"bare\"\n\
+             [provider.mine.signature]\nat = {{ header = \"x-sig\" }}\ngrammar = \"bare\"\n\
              algorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\ncontent = \"{content}\"\n"
         );
         let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY") + &scheme;
@@ -264,7 +264,7 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
         assert!(notes.contains(key), "{key} is not noted:\n{notes}");
     }
     assert!(!notes.contains("stripe-eu"), "{notes}");
-    let token = "signature = { header = \"x-token\", grammar = \"bare\", algorithm = \"token\", \
+    let token = "signature = { at = { header = \"x-token\" }, grammar = \"bare\", algorithm = \"token\", \
                  encoding = \"text\", key = \"utf8\", content = \"\" }";
     let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY")
         + &format!(

@@ -8,11 +8,12 @@ use hmac::{Hmac, KeyInit, Mac};
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use serde::Deserialize;
 use sha1::Sha1;
-use sha2::{Sha256, Sha384, Sha512};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 use spki::SubjectPublicKeyInfoRef;
 use spki::der::{Decode, Document};
 use subtle::ConstantTimeEq;
 
+use super::jwk;
 use crate::secret::Secret;
 
 /// What computes the signature.
@@ -42,6 +43,14 @@ pub enum Algorithm {
     /// RSA with SHA-256, PSS (RFC 8017), 2048 to 8192 bits.
     #[serde(rename = "rsa-pss-sha256")]
     RsaPssSha256,
+    /// ECDSA on P-256 with SHA-256, the signature as two numbers (RFC 7518, section 3.4).
+    Es256,
+    /// A plain digest over content that holds the secret.
+    Sha1,
+    /// The same with SHA-256.
+    Sha256,
+    /// The same with SHA-512.
+    Sha512,
     /// None: the secret itself is sent along. Who has seen one callback can forge any.
     Token,
 }
@@ -60,6 +69,10 @@ pub enum KeyFormat {
     Base64,
     /// A public key (SubjectPublicKeyInfo, RFC 5280), as PEM or as base64 of its DER.
     Spki,
+    /// A public key as JSON Web Key, or a set of them (RFC 7517).
+    Jwk,
+    /// The SHA-1 digest of its bytes.
+    Sha1,
 }
 
 impl Algorithm {
@@ -68,10 +81,30 @@ impl Algorithm {
         self.public().is_some()
     }
 
+    /// Whether it is a digest without a key.
+    pub fn is_digest(self) -> bool {
+        matches!(self, Self::Sha1 | Self::Sha256 | Self::Sha512)
+    }
+
+    /// Its name in a JSON Web Signature (RFC 7518, section 3.1; RFC 8037), if it has one.
+    pub fn jws(self) -> Option<&'static str> {
+        match self {
+            Self::HmacSha256 => Some("HS256"),
+            Self::HmacSha384 => Some("HS384"),
+            Self::HmacSha512 => Some("HS512"),
+            Self::RsaSha256 => Some("RS256"),
+            Self::RsaPssSha256 => Some("PS256"),
+            Self::Es256 => Some("ES256"),
+            Self::Ed25519 => Some("EdDSA"),
+            _ => None,
+        }
+    }
+
     fn public(self) -> Option<&'static dyn VerificationAlgorithm> {
         match self {
             Self::Ed25519 => Some(&signature::ED25519),
             Self::EcdsaP256Sha256 => Some(&signature::ECDSA_P256_SHA256_ASN1),
+            Self::Es256 => Some(&signature::ECDSA_P256_SHA256_FIXED),
             Self::RsaSha256 => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
             Self::RsaPssSha256 => Some(&signature::RSA_PSS_2048_8192_SHA256),
             _ => None,
@@ -87,6 +120,9 @@ impl Algorithm {
             Self::HmacSha384 => mac_fits::<Hmac<Sha384>>(key, pieces, signatures),
             Self::HmacSha512 => mac_fits::<Hmac<Sha512>>(key, pieces, signatures),
             Self::Token => any(signatures, |token| token.ct_eq(key).into()),
+            Self::Sha1 => digest_fits::<Sha1>(pieces, signatures),
+            Self::Sha256 => digest_fits::<Sha256>(pieces, signatures),
+            Self::Sha512 => digest_fits::<Sha512>(pieces, signatures),
             _ => {
                 let Some(algorithm) = self.public() else { return false };
                 let (key, content) = (UnparsedPublicKey::new(algorithm, key), pieces.concat());
@@ -103,6 +139,9 @@ impl Algorithm {
             Self::HmacSha384 => made::<Hmac<Sha384>>(key, pieces),
             Self::HmacSha512 => made::<Hmac<Sha512>>(key, pieces),
             Self::Token => Some(key.to_vec()),
+            Self::Sha1 => Some(digest::<Sha1>(pieces)),
+            Self::Sha256 => Some(digest::<Sha256>(pieces)),
+            Self::Sha512 => Some(digest::<Sha512>(pieces)),
             _ => None,
         }
     }
@@ -132,8 +171,26 @@ fn made<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
     Some(mac::<M>(key, pieces)?.finalize().into_bytes().to_vec())
 }
 
+fn digest<D: Digest>(pieces: &[&[u8]]) -> Vec<u8> {
+    let digest = pieces.iter().fold(D::new(), |digest, piece| digest.chain_update(piece));
+    digest.finalize().to_vec()
+}
+
+fn digest_fits<D: Digest>(pieces: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+    let own = digest::<D>(pieces);
+    any(signatures, |candidate| own.ct_eq(candidate).into())
+}
+
 impl KeyFormat {
-    /// The key's bytes. `None` if the secret hasn't this form.
+    /// The keys that a secret holds: one, or a set's. None if it hasn't this form.
+    pub(crate) fn keys(self, secret: &Secret) -> Vec<Cow<'_, [u8]>> {
+        match self {
+            Self::Jwk => jwk::keys(secret.expose()).into_iter().map(Cow::Owned).collect(),
+            _ => self.key(secret).into_iter().collect(),
+        }
+    }
+
+    /// The one key that a secret is.
     pub(crate) fn key(self, secret: &Secret) -> Option<Cow<'_, [u8]>> {
         let bytes = secret.expose();
         let base64 =
@@ -144,13 +201,15 @@ impl KeyFormat {
             Self::Hex => hex::decode(bytes).ok().map(Cow::Owned),
             Self::Base64 => base64(bytes).map(Cow::Owned),
             Self::Spki => public(bytes).map(Cow::Owned),
+            Self::Sha1 => Some(Cow::Owned(Sha1::digest(bytes).to_vec())),
+            Self::Jwk => None,
         };
         key.filter(|key| !key.is_empty())
     }
 
     /// Whether a secret has this format: told at start rather than at each callback.
     pub fn accepts(self, secret: &Secret) -> bool {
-        self.key(secret).is_some()
+        !self.keys(secret).is_empty()
     }
 }
 

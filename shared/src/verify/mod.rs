@@ -3,18 +3,26 @@
 //! [`Verified`] has no other constructor than [`Unverified::verify`], and the ingress
 //! queues nothing else.
 
+mod catalogue;
+mod claims;
+mod jwk;
 mod key;
+mod place;
 mod scheme;
 mod sign;
 mod signature;
 mod table;
 mod template;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
@@ -24,8 +32,11 @@ use crate::event::{
 use crate::secret::Secret;
 
 pub use key::{Algorithm, KeyFormat};
-pub use scheme::{Location, Scheme, TimeLocation};
+pub use place::Location;
+use place::Lookup;
+pub use scheme::Scheme;
 pub use sign::Callback;
+use signature::{Piece, Read};
 pub use table::table;
 use template::Part;
 
@@ -112,7 +123,7 @@ impl Refusal {
 pub struct Unverified {
     /// The request's headers.
     pub headers: HeaderMap,
-    /// The request's query, without the `?`; only where the scheme signs it.
+    /// The request's query, without the `?`; only where the scheme looks at it.
     pub query: Option<String>,
     /// The address that sent it, if it is known.
     pub peer: Option<IpAddr>,
@@ -134,34 +145,17 @@ impl Verified {
 }
 
 impl Unverified {
-    /// Signature, then freshness, then identity; the body is parsed only after both.
+    /// Signature, then freshness, then identity. The body is parsed only after both, but where
+    /// the provider has put the signature itself into it.
     pub fn verify(&self, source: &Source) -> Result<Verified, Refusal> {
-        let scheme = &source.scheme;
-        let read = scheme.signature.read(&self.headers)?;
-        let time = match scheme.timestamp.as_ref().map(|time| &time.at) {
-            None => None,
-            Some(TimeLocation::Item(name)) => read.item(name),
-            Some(TimeLocation::Header(name)) => self.header(name),
-            // Only what is signed is parsed.
-            Some(TimeLocation::Json(_)) => None,
-        };
-        let url = self.url(source);
-        let pieces = self.pieces(scheme, time, url.as_deref())?;
-        let secret = source
-            .secrets
-            .iter()
-            .find(|named| scheme.signature.fits(&named.secret, &pieces, &read.signatures))
-            .ok_or(Refusal::SignatureMismatch)?;
-        let provider_time = self.fresh(scheme, time)?;
-        let envelope = self.envelope(source, secret, provider_time)?;
+        let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
+        let read = source.scheme.signature.read(&found)?;
+        let judged = Judged { callback: self, source, url: self.url(source), found, read };
+        let secret = judged.secret()?;
+        let claims = judged.claims()?;
+        let provider_time = judged.fresh(claims.as_ref())?;
+        let envelope = judged.envelope(secret, provider_time)?;
         Ok(Verified(Event { envelope, body: self.body.clone() }))
-    }
-
-    /// A header's value if it occurs exactly once: of two, the provider signed one.
-    fn header(&self, name: &HeaderName) -> Option<&str> {
-        let mut values = self.headers.get_all(name).iter();
-        let value = values.next()?.to_str().ok()?;
-        values.next().is_none().then_some(value)
     }
 
     /// The address as the provider knows it: behind a proxy, only the config does as well.
@@ -172,42 +166,106 @@ impl Unverified {
             None => url.clone(),
         })
     }
+}
+
+/// A callback while it is judged.
+struct Judged<'a> {
+    callback: &'a Unverified,
+    source: &'a Source,
+    url: Option<String>,
+    found: Lookup<'a>,
+    read: Read,
+}
+
+impl<'a> Judged<'a> {
+    /// The secret that fits.
+    fn secret(&self) -> Result<&'a NamedSecret, Refusal> {
+        let pieces = self.pieces()?;
+        let signature = &self.source.scheme.signature;
+        let fits = |named: &&NamedSecret| signature.fits(&named.secret, &pieces, &self.read);
+        self.source.secrets.iter().find(fits).ok_or(Refusal::SignatureMismatch)
+    }
 
     /// The signed content, in pieces.
-    fn pieces<'a>(
-        &'a self,
-        scheme: &'a Scheme,
-        time: Option<&'a str>,
-        url: Option<&'a str>,
-    ) -> Result<Vec<&'a [u8]>, Refusal> {
-        let parts = scheme.signature.content.parts().iter();
-        let pieces = parts.map(|part| match part {
-            Part::Literal(text) => Some(text.as_bytes()),
-            Part::Body => Some(&self.body[..]),
-            Part::Timestamp => time.map(str::as_bytes),
-            Part::Header(name) => self.header(name).map(str::as_bytes),
+    fn pieces(&self) -> Result<Vec<Piece<'_>>, Refusal> {
+        let parts = self.source.scheme.signature.content.parts().iter();
+        let pieces = parts.map(|part| self.piece(part).ok_or(Refusal::SignatureMalformed));
+        pieces.collect()
+    }
+
+    fn piece<'p>(&'p self, part: &'p Part) -> Option<Piece<'p>> {
+        let text = |text: Cow<'p, str>| match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        let bytes = match part {
+            Part::Literal(literal) => Cow::Borrowed(literal.as_bytes()),
+            Part::Body => Cow::Borrowed(&self.callback.body[..]),
+            Part::Form => Cow::Owned(self.sorted_form()?.into_bytes()),
+            Part::Timestamp => text(self.time()?),
+            Part::At(at) => text(self.at(at)?),
+            Part::Lower(at) => text(Cow::Owned(self.at(at)?.to_lowercase())),
             // Nothing else is let in.
-            Part::Method => Some(&b"POST"[..]),
-            Part::Url => url.map(str::as_bytes),
-        });
-        pieces.collect::<Option<_>>().ok_or(Refusal::SignatureMalformed)
+            Part::Method => Cow::Borrowed(&b"POST"[..]),
+            Part::Url => Cow::Borrowed(self.url.as_ref()?.as_bytes()),
+            Part::Path => {
+                let url = self.url.as_ref()?.parse::<Uri>().ok()?;
+                Cow::Owned(url.path().as_bytes().to_vec())
+            }
+            Part::Secret => return Some(Piece::Secret),
+        };
+        Some(Piece::Bytes(bytes))
+    }
+
+    fn at(&self, at: &Location) -> Option<Cow<'_, str>> {
+        match at {
+            Location::Item(name) => self.read.item(name).map(Cow::Borrowed),
+            _ => self.found.text(at),
+        }
+    }
+
+    /// The time as the provider wrote it; that in a token is read once its signature fits.
+    fn time(&self) -> Option<Cow<'_, str>> {
+        self.at(&self.source.scheme.timestamp.as_ref()?.at)
+    }
+
+    fn sorted_form(&self) -> Option<String> {
+        let mut fields: Vec<_> = self.found.form()?.iter().collect();
+        fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Some(fields.into_iter().flat_map(|(name, value)| [&**name, &**value]).collect())
+    }
+
+    /// What a token says, held to the request.
+    fn claims(&self) -> Result<Option<Value>, Refusal> {
+        let Some(claims) = &self.source.scheme.claims else {
+            return Ok(None);
+        };
+        let payload = self.read.item("payload").and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        let said = payload.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let said = said.ok_or(Refusal::SignatureMalformed)?;
+        let Unverified { body, received_at, .. } = self.callback;
+        claims.judge(&said, body, self.url.as_deref(), *received_at)?;
+        Ok(Some(said))
     }
 
     /// Judges the signed time against the time of receipt, both ways.
-    fn fresh(&self, scheme: &Scheme, time: Option<&str>) -> Result<Option<Timestamp>, Refusal> {
-        let Some(rule) = &scheme.timestamp else {
+    fn fresh(&self, claims: Option<&Value>) -> Result<Option<Timestamp>, Refusal> {
+        let Some(rule) = &self.source.scheme.timestamp else {
             return Ok(None);
         };
-        let inside = match &rule.at {
-            TimeLocation::Json(pointer) => text_at(self.json(scheme).as_ref(), pointer),
-            _ => None,
+        let text = match &rule.at {
+            Location::Claim(name) => claims
+                .and_then(|said| said[name.as_str()].as_u64())
+                .map(|number| Cow::Owned(number.to_string())),
+            _ => self.time(),
         };
-        let read = inside.as_deref().or(time).and_then(|text| rule.unit.read(text));
-        let signed = read.ok_or(Refusal::SignatureMalformed)?;
-        if self.received_at.since(signed) > rule.tolerance {
+        let signed = text.and_then(|text| rule.unit.read(&text));
+        let signed = signed.ok_or(Refusal::SignatureMalformed)?;
+        let received_at = self.callback.received_at;
+        if received_at.since(signed) > rule.tolerance {
             return Err(Refusal::TimestampStale);
         }
-        if signed.since(self.received_at) > rule.tolerance {
+        if signed.since(received_at) > rule.tolerance {
             return Err(Refusal::TimestampFuture);
         }
         Ok(Some(signed))
@@ -215,20 +273,17 @@ impl Unverified {
 
     fn envelope(
         &self,
-        source: &Source,
         secret: &NamedSecret,
         provider_time: Option<Timestamp>,
     ) -> Result<Envelope, Refusal> {
+        let Self { source, callback, .. } = self;
         let scheme = &source.scheme;
-        let json = self.json(scheme);
-        let find = |location: &Option<Location>| match location.as_ref()? {
-            Location::Header(name) => self.header(name).map(str::to_owned),
-            Location::Json(pointer) => text_at(json.as_ref(), pointer),
-        };
+        let find = |at: &Option<Location>| Some(self.at(at.as_ref()?)?.into_owned());
         let event_id = find(&scheme.id).filter(|id| usable_id(id));
         let signed = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
         let trusted = signed || source.trusts_id;
         let identity = event_id.as_deref().filter(|_| trusted).and_then(Identity::from_id);
+        let content_type = self.found.header(&header::CONTENT_TYPE);
         Ok(Envelope {
             v: 1,
             source: source.name.clone(),
@@ -236,20 +291,19 @@ impl Unverified {
             unsigned_id: event_id.filter(|_| identity.is_none()),
             identity: match identity {
                 Some(identity) => identity,
-                None => self.digest(scheme)?,
+                None => self.digest()?,
             },
             event_type: find(&scheme.kind).filter(|kind| usable_type(kind)),
-            content_type: self
-                .header(&header::CONTENT_TYPE)
+            content_type: content_type
                 .filter(|kind| kind.len() <= MAX_CONTENT_TYPE)
                 .map(str::to_owned),
-            received_at: self.received_at,
+            received_at: callback.received_at,
             provider_time,
             verified_with: secret.name.clone(),
             context: Context {
                 method: Some(Method::POST.to_string()),
-                peer: self.peer,
-                headers: self.context(scheme),
+                peer: callback.peer,
+                headers: self.context(),
                 provider_attempt: find(&scheme.attempt.number).map(bounded),
                 provider_reason: find(&scheme.attempt.reason).map(bounded),
             },
@@ -258,54 +312,40 @@ impl Unverified {
         })
     }
 
-    fn context(&self, scheme: &Scheme) -> Vec<(String, String)> {
-        let kept = scheme.context.iter().filter_map(|name| {
-            let value = self.header(name)?.to_owned();
+    fn context(&self) -> Vec<(String, String)> {
+        let kept = self.source.scheme.context.iter().filter_map(|name| {
+            let value = self.found.header(name)?.to_owned();
             Some((name.to_string(), bounded(value)))
         });
         kept.collect()
     }
 
-    /// The body as JSON, if the scheme looks anything up in it and it is JSON.
-    fn json(&self, scheme: &Scheme) -> Option<serde_json::Value> {
-        let wanted = [&scheme.id, &scheme.kind, &scheme.attempt.number, &scheme.attempt.reason]
-            .iter()
-            .any(|at| matches!(at, Some(Location::Json(_))));
-        let time =
-            matches!(&scheme.timestamp, Some(time) if matches!(time.at, TimeLocation::Json(_)));
-        (wanted || time).then(|| serde_json::from_slice(&self.body).ok())?
-    }
-
     /// The identity of a callback without a signed id: the digest over all that is
     /// signed but the time, which changes when a provider signs a retry anew. Each piece
     /// is preceded by its length, so pieces can't run into each other.
-    fn digest(&self, scheme: &Scheme) -> Result<Identity, Refusal> {
+    fn digest(&self) -> Result<Identity, Refusal> {
+        let scheme = &self.source.scheme;
         let mut hash = Sha256::new();
-        // A token signs nothing: the body is what tells two events apart.
+        // A token signs nothing, and a claim stands for the body: it is what tells two events
+        // apart.
         let body = [Part::Body];
-        let signed = scheme.signature.content.parts();
-        for part in if signed.is_empty() { &body[..] } else { signed } {
+        let whole = scheme.is_token() || scheme.claims.is_some();
+        for part in if whole { &body[..] } else { scheme.signature.content.parts() } {
             let piece = match part {
-                Part::Literal(_) | Part::Timestamp | Part::Method | Part::Url => continue,
-                Part::Body => &self.body[..],
-                Part::Header(name) => {
-                    let value = self.header(name).ok_or(Refusal::SignatureMalformed)?;
-                    value.as_bytes()
-                }
+                Part::Literal(_)
+                | Part::Timestamp
+                | Part::Method
+                | Part::Url
+                | Part::Path
+                | Part::Secret
+                | Part::At(Location::Item(_)) => continue,
+                part => self.piece(part).ok_or(Refusal::SignatureMalformed)?,
             };
-            hash.update((piece.len() as u64).to_be_bytes());
-            hash.update(piece);
+            let Piece::Bytes(bytes) = piece else { continue };
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(&bytes);
         }
         Ok(Identity::from_digest(&hash.finalize()))
-    }
-}
-
-/// A string or integer in a JSON body.
-fn text_at(body: Option<&serde_json::Value>, pointer: &str) -> Option<String> {
-    match body?.pointer(pointer)? {
-        serde_json::Value::String(text) => Some(text.clone()),
-        serde_json::Value::Number(number) => Some(number.to_string()),
-        _ => None,
     }
 }
 

@@ -1,13 +1,16 @@
-//! A provider's scheme as data, and the catalogue of those that come along.
+//! A provider's scheme as data.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderName;
 use serde::{Deserialize, Deserializer};
 
+use super::claims::Claims;
 use super::key::{Algorithm, KeyFormat};
+use super::place::Location;
 use super::template::{Part, Template};
 use crate::clock::{Timestamp, millis};
+use crate::secret::Secret;
 
 /// The envelope has to fit into one AMQP frame.
 const MAX_CONTEXT_HEADERS: usize = 16;
@@ -21,6 +24,11 @@ pub struct Scheme {
     pub signature: Signature,
     /// The signed time. `None`: the provider signs none, so freshness can't be judged.
     pub timestamp: Option<Time>,
+    /// What the token says, where the signature is a JSON Web Token.
+    pub claims: Option<Claims>,
+    /// Whether the signature leaves the body open: it proves who sent it, not what.
+    #[serde(default)]
+    pub body_unsigned: bool,
     /// What it has been held to: a vendor's SDK and its version (`npm stripe 23.1.0`). None: it
     /// is unproven.
     pub proof: Option<String>,
@@ -51,14 +59,14 @@ pub struct Attempt {
     pub reason: Option<Location>,
 }
 
-/// The signature: header, grammar, algorithm, encoding, key, content.
+/// The signature: place, grammar, algorithm, encoding, key, content.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
-    /// The header that holds it.
-    #[serde(deserialize_with = "header_name")]
-    pub header: HeaderName,
-    /// How the header's value is read.
+    /// Where it is; with several places, in any of them.
+    #[serde(deserialize_with = "places")]
+    pub at: Vec<Location>,
+    /// How the text there is read.
     pub grammar: Grammar,
     /// What computes it.
     pub algorithm: Algorithm,
@@ -70,24 +78,31 @@ pub struct Signature {
     pub content: Template,
 }
 
-/// How a signature header is read.
+/// How the text that holds a signature is read.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Grammar {
-    /// The value is the signature.
+    /// It is the signature.
     Bare,
     /// The signature follows this text.
     Prefix(String),
     /// A list of `name assign value` items; those of one name are signatures, and any of
     /// them may fit (a provider that rotates its secret sends several).
     List {
-        /// Between items.
-        separator: char,
+        /// What stands between items: any of these characters. With more than one there are
+        /// groups, and what each group says again must be the same.
+        separator: String,
         /// Between an item's name and its value.
-        assign: char,
-        /// The name of the signature items.
+        assign: String,
+        /// The name of the signature items; `*` is any.
         item: String,
     },
+    /// The signed time, then signatures, between commas.
+    TimeFirst,
+    /// JSON Web Signature, compact (RFC 7515, section 7.1), after `Bearer` or nothing: the items
+    /// `header` and `payload`, as they are written, and the signature. The header's `alg` must be
+    /// the scheme's algorithm.
+    Jws,
 }
 
 /// How the signature's bytes are written.
@@ -109,7 +124,7 @@ pub enum Encoding {
 #[serde(deny_unknown_fields)]
 pub struct Time {
     /// Where it is written.
-    pub at: TimeLocation,
+    pub at: Location,
     /// How.
     #[serde(default)]
     pub unit: Unit,
@@ -155,92 +170,118 @@ impl Unit {
     }
 }
 
-/// Where the signed time is written.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum TimeLocation {
-    /// In a header of its own.
-    Header(#[serde(deserialize_with = "header_name")] HeaderName),
-    /// An item of the signature header's list.
-    Item(String),
-    /// A string or number in the JSON body, by JSON pointer.
-    Json(String),
-}
-
-/// Where an id or type is.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Location {
-    /// A header's value.
-    Header(#[serde(deserialize_with = "header_name")] HeaderName),
-    /// A string or integer in the JSON body, by JSON pointer (RFC 6901).
-    Json(String),
-}
-
 impl Scheme {
-    /// Reads a scheme and checks that it makes sense: the body is covered, and a time
-    /// that is judged is also signed. The error names no value.
+    /// Reads a scheme and checks that it makes sense: what is judged is also signed. The error
+    /// names no value.
     pub fn from_toml(table: toml::Table) -> Result<Self, String> {
         let scheme: Self =
             table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-        let content = &scheme.signature.content;
-        let token = scheme.is_token();
-        if token != content.parts().is_empty() {
-            return Err("a token signs nothing: its signature.content is \"\"".into());
+        match scheme.contradictions().into_iter().find(|(found, _)| *found) {
+            Some((_, error)) => Err(error.into()),
+            None => Ok(scheme),
         }
-        if !token && !content.covers(&Part::Body) {
-            return Err("signature.content must cover {body}".into());
-        }
-        let inside = matches!(&scheme.timestamp, Some(Time { at: TimeLocation::Json(_), .. }));
-        if inside && (token || content.covers(&Part::Timestamp)) {
-            return Err("a time in the body is signed with the body: signature.content takes no \
-                        {timestamp}, and a token signs none"
-                .into());
-        }
-        if !inside && scheme.timestamp.is_some() != content.covers(&Part::Timestamp) {
-            return Err("a scheme with [timestamp] must sign {timestamp}, and one that signs \
-                        {timestamp} needs [timestamp]"
-                .into());
-        }
-        let listed = matches!(scheme.signature.grammar, Grammar::List { .. });
-        let public = scheme.signature.algorithm.is_public();
-        if public && matches!(scheme.signature.key, KeyFormat::Utf8 | KeyFormat::Whsec) {
-            return Err("signature.key of a public key is hex, base64 or spki".into());
-        }
-        if !public && scheme.signature.key == KeyFormat::Spki {
-            return Err("signature.key can't be spki: the algorithm takes a secret".into());
-        }
-        let item = matches!(&scheme.timestamp, Some(Time { at: TimeLocation::Item(_), .. }));
-        if item && !listed {
-            return Err("timestamp.at.item needs a signature.grammar of the list kind".into());
-        }
-        if scheme.context.contains(&scheme.signature.header) {
-            return Err("context must not list the signature's header".into());
-        }
-        if scheme.context.len() > MAX_CONTEXT_HEADERS {
-            return Err(format!("context lists more than {MAX_CONTEXT_HEADERS} headers"));
-        }
-        Ok(scheme)
     }
 
-    /// An entry of the catalogue.
-    pub fn named(name: &str) -> Option<Self> {
-        let (_, text) = CATALOGUE.iter().find(|(known, _)| *known == name)?;
-        Self::from_toml(text.parse().ok()?).ok()
-    }
-
-    /// The catalogue's names.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        CATALOGUE.iter().map(|(name, _)| *name)
+    /// What can't be true of one scheme, and whether it is said of this one.
+    fn contradictions(&self) -> Vec<(bool, &'static str)> {
+        let Signature { at, grammar, algorithm, key, content, .. } = &self.signature;
+        let (token, listed) = (self.is_token(), matches!(grammar, Grammar::List { .. }));
+        let time = self.timestamp.as_ref().map(|time| &time.at);
+        let inside = matches!(time, Some(Location::Json(_) | Location::Form(_)))
+            && !content.covers(&Part::Timestamp);
+        let jws = matches!(grammar, Grammar::Jws);
+        let claimed = matches!(time, Some(Location::Claim(_)));
+        let in_item = matches!(time, Some(Location::Item(_)));
+        vec![
+            (at.is_empty(), "signature.at names no place"),
+            (
+                at.iter().any(|at| matches!(at, Location::Item(_) | Location::Claim(_))),
+                "signature.at is a header, json, query or form",
+            ),
+            (
+                token != content.parts().is_empty(),
+                "a token signs nothing: its signature.content is \"\"",
+            ),
+            (token && self.body_unsigned, "a token never signs a body: leave body_unsigned out"),
+            (
+                !token && self.covers_body() == self.body_unsigned,
+                "signature.content must cover {body}, or body_unsigned = true says that it doesn't",
+            ),
+            (token && time.is_some(), "a token signs no time: leave [timestamp] out"),
+            (
+                inside && !self.covers_body(),
+                "a time in the body needs a body that is signed, or {timestamp} in \
+                 signature.content",
+            ),
+            (
+                !inside && !claimed && time.is_some() != content.covers(&Part::Timestamp),
+                "a scheme with [timestamp] must sign {timestamp}, and one that signs {timestamp} \
+                 needs [timestamp]",
+            ),
+            (
+                matches!(grammar, Grammar::TimeFirst) != (time == Some(&Location::time_first())),
+                "the time-first grammar goes with timestamp.at = { item = \"time\" }",
+            ),
+            (
+                in_item && !listed && !matches!(grammar, Grammar::TimeFirst),
+                "timestamp.at.item needs a signature.grammar of the list kind",
+            ),
+            (
+                jws != self.claims.is_some() && !(jws && content.covers(&Part::Body)),
+                "[claims] and the jws grammar go together, unless the content covers {body}",
+            ),
+            (claimed && self.claims.is_none(), "timestamp.at.claim needs [claims]"),
+            (jws && algorithm.jws().is_none(), "the jws grammar takes no such algorithm"),
+            (
+                algorithm.is_public() && matches!(key, KeyFormat::Utf8 | KeyFormat::Whsec),
+                "signature.key of a public key is hex, base64, spki or jwk",
+            ),
+            (
+                !algorithm.is_public() && matches!(key, KeyFormat::Spki | KeyFormat::Jwk),
+                "signature.key can't be spki or jwk: the algorithm takes a secret",
+            ),
+            (
+                algorithm.is_digest() != content.covers(&Part::Secret),
+                "a plain digest needs {secret} in signature.content, and nothing else does",
+            ),
+            (
+                self.context.iter().any(|name| at.contains(&Location::Header(name.clone()))),
+                "context must not list the signature's header",
+            ),
+            (self.context.len() > MAX_CONTEXT_HEADERS, "context lists more than 16 headers"),
+        ]
     }
 
     /// Whether this header is needed to verify or identify a callback.
     pub fn needs(&self, header: &HeaderName) -> bool {
-        let time = matches!(&self.timestamp, Some(Time { at: TimeLocation::Header(at), .. }) if at == header);
-        let named = [&self.id, &self.kind];
-        let named = named.iter().any(|at| matches!(at, Some(Location::Header(at)) if at == header));
-        let signed = self.signature.content.covers(&Part::Header(header.clone()));
-        self.signature.header == *header || time || named || signed
+        let place = Location::Header(header.clone());
+        self.places().any(|at| *at == place)
+            || self.signature.content.covers(&Part::At(place.clone()))
+    }
+
+    /// Whether a signature, or what stands for one, is in this header.
+    pub fn signs_in(&self, header: &HeaderName) -> bool {
+        self.signature.at.contains(&Location::Header(header.clone()))
+    }
+
+    /// Whether the query is looked at. Of any other provider it isn't kept: it may hold a
+    /// credential.
+    pub fn needs_query(&self) -> bool {
+        let content = self.signature.content.parts().iter();
+        let signed = content.filter_map(|part| match part {
+            Part::At(place) => Some(place),
+            _ => None,
+        });
+        self.signs_url()
+            || self.places().chain(signed).any(|place| matches!(place, Location::Query(_)))
+    }
+
+    /// Every place where something is looked for.
+    fn places(&self) -> impl Iterator<Item = &Location> {
+        let time = self.timestamp.as_ref().map(|time| &time.at);
+        let named = [&self.id, &self.kind, &self.attempt.number, &self.attempt.reason];
+        let named = named.into_iter().filter_map(Option::as_ref);
+        self.signature.at.iter().chain(time).chain(named)
     }
 
     /// Whether it signs nothing: the secret itself is sent along.
@@ -250,7 +291,19 @@ impl Scheme {
 
     /// Whether a source needs to know where its provider sends to.
     pub fn signs_url(&self) -> bool {
-        self.signature.content.covers(&Part::Url)
+        let claimed = self.claims.as_ref().is_some_and(|claims| claims.url.is_some());
+        claimed || self.signature.content.parts().iter().any(Part::is_url)
+    }
+
+    /// Whether a secret has the form that this scheme's key is made of: told at start rather
+    /// than at each callback.
+    pub fn accepts(&self, secret: &Secret) -> bool {
+        self.signature.key.accepts(secret)
+    }
+
+    fn covers_body(&self) -> bool {
+        let claimed = self.claims.as_ref().is_some_and(|claims| claims.body.is_some());
+        claimed || self.signature.content.parts().iter().any(Part::is_body)
     }
 
     /// Whether the signature covers what is at this place. Derived, not declared, so an
@@ -261,67 +314,35 @@ impl Scheme {
         if self.is_token() {
             return true;
         }
-        let part = match location {
-            Location::Header(name) => Part::Header(name.clone()),
-            Location::Json(_) => Part::Body,
-        };
-        self.signature.content.covers(&part)
+        let itself = self.signature.content.covers(&Part::At(location.clone()));
+        itself
+            || match location {
+                Location::Header(_) | Location::Item(_) => false,
+                Location::Json(_) | Location::Form(_) => self.covers_body(),
+                Location::Query(_) => self.signs_url(),
+                Location::Claim(_) => true,
+            }
     }
 }
 
-/// In alphabetical order.
-const CATALOGUE: &[(&str, &str)] = &[
-    ("adyen-platform", include_str!("providers/adyen-platform.toml")),
-    ("anthropic", include_str!("providers/anthropic.toml")),
-    ("cashfree", include_str!("providers/cashfree.toml")),
-    ("clerk", include_str!("providers/clerk.toml")),
-    ("coinbase-commerce", include_str!("providers/coinbase-commerce.toml")),
-    ("discord", include_str!("providers/discord.toml")),
-    ("dodopayments", include_str!("providers/dodopayments.toml")),
-    ("elevenlabs", include_str!("providers/elevenlabs.toml")),
-    ("finch", include_str!("providers/finch.toml")),
-    ("github", include_str!("providers/github.toml")),
-    ("gocardless", include_str!("providers/gocardless.toml")),
-    ("hubspot", include_str!("providers/hubspot.toml")),
-    ("line", include_str!("providers/line.toml")),
-    ("linear", include_str!("providers/linear.toml")),
-    ("lithic", include_str!("providers/lithic.toml")),
-    ("liveblocks", include_str!("providers/liveblocks.toml")),
-    ("modern-treasury", include_str!("providers/modern-treasury.toml")),
-    ("mux", include_str!("providers/mux.toml")),
-    ("notion", include_str!("providers/notion.toml")),
-    ("onfido", include_str!("providers/onfido.toml")),
-    ("openai", include_str!("providers/openai.toml")),
-    ("orb", include_str!("providers/orb.toml")),
-    ("paddle", include_str!("providers/paddle.toml")),
-    ("polar", include_str!("providers/polar.toml")),
-    ("pusher", include_str!("providers/pusher.toml")),
-    ("razorpay", include_str!("providers/razorpay.toml")),
-    ("replicate", include_str!("providers/replicate.toml")),
-    ("resend", include_str!("providers/resend.toml")),
-    ("retell", include_str!("providers/retell.toml")),
-    ("sanity", include_str!("providers/sanity.toml")),
-    ("sendgrid", include_str!("providers/sendgrid.toml")),
-    ("shopify", include_str!("providers/shopify.toml")),
-    ("slack", include_str!("providers/slack.toml")),
-    ("square", include_str!("providers/square.toml")),
-    ("standard-webhooks", include_str!("providers/standard-webhooks.toml")),
-    ("stripe", include_str!("providers/stripe.toml")),
-    ("svix", include_str!("providers/svix.toml")),
-    ("telnyx", include_str!("providers/telnyx.toml")),
-    ("webflow", include_str!("providers/webflow.toml")),
-    ("workos", include_str!("providers/workos.toml")),
-];
+/// One place, or a list of them.
+fn places<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Location>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Places {
+        Several(Vec<Location>),
+        One(Location),
+    }
+    Ok(match Places::deserialize(from)? {
+        Places::Several(places) => places,
+        Places::One(place) => vec![place],
+    })
+}
 
 fn header_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D::Error> {
     let texts = Vec::<String>::deserialize(from)?;
     let names = texts.into_iter().map(HeaderName::try_from).collect::<Result<_, _>>();
     names.map_err(|_| serde::de::Error::custom("not a list of header names"))
-}
-
-fn header_name<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderName, D::Error> {
-    let text = String::deserialize(from)?;
-    HeaderName::try_from(text).map_err(|_| serde::de::Error::custom("not a header name"))
 }
 
 fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -337,14 +358,6 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_entry_of_the_catalogue_can_be_read() {
-        for name in Scheme::names() {
-            assert!(Scheme::named(name).is_some(), "{name}");
-        }
-        assert!(Scheme::named("nobody").is_none());
-    }
 
     #[test]
     fn the_signature_covers_a_json_id_and_a_templated_header_but_not_githubs_delivery_header() {

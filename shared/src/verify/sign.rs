@@ -1,10 +1,15 @@
 //! Signing as the provider would, by the same data that verifies: for rehearsals. That the data
 //! are right is proven elsewhere, by the providers' own tools.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::{Map, Value};
 
-use super::scheme::{Grammar, Location, Scheme, Time, TimeLocation};
+use super::place::{Location, Lookup};
+use super::scheme::{Grammar, Scheme, Time};
 use super::template::Part;
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -27,7 +32,7 @@ pub struct Callback<'a> {
 impl Scheme {
     /// Writes id, type and time into a JSON body where the provider has them there.
     pub fn write_into(&self, body: &mut Value, id: &str, kind: &str, time: Timestamp) {
-        if let Some(Time { at: TimeLocation::Json(pointer), unit, .. }) = &self.timestamp {
+        if let Some(Time { at: Location::Json(pointer), unit, .. }) = &self.timestamp {
             *place(body, pointer) = Value::String(unit.write(time));
         }
         for (at, text) in [(&self.id, id), (&self.kind, kind)] {
@@ -38,7 +43,8 @@ impl Scheme {
     }
 
     /// The headers that the provider would send with it. `None` if the secret hasn't the
-    /// scheme's form, or a value can't be a header's.
+    /// scheme's form, a value can't be a header's, or the signature goes elsewhere than into a
+    /// header.
     pub fn sign(&self, secret: &Secret, callback: &Callback<'_>) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
         let mut set = |name: &HeaderName, text: &str| {
@@ -53,31 +59,78 @@ impl Scheme {
             }
         }
         let at = self.timestamp.as_ref().map(|time| &time.at);
-        if let Some(TimeLocation::Header(name)) = at {
+        if let Some(Location::Header(name)) = at {
             set(name, &time)?;
         }
         let signature = &self.signature;
-        let key = signature.key.key(secret)?;
-        let pieces = signature.content.parts().iter().map(|part| match part {
-            Part::Literal(text) => Some(text.as_bytes()),
-            Part::Body => Some(callback.body),
-            Part::Timestamp => Some(time.as_bytes()),
-            Part::Header(name) => Some(headers.get(name)?.as_bytes()),
-            Part::Method => Some(&b"POST"[..]),
-            Part::Url => Some(callback.url.as_bytes()),
+        let Some(Location::Header(place)) = signature.at.first() else { return None };
+        let (header, payload) = self.token(callback)?;
+        let keys = signature.key.keys(secret);
+        let found = Lookup::new(&headers, None, callback.body);
+        let pieces = signature.content.parts().iter().map(|part| {
+            let text = |at: &Location| match at {
+                Location::Item(name) if name == "header" => Some(Cow::Borrowed(&*header)),
+                Location::Item(name) if name == "payload" => Some(Cow::Borrowed(&*payload)),
+                _ => found.text(at),
+            };
+            let bytes: Cow<'_, [u8]> = match part {
+                Part::Literal(text) => text.as_bytes().into(),
+                Part::Body => callback.body.into(),
+                Part::Timestamp => time.as_bytes().into(),
+                Part::At(at) => text(at)?.into_owned().into_bytes().into(),
+                Part::Lower(at) => text(at)?.to_lowercase().into_bytes().into(),
+                Part::Method => b"POST"[..].into(),
+                Part::Url => callback.url.as_bytes().into(),
+                Part::Path => {
+                    callback.url.parse::<Uri>().ok()?.path().to_owned().into_bytes().into()
+                }
+                Part::Secret => secret.expose().into(),
+                Part::Form => return None,
+            };
+            Some(bytes)
         });
-        let tag = signature.algorithm.sign(&key, &pieces.collect::<Option<Vec<_>>>()?)?;
+        let pieces = pieces.collect::<Option<Vec<_>>>()?;
+        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &**piece).collect();
+        let tag = signature.algorithm.sign(keys.first()?, &pieces)?;
         let text = signature.encoding.encode(&tag)?;
         let value = match (&signature.grammar, at) {
             (Grammar::Bare, _) => text,
             (Grammar::Prefix(prefix), _) => format!("{prefix}{text}"),
-            (Grammar::List { separator, assign, item }, Some(TimeLocation::Item(name))) => {
-                format!("{name}{assign}{time}{separator}{item}{assign}{text}")
+            (Grammar::List { separator, assign, item }, at) => {
+                let item = if item == "*" { "1" } else { item };
+                let signed = format!("{item}{assign}{text}");
+                match at {
+                    Some(Location::Item(name)) => {
+                        let between = separator.chars().next()?;
+                        format!("{name}{assign}{time}{between}{signed}")
+                    }
+                    _ => signed,
+                }
             }
-            (Grammar::List { assign, item, .. }, _) => format!("{item}{assign}{text}"),
+            (Grammar::TimeFirst, _) => format!("{time},{text}"),
+            (Grammar::Jws, _) => format!("{header}.{payload}.{text}"),
         };
-        headers.insert(signature.header.clone(), HeaderValue::from_str(&value).ok()?);
+        headers.insert(place.clone(), HeaderValue::from_str(&value).ok()?);
         Some(headers)
+    }
+
+    /// Header and payload of the token that the signature is, if it is one.
+    fn token(&self, callback: &Callback<'_>) -> Option<(String, String)> {
+        let Some(claims) = &self.claims else { return Some(Default::default()) };
+        let now = callback.time.secs();
+        let mut said = serde_json::json!({ "iat": now, "nbf": now, "exp": now + 60 });
+        if let Some(issuer) = &claims.issuer {
+            said["iss"] = Value::String(issuer.clone());
+        }
+        let bounds = [(&claims.body, callback.body), (&claims.url, callback.url.as_bytes())];
+        for (bound, bytes) in bounds {
+            if let Some(bound) = bound {
+                said[bound.claim.as_str()] = Value::String(bound.form.of(bytes));
+            }
+        }
+        let header = serde_json::json!({ "alg": self.signature.algorithm.jws()?, "typ": "JWT" });
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        Some((encode(&header), encode(&said)))
     }
 }
 

@@ -1,52 +1,70 @@
-//! Reading a signature header and comparing what it holds, in constant time.
+//! Reading signatures and comparing them, in constant time.
+
+use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
-use http::HeaderMap;
+use serde_json::Value;
 
 use super::Refusal;
+use super::place::Lookup;
 use super::scheme::{Encoding, Grammar, Signature};
 use crate::secret::Secret;
 
 /// The most signatures looked at in one callback: each costs a comparison.
 const MAX_SIGNATURES: usize = 16;
 
-/// What a signature header holds.
-pub(super) struct Read<'a> {
+/// What was read of the signatures.
+#[derive(Default)]
+pub(super) struct Read {
     /// The decoded signatures; any may fit.
     pub(super) signatures: Vec<Vec<u8>>,
     /// The other items of a list: name and value.
-    pub(super) items: Vec<(&'a str, &'a str)>,
+    items: Vec<(String, String)>,
 }
 
-impl Read<'_> {
-    /// The one item of this name. Two would let a forger choose which one counts.
+impl Read {
+    /// The item of this name.
     pub(super) fn item(&self, name: &str) -> Option<&str> {
-        let mut found = self.items.iter().filter(|(key, _)| *key == name);
-        let (_, value) = found.next()?;
-        found.next().is_none().then_some(*value)
+        let found = self.items.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Two of one name would let a forger choose which one counts: groups may only say the same
+    /// again.
+    fn keep(&mut self, (name, value): (&str, &str), groups: bool) -> Result<(), Refusal> {
+        let again = self.item(name);
+        if again.is_some_and(|known| !groups || known != value)
+            || self.items.len() == MAX_SIGNATURES
+        {
+            return Err(Refusal::SignatureMalformed);
+        }
+        if again.is_none() {
+            self.items.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(())
     }
 }
 
 impl Signature {
-    /// Reads every line of the signature header.
-    pub(super) fn read<'a>(&self, headers: &'a HeaderMap) -> Result<Read<'a>, Refusal> {
-        let mut read = Read { signatures: Vec::new(), items: Vec::new() };
-        let mut lines = headers.get_all(&self.header).iter().peekable();
-        if lines.peek().is_none() {
-            return Err(Refusal::SignatureMissing);
+    /// Reads every signature, wherever the scheme has them.
+    pub(super) fn read(&self, callback: &Lookup<'_>) -> Result<Read, Refusal> {
+        let mut read = Read::default();
+        let mut found = false;
+        for at in &self.at {
+            for text in callback.all(at) {
+                found = true;
+                self.read_text(&text.ok_or(Refusal::SignatureMalformed)?, &mut read)?;
+            }
         }
-        for line in lines {
-            let text = line.to_str().map_err(|_| Refusal::SignatureMalformed)?;
-            self.read_line(text, &mut read)?;
+        match (found, read.signatures.is_empty()) {
+            (false, _) => Err(Refusal::SignatureMissing),
+            (true, true) => Err(Refusal::SignatureMalformed),
+            (true, false) => Ok(read),
         }
-        if read.signatures.is_empty() {
-            return Err(Refusal::SignatureMalformed);
-        }
-        Ok(read)
     }
 
-    fn read_line<'a>(&self, text: &'a str, read: &mut Read<'a>) -> Result<(), Refusal> {
+    fn read_text(&self, text: &str, read: &mut Read) -> Result<(), Refusal> {
         match &self.grammar {
             Grammar::Bare => self.push(text.trim(), read),
             Grammar::Prefix(prefix) => {
@@ -54,20 +72,48 @@ impl Signature {
                 self.push(rest.ok_or(Refusal::SignatureMalformed)?, read)
             }
             Grammar::List { separator, assign, item } => {
-                for entry in text.split(*separator).map(str::trim) {
-                    match entry.split_once(*assign) {
-                        Some((name, value)) if name == item => self.push(value, read)?,
-                        Some(pair) if read.items.len() < MAX_SIGNATURES => read.items.push(pair),
-                        _ if entry.is_empty() => {}
-                        _ => return Err(Refusal::SignatureMalformed),
+                let groups = separator.chars().nth(1).is_some();
+                for entry in text.split(|c| separator.contains(c)).map(str::trim) {
+                    match entry.split_once(assign.as_str()) {
+                        Some((name, value)) if name == item || item == "*" => {
+                            self.push(value, read)?;
+                        }
+                        Some(pair) => read.keep(pair, groups)?,
+                        None if entry.is_empty() => {}
+                        None => return Err(Refusal::SignatureMalformed),
                     }
                 }
                 Ok(())
             }
+            Grammar::TimeFirst => {
+                let (time, signatures) =
+                    text.trim().split_once(',').ok_or(Refusal::SignatureMalformed)?;
+                read.keep(("time", time), false)?;
+                signatures.split(',').try_for_each(|text| self.push(text.trim(), read))
+            }
+            Grammar::Jws => self.read_token(text.trim(), read),
         }
     }
 
-    fn push(&self, text: &str, read: &mut Read<'_>) -> Result<(), Refusal> {
+    /// The algorithm is the scheme's: what the token says of it may only agree.
+    fn read_token(&self, text: &str, read: &mut Read) -> Result<(), Refusal> {
+        let text = text.strip_prefix("Bearer ").unwrap_or(text);
+        let parts: Vec<&str> = text.split('.').collect();
+        let [header, payload, signature] = parts[..] else {
+            return Err(Refusal::SignatureMalformed);
+        };
+        let said = URL_SAFE_NO_PAD.decode(header).ok();
+        let said: Option<Value> = said.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let named = said.as_ref().and_then(|said| said["alg"].as_str());
+        if named.is_none() || named != self.algorithm.jws() {
+            return Err(Refusal::SignatureMalformed);
+        }
+        read.keep(("header", header), false)?;
+        read.keep(("payload", payload), false)?;
+        self.push(signature, read)
+    }
+
+    fn push(&self, text: &str, read: &mut Read) -> Result<(), Refusal> {
         let bytes = self.encoding.decode(text).ok_or(Refusal::SignatureMalformed)?;
         if bytes.is_empty() || read.signatures.len() == MAX_SIGNATURES {
             return Err(Refusal::SignatureMalformed);
@@ -76,10 +122,28 @@ impl Signature {
         Ok(())
     }
 
-    /// Whether any signature is the one that this secret makes over the pieces.
-    pub(super) fn fits(&self, secret: &Secret, pieces: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
-        let key = self.key.key(secret);
-        key.is_some_and(|key| self.algorithm.fits(&key, pieces, signatures))
+    /// Whether any signature is one that this secret makes over the pieces.
+    pub(super) fn fits(&self, secret: &Secret, pieces: &[Piece<'_>], read: &Read) -> bool {
+        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.bytes(secret)).collect();
+        let mut keys = self.key.keys(secret).into_iter();
+        keys.any(|key| self.algorithm.fits(&key, &pieces, &read.signatures))
+    }
+}
+
+/// A piece of what is signed.
+pub(super) enum Piece<'a> {
+    /// These bytes.
+    Bytes(Cow<'a, [u8]>),
+    /// The secret that is tried.
+    Secret,
+}
+
+impl Piece<'_> {
+    pub(super) fn bytes<'s>(&'s self, secret: &'s Secret) -> &'s [u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Secret => secret.expose(),
+        }
     }
 }
 

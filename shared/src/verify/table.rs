@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::key::Algorithm;
-use super::scheme::{Location, Scheme};
+use super::place::Location;
+use super::scheme::Scheme;
 use super::template::Part;
 
 impl Algorithm {
@@ -18,6 +19,10 @@ impl Algorithm {
             Self::EcdsaP256Sha256 => "ecdsa-p256-sha256",
             Self::RsaSha256 => "rsa-sha256",
             Self::RsaPssSha256 => "rsa-pss-sha256",
+            Self::Es256 => "es256",
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
             Self::Token => "token",
         }
     }
@@ -41,17 +46,13 @@ pub fn table() -> String {
     );
     for (name, scheme) in rows {
         let signature = &scheme.signature;
-        let place = |at: &Option<Location>| match at {
-            None => "none".to_owned(),
-            Some(Location::Header(name)) => format!("`{name}`"),
-            Some(Location::Json(pointer)) => format!("`{pointer}` of the body"),
-        };
+        let place = |at: &Option<Location>| at.as_ref().map_or_else(|| "none".into(), described);
         let window =
             scheme.timestamp.as_ref().map(|time| humantime::format_duration(time.tolerance));
         let _ = writeln!(
             text,
-            "| {name} | `{}`, {} | {} | {} | {} | {} | {} |",
-            signature.header,
+            "| {name} | {}, {} | {} | {} | {} | {} | {} |",
+            signature.at.iter().map(described).collect::<Vec<_>>().join(", "),
             signature.algorithm.name(),
             signed(&scheme),
             window.map_or_else(|| "none".into(), |window| window.to_string()),
@@ -63,6 +64,17 @@ pub fn table() -> String {
     text
 }
 
+fn described(at: &Location) -> String {
+    match at {
+        Location::Header(name) => format!("`{name}`"),
+        Location::Item(name) => format!("`{name}` of the signature"),
+        Location::Claim(name) => format!("`{name}` of the token"),
+        Location::Json(pointer) => format!("`{pointer}` of the body"),
+        Location::Query(name) => format!("`{name}` of the query"),
+        Location::Form(name) => format!("`{name}` of the form"),
+    }
+}
+
 fn signed(scheme: &Scheme) -> String {
     if scheme.is_token() {
         return "nothing: **weak**".into();
@@ -70,10 +82,10 @@ fn signed(scheme: &Scheme) -> String {
     let content = &scheme.signature.content;
     let id = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
     let all = [
-        ("body", content.covers(&Part::Body)),
+        ("body", !scheme.body_unsigned),
         ("id", id),
         ("time", scheme.timestamp.is_some()),
-        ("URL", content.covers(&Part::Url)),
+        ("URL", scheme.signs_url()),
         ("method", content.covers(&Part::Method)),
     ];
     let names = all.iter().filter(|(_, signed)| *signed).map(|(name, _)| *name);

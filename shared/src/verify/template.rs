@@ -3,8 +3,16 @@
 use http::HeaderName;
 use serde::Deserialize;
 
-/// A parsed template. Its text is literal but for `{body}`, `{timestamp}` (as the
-/// provider wrote it), `{header:NAME}`, `{method}` and `{url}` (as the provider knows it).
+use super::place::Location;
+
+/// A parsed template. Its text is literal but for
+///
+/// - `{body}`, and `{form}`: the fields of a form, sorted by name, each as name and value;
+/// - `{timestamp}`, as the provider wrote it;
+/// - `{method}`, `{url}` (as the provider knows it, with the query) and `{path}` (of that);
+/// - `{header:NAME}`, `{json:/POINTER}`, `{query:NAME}`, `{form:NAME}`, `{item:NAME}`: the value
+///   there, `{lower:…}` before any of these for lower case;
+/// - `{secret}`, for plain digests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Template(Vec<Part>);
@@ -16,14 +24,34 @@ pub enum Part {
     Literal(String),
     /// The raw body.
     Body,
+    /// The form's fields in the order of their names.
+    Form,
     /// The timestamp's text.
     Timestamp,
-    /// A header's value.
-    Header(HeaderName),
+    /// What is at a place.
+    At(Location),
+    /// The same in lower case.
+    Lower(Location),
     /// The request's method.
     Method,
     /// The address that the provider sends to, with the query.
     Url,
+    /// Its path.
+    Path,
+    /// The secret.
+    Secret,
+}
+
+impl Part {
+    /// Whether it leaves nothing of the body open.
+    pub(super) fn is_body(&self) -> bool {
+        matches!(self, Self::Body | Self::Form)
+    }
+
+    /// Whether the configured address is needed for it.
+    pub(super) fn is_url(&self) -> bool {
+        matches!(self, Self::Url | Self::Path)
+    }
 }
 
 impl Template {
@@ -61,17 +89,35 @@ impl TryFrom<String> for Template {
 }
 
 fn variable(name: &str) -> Result<Part, String> {
-    match name.split_once(':') {
-        None if name == "body" => Ok(Part::Body),
-        None if name == "timestamp" => Ok(Part::Timestamp),
-        None if name == "method" => Ok(Part::Method),
-        None if name == "url" => Ok(Part::Url),
-        Some(("header", header)) => HeaderName::try_from(header)
-            .map(Part::Header)
+    let part = match name {
+        "body" => Part::Body,
+        "form" => Part::Form,
+        "timestamp" => Part::Timestamp,
+        "method" => Part::Method,
+        "url" => Part::Url,
+        "path" => Part::Path,
+        "secret" => Part::Secret,
+        _ => match name.strip_prefix("lower:") {
+            Some(name) => Part::Lower(place(name)?),
+            None => Part::At(place(name)?),
+        },
+    };
+    Ok(part)
+}
+
+fn place(text: &str) -> Result<Location, String> {
+    match text.split_once(':') {
+        Some(("header", name)) => HeaderName::try_from(name)
+            .map(Location::Header)
             .map_err(|_| "the template names a header that can't exist".into()),
-        _ => {
-            Err("the template knows {body}, {timestamp}, {method}, {url} and {header:NAME}".into())
-        }
+        Some(("json", pointer)) => Ok(Location::Json(pointer.into())),
+        Some(("query", name)) => Ok(Location::Query(name.into())),
+        Some(("form", name)) => Ok(Location::Form(name.into())),
+        Some(("item", name)) => Ok(Location::Item(name.into())),
+        _ => Err("the template knows {body}, {form}, {timestamp}, {method}, {url}, {path}, \
+                  {secret}, {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, \
+                  {item:NAME} and {lower:…}"
+            .into()),
     }
 }
 
@@ -85,14 +131,14 @@ mod tests {
     fn a_template_is_literal_text_and_known_variables() {
         let parsed = Template::try_from("{header:webhook-id}.{timestamp}.{body}!".to_owned());
         let dot = || Part::Literal(".".into());
-        let id = Part::Header(HeaderName::from_static("webhook-id"));
+        let id = Part::At(Location::Header(HeaderName::from_static("webhook-id")));
         let parts = [id, dot(), Part::Timestamp, dot(), Part::Body, Part::Literal("!".into())];
         assert_eq!(parsed.unwrap().parts(), parts);
     }
 
     #[test]
     fn an_unknown_variable_or_an_open_brace_is_an_error() {
-        for bad in ["{bod}", "{body", "}{", "{header:a b}", "{:}"] {
+        for bad in ["{bod}", "{body", "}{", "{header:a b}", "{:}", "{lower:body}"] {
             assert!(Template::try_from(bad.to_owned()).is_err(), "{bad}");
         }
     }

@@ -64,7 +64,7 @@ provider = "own"
 public_url = "https://hooks.example.com/callbacks/own"
 secrets = [{ name = "k1", secret = "env:STRIPE_EU" }]
 [provider.own.signature]
-header = "x-own-signature"
+at = { header = "x-own-signature" }
 grammar = { prefix = "sig=" }
 algorithm = "hmac-sha256"
 encoding = "hex"

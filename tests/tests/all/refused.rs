@@ -163,7 +163,7 @@ async fn an_admitted_callback_is_as_fresh_as_it_was_when_it_was_received() {
     stack.add(
         "[source.brief]\nprovider = \"brief\"\n\
          secrets = [{ name = \"k1\", secret = \"env:GITHUB\" }]\n\
-         [provider.brief.signature]\nheader = \"stripe-signature\"\n\
+         [provider.brief.signature]\nat = { header = \"stripe-signature\" }\n\
          grammar = { list = { separator = \",\", assign = \"=\", item = \"v1\" } }\n\
          algorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
          content = \"{timestamp}.{body}\"\n\

@@ -22,7 +22,7 @@ secrets = [{ name = "s1", secret = "env:GITHUB" }]
 context = ["user-agent", "x-forwarded-proto"]
 attempt = { number = { header = "x-slack-retry-num" }, reason = { header = "x-slack-retry-reason" } }
 [provider.my-slack.signature]
-header = "x-slack-signature"
+at = { header = "x-slack-signature" }
 grammar = { prefix = "v0=" }
 algorithm = "hmac-sha256"
 encoding = "hex"

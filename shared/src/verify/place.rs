@@ -1,0 +1,117 @@
+//! Where a value is in a callback, and what is there.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use http::{HeaderMap, HeaderName};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// The most parameters that are looked at in a form or a query.
+const MAX_PARAMETERS: usize = 1000;
+
+/// Where a value is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Location {
+    /// A header's value.
+    Header(#[serde(deserialize_with = "header_name")] HeaderName),
+    /// An item of the signature's list.
+    Item(String),
+    /// A claim of the token that the signature is.
+    Claim(String),
+    /// A string or number in the JSON body, by JSON pointer (RFC 6901).
+    Json(String),
+    /// A parameter of the request's query.
+    Query(String),
+    /// A field of the body, an `application/x-www-form-urlencoded` form.
+    Form(String),
+}
+
+impl Location {
+    /// Where the time-first grammar has the time.
+    pub(super) fn time_first() -> Self {
+        Self::Item("time".into())
+    }
+}
+
+pub(super) fn header_name<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderName, D::Error> {
+    let text = String::deserialize(from)?;
+    HeaderName::try_from(text).map_err(|_| serde::de::Error::custom("not a header name"))
+}
+
+/// A parameter's name and value, both decoded.
+pub(super) type Parameter<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// A callback as one looks things up in it. What has to be parsed is parsed when it is asked
+/// for, and once.
+pub(super) struct Lookup<'a> {
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
+    body: &'a [u8],
+    json: OnceCell<Option<Value>>,
+    form: OnceCell<Option<Vec<Parameter<'a>>>>,
+}
+
+impl<'a> Lookup<'a> {
+    pub(super) fn new(headers: &'a HeaderMap, query: Option<&'a str>, body: &'a [u8]) -> Self {
+        Self { headers, query, body, json: OnceCell::new(), form: OnceCell::new() }
+    }
+
+    /// What is at a place, if it occurs exactly once: of two, the provider meant one.
+    pub(super) fn text(&self, at: &Location) -> Option<Cow<'_, str>> {
+        match at {
+            Location::Header(name) => self.header(name).map(Cow::Borrowed),
+            Location::Json(pointer) => self.json(pointer),
+            Location::Query(name) => {
+                only(&parameters(self.query?.as_bytes())?, name).map(Cow::Owned)
+            }
+            Location::Form(name) => only(self.form()?, name).map(Cow::Owned),
+            Location::Item(_) | Location::Claim(_) => None,
+        }
+    }
+
+    /// All that is at a place: each line of a header, or the one value elsewhere. `None` where a
+    /// header's line is no text.
+    pub(super) fn all(&self, at: &Location) -> Vec<Option<Cow<'_, str>>> {
+        match at {
+            Location::Header(name) => {
+                let lines = self.headers.get_all(name).iter();
+                lines.map(|line| line.to_str().ok().map(Cow::Borrowed)).collect()
+            }
+            _ => self.text(at).map(Some).into_iter().collect(),
+        }
+    }
+
+    pub(super) fn header(&self, name: &HeaderName) -> Option<&'a str> {
+        let mut values = self.headers.get_all(name).iter();
+        let value = values.next()?.to_str().ok()?;
+        values.next().is_none().then_some(value)
+    }
+
+    fn json(&self, pointer: &str) -> Option<Cow<'_, str>> {
+        let parsed = self.json.get_or_init(|| serde_json::from_slice(self.body).ok());
+        match parsed.as_ref()?.pointer(pointer)? {
+            Value::String(text) => Some(Cow::Borrowed(text)),
+            Value::Number(number) => Some(Cow::Owned(number.to_string())),
+            Value::Bool(truth) => Some(Cow::Borrowed(if *truth { "true" } else { "false" })),
+            _ => None,
+        }
+    }
+
+    /// The body's fields, in their order.
+    pub(super) fn form(&self) -> Option<&[Parameter<'a>]> {
+        self.form.get_or_init(|| parameters(self.body)).as_deref()
+    }
+}
+
+fn only(parameters: &[Parameter<'_>], name: &str) -> Option<String> {
+    let mut found = parameters.iter().filter(|(key, _)| key == name);
+    let (_, value) = found.next()?;
+    found.next().is_none().then(|| value.clone().into_owned())
+}
+
+fn parameters(text: &[u8]) -> Option<Vec<Parameter<'_>>> {
+    let read: Vec<_> = form_urlencoded::parse(text).take(MAX_PARAMETERS + 1).collect();
+    (read.len() <= MAX_PARAMETERS).then_some(read)
+}

@@ -22,6 +22,9 @@ pub struct Claims {
     pub body: Option<Bound>,
     /// What stands for the address that the provider sends to.
     pub url: Option<Bound>,
+    /// Whether it ends: without `exp` it is refused then, as what is good for ever.
+    #[serde(default = "always")]
+    pub expires: bool,
     /// How far the clocks may be apart for `exp` and `nbf`.
     #[serde(default, deserialize_with = "duration")]
     pub leeway: Duration,
@@ -98,8 +101,12 @@ impl Claims {
         if !bound(&self.body, body) || !bound(&self.url, url.unwrap_or_default().as_bytes()) {
             return Err(Refusal::SignatureMismatch);
         }
-        if time(said, "exp")?.is_some_and(|end| received_at.since(end) >= self.grace()) {
-            return Err(Refusal::TimestampStale);
+        match time(said, "exp")? {
+            None if self.expires => return Err(Refusal::SignatureMalformed),
+            Some(end) if received_at.since(end) >= self.grace() => {
+                return Err(Refusal::TimestampStale);
+            }
+            _ => {}
         }
         if time(said, "nbf")?.is_some_and(|start| start.since(received_at) >= self.grace()) {
             return Err(Refusal::TimestampFuture);
@@ -123,6 +130,10 @@ fn time(said: &Value, claim: &str) -> Result<Option<Timestamp>, Refusal> {
             Ok(Some(Timestamp::from_secs(seconds as u64)))
         }
     }
+}
+
+fn always() -> bool {
+    true
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

@@ -205,6 +205,7 @@ impl<'a> Judged<'a> {
             Part::Timestamp => text(self.time()?),
             Part::At(at) => text(self.at(at)?),
             Part::Lower(at) => text(Cow::Owned(self.at(at)?.to_lowercase())),
+            Part::Maybe(at) => text(self.at(at).unwrap_or_default()),
             // Nothing else is let in.
             Part::Method => Cow::Borrowed(&b"POST"[..]),
             Part::Url => Cow::Borrowed(self.url.as_ref()?.as_bytes()),

@@ -1,6 +1,6 @@
 //! A provider's scheme as data.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderName;
 use serde::{Deserialize, Deserializer};
@@ -142,8 +142,10 @@ pub enum Unit {
     Seconds,
     /// Unix milliseconds.
     Milliseconds,
-    /// RFC 3339 in UTC, with or without the `Z`.
+    /// RFC 3339 in UTC, with or without the `Z` (or `+00:00`).
     Rfc3339,
+    /// As in a `Date` header (RFC 9110, section 5.6.7).
+    HttpDate,
 }
 
 impl Unit {
@@ -153,10 +155,10 @@ impl Unit {
             Self::Seconds => text.parse().ok().map(Timestamp::from_secs),
             Self::Milliseconds => text.parse().ok().map(Timestamp::from_millis),
             Self::Rfc3339 => {
-                let time = humantime::parse_rfc3339_weak(text).ok()?;
-                let since = time.duration_since(UNIX_EPOCH).ok()?;
-                Some(Timestamp::from_millis(millis(since)))
+                let utc = text.strip_suffix("+00:00").or_else(|| text.strip_suffix("-00:00"));
+                instant(humantime::parse_rfc3339_weak(utc.unwrap_or(text)).ok()?)
             }
+            Self::HttpDate => instant(httpdate::parse_http_date(text).ok()?),
         }
     }
 
@@ -166,6 +168,9 @@ impl Unit {
             Self::Seconds => time.secs().to_string(),
             Self::Milliseconds => time.millis().to_string(),
             Self::Rfc3339 => time.to_string(),
+            Self::HttpDate => {
+                httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.secs()))
+            }
         }
     }
 }
@@ -255,8 +260,7 @@ impl Scheme {
     /// Whether this header is needed to verify or identify a callback.
     pub fn needs(&self, header: &HeaderName) -> bool {
         let place = Location::Header(header.clone());
-        self.places().any(|at| *at == place)
-            || self.signature.content.covers(&Part::At(place.clone()))
+        self.places().any(|at| *at == place) || self.signature.content.takes(&place)
     }
 
     /// Whether a signature, or what stands for one, is in this header.
@@ -267,11 +271,7 @@ impl Scheme {
     /// Whether the query is looked at. Of any other provider it isn't kept: it may hold a
     /// credential.
     pub fn needs_query(&self) -> bool {
-        let content = self.signature.content.parts().iter();
-        let signed = content.filter_map(|part| match part {
-            Part::At(place) => Some(place),
-            _ => None,
-        });
+        let signed = self.signature.content.parts().iter().filter_map(Part::place);
         self.signs_url()
             || self.places().chain(signed).any(|place| matches!(place, Location::Query(_)))
     }
@@ -314,8 +314,7 @@ impl Scheme {
         if self.is_token() {
             return true;
         }
-        let itself = self.signature.content.covers(&Part::At(location.clone()));
-        itself
+        self.signature.content.takes(location)
             || match location {
                 Location::Header(_) | Location::Item(_) => false,
                 Location::Json(_) | Location::Form(_) => self.covers_body(),
@@ -323,6 +322,11 @@ impl Scheme {
                 Location::Claim(_) => true,
             }
     }
+}
+
+fn instant(time: SystemTime) -> Option<Timestamp> {
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_millis(millis(since)))
 }
 
 /// One place, or a list of them.

@@ -79,6 +79,7 @@ impl Scheme {
                 Part::Timestamp => time.as_bytes().into(),
                 Part::At(at) => text(at)?.into_owned().into_bytes().into(),
                 Part::Lower(at) => text(at)?.to_lowercase().into_bytes().into(),
+                Part::Maybe(at) => text(at).unwrap_or_default().into_owned().into_bytes().into(),
                 Part::Method => b"POST"[..].into(),
                 Part::Url => callback.url.as_bytes().into(),
                 Part::Path => {

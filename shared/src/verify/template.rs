@@ -11,7 +11,8 @@ use super::place::Location;
 /// - `{timestamp}`, as the provider wrote it;
 /// - `{method}`, `{url}` (as the provider knows it, with the query) and `{path}` (of that);
 /// - `{header:NAME}`, `{json:/POINTER}`, `{query:NAME}`, `{form:NAME}`, `{item:NAME}`: the value
-///   there, `{lower:…}` before any of these for lower case;
+///   there, which must be there; `{lower:…}` for the same in lower case, and `{maybe:…}` for
+///   nothing where it isn't there;
 /// - `{secret}`, for plain digests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -32,6 +33,8 @@ pub enum Part {
     At(Location),
     /// The same in lower case.
     Lower(Location),
+    /// The same, or nothing.
+    Maybe(Location),
     /// The request's method.
     Method,
     /// The address that the provider sends to, with the query.
@@ -43,6 +46,14 @@ pub enum Part {
 }
 
 impl Part {
+    /// The place that it is read from, if it is read from one.
+    pub(super) fn place(&self) -> Option<&Location> {
+        match self {
+            Self::At(place) | Self::Lower(place) | Self::Maybe(place) => Some(place),
+            _ => None,
+        }
+    }
+
     /// Whether it leaves nothing of the body open.
     pub(super) fn is_body(&self) -> bool {
         matches!(self, Self::Body | Self::Form)
@@ -58,6 +69,11 @@ impl Template {
     /// The pieces in order.
     pub fn parts(&self) -> &[Part] {
         &self.0
+    }
+
+    /// Whether what is at this place is taken in.
+    pub fn takes(&self, place: &Location) -> bool {
+        self.0.iter().any(|part| part.place() == Some(place))
     }
 
     /// Whether a piece occurs.
@@ -97,9 +113,10 @@ fn variable(name: &str) -> Result<Part, String> {
         "url" => Part::Url,
         "path" => Part::Path,
         "secret" => Part::Secret,
-        _ => match name.strip_prefix("lower:") {
-            Some(name) => Part::Lower(place(name)?),
-            None => Part::At(place(name)?),
+        _ => match name.split_once(':') {
+            Some(("lower", name)) => Part::Lower(place(name)?),
+            Some(("maybe", name)) => Part::Maybe(place(name)?),
+            _ => Part::At(place(name)?),
         },
     };
     Ok(part)
@@ -116,7 +133,7 @@ fn place(text: &str) -> Result<Location, String> {
         Some(("item", name)) => Ok(Location::Item(name.into())),
         _ => Err("the template knows {body}, {form}, {timestamp}, {method}, {url}, {path}, \
                   {secret}, {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, \
-                  {item:NAME} and {lower:…}"
+                  {item:NAME}, {lower:…} and {maybe:…}"
             .into()),
     }
 }

@@ -1,0 +1,3 @@
+// What no template says: each has a canonical form of its own.
+
+export const canonical = {};

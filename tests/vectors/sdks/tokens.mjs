@@ -1,0 +1,129 @@
+// JSON Web Tokens, and passwords.
+
+import { createHash, createHmac } from "node:crypto";
+import { createRequire } from "node:module";
+
+const require = createRequire(import.meta.url);
+const sha256 = (content, encoding) => createHash("sha256").update(content).digest(encoding);
+
+/** A token by HS256. */
+const jwt = (secret, claims, header = {}) => {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${encode({ alg: "HS256", typ: "JWT", ...header })}.${encode(claims)}`;
+  return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+};
+
+export const tokens = {
+  qstash: {
+    package: "@upstash/qstash",
+    secret: "sig_current",
+    timed: true,
+    header: "upstash-signature",
+    url: "https://hooks.example.com/in/qstash?a=1",
+    body: '{"hello":"world"}',
+    sign: ({ secret, body, time, id, url }) => ({
+      "upstash-message-id": id,
+      "upstash-signature": jwt(secret, {
+        iss: "Upstash",
+        sub: url,
+        exp: time + 300,
+        nbf: time,
+        iat: time,
+        jti: "jwt_67kxXD6UBAk7DqU6hzuHMDdXFXfP",
+        body: sha256(body, "base64url"),
+      }),
+    }),
+    verify({ secret, body, headers, url }) {
+      const { Receiver } = require("@upstash/qstash");
+      const receiver = new Receiver({ currentSigningKey: secret, nextSigningKey: "sig_next" });
+      return receiver.verify({ signature: headers["upstash-signature"], body, url });
+    },
+  },
+  messagebird: {
+    package: "messagebird",
+    secret: "messagebird_signing_key",
+    timed: true,
+    header: "messagebird-signature-jwt",
+    url: "https://hooks.example.com/in/messagebird?a=1",
+    body: '{"id":"m1","recipient":31612345678,"status":"delivered"}',
+    sign: ({ secret, body, time, url }) => ({
+      "messagebird-signature-jwt": jwt(secret, {
+        iss: "MessageBird",
+        nbf: time,
+        exp: time + 60,
+        jti: "2ea4f6e1-1c5c-4e9e-b5a4-4f3a1a5a7d0a",
+        url_hash: sha256(url, "hex"),
+        payload_hash: sha256(body, "hex"),
+      }),
+    }),
+    verify({ secret, body, headers, url }) {
+      const { createSecretKey } = require("node:crypto");
+      const { verify } = require("messagebird/lib/webhook-signature-jwt");
+      const key = createSecretKey(Buffer.from(secret));
+      return verify(url, Buffer.from(body), headers["messagebird-signature-jwt"], key);
+    },
+  },
+  vonage: {
+    package: "@vonage/jwt",
+    secret: "vonage_signature_secret",
+    timed: true,
+    header: "authorization",
+    body: '{"message_uuid":"aaaaaaaa-bbbb","to":"447700900000","status":"delivered"}',
+    sign: ({ secret, body, time }) => ({
+      authorization: `Bearer ${jwt(secret, {
+        iat: time,
+        exp: time + 300,
+        jti: "c5ba8f24-1a14-4c10-bfdf-3fbe8ce511b5",
+        iss: "Vonage",
+        payload_hash: sha256(body, "hex"),
+        api_key: "a1b2c3d",
+        application_id: "aaaaaaaa-bbbb-cccc-dddd-0123456789ab",
+      })}`,
+    }),
+    verify({ secret, body, headers }) {
+      const { verifySignature } = require("@vonage/jwt");
+      const token = (headers.authorization ?? "").replace("Bearer ", "");
+      if (!verifySignature(token, secret)) return false;
+      // The body's digest it leaves to its users, by these words of its documents.
+      const said = JSON.parse(Buffer.from(token.split(".")[1], "base64url"));
+      return said.payload_hash === sha256(body, "hex");
+    },
+    // It leaves "not yet" to its users.
+    lenient: ["future"],
+  },
+  livekit: {
+    package: "livekit-server-sdk",
+    secret: "livekit_api_secret",
+    timed: true,
+    header: "authorization",
+    body: '{"event":"room_started","id":"EV_abc","createdAt":"1700000000"}',
+    sign: ({ secret, body, time }) => ({
+      authorization: jwt(secret, {
+        iss: "APIkey",
+        nbf: time,
+        exp: time + 300,
+        sha256: sha256(body, "base64"),
+      }),
+    }),
+    async verify({ secret, body, headers }) {
+      const { WebhookReceiver } = require("livekit-server-sdk");
+      return new WebhookReceiver("APIkey", secret).receive(body, headers.authorization);
+    },
+  },
+  chargebee: {
+    package: "chargebee",
+    secret: "webhook_user:webhook_password",
+    header: "authorization",
+    body: '{"id":"ev_16BHbhF4s42tO2lK","occurred_at":1700000000,"event_type":"card_added"}',
+    sign: ({ secret }) => ({
+      authorization: `Basic ${Buffer.from(secret).toString("base64")}`,
+    }),
+    async verify({ secret, headers }) {
+      const { basicAuthValidator } = require("../node_modules/chargebee/cjs/resources/webhook/auth.js");
+      const [user, password] = secret.split(":");
+      await basicAuthValidator((name, word) => name === user && word === password)(headers);
+    },
+    // It signs nothing.
+    open: ["tampered_body"],
+  },
+};

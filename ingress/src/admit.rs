@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::task::JoinHandle;
 use zentra_shared::config::Config;
-use zentra_shared::event::{Admitted, Envelope};
+use zentra_shared::event::{Admitted, Envelope, Event};
 use zentra_shared::queue::Publish;
 use zentra_shared::seal::Sealer;
 use zentra_shared::trace::Trace;
@@ -15,16 +16,19 @@ use crate::keep::Keeper;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
+/// How many of one callback's events may wait for their confirm.
+const AT_A_TIME: usize = 256;
+
 /// The one way in, for a callback that has just come and for one that was refused at
-/// first and is `admitted` by an operator. Returns the event's envelope when the broker
-/// has confirmed it: only then may a 2xx go out.
+/// first and is `admitted` by an operator. Returns the envelopes of its events when the broker
+/// has confirmed all of them: only then may a 2xx go out.
 pub async fn admit(
     callback: &Unverified,
     source: &Source,
     sealer: &Sealer,
     queue: &impl Publish,
     admitted: Option<Admitted>,
-) -> Result<Envelope, Refusal> {
+) -> Result<Vec<Envelope>, Refusal> {
     publish(callback.verify(source)?, sealer, queue, admitted).await
 }
 
@@ -33,20 +37,28 @@ async fn publish(
     sealer: &Sealer,
     queue: &impl Publish,
     admitted: Option<Admitted>,
-) -> Result<Envelope, Refusal> {
-    let mut event = verified.into_event();
-    event.envelope.admitted = admitted;
+) -> Result<Vec<Envelope>, Refusal> {
     let trace = Trace::new(&mut rand::rng());
-    let (envelope, mut sealed) = sealer.seal(event).map_err(|_| Refusal::Seal)?;
-    sealed.trace = Some(trace);
-    queue.publish(&sealed).await?;
-    tracing::debug!(
-        source = envelope.source,
-        id = sealed.id,
-        trace = trace.id(),
-        "callback accepted"
-    );
-    Ok(envelope)
+    let one = |mut event: Event| {
+        let admitted = admitted.clone();
+        async move {
+            event.envelope.admitted = admitted;
+            let (envelope, mut sealed) = sealer.seal(event).map_err(|_| Refusal::Seal)?;
+            sealed.trace = Some(trace);
+            queue.publish(&sealed).await?;
+            tracing::debug!(
+                source = envelope.source,
+                id = sealed.id,
+                trace = trace.id(),
+                "event accepted"
+            );
+            Ok(envelope)
+        }
+    };
+    // All or nothing for the provider: if one can't be queued, it sends all of them again, and
+    // those that were are copies then.
+    let events = stream::iter(verified.into_events());
+    events.map(one).buffered(AT_A_TIME).try_collect().await
 }
 
 /// All that it takes to let a callback in.
@@ -85,7 +97,7 @@ impl<Q: Publish> Gate<Q> {
         &self,
         callback: Unverified,
         source: &Source,
-    ) -> Result<Envelope, Refusal> {
+    ) -> Result<Vec<Envelope>, Refusal> {
         let started = Instant::now();
         let verified = callback.verify(source);
         self.metrics.verified(&source.name, started.elapsed());

@@ -59,13 +59,13 @@ impl<Q: Publish> Entrance<Q> {
             Err(refusal) => (UNKNOWN, Err(refusal)),
             Ok(source) => {
                 let taken = self.take(request, peer, &gate, source).await;
-                (&*source.name, taken.map(|envelope| (envelope, &source.success)))
+                (&*source.name, taken.map(|envelopes| (envelopes, &source.success)))
             }
         };
         self.metrics.answered(label, started.elapsed());
         match result {
-            Ok((envelope, success)) => {
-                self.metrics.accepted(&envelope);
+            Ok((envelopes, success)) => {
+                envelopes.iter().for_each(|envelope| self.metrics.accepted(envelope));
                 respond::accepted(success)
             }
             Err(refusal) => {
@@ -82,7 +82,7 @@ impl<Q: Publish> Entrance<Q> {
         peer: IpAddr,
         gate: &Gate<Q>,
         source: &Source,
-    ) -> Result<Envelope, Refusal> {
+    ) -> Result<Vec<Envelope>, Refusal> {
         let received = self.receiver.receive(request, peer, source).await?;
         self.metrics.read(&source.name, received.callback.body.len());
         let _one = self.in_flight.try_acquire().map_err(|_| Refusal::Overloaded)?;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use zentra_shared::event::Admitted;
+use zentra_shared::event::{Admitted, Batch};
 use zentra_shared::journal::{AttemptResult, Delivery, Entry, Histories, Summary, What};
 use zentra_shared::lifecycle::State;
 
@@ -70,6 +70,12 @@ fn show_context(event: &Summary, out: &mut impl Write) -> std::io::Result<()> {
     for (name, value) in &context.headers {
         writeln!(out, "header     {name}: {value}")?;
     }
+    if let Some(weakness) = context.weakness {
+        writeln!(out, "weak       {}", weakness.words())?;
+    }
+    if let Some(Batch { body_sha256, item, of }) = &context.batch {
+        writeln!(out, "batch      event {item} of {of} in the callback sha256:{body_sha256}")?;
+    }
     match (&context.provider_attempt, &context.provider_reason) {
         (None, None) => {}
         (number, reason) => {
@@ -103,6 +109,9 @@ fn signature(event: &Summary) -> String {
         return "not verified: the message carries no fitting seal".into();
     }
     let mut text = format!("verified ({}, secret {})", event.provider, event.verified_with);
+    if event.context.weakness.is_some() {
+        text += ", a weak scheme";
+    }
     if let Some(time) = event.provider_time {
         text += &format!(", signed {time}");
     }

@@ -169,6 +169,49 @@ pub struct Context {
     /// The provider's own reason for sending it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_reason: Option<String>,
+    /// What its provider's scheme leaves open, if it is a weak one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weakness: Option<Weakness>,
+    /// The callback that it came in, if that had several events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+}
+
+/// What a provider's scheme leaves open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weakness {
+    /// It signs nothing: the secret itself is sent along.
+    Token,
+    /// It signs something, but not the body.
+    BodyUnsigned,
+}
+
+impl Weakness {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Token => {
+                "it signs nothing, it sends the secret itself: whoever has seen a callback can \
+                 forge any"
+            }
+            Self::BodyUnsigned => {
+                "it doesn't sign the body: whoever has seen a callback can send it with another \
+                 body"
+            }
+        }
+    }
+}
+
+/// An event's place in the callback that it came in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The SHA-256 of the callback's body, in hex.
+    pub body_sha256: String,
+    /// Which one it was, from 1.
+    pub item: u32,
+    /// Of how many.
+    pub of: u32,
 }
 
 /// Who let a refused callback in, after what had been wrong was mended.

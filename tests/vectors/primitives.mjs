@@ -1,7 +1,7 @@
 // Makes primitives.toml: what each algorithm, encoding and key format is held to, signed by Node's
 // own crypto (OpenSSL). For development only: `node primitives.mjs`.
 
-import { constants, createHmac, generateKeyPairSync, sign } from "node:crypto";
+import { constants, createHash, createHmac, generateKeyPairSync, sign } from "node:crypto";
 import { writeFileSync } from "node:fs";
 
 const body = '{"id":"evt_1","amount_minor":125000}';
@@ -13,6 +13,12 @@ const ed = generateKeyPairSync("ed25519");
 const pem = (pair) => pair.publicKey.export({ type: "spki", format: "pem" });
 const der = (pair) => pair.publicKey.export({ type: "spki", format: "der" });
 const mac = (hash) => (content) => createHmac(hash, key).update(content).digest();
+const jwk = (...pairs) => {
+  const keys = pairs.map(({ publicKey }) => publicKey.export({ format: "jwk" }));
+  return JSON.stringify(keys.length === 1 ? keys[0] : { keys });
+};
+const fixed = (of) => sign("sha256", of, { key: p256.privateKey, dsaEncoding: "ieee-p1363" });
+const hashed = createHash("sha1").update("a private key").digest();
 const pss = { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 };
 
 const all = [
@@ -25,6 +31,11 @@ const all = [
   ["ecdsa-p256-sha256", "base64", "spki", der(p256).toString("base64"), (of) => sign("sha256", of, p256.privateKey)],
   ["rsa-sha256", "base64", "spki", pem(rsa), (of) => sign("sha256", of, rsa.privateKey)],
   ["rsa-pss-sha256", "base64url", "spki", der(rsa).toString("base64"), (of) => sign("sha256", of, { key: rsa.privateKey, ...pss })],
+  ["es256", "base64url", "jwk", jwk(p256), fixed],
+  ["es256", "base64", "spki", pem(p256), fixed],
+  ["rsa-sha256", "base64url", "jwk", jwk(ed, rsa), (of) => sign("sha256", of, rsa.privateKey)],
+  ["ed25519", "base64url", "jwk", jwk(ed), (of) => sign(null, of, ed.privateKey)],
+  ["hmac-sha1", "hex", "sha1", "a private key", (of) => createHmac("sha1", hashed).update(of).digest()],
 ];
 
 const text = all.map(([algorithm, encoding, format, secret, made]) => {

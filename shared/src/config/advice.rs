@@ -13,12 +13,9 @@ impl Config {
                     "source.{name}: no destination subscribes to it, so its events end as unrouted"
                 ));
             }
-            if source.scheme.is_token() {
-                notes.push(format!(
-                    "source.{name}: {} signs nothing, it sends the secret itself: whoever has seen \
-                     a callback can forge any",
-                    source.provider
-                ));
+            if let Some(weakness) = source.scheme.weakness() {
+                let provider = &source.provider;
+                notes.push(format!("source.{name}: {provider} is weak: {}", weakness.words()));
             }
             if source.scheme.timestamp.is_none() {
                 notes.push(format!(

@@ -277,7 +277,7 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
         ("STRIPE_EU", "x"),
     ]);
     let notes = Config::parse(&text, Role::Ingress, &secrets, &[]).unwrap().advice().join("\n");
-    assert!(notes.contains("source.lab: lab signs nothing"), "{notes}");
+    assert!(notes.contains("source.lab: lab is weak: it signs nothing"), "{notes}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod claims;
+mod items;
 mod jwk;
 mod key;
 mod place;
@@ -27,10 +28,12 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 use crate::event::{
-    Context, Envelope, Event, Identity, MAX_CONTENT_TYPE, MAX_CONTEXT, usable_id, usable_type,
+    Batch, Context, Envelope, Event, Identity, MAX_CONTENT_TYPE, MAX_CONTEXT, body_sha256,
+    usable_id, usable_type,
 };
 use crate::secret::Secret;
 
+pub use items::MAX_ITEMS;
 pub use key::{Algorithm, KeyFormat};
 pub use place::Location;
 use place::Lookup;
@@ -103,6 +106,9 @@ pub enum Refusal {
     /// Genuine, but its time is yet to come.
     #[error("the signed time is in the future")]
     TimestampFuture,
+    /// Genuine, but it holds more events than [`MAX_ITEMS`].
+    #[error("the callback holds more than {MAX_ITEMS} events")]
+    BatchTooLarge,
 }
 
 impl Refusal {
@@ -114,6 +120,7 @@ impl Refusal {
             Self::SignatureMismatch => "signature_mismatch",
             Self::TimestampStale => "timestamp_stale",
             Self::TimestampFuture => "timestamp_future",
+            Self::BatchTooLarge => "batch_too_large",
         }
     }
 }
@@ -135,11 +142,12 @@ pub struct Unverified {
 
 /// A callback whose signature fits and whose time is fresh.
 #[derive(Debug)]
-pub struct Verified(Event);
+pub struct Verified(Vec<Event>);
 
 impl Verified {
-    /// The event that it is.
-    pub fn into_event(self) -> Event {
+    /// The events that it holds: one, but with a provider that sends several in one callback any
+    /// number, in their order, each with a slice of the body.
+    pub fn into_events(self) -> Vec<Event> {
         self.0
     }
 }
@@ -154,8 +162,7 @@ impl Unverified {
         let secret = judged.secret()?;
         let claims = judged.claims()?;
         let provider_time = judged.fresh(claims.as_ref())?;
-        let envelope = judged.envelope(secret, provider_time)?;
-        Ok(Verified(Event { envelope, body: self.body.clone() }))
+        judged.events(secret, provider_time).map(Verified)
     }
 
     /// The address as the provider knows it: behind a proxy, only the config does as well.
@@ -272,14 +279,45 @@ impl<'a> Judged<'a> {
         Ok(Some(signed))
     }
 
+    /// The callback as one event, or each of those that it holds.
+    fn events(
+        &self,
+        secret: &NamedSecret,
+        provider_time: Option<Timestamp>,
+    ) -> Result<Vec<Event>, Refusal> {
+        let body = &self.callback.body;
+        let items = match &self.source.scheme.items {
+            Some(pointer) => items::items(body, pointer)?,
+            None => None,
+        };
+        let Some(items) = items else {
+            let envelope = self.envelope(secret, provider_time, None)?;
+            return Ok(vec![Event { envelope, body: body.clone() }]);
+        };
+        let (callback, of) = (body_sha256(body), items.len() as u32);
+        let events = items.into_iter().zip(1..).map(|(body, item)| {
+            let mut envelope = self.envelope(secret, provider_time, Some(&body))?;
+            let body_sha256 = callback.clone();
+            envelope.context.batch = Some(Batch { body_sha256, item, of });
+            Ok(Event { envelope, body })
+        });
+        events.collect()
+    }
+
+    /// With an item, id and type are looked up in it, and it alone is what identifies it.
     fn envelope(
         &self,
         secret: &NamedSecret,
         provider_time: Option<Timestamp>,
+        item: Option<&Bytes>,
     ) -> Result<Envelope, Refusal> {
         let Self { source, callback, .. } = self;
         let scheme = &source.scheme;
-        let find = |at: &Option<Location>| Some(self.at(at.as_ref()?)?.into_owned());
+        let inside = item.map(|item| Lookup::new(&callback.headers, None, item));
+        let find = |at: &Option<Location>| match (&inside, at.as_ref()?) {
+            (Some(item), at @ Location::Json(_)) => Some(item.text(at)?.into_owned()),
+            (_, at) => Some(self.at(at)?.into_owned()),
+        };
         let event_id = find(&scheme.id).filter(|id| usable_id(id));
         let signed = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
         let trusted = signed || source.trusts_id;
@@ -292,7 +330,7 @@ impl<'a> Judged<'a> {
             unsigned_id: event_id.filter(|_| identity.is_none()),
             identity: match identity {
                 Some(identity) => identity,
-                None => self.digest()?,
+                None => item.map_or_else(|| self.digest(), |item| Ok(whole(item)))?,
             },
             event_type: find(&scheme.kind).filter(|kind| usable_type(kind)),
             content_type: content_type
@@ -307,6 +345,8 @@ impl<'a> Judged<'a> {
                 headers: self.context(),
                 provider_attempt: find(&scheme.attempt.number).map(bounded),
                 provider_reason: find(&scheme.attempt.reason).map(bounded),
+                weakness: scheme.weakness(),
+                batch: None,
             },
             admitted: None,
             suspected: false,
@@ -330,8 +370,8 @@ impl<'a> Judged<'a> {
         // A token signs nothing, and a claim stands for the body: it is what tells two events
         // apart.
         let body = [Part::Body];
-        let whole = scheme.is_token() || scheme.claims.is_some();
-        for part in if whole { &body[..] } else { scheme.signature.content.parts() } {
+        let only_body = scheme.is_token() || scheme.claims.is_some();
+        for part in if only_body { &body[..] } else { scheme.signature.content.parts() } {
             let piece = match part {
                 Part::Literal(_)
                 | Part::Timestamp
@@ -343,11 +383,22 @@ impl<'a> Judged<'a> {
                 part => self.piece(part).ok_or(Refusal::SignatureMalformed)?,
             };
             let Piece::Bytes(bytes) = piece else { continue };
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(&bytes);
+            add(&mut hash, &bytes);
         }
         Ok(Identity::from_digest(&hash.finalize()))
     }
+}
+
+/// The identity of what is one whole.
+fn whole(bytes: &[u8]) -> Identity {
+    let mut hash = Sha256::new();
+    add(&mut hash, bytes);
+    Identity::from_digest(&hash.finalize())
+}
+
+fn add(hash: &mut Sha256, piece: &[u8]) {
+    hash.update((piece.len() as u64).to_be_bytes());
+    hash.update(piece);
 }
 
 /// What comes from outside is cut off where it would grow too long.

@@ -10,6 +10,7 @@ use super::key::{Algorithm, KeyFormat};
 use super::place::Location;
 use super::template::{Part, Template};
 use crate::clock::{Timestamp, millis};
+use crate::event::Weakness;
 use crate::secret::Secret;
 
 /// The envelope has to fit into one AMQP frame.
@@ -42,6 +43,10 @@ pub struct Scheme {
     /// Where the provider says which try this is, and why it tries again.
     #[serde(default)]
     pub attempt: Attempt,
+    /// Where the array of events is in the JSON body, by JSON pointer (RFC 6901), if the provider
+    /// sends several in one callback; `id` and `type` are then looked up in each of them. A body
+    /// without an array there is one event.
+    pub items: Option<String>,
     /// Where the event's id is.
     pub id: Option<Location>,
     /// Where the event's type is.
@@ -224,7 +229,7 @@ impl Scheme {
                  needs [timestamp]",
             ),
             (
-                matches!(grammar, Grammar::TimeFirst) != (time == Some(&Location::time_first())),
+                matches!(grammar, Grammar::TimeFirst) && time != Some(&Location::time_first()),
                 "the time-first grammar goes with timestamp.at = { item = \"time\" }",
             ),
             (
@@ -252,6 +257,18 @@ impl Scheme {
             (
                 self.context.iter().any(|name| at.contains(&Location::Header(name.clone()))),
                 "context must not list the signature's header",
+            ),
+            (
+                self.items.is_some()
+                    && [&self.id, &self.kind]
+                        .into_iter()
+                        .flatten()
+                        .any(|at| !matches!(at, Location::Json(_))),
+                "with items, id and type are in each of them: { json = … }",
+            ),
+            (
+                self.items.as_deref().is_some_and(|at| !at.is_empty() && !at.starts_with('/')),
+                "items is a JSON pointer: \"\" or \"/data/events\"",
             ),
             (self.context.len() > MAX_CONTEXT_HEADERS, "context lists more than 16 headers"),
         ]
@@ -287,6 +304,15 @@ impl Scheme {
     /// Whether it signs nothing: the secret itself is sent along.
     pub fn is_token(&self) -> bool {
         self.signature.algorithm == Algorithm::Token
+    }
+
+    /// What it leaves open, if it is a weak one.
+    pub fn weakness(&self) -> Option<Weakness> {
+        match (self.is_token(), self.body_unsigned) {
+            (true, _) => Some(Weakness::Token),
+            (_, true) => Some(Weakness::BodyUnsigned),
+            _ => None,
+        }
     }
 
     /// Whether a source needs to know where its provider sends to.

@@ -39,14 +39,20 @@ pub fn table() -> String {
          callbacks that their vendor's own SDK has signed or judged (`tests/vectors`).\n\n\
          *Signs* is what a signature covers. Where it covers no time, freshness can't be judged; where \
          it covers no id, a copy is recognised by its bytes. What is older or further ahead than the \
-         *window* is refused.\n\n\
+         *window* is refused. Where id and type are *of the item*, one callback may hold several \
+         events.\n\n\
          | provider | signature | signs | window | id | type | proven by |\n\
          |---|---|---|---|---|---|---|\n",
         rows.len()
     );
     for (name, scheme) in rows {
         let signature = &scheme.signature;
-        let place = |at: &Option<Location>| at.as_ref().map_or_else(|| "none".into(), described);
+        let place = |at: &Option<Location>| match (at, &scheme.items) {
+            (None, None) => "none".to_owned(),
+            (None, Some(_)) => "none of the item".to_owned(),
+            (Some(Location::Json(pointer)), Some(_)) => format!("`{pointer}` of the item"),
+            (Some(at), _) => described(at),
+        };
         let window =
             scheme.timestamp.as_ref().map(|time| humantime::format_duration(time.tolerance));
         let _ = writeln!(
@@ -89,7 +95,8 @@ fn signed(scheme: &Scheme) -> String {
         ("method", content.covers(&Part::Method)),
     ];
     let names = all.iter().filter(|(_, signed)| *signed).map(|(name, _)| *name);
-    names.collect::<Vec<_>>().join(", ")
+    let weak = scheme.body_unsigned.then_some("no body: **weak**");
+    names.chain(weak).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

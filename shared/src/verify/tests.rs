@@ -47,7 +47,7 @@ fn callback(body: &str, now: u64, headers: &[(&'static str, &str)]) -> Unverifie
 }
 
 fn envelope(callback: Unverified, source: &Source) -> Envelope {
-    callback.verify(source).unwrap().into_event().envelope
+    callback.verify(source).unwrap().into_events().remove(0).envelope
 }
 
 fn refusal(callback: Unverified, source: &Source) -> Refusal {
@@ -68,7 +68,7 @@ fn hmac_hex(secret: &str, content: &str) -> String {
 #[test]
 fn stripes_own_signature_is_accepted_and_its_signed_id_is_the_identity() {
     let event = stripe_at(T + 10, &format!("t={T},v1={STRIPE_V1},v0=00")).unwrap();
-    let Event { envelope, body } = event.into_event();
+    let Event { envelope, body } = event.into_events().remove(0);
     assert_eq!(body, STRIPE_BODY);
     assert_eq!(envelope.identity.as_str(), "evt_1NG8Du2eZvKYlo2CUI79vXWy");
     assert_eq!(envelope.unsigned_id, None);
@@ -122,7 +122,7 @@ fn standard_webhooks_published_vector_is_accepted() {
     let good = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
     let body = r#"{"test": 2432232314}"#;
     let verify = |signature| callback(body, 1_614_265_330, &headers(signature)).verify(&source);
-    let event = verify(good).unwrap().into_event();
+    let event = verify(good).unwrap().into_events().remove(0);
     assert_eq!(event.envelope.identity.as_str(), "msg_p5jXN8AQM9LWM0D4loKWxJek");
     let several = format!("v1,bm90IGl0 v1a,xyz {good}");
     assert!(verify(&several).is_ok());
@@ -285,7 +285,7 @@ fn what_is_signed_like_a_provider_verifies_under_its_name() {
         let received_at = Timestamp::from_secs(T + 1);
         let callback =
             Unverified { headers, query: None, peer: None, body: body.into(), received_at };
-        let envelope = callback.verify(&source).unwrap().into_event().envelope;
+        let envelope = callback.verify(&source).unwrap().into_events().remove(0).envelope;
         assert_eq!(envelope.event_id(), Some("evt_1"), "{provider}");
         assert_eq!(envelope.event_type.as_deref(), Some("transfer.settled"), "{provider}");
     }
@@ -471,11 +471,119 @@ fn times_in_other_units_and_in_the_body_are_judged_as_well() {
             let received_at = Timestamp::from_secs(now);
             let callback =
                 Unverified { headers, query: None, peer: None, body: body.into(), received_at };
-            callback.verify(&source).map(|of| of.into_event().envelope.provider_time)
+            callback.verify(&source).map(|of| of.into_events().remove(0).envelope.provider_time)
         };
         assert_eq!(judge(text, T + 60), Ok(Some(Timestamp::from_secs(T))), "{unit}");
         assert_eq!(judge(text, T + 61), Err(Refusal::TimestampStale));
         assert_eq!(judge(text, T - 61), Err(Refusal::TimestampFuture));
         assert_eq!(judge("soon", T), Err(Refusal::SignatureMalformed));
+    }
+}
+
+#[test]
+fn the_events_of_one_callback_have_identities_of_their_own_whatever_it_is_made_of() {
+    let source = source("pusher", &["secret"]);
+    let events = |body: &str| {
+        let signature = hmac_hex("secret", body);
+        let callback = callback(body, T, &[("x-pusher-signature", &signature)]);
+        callback.verify(&source).unwrap().into_events()
+    };
+    let first = events(r#"{"time_ms":1,"events":[{"name":"a"},{"name":"b"},{"name":"a"}]}"#);
+    let ids: Vec<&str> = first.iter().map(|event| event.envelope.identity.as_str()).collect();
+    assert_eq!(ids[0], ids[2], "the same item is the same event");
+    assert_ne!(ids[0], ids[1]);
+    let bodies: Vec<&[u8]> = first.iter().map(|event| &event.body[..]).collect();
+    let (a, b) = (&br#"{"name":"a"}"#[..], &br#"{"name":"b"}"#[..]);
+    assert_eq!(bodies, [a, b, a]);
+    let second = events(r#"{"time_ms":2,"events":[ {"name":"b"} ]}"#).remove(0);
+    assert_eq!(second.envelope.identity, first[1].envelope.identity);
+    assert_eq!(second.envelope.event_type.as_deref(), Some("b"));
+    let place = |event: &Event| event.envelope.context.batch.clone().map(|of| (of.item, of.of));
+    assert_eq!(place(&first[2]), Some((3, 3)));
+    assert_eq!(events(r#"{"events":[]}"#).len(), 0);
+    // What has no list there is one event, as it is.
+    for body in [r#"{"events":{}}"#, "{}", "no JSON"] {
+        let [event] = &events(body)[..] else { panic!("{body} is no event") };
+        assert_eq!((&event.body[..], place(event)), (body.as_bytes(), None));
+    }
+}
+
+#[test]
+fn with_items_ids_are_in_them_and_not_in_a_header_that_all_would_share() {
+    let signature = "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\n\
+                     key = \"utf8\"\ncontent = \"{body}\"\n";
+    let with = |items: &str, id: &str| {
+        let text = format!(
+            "items = \"{items}\"\n[signature]\nat = {{ header = \"x-signature\" }}\n{signature}[id]\n{id}"
+        );
+        Scheme::from_toml(text.parse().unwrap()).is_ok()
+    };
+    assert!(with("/events", "json = \"/id\"") && with("", "json = \"/id\""));
+    assert!(!with("/events", "header = \"x-id\"") && !with("events", "json = \"/id\""));
+}
+
+/// Tokens by HS256, signed here by the rules of RFC 7515.
+#[test]
+fn a_token_is_held_to_its_algorithm_its_times_its_issuer_and_the_body() {
+    let source = source("qstash", &["sig_1"]);
+    let source = Source { public_url: Some("https://h.example.com/in/q".into()), ..source };
+    let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let body_claim = URL_SAFE_NO_PAD.encode(Sha256::digest("{}"));
+    let good = format!(
+        r#"{{"iss":"Upstash","sub":"https://h.example.com/in/q","exp":{},"nbf":{T},"body":"{body_claim}="}}"#,
+        T + 60
+    );
+    let judge = |header: &str, claims: &str, key: &str| {
+        let signed = format!("{}.{}", encode(header), encode(claims));
+        let mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
+        let tag = mac.chain_update(&signed).finalize().into_bytes();
+        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag));
+        let callback = callback("{}", T, &[("upstash-signature", &token)]);
+        callback.verify(&source).map(drop).map_err(Refusal::reason)
+    };
+    let (hs256, without) = (r#"{"alg":"HS256"}"#, |claim: &str| good.replace(claim, "\"x"));
+    assert_eq!(judge(hs256, &good, "sig_1"), Ok(()));
+    assert_eq!(judge(hs256, &good, "sig_2"), Err("signature_mismatch"));
+    for header in [r#"{"alg":"none"}"#, r#"{"alg":"HS512"}"#, r#"{"alg":"RS256"}"#, "{}", "x"] {
+        assert_eq!(judge(header, &good, "sig_1"), Err("signature_malformed"), "{header}");
+    }
+    for (wrong, reason) in [
+        (good.replace("Upstash", "Another"), "signature_mismatch"),
+        (good.replace("in/q", "in/r"), "signature_mismatch"),
+        (good.replace(&body_claim, &body_claim.to_lowercase()), "signature_mismatch"),
+        (without("\"body"), "signature_mismatch"),
+        (without("\"sub"), "signature_mismatch"),
+        (without("\"exp"), "signature_malformed"),
+        (good.replace("\"nbf\":", "\"nbf\":-"), "signature_malformed"),
+        (good.replace("\"exp\":", "\"exp\":\"soon\",\"x\":"), "signature_malformed"),
+        (good.replace(&(T + 60).to_string(), &(T - 2).to_string()), "timestamp_stale"),
+        (good.replace(&format!("\"nbf\":{T}"), &format!("\"nbf\":{}", T + 2)), "timestamp_future"),
+        ("[]".into(), "signature_mismatch"),
+        ("no JSON".into(), "signature_malformed"),
+    ] {
+        assert_eq!(judge(hs256, &wrong, "sig_1"), Err(reason), "{wrong}");
+    }
+    // Without any signature, and with more parts than three.
+    for token in ["", ".", "..", "a.b", "a.b.c.d", &format!("{}.e30.", encode(hs256))] {
+        let callback = callback("{}", T, &[("upstash-signature", token)]);
+        assert_eq!(refusal(callback, &source), Refusal::SignatureMalformed, "{token}");
+    }
+}
+
+/// The key is public: signing with it by an HMAC is what a confused verifier would take.
+#[test]
+fn a_public_key_is_no_secret_of_an_hmac() {
+    let jwk = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+    let source = source("plaid", &[jwk]);
+    assert!(source.scheme.accepts(&source.secrets[0].secret));
+    for header in [r#"{"alg":"HS256"}"#, r#"{"alg":"ES256"}"#] {
+        let claims = format!(r#"{{"iat":{T},"request_body_sha256":"{}"}}"#, body_sha256(b"{}"));
+        let signed =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let mac = Hmac::<Sha256>::new_from_slice(jwk.as_bytes()).unwrap();
+        let tag = mac.chain_update(&signed).finalize().into_bytes();
+        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag));
+        let callback = callback("{}", T, &[("plaid-verification", &token)]);
+        assert!(callback.verify(&source).is_err(), "{header}");
     }
 }

@@ -14,6 +14,7 @@ mod isolation;
 mod journal;
 mod migrate;
 mod operator;
+mod providers;
 mod queue;
 mod refused;
 mod rehearse;

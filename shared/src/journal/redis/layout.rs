@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::clock::Timestamp;
-use crate::event::{Admitted, Context, DeliveryKey};
+use crate::event::{Admitted, Batch, Context, DeliveryKey, Weakness};
 use crate::journal::{AttemptResult, COPIES, Delivery, Entry, HISTORY, Summary, What};
 use crate::lifecycle::{DeadReason, Print, Record, State};
 
@@ -135,6 +135,10 @@ struct StoredSummary<'a> {
     provider_attempt: Option<Cow<'a, str>>,
     provider_reason: Option<Cow<'a, str>>,
     admitted: Option<(Cow<'a, str>, Timestamp, Cow<'a, str>)>,
+    #[serde(default)]
+    weakness: Option<Weakness>,
+    #[serde(default)]
+    batch: Option<(ByteBuf, u32, u32)>,
 }
 
 /// A summary as the scripts take it; without the headers where it would be too long.
@@ -160,6 +164,10 @@ pub(super) fn summary(summary: &Summary) -> Option<Vec<u8>> {
         admitted: admitted
             .as_ref()
             .map(|Admitted { by, at, refused_for }| (by.into(), *at, refused_for.into())),
+        weakness: context.weakness,
+        batch: context.batch.as_ref().and_then(|Batch { body_sha256, item, of }| {
+            Some((ByteBuf::from(hex::decode(body_sha256).ok()?), *item, *of))
+        }),
     };
     let packed = rmp_serde::to_vec(&stored).ok()?;
     if packed.len() <= SUMMARY {
@@ -308,6 +316,12 @@ fn shown(stored: StoredSummary<'_>, body: &[u8]) -> Summary {
             headers: stored.headers.into_owned(),
             provider_attempt: text(stored.provider_attempt),
             provider_reason: text(stored.provider_reason),
+            weakness: stored.weakness,
+            batch: stored.batch.map(|(body, item, of)| Batch {
+                body_sha256: hex::encode(body),
+                item,
+                of,
+            }),
         },
         admitted: stored.admitted.map(|(by, at, refused_for)| Admitted {
             by: by.into_owned(),

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use http::Method;
 use tokio::task::JoinHandle;
 use zentra_shared::config::Config;
 use zentra_shared::event::{Admitted, Envelope, Event};
 use zentra_shared::queue::Publish;
 use zentra_shared::seal::Sealer;
 use zentra_shared::trace::Trace;
-use zentra_shared::verify::{Source, Unverified, Verified};
+use zentra_shared::verify::{self, Answered, Source, Unverified, Verified};
 
 use crate::keep::Keeper;
 use crate::metrics::Metrics;
@@ -61,6 +62,14 @@ async fn publish(
     events.map(one).buffered(AT_A_TIME).try_collect().await
 }
 
+/// What a callback was.
+pub(crate) enum Taken {
+    /// Events, now durable.
+    Events(Vec<Envelope>),
+    /// None: its provider makes sure of the endpoint.
+    Handshake(Answered),
+}
+
 /// All that it takes to let a callback in.
 pub(crate) struct Gate<Q> {
     sources: HashMap<String, Source>,
@@ -97,15 +106,28 @@ impl<Q: Publish> Gate<Q> {
         &self,
         callback: Unverified,
         source: &Source,
-    ) -> Result<Vec<Envelope>, Refusal> {
+    ) -> Result<Taken, Refusal> {
         let started = Instant::now();
         let verified = callback.verify(source);
         self.metrics.verified(&source.name, started.elapsed());
         match verified {
-            Ok(verified) => publish(verified, &self.sealer, &self.queue, None).await,
+            Ok(verified) => match verified.handshake() {
+                Some(answer) => Ok(Taken::Handshake(answer.clone())),
+                None => {
+                    let published = publish(verified, &self.sealer, &self.queue, None).await;
+                    published.map(Taken::Events)
+                }
+            },
             Err(refusal) => {
+                let answer = match refusal {
+                    verify::Refusal::SignatureMissing => {
+                        callback.unsigned_handshake(&Method::POST, source)
+                    }
+                    _ => None,
+                };
+                // It may hold what the operator has to see: a new secret, for one.
                 self.keeper.keep(callback, source, refusal);
-                Err(refusal.into())
+                answer.map(Taken::Handshake).ok_or_else(|| refusal.into())
             }
         }
     }

@@ -5,22 +5,38 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, watch};
+use zentra_shared::clock;
 use zentra_shared::config::Bounds;
-use zentra_shared::event::Envelope;
 use zentra_shared::queue::Publish;
 use zentra_shared::telemetry::One;
-use zentra_shared::verify::Source;
+use zentra_shared::verify::{Answered, Source, Unverified};
 
-use crate::admit::Gate;
+use crate::admit::{Gate, Taken};
 use crate::log::Log;
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::receive::{Receiver, source_name};
 use crate::refusal::Refusal;
 use crate::respond;
+
+/// What a request without a body is answered, if its provider makes sure of the endpoint so.
+fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
+    let method = request.method();
+    if source.scheme.handshakes.is_empty() || *method == Method::POST {
+        return None;
+    }
+    let callback = Unverified {
+        headers: request.headers().clone(),
+        query: request.uri().query().map(str::to_owned),
+        peer: None,
+        body: Bytes::new(),
+        received_at: clock::now(),
+    };
+    callback.unsigned_handshake(method, source)
+}
 
 /// Reads, admits, answers and counts.
 pub(crate) struct Entrance<Q> {
@@ -59,14 +75,19 @@ impl<Q: Publish> Entrance<Q> {
             Err(refusal) => (UNKNOWN, Err(refusal)),
             Ok(source) => {
                 let taken = self.take(request, peer, &gate, source).await;
-                (&*source.name, taken.map(|envelopes| (envelopes, &source.success)))
+                (&*source.name, taken.map(|taken| (taken, source)))
             }
         };
         self.metrics.answered(label, started.elapsed());
         match result {
-            Ok((envelopes, success)) => {
+            Ok((Taken::Events(envelopes), source)) => {
                 envelopes.iter().for_each(|envelope| self.metrics.accepted(envelope));
-                respond::accepted(success)
+                respond::accepted(&source.success)
+            }
+            Ok((Taken::Handshake(answer), source)) => {
+                self.metrics.shook_hands(&source.name);
+                tracing::info!(source = source.name, "a handshake of the provider is answered");
+                respond::handshake(answer)
             }
             Err(refusal) => {
                 self.note(label, &refusal);
@@ -82,7 +103,10 @@ impl<Q: Publish> Entrance<Q> {
         peer: IpAddr,
         gate: &Gate<Q>,
         source: &Source,
-    ) -> Result<Vec<Envelope>, Refusal> {
+    ) -> Result<Taken, Refusal> {
+        if let Some(answer) = asked(&request, source) {
+            return Ok(Taken::Handshake(answer));
+        }
         let received = self.receiver.receive(request, peer, source).await?;
         self.metrics.read(&source.name, received.callback.body.len());
         let _one = self.in_flight.try_acquire().map_err(|_| Refusal::Overloaded)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Parser;
 use tokio::net::TcpListener;
-use zentra_shared::config::{Live, Origin, Role};
+use zentra_shared::config::{self, Live, Origin, Role};
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::{shutdown, telemetry};
 
@@ -46,7 +46,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let origin = Origin {
         path: arguments.config,
         role: Role::Ingress,
-        environment: std::env::vars().collect(),
+        environment: config::environment(),
         set: overrides.into_iter().filter_map(|(key, v)| Some((key, v?))).collect(),
     };
     let live = Live::start(origin, shutdown::hangups()?)?;

@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     verify_seconds: HistogramVec,
     provider_delay: HistogramVec,
     last_accepted: IntGaugeVec,
+    handshakes: IntCounterVec,
     refused_kept: IntCounterVec,
     refused_dropped: IntCounterVec,
     pub(crate) connections: IntGauge,
@@ -85,6 +86,11 @@ impl Metrics {
                 "When the last callback was accepted; 0 if none was since the start.",
                 source,
             )?,
+            handshakes: count(
+                "zentra_ingress_handshakes_total",
+                "Requests by which a provider makes sure of the endpoint, answered.",
+                source,
+            )?,
             refused_kept: count(
                 "zentra_ingress_refused_kept_total",
                 "Refused callbacks kept for zentra refused.",
@@ -113,6 +119,7 @@ impl Metrics {
                 self.accepted.with_label_values(&[name, &key.name]);
             }
             self.last_accepted.with_label_values(&[name]);
+            self.handshakes.with_label_values(&[name]);
             self.refused_kept.with_label_values(&[name]);
             self.body_bytes.with_label_values(&[name]);
             self.verify_seconds.with_label_values(&[name]);
@@ -139,6 +146,10 @@ impl Metrics {
             let delay = envelope.received_at.since(signed).as_secs_f64();
             self.provider_delay.with_label_values(&[source]).observe(delay);
         }
+    }
+
+    pub(crate) fn shook_hands(&self, source: &str) {
+        self.handshakes.with_label_values(&[source]).inc();
     }
 
     pub(crate) fn answered(&self, source: &str, took: Duration) {

@@ -1,11 +1,13 @@
 //! What the provider is answered.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
-use zentra_shared::verify::Success;
+use zentra_shared::verify::{Answered, Success};
 
 use crate::refusal::Refusal;
 
@@ -24,6 +26,21 @@ pub(crate) fn accepted(success: &Success) -> Response<Full<Bytes>> {
         };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     }
+    response
+}
+
+/// What a provider that makes sure of the endpoint wants to read. It may be what whoever asks has
+/// sent: no browser is to take it for anything but what it says it is.
+pub(crate) fn handshake(answer: Answered) -> Response<Full<Bytes>> {
+    let empty = answer.body.is_empty();
+    let mut response = Response::new(Full::new(answer.body));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    if !empty {
+        headers.insert(CONTENT_TYPE, answer.content_type);
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    headers.extend(answer.header);
     response
 }
 

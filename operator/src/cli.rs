@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::archive::Wanted;
 use crate::dead::Filter;
 use crate::rehearse::{Demo, Rehearse};
+use crate::source::{Add, Sign, Verify};
 use crate::standalone::Listen;
 
 /// Reads event histories, and lists and re-queues dead letters.
@@ -53,6 +54,11 @@ pub(crate) enum Command {
     /// Sources, and the providers that they can be of.
     #[command(subcommand)]
     Source(SourceCommand),
+    /// Explains, step by step, why a captured request does or doesn't verify, and what usually is
+    /// behind it. Shows no secret. Exit status 1 if it would be refused.
+    Verify(Verify),
+    /// Signs a request as a source's provider would, for testing.
+    Sign(Sign),
     /// Checks the whole config: tells all its problems, and what it had better say.
     Check,
     /// Prints the reference of the configuration: every key, its default, its meaning.
@@ -197,6 +203,8 @@ pub(crate) enum UnroutedCommand {
 pub(crate) enum SourceCommand {
     /// Lists the catalogue: what each provider signs, and what proves that we read it right.
     List,
+    /// Adds a source of a provider to the config, and tells what to enter at the provider.
+    Add(Add),
 }
 
 #[derive(Subcommand)]

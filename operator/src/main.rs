@@ -10,6 +10,7 @@ mod migrate;
 mod progress;
 mod refused;
 mod rehearse;
+mod source;
 mod standalone;
 mod unrouted;
 
@@ -76,6 +77,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Source(SourceCommand::List) => {
             return Ok(write!(std::io::stdout(), "{}", verify::table())?);
         }
+        Command::Source(SourceCommand::Add(asked)) => return source::add(path, asked),
+        Command::Verify(asked) => return source::verify(path, asked),
+        Command::Sign(asked) => return source::sign(path, asked),
         Command::Check => return check(path),
         Command::Standalone(listen) => return standalone::run(path, listen).await,
         Command::Demo(asked) => return rehearse::demo(asked).await,
@@ -102,6 +106,8 @@ async fn on(config: &Config, backend: &impl Backend, command: Command) -> Result
         Command::Refused(command) => refused_command(config, backend, command).await,
         Command::Config
         | Command::Source(_)
+        | Command::Verify(_)
+        | Command::Sign(_)
         | Command::Check
         | Command::Standalone(_)
         | Command::Migrate(_)
@@ -414,7 +420,7 @@ fn no_refused(id: &str) -> Failure {
 }
 
 fn load(path: &Path, role: Role) -> Result<Config, Failure> {
-    let environment = std::env::vars().collect();
+    let environment = config::environment();
     Ok(Config::load(path, role, &environment, &[])?)
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use tokio::net::TcpListener;
-use zentra_shared::config::{Live, Origin, Role};
+use zentra_shared::config::{self, Live, Origin, Role};
 use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_shared::shutdown;
 use zentra_worker::Worker;
@@ -36,7 +36,7 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
     let origin = Origin {
         path: path.into(),
         role: Role::Standalone,
-        environment: std::env::vars().collect(),
+        environment: config::environment(),
         set: overrides.into_iter().filter_map(|(key, v)| Some((key, v.clone()?))).collect(),
     };
     let live = Live::start(origin, shutdown::hangups()?)?;

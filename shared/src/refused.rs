@@ -139,6 +139,7 @@ mod tests {
             trusts_id: false,
             environment: String::new(),
             public_url: None,
+            handshake_token: None,
             retention: std::time::Duration::ZERO,
             archive: false,
             success: Success { status: http::StatusCode::OK, body: "".into() },

@@ -68,3 +68,8 @@ pub fn github(delivery: &str, event: &str, body: &[u8]) -> Headers {
 pub fn plain(key: &str, content: &str) -> String {
     hex::encode(hmac(key.as_bytes(), &[content.as_bytes()]))
 }
+
+/// The same in base64.
+pub fn base64(key: &str, content: &str) -> String {
+    STANDARD.encode(hmac(key.as_bytes(), &[content.as_bytes()]))
+}

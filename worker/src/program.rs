@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::config::{Config, Live, Origin, Role};
+use zentra_shared::config::{self, Config, Live, Origin, Role};
 use zentra_shared::journal::Journal;
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::Process;
@@ -108,7 +108,7 @@ impl Worker {
         let origin = Origin {
             path: arguments.config,
             role: Role::Worker,
-            environment: std::env::vars().collect(),
+            environment: config::environment(),
             set: arguments.admin.map(|value| ("worker.admin", value)).into_iter().collect(),
         };
         let live = Live::start(origin, shutdown::hangups()?)?;

@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use toml::{Table, Value};
 use zentra_operator::sandbox::{Guarded, Rabbit, Redis, folder, free_port, output};
-use zentra_shared::config::{Config, Environment, Role};
+use zentra_shared::config::{Config, Environment, Role, environment};
 
 use super::scenario::Program;
 use crate::failure::Failure;
@@ -86,7 +86,7 @@ impl Private {
     ) -> Result<Self, Failure> {
         let folder = folder("rehearsal").map_err(sandbox)?;
         let mut environment: Environment =
-            std::env::vars().filter(|(name, _)| !overrides(name)).collect();
+            environment().into_iter().filter(|(name, _)| !overrides(name)).collect();
         let mut table = config(namespace, url)?;
         match &servers {
             Some(servers) => {
@@ -135,7 +135,7 @@ impl Private {
         let mut command = Command::new(program);
         command.arg("--config").arg(&self.path).envs(&self.environment);
         command.env("ZENTRA_LOG", "info,lapin=off");
-        for (name, _) in std::env::vars().filter(|(name, _)| overrides(name)) {
+        for name in environment().keys().filter(|name| overrides(name)) {
             command.env_remove(name);
         }
         command

@@ -254,6 +254,13 @@ pub(super) const KEYS: &[Key] = &[
          query. For providers that sign it.",
     ),
     key(
+        "source.NAME.handshake_token",
+        Kind::Secret,
+        "",
+        "What the provider shows when it makes sure of the endpoint (Meta: the verify token), so \
+         that nobody else's request is answered.",
+    ),
+    key(
         "source.NAME.environment",
         Kind::Text,
         "",
@@ -279,7 +286,8 @@ pub(super) const KEYS: &[Key] = &[
         "source.NAME.success_status",
         Kind::Integer(200, 299),
         "200",
-        "The status that tells this provider that the event is taken.",
+        "The status that tells this provider that the event is taken. Without it and \
+         success_body, what its provider wants is answered, where that is known.",
     ),
     key(
         "source.NAME.success_body",

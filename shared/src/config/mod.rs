@@ -28,7 +28,7 @@ use crate::verify::{NamedSecret, Source};
 pub use keys::reference;
 pub use live::{Live, Origin};
 use reader::Reader;
-pub use secrets::Environment;
+pub use secrets::{Environment, environment};
 use section::{Problems, Section};
 pub use tls::Tls;
 
@@ -47,16 +47,15 @@ pub enum Role {
     Admission,
     /// Who plays provider and reads histories: needs the sources' secrets, and Redis or the file.
     Rehearsal,
+    /// Who looks at captured callbacks: needs the secrets of the sources.
+    Verification,
     /// Whoever checks the file: needs all of it.
     Check,
 }
 
 impl Role {
     fn verifies(self) -> bool {
-        matches!(
-            self,
-            Self::Ingress | Self::Standalone | Self::Admission | Self::Rehearsal | Self::Check
-        )
+        !matches!(self, Self::Worker | Self::Operator)
     }
 
     fn delivers(self) -> bool {
@@ -221,6 +220,25 @@ fn can_match(pattern: &str, source: &str) -> bool {
 #[error("the configuration can't be used:\n{}", .0.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigError(pub Vec<String>);
 
+/// The text of a config file.
+pub fn text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let (path, kind) = (path.display(), error.kind());
+        ConfigError(vec![format!("{path} can't be read: {kind}; name one with --config")])
+    })
+}
+
+/// A config's text as a table.
+fn table(text: &str) -> Result<Table, ConfigError> {
+    text.parse().map_err(|error: toml::de::Error| {
+        // The error's own text quotes the line, which may hold a secret.
+        let start = error.span().map_or(0, |span| span.start).min(text.len());
+        let before = text.get(..start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        ConfigError(vec![format!("line {line} is not valid TOML")])
+    })
+}
+
 impl Config {
     /// Reads a file, with overrides from the environment and from `set` (key, value).
     pub fn load(
@@ -229,11 +247,7 @@ impl Config {
         environment: &Environment,
         set: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let (path, kind) = (path.display(), error.kind());
-            ConfigError(vec![format!("{path} can't be read: {kind}; name one with --config")])
-        })?;
-        Self::parse(&text, role, environment, set)
+        Self::parse(&text(path)?, role, environment, set)
     }
 
     /// Reads a config's text.
@@ -243,13 +257,7 @@ impl Config {
         environment: &Environment,
         set: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
-        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
-            // The error's own text quotes the line, which may hold a secret.
-            let start = error.span().map_or(0, |span| span.start).min(text.len());
-            let before = text.get(..start).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            ConfigError(vec![format!("line {line} is not valid TOML")])
-        })?;
+        let mut table = table(text)?;
         overrides::apply(&mut table, environment);
         for (key, value) in set {
             let path: Vec<String> = key.split('.').map(Into::into).collect();
@@ -262,6 +270,29 @@ impl Config {
         match config {
             Some(config) if found.is_empty() => Ok(config),
             _ => Err(ConfigError(found)),
+        }
+    }
+
+    /// One source of a config's text, and those of the others whose secrets can be had as well:
+    /// for looking at captured callbacks. Nothing else of the config is read.
+    pub fn sources(
+        text: &str,
+        name: &str,
+        environment: &Environment,
+    ) -> Result<(Source, Vec<Source>), ConfigError> {
+        let mut table = table(text)?;
+        overrides::apply(&mut table, environment);
+        let problems = Problems::default();
+        let reader = Reader { role: Role::Verification, environment };
+        let sources = reader.sources(Section::root(table, &problems), name);
+        let (wanted, others) = sources.into_iter().partition(|source| source.name == name);
+        let wanted: Vec<Source> = wanted;
+        match (problems.into_inner(), wanted.into_iter().next()) {
+            (found, Some(source)) if found.is_empty() => Ok((source, others)),
+            (found, _) if found.is_empty() => {
+                Err(ConfigError(vec![format!("source.{name}: there is none in the config")]))
+            }
+            (found, _) => Err(ConfigError(found)),
         }
     }
 

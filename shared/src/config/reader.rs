@@ -73,6 +73,23 @@ impl Reader<'_> {
         })
     }
 
+    /// The sources alone. Of those that aren't wanted, no problem is told: they are left out.
+    pub(super) fn sources(&self, mut root: Section<'_>, wanted: &str) -> Vec<Source> {
+        let own = self.providers(&mut root);
+        let mut sources = Vec::new();
+        for (name, section) in root.named("source") {
+            let told = root.told();
+            let is_wanted = name == wanted;
+            let read = self.source(name, section, &own, Duration::MAX);
+            if is_wanted || root.told() == told {
+                sources.extend(read);
+            } else {
+                root.forget(told);
+            }
+        }
+        sources
+    }
+
     /// Rules across settings.
     fn rules(
         &self,
@@ -281,9 +298,6 @@ impl Reader<'_> {
     fn providers(&self, root: &mut Section<'_>) -> Vec<(String, Scheme)> {
         let mut own = Vec::new();
         for (name, section) in root.named("provider") {
-            if Scheme::named(&name).is_some() {
-                root.problem(&format!("provider.{name}"), "is in the catalogue already");
-            }
             match Scheme::from_toml(section.rest()) {
                 Ok(scheme) => own.push((name, scheme)),
                 Err(what) => root.problem(&format!("provider.{name}"), &what),
@@ -327,7 +341,18 @@ impl Reader<'_> {
         };
         let archive = section.flag("archive");
         let environment = section.text_or_default("environment");
-        let success = self.success(&mut section);
+        let success = self.success(&mut section, scheme.as_ref());
+        let asked = scheme.as_ref().is_some_and(Scheme::asks_for_token);
+        let handshake_token = match (section.missing("handshake_token"), asked) {
+            (true, _) => None,
+            (false, true) => {
+                secret(&mut section, "handshake_token", self.environment, self.role.verifies())
+            }
+            (false, false) => {
+                section.problem("handshake_token", "is of no use: this provider shows none");
+                None
+            }
+        };
         section.finish();
         let (scheme, success) = (scheme?, success?);
         Some(Source {
@@ -335,6 +360,7 @@ impl Reader<'_> {
             provider,
             scheme,
             public_url,
+            handshake_token,
             secrets,
             max_body,
             trusts_id,
@@ -362,7 +388,14 @@ impl Reader<'_> {
     }
 
     /// What tells the provider that the event is taken.
-    fn success(&self, section: &mut Section<'_>) -> Option<Success> {
+    fn success(&self, section: &mut Section<'_>, scheme: Option<&Scheme>) -> Option<Success> {
+        let own = scheme.and_then(|scheme| scheme.success.as_ref());
+        if let Some(own) = own
+            && section.missing("success_status")
+            && section.missing("success_body")
+        {
+            return Some(own.success());
+        }
         let given = !section.missing("success_body");
         let status = u16::try_from(section.integer("success_status")).ok()?;
         let status = StatusCode::from_u16(status).ok()?;

@@ -1,6 +1,7 @@
 //! Secrets in the config: `env:NAME` or `file:PATH`, never the secret itself.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 
 use super::section::Section;
 use crate::secret::Secret;
@@ -10,6 +11,14 @@ const MAX: u64 = 64 * 1024;
 
 /// The process's environment, handed in so that tests can make one up.
 pub type Environment = HashMap<String, String>;
+
+/// This process's environment, without what is no text.
+pub fn environment() -> Environment {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
+}
 
 /// Takes a secret's reference and, if this program needs the secret, resolves it.
 /// `None` if it isn't needed, or with a problem noted.

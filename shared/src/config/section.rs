@@ -63,6 +63,16 @@ impl<'a> Section<'a> {
     }
 
     /// Takes a key and turns it into what is wanted, or notes what it should have been.
+    /// How many problems are told by now.
+    pub(super) fn told(&self) -> usize {
+        self.problems.borrow().len()
+    }
+
+    /// Forgets those told since then.
+    pub(super) fn forget(&self, told: usize) {
+        self.problems.borrow_mut().truncate(told);
+    }
+
     pub(super) fn read<T>(
         &mut self,
         key: &str,

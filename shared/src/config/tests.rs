@@ -191,6 +191,44 @@ fn a_provider_of_the_users_own_is_checked_like_the_catalogues() {
 }
 
 #[test]
+fn an_entry_of_the_catalogue_is_overridden_and_its_answer_and_its_handshake_go_to_the_source() {
+    let read = |more: &str| {
+        let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY") + more;
+        let secrets = environment(&[
+            ("RABBITMQ_URL", "a://b"),
+            ("SEAL_KEY", "0123456789abcdef"),
+            ("STRIPE_EU", "x"),
+        ]);
+        Config::parse(&text, Role::Ingress, &secrets, &[])
+    };
+    let secrets = "secrets = [{ name = \"k\", secret = \"env:STRIPE_EU\" }]";
+    let own = read(
+        "[provider.stripe.signature]\nat = { header = \"x-own\" }\ngrammar = \"bare\"\n\
+         algorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\ncontent = \"{body}\"\n",
+    );
+    let own = own.unwrap();
+    let stripe = own.sources.iter().find(|source| source.name == "stripe-eu").unwrap();
+    assert!(stripe.scheme.timestamp.is_none(), "it is the user's, not the catalogue's");
+
+    let of = |provider: &str, more: &str| {
+        let source = format!("[source.s]\nprovider = \"{provider}\"\n{secrets}\n{more}\n");
+        read(&source)
+            .map(|config| config.sources.into_iter().find(|source| source.name == "s").unwrap())
+    };
+    let success = |more: &str| {
+        let success = of("xero", more).unwrap().success;
+        (success.status.as_u16(), String::from_utf8(success.body.to_vec()).unwrap())
+    };
+    assert_eq!(success(""), (200, String::new()));
+    assert_eq!(success("success_status = 202\nsuccess_body = \"yes\""), (202, "yes".into()));
+    let token = "handshake_token = \"env:STRIPE_EU\"";
+    assert!(of("meta", token).unwrap().handshake_token.is_some());
+    assert!(of("meta", "").unwrap().handshake_token.is_none());
+    let told = of("xero", token).unwrap_err().to_string();
+    assert!(told.contains("source.s.handshake_token: is of no use"), "{told}");
+}
+
+#[test]
 fn the_reference_page_is_what_the_code_reads() {
     let page = include_str!("../../../docs/configuration.md");
     assert!(page == reference(), "run: zentra config > docs/configuration.md");

@@ -193,6 +193,9 @@ impl KeyFormat {
     /// The one key that a secret is.
     pub(crate) fn key(self, secret: &Secret) -> Option<Cow<'_, [u8]>> {
         let bytes = secret.expose();
+        if bytes.is_empty() {
+            return None;
+        }
         let base64 =
             |text: &[u8]| STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok();
         let key = match self {

@@ -5,6 +5,8 @@
 
 mod catalogue;
 mod claims;
+mod explain;
+mod handshake;
 mod items;
 mod jwk;
 mod key;
@@ -33,6 +35,8 @@ use crate::event::{
 };
 use crate::secret::Secret;
 
+pub use explain::{Explanation, captured};
+pub use handshake::Answered;
 pub use items::MAX_ITEMS;
 pub use key::{Algorithm, KeyFormat};
 pub use place::Location;
@@ -54,6 +58,8 @@ pub struct Source {
     pub scheme: Scheme,
     /// Where the provider sends to, without the query; for schemes that sign it.
     pub public_url: Option<String>,
+    /// What its provider shows in a handshake, for those that do.
+    pub handshake_token: Option<Secret>,
     /// The active secrets; any may fit.
     pub secrets: Vec<NamedSecret>,
     /// The largest body taken, in bytes.
@@ -142,13 +148,21 @@ pub struct Unverified {
 
 /// A callback whose signature fits and whose time is fresh.
 #[derive(Debug)]
-pub struct Verified(Vec<Event>);
+pub struct Verified {
+    events: Vec<Event>,
+    handshake: Option<Answered>,
+}
 
 impl Verified {
+    /// What it is to be answered if it is no event but a handshake.
+    pub fn handshake(&self) -> Option<&Answered> {
+        self.handshake.as_ref()
+    }
+
     /// The events that it holds: one, but with a provider that sends several in one callback any
     /// number, in their order, each with a slice of the body.
     pub fn into_events(self) -> Vec<Event> {
-        self.0
+        self.events
     }
 }
 
@@ -162,7 +176,19 @@ impl Unverified {
         let secret = judged.secret()?;
         let claims = judged.claims()?;
         let provider_time = judged.fresh(claims.as_ref())?;
-        judged.events(secret, provider_time).map(Verified)
+        let handshake = source.handshake(&judged.found);
+        let events = match handshake {
+            Some(_) => Vec::new(),
+            None => judged.events(secret, provider_time)?,
+        };
+        Ok(Verified { events, handshake })
+    }
+
+    /// What it is to be answered if it is a handshake that carries no signature. By POST, that is
+    /// asked when [`Unverified::verify`] found none.
+    pub fn unsigned_handshake(&self, method: &Method, source: &Source) -> Option<Answered> {
+        let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
+        source.unsigned_handshake(method, &found)
     }
 
     /// The address as the provider knows it: behind a proxy, only the config does as well.
@@ -187,6 +213,9 @@ struct Judged<'a> {
 impl<'a> Judged<'a> {
     /// The secret that fits.
     fn secret(&self) -> Result<&'a NamedSecret, Refusal> {
+        if self.source.scheme.signs_for_anyone() && handshake::challenge(&self.callback.body) {
+            return Err(Refusal::SignatureMismatch);
+        }
         let pieces = self.pieces()?;
         let signature = &self.source.scheme.signature;
         let fits = |named: &&NamedSecret| signature.fits(&named.secret, &pieces, &self.read);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Deserializer};
@@ -26,6 +27,19 @@ pub enum Location {
     Query(String),
     /// A field of the body, an `application/x-www-form-urlencoded` form.
     Form(String),
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header `{name}`"),
+            Self::Item(name) => write!(f, "item `{name}` of the signature"),
+            Self::Claim(name) => write!(f, "claim `{name}` of the token"),
+            Self::Json(pointer) => write!(f, "`{pointer}` of the JSON body"),
+            Self::Query(name) => write!(f, "parameter `{name}` of the query"),
+            Self::Form(name) => write!(f, "field `{name}` of the form"),
+        }
+    }
 }
 
 impl Location {

@@ -6,6 +6,7 @@ use http::HeaderName;
 use serde::{Deserialize, Deserializer};
 
 use super::claims::Claims;
+use super::handshake::{Handshake, Verb, Yes};
 use super::key::{Algorithm, KeyFormat};
 use super::place::Location;
 use super::template::{Part, Template};
@@ -21,6 +22,10 @@ const MAX_CONTEXT_HEADERS: usize = 16;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scheme {
+    /// Where the provider documents it.
+    pub documents: Option<String>,
+    /// What its user had better know: what the secret is, what the signature leaves open.
+    pub note: Option<String>,
     /// Where the signature is and what it covers.
     pub signature: Signature,
     /// The signed time. `None`: the provider signs none, so freshness can't be judged.
@@ -43,6 +48,11 @@ pub struct Scheme {
     /// Where the provider says which try this is, and why it tries again.
     #[serde(default)]
     pub attempt: Attempt,
+    /// Requests that are no events, but by which the provider makes sure of the endpoint.
+    #[serde(default, rename = "handshake")]
+    pub handshakes: Vec<Handshake>,
+    /// What tells the provider that an event is taken, where that isn't any 2xx.
+    pub success: Option<Yes>,
     /// Where the array of events is in the JSON body, by JSON pointer (RFC 6901), if the provider
     /// sends several in one callback; `id` and `type` are then looked up in each of them. A body
     /// without an array there is one event.
@@ -259,6 +269,10 @@ impl Scheme {
                 "context must not list the signature's header",
             ),
             (
+                self.handshakes.iter().any(|one| one.when.is_none() && one.method != Verb::Head),
+                "a handshake by GET or POST needs when = { … }: what shows that it is one",
+            ),
+            (
                 self.items.is_some()
                     && [&self.id, &self.kind]
                         .into_iter()
@@ -274,10 +288,11 @@ impl Scheme {
         ]
     }
 
-    /// Whether this header is needed to verify or identify a callback.
+    /// Whether this header is needed to verify or identify a callback, or to answer a handshake.
     pub fn needs(&self, header: &HeaderName) -> bool {
         let place = Location::Header(header.clone());
-        self.places().any(|at| *at == place) || self.signature.content.takes(&place)
+        let asked = self.handshakes.iter().flat_map(Handshake::places);
+        self.places().chain(asked).any(|at| *at == place) || self.signature.content.takes(&place)
     }
 
     /// Whether a signature, or what stands for one, is in this header.
@@ -289,8 +304,9 @@ impl Scheme {
     /// credential.
     pub fn needs_query(&self) -> bool {
         let signed = self.signature.content.parts().iter().filter_map(Part::place);
-        self.signs_url()
-            || self.places().chain(signed).any(|place| matches!(place, Location::Query(_)))
+        let asked = self.handshakes.iter().flat_map(Handshake::places);
+        let mut all = self.places().chain(signed).chain(asked);
+        self.signs_url() || all.any(|place| matches!(place, Location::Query(_)))
     }
 
     /// Every place where something is looked for.
@@ -304,6 +320,16 @@ impl Scheme {
     /// Whether it signs nothing: the secret itself is sent along.
     pub fn is_token(&self) -> bool {
         self.signature.algorithm == Algorithm::Token
+    }
+
+    /// Whether it signs challenges for whoever asks: then such text is never an event.
+    pub(super) fn signs_for_anyone(&self) -> bool {
+        self.handshakes.iter().any(Handshake::signs_for_anyone)
+    }
+
+    /// Whether a source of it needs a `handshake_token` to be asked by its provider.
+    pub fn asks_for_token(&self) -> bool {
+        self.handshakes.iter().any(|handshake| handshake.token.is_some())
     }
 
     /// What it leaves open, if it is a weak one.

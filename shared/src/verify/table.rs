@@ -51,14 +51,18 @@ pub fn table() -> String {
             (None, None) => "none".to_owned(),
             (None, Some(_)) => "none of the item".to_owned(),
             (Some(Location::Json(pointer)), Some(_)) => format!("`{pointer}` of the item"),
-            (Some(at), _) => described(at),
+            (Some(at), _) => at.to_string(),
         };
         let window =
             scheme.timestamp.as_ref().map(|time| humantime::format_duration(time.tolerance));
+        let linked = match &scheme.documents {
+            Some(url) => format!("[{name}]({url})"),
+            None => name.to_owned(),
+        };
         let _ = writeln!(
             text,
-            "| {name} | {}, {} | {} | {} | {} | {} | {} |",
-            signature.at.iter().map(described).collect::<Vec<_>>().join(", "),
+            "| {linked} | {}, {} | {} | {} | {} | {} | {} |",
+            signature.at.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             signature.algorithm.name(),
             signed(&scheme),
             window.map_or_else(|| "none".into(), |window| window.to_string()),
@@ -68,17 +72,6 @@ pub fn table() -> String {
         );
     }
     text
-}
-
-fn described(at: &Location) -> String {
-    match at {
-        Location::Header(name) => format!("`{name}`"),
-        Location::Item(name) => format!("`{name}` of the signature"),
-        Location::Claim(name) => format!("`{name}` of the token"),
-        Location::Json(pointer) => format!("`{pointer}` of the body"),
-        Location::Query(name) => format!("`{name}` of the query"),
-        Location::Form(name) => format!("`{name}` of the form"),
-    }
 }
 
 fn signed(scheme: &Scheme) -> String {

@@ -21,6 +21,7 @@ mod rehearse;
 mod reload;
 mod routes;
 mod seen;
+mod source;
 mod standalone;
 mod tls;
 mod worker;

@@ -170,6 +170,7 @@ fn source() -> anyhow::Result<Source> {
         trusts_id: false,
         environment: String::new(),
         public_url: None,
+        handshake_token: None,
         retention: Duration::from_secs(86_400),
         archive: false,
         success: Success { status: http::StatusCode::OK, body: Bytes::new() },

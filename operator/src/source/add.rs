@@ -1,0 +1,178 @@
+//! `zentra source add`: the block for the config, and what goes where at the provider.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::Path;
+
+use zentra_shared::verify::Scheme;
+
+use crate::failure::Failure;
+
+/// Adds a source to the config.
+#[derive(clap::Args)]
+pub(crate) struct Add {
+    /// An entry of the catalogue: see `zentra source list`.
+    provider: String,
+    /// The source's name: a part of its address. The provider's name, if it isn't given.
+    #[arg(long)]
+    name: Option<String>,
+    /// Where the signing secret will be: `env:NAME` or `file:PATH`.
+    #[arg(long, value_name = "REFERENCE")]
+    secret: Option<String>,
+    /// Where the provider will send to, for those that sign it.
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// Prints the block, and leaves the config as it is.
+    #[arg(long)]
+    print: bool,
+}
+
+/// Writes the block to the end of the config, unless it is to be printed, and tells what is left
+/// to do at the provider.
+pub(crate) fn add(path: &Path, asked: &Add) -> Result<(), Failure> {
+    let provider = &asked.provider;
+    let scheme = Scheme::named(provider).ok_or_else(|| unknown(provider))?;
+    let name = asked.name.as_deref().unwrap_or(provider);
+    let variable = name.to_uppercase().replace('-', "_");
+    let secret = asked.secret.clone().unwrap_or_else(|| format!("env:{variable}_SECRET"));
+    let block = block(asked, &scheme, name, &variable, &secret)?;
+    let mut out = std::io::stdout().lock();
+    if asked.print {
+        write!(out, "{block}")?;
+    } else {
+        append(path, name, &block)?;
+        writeln!(out, "Added to {}:\n\n{}", path.display(), block.trim())?;
+    }
+    Ok(write!(out, "\n{}", left_to_do(provider, &scheme, name, &secret))?)
+}
+
+fn unknown(provider: &str) -> Failure {
+    let near: Vec<&str> = Scheme::names()
+        .filter(|name| name.contains(provider) || provider.contains(*name))
+        .collect();
+    let near = match near.is_empty() {
+        true => String::new(),
+        false => format!(" Is it {}?", near.join(" or ")),
+    };
+    Failure::Asked(format!(
+        "the catalogue has no provider {provider}.{near}\nzentra source list shows all of them; one \
+         of your own is a [provider.NAME] in the config: see deploy/zentra.example.toml."
+    ))
+}
+
+fn block(
+    asked: &Add,
+    scheme: &Scheme,
+    name: &str,
+    variable: &str,
+    secret: &str,
+) -> Result<String, Failure> {
+    let quoted = |text: &str| toml::Value::String(text.into()).to_string();
+    let mut block = format!("\n[source.{name}]\nprovider = {}\n", quoted(&asked.provider));
+    match (&asked.public_url, scheme.signs_url()) {
+        (Some(url), true) => _ = writeln!(block, "public_url = {}", quoted(url)),
+        (None, true) => {
+            return Err(Failure::Asked(format!(
+                "{} signs where it sends to.\nSay where, as it will know it, with --public-url \
+                 https://YOUR-HOST/in/{name}.",
+                asked.provider
+            )));
+        }
+        (Some(_), false) => {
+            return Err(Failure::Asked(format!(
+                "{} doesn't sign where it sends to.\nLeave --public-url out.",
+                asked.provider
+            )));
+        }
+        (None, false) => {}
+    }
+    if scheme.asks_for_token() {
+        _ = writeln!(block, "handshake_token = \"env:{variable}_HANDSHAKE_TOKEN\"");
+    }
+    _ = writeln!(block, "secrets = [{{ name = \"k1\", secret = {} }}]", quoted(secret));
+    Ok(block)
+}
+
+/// What is there is left as it is: to the end of it, unless it has such a source.
+fn append(path: &Path, name: &str, block: &str) -> Result<(), Failure> {
+    let found = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(unwritable(path, &error)),
+    };
+    let both = format!("{}{block}", found.trim_end().to_owned() + "\n");
+    let table: Result<toml::Table, _> = found.parse();
+    let known = table.map_err(|_| {
+        let path = path.display();
+        Failure::Asked(format!("{path} is no valid TOML.\nzentra check tells which line isn't."))
+    })?;
+    if known.get("source").and_then(|sources| sources.get(name)).is_some() {
+        return Err(Failure::Asked(format!(
+            "there is a [source.{name}] already.\nChoose another name with --name."
+        )));
+    }
+    if both.parse::<toml::Table>().is_err() {
+        return Err(Failure::Asked(format!(
+            "a [source.{name}] can't be added to the end of {}: it has its sources in another \
+             form.\nPut in what --print shows.",
+            path.display()
+        )));
+    }
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(|error| unwritable(path, &error))?;
+    let text = if found.is_empty() || found.ends_with('\n') { "" } else { "\n" };
+    file.write_all(format!("{text}{block}").as_bytes()).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Ours(format!(
+        "{} can't be read or written: {error}\n--print shows the block instead.",
+        path.display()
+    ))
+}
+
+fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> String {
+    let mut text = String::from("What is left to do:\n");
+    let mut steps = 0;
+    let mut step = |what: String| {
+        steps += 1;
+        _ = writeln!(text, "  {steps}. {what}");
+    };
+    step(format!(
+        "At {provider}, let callbacks be sent to https://YOUR-HOST/in/{name} (POST, JSON): the \
+         address at which the ingress, or what stands before it, is reached."
+    ));
+    step(match scheme.is_token() {
+        true => format!("At {provider}, enter a long random secret, and put it into {secret}."),
+        false => format!("Put the signing secret that {provider} shows into {secret}."),
+    });
+    if scheme.asks_for_token() {
+        step(format!(
+            "At {provider}, enter a random verify token, and put it into handshake_token's place."
+        ));
+    }
+    step(format!("Let a destination have the events: subscribe = [\"{name}.#\"]."));
+    step(format!(
+        "zentra check; and zentra sign --source {name} --body FILE makes a request to try it with."
+    ));
+    if let Some(note) = &scheme.note {
+        _ = writeln!(text, "\nNote: {note}");
+    }
+    if let Some(weakness) = scheme.weakness() {
+        _ = writeln!(text, "\nWeak: {}.", weakness.words());
+    }
+    if scheme.proof.is_none() {
+        _ = writeln!(
+            text,
+            "\nUnproven: this entry was made from documents, and held to no SDK of the provider's. \
+             Try it with a real callback; zentra verify explains one that is refused."
+        );
+    }
+    if let Some(url) = &scheme.documents {
+        _ = writeln!(text, "\nIts documents: {url}");
+    }
+    text
+}

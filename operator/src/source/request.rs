@@ -1,0 +1,223 @@
+//! `zentra verify` and `zentra sign`: captured and made requests.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use http::HeaderMap;
+use serde_json::json;
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::config::{self, Config};
+use zentra_shared::verify::{Callback, Explanation, Source, Unverified, captured};
+
+use crate::failure::Failure;
+
+/// What of a captured request.
+#[derive(clap::Args)]
+pub(crate) struct Verify {
+    /// The source that it was sent to.
+    #[arg(long)]
+    source: String,
+    /// Its headers, as `Name: value` lines; before them, if the query matters, its request line
+    /// (`POST /in/x?a=b HTTP/1.1`).
+    #[arg(long, value_name = "FILE")]
+    headers: PathBuf,
+    /// Its body, byte for byte; `-` is the standard input.
+    #[arg(long, value_name = "FILE")]
+    body: PathBuf,
+    /// When it was received (2026-11-26T12:00:00Z, or Unix seconds). Now, if it isn't given.
+    #[arg(long, value_parser = time)]
+    at: Option<Timestamp>,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A request for testing.
+#[derive(clap::Args)]
+pub(crate) struct Sign {
+    /// The source that it will be sent to.
+    #[arg(long)]
+    source: String,
+    /// Its body, byte for byte; `-` is the standard input.
+    #[arg(long, value_name = "FILE")]
+    body: PathBuf,
+    /// The event's id, where the provider has it in a header.
+    #[arg(long, default_value = "evt_test")]
+    id: String,
+    /// The event's type, where the provider has it in a header.
+    #[arg(long = "type", default_value = "test")]
+    kind: String,
+    /// The name of the secret; the first one, if it isn't given.
+    #[arg(long, value_name = "NAME")]
+    key: Option<String>,
+    /// When it is signed (2026-11-26T12:00:00Z, or Unix seconds). Now, if it isn't given.
+    #[arg(long, value_parser = time)]
+    at: Option<Timestamp>,
+    /// Prints a curl command that sends it to this address, instead of the headers.
+    #[arg(long, value_name = "URL")]
+    curl: Option<String>,
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    let seconds = text.parse().ok().map(Timestamp::from_secs);
+    let written = || {
+        let time = humantime::parse_rfc3339_weak(text).ok()?;
+        let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(Timestamp::from_secs(since.as_secs()))
+    };
+    seconds
+        .or_else(written)
+        .ok_or_else(|| "not a time like 2026-11-26T12:00:00Z or 1764158400".into())
+}
+
+/// Explains what the ingress makes of a captured request. Fails where it would be refused.
+pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
+    let (source, others) = sources(path, &asked.source)?;
+    let text = String::from_utf8(read(&asked.headers)?);
+    let text = text.map_err(|_| unreadable(&asked.headers, "it is no text"))?;
+    let (headers, query) = captured(&text).map_err(|what| unreadable(&asked.headers, &what))?;
+    let callback = Unverified {
+        headers,
+        query: query.filter(|_| source.scheme.needs_query()),
+        peer: None,
+        body: read(&asked.body)?.into(),
+        received_at: asked.at.unwrap_or_else(clock::now),
+    };
+    let explained = callback.explain(&source, &others);
+    let mut out = std::io::stdout().lock();
+    match asked.json {
+        true => writeln!(out, "{}", as_json(&explained, &callback, &source))?,
+        false => show(&explained, &callback, &source, &mut out)?,
+    }
+    match explained.refusal {
+        None => Ok(()),
+        Some(refusal) => Err(Failure::Asked(format!(
+            "it would be refused: {} ({refusal}).\nWhat was looked at is told above.",
+            refusal.reason()
+        ))),
+    }
+}
+
+fn show(
+    explained: &Explanation,
+    callback: &Unverified,
+    source: &Source,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    for step in &explained.steps {
+        writeln!(out, "{} {}", if step.good { "ok  " } else { "FAIL" }, step.found)?;
+    }
+    for hint in &explained.hints {
+        writeln!(out, "hint {hint}")?;
+    }
+    for line in outcome(callback, source) {
+        writeln!(out, "     {line}")?;
+    }
+    Ok(())
+}
+
+/// What comes of it, if it is let in.
+fn outcome(callback: &Unverified, source: &Source) -> Vec<String> {
+    let Ok(verified) = callback.verify(source) else { return Vec::new() };
+    if let Some(answer) = verified.handshake() {
+        return vec![format!("It is a handshake, answered {}: no event.", answer.status)];
+    }
+    let events = verified.into_events();
+    if events.is_empty() {
+        return vec!["It holds no event.".into()];
+    }
+    let told = events.iter().map(|event| {
+        let envelope = &event.envelope;
+        let kind = envelope.event_type.as_deref().unwrap_or("(no type)");
+        let id = envelope.event_id().unwrap_or("(no id)");
+        format!("Event {id}, {kind}; known by {}.", envelope.identity.as_str())
+    });
+    told.collect()
+}
+
+fn as_json(explained: &Explanation, callback: &Unverified, source: &Source) -> serde_json::Value {
+    let steps =
+        explained.steps.iter().map(|step| json!({ "good": step.good, "found": step.found }));
+    json!({
+        "source": source.name,
+        "provider": source.provider,
+        "verified": explained.refusal.is_none(),
+        "reason": explained.refusal.map(|refusal| refusal.reason()),
+        "steps": steps.collect::<Vec<_>>(),
+        "hints": explained.hints,
+        "outcome": outcome(callback, source),
+    })
+}
+
+/// Prints the headers of a request that this source takes, or a command that sends it.
+pub(crate) fn sign(path: &Path, asked: &Sign) -> Result<(), Failure> {
+    let (source, _) = sources(path, &asked.source)?;
+    let body = read(&asked.body)?;
+    let named = match &asked.key {
+        None => source.secrets.first(),
+        Some(name) => source.secrets.iter().find(|named| named.name == *name),
+    };
+    let named = named.ok_or_else(|| {
+        Failure::Asked(format!("the source {} has no such secret.\nSee its secrets.", source.name))
+    })?;
+    let callback = Callback {
+        id: &asked.id,
+        kind: &asked.kind,
+        time: asked.at.unwrap_or_else(clock::now),
+        body: &body,
+        url: source.public_url.as_deref().unwrap_or_default(),
+    };
+    let headers = source.scheme.sign(&named.secret, &callback).ok_or_else(|| {
+        Failure::Asked(format!(
+            "a callback of {} can't be made here: it is signed with a private key, or the signature \
+             isn't in a header.\nLet the provider send a test callback instead.",
+            source.provider
+        ))
+    })?;
+    let mut out = std::io::stdout().lock();
+    let written = match &asked.curl {
+        None => write_headers(&headers, &mut out),
+        Some(url) => writeln!(out, "{}", curl(url, &headers, &asked.body)),
+    };
+    Ok(written?)
+}
+
+fn write_headers(headers: &HeaderMap, out: &mut impl Write) -> std::io::Result<()> {
+    for (name, value) in headers {
+        writeln!(out, "{name}: {}", String::from_utf8_lossy(value.as_bytes()))?;
+    }
+    Ok(())
+}
+
+/// For a shell.
+fn curl(url: &str, headers: &HeaderMap, body: &Path) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let mut command = format!("curl --request POST {}", quoted(url));
+    for (name, value) in headers {
+        let line = format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        command += &format!(" \\\n  --header {}", quoted(&line));
+    }
+    command += &format!(" \\\n  --header {}", quoted("content-type: application/json"));
+    command + &format!(" \\\n  --data-binary {}", quoted(&format!("@{}", body.display())))
+}
+
+fn sources(path: &Path, name: &str) -> Result<(Source, Vec<Source>), Failure> {
+    Ok(Config::sources(&config::text(path)?, name, &config::environment())?)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = match path.as_os_str() == "-" {
+        true => std::io::stdin().lock().read_to_end(&mut bytes),
+        false => std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
+    };
+    read.map_err(|error| unreadable(path, &error.to_string()))?;
+    Ok(bytes)
+}
+
+fn unreadable(path: &Path, what: &str) -> Failure {
+    Failure::Asked(format!(
+        "{} can't be read: {what}.\nGive it as it was captured.",
+        path.display()
+    ))
+}

@@ -1,0 +1,378 @@
+//! Why a callback does or doesn't verify, step by step, and what usually is behind it. Names of
+//! headers and secrets, lengths and times; never a secret, never a signature that would fit.
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::key::KeyFormat;
+use super::place::Lookup;
+use super::scheme::Grammar;
+use super::template::Part;
+use super::{Judged, NamedSecret, Piece, Refusal, Scheme, Source, Unverified};
+use crate::secret::Secret;
+
+/// What was looked at, and what came of it.
+#[derive(Debug)]
+pub struct Explanation {
+    /// What was done, in its order; the last one is the one that failed, if any did.
+    pub steps: Vec<Step>,
+    /// What is probably wrong. None where it verifies, or where nothing usual is found.
+    pub hints: Vec<String>,
+    /// What the ingress makes of it.
+    pub refusal: Option<Refusal>,
+}
+
+/// One of the things that are looked at.
+#[derive(Debug)]
+pub struct Step {
+    /// Whether it is as it must be.
+    pub good: bool,
+    /// What there is, in words.
+    pub found: String,
+}
+
+impl Unverified {
+    /// Explains what [`Unverified::verify`] makes of it. The `others` are those sources whose
+    /// secrets it may have been signed with instead.
+    pub fn explain(&self, source: &Source, others: &[Source]) -> Explanation {
+        let refusal = self.verify(source).err();
+        let mut steps = Vec::new();
+        self.walk(source, &mut steps, refusal);
+        let hints = match refusal {
+            Some(Refusal::SignatureMismatch) => self.mismatch(source, others),
+            Some(Refusal::SignatureMissing | Refusal::SignatureMalformed) => self.elsewhere(source),
+            Some(Refusal::TimestampStale) => vec![
+                "It was signed longer ago than the window allows. A captured request? Give the \
+                 time of its receipt with --at. A live one? Then this machine's clock is ahead, \
+                 or the callback has waited somewhere on its way."
+                    .into(),
+            ],
+            Some(Refusal::TimestampFuture) => {
+                vec!["Its time is yet to come: this machine's clock is behind (NTP?).".into()]
+            }
+            _ => Vec::new(),
+        };
+        Explanation { steps, hints, refusal }
+    }
+
+    fn walk(&self, source: &Source, steps: &mut Vec<Step>, refusal: Option<Refusal>) {
+        let mut step = |good: bool, found: String| steps.push(Step { good, found });
+        let scheme = &source.scheme;
+        let signature = &scheme.signature;
+        let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
+        let places = signature.at.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        let read = match signature.read(&found) {
+            Ok(read) => read,
+            Err(Refusal::SignatureMissing) => {
+                return step(
+                    false,
+                    format!("There is no {places}: {} signs there.", source.provider),
+                );
+            }
+            Err(_) => {
+                let wanted = grammar(&signature.grammar);
+                return step(
+                    false,
+                    format!("The {places} isn't {wanted}, or not in {:?}.", signature.encoding),
+                );
+            }
+        };
+        let count = read.signatures.len();
+        step(true, format!("Signatures in the {places}: {count}."));
+        let judged = Judged { callback: self, source, url: self.url(source), found, read };
+        let mut lengths = Vec::new();
+        for part in signature.content.parts() {
+            match judged.piece(part) {
+                Some(Piece::Bytes(bytes)) => lengths.push(format!("{part} {}", bytes.len())),
+                Some(Piece::Secret) => lengths.push(format!("{part} hidden")),
+                None => {
+                    return step(
+                        false,
+                        format!(
+                            "What is signed needs {part}, and it isn't there, or is there twice."
+                        ),
+                    );
+                }
+            }
+        }
+        if !lengths.is_empty() {
+            step(true, format!("Signed content, in bytes: {}.", lengths.join(", ")));
+        }
+        let names = source.secrets.iter().map(|named| named.name.as_str()).collect::<Vec<_>>();
+        match judged.secret() {
+            Err(_) => {
+                let names = names.join(", ");
+                return step(
+                    false,
+                    format!(
+                        "It fits none of the secrets: {names} ({}).",
+                        signature.algorithm.name()
+                    ),
+                );
+            }
+            Ok(secret) => step(
+                true,
+                format!("It fits the secret {} ({}).", secret.name, signature.algorithm.name()),
+            ),
+        }
+        let claims = match judged.claims() {
+            Err(refusal) => {
+                return step(
+                    false,
+                    format!("The token's claims aren't those of this request: {refusal}."),
+                );
+            }
+            Ok(claims) => claims,
+        };
+        let Some(rule) = &scheme.timestamp else {
+            return step(true, "No time is signed, so how old it is can't be judged.".into());
+        };
+        let window = humantime::format_duration(rule.tolerance);
+        match judged.fresh(claims.as_ref()) {
+            Ok(signed) => {
+                let signed = signed.unwrap_or_default();
+                step(
+                    true,
+                    format!(
+                        "Signed at {signed}, received at {}: within {window}.",
+                        self.received_at
+                    ),
+                );
+            }
+            Err(Refusal::SignatureMalformed) => {
+                step(
+                    false,
+                    format!("The signed time ({}) can't be read as {:?}.", rule.at, rule.unit),
+                );
+            }
+            Err(_) => {
+                let time = judged.time().unwrap_or_default();
+                step(
+                    false,
+                    format!(
+                        "Signed at {time}, received at {}: not within {window}.",
+                        self.received_at
+                    ),
+                );
+            }
+        }
+        if refusal == Some(Refusal::BatchTooLarge) {
+            step(false, "It holds more events than are taken from one callback.".into());
+        }
+    }
+
+    /// Whether the signature fits, whatever the time.
+    fn fits(&self, source: &Source) -> bool {
+        let late = [Refusal::TimestampStale, Refusal::TimestampFuture, Refusal::BatchTooLarge];
+        self.verify(source).map_or_else(|refusal| late.contains(&refusal), |_| true)
+    }
+
+    fn with_body(&self, body: Vec<u8>) -> Self {
+        let (headers, query, body) = (self.headers.clone(), self.query.clone(), Bytes::from(body));
+        Self { headers, query, peer: self.peer, body, received_at: self.received_at }
+    }
+
+    fn mismatch(&self, source: &Source, others: &[Source]) -> Vec<String> {
+        let mut hints = Vec::new();
+        for (name, body) in other_bodies(&self.body) {
+            if body != self.body && self.with_body(body).fits(source) {
+                hints.push(format!(
+                    "It fits the same body {name}: something on the way has changed the body. \
+                     Zentra needs its bytes as they were sent."
+                ));
+            }
+        }
+        for other in others.iter().filter(|other| other.name != source.name) {
+            let swapped = Source { secrets: other.secrets.clone(), ..source.clone() };
+            if self.fits(&swapped) {
+                hints.push(format!(
+                    "It fits a secret of the source {}: two endpoints' secrets are mixed up.",
+                    other.name
+                ));
+            }
+        }
+        for (name, swapped) in other_keys(source) {
+            if self.fits(&swapped) {
+                hints.push(format!("It fits when the secret is taken {name}."));
+            }
+        }
+        for (url, swapped) in other_urls(source) {
+            if self.fits(&swapped) {
+                hints.push(format!(
+                    "It fits the address {url}: set public_url to what the provider has."
+                ));
+            }
+        }
+        if source.scheme.signs_url() && self.query.is_some() {
+            let without = Self { query: None, ..self.with_body(self.body.to_vec()) };
+            if without.fits(source) {
+                hints.push("It fits the address without its query: a proxy has added one.".into());
+            }
+        }
+        hints.extend(self.elsewhere(source));
+        if self.headers.contains_key(http::header::CONTENT_ENCODING) {
+            hints.push(
+                "The request has a Content-Encoding: it is the encoded bytes that are verified, so \
+                 the capture must be of those."
+                    .into(),
+            );
+        }
+        if hints.is_empty() {
+            hints.push(
+                "None of the usual reasons fits. Most often it is the secret of another endpoint \
+                 (or of test instead of live), a body that was captured after a framework had \
+                 parsed and written it again, or a secret that was rotated."
+                    .into(),
+            );
+        }
+        hints
+    }
+
+    /// The providers as which it does verify, or whose signature header it carries.
+    fn elsewhere(&self, source: &Source) -> Vec<String> {
+        let known = Scheme::names().filter(|name| *name != source.provider);
+        let as_another = known.filter_map(|name| Some((name, Scheme::named(name)?)));
+        let fits = as_another.filter(|(_, scheme)| {
+            !scheme.is_token() && self.fits(&Source { scheme: scheme.clone(), ..source.clone() })
+        });
+        fits.map(|(name, _)| format!("It verifies as a callback of the provider {name}.")).collect()
+    }
+}
+
+fn grammar(grammar: &Grammar) -> String {
+    match grammar {
+        Grammar::Bare => "a signature alone".into(),
+        Grammar::Prefix(prefix) => format!("{prefix:?} and a signature"),
+        Grammar::List { assign, item, .. } => format!("a list with {item}{assign}SIGNATURE"),
+        Grammar::TimeFirst => "a time and signatures, with commas between".into(),
+        Grammar::Jws => "a JSON Web Token by this scheme's algorithm".into(),
+    }
+}
+
+/// The body as it may have been before something touched it.
+fn other_bodies(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let text = String::from_utf8_lossy(body);
+    let spaced = |indent: &[u8]| {
+        let value: serde_json::Value = serde_json::from_slice(body).ok()?;
+        let mut out = Vec::new();
+        let format = serde_json::ser::PrettyFormatter::with_indent(indent);
+        let mut writer = serde_json::Serializer::with_formatter(&mut out, format);
+        serde::Serialize::serialize(&value, &mut writer).ok()?;
+        Some(out)
+    };
+    let mut all = vec![
+        ("without the white space at its end", text.trim_end().as_bytes().to_vec()),
+        ("with a line break at its end", [body, b"\n"].concat()),
+        ("with LF instead of CRLF", text.replace("\r\n", "\n").into_bytes()),
+        ("with CRLF instead of LF", text.replace("\r\n", "\n").replace('\n', "\r\n").into_bytes()),
+        ("without white space in its JSON", compact(body)),
+        ("as an empty one", Vec::new()),
+    ];
+    all.extend(spaced(b"  ").map(|body| ("with its JSON indented by two", body)));
+    all.extend(spaced(b"    ").map(|body| ("with its JSON indented by four", body)));
+    all
+}
+
+/// JSON without the white space between its tokens, in the same order.
+fn compact(body: &[u8]) -> Vec<u8> {
+    let (mut inside, mut escaped) = (false, false);
+    let mut kept = Vec::with_capacity(body.len());
+    for &byte in body {
+        if !inside && byte.is_ascii_whitespace() {
+            continue;
+        }
+        inside ^= byte == b'"' && !escaped;
+        escaped = inside && byte == b'\\' && !escaped;
+        kept.push(byte);
+    }
+    kept
+}
+
+/// The secrets, taken otherwise.
+fn other_keys(source: &Source) -> Vec<(&'static str, Source)> {
+    let formats = [
+        ("as its bytes (key = \"utf8\")", KeyFormat::Utf8),
+        ("as base64, after whsec_ if that is there (key = \"whsec\")", KeyFormat::Whsec),
+        ("as hexadecimal (key = \"hex\")", KeyFormat::Hex),
+        ("as base64 (key = \"base64\")", KeyFormat::Base64),
+    ];
+    let own = source.scheme.signature.key;
+    let public = source.scheme.signature.algorithm.is_public();
+    let others = formats.into_iter().filter(|(_, format)| !public && *format != own);
+    let mut all: Vec<_> = others
+        .map(|(name, format)| {
+            let mut other = source.clone();
+            other.scheme.signature.key = format;
+            (name, other)
+        })
+        .collect();
+    let secrets: Vec<NamedSecret> = source
+        .secrets
+        .iter()
+        .map(|named| {
+            let trimmed = named.secret.expose().trim_ascii();
+            NamedSecret { name: named.name.clone(), secret: Secret::new(trimmed) }
+        })
+        .collect();
+    all.push(("without the white space around it", Source { secrets, ..source.clone() }));
+    all
+}
+
+/// Where the provider may think that it sends to.
+fn other_urls(source: &Source) -> Vec<(String, Source)> {
+    let Some(url) = source.public_url.as_deref().filter(|_| source.scheme.signs_url()) else {
+        return Vec::new();
+    };
+    let swapped = match url.split_once("://") {
+        Some(("https", rest)) => format!("http://{rest}"),
+        Some((_, rest)) => format!("https://{rest}"),
+        None => url.to_owned(),
+    };
+    let slash = match url.strip_suffix('/') {
+        Some(without) => without.to_owned(),
+        None => format!("{url}/"),
+    };
+    let urls = [swapped, slash].into_iter();
+    urls.map(|url| (url.clone(), Source { public_url: Some(url), ..source.clone() })).collect()
+}
+
+/// The headers of a captured request, as text: `Name: value` lines, a request line before them if
+/// there is one. Returns the query of that line with them.
+pub fn captured(text: &str) -> Result<(HeaderMap, Option<String>), String> {
+    let mut headers = HeaderMap::new();
+    let mut query = None;
+    for (line, number) in text.lines().zip(1..) {
+        let line = line.trim();
+        let request = line.split(' ').nth(1).filter(|_| number == 1 && line.contains(" HTTP/"));
+        if let Some(target) = request {
+            query = target.split_once('?').map(|(_, query)| query.to_owned());
+            continue;
+        }
+        if line.is_empty() {
+            continue;
+        }
+        let pair = line.split_once(':').and_then(|(name, value)| {
+            let name = http::HeaderName::try_from(name.trim()).ok()?;
+            Some((name, http::HeaderValue::try_from(value.trim()).ok()?))
+        });
+        let (name, value) = pair.ok_or_else(|| format!("line {number} is no \"Name: value\""))?;
+        headers.append(name, value);
+    }
+    Ok((headers, query))
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Literal(text) => write!(f, "{text:?}"),
+            Self::Body => f.write_str("the body"),
+            Self::Form => f.write_str("the form's fields"),
+            Self::Timestamp => f.write_str("the time"),
+            Self::At(at) | Self::Lower(at) | Self::Maybe(at) => write!(f, "the {at}"),
+            Self::Method => f.write_str("the method"),
+            Self::Url => f.write_str("the address"),
+            Self::Path => f.write_str("the address's path"),
+            Self::Secret => f.write_str("the secret"),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! A source from `zentra source add` to its first callback, and what `zentra verify` says of one
+//! that is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use zentra_tests::http::Headers;
+use zentra_tests::services::folder;
+use zentra_tests::stack::Stack;
+use zentra_tests::{namespace, shared_rabbit, shared_redis, sign};
+
+const BODY: &str = "{\"id\": \"evt_1\", \"type\": \"charge.succeeded\"}";
+
+fn stack() -> Stack {
+    Stack::new(&shared_rabbit(), &shared_redis(), &namespace(), "http://127.0.0.1:9/", "")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A captured request, and what becomes of it.
+struct Captured<'s> {
+    stack: &'s Stack,
+    headers: PathBuf,
+    body: PathBuf,
+}
+
+impl<'s> Captured<'s> {
+    fn new(stack: &'s Stack, headers: &str, body: &str) -> Self {
+        let folder = folder("captured");
+        let one = Self { stack, headers: folder.join("headers"), body: folder.join("body") };
+        fs::write(&one.headers, headers).unwrap();
+        fs::write(&one.body, body).unwrap();
+        one
+    }
+
+    fn path(path: &Path) -> &str {
+        path.to_str().unwrap()
+    }
+
+    /// Whether it verifies, and what is said of it.
+    fn verify(&self, source: &str, more: &[&str]) -> (bool, String) {
+        let (headers, body) = (Self::path(&self.headers), Self::path(&self.body));
+        let arguments = ["verify", "--source", source, "--headers", headers, "--body", body];
+        let output = self.stack.zentra(&[&arguments[..], more].concat());
+        let said = stdout(&output) + &stderr(&output);
+        let secrets = [sign::STRIPE_SECRET, sign::GITHUB_SECRET, sign::ACME_SECRET];
+        assert!(!secrets.iter().any(|secret| said.contains(secret)), "{said}");
+        (output.status.success(), said)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_added_takes_what_is_signed_for_it() {
+    let stack = stack();
+    let before = fs::read_to_string(&stack.config).unwrap();
+    let shown = stack.zentra(&["source", "add", "meta", "--print"]);
+    assert!(stdout(&shown).contains("handshake_token = \"env:META_HANDSHAKE_TOKEN\""));
+    assert_eq!(fs::read_to_string(&stack.config).unwrap(), before, "it was only to be printed");
+
+    let secret = ["--secret", "env:STRIPE_EU"];
+    let added = stack.zentra(&[&["source", "add", "slack"][..], &secret].concat());
+    let told = stdout(&added);
+    assert!(added.status.success(), "{}", stderr(&added));
+    assert!(
+        told.contains("https://YOUR-HOST/in/slack") && told.contains("[\"slack.#\"]"),
+        "{told}"
+    );
+    let text = fs::read_to_string(&stack.config).unwrap();
+    assert!(text.starts_with(&before) && text.ends_with('\n'), "{text}");
+    for (arguments, error) in [
+        (&["source", "add", "slack"][..], "there is a [source.slack] already"),
+        (&["source", "add", "slac"], "Is it slack?"),
+        (&["source", "add", "square"], "--public-url"),
+        (&["source", "add", "github", "--name", "g", "--public-url", "https://x/"], "doesn't sign"),
+    ] {
+        let refused = stack.zentra(arguments);
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&refused).contains(error), "{arguments:?}: {}", stderr(&refused));
+    }
+    assert_eq!(fs::read_to_string(&stack.config).unwrap(), text, "what fails changes nothing");
+
+    let ingress = stack.ingress().await;
+    let captured = Captured::new(&stack, "", BODY);
+    let body = Captured::path(&captured.body);
+    for source in ["slack", "stripe-eu", "acme", "github"] {
+        let signed = stack.zentra(&["sign", "--source", source, "--body", body, "--id", "evt_9"]);
+        let lines = stdout(&signed);
+        let headers: Headers = lines
+            .lines()
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (&*name.to_owned().leak(), value.to_owned()))
+            .collect();
+        let url = format!("{}/in/{source}", ingress.listen);
+        let answer = stack.http.post(&url, &headers, BODY.to_owned()).await.unwrap();
+        assert_eq!(answer.status, 200, "{source}: {answer:?}");
+        let (good, said) = Captured::new(&stack, &lines, BODY).verify(source, &[]);
+        assert!(good && said.contains("It fits the secret k1"), "{said}");
+    }
+    let url = format!("{}/in/acme", ingress.listen);
+    let command = stack.zentra(&["sign", "--source", "acme", "--body", body, "--curl", &url]);
+    let command = stdout(&command);
+    assert!(command.starts_with(&format!("curl --request POST '{url}'")), "{command}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_captured_request_is_refused_is_told_with_what_usually_is_behind_it() {
+    let stack = stack();
+    stack.add(
+        r#"[source.stripe-us]
+provider = "stripe"
+secrets = [{ name = "us", secret = "env:ACME" }]
+[source.without]
+provider = "stripe"
+secrets = [{ name = "k", secret = "env:NOWHERE" }]
+[source.shop]
+provider = "square"
+public_url = "https://hooks.example.com/in/shop"
+secrets = [{ name = "k1", secret = "env:GITHUB" }]"#,
+    );
+    let now = sign::now();
+    let stripe = |body: &str| {
+        let headers = sign::stripe(now, body.as_bytes());
+        headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect::<String>()
+    };
+    let judged = |headers: &str, body: &str, source: &str, more: &[&str]| {
+        Captured::new(&stack, headers, body).verify(source, more)
+    };
+    let (good, said) = judged(&stripe(BODY), BODY, "stripe-eu", &[]);
+    assert!(good && said.contains("Event evt_1, charge.succeeded; known by evt_1"), "{said}");
+    // Captured with its request line, and in another case.
+    let named = stripe(BODY).replacen("stripe", "Stripe", 1);
+    let raw = format!("POST /in/stripe-eu HTTP/1.1\r\nHost: x\r\n{named}");
+    assert!(judged(&raw, BODY, "stripe-eu", &[]).0);
+
+    let spaced = serde_json::to_string_pretty(&serde_json::json!({ "a": [1, "b c"] })).unwrap();
+    let square = |url: &str| {
+        let tag = sign::base64(sign::GITHUB_SECRET, &format!("{url}{BODY}"));
+        format!("POST /in/shop?a=1 HTTP/1.1\nx-square-hmacsha256-signature: {tag}\n")
+    };
+    let cases = [
+        (String::new(), BODY, "stripe-eu", "There is no header `stripe-signature`"),
+        ("stripe-signature: v1=00\n".into(), BODY, "stripe-eu", "signature_malformed"),
+        ("stripe-signature: nothing\n".into(), BODY, "stripe-eu", "isn't a list with v1=SIGNATURE"),
+        (stripe(BODY), "{}", "stripe-eu", "None of the usual reasons fits"),
+        (stripe(&format!("{BODY}\n")), BODY, "stripe-eu", "with a line break at its end"),
+        (stripe(r#"{"a":[1,"b c"]}"#), &spaced, "stripe-eu", "without white space in its JSON"),
+        (stripe(&spaced), r#"{"a":[1,"b c"]}"#, "stripe-eu", "indented by two"),
+        (stripe(BODY), BODY, "stripe-us", "It fits a secret of the source stripe-eu"),
+        (stripe(BODY), BODY, "github", "There is no header `x-hub-signature-256`"),
+        (
+            square("http://hooks.example.com/in/shop?a=1"),
+            BODY,
+            "shop",
+            "http://hooks.example.com/in/shop: set public_url",
+        ),
+        (square("https://hooks.example.com/in/shop"), BODY, "shop", "without its query"),
+    ];
+    for (headers, body, source, wanted) in &cases {
+        let (good, said) = judged(headers, body, source, &[]);
+        assert!(!good && said.contains(wanted), "{wanted}: {said}");
+    }
+    let later = (now + 3600).to_string();
+    let (good, said) = judged(&stripe(BODY), BODY, "stripe-eu", &["--at", &later]);
+    assert!(!good && said.contains("not within 5m") && said.contains("--at"), "{said}");
+    let (good, said) = judged(&stripe(BODY), BODY, "nobody", &[]);
+    assert!(!good && said.contains("source.nobody: there is none"), "{said}");
+    let (good, said) = judged(&stripe(BODY), BODY, "without", &[]);
+    assert!(!good && said.contains("NOWHERE"), "{said}");
+    let (_, said) = judged(&stripe(BODY), "{}", "stripe-eu", &["--json"]);
+    let json: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!((&json["verified"], &json["reason"]), (&false.into(), &"signature_mismatch".into()));
+    let (_, said) = judged(&stripe(BODY).replace("stripe-", "x-hub-"), BODY, "github", &[]);
+    assert!(said.contains("There is no header"), "{said}");
+}

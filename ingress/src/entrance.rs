@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
 use zentra_shared::clock;
 use zentra_shared::config::Bounds;
@@ -16,6 +17,7 @@ use zentra_shared::telemetry::One;
 use zentra_shared::verify::{Answered, Source, Unverified};
 
 use crate::admit::{Gate, Taken};
+use crate::client::client;
 use crate::log::Log;
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::receive::{Receiver, source_name};
@@ -42,6 +44,7 @@ fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
 pub(crate) struct Entrance<Q> {
     gate: watch::Receiver<Arc<Gate<Q>>>,
     receiver: Receiver,
+    trusted_proxies: Vec<IpNet>,
     in_flight: Semaphore,
     metrics: Metrics,
     log: Log,
@@ -51,11 +54,13 @@ impl<Q: Publish> Entrance<Q> {
     pub(crate) fn new(
         gate: watch::Receiver<Arc<Gate<Q>>>,
         bounds: &Bounds,
+        trusted_proxies: Vec<IpNet>,
         metrics: Metrics,
     ) -> Self {
         Self {
             gate,
             receiver: Receiver::new(bounds),
+            trusted_proxies,
             in_flight: Semaphore::new(bounds.max_in_flight as usize),
             metrics,
             log: Log::default(),
@@ -74,7 +79,8 @@ impl<Q: Publish> Entrance<Q> {
         let (label, result) = match named {
             Err(refusal) => (UNKNOWN, Err(refusal)),
             Ok(source) => {
-                let taken = self.take(request, peer, &gate, source).await;
+                let client = client(peer, request.headers(), &self.trusted_proxies);
+                let taken = self.take(request, client, &gate, source).await;
                 (&*source.name, taken.map(|taken| (taken, source)))
             }
         };

@@ -5,6 +5,7 @@
 //! it. The ingress needs RabbitMQ and nothing else.
 
 pub mod admit;
+mod client;
 mod connection;
 mod entrance;
 mod keep;
@@ -47,10 +48,11 @@ pub async fn run<Q: Publish>(
     live.register(&registry)?;
     queue.register(&registry)?;
     telemetry::build_info(&registry, "zentra-ingress")?;
+    let trusted = live.config().ingress.trusted_proxies.clone();
     let bounds = live.config().ingress.bounds.clone();
     let reload::Current { gate, tls, keeping } =
         reload::follow(live, queue.clone(), metrics.clone(), stop.clone());
-    let entrance = entrance::Entrance::new(gate, &bounds, metrics);
+    let entrance = entrance::Entrance::new(gate, &bounds, trusted, metrics);
     let ended = CancellationToken::new();
     let ready = move || std::future::ready(queue.ready());
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));

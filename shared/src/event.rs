@@ -157,7 +157,7 @@ pub struct Context {
     /// The request's method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// The address that sent it: the provider's, or the nearest proxy's.
+    /// The address that sent it: the provider's, or that of the nearest proxy that isn't trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<IpAddr>,
     /// The request headers that the provider's scheme lists.

@@ -52,9 +52,21 @@ async function cases(provider) {
       id: "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W",
       url: of.url ?? url,
     };
-    return { headers: await provider.sign(event), body };
+    const signed = await provider.sign(event);
+    return provider.inBody ? { headers: {}, body: signed.body } : { headers: signed, body };
   };
   const valid = await made();
+  if (provider.inBody) {
+    const as = (change) => ({ headers: {}, body: change(valid.body) });
+    return {
+      valid: [valid, "ok"],
+      tampered: [as(provider.tamper), "signature_mismatch"],
+      wrong_secret: [await made({ secret: other }), "signature_mismatch"],
+      missing: [as(provider.unsign), "signature_missing"],
+      malformed: [as(provider.malform), "signature_malformed"],
+      no_form_at_all: [as(() => "[]"), "signature_missing"],
+    };
+  }
   const changed = (headers) => ({ ...valid, headers: { ...valid.headers, ...headers } });
   const { [header]: signature, ...unsigned } = valid.headers;
   const reversed = (text) => [...text].reverse().join("");
@@ -82,6 +94,7 @@ async function cases(provider) {
     all.id_changed = [changed({ [id]: "msg_another" }), "signature_mismatch"];
   }
   for (const label of provider.skip ?? []) delete all[label];
+  for (const [label, reason] of Object.entries(provider.reasons ?? {})) all[label][1] = reason;
   return all;
 }
 
@@ -103,7 +116,7 @@ for (const [name, provider] of Object.entries(providers)) {
   const folder = new URL(`node_modules/${provider.package}/package.json`, import.meta.url);
   const { version } = JSON.parse(readFileSync(folder));
   const vectors = {
-    provider: name,
+    provider: provider.provider ?? name,
     proof: `npm ${provider.package} ${version}`,
     secret: provider.secret,
     url: provider.url,

@@ -124,6 +124,13 @@ pub(super) const KEYS: &[Key] = &[
         "How long a connection is kept between requests.",
     ),
     key(
+        "ingress.trusted_proxies",
+        Kind::Texts,
+        "",
+        "Addresses and networks (10.0.0.0/8) of the proxies before the entrance: their \
+         X-Forwarded-For is believed, and told in the history. Nobody else's is.",
+    ),
+    key(
         "ingress.drain_timeout",
         Kind::Duration("0s", "10m"),
         "20s",

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::Table;
 
 use crate::delivery::UNVERIFIED;
@@ -148,6 +149,8 @@ pub struct Ingress {
     pub admin: SocketAddr,
     /// With it, callbacks are taken by TLS only. Only for the ingress.
     pub tls: Option<Tls>,
+    /// Whose word is taken for where a callback came from.
+    pub trusted_proxies: Vec<IpNet>,
     /// What one entrance bears.
     pub bounds: Bounds,
 }

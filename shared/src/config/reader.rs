@@ -1,9 +1,11 @@
 //! Reading the sections: each setting once, and the rules across them.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
+use ipnet::IpNet;
 
 use super::secrets::{Environment, resolve, secret};
 use super::section::{self, Section};
@@ -22,6 +24,21 @@ const NOT_BOTH: &str = "goes with no [embedded] path: choose one of them";
 pub(super) struct Reader<'e> {
     pub(super) role: Role,
     pub(super) environment: &'e Environment,
+}
+
+/// Addresses and networks.
+fn networks(section: &mut Section<'_>, key: &str) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (at, text) in section.texts(key).iter().enumerate() {
+        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(network) => networks.push(network),
+            Err(_) => section.problem(
+                &format!("{key}[{at}]"),
+                "must be an address like \"10.0.0.7\" or a network like \"10.0.0.0/8\"",
+            ),
+        }
+    }
+    networks
 }
 
 impl Reader<'_> {
@@ -124,6 +141,7 @@ impl Reader<'_> {
             listen: section.address("listen"),
             admin: section.address("admin"),
             tls: self.tls(section.section("tls")),
+            trusted_proxies: networks(&mut section, "trusted_proxies"),
             bounds: Bounds {
                 max_connections: section.integer("max_connections"),
                 max_in_flight: section.integer("max_in_flight"),

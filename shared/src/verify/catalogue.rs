@@ -1,5 +1,8 @@
 //! The schemes that come along, one file each.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use super::scheme::Scheme;
 
 macro_rules! catalogue {
@@ -11,6 +14,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    "adyen"
     "adyen-platform"
     "aftership"
     "airtable"
@@ -22,6 +26,7 @@ catalogue! {
     "bitbucket"
     "bitgo"
     "box"
+    "braintree"
     "brex"
     "buildkite"
     "cal-com"
@@ -42,6 +47,7 @@ catalogue! {
     "coinbase-cdp"
     "coinbase-commerce"
     "commercelayer"
+    "contentful"
     "creem"
     "customerio"
     "datadog"
@@ -52,6 +58,7 @@ catalogue! {
     "dropbox"
     "dwolla"
     "dyte"
+    "easypost"
     "elevenlabs"
     "expo"
     "finch"
@@ -122,6 +129,7 @@ catalogue! {
     "persona"
     "pipedrive"
     "plaid"
+    "plivo"
     "polar"
     "postmark"
     "privy"
@@ -160,6 +168,7 @@ catalogue! {
     "terra"
     "todoist"
     "trello"
+    "twilio"
     "twitch"
     "typeform"
     "vercel"
@@ -179,11 +188,18 @@ catalogue! {
     "zoom"
 }
 
+/// Read when they are asked for, and once.
+static SCHEMES: LazyLock<HashMap<&str, Scheme>> = LazyLock::new(|| {
+    let read = CATALOGUE
+        .iter()
+        .filter_map(|(name, text)| Some((*name, Scheme::from_toml(text.parse().ok()?).ok()?)));
+    read.collect()
+});
+
 impl Scheme {
     /// An entry of the catalogue.
     pub fn named(name: &str) -> Option<Self> {
-        let (_, text) = CATALOGUE.iter().find(|(known, _)| *known == name)?;
-        Self::from_toml(text.parse().ok()?).ok()
+        SCHEMES.get(name).cloned()
     }
 
     /// The catalogue's names.

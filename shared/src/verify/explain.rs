@@ -8,7 +8,7 @@ use super::key::KeyFormat;
 use super::place::Lookup;
 use super::scheme::Grammar;
 use super::template::Part;
-use super::{Judged, NamedSecret, Piece, Refusal, Scheme, Source, Unverified};
+use super::{Judged, MAX_ITEMS, NamedSecret, Piece, Refusal, Scheme, Source, Unverified};
 use crate::secret::Secret;
 
 /// What was looked at, and what came of it.
@@ -37,7 +37,11 @@ impl Unverified {
     pub fn explain(&self, source: &Source, others: &[Source]) -> Explanation {
         let refusal = self.verify(source).err();
         let mut steps = Vec::new();
-        self.walk(source, &mut steps, refusal);
+        self.walk(source, &mut steps);
+        if refusal == Some(Refusal::BatchTooLarge) {
+            let found = format!("It holds more than {MAX_ITEMS} events.");
+            steps.push(Step { good: false, found });
+        }
         let hints = match refusal {
             Some(Refusal::SignatureMismatch) => self.mismatch(source, others),
             Some(Refusal::SignatureMissing | Refusal::SignatureMalformed) => self.elsewhere(source),
@@ -55,7 +59,7 @@ impl Unverified {
         Explanation { steps, hints, refusal }
     }
 
-    fn walk(&self, source: &Source, steps: &mut Vec<Step>, refusal: Option<Refusal>) {
+    fn walk(&self, source: &Source, steps: &mut Vec<Step>) {
         let mut step = |good: bool, found: String| steps.push(Step { good, found });
         let scheme = &source.scheme;
         let signature = &scheme.signature;
@@ -155,9 +159,6 @@ impl Unverified {
                     ),
                 );
             }
-        }
-        if refusal == Some(Refusal::BatchTooLarge) {
-            step(false, "It holds more events than are taken from one callback.".into());
         }
     }
 
@@ -372,6 +373,7 @@ impl std::fmt::Display for Part {
             Self::Method => f.write_str("the method"),
             Self::Url => f.write_str("the address"),
             Self::Path => f.write_str("the address's path"),
+            Self::Canonical(form) => write!(f, "what {} makes of it", form.name()),
             Self::Secret => f.write_str("the secret"),
         }
     }

@@ -3,6 +3,7 @@
 //! [`Verified`] has no other constructor than [`Unverified::verify`], and the ingress
 //! queues nothing else.
 
+mod canonical;
 mod catalogue;
 mod claims;
 mod explain;
@@ -249,6 +250,9 @@ impl<'a> Judged<'a> {
                 let url = self.url.as_ref()?.parse::<Uri>().ok()?;
                 Cow::Owned(url.path().as_bytes().to_vec())
             }
+            Part::Canonical(form) => {
+                Cow::Owned(form.content(&self.found, self.url.as_deref(), &self.callback.body)?)
+            }
             Part::Secret => return Some(Piece::Secret),
         };
         Some(Piece::Bytes(bytes))
@@ -344,7 +348,9 @@ impl<'a> Judged<'a> {
         let scheme = &source.scheme;
         let inside = item.map(|item| Lookup::new(&callback.headers, None, item));
         let find = |at: &Option<Location>| match (&inside, at.as_ref()?) {
-            (Some(item), at @ Location::Json(_)) => Some(item.text(at)?.into_owned()),
+            (Some(item), at @ (Location::Json(_) | Location::All(_))) => {
+                Some(item.text(at)?.into_owned())
+            }
             (_, at) => Some(self.at(at)?.into_owned()),
         };
         let event_id = find(&scheme.id).filter(|id| usable_id(id));

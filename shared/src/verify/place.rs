@@ -27,6 +27,8 @@ pub enum Location {
     Query(String),
     /// A field of the body, an `application/x-www-form-urlencoded` form.
     Form(String),
+    /// At all of these places, with `:` between.
+    All(Vec<Self>),
 }
 
 impl fmt::Display for Location {
@@ -38,11 +40,23 @@ impl fmt::Display for Location {
             Self::Json(pointer) => write!(f, "`{pointer}` of the JSON body"),
             Self::Query(name) => write!(f, "parameter `{name}` of the query"),
             Self::Form(name) => write!(f, "field `{name}` of the form"),
+            Self::All(places) => {
+                let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+                f.write_str(&places.join(", "))
+            }
         }
     }
 }
 
 impl Location {
+    /// Itself, or the places that it is made of.
+    pub(super) fn each(&self) -> &[Self] {
+        match self {
+            Self::All(places) => places,
+            one => std::slice::from_ref(one),
+        }
+    }
+
     /// Where the time-first grammar has the time.
     pub(super) fn time_first() -> Self {
         Self::Item("time".into())
@@ -81,6 +95,10 @@ impl<'a> Lookup<'a> {
                 only(&parameters(self.query?.as_bytes())?, name).map(Cow::Owned)
             }
             Location::Form(name) => only(self.form()?, name).map(Cow::Owned),
+            Location::All(places) => {
+                let texts = places.iter().map(|at| self.text(at));
+                Some(Cow::Owned(texts.collect::<Option<Vec<_>>>()?.join(":")))
+            }
             Location::Item(_) | Location::Claim(_) => None,
         }
     }
@@ -125,7 +143,7 @@ fn only(parameters: &[Parameter<'_>], name: &str) -> Option<String> {
     found.next().is_none().then(|| value.clone().into_owned())
 }
 
-fn parameters(text: &[u8]) -> Option<Vec<Parameter<'_>>> {
+pub(super) fn parameters(text: &[u8]) -> Option<Vec<Parameter<'_>>> {
     let read: Vec<_> = form_urlencoded::parse(text).take(MAX_PARAMETERS + 1).collect();
     (read.len() <= MAX_PARAMETERS).then_some(read)
 }

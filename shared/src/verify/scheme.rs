@@ -234,7 +234,7 @@ impl Scheme {
                  signature.content",
             ),
             (
-                !inside && !claimed && time.is_some() != content.covers(&Part::Timestamp),
+                !inside && !claimed && time.is_some() != self.covers_time(),
                 "a scheme with [timestamp] must sign {timestamp}, and one that signs {timestamp} \
                  needs [timestamp]",
             ),
@@ -292,7 +292,10 @@ impl Scheme {
     pub fn needs(&self, header: &HeaderName) -> bool {
         let place = Location::Header(header.clone());
         let asked = self.handshakes.iter().flat_map(Handshake::places);
-        self.places().chain(asked).any(|at| *at == place) || self.signature.content.takes(&place)
+        let content = &self.signature.content;
+        self.places().chain(asked).any(|at| *at == place)
+            || content.takes(&place)
+            || content.parts().iter().any(|part| part.needs(header))
     }
 
     /// Whether a signature, or what stands for one, is in this header.
@@ -314,7 +317,7 @@ impl Scheme {
         let time = self.timestamp.as_ref().map(|time| &time.at);
         let named = [&self.id, &self.kind, &self.attempt.number, &self.attempt.reason];
         let named = named.into_iter().filter_map(Option::as_ref);
-        self.signature.at.iter().chain(time).chain(named)
+        self.signature.at.iter().chain(time).chain(named).flat_map(Location::each)
     }
 
     /// Whether it signs nothing: the secret itself is sent along.
@@ -353,6 +356,13 @@ impl Scheme {
         self.signature.key.accepts(secret)
     }
 
+    fn covers_time(&self) -> bool {
+        let own = self.signature.content.parts().iter().find_map(Part::time);
+        let time = self.timestamp.as_ref().map(|time| &time.at);
+        self.signature.content.covers(&Part::Timestamp)
+            || own.is_some_and(|own| time == Some(&Location::Header(own)))
+    }
+
     fn covers_body(&self) -> bool {
         let claimed = self.claims.as_ref().is_some_and(|claims| claims.body.is_some());
         claimed || self.signature.content.parts().iter().any(Part::is_body)
@@ -372,6 +382,7 @@ impl Scheme {
                 Location::Json(_) | Location::Form(_) => self.covers_body(),
                 Location::Query(_) => self.signs_url(),
                 Location::Claim(_) => true,
+                Location::All(places) => places.iter().all(|at| self.covers(at)),
             }
     }
 }

@@ -30,15 +30,22 @@ pub struct Callback<'a> {
 }
 
 impl Scheme {
-    /// Writes id, type and time into a JSON body where the provider has them there.
+    /// Writes id, type and time into a JSON body where the provider has them there; where it sends
+    /// several events in one callback, the body becomes one of them.
     pub fn write_into(&self, body: &mut Value, id: &str, kind: &str, time: Timestamp) {
+        for (at, text) in [(&self.id, id), (&self.kind, kind)] {
+            for at in at.iter().flat_map(Location::each) {
+                if let Location::Json(pointer) = at {
+                    *place(body, pointer) = Value::String(text.into());
+                }
+            }
+        }
+        if let Some(pointer) = &self.items {
+            let item = body.take();
+            *place(body, pointer) = Value::Array(vec![item]);
+        }
         if let Some(Time { at: Location::Json(pointer), unit, .. }) = &self.timestamp {
             *place(body, pointer) = Value::String(unit.write(time));
-        }
-        for (at, text) in [(&self.id, id), (&self.kind, kind)] {
-            if let Some(Location::Json(pointer)) = at {
-                *place(body, pointer) = Value::String(text.into());
-            }
         }
     }
 
@@ -86,7 +93,7 @@ impl Scheme {
                     callback.url.parse::<Uri>().ok()?.path().to_owned().into_bytes().into()
                 }
                 Part::Secret => secret.expose().into(),
-                Part::Form => return None,
+                Part::Form | Part::Canonical(_) => return None,
             };
             Some(bytes)
         });

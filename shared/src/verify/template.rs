@@ -3,6 +3,7 @@
 use http::HeaderName;
 use serde::Deserialize;
 
+use super::canonical::Canonical;
 use super::place::Location;
 
 /// A parsed template. Its text is literal but for
@@ -13,6 +14,7 @@ use super::place::Location;
 /// - `{header:NAME}`, `{json:/POINTER}`, `{query:NAME}`, `{form:NAME}`, `{item:NAME}`: the value
 ///   there, which must be there; `{lower:…}` for the same in lower case, and `{maybe:…}` for
 ///   nothing where it isn't there;
+/// - `{canonical:NAME}`: a form that one provider has of its own;
 /// - `{secret}`, for plain digests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -41,6 +43,8 @@ pub enum Part {
     Url,
     /// Its path.
     Path,
+    /// A form of one provider's own.
+    Canonical(Canonical),
     /// The secret.
     Secret,
 }
@@ -56,12 +60,28 @@ impl Part {
 
     /// Whether it leaves nothing of the body open.
     pub(super) fn is_body(&self) -> bool {
-        matches!(self, Self::Body | Self::Form)
+        matches!(self, Self::Body | Self::Form | Self::Canonical(_))
+    }
+
+    /// The header with the time that a canonical form signs.
+    pub(super) fn time(&self) -> Option<HeaderName> {
+        match self {
+            Self::Canonical(form) => form.time(),
+            _ => None,
+        }
+    }
+
+    /// Whether a canonical form takes this header in.
+    pub(super) fn needs(&self, header: &HeaderName) -> bool {
+        matches!(self, Self::Canonical(form) if form.needs(header))
     }
 
     /// Whether the configured address is needed for it.
     pub(super) fn is_url(&self) -> bool {
-        matches!(self, Self::Url | Self::Path)
+        match self {
+            Self::Canonical(form) => form.is_url(),
+            _ => matches!(self, Self::Url | Self::Path),
+        }
     }
 }
 
@@ -116,6 +136,9 @@ fn variable(name: &str) -> Result<Part, String> {
         _ => match name.split_once(':') {
             Some(("lower", name)) => Part::Lower(place(name)?),
             Some(("maybe", name)) => Part::Maybe(place(name)?),
+            Some(("canonical", name)) => {
+                Part::Canonical(Canonical::named(name).ok_or_else(unknown)?)
+            }
             _ => Part::At(place(name)?),
         },
     };
@@ -131,11 +154,15 @@ fn place(text: &str) -> Result<Location, String> {
         Some(("query", name)) => Ok(Location::Query(name.into())),
         Some(("form", name)) => Ok(Location::Form(name.into())),
         Some(("item", name)) => Ok(Location::Item(name.into())),
-        _ => Err("the template knows {body}, {form}, {timestamp}, {method}, {url}, {path}, \
-                  {secret}, {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, \
-                  {item:NAME}, {lower:…} and {maybe:…}"
-            .into()),
+        _ => Err(unknown()),
     }
+}
+
+fn unknown() -> String {
+    "the template knows {body}, {form}, {timestamp}, {method}, {url}, {path}, {secret}, \
+     {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, {item:NAME}, {lower:…}, {maybe:…} \
+     and {canonical:twilio}, plivo, contentful or easypost"
+        .into()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod chaos;
 mod conformance;
 mod destinations;
 mod faults;
+mod fuzzed;
 mod handlers;
 mod harness;
 mod ingress;

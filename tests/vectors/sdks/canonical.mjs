@@ -1,3 +1,187 @@
 // What no template says: each has a canonical form of its own.
 
-export const canonical = {};
+import { createHash, createHmac } from "node:crypto";
+import { createRequire } from "node:module";
+
+const require = createRequire(import.meta.url);
+const form = (fields) => new URLSearchParams(fields).toString();
+const parsed = (body) => Object.fromEntries(new URLSearchParams(body));
+
+/** An Adyen notification, signed; what the provider's SDK takes is the item. */
+const ADYEN_KEY = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
+const adyen = (body) => JSON.parse(body).notificationItems[0].NotificationRequestItem;
+const withSignature = (body, signature) => {
+  const whole = JSON.parse(body);
+  whole.notificationItems[0].NotificationRequestItem.additionalData.hmacSignature = signature;
+  return JSON.stringify(whole);
+};
+
+const braintree = (privateKey) => {
+  const { BraintreeGateway, Environment } = require("braintree");
+  return new BraintreeGateway({
+    environment: Environment.Sandbox,
+    merchantId: "m",
+    publicKey: "public_key",
+    privateKey,
+  });
+};
+
+export const canonical = {
+  adyen: {
+    package: "@adyen/api-library",
+    secret: ADYEN_KEY,
+    other: ADYEN_KEY.replace("44", "45"),
+    inBody: true,
+    body: JSON.stringify({
+      live: "false",
+      notificationItems: [
+        {
+          NotificationRequestItem: {
+            additionalData: { hmacSignature: "" },
+            amount: { currency: "EUR", value: 1130 },
+            eventCode: "AUTHORISATION",
+            eventDate: "2023-11-14T22:13:20+01:00",
+            merchantAccountCode: "TestMerchant",
+            merchantReference: "TestPayment-1407325143704",
+            pspReference: "7914073381342284",
+            success: "true",
+          },
+        },
+      ],
+    }),
+    sign({ secret, body }) {
+      const { hmacValidator: Validator } = require("@adyen/api-library");
+      const signature = new Validator().calculateHmac(adyen(body), secret);
+      return { body: withSignature(body, signature) };
+    },
+    tamper: (body) => body.replace("1130", "1131"),
+    unsign: (body) => withSignature(body, undefined),
+    malform: (body) => withSignature(body, "no signature!"),
+    verify({ secret, body }) {
+      const { hmacValidator: Validator } = require("@adyen/api-library");
+      return new Validator().validateHMAC(adyen(body), secret);
+    },
+  },
+  braintree: {
+    package: "braintree",
+    secret: "private_key",
+    inBody: true,
+    sign({ secret }) {
+      const { bt_signature, bt_payload } = braintree(secret).webhookTesting.sampleNotification(
+        "subscription_went_past_due",
+        "my_id",
+      );
+      return { body: form({ bt_signature, bt_payload }) };
+    },
+    tamper(body) {
+      const { bt_signature, bt_payload } = parsed(body);
+      return form({ bt_signature, bt_payload: `Q${bt_payload.slice(1)}` });
+    },
+    unsign: (body) => form({ bt_payload: parsed(body).bt_payload }),
+    malform: (body) => form({ bt_signature: "no signature", bt_payload: parsed(body).bt_payload }),
+    async verify({ secret, body }) {
+      const { bt_signature, bt_payload } = parsed(body);
+      return braintree(secret).webhookNotification.parse(bt_signature, bt_payload);
+    },
+  },
+  twilio: {
+    package: "twilio",
+    secret: "12345",
+    header: "x-twilio-signature",
+    url: "https://hooks.example.com/in/twilio?foo=1&bar=2",
+    body: "CallSid=CA1234567890ABCDE&Caller=%2B12349013030&Digits=1234&From=%2B12349013030&To=%2B18005551212&a=2&a=1&a=2&Empty=",
+    sign({ secret, body, url }) {
+      const { getExpectedTwilioSignature } = require("twilio/lib/webhooks/webhooks");
+      const fields = {};
+      for (const [name, value] of new URLSearchParams(body)) (fields[name] ??= []).push(value);
+      return { "x-twilio-signature": getExpectedTwilioSignature(secret, url, fields) };
+    },
+    verify({ secret, body, headers, url }) {
+      const { validateRequest } = require("twilio");
+      const fields = {};
+      for (const [name, value] of new URLSearchParams(body)) (fields[name] ??= []).push(value);
+      return validateRequest(secret, headers["x-twilio-signature"], url, fields);
+    },
+  },
+  "twilio-body": {
+    provider: "twilio",
+    package: "twilio",
+    secret: "12345",
+    header: "x-twilio-signature",
+    body: '{"property": "value", "boolean": true}',
+    url:
+      "https://hooks.example.com/in/twilio?bodySHA256=" +
+      createHash("sha256").update('{"property": "value", "boolean": true}').digest("hex"),
+    sign({ secret, url }) {
+      const { getExpectedTwilioSignature } = require("twilio/lib/webhooks/webhooks");
+      return { "x-twilio-signature": getExpectedTwilioSignature(secret, url, {}) };
+    },
+    verify({ secret, body, headers, url }) {
+      const { validateRequestWithBody } = require("twilio");
+      return validateRequestWithBody(secret, headers["x-twilio-signature"], url, body);
+    },
+    // The digest isn't the signature's: it says only that something doesn't fit.
+    reasons: { tampered_body: "refused" },
+  },
+  plivo: {
+    package: "plivo",
+    secret: "plivo_auth_token",
+    header: "x-plivo-signature-v3",
+    id: "x-plivo-signature-v3-nonce",
+    url: "https://hooks.example.com/in/plivo?b=2&a=1",
+    body: "MessageUUID=db3ce55a-7f1d-11e1-8ea7-1231380bc196&Status=delivered&To=14153336666&From=14153337777",
+    sign({ secret, body, id, url }) {
+      const [base, query] = url.split("?");
+      const sorted = (text) => [...new URLSearchParams(text)].sort();
+      const ordered = sorted(query ?? "").map(([name, value]) => `${name}=${value}`).join("&");
+      const fields = sorted(body).map((pair) => pair.join("")).join("");
+      const content = `${base}?${ordered}${ordered ? "." : ""}${fields}.${id}`;
+      return {
+        "x-plivo-signature-v3-nonce": id,
+        "x-plivo-signature-v3": createHmac("sha256", secret).update(content).digest("base64"),
+      };
+    },
+    verify({ secret, body, headers, url }) {
+      const { validateV3Signature } = require("plivo/dist/utils/v3Security");
+      const { "x-plivo-signature-v3-nonce": nonce, "x-plivo-signature-v3": signature } = headers;
+      return validateV3Signature("POST", url, nonce, secret, signature ?? "", parsed(body));
+    },
+  },
+  contentful: {
+    package: "@contentful/node-apps-toolkit",
+    timed: true,
+    secret: "contentful_signing_secret_of_64_characters_0123456789abcdefghijk".padEnd(64, "x"),
+    other: "another_signing_secret_of_64_characters_0123456789abcdefghijklmn".padEnd(64, "x"),
+    header: "x-contentful-signature",
+    url: "https://hooks.example.com/in/contentful",
+    body: '{"sys":{"type":"Entry","id":"e1"}}',
+    sign({ secret, body, time, url }) {
+      const { signRequest } = require("@contentful/node-apps-toolkit");
+      const headers = { "x-contentful-topic": "ContentManagement.Entry.publish" };
+      const request = { method: "POST", path: new URL(url).pathname, headers, body };
+      return { ...headers, ...signRequest(secret, request, time * 1000) };
+    },
+    verify({ secret, body, headers, url }) {
+      const { verifyRequest } = require("@contentful/node-apps-toolkit");
+      const request = { method: "POST", path: new URL(url).pathname, headers, body };
+      return verifyRequest(secret, request, 300);
+    },
+    lenient: ["future"],
+  },
+  easypost: {
+    package: "@easypost/api",
+    secret: "easypost_webhook_secret",
+    header: "x-hmac-signature",
+    body: '{"id":"evt_1","description":"batch.created","result":{"parcel":{"weight":12},"weight": 7 ,"length":10.0}}',
+    sign: ({ secret, body }) => {
+      const content = body.replace('"weight":12', '"weight":12.0').replace('"weight": 7 ,', '"weight": 7.0,');
+      const tag = createHmac("sha256", secret).update(content).digest("hex");
+      return { "x-hmac-signature": `hmac-sha256-hex=${tag}` };
+    },
+    async verify({ secret, body, headers }) {
+      const { default: EasyPost } = await import("@easypost/api");
+      const client = new EasyPost("key");
+      return client.Utils.validateWebhook(Buffer.from(body), headers, secret);
+    },
+  },
+};

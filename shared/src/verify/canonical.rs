@@ -1,0 +1,210 @@
+//! What no template can say: providers that sign a form of their own, each by its name. Proven by
+//! their SDKs, as the rest is (`tests/vectors/sdks/canonical.mjs`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::{HeaderName, Uri, header};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::place::{Lookup, parameters};
+
+/// A form of one provider's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canonical {
+    /// The address, and the form's fields by name, each value once
+    /// (<https://www.twilio.com/docs/usage/security#validating-requests>). Another body than a form
+    /// is signed by its digest in the query, `bodySHA256`.
+    Twilio,
+    /// The address with its query in order, and the form's fields by name, version 3
+    /// (<https://www.plivo.com/docs/messaging/concepts/signature-validation/>).
+    Plivo,
+    /// Method, path, the headers that it names, and the body, a line each
+    /// (<https://www.contentful.com/developers/docs/extensibility/app-framework/request-verification/>).
+    Contentful,
+    /// The body, with its whole weights as `N.0`: what was signed before JavaScript wrote it
+    /// (the vendor's SDK, `validateWebhook`).
+    Easypost,
+}
+
+impl Canonical {
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name {
+            "twilio" => Some(Self::Twilio),
+            "plivo" => Some(Self::Plivo),
+            "contentful" => Some(Self::Contentful),
+            "easypost" => Some(Self::Easypost),
+            _ => None,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Twilio => "twilio",
+            Self::Plivo => "plivo",
+            Self::Contentful => "contentful",
+            Self::Easypost => "easypost",
+        }
+    }
+
+    /// Whether the configured address is needed for it.
+    pub(super) fn is_url(self) -> bool {
+        !matches!(self, Self::Easypost)
+    }
+
+    /// The header with the time that it signs.
+    pub(super) fn time(self) -> Option<HeaderName> {
+        let contentful = self == Self::Contentful;
+        contentful.then(|| HeaderName::from_static("x-contentful-timestamp"))
+    }
+
+    /// Whether it signs this header.
+    pub(super) fn needs(self, header: &HeaderName) -> bool {
+        match self {
+            // Which ones, the callback says.
+            Self::Contentful => {
+                header.as_str().starts_with("x-contentful-") || *header == header::CONTENT_TYPE
+            }
+            _ => false,
+        }
+    }
+
+    /// None where what is signed isn't there.
+    pub(super) fn content(
+        self,
+        found: &Lookup<'_>,
+        url: Option<&str>,
+        body: &[u8],
+    ) -> Option<Vec<u8>> {
+        match self {
+            Self::Twilio => twilio(found, url?, body),
+            Self::Plivo => plivo(found, url?),
+            Self::Contentful => contentful(found, url?, body),
+            Self::Easypost => Some(easypost(body)),
+        }
+    }
+}
+
+fn twilio(found: &Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<u8>> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let digest = parameters(query.as_bytes())?.into_iter().find(|(name, _)| name == "bodySHA256");
+    let mut content = url.as_bytes().to_vec();
+    if let Some((_, claimed)) = digest {
+        let own = hex::encode(Sha256::digest(body));
+        return bool::from(own.as_bytes().ct_eq(claimed.as_bytes())).then_some(content);
+    }
+    let mut fields: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, value) in found.form()? {
+        fields.entry(name).or_default().insert(value);
+    }
+    for (name, values) in fields {
+        for value in values {
+            content.extend_from_slice(name.as_bytes());
+            content.extend_from_slice(value.as_bytes());
+        }
+    }
+    Some(content)
+}
+
+fn plivo(found: &Lookup<'_>, url: &str) -> Option<Vec<u8>> {
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut query = parameters(query.as_bytes())?;
+    let mut fields: Vec<_> = found.form()?.iter().collect();
+    query.sort();
+    fields.sort();
+    let query = query.iter().map(|(name, value)| format!("{name}={value}"));
+    let query = query.collect::<Vec<_>>().join("&");
+    let mut content = base.to_owned();
+    if !query.is_empty() || !fields.is_empty() {
+        content += "?";
+        content += &query;
+    }
+    if !query.is_empty() && !fields.is_empty() {
+        content += ".";
+    }
+    for (name, value) in fields {
+        content += name;
+        content += value;
+    }
+    Some(content.into_bytes())
+}
+
+/// Its SDK escapes a query twice; without knowing why, one is refused.
+fn contentful(found: &Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<u8>> {
+    let url = url.parse::<Uri>().ok()?;
+    if url.query().is_some() {
+        return None;
+    }
+    let names = found.header(&HeaderName::from_static("x-contentful-signed-headers"))?;
+    let mut headers = BTreeMap::new();
+    for name in names.split(',') {
+        let name = HeaderName::try_from(name.trim()).ok()?;
+        let value = found.header(&name)?.trim();
+        headers.insert(name.as_str().to_owned(), value);
+    }
+    // It says itself what it signs: the time must be among it.
+    if !headers.contains_key("x-contentful-timestamp") {
+        return None;
+    }
+    let headers: Vec<String> =
+        headers.into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
+    let head = format!("POST\n{}\n{}\n", url.path(), headers.join(";"));
+    Some([head.as_bytes(), body].concat())
+}
+
+/// `"weight": 12}` is `"weight": 12.0}`: a whole number before a comma or a brace, and the white
+/// space after it goes.
+fn easypost(body: &[u8]) -> Vec<u8> {
+    const KEY: &[u8] = b"\"weight\":";
+    let mut content = Vec::with_capacity(body.len() + 16);
+    let mut rest = body;
+    while let Some(at) = rest.windows(KEY.len()).position(|window| window == KEY) {
+        let (before, after) = rest.split_at(at + KEY.len());
+        content.extend_from_slice(before);
+        rest = after;
+        let space = length(rest, u8::is_ascii_whitespace);
+        let digits = length(&rest[space..], u8::is_ascii_digit);
+        let end = space + digits;
+        let more = length(&rest[end..], u8::is_ascii_whitespace);
+        if digits > 0 && matches!(rest.get(end + more), Some(b',' | b'}')) {
+            content.extend_from_slice(&rest[..end]);
+            content.extend_from_slice(b".0");
+            rest = &rest[end + more..];
+        }
+    }
+    content.extend_from_slice(rest);
+    content
+}
+
+fn length(bytes: &[u8], fits: impl Fn(&u8) -> bool) -> usize {
+    bytes.iter().take_while(|byte| fits(byte)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn whole_weights_are_written_as_they_were_signed() {
+        let cases = [
+            (r#"{"weight":12}"#, r#"{"weight":12.0}"#),
+            (r#"{"weight": 12 , "a":1}"#, r#"{"weight": 12.0, "a":1}"#),
+            (r#"{"weight":12.5,"b":{"weight":7}}"#, r#"{"weight":12.5,"b":{"weight":7.0}}"#),
+            (r#"{"weight":"12"}"#, r#"{"weight":"12"}"#),
+            (r#"{"weight":1"#, r#"{"weight":1"#),
+            (r#""weight":"weight":3}"#, r#""weight":"weight":3.0}"#),
+        ];
+        for (body, signed) in cases {
+            assert_eq!(String::from_utf8(easypost(body.as_bytes())).unwrap(), signed);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in "(\"weight\":|[0-9]| |,|\\}|x){0,12}") {
+            let _ = easypost(body.as_bytes());
+        }
+    }
+}

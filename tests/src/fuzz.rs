@@ -1,0 +1,146 @@
+//! What is fuzzed: whatever a stranger can send. Each target takes any bytes, and panics where a
+//! promise is broken. `fuzz/` runs them under libFuzzer; a test runs them over their corpora, and
+//! over what becomes of these when they are damaged.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use zentra_shared::clock::Timestamp;
+use zentra_shared::event::Event;
+use zentra_shared::refused::Kept;
+use zentra_shared::seal::{Key, Sealed, Sealer};
+use zentra_shared::secret::Secret;
+use zentra_shared::verify::{
+    Callback, NamedSecret, Refusal, Scheme, Source, Success, Unverified, captured,
+};
+
+/// What takes any bytes.
+type Target = fn(&[u8]);
+
+/// Every target by its name.
+pub const TARGETS: [(&str, Target); 3] =
+    [("callback", callback), ("signed", signed), ("sealed", sealed)];
+
+/// In Unix seconds.
+const NOW: u64 = 1_700_000_000;
+/// Of a form that every scheme with a secret takes.
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Of the provider that is named, or, so that no input is wasted, of one that the text chooses.
+fn source(named: &[u8]) -> Source {
+    let names: Vec<&str> = Scheme::names().collect();
+    let sum: usize = named.iter().map(|byte| usize::from(*byte)).sum();
+    let known = names.iter().find(|name| name.as_bytes() == named);
+    let provider = known.unwrap_or(&names[sum % names.len()]);
+    let scheme = Scheme::named(provider).unwrap_or_else(|| panic!("{provider} can't be read"));
+    Source {
+        name: "s".into(),
+        provider: (*provider).into(),
+        scheme,
+        public_url: Some("https://hooks.example.com/in/s".into()),
+        handshake_token: Some(Secret::new("token")),
+        secrets: vec![NamedSecret { name: "k".into(), secret: Secret::new(SECRET) }],
+        max_body: 1 << 20,
+        trusts_id: false,
+        retention: std::time::Duration::from_secs(3600),
+        environment: String::new(),
+        archive: false,
+        success: Success { status: StatusCode::OK, body: Bytes::new() },
+    }
+}
+
+fn unverified(headers: HeaderMap, query: Option<String>, body: &[u8]) -> Unverified {
+    let body = Bytes::copy_from_slice(body);
+    Unverified { headers, query, peer: None, body, received_at: Timestamp::from_secs(NOW) }
+}
+
+fn line(data: &[u8]) -> (&[u8], &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    (&data[..end], data.get(end + 1..).unwrap_or_default())
+}
+
+/// A callback as it comes: a line with the provider, headers as lines, an empty line, a body.
+pub fn callback(data: &[u8]) {
+    let (provider, rest) = line(data);
+    let end = rest.windows(2).position(|two| two == b"\n\n").unwrap_or(rest.len());
+    let (head, body) = rest.split_at(end);
+    let Ok((headers, query)) = captured(&String::from_utf8_lossy(head)) else { return };
+    let source = source(provider);
+    let callback = unverified(headers, query, body.strip_prefix(b"\n\n").unwrap_or(body));
+    let verified = callback.verify(&source);
+    let _ = [Method::GET, Method::HEAD, Method::POST]
+        .map(|method| callback.unsigned_handshake(&method, &source));
+    let explained = callback.explain(&source, std::slice::from_ref(&source));
+    assert_eq!(explained.refusal, verified.as_ref().err().copied());
+    let said = format!("{explained:?}");
+    assert!(!said.contains(SECRET), "a secret is told: {said}");
+    assert_eq!(explained.steps.iter().all(|step| step.good), verified.is_ok(), "{said}");
+    if let Ok(verified) = verified {
+        within(&callback.body, &verified.into_events());
+    }
+}
+
+/// A callback that is signed as its provider would: it is let in; and with any bit of the body
+/// flipped it isn't, unless the scheme says that it leaves the body open. The input is a line with
+/// the provider, a byte for the place, one for the bit, and the body.
+pub fn signed(data: &[u8]) {
+    let (provider, rest) = line(data);
+    let [at, bit, body @ ..] = rest else { return };
+    let source = source(provider);
+    let url = source.public_url.clone().unwrap_or_default();
+    let made =
+        Callback { id: "evt_1", kind: "kind", time: Timestamp::from_secs(NOW), body, url: &url };
+    let secret = &source.secrets[0].secret;
+    let Some(headers) = source.scheme.sign(secret, &made) else { return };
+    let genuine = unverified(headers.clone(), None, body);
+    let verified = match genuine.verify(&source) {
+        Ok(verified) => verified,
+        // What the scheme looks for in the body isn't in these bytes, or is another time.
+        Err(
+            Refusal::SignatureMalformed
+            | Refusal::BatchTooLarge
+            | Refusal::TimestampStale
+            | Refusal::TimestampFuture,
+        ) => return,
+        Err(refusal) => panic!("{}: {refusal} for what is signed", source.provider),
+    };
+    within(&genuine.body, &verified.into_events());
+    if source.scheme.weakness().is_some() || body.is_empty() {
+        return;
+    }
+    let mut flipped = body.to_vec();
+    let at = usize::from(*at) % flipped.len();
+    flipped[at] ^= 1 << (bit % 8);
+    let judged = unverified(headers, None, &flipped).verify(&source);
+    let refused = judged.is_err();
+    assert!(refused, "{}: a flipped bit is let in", source.provider);
+}
+
+/// What lies in the broker: an envelope or what is kept of a refused callback, under a seal; id,
+/// route, seal, envelope and body are a line each.
+pub fn sealed(data: &[u8]) {
+    let key = Key { name: "k".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") };
+    let Some(sealer) = Sealer::new(vec![key]) else { return };
+    let part = |at: usize| data.split(|byte| *byte == b'\n').nth(at).unwrap_or_default();
+    let text = |at: usize| String::from_utf8_lossy(part(at)).into_owned();
+    let sealed = Sealed {
+        id: text(0),
+        route: text(1),
+        seal: text(2),
+        envelope: Bytes::copy_from_slice(part(3)),
+        body: Bytes::copy_from_slice(part(4)),
+        trace: None,
+    };
+    assert!(sealer.open(&sealed).is_err(), "a seal is forged");
+    assert!(Kept::open(&sealer, &sealed).is_err(), "a seal is forged");
+}
+
+/// Every event is a piece of the callback, byte for byte.
+fn within(body: &Bytes, events: &[Event]) {
+    for event in events {
+        let inside = body.as_ptr_range();
+        let piece = event.body.as_ptr_range();
+        let fits =
+            event.body.is_empty() || (inside.start <= piece.start && piece.end <= inside.end);
+        assert!(fits, "an event is no piece of its callback");
+    }
+}

@@ -12,6 +12,7 @@ mod items;
 mod jwk;
 mod key;
 mod place;
+mod pointer;
 mod scheme;
 mod sign;
 mod signature;

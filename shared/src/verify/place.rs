@@ -6,7 +6,8 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+
+use super::pointer::text_at;
 
 /// The most parameters that are looked at in a form or a query.
 const MAX_PARAMETERS: usize = 1000;
@@ -72,25 +73,24 @@ pub(super) fn header_name<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderNa
 pub(super) type Parameter<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 /// A callback as one looks things up in it. What has to be parsed is parsed when it is asked
-/// for, and once.
+/// for.
 pub(super) struct Lookup<'a> {
     headers: &'a HeaderMap,
     query: Option<&'a str>,
     body: &'a [u8],
-    json: OnceCell<Option<Value>>,
     form: OnceCell<Option<Vec<Parameter<'a>>>>,
 }
 
 impl<'a> Lookup<'a> {
     pub(super) fn new(headers: &'a HeaderMap, query: Option<&'a str>, body: &'a [u8]) -> Self {
-        Self { headers, query, body, json: OnceCell::new(), form: OnceCell::new() }
+        Self { headers, query, body, form: OnceCell::new() }
     }
 
     /// What is at a place, if it occurs exactly once: of two, the provider meant one.
     pub(super) fn text(&self, at: &Location) -> Option<Cow<'_, str>> {
         match at {
             Location::Header(name) => self.header(name).map(Cow::Borrowed),
-            Location::Json(pointer) => self.json(pointer),
+            Location::Json(pointer) => text_at(self.body, pointer).map(Cow::Owned),
             Location::Query(name) => {
                 only(&parameters(self.query?.as_bytes())?, name).map(Cow::Owned)
             }
@@ -119,16 +119,6 @@ impl<'a> Lookup<'a> {
         let mut values = self.headers.get_all(name).iter();
         let value = values.next()?.to_str().ok()?;
         values.next().is_none().then_some(value)
-    }
-
-    fn json(&self, pointer: &str) -> Option<Cow<'_, str>> {
-        let parsed = self.json.get_or_init(|| serde_json::from_slice(self.body).ok());
-        match parsed.as_ref()?.pointer(pointer)? {
-            Value::String(text) => Some(Cow::Borrowed(text)),
-            Value::Number(number) => Some(Cow::Owned(number.to_string())),
-            Value::Bool(truth) => Some(Cow::Borrowed(if *truth { "true" } else { "false" })),
-            _ => None,
-        }
     }
 
     /// The body's fields, in their order.

@@ -1,14 +1,15 @@
 //! `make bench`: how fast the entrance is, beside the bare client library on the same
-//! broker in the same run; how fast the worker is, beside a bare loop; all of it, end to
+//! broker in the same run; what verifying costs; how fast the worker is, beside a bare loop; all of it, end to
 //! end; and `zentra standalone` on its file.
 //!
 //! A private RabbitMQ with a quorum queue, 1 KiB signed bodies, 64 and 256 in flight,
 //! rounds that alternate so that a slow spell of the machine hits all rows alike. Load
 //! comes from `wrk`. The numbers are printed, and nothing fails by them. Arguments: other
-//! numbers in flight, or `worker`, `whole` or `file` for that part alone.
+//! numbers in flight, or `verify`, `worker`, `whole` or `file` for that part alone.
 
 mod bare;
 mod file;
+mod verify;
 mod whole;
 mod worker;
 
@@ -65,8 +66,10 @@ async fn run() -> anyhow::Result<()> {
         ["worker"] => return worker::run().await,
         ["whole"] => return whole::run().await,
         ["file"] => return file::run().await,
+        ["verify"] => return verify::run(),
         _ => {}
     }
+    verify::run()?;
     entrance().await?;
     worker::run().await?;
     whole::run().await?;

@@ -1,0 +1,116 @@
+//! What verifying costs above the hash itself: signature, freshness, identity and envelope of 1 KiB,
+//! for each provider of the catalogue that signs by HMAC and whose callbacks can be made here.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use hmac::{Hmac, KeyInit, Mac};
+use http::StatusCode;
+use sha1::Sha1;
+use sha2::{Sha256, Sha384, Sha512};
+use zentra_shared::clock::Timestamp;
+use zentra_shared::secret::Secret;
+use zentra_shared::verify::{
+    Algorithm, Callback, NamedSecret, Scheme, Source, Success, Unverified,
+};
+
+/// Of a form that every scheme with a secret takes.
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const URL: &str = "https://hooks.example.com/in/s";
+/// So many at a time, so many times; the best time counts.
+const BATCH: u32 = 2000;
+const ROUNDS: usize = 15;
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for provider in Scheme::names() {
+        let scheme = Scheme::named(provider).context("no such entry")?;
+        let Some(hash) = hash(scheme.signature.algorithm) else { continue };
+        let Some((source, callback)) = made(provider, scheme) else { continue };
+        let whole = best(|| drop(black_box(callback.verify(black_box(&source)))));
+        let alone = best(|| hash(black_box(&callback.body)));
+        rows.push((whole.saturating_sub(alone), whole, alone, provider));
+    }
+    rows.sort();
+    println!(
+        "\nverifying 1 KiB, the best of {ROUNDS} rounds of {BATCH}: {} providers by HMAC",
+        rows.len()
+    );
+    println!("{:<34} {:>9} {:>12} {:>14}", "", "in all", "hash alone", "above it");
+    let picked =
+        [("the least", 0), ("the middle one", rows.len() / 2), ("the most", rows.len() - 1)];
+    for (what, at) in picked {
+        let (above, whole, alone, provider) = rows.get(at).context("no rows")?;
+        let name = format!("{what} ({provider})");
+        println!("{name:<34} {:>9} {:>12} {:>14}", us(*whole), us(*alone), us(*above));
+    }
+    Ok(())
+}
+
+fn us(time: Duration) -> String {
+    format!("{:.2} µs", time.as_secs_f64() * 1e6)
+}
+
+/// Of one.
+fn best(what: impl Fn()) -> Duration {
+    let round = || {
+        let started = Instant::now();
+        (0..BATCH).for_each(|_| what());
+        started.elapsed() / BATCH
+    };
+    (0..ROUNDS).map(|_| round()).min().unwrap_or_default()
+}
+
+fn mac<M: Mac + KeyInit>(body: &[u8]) {
+    if let Ok(mac) = <M as KeyInit>::new_from_slice(SECRET.as_bytes()) {
+        black_box(mac.chain_update(body).finalize());
+    }
+}
+
+fn hash(algorithm: Algorithm) -> Option<fn(&[u8])> {
+    match algorithm {
+        Algorithm::HmacSha1 => Some(mac::<Hmac<Sha1>>),
+        Algorithm::HmacSha256 => Some(mac::<Hmac<Sha256>>),
+        Algorithm::HmacSha384 => Some(mac::<Hmac<Sha384>>),
+        Algorithm::HmacSha512 => Some(mac::<Hmac<Sha512>>),
+        _ => None,
+    }
+}
+
+/// A genuine callback of 1 KiB.
+fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
+    let time = Timestamp::from_secs(1_700_000_000);
+    let body = |padding: usize| {
+        let mut body = serde_json::json!({ "padding": "x".repeat(padding) });
+        scheme.write_into(&mut body, "evt_1NG8Du2eZvKYlo2C", "transfer.settled", time);
+        body.to_string()
+    };
+    let body = body(1024_usize.saturating_sub(body(0).len()));
+    let callback = Callback {
+        id: "evt_1NG8Du2eZvKYlo2C",
+        kind: "transfer.settled",
+        time,
+        body: body.as_bytes(),
+        url: URL,
+    };
+    let headers = scheme.sign(&Secret::new(SECRET), &callback)?;
+    let source = Source {
+        name: "s".into(),
+        provider: provider.into(),
+        scheme,
+        public_url: Some(URL.into()),
+        handshake_token: None,
+        secrets: vec![NamedSecret { name: "k".into(), secret: Secret::new(SECRET) }],
+        max_body: 1 << 20,
+        trusts_id: false,
+        retention: Duration::from_secs(3600),
+        environment: String::new(),
+        archive: false,
+        success: Success { status: StatusCode::OK, body: Default::default() },
+    };
+    let callback =
+        Unverified { headers, query: None, peer: None, body: body.into(), received_at: time };
+    callback.verify(&source).ok()?;
+    Some((source, callback))
+}

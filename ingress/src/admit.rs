@@ -14,6 +14,7 @@ use zentra_shared::trace::Trace;
 use zentra_shared::verify::{self, Answered, Source, Unverified, Verified};
 
 use crate::keep::Keeper;
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
@@ -28,9 +29,11 @@ pub async fn admit(
     source: &Source,
     sealer: &Sealer,
     queue: &impl Publish,
+    keys: &Keys,
     admitted: Option<Admitted>,
 ) -> Result<Vec<Envelope>, Refusal> {
-    publish(callback.verify(source)?, sealer, queue, admitted).await
+    let key = keys.of(callback, source).await?;
+    publish(callback.verify_by(source, key.as_ref())?, sealer, queue, admitted).await
 }
 
 async fn publish(
@@ -67,7 +70,7 @@ pub(crate) enum Taken {
     /// Events, now durable.
     Events(Vec<Envelope>),
     /// None: its provider makes sure of the endpoint.
-    Handshake(Answered),
+    Handshake(Box<Answered>),
 }
 
 /// All that it takes to let a callback in.
@@ -76,6 +79,7 @@ pub(crate) struct Gate<Q> {
     sealer: Sealer,
     queue: Q,
     keeper: Keeper,
+    keys: Keys,
     metrics: Metrics,
 }
 
@@ -93,8 +97,8 @@ impl<Q: Publish> Gate<Q> {
             metrics.clone(),
         );
         let sources = config.sources.iter().map(|source| (source.name.clone(), source.clone()));
-        let metrics = metrics.clone();
-        (Self { sources: sources.collect(), sealer, queue, keeper, metrics }, keeping)
+        let (keys, metrics) = (Keys::default(), metrics.clone());
+        (Self { sources: sources.collect(), sealer, queue, keeper, keys, metrics }, keeping)
     }
 
     pub(crate) fn source(&self, name: &str) -> Result<&Source, Refusal> {
@@ -107,12 +111,18 @@ impl<Q: Publish> Gate<Q> {
         callback: Unverified,
         source: &Source,
     ) -> Result<Taken, Refusal> {
+        let key = self.keys.of(&callback, source).await;
         let started = Instant::now();
-        let verified = callback.verify(source);
+        let verified = key.and_then(|key| callback.verify_by(source, key.as_ref()));
         self.metrics.verified(&source.name, started.elapsed());
         match verified {
             Ok(verified) => match verified.handshake() {
-                Some(answer) => Ok(Taken::Handshake(answer.clone())),
+                Some(answer) => {
+                    if let Some(address) = &answer.visit {
+                        self.keys.visit(address).await?;
+                    }
+                    Ok(Taken::Handshake(Box::new(answer.clone())))
+                }
                 None => {
                     let published = publish(verified, &self.sealer, &self.queue, None).await;
                     published.map(Taken::Events)
@@ -127,7 +137,9 @@ impl<Q: Publish> Gate<Q> {
                 };
                 // It may hold what the operator has to see: a new secret, for one.
                 self.keeper.keep(callback, source, refusal);
-                answer.map(Taken::Handshake).ok_or_else(|| refusal.into())
+                answer
+                    .map(|answer| Taken::Handshake(Box::new(answer)))
+                    .ok_or_else(|| refusal.into())
             }
         }
     }

@@ -93,7 +93,7 @@ impl<Q: Publish> Entrance<Q> {
             Ok((Taken::Handshake(answer), source)) => {
                 self.metrics.shook_hands(&source.name);
                 tracing::info!(source = source.name, "a handshake of the provider is answered");
-                respond::handshake(answer)
+                respond::handshake(*answer)
             }
             Err(refusal) => {
                 self.note(label, &refusal);
@@ -111,7 +111,7 @@ impl<Q: Publish> Entrance<Q> {
         source: &Source,
     ) -> Result<Taken, Refusal> {
         if let Some(answer) = asked(&request, source) {
-            return Ok(Taken::Handshake(answer));
+            return Ok(Taken::Handshake(Box::new(answer)));
         }
         let received = self.receiver.receive(request, peer, source).await?;
         self.metrics.read(&source.name, received.callback.body.len());

@@ -9,6 +9,7 @@ mod client;
 mod connection;
 mod entrance;
 mod keep;
+pub mod keys;
 mod log;
 mod metrics;
 mod receive;

@@ -86,6 +86,7 @@ impl Refusal {
             | Self::BadRequest
             | Self::BodyUnreadable
             | Self::Verify(verify::Refusal::SignatureMalformed) => StatusCode::BAD_REQUEST,
+            Self::Verify(verify::Refusal::KeyUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Verify(_) => StatusCode::UNAUTHORIZED,
             Self::TooManyConnections | Self::Overloaded | Self::Queue(_) | Self::Seal => {
                 StatusCode::SERVICE_UNAVAILABLE

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use serde::Serialize;
 use zentra_ingress::admit;
+use zentra_ingress::keys::Keys;
 use zentra_shared::clock;
 use zentra_shared::event::{self, Admitted};
 use zentra_shared::queue::{Operate, Place, Publish, Receipt, Walk};
@@ -130,6 +131,7 @@ pub(crate) async fn admit<Q: Operate + Publish>(
     dry_run: bool,
 ) -> Result<Vec<Outcome>, Failure> {
     let mut walk = queue.walk(Place::Refused).await?;
+    let keys = Keys::default();
     let mut outcomes = Vec::new();
     while outcomes.len() < limit
         && let Some((message, receipt)) = walk.next().await?
@@ -146,9 +148,11 @@ pub(crate) async fn admit<Q: Operate + Publish>(
         let result = match source {
             None => Err("unknown_source"),
             Some(source) if dry_run => {
-                callback.verify(source).map(drop).map_err(|refusal| refusal.reason())
+                let key = keys.of(&callback, source).await;
+                let judged = key.and_then(|key| callback.verify_by(source, key.as_ref()));
+                judged.map(drop).map_err(|refusal| refusal.reason())
             }
-            Some(source) => admit::admit(&callback, source, sealer, queue, Some(admitted))
+            Some(source) => admit::admit(&callback, source, sealer, queue, &keys, Some(admitted))
                 .await
                 .map(drop)
                 .map_err(|refusal| refusal.reason()),

@@ -185,6 +185,8 @@ pub enum Weakness {
     Token,
     /// It signs something, but not the body.
     BodyUnsigned,
+    /// It signs a checksum of the body that is no protection against anyone.
+    Checksum,
 }
 
 impl Weakness {
@@ -198,6 +200,10 @@ impl Weakness {
             Self::BodyUnsigned => {
                 "it doesn't sign the body: whoever has seen a callback can send it with another \
                  body"
+            }
+            Self::Checksum => {
+                "it signs a checksum of the body: whoever has seen a callback can send it with \
+                 another body that has the same"
             }
         }
     }

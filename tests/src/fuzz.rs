@@ -69,7 +69,7 @@ pub fn callback(data: &[u8]) {
     let verified = callback.verify(&source);
     let _ = [Method::GET, Method::HEAD, Method::POST]
         .map(|method| callback.unsigned_handshake(&method, &source));
-    let explained = callback.explain(&source, std::slice::from_ref(&source));
+    let explained = callback.explain(&source, std::slice::from_ref(&source), None);
     assert_eq!(explained.refusal, verified.as_ref().err().copied());
     let said = format!("{explained:?}");
     assert!(!said.contains(SECRET), "a secret is told: {said}");

@@ -58,7 +58,13 @@ async function cases(provider) {
   const valid = await made();
   if (provider.inBody) {
     const as = (change) => ({ headers: {}, body: change(valid.body) });
+    const others = Object.entries(provider.others ?? {});
     return {
+      ...(timed && {
+        stale: [await made({ time: NOW - FAR }), "timestamp_stale"],
+        future: [await made({ time: NOW + FAR }), "timestamp_future"],
+      }),
+      ...Object.fromEntries(others.map(([label, [change, reason]]) => [label, [as(change), reason]])),
       valid: [valid, "ok"],
       tampered: [as(provider.tamper), "signature_mismatch"],
       wrong_secret: [await made({ secret: other }), "signature_mismatch"],
@@ -119,6 +125,7 @@ for (const [name, provider] of Object.entries(providers)) {
     provider: provider.provider ?? name,
     proof: `npm ${provider.package} ${version}`,
     secret: provider.secret,
+    key: provider.key?.(),
     url: provider.url,
     now: NOW,
     cases: found,

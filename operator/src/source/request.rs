@@ -7,6 +7,7 @@ use http::HeaderMap;
 use serde_json::json;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::config::{self, Config};
+use zentra_shared::secret::Secret;
 use zentra_shared::verify::{Callback, Explanation, Source, Unverified, captured};
 
 use crate::failure::Failure;
@@ -27,6 +28,9 @@ pub(crate) struct Verify {
     /// When it was received (2026-11-26T12:00:00Z, or Unix seconds). Now, if it isn't given.
     #[arg(long, value_parser = time)]
     at: Option<Timestamp>,
+    /// The key (a certificate in PEM), for providers that publish theirs.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// As JSON.
     #[arg(long)]
     json: bool,
@@ -83,11 +87,16 @@ pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
         body: read(&asked.body)?.into(),
         received_at: asked.at.unwrap_or_else(clock::now),
     };
-    let explained = callback.explain(&source, &others);
+    let key = asked.key.as_deref().map(read).transpose()?.map(Secret::new);
+    let explained = callback.explain(&source, &others, key.as_ref());
     let mut out = std::io::stdout().lock();
     match asked.json {
-        true => writeln!(out, "{}", as_json(&explained, &callback, &source))?,
-        false => show(&explained, &callback, &source, &mut out)?,
+        true => writeln!(
+            out,
+            "{}",
+            as_json(&explained, &outcome(&callback, &source, key.as_ref()), &source)
+        )?,
+        false => show(&explained, &outcome(&callback, &source, key.as_ref()), &mut out)?,
     }
     match explained.refusal {
         None => Ok(()),
@@ -98,27 +107,22 @@ pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
     }
 }
 
-fn show(
-    explained: &Explanation,
-    callback: &Unverified,
-    source: &Source,
-    out: &mut impl Write,
-) -> std::io::Result<()> {
+fn show(explained: &Explanation, outcome: &[String], out: &mut impl Write) -> std::io::Result<()> {
     for step in &explained.steps {
         writeln!(out, "{} {}", if step.good { "ok  " } else { "FAIL" }, step.found)?;
     }
     for hint in &explained.hints {
         writeln!(out, "hint {hint}")?;
     }
-    for line in outcome(callback, source) {
+    for line in outcome {
         writeln!(out, "     {line}")?;
     }
     Ok(())
 }
 
 /// What comes of it, if it is let in.
-fn outcome(callback: &Unverified, source: &Source) -> Vec<String> {
-    let Ok(verified) = callback.verify(source) else { return Vec::new() };
+fn outcome(callback: &Unverified, source: &Source, key: Option<&Secret>) -> Vec<String> {
+    let Ok(verified) = callback.verify_by(source, key) else { return Vec::new() };
     if let Some(answer) = verified.handshake() {
         return vec![format!("It is a handshake, answered {}: no event.", answer.status)];
     }
@@ -135,7 +139,7 @@ fn outcome(callback: &Unverified, source: &Source) -> Vec<String> {
     told.collect()
 }
 
-fn as_json(explained: &Explanation, callback: &Unverified, source: &Source) -> serde_json::Value {
+fn as_json(explained: &Explanation, outcome: &[String], source: &Source) -> serde_json::Value {
     let steps =
         explained.steps.iter().map(|step| json!({ "good": step.good, "found": step.found }));
     json!({
@@ -145,7 +149,7 @@ fn as_json(explained: &Explanation, callback: &Unverified, source: &Source) -> s
         "reason": explained.refusal.map(|refusal| refusal.reason()),
         "steps": steps.collect::<Vec<_>>(),
         "hints": explained.hints,
-        "outcome": outcome(callback, source),
+        "outcome": outcome,
     })
 }
 

@@ -338,9 +338,13 @@ impl Reader<'_> {
             let all = Scheme::names().collect::<Vec<_>>().join(", ");
             section.problem("provider", &format!("must be one of {all}, or a [provider.NAME]"));
         }
-        let secrets = self.secrets(&mut section, "secrets", self.role.verifies());
+        let without = scheme.as_ref().is_some_and(Scheme::needs_no_secret);
+        let secrets = match without && section.missing("secrets") {
+            true => vec![NamedSecret { name: "published".into(), secret: Secret::new("") }],
+            false => self.secrets(&mut section, "secrets", self.role.verifies()),
+        };
         for (at, named) in secrets.iter().enumerate() {
-            if scheme.as_ref().is_some_and(|scheme| !scheme.accepts(&named.secret)) {
+            if scheme.as_ref().is_some_and(|scheme| !without && !scheme.accepts(&named.secret)) {
                 let key = format!("secrets[{at}].secret");
                 section.problem(&key, "hasn't the form that the provider gives out");
             }

@@ -7,7 +7,7 @@ use http::{HeaderName, Uri, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::place::{Lookup, parameters};
+use super::place::{Location, Lookup, parameters};
 
 /// A form of one provider's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,11 @@ pub enum Canonical {
     /// The body, with its whole weights as `N.0`: what was signed before JavaScript wrote it
     /// (the vendor's SDK, `validateWebhook`).
     Easypost,
+    /// Some of the message's fields, by name, each name and value a line: signature version 2
+    /// (<https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>).
+    Sns,
+    /// The body's CRC-32, in decimal.
+    Crc32,
 }
 
 impl Canonical {
@@ -34,6 +39,8 @@ impl Canonical {
             "plivo" => Some(Self::Plivo),
             "contentful" => Some(Self::Contentful),
             "easypost" => Some(Self::Easypost),
+            "sns" => Some(Self::Sns),
+            "crc32" => Some(Self::Crc32),
             _ => None,
         }
     }
@@ -44,12 +51,14 @@ impl Canonical {
             Self::Plivo => "plivo",
             Self::Contentful => "contentful",
             Self::Easypost => "easypost",
+            Self::Sns => "sns",
+            Self::Crc32 => "crc32",
         }
     }
 
     /// Whether the configured address is needed for it.
     pub(super) fn is_url(self) -> bool {
-        !matches!(self, Self::Easypost)
+        matches!(self, Self::Twilio | Self::Plivo | Self::Contentful)
     }
 
     /// The header with the time that it signs.
@@ -81,6 +90,8 @@ impl Canonical {
             Self::Plivo => plivo(found, url?),
             Self::Contentful => contentful(found, url?, body),
             Self::Easypost => Some(easypost(body)),
+            Self::Sns => sns(found),
+            Self::Crc32 => Some(crc32fast::hash(body).to_string().into_bytes()),
         }
     }
 }
@@ -150,6 +161,36 @@ fn contentful(found: &Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<u8>> {
         headers.into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
     let head = format!("POST\n{}\n{}\n", url.path(), headers.join(";"));
     Some([head.as_bytes(), body].concat())
+}
+
+/// Only version 2: the first one is by SHA-1.
+fn sns(found: &Lookup<'_>) -> Option<Vec<u8>> {
+    let field = |name: &str| found.text(&Location::Json(format!("/{name}")));
+    if field("SignatureVersion")? != "2" {
+        return None;
+    }
+    let names: &[&str] = match &*field("Type")? {
+        "Notification" => &["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"],
+        "SubscriptionConfirmation" | "UnsubscribeConfirmation" => {
+            &["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]
+        }
+        _ => return None,
+    };
+    let mut content = String::new();
+    for name in names {
+        match field(name) {
+            Some(value) => {
+                for line in [*name, &*value] {
+                    content += line;
+                    content += "\n";
+                }
+            }
+            // A notification may do without.
+            None if *name == "Subject" => {}
+            None => return None,
+        }
+    }
+    Some(content.into_bytes())
 }
 
 /// `"weight": 12}` is `"weight": 12.0}`: a whole number before a comma or a brace, and the white

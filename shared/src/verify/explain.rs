@@ -34,16 +34,20 @@ pub struct Step {
 impl Unverified {
     /// Explains what [`Unverified::verify`] makes of it. The `others` are those sources whose
     /// secrets it may have been signed with instead.
-    pub fn explain(&self, source: &Source, others: &[Source]) -> Explanation {
-        let refusal = self.verify(source).err();
+    /// The `key` is that of [`Unverified::key_address`], if it can be had.
+    pub fn explain(&self, source: &Source, others: &[Source], key: Option<&Secret>) -> Explanation {
+        let refusal = match self.key_address(source) {
+            Ok(_) => self.verify_by(source, key).err(),
+            Err(refusal) => Some(refusal),
+        };
         let mut steps = Vec::new();
-        self.walk(source, &mut steps);
+        self.walk(source, key, &mut steps);
         if refusal == Some(Refusal::BatchTooLarge) {
             let found = format!("It holds more than {MAX_ITEMS} events.");
             steps.push(Step { good: false, found });
         }
         let hints = match refusal {
-            Some(Refusal::SignatureMismatch) => self.mismatch(source, others),
+            Some(Refusal::SignatureMismatch) => self.mismatch(source, others, key),
             Some(Refusal::SignatureMissing | Refusal::SignatureMalformed) => self.elsewhere(source),
             Some(Refusal::TimestampStale) => vec![
                 "It was signed longer ago than the window allows. A captured request? Give the \
@@ -54,12 +58,15 @@ impl Unverified {
             Some(Refusal::TimestampFuture) => {
                 vec!["Its time is yet to come: this machine's clock is behind (NTP?).".into()]
             }
+            Some(Refusal::KeyUnavailable) => {
+                vec!["The ingress fetches the key there; give it here with --key FILE.".into()]
+            }
             _ => Vec::new(),
         };
         Explanation { steps, hints, refusal }
     }
 
-    fn walk(&self, source: &Source, steps: &mut Vec<Step>) {
+    fn walk(&self, source: &Source, key: Option<&Secret>, steps: &mut Vec<Step>) {
         let mut step = |good: bool, found: String| steps.push(Step { good, found });
         let scheme = &source.scheme;
         let signature = &scheme.signature;
@@ -83,7 +90,15 @@ impl Unverified {
         };
         let count = read.signatures.len();
         step(true, format!("Signatures in the {places}: {count}."));
-        let judged = Judged { callback: self, source, url: self.url(source), found, read };
+        match self.key_address(source) {
+            Err(refusal) => return step(false, format!("{refusal}.")),
+            Ok(Some(address)) => step(key.is_some(), format!("Its key is at {address}.")),
+            Ok(None) => {}
+        }
+        if source.scheme.keys.is_some() && key.is_none() {
+            return;
+        }
+        let judged = Judged { callback: self, source, key, url: self.url(source), found, read };
         let mut lengths = Vec::new();
         for part in signature.content.parts() {
             match judged.piece(part) {
@@ -163,9 +178,9 @@ impl Unverified {
     }
 
     /// Whether the signature fits, whatever the time.
-    fn fits(&self, source: &Source) -> bool {
+    fn fits(&self, source: &Source, key: Option<&Secret>) -> bool {
         let late = [Refusal::TimestampStale, Refusal::TimestampFuture, Refusal::BatchTooLarge];
-        self.verify(source).map_or_else(|refusal| late.contains(&refusal), |_| true)
+        self.verify_by(source, key).map_or_else(|refusal| late.contains(&refusal), |_| true)
     }
 
     fn with_body(&self, body: Vec<u8>) -> Self {
@@ -173,10 +188,10 @@ impl Unverified {
         Self { headers, query, peer: self.peer, body, received_at: self.received_at }
     }
 
-    fn mismatch(&self, source: &Source, others: &[Source]) -> Vec<String> {
+    fn mismatch(&self, source: &Source, others: &[Source], key: Option<&Secret>) -> Vec<String> {
         let mut hints = Vec::new();
         for (name, body) in other_bodies(&self.body) {
-            if body != self.body && self.with_body(body).fits(source) {
+            if body != self.body && self.with_body(body).fits(source, key) {
                 hints.push(format!(
                     "It fits the same body {name}: something on the way has changed the body. \
                      Zentra needs its bytes as they were sent."
@@ -185,7 +200,7 @@ impl Unverified {
         }
         for other in others.iter().filter(|other| other.name != source.name) {
             let swapped = Source { secrets: other.secrets.clone(), ..source.clone() };
-            if self.fits(&swapped) {
+            if self.fits(&swapped, key) {
                 hints.push(format!(
                     "It fits a secret of the source {}: two endpoints' secrets are mixed up.",
                     other.name
@@ -193,12 +208,12 @@ impl Unverified {
             }
         }
         for (name, swapped) in other_keys(source) {
-            if self.fits(&swapped) {
+            if self.fits(&swapped, key) {
                 hints.push(format!("It fits when the secret is taken {name}."));
             }
         }
         for (url, swapped) in other_urls(source) {
-            if self.fits(&swapped) {
+            if self.fits(&swapped, key) {
                 hints.push(format!(
                     "It fits the address {url}: set public_url to what the provider has."
                 ));
@@ -206,7 +221,7 @@ impl Unverified {
         }
         if source.scheme.signs_url() && self.query.is_some() {
             let without = Self { query: None, ..self.with_body(self.body.to_vec()) };
-            if without.fits(source) {
+            if without.fits(source, key) {
                 hints.push("It fits the address without its query: a proxy has added one.".into());
             }
         }
@@ -234,7 +249,8 @@ impl Unverified {
         let known = Scheme::names().filter(|name| *name != source.provider);
         let as_another = known.filter_map(|name| Some((name, Scheme::named(name)?)));
         let fits = as_another.filter(|(_, scheme)| {
-            !scheme.is_token() && self.fits(&Source { scheme: scheme.clone(), ..source.clone() })
+            !scheme.is_token()
+                && self.fits(&Source { scheme: scheme.clone(), ..source.clone() }, None)
         });
         fits.map(|(name, _)| format!("It verifies as a callback of the provider {name}.")).collect()
     }

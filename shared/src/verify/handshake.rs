@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
@@ -33,6 +33,9 @@ pub struct Handshake {
     pub unsigned: bool,
     /// Where the source's `handshake_token` must be.
     pub token: Option<Location>,
+    /// The address, at one of the hosts of the scheme's [keys], that is to be visited: so the
+    /// endpoint is confirmed.
+    pub visit: Option<Location>,
     /// What it is answered.
     #[serde(default)]
     pub answer: Answer,
@@ -98,6 +101,8 @@ pub struct Answered {
     pub content_type: HeaderValue,
     /// A header that goes with it.
     pub header: Option<(HeaderName, HeaderValue)>,
+    /// What is to be visited before.
+    pub visit: Option<Uri>,
 }
 
 impl Verb {
@@ -156,7 +161,12 @@ impl Handshake {
             body: Bytes::new(),
             content_type: plain,
             header: None,
+            visit: None,
         };
+        if let Some(at) = &self.visit {
+            let own = |uri: &Uri| source.scheme.keys.as_ref().is_some_and(|keys| keys.is_host(uri));
+            answer.visit = Some(found.text(at)?.parse().ok().filter(own)?);
+        }
         match &self.answer {
             Answer::Nothing => {}
             Answer::Text(at) => answer.body = short(found, at)?.into(),

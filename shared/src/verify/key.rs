@@ -1,6 +1,7 @@
 //! From a configured secret to a key, and whether a signature fits it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -12,8 +13,10 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 use spki::SubjectPublicKeyInfoRef;
 use spki::der::{Decode, Document};
 use subtle::ConstantTimeEq;
+use x509_cert::Certificate;
 
 use super::jwk;
+use crate::clock;
 use crate::secret::Secret;
 
 /// What computes the signature.
@@ -71,6 +74,8 @@ pub enum KeyFormat {
     Spki,
     /// A public key as JSON Web Key, or a set of them (RFC 7517).
     Jwk,
+    /// The public key of a certificate (RFC 5280), as PEM.
+    X509,
     /// The SHA-1 digest of its bytes.
     Sha1,
 }
@@ -205,6 +210,7 @@ impl KeyFormat {
             Self::Base64 => base64(bytes).map(Cow::Owned),
             Self::Spki => public(bytes).map(Cow::Owned),
             Self::Sha1 => Some(Cow::Owned(Sha1::digest(bytes).to_vec())),
+            Self::X509 => certified(bytes).map(Cow::Owned),
             Self::Jwk => None,
         };
         key.filter(|key| !key.is_empty())
@@ -225,4 +231,16 @@ fn public(text: &[u8]) -> Option<Vec<u8>> {
     };
     let info = SubjectPublicKeyInfoRef::from_der(&der).ok()?;
     info.subject_public_key.as_bytes().map(<[u8]>::to_vec)
+}
+
+/// The key of the first certificate, if that is valid now.
+fn certified(text: &[u8]) -> Option<Vec<u8>> {
+    let chain = Certificate::load_pem_chain(text).ok()?;
+    let certificate = &chain.first()?.tbs_certificate;
+    let now = Duration::from_secs(clock::now().secs());
+    let validity = &certificate.validity;
+    let valid = validity.not_before.to_unix_duration() <= now
+        && now <= validity.not_after.to_unix_duration();
+    let key = certificate.subject_public_key_info.subject_public_key.as_bytes()?;
+    valid.then(|| key.to_vec())
 }

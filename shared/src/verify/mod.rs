@@ -7,6 +7,7 @@ mod canonical;
 mod catalogue;
 mod claims;
 mod explain;
+mod fetched;
 mod handshake;
 mod items;
 mod jwk;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use crate::clock::Timestamp;
 use crate::event::{
@@ -114,6 +116,12 @@ pub enum Refusal {
     /// Genuine, but its time is yet to come.
     #[error("the signed time is in the future")]
     TimestampFuture,
+    /// The address of the key that it is signed with isn't one of the provider's.
+    #[error("the address of its key isn't one of the provider's")]
+    KeyNotAllowed,
+    /// The key that it is signed with couldn't be had: to be sent again.
+    #[error("the key that it is signed with can't be had now")]
+    KeyUnavailable,
     /// Genuine, but it holds more events than [`MAX_ITEMS`].
     #[error("the callback holds more than {MAX_ITEMS} events")]
     BatchTooLarge,
@@ -128,6 +136,8 @@ impl Refusal {
             Self::SignatureMismatch => "signature_mismatch",
             Self::TimestampStale => "timestamp_stale",
             Self::TimestampFuture => "timestamp_future",
+            Self::KeyNotAllowed => "key_not_allowed",
+            Self::KeyUnavailable => "key_unavailable",
             Self::BatchTooLarge => "batch_too_large",
         }
     }
@@ -171,10 +181,26 @@ impl Verified {
 impl Unverified {
     /// Signature, then freshness, then identity. The body is parsed only after both, but where
     /// the provider has put the signature itself into it.
+    ///
+    /// Where the scheme's keys are published, use [`Unverified::verify_by`].
     pub fn verify(&self, source: &Source) -> Result<Verified, Refusal> {
+        self.verify_by(source, None)
+    }
+
+    /// Where the key is that it is signed with, if its scheme's keys are published.
+    pub fn key_address(&self, source: &Source) -> Result<Option<Uri>, Refusal> {
+        let Some(keys) = &source.scheme.keys else { return Ok(None) };
+        let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
+        source.scheme.signature.read(&found)?;
+        keys.address(&found).map(Some)
+    }
+
+    /// The same, by the key that [`Unverified::key_address`] stands for.
+    pub fn verify_by(&self, source: &Source, key: Option<&Secret>) -> Result<Verified, Refusal> {
         let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
         let read = source.scheme.signature.read(&found)?;
-        let judged = Judged { callback: self, source, url: self.url(source), found, read };
+        let url = self.url(source);
+        let judged = Judged { callback: self, source, key, url, found, read };
         let secret = judged.secret()?;
         let claims = judged.claims()?;
         let provider_time = judged.fresh(claims.as_ref())?;
@@ -207,6 +233,7 @@ impl Unverified {
 struct Judged<'a> {
     callback: &'a Unverified,
     source: &'a Source,
+    key: Option<&'a Secret>,
     url: Option<String>,
     found: Lookup<'a>,
     read: Read,
@@ -219,8 +246,24 @@ impl<'a> Judged<'a> {
             return Err(Refusal::SignatureMismatch);
         }
         let pieces = self.pieces()?;
-        let signature = &self.source.scheme.signature;
-        let fits = |named: &&NamedSecret| signature.fits(&named.secret, &pieces, &self.read);
+        let Scheme { signature, keys, .. } = &self.source.scheme;
+        let pin = keys.as_ref().and_then(|keys| keys.pin.as_ref());
+        let pinned = |secret: &Secret| match pin {
+            Some(at) => self
+                .found
+                .text(at)
+                .is_some_and(|whose| whose.as_bytes().ct_eq(secret.expose()).into()),
+            None => true,
+        };
+        let by = match (keys, self.key) {
+            (Some(_), None) => return Err(Refusal::KeyUnavailable),
+            (Some(_), key) => key,
+            (None, _) => None,
+        };
+        let fits = |named: &&NamedSecret| {
+            let key = by.unwrap_or(&named.secret);
+            pinned(&named.secret) && signature.fits(key, &named.secret, &pieces, &self.read)
+        };
         self.source.secrets.iter().find(fits).ok_or(Refusal::SignatureMismatch)
     }
 

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderName;
 use serde::{Deserialize, Deserializer};
 
+use super::canonical::Canonical;
 use super::claims::Claims;
+use super::fetched::Keys;
 use super::handshake::{Handshake, Verb, Yes};
 use super::key::{Algorithm, KeyFormat};
 use super::place::Location;
@@ -32,6 +34,8 @@ pub struct Scheme {
     pub timestamp: Option<Time>,
     /// What the token says, where the signature is a JSON Web Token.
     pub claims: Option<Claims>,
+    /// Where the provider publishes its keys, if they aren't given out beforehand.
+    pub keys: Option<Keys>,
     /// Whether the signature leaves the body open: it proves who sent it, not what.
     #[serde(default)]
     pub body_unsigned: bool,
@@ -211,6 +215,8 @@ impl Scheme {
             && !content.covers(&Part::Timestamp);
         let jws = matches!(grammar, Grammar::Jws);
         let claimed = matches!(time, Some(Location::Claim(_)));
+        let takes_secret = content.covers(&Part::Secret);
+        let published = self.keys.as_ref().and_then(|keys| keys.contradiction(takes_secret));
         let in_item = matches!(time, Some(Location::Item(_)));
         vec![
             (at.is_empty(), "signature.at names no place"),
@@ -253,16 +259,27 @@ impl Scheme {
             (claimed && self.claims.is_none(), "timestamp.at.claim needs [claims]"),
             (jws && algorithm.jws().is_none(), "the jws grammar takes no such algorithm"),
             (
-                algorithm.is_public() && matches!(key, KeyFormat::Utf8 | KeyFormat::Whsec),
-                "signature.key of a public key is hex, base64, spki or jwk",
+                algorithm.is_public()
+                    && matches!(key, KeyFormat::Utf8 | KeyFormat::Whsec | KeyFormat::Sha1),
+                "signature.key of a public key is hex, base64, spki, jwk or x509",
             ),
             (
-                !algorithm.is_public() && matches!(key, KeyFormat::Spki | KeyFormat::Jwk),
-                "signature.key can't be spki or jwk: the algorithm takes a secret",
+                !algorithm.is_public()
+                    && matches!(key, KeyFormat::Spki | KeyFormat::Jwk | KeyFormat::X509),
+                "signature.key can't be spki, jwk or x509: the algorithm takes a secret",
             ),
             (
-                algorithm.is_digest() != content.covers(&Part::Secret),
-                "a plain digest needs {secret} in signature.content, and nothing else does",
+                algorithm.is_digest() && !content.covers(&Part::Secret),
+                "a plain digest needs {secret} in signature.content",
+            ),
+            (
+                self.keys.is_some() && !algorithm.is_public(),
+                "[keys] are public: the algorithm takes a secret",
+            ),
+            (published.is_some(), published.unwrap_or_default()),
+            (
+                content.covers(&Part::Secret) && !algorithm.is_digest() && self.keys.is_none(),
+                "{secret} in signature.content is for plain digests, and for [keys]",
             ),
             (
                 self.context.iter().any(|name| at.contains(&Location::Header(name.clone()))),
@@ -317,7 +334,9 @@ impl Scheme {
         let time = self.timestamp.as_ref().map(|time| &time.at);
         let named = [&self.id, &self.kind, &self.attempt.number, &self.attempt.reason];
         let named = named.into_iter().filter_map(Option::as_ref);
-        self.signature.at.iter().chain(time).chain(named).flat_map(Location::each)
+        let keys =
+            self.keys.iter().flat_map(|keys| [keys.at.as_ref(), keys.pin.as_ref()]).flatten();
+        self.signature.at.iter().chain(time).chain(named).chain(keys).flat_map(Location::each)
     }
 
     /// Whether it signs nothing: the secret itself is sent along.
@@ -337,9 +356,11 @@ impl Scheme {
 
     /// What it leaves open, if it is a weak one.
     pub fn weakness(&self) -> Option<Weakness> {
+        let parts = self.signature.content.parts();
         match (self.is_token(), self.body_unsigned) {
             (true, _) => Some(Weakness::Token),
             (_, true) => Some(Weakness::BodyUnsigned),
+            _ if parts.contains(&Part::Canonical(Canonical::Crc32)) => Some(Weakness::Checksum),
             _ => None,
         }
     }
@@ -350,10 +371,20 @@ impl Scheme {
         claimed || self.signature.content.parts().iter().any(Part::is_url)
     }
 
+    /// Whether its sources do without secrets.
+    pub fn needs_no_secret(&self) -> bool {
+        let fixed = self.keys.as_ref().is_some_and(|keys| keys.url.is_some() && keys.pin.is_none());
+        fixed && !self.signature.content.covers(&Part::Secret)
+    }
+
     /// Whether a secret has the form that this scheme's key is made of: told at start rather
     /// than at each callback.
     pub fn accepts(&self, secret: &Secret) -> bool {
-        self.signature.key.accepts(secret)
+        match self.keys {
+            // It is no key, but says whose callback it is.
+            Some(_) => !secret.expose().is_empty(),
+            None => self.signature.key.accepts(secret),
+        }
     }
 
     fn covers_time(&self) -> bool {

@@ -122,10 +122,17 @@ impl Signature {
         Ok(())
     }
 
-    /// Whether any signature is one that this secret makes over the pieces.
-    pub(super) fn fits(&self, secret: &Secret, pieces: &[Piece<'_>], read: &Read) -> bool {
+    /// Whether any signature is one that this key makes over the pieces, one of which may be the
+    /// secret.
+    pub(super) fn fits(
+        &self,
+        key: &Secret,
+        secret: &Secret,
+        pieces: &[Piece<'_>],
+        read: &Read,
+    ) -> bool {
         let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.bytes(secret)).collect();
-        let mut keys = self.key.keys(secret).into_iter();
+        let mut keys = self.key.keys(key).into_iter();
         keys.any(|key| self.algorithm.fits(&key, &pieces, &read.signatures))
     }
 }

@@ -6,6 +6,7 @@ use super::key::Algorithm;
 use super::place::Location;
 use super::scheme::Scheme;
 use super::template::Part;
+use crate::event::Weakness;
 
 impl Algorithm {
     /// Its name, as an entry of the catalogue writes it.
@@ -88,7 +89,11 @@ fn signed(scheme: &Scheme) -> String {
         ("method", content.covers(&Part::Method)),
     ];
     let names = all.iter().filter(|(_, signed)| *signed).map(|(name, _)| *name);
-    let weak = scheme.body_unsigned.then_some("no body: **weak**");
+    let weak = match scheme.weakness() {
+        Some(Weakness::BodyUnsigned) => Some("no body: **weak**"),
+        Some(Weakness::Checksum) => Some("but a checksum of the body: **weak**"),
+        _ => None,
+    };
     names.chain(weak).collect::<Vec<_>>().join(", ")
 }
 

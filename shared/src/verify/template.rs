@@ -161,7 +161,7 @@ fn place(text: &str) -> Result<Location, String> {
 fn unknown() -> String {
     "the template knows {body}, {form}, {timestamp}, {method}, {url}, {path}, {secret}, \
      {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, {item:NAME}, {lower:…}, {maybe:…} \
-     and {canonical:twilio}, plivo, contentful or easypost"
+     and {canonical:NAME}: twilio, plivo, contentful, easypost, sns or crc32"
         .into()
 }
 

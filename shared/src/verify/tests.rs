@@ -300,6 +300,8 @@ struct Vectors {
     secret: String,
     /// Where it is sent, if that is signed.
     url: Option<String>,
+    /// The published key, if there is one.
+    key: Option<String>,
     now: u64,
     cases: Vec<Case>,
 }
@@ -310,6 +312,16 @@ struct Case {
     headers: std::collections::BTreeMap<String, String>,
     body: String,
     expect: String,
+}
+
+/// As the ingress does it: first whether the key's address is believed.
+fn judged(
+    callback: &Unverified,
+    source: &Source,
+    key: Option<&Secret>,
+) -> Result<Verified, Refusal> {
+    callback.key_address(source)?;
+    callback.verify_by(source, key)
 }
 
 #[test]
@@ -343,7 +355,8 @@ fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
             let received_at = Timestamp::from_secs(vectors.now);
             let (query, body) = (query.clone(), case.body.into());
             let callback = Unverified { headers, query, peer: None, body, received_at };
-            let judged = match callback.verify(&source) {
+            let key = vectors.key.as_deref().map(Secret::new);
+            let judged = match judged(&callback, &source, key.as_ref()) {
                 Ok(_) => "ok",
                 Err(refusal) => refusal.reason(),
             };
@@ -616,4 +629,35 @@ fn a_genuine_handshake_is_answered_with_what_it_asks_for_and_holds_no_event() {
     }
     let event = asked(r#"{"payload":{"plainToken":"a"},"event":"meeting.started"}"#);
     assert_eq!((event.handshake().is_none(), event.into_events().len()), (true, 1));
+}
+
+#[test]
+fn a_published_key_says_nothing_of_whose_callback_it_is_and_what_confirms_is_visited_at_its_host() {
+    let read = |name: &str| {
+        let path = format!("{}/../tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_slice::<Vectors>(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let genuine = |vectors: &Vectors| {
+        let valid = vectors.cases.iter().find(|case| case.expect == "ok").unwrap();
+        callback(&valid.body, vectors.now, &[])
+    };
+    let vectors = read("aws-sns");
+    let key = Secret::new(vectors.key.clone().unwrap());
+    let own = source("aws-sns", &["arn:aws:sns:eu-west-1:123456789012:other", &vectors.secret]);
+    let event = judged(&genuine(&vectors), &own, Some(&key)).unwrap().into_events().remove(0);
+    assert_eq!(event.envelope.verified_with, "k1");
+    assert_eq!(event.envelope.event_id(), Some("22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324"));
+    // Another topic's is as genuine, and not for us.
+    let another = source("aws-sns", &["arn:aws:sns:eu-west-1:123456789012:other"]);
+    let refusal = |source: &Source, key| judged(&genuine(&vectors), source, key).unwrap_err();
+    assert_eq!(refusal(&another, Some(&key)), Refusal::SignatureMismatch);
+    assert_eq!(refusal(&own, None), Refusal::KeyUnavailable);
+    assert_eq!(refusal(&own, Some(&Secret::new("no certificate"))), Refusal::SignatureMismatch);
+
+    let vectors = read("aws-sns-subscription");
+    let key = Secret::new(vectors.key.clone().unwrap());
+    let verified = judged(&genuine(&vectors), &own, Some(&key)).unwrap();
+    let visit = verified.handshake().unwrap().visit.clone().unwrap();
+    assert_eq!(visit.host(), Some("sns.eu-west-1.amazonaws.com"));
+    assert!(verified.into_events().is_empty());
 }

@@ -16,6 +16,7 @@ mod journal;
 mod migrate;
 mod operator;
 mod providers;
+mod published;
 mod queue;
 mod refused;
 mod rehearse;

@@ -1,7 +1,11 @@
 // What no template says: each has a canonical form of its own.
 
-import { createHash, createHmac } from "node:crypto";
+import { execFileSync } from "node:child_process";
+import { createHash, createHmac, createSign } from "node:crypto";
+import { mkdtempSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 
 const require = createRequire(import.meta.url);
 const form = (fields) => new URLSearchParams(fields).toString();
@@ -185,3 +189,99 @@ export const canonical = {
     },
   },
 };
+
+// AWS SNS: the SDK fetches the certificate, here from this process.
+
+const sns = (() => {
+  const make = (name) => {
+    const folder = mkdtempSync(join(tmpdir(), "sns-"));
+    const at = (file) => join(folder, file);
+    const subject = ["-subj", `/CN=${name}`, "-days", "36500"];
+    const key = ["-newkey", "rsa:2048", "-nodes", "-keyout", at("key"), "-out", at("pem")];
+    execFileSync("openssl", ["req", "-x509", ...key, ...subject], { stdio: "ignore" });
+    return { key: readFileSync(at("key")), pem: readFileSync(at("pem"), "utf8") };
+  };
+  let made;
+  return () => (made ??= { own: make("sns.amazonaws.com"), other: make("sns.amazonaws.com") });
+})();
+const ARN = "arn:aws:sns:eu-west-1:123456789012:events";
+const CERTIFICATE =
+  "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-7ff5318490ec183fbaddaa2a969abfda.pem";
+const written = (time) => new Date(time * 1000).toISOString();
+
+const signedBySns = (message, key) => {
+  const confirms = message.Type !== "Notification";
+  const names = confirms
+    ? ["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]
+    : ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"];
+  const content = names
+    .filter((name) => name in message)
+    .map((name) => `${name}\n${message[name]}\n`)
+    .join("");
+  const Signature = createSign("RSA-SHA256").update(content).sign(key, "base64");
+  return JSON.stringify({ ...message, Signature });
+};
+
+const snsProvider = (more, changes = {}) => ({
+  provider: "aws-sns",
+  package: "sns-validator",
+  // The topic.
+  secret: ARN,
+  other: "of_another",
+  inBody: true,
+  timed: true,
+  key: () => sns().own.pem,
+  sign({ secret, time }) {
+    const { own, other } = sns();
+    const message = {
+      Type: "Notification",
+      MessageId: "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
+      TopicArn: ARN,
+      Message: '{"transfer":"trf_8172","note":"üñí\\n"}',
+      Timestamp: written(time),
+      SignatureVersion: "2",
+      SigningCertURL: CERTIFICATE,
+      ...more,
+    };
+    return { body: signedBySns(message, secret === ARN ? own.key : other.key) };
+  },
+  tamper: (body) => body.replace("trf_8172", "trf_8173"),
+  unsign: (body) => JSON.stringify({ ...JSON.parse(body), Signature: undefined }),
+  malform: (body) => JSON.stringify({ ...JSON.parse(body), Signature: "no signature!" }),
+  others: {
+    another_message: [(body) => JSON.stringify({ ...JSON.parse(body), MessageId: "x" }), "signature_mismatch"],
+    first_version: [(body) => JSON.stringify({ ...JSON.parse(body), SignatureVersion: "1" }), "signature_malformed"],
+    ones_own_certificate: [
+      (body) => body.replace("sns.eu-west-1.amazonaws.com", "sns.eu-west-1.amazonaws.com.evil.example"),
+      "key_not_allowed",
+    ],
+    ...changes,
+  },
+  verify({ body }) {
+    const https = require("node:https");
+    const Validator = require("sns-validator");
+    const { EventEmitter } = require("node:events");
+    https.get = (url, taken) => {
+      const answer = Object.assign(new EventEmitter(), { statusCode: 200 });
+      taken(answer);
+      answer.emit("data", sns().own.pem);
+      answer.emit("end");
+      return new EventEmitter();
+    };
+    return new Promise((resolve, reject) => {
+      const message = JSON.parse(body);
+      new Validator().validate(message, (error) => (error ? reject(error) : resolve(true)));
+    });
+  },
+  // It leaves the time to its users.
+  lenient: ["stale", "future"],
+});
+
+canonical["aws-sns"] = snsProvider({ Subject: "A transfer" });
+canonical["aws-sns-subscription"] = snsProvider({
+  Type: "SubscriptionConfirmation",
+  Token: "2336412f37",
+  Message: "You have chosen to subscribe to the topic trf_8172.",
+  SubscribeURL:
+    "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=x&Token=2336412f37",
+});

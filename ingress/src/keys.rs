@@ -1,0 +1,116 @@
+//! Keys that providers publish: fetched from addresses that the scheme allows, kept for a while,
+//! and no more of them at a time than a provider can need.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::Uri;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use moka::future::Cache;
+use zentra_shared::secret::Secret;
+use zentra_shared::verify::{Refusal, Source, Unverified};
+
+/// How long a key is used before it is fetched again. What was withdrawn is good until then.
+const FRESH: Duration = Duration::from_secs(3600);
+/// How many keys are kept, of all providers.
+const KEPT: u64 = 64;
+/// The longest key, in bytes.
+const LONGEST: usize = 64 * 1024;
+/// How long fetching one may take.
+const TIME: Duration = Duration::from_secs(5);
+/// How many are fetched in a minute. Whoever makes addresses up gets no more out of us.
+const PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).unwrap();
+
+/// The published keys. Its clones share what they know.
+#[derive(Clone)]
+pub struct Keys {
+    known: Cache<Uri, Secret>,
+    allowance: Arc<DefaultDirectRateLimiter>,
+    /// Made when the first is fetched.
+    http: Arc<LazyLock<Option<Http>>>,
+}
+
+type Http = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            known: Cache::builder().max_capacity(KEPT).time_to_live(FRESH).build(),
+            allowance: Arc::new(RateLimiter::direct(Quota::per_minute(PER_MINUTE))),
+            http: Arc::new(LazyLock::new(client)),
+        }
+    }
+}
+
+/// By the system's roots. None without any: then no published key can be had, which is told with
+/// each callback that needs one.
+fn client() -> Option<Http> {
+    let provider = rustls::crypto::ring::default_provider();
+    let connector = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).ok()?;
+    let connector = connector.https_only().enable_http1().enable_http2().build();
+    Some(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
+}
+
+impl Keys {
+    /// The key that a callback says it is signed with, if its scheme's keys are published.
+    pub async fn of(
+        &self,
+        callback: &Unverified,
+        source: &Source,
+    ) -> Result<Option<Secret>, Refusal> {
+        let Some(address) = callback.key_address(source)? else { return Ok(None) };
+        // Those who ask for the same one wait for one fetch.
+        let fetched = self.known.try_get_with(address.clone(), self.fetch(&address));
+        fetched.await.map(Some).map_err(|error| {
+            tracing::warn!(source = source.name, %address, error = %error, "a key can't be fetched");
+            Refusal::KeyUnavailable
+        })
+    }
+
+    async fn fetch(&self, address: &Uri) -> Result<Secret, String> {
+        self.get(address).await.map(|body| Secret::new(&body[..]))
+    }
+
+    /// Visits an address, as a provider wants it to be confirmed.
+    pub(crate) async fn visit(&self, address: &Uri) -> Result<(), Refusal> {
+        self.get(address).await.map(drop).map_err(|error| {
+            tracing::warn!(%address, error, "a subscription can't be confirmed");
+            Refusal::KeyUnavailable
+        })
+    }
+
+    /// Redirects are not followed.
+    async fn get(&self, address: &Uri) -> Result<Bytes, String> {
+        self.allowance.check().map_err(|_| "too many in a minute")?;
+        let http =
+            LazyLock::force(&self.http).as_ref().ok_or("the system has no root certificates")?;
+        let answered = async {
+            let answer = http.get(address.clone()).await.map_err(|error| causes(&error))?;
+            if !answer.status().is_success() {
+                return Err(format!("the answer is {}", answer.status()));
+            }
+            let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+            body.map(|body| body.to_bytes()).map_err(|error| error.to_string())
+        };
+        let answered = tokio::time::timeout(TIME, answered).await;
+        answered.unwrap_or_else(|_| Err(format!("no answer within {TIME:?}")))
+    }
+}
+
+/// An error with what is behind it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,136 @@
+//! Keys that a callback's provider publishes at an address: which addresses are its own.
+
+use http::Uri;
+use serde::Deserialize;
+
+use super::Refusal;
+use super::place::{Location, Lookup};
+
+/// Where a scheme's keys are.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// Where they are, if that is always the same (a JSON Web Key Set, RFC 7517). Then nothing else
+    /// is needed, and no secrets.
+    pub url: Option<String>,
+    /// Where the callback says which one it is signed with. Whoever sends can write anything there:
+    /// `hosts`, `prefix` and `suffix` say what is believed.
+    pub at: Option<Location>,
+    /// The hosts that are the provider's; `*` is one label, and for `sns.*.amazonaws.com` only
+    /// letters, digits and hyphens. With a port, at that port.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// How the path begins.
+    #[serde(default)]
+    pub prefix: String,
+    /// How the path ends.
+    #[serde(default)]
+    pub suffix: String,
+    /// Whose callback it is: what must be one of the source's secrets, where the signature alone
+    /// doesn't tell, since anyone can be the provider's customer.
+    pub pin: Option<Location>,
+}
+
+impl Keys {
+    /// The address of the key of a callback.
+    pub(super) fn address(&self, found: &Lookup<'_>) -> Result<Uri, Refusal> {
+        if let Some(url) = &self.url {
+            return url.parse().map_err(|_| Refusal::KeyNotAllowed);
+        }
+        let text = self.at.as_ref().and_then(|at| found.text(at));
+        let text = text.ok_or(Refusal::SignatureMissing)?;
+        let address = text.parse::<Uri>().ok().filter(|uri| self.allows(uri));
+        address.ok_or(Refusal::KeyNotAllowed)
+    }
+
+    /// What can't be true of one scheme's keys.
+    pub(super) fn contradiction(&self, takes_secret: bool) -> Option<&'static str> {
+        let https =
+            |url: &String| url.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https"));
+        match (&self.url, &self.at) {
+            (Some(url), None) if !https(url) => Some("keys.url is an https:// address"),
+            (Some(_), None) => None,
+            (None, Some(_)) if self.hosts.is_empty() || !self.prefix.starts_with('/') => Some(
+                "[keys] that the callback names need hosts, and a prefix that begins with /: what \
+                 is believed",
+            ),
+            (None, Some(_)) if self.pin.is_some() == takes_secret => Some(
+                "[keys] that the callback names need either pin or {secret} in signature.content: \
+                 whose callback it is",
+            ),
+            (None, Some(_)) => None,
+            _ => Some("[keys] has either url or at"),
+        }
+    }
+
+    /// Whether an address is one of this provider's keys.
+    fn allows(&self, uri: &Uri) -> bool {
+        let path = uri.path();
+        self.is_host(uri)
+            && uri.query().is_none()
+            && path.starts_with(&self.prefix)
+            && path.ends_with(&self.suffix)
+            && !path.contains("..")
+    }
+
+    /// Whether an address is at one of the provider's hosts: HTTPS, its own port, no user.
+    pub(super) fn is_host(&self, uri: &Uri) -> bool {
+        let plain = uri.authority().is_some_and(|at| !at.as_str().contains('@'));
+        let host = uri.host().unwrap_or_default();
+        let port = uri.port().map(|port| port.as_str().to_owned());
+        let fits = |pattern: &String| {
+            let (pattern, wanted_port) = match pattern.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (pattern.as_str(), None),
+            };
+            if port.as_deref() != wanted_port {
+                return false;
+            }
+            let (wanted, given) = (pattern.split('.'), host.split('.'));
+            wanted.clone().count() == given.clone().count()
+                && wanted.zip(given).all(|(wanted, given)| match wanted {
+                    "*" => label(given),
+                    _ => wanted.eq_ignore_ascii_case(given),
+                })
+        };
+        uri.scheme_str() == Some("https") && plain && self.hosts.iter().any(fits)
+    }
+}
+
+fn label(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::verify::Scheme;
+
+    #[test]
+    fn only_the_providers_own_addresses_are_believed() {
+        let scheme = Scheme::named("aws-sns").unwrap_or_else(|| panic!("no aws-sns"));
+        let keys = scheme.keys.unwrap_or_else(|| panic!("it has no keys"));
+        let allows = |text: &str| text.parse().is_ok_and(|uri| keys.allows(&uri));
+        let own = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-7ff5318490ec183fbaddaa2a969abfda.pem";
+        assert!(allows(own));
+        assert!(allows(&own.replace(".com/", ".com.cn/")));
+        for other in [
+            own.replace("https", "http"),
+            own.replace(".com/", ".com:8443/"),
+            own.replace(".com/", ".com.evil.example/"),
+            own.replace("sns.", "evil.sns."),
+            own.replace("sns.eu-west-1", "sns.eu_west"),
+            own.replace("sns.eu-west-1.", "sns."),
+            own.replace("https://", "https://user@"),
+            own.replace("https://sns.", "https://evil.example\\@sns."),
+            own.replace("https://sns.eu-west-1.amazonaws.com", "https://127.0.0.1"),
+            own.replace("/Simple", "/../Simple"),
+            own.replace(".pem", ".pem?x=1"),
+            own.replace(".pem", ".txt"),
+            own.replace("/SimpleNotificationService-", "/bucket/"),
+            own.replace("https://sns.eu-west-1.amazonaws.com", ""),
+            String::new(),
+        ] {
+            assert!(!allows(&other), "{other}");
+        }
+    }
+}

@@ -257,6 +257,11 @@ impl Scheme {
                 "[claims] and the jws grammar go together, unless the content covers {body}",
             ),
             (claimed && self.claims.is_none(), "timestamp.at.claim needs [claims]"),
+            (
+                self.claims.is_some() && !content.takes(&Location::Item("payload".into())),
+                "[claims] are only as good as their signature: signature.content must be \
+                 {item:header}.{item:payload}",
+            ),
             (jws && algorithm.jws().is_none(), "the jws grammar takes no such algorithm"),
             (
                 algorithm.is_public()
@@ -294,6 +299,7 @@ impl Scheme {
                     && [&self.id, &self.kind]
                         .into_iter()
                         .flatten()
+                        .flat_map(Location::each)
                         .any(|at| !matches!(at, Location::Json(_))),
                 "with items, id and type are in each of them: { json = … }",
             ),
@@ -387,6 +393,12 @@ impl Scheme {
         }
     }
 
+    fn covers_query(&self) -> bool {
+        let claimed = self.claims.as_ref().is_some_and(|claims| claims.url.is_some());
+        let mut parts = self.signature.content.parts().iter();
+        claimed || parts.any(|part| part.is_url() && *part != Part::Path)
+    }
+
     fn covers_time(&self) -> bool {
         let own = self.signature.content.parts().iter().find_map(Part::time);
         let time = self.timestamp.as_ref().map(|time| &time.at);
@@ -411,7 +423,7 @@ impl Scheme {
             || match location {
                 Location::Header(_) | Location::Item(_) => false,
                 Location::Json(_) | Location::Form(_) => self.covers_body(),
-                Location::Query(_) => self.signs_url(),
+                Location::Query(_) => self.covers_query(),
                 Location::Claim(_) => true,
                 Location::All(places) => places.iter().all(|at| self.covers(at)),
             }

@@ -661,3 +661,25 @@ fn a_published_key_says_nothing_of_whose_callback_it_is_and_what_confirms_is_vis
     assert_eq!(visit.host(), Some("sns.eu-west-1.amazonaws.com"));
     assert!(verified.into_events().is_empty());
 }
+
+#[test]
+fn what_is_only_seemingly_signed_is_not_taken_for_it() {
+    let with = |grammar: &str, content: &str, more: &str| {
+        own(&format!(
+            "grammar = \"{grammar}\"\nalgorithm = \"hmac-sha256\"\nencoding = \"base64url\"\n\
+             key = \"utf8\"\ncontent = \"{content}\"\n{more}"
+        ))
+    };
+    let claims = "[claims]\nbody = { claim = \"body\", as = \"sha256-hex\" }";
+    assert!(with("jws", "{item:header}.{item:payload}", claims).is_ok());
+    for content in ["{item:header}", "{header:x-a}", "{body}"] {
+        assert!(with("jws", content, claims).is_err(), "{content} leaves the claims unsigned");
+    }
+    let id = "[id]\nquery = \"id\"";
+    let signed = |content: &str| {
+        let scheme = with("bare", content, id).unwrap();
+        scheme.covers(scheme.id.as_ref().unwrap())
+    };
+    assert!(signed("{url}{body}") && signed("{query:id}{body}"));
+    assert!(!signed("{path}{body}") && !signed("{body}"), "the path hasn't the query");
+}

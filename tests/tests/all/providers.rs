@@ -124,6 +124,9 @@ async fn what_makes_sure_of_the_endpoint_is_answered_as_its_provider_wants_and_i
     let forged = ask(Method::POST, "slack", &slack(&"0".repeat(64)), body).await;
     assert_eq!(forged.0, 401);
     assert!(!forged.1.contains("3eZb"), "{}", forged.1);
+    let unsigned = ask(Method::POST, "slack", &none, body).await;
+    assert_eq!(unsigned.0, 401);
+    assert!(!unsigned.1.contains("3eZb"), "{}", unsigned.1);
 
     // By GET, with what only the provider knows.
     let meta =

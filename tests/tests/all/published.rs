@@ -81,6 +81,34 @@ impl Publisher {
         ingress
     }
 
+    /// A config with a provider whose callbacks say which of its certificates they are signed by.
+    fn certifies(&self) -> Stack {
+        let unused = "redis://unused";
+        let stack = Stack::new(&shared_rabbit(), unused, &namespace(), "http://127.0.0.1:9/", "");
+        let host = &self.host;
+        stack.add(&format!(
+            r#"[source.own]
+provider = "own"
+secrets = [{{ name = "topic", secret = "env:GITHUB" }}]
+[provider.own.keys]
+at = {{ header = "x-key" }}
+hosts = ["{host}"]
+prefix = "/keys/"
+suffix = ".pem"
+[provider.own.signature]
+at = {{ header = "x-signature" }}
+grammar = "bare"
+algorithm = "ecdsa-p256-sha256"
+encoding = "base64"
+key = "x509"
+content = "{{secret}}.{{body}}"
+[[provider.own.handshake]]
+when = {{ json = "/confirm" }}
+visit = {{ json = "/confirm" }}"#
+        ));
+        stack
+    }
+
     fn asked(&self, path: &str) -> usize {
         self.asked.lock().unwrap().get(path).copied().unwrap_or_default()
     }
@@ -94,8 +122,15 @@ struct Signer {
 
 impl Signer {
     fn new() -> Self {
-        let made = rcgen::generate_simple_self_signed(["signer".to_owned()]).unwrap();
-        Self { certificate: made.cert.pem(), key: made.signing_key }
+        Self::until(2100)
+    }
+
+    /// Whose certificate ends with that year.
+    fn until(year: i32) -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["signer".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
+        Self { certificate: params.self_signed(&key).unwrap().pem(), key }
     }
 
     fn sign(&self, content: &str) -> String {
@@ -116,29 +151,8 @@ async fn post(stack: &Stack, ingress: &Program, key: &str, tag: String, body: &s
 async fn a_published_key_is_fetched_once_and_only_where_the_provider_publishes_its_keys() {
     let signer = Signer::new();
     let publisher = Publisher::start(signer.certificate.clone()).await;
-    let stack =
-        Stack::new(&shared_rabbit(), "redis://unused", &namespace(), "http://127.0.0.1:9/", "");
+    let stack = publisher.certifies();
     let host = &publisher.host;
-    stack.add(&format!(
-        r#"[source.own]
-provider = "own"
-secrets = [{{ name = "topic", secret = "env:GITHUB" }}]
-[provider.own.keys]
-at = {{ header = "x-key" }}
-hosts = ["{host}"]
-prefix = "/keys/"
-suffix = ".pem"
-[provider.own.signature]
-at = {{ header = "x-signature" }}
-grammar = "bare"
-algorithm = "ecdsa-p256-sha256"
-encoding = "base64"
-key = "x509"
-content = "{{secret}}.{{body}}"
-[[provider.own.handshake]]
-when = {{ json = "/confirm" }}
-visit = {{ json = "/confirm" }}"#
-    ));
     let ingress = publisher.trusting(&stack).await;
     let key = format!("https://{host}/keys/1.pem");
     let sign = |body: &str| signer.sign(&format!("{}.{body}", zentra_tests::sign::GITHUB_SECRET));
@@ -174,6 +188,9 @@ visit = {{ json = "/confirm" }}"#
     let answer = post(&stack, &ingress, &key, sign(&confirm), &confirm).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(publisher.asked("/confirm"), 1);
+    let elsewhere = format!(r#"{{"confirm":"https://localhost:1/confirm?of={host}"}}"#);
+    let answer = post(&stack, &ingress, &key, sign(&elsewhere), &elsewhere).await;
+    assert_eq!(answer.status, 200, "it is an event, as any other: {answer:?}");
     let handshakes = ["zentra_ingress_handshakes_total", "own"];
     assert_eq!(ingress.metric(&stack.http, &handshakes).await, 1.0);
     assert_eq!(publisher.asked("/keys/1.pem"), 1);
@@ -229,4 +246,17 @@ body = {{ claim = "body", as = "sha256-hex" }}"#,
     assert_eq!(publisher.asked("/keys/set.json"), 1, "it is kept");
     let other = post(&stack, &ingress, "", token("{}"), "{ }").await;
     assert_eq!(other.reason(), "signature_mismatch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_has_ended_certifies_nothing() {
+    let signer = Signer::until(2020);
+    let publisher = Publisher::start(signer.certificate.clone()).await;
+    let stack = publisher.certifies();
+    let ingress = publisher.trusting(&stack).await;
+    let key = format!("https://{}/keys/1.pem", publisher.host);
+    let signed = signer.sign(&format!("{}.{{}}", zentra_tests::sign::GITHUB_SECRET));
+    let answer = post(&stack, &ingress, &key, signed, "{}").await;
+    assert_eq!(answer.reason(), "signature_mismatch");
+    assert_eq!(publisher.asked("/keys/1.pem"), 1);
 }

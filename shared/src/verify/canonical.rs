@@ -242,6 +242,15 @@ mod tests {
         }
     }
 
+    /// The check value of CRC-32 (ISO 3309), in decimal.
+    #[test]
+    fn a_checksum_is_of_the_body_in_decimal() {
+        let headers = http::HeaderMap::new();
+        let found = Lookup::new(&headers, None, b"123456789");
+        let content = Canonical::Crc32.content(&found, None, b"123456789");
+        assert_eq!(content.as_deref(), Some(&b"3421780262"[..]));
+    }
+
     proptest! {
         #[test]
         fn no_body_panics(body in "(\"weight\":|[0-9]| |,|\\}|x){0,12}") {

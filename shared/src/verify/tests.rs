@@ -683,3 +683,52 @@ fn what_is_only_seemingly_signed_is_not_taken_for_it() {
     assert!(signed("{url}{body}") && signed("{query:id}{body}"));
     assert!(!signed("{path}{body}") && !signed("{body}"), "the path hasn't the query");
 }
+
+#[test]
+fn an_id_of_several_places_is_signed_only_where_all_of_them_are() {
+    let with = |places: &str| {
+        let scheme = own(&format!(
+            "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+             content = \"{{body}}\"\n[id]\nall = [{places}]"
+        ));
+        Source { scheme: scheme.unwrap(), ..source("github", &["key"]) }
+    };
+    let judge = |source: &Source| {
+        let body = r#"{"a":"x","b":7}"#;
+        let signature = hmac_hex("key", body);
+        let headers = [("x-signature", &*signature), ("x-id", "h")];
+        envelope(callback(body, T, &headers), source)
+    };
+    let inside = judge(&with(r#"{ json = "/a" }, { json = "/b" }"#));
+    assert_eq!(inside.identity.as_str(), "x:7");
+    let half = judge(&with(r#"{ json = "/a" }, { header = "x-id" }"#));
+    assert!(half.identity.as_str().starts_with("sha256:"), "{half:?}");
+    assert_eq!(half.unsigned_id.as_deref(), Some("x:h"));
+    let missing = judge(&with(r#"{ json = "/a" }, { json = "/c" }"#));
+    assert_eq!(missing.event_id(), None);
+}
+
+#[test]
+fn of_two_fields_of_one_name_none_is_taken_and_groups_may_only_say_the_same_again() {
+    let scheme = own(
+        "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+                      content = \"{form:a}{body}\"",
+    );
+    let form = Source { scheme: scheme.unwrap(), ..source("github", &["key"]) };
+    let judge = |body: &str, signed: &str| {
+        let signature = hmac_hex("key", signed);
+        callback(body, T, &[("x-signature", &signature)]).verify(&form).map(drop)
+    };
+    assert_eq!(judge("a=1&b=2", "1a=1&b=2"), Ok(()));
+    assert_eq!(judge("a=1&a=2", "1a=1&a=2"), Err(Refusal::SignatureMalformed));
+
+    let persona = source("persona", &["secret"]);
+    let good = hmac_hex("secret", &format!("{T}.{{}}"));
+    let bad = "00".repeat(32);
+    let judge = |header: &str| {
+        callback("{}", T, &[("persona-signature", header)]).verify(&persona).map(drop)
+    };
+    assert_eq!(judge(&format!("t={T},v1={bad} t={T},v1={good}")), Ok(()));
+    let two_times = format!("t={T},v1={bad} t={},v1={good}", T + 1);
+    assert_eq!(judge(&two_times), Err(Refusal::SignatureMalformed));
+}

@@ -6,8 +6,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use zentra_shared::clock::Timestamp;
 use zentra_shared::event::Event;
-use zentra_shared::refused::Kept;
-use zentra_shared::seal::{Key, Sealed, Sealer};
 use zentra_shared::secret::Secret;
 use zentra_shared::verify::{
     Callback, NamedSecret, Refusal, Scheme, Source, Success, Unverified, captured,
@@ -17,8 +15,7 @@ use zentra_shared::verify::{
 type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 3] =
-    [("callback", callback), ("signed", signed), ("sealed", sealed)];
+pub const TARGETS: [(&str, Target); 2] = [("callback", callback), ("signed", signed)];
 
 /// In Unix seconds.
 const NOW: u64 = 1_700_000_000;
@@ -119,25 +116,6 @@ pub fn signed(data: &[u8]) {
     let judged = unverified(headers, None, &flipped).verify(&source);
     let refused = judged.is_err();
     assert!(refused, "{}: a flipped bit is let in", source.provider);
-}
-
-/// What lies in the broker: an envelope or what is kept of a refused callback, under a seal; id,
-/// route, seal, envelope and body are a line each.
-pub fn sealed(data: &[u8]) {
-    let key = Key { name: "k".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") };
-    let Some(sealer) = Sealer::new(vec![key]) else { return };
-    let part = |at: usize| data.split(|byte| *byte == b'\n').nth(at).unwrap_or_default();
-    let text = |at: usize| String::from_utf8_lossy(part(at)).into_owned();
-    let sealed = Sealed {
-        id: text(0),
-        route: text(1),
-        seal: text(2),
-        envelope: Bytes::copy_from_slice(part(3)),
-        body: Bytes::copy_from_slice(part(4)),
-        trace: None,
-    };
-    assert!(sealer.open(&sealed).is_err(), "a seal is forged");
-    assert!(Kept::open(&sealer, &sealed).is_err(), "a seal is forged");
 }
 
 /// Every event is a piece of the callback, byte for byte.

@@ -34,6 +34,24 @@ const accepts = async (call) => {
   }
 };
 
+/** The same signature, in base64 where it is in hexadecimal, and the other way round. */
+function otherwiseEncoded(text) {
+  const hexadecimal = text.match(/[0-9a-f]{40,}/);
+  if (hexadecimal) {
+    return text.replace(hexadecimal[0], Buffer.from(hexadecimal[0], "hex").toString("base64"));
+  }
+  const base64 = text.match(/[A-Za-z0-9+/]{27,}=*$/);
+  return base64 && text.replace(base64[0], Buffer.from(base64[0], "base64").toString("hex"));
+}
+
+/** The same signature as if it were of another version of the scheme. */
+function otherVersion(text) {
+  for (const [one, other] of [["v1,", "v2,"], ["v1=", "v9="], ["v0=", "v9="], ["h1=", "h9="], ["sha256=", "sha1="]]) {
+    if (text.includes(one)) return text.replace(one, other);
+  }
+  return undefined;
+}
+
 /** The callbacks of one provider, and what becomes of them. */
 async function cases(provider) {
   const { secret, timed, header, id, url } = provider;
@@ -86,6 +104,10 @@ async function cases(provider) {
     garbled: [changed({ [header]: reversed(signature) }), "refused"],
     empty: [changed({ [header]: "" }), "refused"],
   };
+  const recoded = otherwiseEncoded(signature);
+  if (recoded) all.wrong_encoding = [changed({ [header]: recoded }), "refused"];
+  const version = otherVersion(signature);
+  if (version) all.another_version = [changed({ [header]: version }), "refused"];
   if (timed) {
     all.stale = [await made({ time: NOW - FAR }), "timestamp_stale"];
     all.future = [await made({ time: NOW + FAR }), "timestamp_future"];
@@ -112,7 +134,9 @@ for (const [name, provider] of Object.entries(providers)) {
     const taken = await accepts(() =>
       provider.verify({ secret: provider.secret, url: provider.url, ...made }),
     );
-    const lenient = provider.lenient?.includes(label);
+    // Some SDKs take these; the ingress doesn't.
+    const stricter = ["wrong_encoding", "another_version"].includes(label);
+    const lenient = stricter || provider.lenient?.includes(label);
     const open = provider.open?.includes(label);
     if (taken !== (open || expect === "ok") && !lenient) {
       throw new Error(`${name}: its SDK ${taken ? "takes" : "refuses"} ${label}`);

@@ -161,6 +161,13 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
     if let Some(note) = &scheme.note {
         _ = writeln!(text, "\nNote: {note}");
     }
+    if let Some(timeout) = scheme.timeout {
+        let timeout = humantime::format_duration(timeout);
+        _ = writeln!(
+            text,
+            "\nIt waits {timeout} for its answer, and sends the callback again then."
+        );
+    }
     if let Some(weakness) = scheme.weakness() {
         _ = writeln!(text, "\nWeak: {}.", weakness.words());
     }

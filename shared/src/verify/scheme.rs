@@ -45,6 +45,9 @@ pub struct Scheme {
     /// For how long the provider sends a callback again, if it is known.
     #[serde(default, deserialize_with = "some_duration")]
     pub retries: Option<Duration>,
+    /// How long the provider waits for its answer, if it is known.
+    #[serde(default, deserialize_with = "some_duration")]
+    pub timeout: Option<Duration>,
     /// The request headers that are kept for an operator to see. Never one that holds a
     /// signature or a credential.
     #[serde(default, deserialize_with = "header_names")]

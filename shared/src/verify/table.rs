@@ -1,6 +1,7 @@
 //! The catalogue as a table, for `zentra source list` and `docs/providers.md`.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::key::Algorithm;
 use super::place::Location;
@@ -42,8 +43,8 @@ pub fn table() -> String {
          it covers no id, a copy is recognised by its bytes. What is older or further ahead than the \
          *window* is refused. Where id and type are *of the item*, one callback may hold several \
          events.\n\n\
-         | provider | signature | signs | window | id | type | proven by |\n\
-         |---|---|---|---|---|---|---|\n",
+         | provider | signature | signs | window | id | type | waits, sends again for | proven by |\n\
+         |---|---|---|---|---|---|---|---|\n",
         rows.len()
     );
     for (name, scheme) in rows {
@@ -62,17 +63,23 @@ pub fn table() -> String {
         };
         let _ = writeln!(
             text,
-            "| {linked} | {}, {} | {} | {} | {} | {} | {} |",
+            "| {linked} | {}, {} | {} | {} | {} | {} | {}, {} | {} |",
             signature.at.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             signature.algorithm.name(),
             signed(&scheme),
             window.map_or_else(|| "none".into(), |window| window.to_string()),
             place(&scheme.id),
             place(&scheme.kind),
+            known(scheme.timeout),
+            known(scheme.retries),
             scheme.proof.as_deref().unwrap_or("**unproven**"),
         );
     }
     text
+}
+
+fn known(time: Option<Duration>) -> String {
+    time.map_or_else(|| "?".into(), |time| humantime::format_duration(time).to_string())
 }
 
 fn signed(scheme: &Scheme) -> String {

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use http::Method;
 use sha2::Sha256;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zentra_shared::journal::Histories;
 use zentra_tests::http::{Answer, Headers};
 use zentra_tests::ledger::transfer;
@@ -172,4 +173,60 @@ async fn what_makes_sure_of_the_endpoint_is_answered_as_its_provider_wants_and_i
         assert_eq!(handshakes, if source == "meta" { 2.0 } else { 1.0 }, "{source}");
         assert_eq!(count("zentra_ingress_accepted_total", source).await, 0.0, "{source}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_are_verified_as_they_were_sent_and_headers_that_are_no_text_are_refused() {
+    let world = world(SEVERAL, "several.#").await;
+    let _worker = world.stack.worker().await;
+    let url = format!("{}/in/github", world.ingress.listen);
+    let post = async |body: Vec<u8>, more: &[(&'static str, &str)]| {
+        let mut headers = sign::github("d-1", "push", &body);
+        headers.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        world.stack.http.post(&url, &headers, body).await.unwrap()
+    };
+    // Zipped: the bytes that were signed, to the destination as well.
+    let zipped =
+        hex::decode("1f8b08000000000000ffaa560a492d2e51b252502a2d4e2d5202000000ffff").unwrap();
+    let answer = post(zipped.clone(), &[("content-encoding", "gzip")]).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    eventually("it has come as it was", BOUND, async || {
+        world.ledger.seen().iter().any(|seen| seen.body == zipped).then_some(())
+    })
+    .await;
+    assert_eq!(post(Vec::new(), &[]).await.status, 200, "an empty body is signed, too");
+
+    // In chunks, and with a signature that is no text.
+    let body = "{\"n\":1}";
+    let signature = sign::plain(sign::GITHUB_SECRET, body);
+    let raw = async |head: &[u8], body: &str| {
+        let address = world.ingress.listen.trim_start_matches("http://");
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let start =
+            b"POST /in/github HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-hub-signature-256: ";
+        stream.write_all(&[&start[..], head, b"\r\n", body.as_bytes()].concat()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let chunks = "transfer-encoding: chunked\r\n\r\n3\r\n{\"n\r\n4\r\n\":1}\r\n0\r\n\r\n";
+    let signed = format!("sha256={signature}");
+    let answer = raw(signed.as_bytes(), chunks).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let whole = format!("content-length: {}\r\n\r\n{body}", body.len());
+    let spaced = format!("{signed} \t");
+    assert!(
+        raw(spaced.as_bytes(), &whole).await.starts_with("HTTP/1.1 200"),
+        "white space at the end"
+    );
+    let upper = format!("sha256={}", signature.to_uppercase());
+    assert!(raw(upper.as_bytes(), &whole).await.starts_with("HTTP/1.1 200"), "another case");
+    for bad in
+        [b"sha256=\xff\xfe".to_vec(), b"".to_vec(), format!("SHA256={signature}").into_bytes()]
+    {
+        let answer = raw(&bad, &whole).await;
+        assert!(answer.contains("signature_malformed"), "{bad:?}: {answer}");
+    }
+    let twice = format!("{signed}\r\nx-hub-signature-256: sha256={}", "0".repeat(64));
+    assert!(raw(twice.as_bytes(), &whole).await.starts_with("HTTP/1.1 200"), "one of them fits");
 }

@@ -235,17 +235,20 @@ async fn every_2xx_of_1000_is_queued_as_sent_over_kill_9_and_a_memory_alarm() {
     rabbit.restart().unwrap();
     flowing.await.unwrap();
 
-    let flowing = wave(300, 700);
+    let flowing = wave(300, 500);
     reached(350).await;
     let refused = ["zentra_ingress_refused_total", "queue_unavailable"];
     let before = ingress.metric(&stack.http, &refused).await;
     rabbit.alarm(true);
+    // Setting it off may take longer than the first ones.
+    let more = wave(500, 700);
     eventually("the alarm is felt", BOUND, async || {
         (ingress.metric(&stack.http, &refused).await > before + 10.0).then_some(())
     })
     .await;
     rabbit.alarm(false);
     flowing.await.unwrap();
+    more.await.unwrap();
 
     let flowing = wave(700, 1000);
     reached(800).await;

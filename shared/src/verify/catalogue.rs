@@ -110,6 +110,7 @@ catalogue! {
     "metronome"
     "modern-treasury"
     "mollie"
+    "monday"
     "moov"
     "ms-graph"
     "ms-teams"

@@ -22,8 +22,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// comes again to the next one.
 #[derive(Default)]
 pub(super) struct Hands {
-    taken: Mutex<HashSet<i64>>,
+    taken: Mutex<Taken>,
     changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Taken {
+    ids: HashSet<i64>,
+    /// How many look into the file now.
+    looking: usize,
+    /// What was acknowledged while somebody looks: he may have seen it.
+    gone: HashSet<i64>,
 }
 
 impl Hands {
@@ -33,8 +42,45 @@ impl Hands {
     }
 
     fn let_go(&self, id: i64) {
-        lock(&self.taken).remove(&id);
+        lock(&self.taken).ids.remove(&id);
         self.tell();
+    }
+
+    /// It is in the file no more.
+    fn acknowledged(&self, id: i64) {
+        let mut taken = lock(&self.taken);
+        taken.ids.remove(&id);
+        if taken.looking > 0 {
+            taken.gone.insert(id);
+        }
+    }
+
+    /// Begins a look into the file, and tells what is in hand.
+    fn look(&self) -> (Look<'_>, HashSet<i64>) {
+        let mut taken = lock(&self.taken);
+        taken.looking += 1;
+        (Look(self), taken.ids.clone())
+    }
+}
+
+/// A look into the file.
+struct Look<'h>(&'h Hands);
+
+impl Look<'_> {
+    /// Takes one that was seen, unless another consumer of this queue was faster.
+    fn take(&self, id: i64) -> bool {
+        let mut taken = lock(&self.0.taken);
+        !taken.gone.contains(&id) && taken.ids.insert(id)
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.0.taken);
+        taken.looking -= 1;
+        if taken.looking == 0 {
+            taken.gone.clear();
+        }
     }
 }
 
@@ -57,7 +103,9 @@ impl EmbeddedConsumer {
 
     /// Takes what is due and in nobody's hands, and tells when the next one is due.
     async fn fetch(&mut self) -> Result<Option<Timestamp>, StoreError> {
-        let (queue, taken) = (self.queue.clone(), lock(&self.hands.taken).clone());
+        let hands = self.hands.clone();
+        let (look, taken) = hands.look();
+        let queue = self.queue.clone();
         let (now, prefetch) = (clock::now(), self.prefetch);
         let read = move |file: &Connection| {
             let most = i64::try_from(taken.len() + prefetch).unwrap_or(i64::MAX);
@@ -80,10 +128,8 @@ impl EmbeddedConsumer {
             Ok((found, next))
         };
         let (found, next) = self.store.read(read).await?;
-        let mut taken = lock(&self.hands.taken);
         for (id, _, message) in found {
-            // Not if another consumer of this queue was faster.
-            if taken.insert(id) {
+            if look.take(id) {
                 self.ready.push_back((id, message));
             }
         }
@@ -154,7 +200,7 @@ impl Receipt for EmbeddedReceipt {
                 if let Err(error) = result {
                     tracing::debug!(%error, "not acknowledged; the message comes again");
                 }
-                lock(&after.taken).remove(&id);
+                after.acknowledged(id);
             },
         );
         if gone.is_err() {

@@ -260,7 +260,7 @@ async fn beyond_the_connections_that_are_all_at_work_a_new_one_gets_503() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_callbacks_in_flight_and_the_bytes_in_memory_there_is_503_and_small_ones_pass() {
-    let settings = "max_in_flight = 3\nmax_buffered = \"64KiB\"";
+    let settings = "max_in_flight = 3\nmax_buffered = \"64KiB\"\nbody_timeout = \"2m\"";
     let mut rabbit = services::rabbit();
     let (stack, ingress) = ingress(&rabbit.url(), settings).await;
     let large = format!(r#"{{"type":"a","fill":"{}"}}"#, "x".repeat(60_000));

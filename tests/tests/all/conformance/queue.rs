@@ -137,6 +137,9 @@ async fn of_two_that_consume_one_queue_each_has_messages_of_its_own<B: Backend>(
             found.push(message.sealed.body);
             receipt.ack().await;
         }
+        // Or what it acknowledged last might come again, to the other one.
+        consumer.stop().await;
+        consumer.finish().await;
         found
     };
     let (one, other) = tokio::join!(take(), take());

@@ -15,6 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use moka::future::Cache;
 use zentra_shared::secret::Secret;
+use zentra_shared::telemetry::causes;
 use zentra_shared::verify::{Refusal, Source, Unverified};
 
 /// How long a key is used before it is fetched again. What was withdrawn is good until then.
@@ -102,15 +103,4 @@ impl Keys {
         let answered = tokio::time::timeout(TIME, answered).await;
         answered.unwrap_or_else(|_| Err(format!("no answer within {TIME:?}")))
     }
-}
-
-/// An error with what is behind it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

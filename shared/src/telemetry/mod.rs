@@ -109,3 +109,14 @@ impl Drop for One {
         self.0.dec();
     }
 }
+
+/// An error with its causes: the outermost alone often says little.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text += &format!(": {next}");
+        cause = next.source();
+    }
+    text
+}

@@ -64,7 +64,7 @@ impl Failed {
 
 impl<E: std::error::Error> From<E> for Failed {
     fn from(error: E) -> Self {
-        Self::again(super::causes(&error))
+        Self::again(zentra_shared::telemetry::causes(&error))
     }
 }
 

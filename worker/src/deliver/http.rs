@@ -17,9 +17,10 @@ use rustls::ClientConfig;
 use zentra_shared::clock::{Timestamp, millis};
 use zentra_shared::journal::AttemptResult;
 use zentra_shared::sign::standard_webhooks;
+use zentra_shared::telemetry;
 
 use super::resolve::PublicOnly;
-use super::{Attempted, Order, Verdict, causes, cloudevents};
+use super::{Attempted, Order, Verdict, cloudevents};
 
 /// How much of an answer's body is kept for the history.
 const EXCERPT: usize = 1024;
@@ -76,7 +77,7 @@ impl HttpDelivery {
         };
         let response = match tokio::time::timeout(limit, sending).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failed(causes(&error)),
+            Ok(Err(error)) => return failed(telemetry::causes(&error)),
             Err(_) => return failed(format!("no answer within {limit:?}")),
         };
         let (parts, body) = response.into_parts();

@@ -63,14 +63,3 @@ pub(crate) enum Verdict {
     /// The destination judged this very request, and will judge it the same again.
     Permanent,
 }
-
-/// An error with its causes: the outermost alone often says little.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text += &format!(": {next}");
-        cause = next.source();
-    }
-    text
-}

@@ -1,7 +1,6 @@
 //! Why a callback does or doesn't verify, step by step, and what usually is behind it. Names of
 //! headers and secrets, lengths and times; never a secret, never a signature that would fit.
 
-use bytes::Bytes;
 use http::HeaderMap;
 
 use super::key::KeyFormat;
@@ -41,7 +40,12 @@ impl Unverified {
             Err(refusal) => Some(refusal),
         };
         let mut steps = Vec::new();
-        self.walk(source, key, &mut steps);
+        match &source.scheme.items {
+            Some(pointer) if source.scheme.items_signed => {
+                self.walk_each(source, pointer, &mut steps);
+            }
+            _ => self.walk(source, key, &mut steps),
+        }
         if refusal == Some(Refusal::BatchTooLarge) {
             let found = format!("It holds more than {MAX_ITEMS} events.");
             steps.push(Step { good: false, found });
@@ -64,6 +68,24 @@ impl Unverified {
             _ => Vec::new(),
         };
         Explanation { steps, hints, refusal }
+    }
+
+    /// The first item that fails, or the first one.
+    fn walk_each(&self, source: &Source, pointer: &str, steps: &mut Vec<Step>) {
+        let items = match self.each(pointer) {
+            Ok(items) => items,
+            Err(Refusal::BatchTooLarge) => return,
+            Err(_) => {
+                let found = format!("There is no item at `{pointer}`, and nothing else is signed.");
+                return steps.push(Step { good: false, found });
+            }
+        };
+        let fails = items.iter().position(|one| one.verify_whole(source, None).is_err());
+        let (at, of) = (fails.unwrap_or_default(), items.len());
+        let found =
+            format!("Items at `{pointer}`, each with its signature: {of}. Number {}:", at + 1);
+        steps.push(Step { good: true, found });
+        items[at].walk(source, None, steps);
     }
 
     fn walk(&self, source: &Source, key: Option<&Secret>, steps: &mut Vec<Step>) {
@@ -183,15 +205,10 @@ impl Unverified {
         self.verify_by(source, key).map_or_else(|refusal| late.contains(&refusal), |_| true)
     }
 
-    fn with_body(&self, body: Vec<u8>) -> Self {
-        let (headers, query, body) = (self.headers.clone(), self.query.clone(), Bytes::from(body));
-        Self { headers, query, peer: self.peer, body, received_at: self.received_at }
-    }
-
     fn mismatch(&self, source: &Source, others: &[Source], key: Option<&Secret>) -> Vec<String> {
         let mut hints = Vec::new();
         for (name, body) in other_bodies(&self.body) {
-            if body != self.body && self.with_body(body).fits(source, key) {
+            if body != self.body && self.with_body(body.into()).fits(source, key) {
                 hints.push(format!(
                     "It fits the same body {name}: something on the way has changed the body. \
                      Zentra needs its bytes as they were sent."
@@ -220,7 +237,7 @@ impl Unverified {
             }
         }
         if source.scheme.signs_url() && self.query.is_some() {
-            let without = Self { query: None, ..self.with_body(self.body.to_vec()) };
+            let without = Self { query: None, ..self.with_body(self.body.clone()) };
             if without.fits(source, key) {
                 hints.push("It fits the address without its query: a proxy has added one.".into());
             }

@@ -197,6 +197,39 @@ impl Unverified {
 
     /// The same, by the key that [`Unverified::key_address`] stands for.
     pub fn verify_by(&self, source: &Source, key: Option<&Secret>) -> Result<Verified, Refusal> {
+        match &source.scheme.items {
+            Some(pointer) if source.scheme.items_signed => self.verify_each(source, pointer),
+            _ => self.verify_whole(source, key),
+        }
+    }
+
+    /// Each item as a callback of its own. A body that holds none has nothing that is signed.
+    fn verify_each(&self, source: &Source, pointer: &str) -> Result<Verified, Refusal> {
+        let items = self.each(pointer)?;
+        let (callback, of) = (body_sha256(&self.body), items.len() as u32);
+        let mut events = Vec::with_capacity(items.len());
+        for (one, item) in items.iter().zip(1..) {
+            for mut event in one.verify_whole(source, None)?.events {
+                let body_sha256 = callback.clone();
+                event.envelope.context.batch = Some(Batch { body_sha256, item, of });
+                events.push(event);
+            }
+        }
+        Ok(Verified { events, handshake: None })
+    }
+
+    fn each(&self, pointer: &str) -> Result<Vec<Self>, Refusal> {
+        let items = items::items(&self.body, pointer)?.filter(|items| !items.is_empty());
+        let items = items.ok_or(Refusal::SignatureMissing)?.into_iter();
+        Ok(items.map(|item| self.with_body(item)).collect())
+    }
+
+    fn with_body(&self, body: Bytes) -> Self {
+        let (headers, query) = (self.headers.clone(), self.query.clone());
+        Self { headers, query, peer: self.peer, body, received_at: self.received_at }
+    }
+
+    fn verify_whole(&self, source: &Source, key: Option<&Secret>) -> Result<Verified, Refusal> {
         let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
         let read = source.scheme.signature.read(&found)?;
         let url = self.url(source);
@@ -364,8 +397,8 @@ impl<'a> Judged<'a> {
     ) -> Result<Vec<Event>, Refusal> {
         let body = &self.callback.body;
         let items = match &self.source.scheme.items {
-            Some(pointer) => items::items(body, pointer)?,
-            None => None,
+            Some(pointer) if !self.source.scheme.items_signed => items::items(body, pointer)?,
+            _ => None,
         };
         let Some(items) = items else {
             let envelope = self.envelope(secret, provider_time, None)?;
@@ -489,5 +522,4 @@ fn bounded(value: String) -> String {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

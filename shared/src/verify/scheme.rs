@@ -64,6 +64,10 @@ pub struct Scheme {
     /// sends several in one callback; `id` and `type` are then looked up in each of them. A body
     /// without an array there is one event.
     pub items: Option<String>,
+    /// Whether each item is signed by itself: then every place is looked up in the item, and a
+    /// callback is taken only if all of its items verify.
+    #[serde(default)]
+    pub items_signed: bool,
     /// Where the event's id is.
     pub id: Option<Location>,
     /// Where the event's type is.
@@ -309,6 +313,17 @@ impl Scheme {
             (
                 self.items.as_deref().is_some_and(|at| !at.is_empty() && !at.starts_with('/')),
                 "items is a JSON pointer: \"\" or \"/data/events\"",
+            ),
+            (
+                self.items_signed
+                    && (self.items.is_none()
+                        || self.keys.is_some()
+                        || !self.handshakes.iter().all(Handshake::is_unsigned)),
+                "items_signed needs items, and goes with neither [keys] nor a signed [[handshake]]",
+            ),
+            (
+                self.items_signed && at.iter().any(|at| !matches!(at, Location::Json(_))),
+                "with items_signed, signature.at is in each item: { json = … }",
             ),
             (self.context.len() > MAX_CONTEXT_HEADERS, "context lists more than 16 headers"),
         ]

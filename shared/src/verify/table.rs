@@ -52,8 +52,13 @@ pub fn table() -> String {
         let place = |at: &Option<Location>| match (at, &scheme.items) {
             (None, None) => "none".to_owned(),
             (None, Some(_)) => "none of the item".to_owned(),
-            (Some(Location::Json(pointer)), Some(_)) => format!("`{pointer}` of the item"),
-            (Some(at), _) => at.to_string(),
+            (Some(at), Some(_)) => at.to_string().replace("of the JSON body", "of the item"),
+            (Some(at), None) => at.to_string(),
+        };
+        let signed_at = signature.at.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let signed_at = match scheme.items_signed {
+            true => signed_at.replace("of the JSON body", "of each item"),
+            false => signed_at,
         };
         let window =
             scheme.timestamp.as_ref().map(|time| humantime::format_duration(time.tolerance));
@@ -64,7 +69,7 @@ pub fn table() -> String {
         let _ = writeln!(
             text,
             "| {linked} | {}, {} | {} | {} | {} | {} | {}, {} | {} |",
-            signature.at.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            signed_at,
             signature.algorithm.name(),
             signed(&scheme),
             window.map_or_else(|| "none".into(), |window| window.to_string()),

@@ -9,6 +9,7 @@ mod destinations;
 mod faults;
 mod fuzzed;
 mod handlers;
+mod handshakes;
 mod harness;
 mod ingress;
 mod isolation;

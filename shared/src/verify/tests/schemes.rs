@@ -1,0 +1,192 @@
+use super::*;
+
+#[test]
+fn tolerances_are_the_providers_own() {
+    for name in ["stripe", "standard-webhooks"] {
+        let scheme = Scheme::named(name).unwrap();
+        assert_eq!(scheme.timestamp.unwrap().tolerance, Duration::from_secs(300));
+    }
+}
+
+#[test]
+fn what_is_signed_like_a_provider_verifies_under_its_name() {
+    for (provider, secret) in [
+        ("stripe", "whsec_stripe_test"),
+        ("github", "It's a Secret to Everybody"),
+        ("standard-webhooks", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ] {
+        let source = source(provider, &[secret]);
+        let mut body = serde_json::json!({ "amount": 5 });
+        let time = Timestamp::from_secs(T);
+        source.scheme.write_into(&mut body, "evt_1", "transfer.settled", time);
+        let body = body.to_string();
+        let secret = &source.secrets[0].secret;
+        let made = Callback {
+            id: "evt_1",
+            kind: "transfer.settled",
+            time,
+            body: body.as_bytes(),
+            url: "",
+        };
+        let headers = source.scheme.sign(secret, &made).unwrap();
+        let received_at = Timestamp::from_secs(T + 1);
+        let callback =
+            Unverified { headers, query: None, peer: None, body: body.into(), received_at };
+        let envelope = callback.verify(&source).unwrap().into_events().remove(0).envelope;
+        assert_eq!(envelope.event_id(), Some("evt_1"), "{provider}");
+        assert_eq!(envelope.event_type.as_deref(), Some("transfer.settled"), "{provider}");
+    }
+}
+
+pub(super) fn own(signature: &str) -> Result<Scheme, String> {
+    Scheme::from_toml(
+        format!("[signature]\nat = {{ header = \"x-signature\" }}\n{signature}").parse().unwrap(),
+    )
+}
+
+#[test]
+fn a_token_is_the_secret_itself_and_basic_authentication_is_one_in_base64() {
+    let token = "algorithm = \"token\"\nkey = \"utf8\"\ncontent = \"\"\n";
+    let bare = format!("{token}grammar = \"bare\"\nencoding = \"text\"");
+    let basic = format!("{token}grammar = {{ prefix = \"Basic \" }}\nencoding = \"base64\"");
+    for (scheme, secret, good, bad) in [
+        (bare, "s3cret", "s3cret", "s3cre"),
+        (basic, "user:pass", "Basic dXNlcjpwYXNz", "Basic dXNlcjpwYXN6"),
+    ] {
+        let source = Source { scheme: own(&scheme).unwrap(), ..source("github", &[secret]) };
+        let judge = |text: &str| {
+            let callback = callback("{}", T, &[("x-signature", text)]);
+            callback.verify(&source).map(drop).map_err(Refusal::reason)
+        };
+        assert_eq!(judge(good), Ok(()));
+        assert_eq!(judge(bad), Err("signature_mismatch"));
+        assert!(judge("").is_err());
+    }
+}
+
+#[test]
+fn a_scheme_whose_parts_dont_go_together_is_refused() {
+    let with = |algorithm: &str, key: &str, content: &str| {
+        own(&format!(
+            "grammar = \"bare\"\nalgorithm = \"{algorithm}\"\nencoding = \"hex\"\n\
+             key = \"{key}\"\ncontent = \"{content}\""
+        ))
+        .is_ok()
+    };
+    assert!(with("hmac-sha512", "hex", "{body}") && with("ed25519", "hex", "{body}"));
+    assert!(!with("ed25519", "utf8", "{body}"), "a public key is no text");
+    assert!(!with("hmac-sha256", "spki", "{body}"), "an HMAC takes a secret");
+    assert!(!with("hmac-sha256", "utf8", ""), "an HMAC covers the body");
+    assert!(!with("token", "utf8", "{body}"), "a token covers nothing");
+    let inside = |content: &str| {
+        own(&format!(
+            "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+             content = \"{content}\"\n[timestamp]\nat = {{ json = \"/at\" }}\ntolerance = \"1m\""
+        ))
+        .is_ok()
+    };
+    assert!(inside("{body}") && inside("{timestamp}.{body}"));
+    assert!(!inside("{header:x-other}"), "the time is in what nothing signs");
+}
+
+#[test]
+fn times_in_other_units_and_in_the_body_are_judged_as_well() {
+    for (unit, text) in [("milliseconds", "1700000000000"), ("rfc3339", "2023-11-14T22:13:20Z")] {
+        let scheme = own(&format!(
+            "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+             content = \"{{body}}\"\n[timestamp]\nat = {{ json = \"/at\" }}\nunit = \"{unit}\"\n\
+             tolerance = \"1m\""
+        ));
+        let source = Source { scheme: scheme.unwrap(), ..source("github", &["key"]) };
+        let judge = |at: &str, now: u64| {
+            let body = format!(r#"{{"at":"{at}"}}"#);
+            let event = Callback {
+                id: "",
+                kind: "",
+                time: Timestamp::default(),
+                body: body.as_bytes(),
+                url: "",
+            };
+            let headers = source.scheme.sign(&source.secrets[0].secret, &event).unwrap();
+            let received_at = Timestamp::from_secs(now);
+            let callback =
+                Unverified { headers, query: None, peer: None, body: body.into(), received_at };
+            callback.verify(&source).map(|of| of.into_events().remove(0).envelope.provider_time)
+        };
+        assert_eq!(judge(text, T + 60), Ok(Some(Timestamp::from_secs(T))), "{unit}");
+        assert_eq!(judge(text, T + 61), Err(Refusal::TimestampStale));
+        assert_eq!(judge(text, T - 61), Err(Refusal::TimestampFuture));
+        assert_eq!(judge("soon", T), Err(Refusal::SignatureMalformed));
+    }
+}
+
+#[test]
+fn what_is_only_seemingly_signed_is_not_taken_for_it() {
+    let with = |grammar: &str, content: &str, more: &str| {
+        own(&format!(
+            "grammar = \"{grammar}\"\nalgorithm = \"hmac-sha256\"\nencoding = \"base64url\"\n\
+             key = \"utf8\"\ncontent = \"{content}\"\n{more}"
+        ))
+    };
+    let claims = "[claims]\nbody = { claim = \"body\", as = \"sha256-hex\" }";
+    assert!(with("jws", "{item:header}.{item:payload}", claims).is_ok());
+    for content in ["{item:header}", "{header:x-a}", "{body}"] {
+        assert!(with("jws", content, claims).is_err(), "{content} leaves the claims unsigned");
+    }
+    let id = "[id]\nquery = \"id\"";
+    let signed = |content: &str| {
+        let scheme = with("bare", content, id).unwrap();
+        scheme.covers(scheme.id.as_ref().unwrap())
+    };
+    assert!(signed("{url}{body}") && signed("{query:id}{body}"));
+    assert!(!signed("{path}{body}") && !signed("{body}"), "the path hasn't the query");
+}
+
+#[test]
+fn an_id_of_several_places_is_signed_only_where_all_of_them_are() {
+    let with = |places: &str| {
+        let scheme = own(&format!(
+            "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+             content = \"{{body}}\"\n[id]\nall = [{places}]"
+        ));
+        Source { scheme: scheme.unwrap(), ..source("github", &["key"]) }
+    };
+    let judge = |source: &Source| {
+        let body = r#"{"a":"x","b":7}"#;
+        let signature = hmac_hex("key", body);
+        let headers = [("x-signature", &*signature), ("x-id", "h")];
+        envelope(callback(body, T, &headers), source)
+    };
+    let inside = judge(&with(r#"{ json = "/a" }, { json = "/b" }"#));
+    assert_eq!(inside.identity.as_str(), "x:7");
+    let half = judge(&with(r#"{ json = "/a" }, { header = "x-id" }"#));
+    assert!(half.identity.as_str().starts_with("sha256:"), "{half:?}");
+    assert_eq!(half.unsigned_id.as_deref(), Some("x:h"));
+    let missing = judge(&with(r#"{ json = "/a" }, { json = "/c" }"#));
+    assert_eq!(missing.event_id(), None);
+}
+
+#[test]
+fn of_two_fields_of_one_name_none_is_taken_and_groups_may_only_say_the_same_again() {
+    let scheme = own(
+        "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+                      content = \"{form:a}{body}\"",
+    );
+    let form = Source { scheme: scheme.unwrap(), ..source("github", &["key"]) };
+    let judge = |body: &str, signed: &str| {
+        let signature = hmac_hex("key", signed);
+        callback(body, T, &[("x-signature", &signature)]).verify(&form).map(drop)
+    };
+    assert_eq!(judge("a=1&b=2", "1a=1&b=2"), Ok(()));
+    assert_eq!(judge("a=1&a=2", "1a=1&a=2"), Err(Refusal::SignatureMalformed));
+
+    let persona = source("persona", &["secret"]);
+    let good = hmac_hex("secret", &format!("{T}.{{}}"));
+    let bad = "00".repeat(32);
+    let judge = |header: &str| {
+        callback("{}", T, &[("persona-signature", header)]).verify(&persona).map(drop)
+    };
+    assert_eq!(judge(&format!("t={T},v1={bad} t={T},v1={good}")), Ok(()));
+    let two_times = format!("t={T},v1={bad} t={},v1={good}", T + 1);
+    assert_eq!(judge(&two_times), Err(Refusal::SignatureMalformed));
+}

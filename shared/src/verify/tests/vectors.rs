@@ -1,0 +1,130 @@
+use super::schemes::own;
+use super::*;
+
+/// What the vendors' own SDKs have signed, or judged: see `tests/vectors/generate.mjs`.
+#[derive(serde::Deserialize)]
+pub(super) struct Vectors {
+    provider: String,
+    proof: String,
+    pub(super) secret: String,
+    /// Where it is sent, if that is signed.
+    url: Option<String>,
+    /// The published key, if there is one.
+    pub(super) key: Option<String>,
+    pub(super) now: u64,
+    pub(super) cases: Vec<Case>,
+}
+
+impl Vectors {
+    pub(super) fn of(name: &str) -> Self {
+        let path = format!("{}/../tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Case {
+    name: String,
+    headers: std::collections::BTreeMap<String, String>,
+    pub(super) body: String,
+    pub(super) expect: String,
+}
+
+/// As the ingress does it: first whether the key's address is believed.
+pub(super) fn judged(
+    callback: &Unverified,
+    source: &Source,
+    key: Option<&Secret>,
+) -> Result<Verified, Refusal> {
+    callback.key_address(source)?;
+    callback.verify_by(source, key)
+}
+
+#[test]
+fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors");
+    let mut proven = Vec::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.ends_with(".json") || name.starts_with("package") {
+            continue;
+        }
+        let vectors: Vectors = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut source = source(&vectors.provider, &[&vectors.secret]);
+        assert_eq!(source.scheme.proof, Some(vectors.proof), "{name}");
+        let addressed = source.scheme.signs_url() || source.scheme.needs_query();
+        assert_eq!(addressed, vectors.url.is_some(), "{name}");
+        let (url, query) = match vectors.url.as_deref().and_then(|url| url.split_once('?')) {
+            Some((url, query)) => (Some(url.to_owned()), Some(query.to_owned())),
+            None => (vectors.url, None),
+        };
+        source.public_url = url;
+        assert!(source.scheme.accepts(&source.secrets[0].secret), "{name}");
+        assert!(vectors.cases.iter().any(|case| case.expect == "ok"), "{name}");
+        for case in vectors.cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &case.headers {
+                let name = HeaderName::try_from(name).unwrap();
+                headers.append(name, HeaderValue::from_str(value).unwrap());
+            }
+            let received_at = Timestamp::from_secs(vectors.now);
+            let (query, body) = (query.clone(), case.body.into());
+            let callback = Unverified { headers, query, peer: None, body, received_at };
+            let key = vectors.key.as_deref().map(Secret::new);
+            let judged = match judged(&callback, &source, key.as_ref()) {
+                Ok(_) => "ok",
+                Err(refusal) => refusal.reason(),
+            };
+            let refused = case.expect == "refused" && judged.starts_with("signature_");
+            assert!(judged == case.expect || refused, "{name} {}: {judged}", case.name);
+        }
+        proven.push(vectors.provider);
+    }
+    proven.sort();
+    proven.dedup();
+    let says_so = |name: &&str| Scheme::named(name).is_some_and(|scheme| scheme.proof.is_some());
+    assert!(Scheme::names().filter(says_so).eq(proven.iter().map(String::as_str)), "{proven:?}");
+}
+
+/// Signed by OpenSSL: see `tests/vectors/primitives.mjs`.
+#[derive(serde::Deserialize)]
+struct Primitives {
+    vector: Vec<Primitive>,
+}
+
+#[derive(serde::Deserialize)]
+struct Primitive {
+    algorithm: String,
+    encoding: String,
+    key: String,
+    secret: String,
+    body: String,
+    signature: String,
+    of_another: String,
+}
+
+#[test]
+fn each_algorithm_encoding_and_key_format_fits_what_openssl_signs_and_nothing_else() {
+    let text = include_str!("../../../../tests/vectors/primitives.toml");
+    let Primitives { vector } = toml::from_str(text).unwrap();
+    for one in vector {
+        let Primitive { algorithm, encoding, key, secret, body, signature, of_another } = one;
+        let scheme = own(&format!(
+            "grammar = \"bare\"\nalgorithm = \"{algorithm}\"\nencoding = \"{encoding}\"\n\
+             key = \"{key}\"\ncontent = \"{{body}}\""
+        ));
+        let source = Source { scheme: scheme.unwrap(), ..source("github", &[&secret]) };
+        let judge = |signature: &str, body: &str| {
+            let callback = callback(body, T, &[("x-signature", signature)]);
+            callback.verify(&source).map(drop).map_err(Refusal::reason)
+        };
+        assert_eq!(judge(&signature, &body), Ok(()), "{algorithm} {encoding} {key}");
+        let mismatch = Err("signature_mismatch");
+        assert_eq!(judge(&of_another, &body), mismatch, "{algorithm} {encoding} {key}");
+        assert_eq!(judge(&signature, &format!("{body} ")), mismatch, "{algorithm}");
+        // Any of several secrets may fit; one of another form is no key.
+        let form = source.scheme.signature.key;
+        assert!(form.accepts(&source.secrets[0].secret) && !form.accepts(&Secret::new("")));
+    }
+}

@@ -26,16 +26,42 @@ const KEPT: u64 = 64;
 const LONGEST: usize = 64 * 1024;
 /// How long fetching one may take.
 const TIME: Duration = Duration::from_secs(5);
-/// How many are fetched in a minute. Whoever makes addresses up gets no more out of us.
+/// How many are fetched in a minute, and as many again of those that have been had before: whoever
+/// makes addresses up gets no more out of us, and keeps no known key from being fetched again.
 const PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).unwrap();
+
+/// How long it is known that a key has been had.
+const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The published keys. Its clones share what they know.
 #[derive(Clone)]
 pub struct Keys {
     known: Cache<Uri, Secret>,
-    allowance: Arc<DefaultDirectRateLimiter>,
+    allowance: Arc<Allowance>,
     /// Made when the first is fetched.
     http: Arc<LazyLock<Option<Http>>>,
+}
+
+/// What may be fetched.
+struct Allowance {
+    had: Cache<Uri, ()>,
+    again: DefaultDirectRateLimiter,
+    first: DefaultDirectRateLimiter,
+}
+
+impl Allowance {
+    fn new() -> Self {
+        Self {
+            had: Cache::builder().max_capacity(KEPT).time_to_live(REMEMBERED).build(),
+            again: RateLimiter::direct(Quota::per_minute(PER_MINUTE)),
+            first: RateLimiter::direct(Quota::per_minute(PER_MINUTE)),
+        }
+    }
+
+    fn takes(&self, address: &Uri) -> bool {
+        let limit = if self.had.contains_key(address) { &self.again } else { &self.first };
+        limit.check().is_ok()
+    }
 }
 
 type Http = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
@@ -44,7 +70,7 @@ impl Default for Keys {
     fn default() -> Self {
         Self {
             known: Cache::builder().max_capacity(KEPT).time_to_live(FRESH).build(),
-            allowance: Arc::new(RateLimiter::direct(Quota::per_minute(PER_MINUTE))),
+            allowance: Arc::new(Allowance::new()),
             http: Arc::new(LazyLock::new(client)),
         }
     }
@@ -76,7 +102,9 @@ impl Keys {
     }
 
     async fn fetch(&self, address: &Uri) -> Result<Secret, String> {
-        self.get(address).await.map(|body| Secret::new(&body[..]))
+        let body = self.get(address).await?;
+        self.allowance.had.insert(address.clone(), ()).await;
+        Ok(Secret::new(&body[..]))
     }
 
     /// Visits an address, as a provider wants it to be confirmed.
@@ -89,7 +117,9 @@ impl Keys {
 
     /// Redirects are not followed.
     async fn get(&self, address: &Uri) -> Result<Bytes, String> {
-        self.allowance.check().map_err(|_| "too many in a minute")?;
+        if !self.allowance.takes(address) {
+            return Err("too many in a minute".into());
+        }
         let http =
             LazyLock::force(&self.http).as_ref().ok_or("the system has no root certificates")?;
         let answered = async {
@@ -102,5 +132,21 @@ impl Keys {
         };
         let answered = tokio::time::timeout(TIME, answered).await;
         answered.unwrap_or_else(|_| Err(format!("no answer within {TIME:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn made_up_addresses_keep_no_known_key_from_being_fetched_again() {
+        let allowance = Allowance::new();
+        let known = Uri::from_static("https://keys.example.com/known.pem");
+        allowance.had.insert(known.clone(), ()).await;
+        let made_up = |n: usize| format!("https://keys.example.com/{n}.pem").parse().ok();
+        let took = (0..100).filter_map(made_up).filter(|uri| allowance.takes(uri)).count();
+        assert!((30..35).contains(&took), "{took}");
+        assert!(allowance.takes(&known));
     }
 }

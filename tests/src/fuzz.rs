@@ -8,7 +8,7 @@ use zentra_shared::clock::Timestamp;
 use zentra_shared::event::Event;
 use zentra_shared::secret::Secret;
 use zentra_shared::verify::{
-    Callback, NamedSecret, Refusal, Scheme, Source, Success, Unverified, captured,
+    Callback, NamedSecret, Refusal, Scheme, Signed, Source, Success, Unverified, captured,
 };
 
 /// What takes any bytes.
@@ -87,8 +87,8 @@ pub fn signed(data: &[u8]) {
     let made =
         Callback { id: "evt_1", kind: "kind", time: Timestamp::from_secs(NOW), body, url: &url };
     let secret = &source.secrets[0].secret;
-    let Some(headers) = source.scheme.sign(secret, &made) else { return };
-    let genuine = unverified(headers.clone(), None, body);
+    let Ok(Signed { headers, query, body }) = source.scheme.sign(secret, &made) else { return };
+    let genuine = unverified(headers.clone(), query.clone(), &body);
     let verified = match genuine.verify(&source) {
         Ok(verified) => verified,
         // What the scheme looks for in the body isn't in these bytes, or is another time.
@@ -113,7 +113,7 @@ pub fn signed(data: &[u8]) {
     let mut flipped = body.to_vec();
     let at = usize::from(*at) % flipped.len();
     flipped[at] ^= 1 << (bit % 8);
-    let judged = unverified(headers, None, &flipped).verify(&source);
+    let judged = unverified(headers, query, &flipped).verify(&source);
     let refused = judged.is_err();
     assert!(refused, "{}: a flipped bit is let in", source.provider);
 }

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::json;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::secret::Secret;
-use zentra_shared::verify::{Callback, NamedSecret, Scheme, Source, Success, Unverified};
+use zentra_shared::verify::{Callback, NamedSecret, Scheme, Signed, Source, Success, Unverified};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const URL: &str = "https://hooks.example.com/in/s";
@@ -34,8 +34,9 @@ fn signed(provider: &str, size: usize) -> Option<(Source, Unverified)> {
     source.scheme.write_into(&mut body, "evt_1", "kind", time);
     let body = Bytes::from(body.to_string());
     let callback = Callback { id: "evt_1", kind: "kind", time, body: &body, url: URL };
-    let headers = source.scheme.sign(&source.secrets[0].secret, &callback)?;
-    let unverified = Unverified { headers, query: None, peer: None, body, received_at: time };
+    let Signed { headers, query, body } =
+        source.scheme.sign(&source.secrets[0].secret, &callback).ok()?;
+    let unverified = Unverified { headers, query, peer: None, body, received_at: time };
     Some((source, unverified))
 }
 

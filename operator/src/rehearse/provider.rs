@@ -101,10 +101,20 @@ impl Provider {
             }
             _ => secret,
         };
-        let headers = source.scheme.sign(secret, &callback);
-        let mut headers = headers
-            .ok_or_else(|| unfit("its callbacks can't be signed with what verifies them"))?;
-        for (name, value) in &mut headers {
+        let signed = source.scheme.sign(secret, &callback);
+        let mut signed = signed.map_err(|what| unfit(&format!("{what}")))?;
+        let in_headers = signed.headers.keys().any(|name| source.scheme.signs_in(name));
+        match send.signed {
+            Signed::Malformed if !in_headers => {
+                return Err(unfit("its signature is in no header, and can't be malformed here"));
+            }
+            Signed::Unsigned if !in_headers => {
+                (signed.body, signed.query) = (body.clone(), None);
+            }
+            _ => {}
+        }
+        let headers = &mut signed.headers;
+        for (name, value) in headers.iter_mut() {
             if source.scheme.signs_in(name) && send.signed == Signed::Malformed {
                 *value = HeaderValue::from_static("no signature");
             }
@@ -115,7 +125,11 @@ impl Provider {
             signed.iter().for_each(|name| drop(headers.remove(name)));
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Made { url: address, headers, body })
+        let url = match &signed.query {
+            Some(query) => format!("{address}?{query}"),
+            None => address,
+        };
+        Ok(Made { url, headers: signed.headers, body: signed.body })
     }
 
     /// The answer, as a scenario writes it: status, and reason if there is one.

@@ -3,12 +3,11 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use http::HeaderMap;
 use serde_json::json;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::config::{self, Config};
 use zentra_shared::secret::Secret;
-use zentra_shared::verify::{Callback, Explanation, Source, Unverified, captured};
+use zentra_shared::verify::{Callback, Explanation, Signed, Source, Unverified, captured};
 
 use crate::failure::Failure;
 
@@ -171,38 +170,68 @@ pub(crate) fn sign(path: &Path, asked: &Sign) -> Result<(), Failure> {
         body: &body,
         url: source.public_url.as_deref().unwrap_or_default(),
     };
-    let headers = source.scheme.sign(&named.secret, &callback).ok_or_else(|| {
+    let signed = source.scheme.sign(&named.secret, &callback).map_err(|what| {
         Failure::Asked(format!(
-            "a callback of {} can't be made here: it is signed with a private key, or the signature \
-             isn't in a header.\nLet the provider send a test callback instead.",
+            "a callback of {} can't be made here: {what}.\nLet the provider send a test callback \
+             instead, or see docs/providers.md for what it signs.",
             source.provider
         ))
     })?;
     let mut out = std::io::stdout().lock();
+    let changed = signed.body != body;
     let written = match &asked.curl {
-        None => write_headers(&headers, &mut out),
-        Some(url) => writeln!(out, "{}", curl(url, &headers, &asked.body)),
+        None => write_request(&source, &signed, changed, &mut out),
+        Some(url) => {
+            let data = match changed {
+                false => format!("@{}", asked.body.display()),
+                true => String::from_utf8_lossy(&signed.body).into_owned(),
+            };
+            let kind = match source.scheme.sends_forms() {
+                true => "application/x-www-form-urlencoded",
+                false => "application/json",
+            };
+            writeln!(out, "{}", curl(url, &signed, kind, &data))
+        }
     };
     Ok(written?)
 }
 
-fn write_headers(headers: &HeaderMap, out: &mut impl Write) -> std::io::Result<()> {
-    for (name, value) in headers {
+/// As a request is captured: the request line, if its query matters; the headers; and the body,
+/// if the signature is in it.
+fn write_request(
+    source: &Source,
+    signed: &Signed,
+    changed: bool,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    if let Some(query) = &signed.query {
+        writeln!(out, "POST /in/{}?{query} HTTP/1.1", source.name)?;
+    }
+    for (name, value) in &signed.headers {
         writeln!(out, "{name}: {}", String::from_utf8_lossy(value.as_bytes()))?;
+    }
+    if changed {
+        writeln!(out)?;
+        out.write_all(&signed.body)?;
+        writeln!(out)?;
     }
     Ok(())
 }
 
 /// For a shell.
-fn curl(url: &str, headers: &HeaderMap, body: &Path) -> String {
+fn curl(url: &str, signed: &Signed, kind: &str, data: &str) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
-    let mut command = format!("curl --request POST {}", quoted(url));
-    for (name, value) in headers {
+    let url = match &signed.query {
+        Some(query) => format!("{url}?{query}"),
+        None => url.to_owned(),
+    };
+    let mut command = format!("curl --request POST {}", quoted(&url));
+    for (name, value) in &signed.headers {
         let line = format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
         command += &format!(" \\\n  --header {}", quoted(&line));
     }
-    command += &format!(" \\\n  --header {}", quoted("content-type: application/json"));
-    command + &format!(" \\\n  --data-binary {}", quoted(&format!("@{}", body.display())))
+    command += &format!(" \\\n  --header {}", quoted(&format!("content-type: {kind}")));
+    command + &format!(" \\\n  --data-binary {}", quoted(data))
 }
 
 fn sources(path: &Path, name: &str) -> Result<(Source, Vec<Source>), Failure> {

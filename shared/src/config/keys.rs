@@ -287,7 +287,7 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Duration("1h", "400days"),
         "30days",
         "How long its deliveries are remembered after their last change; without it, as long \
-         as redis.retention says.",
+         as redis.retention says, but a day longer than its provider sends again, at the least.",
     ),
     key(
         "source.NAME.success_status",

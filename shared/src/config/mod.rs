@@ -11,6 +11,7 @@ mod overrides;
 mod reader;
 mod secrets;
 mod section;
+mod sources;
 mod tls;
 
 use std::net::SocketAddr;

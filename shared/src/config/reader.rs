@@ -1,13 +1,12 @@
 //! Reading the sections: each setting once, and the rules across them.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
 use ipnet::IpNet;
 
-use super::secrets::{Environment, resolve, secret};
+use super::secrets::{Environment, resolve};
 use super::section::{self, Section};
 use super::{
     Bounds, Breaker, Config, Destination, Embedded, Ingress, RabbitMq, Redis, Refused, Role, Tls,
@@ -16,7 +15,7 @@ use crate::queue::{Archive, amqp};
 use crate::retry::Policy;
 use crate::seal::{Key, MIN_KEY, Sealer};
 use crate::secret::Secret;
-use crate::verify::{NamedSecret, Scheme, Source, Success};
+use crate::verify::{NamedSecret, Source};
 
 const NOT_BOTH: &str = "goes with no [embedded] path: choose one of them";
 
@@ -245,30 +244,6 @@ impl Reader<'_> {
         Redis { url, retention }
     }
 
-    /// What is remembered must outlast whoever sends or tries again.
-    fn outlasts(&self, root: &Section<'_>, source: &Source, destinations: &[Destination]) {
-        let (name, retention) = (&source.name, source.retention);
-        let key = format!("source.{name}.retention (or redis.retention)");
-        if source.scheme.retries.is_some_and(|horizon| retention <= horizon) {
-            let rule = format!(
-                "must be longer than {} sends its callbacks again, or a late copy would be taken \
-                 for a new event",
-                source.provider
-            );
-            root.problem(&key, &rule);
-        }
-        for destination in destinations.iter().filter(|to| to.can_take(name)) {
-            if retention <= destination.retry.max_age {
-                let to = &destination.name;
-                let rule = format!(
-                    "must be longer than destination.{to}.retry.max_age, or a delivery would \
-                     be forgotten while it is still tried"
-                );
-                root.problem(&key, &rule);
-            }
-        }
-    }
-
     /// A URL without a password may stand in the file; any other is a secret.
     fn url(&self, text: &str, needed: bool) -> Result<Option<Secret>, String> {
         match text.contains("://") && !text.contains('@') {
@@ -286,149 +261,6 @@ impl Reader<'_> {
         }
         section.finish();
         Sealer::new(keys)
-    }
-
-    /// A list of `{ name, secret }`, one at least, each name once.
-    fn secrets(&self, section: &mut Section<'_>, key: &str, needed: bool) -> Vec<NamedSecret> {
-        let mut found = Vec::new();
-        let mut names = HashSet::new();
-        let items = section.list(key);
-        if items.is_empty() {
-            section.problem(key, "needs at least one { name = \"…\", secret = \"env:NAME\" }");
-        }
-        for mut item in items {
-            let name = item.text("name").unwrap_or_default();
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-            if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-                item.problem("name", "must be 1 to 64 of A-Z, a-z, 0-9, -, _ and .");
-            } else if !names.insert(name.clone()) {
-                item.problem("name", "is used twice");
-            }
-            if let Some(secret) = secret(&mut item, "secret", self.environment, needed) {
-                found.push(NamedSecret { name, secret });
-            }
-            item.finish();
-        }
-        found
-    }
-
-    /// `[provider.NAME]`: schemes of the user's own.
-    fn providers(&self, root: &mut Section<'_>) -> Vec<(String, Scheme)> {
-        let mut own = Vec::new();
-        for (name, section) in root.named("provider") {
-            match Scheme::from_toml(section.rest()) {
-                Ok(scheme) => own.push((name, scheme)),
-                Err(what) => root.problem(&format!("provider.{name}"), &what),
-            }
-        }
-        own
-    }
-
-    fn source(
-        &self,
-        name: String,
-        mut section: Section<'_>,
-        own: &[(String, Scheme)],
-        retention: Duration,
-    ) -> Option<Source> {
-        let provider = section.text("provider").unwrap_or_default();
-        let known = own.iter().find(|(known, _)| *known == provider);
-        let scheme = known.map(|(_, scheme)| scheme.clone()).or_else(|| Scheme::named(&provider));
-        if scheme.is_none() {
-            let all = Scheme::names().collect::<Vec<_>>().join(", ");
-            section.problem("provider", &format!("must be one of {all}, or a [provider.NAME]"));
-        }
-        let without = scheme.as_ref().is_some_and(Scheme::needs_no_secret);
-        let secrets = match without && section.missing("secrets") {
-            true => vec![NamedSecret { name: "published".into(), secret: Secret::new("") }],
-            false => self.secrets(&mut section, "secrets", self.role.verifies()),
-        };
-        for (at, named) in secrets.iter().enumerate() {
-            if scheme.as_ref().is_some_and(|scheme| !without && !scheme.accepts(&named.secret)) {
-                let key = format!("secrets[{at}].secret");
-                section.problem(&key, "hasn't the form that the provider gives out");
-            }
-        }
-        let signs_url = scheme.as_ref().is_some_and(Scheme::signs_url);
-        let should = "must be an http:// or https:// URL without user, password and query";
-        let public_url = section.read("public_url", should, |value| public_url(value.as_str()?));
-        if signs_url && public_url.is_none() {
-            section.problem("public_url", "is missing: this provider signs where it sends to");
-        }
-        let max_body = section.size("max_body");
-        let trusts_id = self.identity(&mut section, scheme.as_ref());
-        let retention = match section.missing("retention") {
-            true => retention,
-            false => section.duration("retention"),
-        };
-        let archive = section.flag("archive");
-        let environment = section.text_or_default("environment");
-        let success = self.success(&mut section, scheme.as_ref());
-        let asked = scheme.as_ref().is_some_and(Scheme::asks_for_token);
-        let handshake_token = match (section.missing("handshake_token"), asked) {
-            (true, _) => None,
-            (false, true) => {
-                secret(&mut section, "handshake_token", self.environment, self.role.verifies())
-            }
-            (false, false) => {
-                section.problem("handshake_token", "is of no use: this provider shows none");
-                None
-            }
-        };
-        section.finish();
-        let (scheme, success) = (scheme?, success?);
-        Some(Source {
-            name,
-            provider,
-            scheme,
-            public_url,
-            handshake_token,
-            secrets,
-            max_body,
-            trusts_id,
-            retention,
-            environment,
-            archive,
-            success,
-        })
-    }
-
-    /// Whether an id that nothing signs is to be trusted.
-    fn identity(&self, section: &mut Section<'_>, scheme: Option<&Scheme>) -> bool {
-        let trusts = match &*section.text_or_default("identity") {
-            "signed" => false,
-            "id" => true,
-            _ => {
-                section.problem("identity", "must be \"signed\" or \"id\"");
-                false
-            }
-        };
-        if trusts && scheme.is_some_and(|scheme| scheme.id.is_none()) {
-            section.problem("identity", "can't be \"id\": this provider sends none");
-        }
-        trusts
-    }
-
-    /// What tells the provider that the event is taken.
-    fn success(&self, section: &mut Section<'_>, scheme: Option<&Scheme>) -> Option<Success> {
-        let own = scheme.and_then(|scheme| scheme.success.as_ref());
-        if let Some(own) = own
-            && section.missing("success_status")
-            && section.missing("success_body")
-        {
-            return Some(own.success());
-        }
-        let given = !section.missing("success_body");
-        let status = u16::try_from(section.integer("success_status")).ok()?;
-        let status = StatusCode::from_u16(status).ok()?;
-        let mut body = section.text_or_default("success_body");
-        if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
-            if given && !body.is_empty() {
-                section.problem("success_body", "must be empty, since success_status has no body");
-            }
-            body.clear();
-        }
-        Some(Success { status, body: body.into() })
     }
 
     fn destination(&self, name: String, mut section: Section<'_>) -> Option<Destination> {
@@ -519,12 +351,7 @@ fn archive(mut section: Section<'_>) -> Archive {
 }
 
 /// As it is written: a signature is over its bytes.
-fn public_url(text: &str) -> Option<String> {
-    let url = destination_url(text)?;
-    url.query().is_none().then(|| text.to_owned())
-}
-
-fn destination_url(text: &str) -> Option<http::Uri> {
+pub(super) fn destination_url(text: &str) -> Option<http::Uri> {
     let url: http::Uri = text.parse().ok()?;
     let authority = url.authority()?.as_str();
     let web = matches!(url.scheme_str(), Some("http" | "https"));

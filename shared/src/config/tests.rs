@@ -320,11 +320,15 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
 
 #[test]
 fn what_is_remembered_outlasts_every_retry() {
-    let told = example(Role::Check, &[("ZENTRA__REDIS__RETENTION", "3d")]).unwrap_err().to_string();
-    let key = "source.stripe-eu.retention (or redis.retention)";
-    for rule in ["destination.ledger.retry.max_age", "stripe sends"] {
-        assert!(told.contains(&format!("{key}: must be longer than {rule}")), "{told}");
-    }
+    let told = |more: &[(&str, &str)]| example(Role::Check, more).unwrap_err().to_string();
+    let longer = ("ZENTRA__DESTINATION__LEDGER__RETRY__MAX_AGE", "5d");
+    let all = told(&[("ZENTRA__REDIS__RETENTION", "3d"), longer]);
+    let key = "source.stripe-eu.retention";
+    let rule = format!("{key} (or redis.retention): must be longer than destination.ledger.retry");
+    assert!(all.contains(&rule), "{all}");
+    assert!(!all.contains("sends its callbacks"), "it is longer by itself: {all}");
+    let own = told(&[("ZENTRA__SOURCE__STRIPE-EU__RETENTION", "3d")]);
+    assert!(own.contains(&format!("{key}: must be longer than stripe sends")), "{own}");
 }
 
 #[test]
@@ -334,6 +338,12 @@ fn a_source_has_a_memory_of_its_own_or_that_of_all() {
     };
     let all = ("ZENTRA__REDIS__RETENTION", "40d");
     assert_eq!(retention(&[all]).unwrap(), 40);
+    let adyen = [
+        ("ZENTRA__SOURCE__STRIPE-EU__PROVIDER", "adyen"),
+        ("STRIPE_EU", "00ff"),
+        ("ZENTRA__REDIS__RETENTION", "20d"),
+    ];
+    assert_eq!(retention(&adyen).unwrap(), 31, "it sends again for thirty days");
     let source = |days| ("ZENTRA__SOURCE__STRIPE-EU__RETENTION", days);
     assert_eq!(retention(&[all, source("7d")]).unwrap(), 7);
     assert!(retention(&[all, source("2d")]).is_err());

@@ -67,6 +67,13 @@ impl Canonical {
         contentful.then(|| HeaderName::from_static("x-contentful-timestamp"))
     }
 
+    /// The header by which it says which headers it signs, and the least that it names.
+    pub(super) fn announces(self) -> Option<(HeaderName, &'static str)> {
+        let name = || HeaderName::from_static("x-contentful-signed-headers");
+        let contentful = self == Self::Contentful;
+        contentful.then(|| (name(), "x-contentful-signed-headers,x-contentful-timestamp"))
+    }
+
     /// Whether it signs this header.
     pub(super) fn needs(self, header: &HeaderName) -> bool {
         match self {

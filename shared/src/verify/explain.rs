@@ -7,7 +7,7 @@ use super::key::KeyFormat;
 use super::place::Lookup;
 use super::scheme::Grammar;
 use super::template::Part;
-use super::{Judged, MAX_ITEMS, NamedSecret, Piece, Refusal, Scheme, Source, Unverified};
+use super::{MAX_ITEMS, NamedSecret, Piece, Refusal, Scheme, Source, Unverified};
 use crate::secret::Secret;
 
 /// What was looked at, and what came of it.
@@ -120,10 +120,10 @@ impl Unverified {
         if source.scheme.keys.is_some() && key.is_none() {
             return;
         }
-        let judged = Judged { callback: self, source, key, url: self.url(source), found, read };
+        let judged = self.judged(source, key, found, read);
         let mut lengths = Vec::new();
         for part in signature.content.parts() {
-            match judged.piece(part) {
+            match judged.content.piece(part) {
                 Some(Piece::Bytes(bytes)) => lengths.push(format!("{part} {}", bytes.len())),
                 Some(Piece::Secret) => lengths.push(format!("{part} hidden")),
                 None => {
@@ -187,7 +187,7 @@ impl Unverified {
                 );
             }
             Err(_) => {
-                let time = judged.time().unwrap_or_default();
+                let time = judged.content.time().unwrap_or_default();
                 step(
                     false,
                     format!(
@@ -371,7 +371,7 @@ fn other_urls(source: &Source) -> Vec<(String, Source)> {
 }
 
 /// The headers of a captured request, as text: `Name: value` lines, a request line before them if
-/// there is one. Returns the query of that line with them.
+/// there is one, up to an empty line. Returns the query of the request line with them.
 pub fn captured(text: &str) -> Result<(HeaderMap, Option<String>), String> {
     let mut headers = HeaderMap::new();
     let mut query = None;
@@ -383,7 +383,10 @@ pub fn captured(text: &str) -> Result<(HeaderMap, Option<String>), String> {
             continue;
         }
         if line.is_empty() {
-            continue;
+            match headers.is_empty() {
+                true => continue,
+                false => break,
+            }
         }
         let pair = line.split_once(':').and_then(|(name, value)| {
             let name = http::HeaderName::try_from(name.trim()).ok()?;

@@ -6,6 +6,7 @@
 mod canonical;
 mod catalogue;
 mod claims;
+mod content;
 mod explain;
 mod fetched;
 mod handshake;
@@ -39,6 +40,7 @@ use crate::event::{
 };
 use crate::secret::Secret;
 
+use content::Content;
 pub use explain::{Explanation, captured};
 pub use handshake::Answered;
 pub use items::MAX_ITEMS;
@@ -46,7 +48,7 @@ pub use key::{Algorithm, KeyFormat};
 pub use place::Location;
 use place::Lookup;
 pub use scheme::Scheme;
-pub use sign::Callback;
+pub use sign::{Callback, Signed, Unsignable};
 use signature::{Piece, Read};
 pub use table::table;
 use template::Part;
@@ -232,12 +234,11 @@ impl Unverified {
     fn verify_whole(&self, source: &Source, key: Option<&Secret>) -> Result<Verified, Refusal> {
         let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
         let read = source.scheme.signature.read(&found)?;
-        let url = self.url(source);
-        let judged = Judged { callback: self, source, key, url, found, read };
+        let judged = self.judged(source, key, found, read);
         let secret = judged.secret()?;
         let claims = judged.claims()?;
         let provider_time = judged.fresh(claims.as_ref())?;
-        let handshake = source.handshake(&judged.found);
+        let handshake = source.handshake(&judged.content.found);
         let events = match handshake {
             Some(_) => Vec::new(),
             None => judged.events(secret, provider_time)?,
@@ -250,6 +251,17 @@ impl Unverified {
     pub fn unsigned_handshake(&self, method: &Method, source: &Source) -> Option<Answered> {
         let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
         source.unsigned_handshake(method, &found)
+    }
+
+    fn judged<'a>(
+        &'a self,
+        source: &'a Source,
+        key: Option<&'a Secret>,
+        found: Lookup<'a>,
+        read: Read,
+    ) -> Judged<'a> {
+        let (scheme, body, url) = (&source.scheme, &self.body[..], self.url(source));
+        Judged { callback: self, source, key, content: Content { scheme, body, url, found, read } }
     }
 
     /// The address as the provider knows it: behind a proxy, only the config does as well.
@@ -267,9 +279,7 @@ struct Judged<'a> {
     callback: &'a Unverified,
     source: &'a Source,
     key: Option<&'a Secret>,
-    url: Option<String>,
-    found: Lookup<'a>,
-    read: Read,
+    content: Content<'a>,
 }
 
 impl<'a> Judged<'a> {
@@ -278,11 +288,12 @@ impl<'a> Judged<'a> {
         if self.source.scheme.signs_for_anyone() && handshake::challenge(&self.callback.body) {
             return Err(Refusal::SignatureMismatch);
         }
-        let pieces = self.pieces()?;
+        let pieces = self.content.pieces()?;
         let Scheme { signature, keys, .. } = &self.source.scheme;
         let pin = keys.as_ref().and_then(|keys| keys.pin.as_ref());
         let pinned = |secret: &Secret| match pin {
             Some(at) => self
+                .content
                 .found
                 .text(at)
                 .is_some_and(|whose| whose.as_bytes().ct_eq(secret.expose()).into()),
@@ -295,62 +306,9 @@ impl<'a> Judged<'a> {
         };
         let fits = |named: &&NamedSecret| {
             let key = by.unwrap_or(&named.secret);
-            pinned(&named.secret) && signature.fits(key, &named.secret, &pieces, &self.read)
+            pinned(&named.secret) && signature.fits(key, &named.secret, &pieces, &self.content.read)
         };
         self.source.secrets.iter().find(fits).ok_or(Refusal::SignatureMismatch)
-    }
-
-    /// The signed content, in pieces.
-    fn pieces(&self) -> Result<Vec<Piece<'_>>, Refusal> {
-        let parts = self.source.scheme.signature.content.parts().iter();
-        let pieces = parts.map(|part| self.piece(part).ok_or(Refusal::SignatureMalformed));
-        pieces.collect()
-    }
-
-    fn piece<'p>(&'p self, part: &'p Part) -> Option<Piece<'p>> {
-        let text = |text: Cow<'p, str>| match text {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        };
-        let bytes = match part {
-            Part::Literal(literal) => Cow::Borrowed(literal.as_bytes()),
-            Part::Body => Cow::Borrowed(&self.callback.body[..]),
-            Part::Form => Cow::Owned(self.sorted_form()?.into_bytes()),
-            Part::Timestamp => text(self.time()?),
-            Part::At(at) => text(self.at(at)?),
-            Part::Lower(at) => text(Cow::Owned(self.at(at)?.to_lowercase())),
-            Part::Maybe(at) => text(self.at(at).unwrap_or_default()),
-            // Nothing else is let in.
-            Part::Method => Cow::Borrowed(&b"POST"[..]),
-            Part::Url => Cow::Borrowed(self.url.as_ref()?.as_bytes()),
-            Part::Path => {
-                let url = self.url.as_ref()?.parse::<Uri>().ok()?;
-                Cow::Owned(url.path().as_bytes().to_vec())
-            }
-            Part::Canonical(form) => {
-                Cow::Owned(form.content(&self.found, self.url.as_deref(), &self.callback.body)?)
-            }
-            Part::Secret => return Some(Piece::Secret),
-        };
-        Some(Piece::Bytes(bytes))
-    }
-
-    fn at(&self, at: &Location) -> Option<Cow<'_, str>> {
-        match at {
-            Location::Item(name) => self.read.item(name).map(Cow::Borrowed),
-            _ => self.found.text(at),
-        }
-    }
-
-    /// The time as the provider wrote it; that in a token is read once its signature fits.
-    fn time(&self) -> Option<Cow<'_, str>> {
-        self.at(&self.source.scheme.timestamp.as_ref()?.at)
-    }
-
-    fn sorted_form(&self) -> Option<String> {
-        let mut fields: Vec<_> = self.found.form()?.iter().collect();
-        fields.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Some(fields.into_iter().flat_map(|(name, value)| [&**name, &**value]).collect())
     }
 
     /// What a token says, held to the request.
@@ -358,11 +316,12 @@ impl<'a> Judged<'a> {
         let Some(claims) = &self.source.scheme.claims else {
             return Ok(None);
         };
-        let payload = self.read.item("payload").and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        let payload =
+            self.content.read.item("payload").and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
         let said = payload.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         let said = said.ok_or(Refusal::SignatureMalformed)?;
         let Unverified { body, received_at, .. } = self.callback;
-        claims.judge(&said, body, self.url.as_deref(), *received_at)?;
+        claims.judge(&said, body, self.content.url.as_deref(), *received_at)?;
         Ok(Some(said))
     }
 
@@ -375,7 +334,7 @@ impl<'a> Judged<'a> {
             Location::Claim(name) => claims
                 .and_then(|said| said[name.as_str()].as_u64())
                 .map(|number| Cow::Owned(number.to_string())),
-            _ => self.time(),
+            _ => self.content.time(),
         };
         let signed = text.and_then(|text| rule.unit.read(&text));
         let signed = signed.ok_or(Refusal::SignatureMalformed)?;
@@ -428,13 +387,13 @@ impl<'a> Judged<'a> {
             (Some(item), at @ (Location::Json(_) | Location::All(_))) => {
                 Some(item.text(at)?.into_owned())
             }
-            (_, at) => Some(self.at(at)?.into_owned()),
+            (_, at) => Some(self.content.at(at)?.into_owned()),
         };
         let event_id = find(&scheme.id).filter(|id| usable_id(id));
         let signed = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
         let trusted = signed || source.trusts_id;
         let identity = event_id.as_deref().filter(|_| trusted).and_then(Identity::from_id);
-        let content_type = self.found.header(&header::CONTENT_TYPE);
+        let content_type = self.content.found.header(&header::CONTENT_TYPE);
         Ok(Envelope {
             v: 1,
             source: source.name.clone(),
@@ -467,7 +426,7 @@ impl<'a> Judged<'a> {
 
     fn context(&self) -> Vec<(String, String)> {
         let kept = self.source.scheme.context.iter().filter_map(|name| {
-            let value = self.found.header(name)?.to_owned();
+            let value = self.content.found.header(name)?.to_owned();
             Some((name.to_string(), bounded(value)))
         });
         kept.collect()
@@ -492,7 +451,7 @@ impl<'a> Judged<'a> {
                 | Part::Path
                 | Part::Secret
                 | Part::At(Location::Item(_)) => continue,
-                part => self.piece(part).ok_or(Refusal::SignatureMalformed)?,
+                part => self.content.piece(part).ok_or(Refusal::SignatureMalformed)?,
             };
             let Piece::Bytes(bytes) = piece else { continue };
             add(&mut hash, &bytes);

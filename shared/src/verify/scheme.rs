@@ -353,6 +353,13 @@ impl Scheme {
         self.signs_url() || all.any(|place| matches!(place, Location::Query(_)))
     }
 
+    /// Whether its bodies are forms (`application/x-www-form-urlencoded`).
+    pub fn sends_forms(&self) -> bool {
+        let parts = self.signature.content.parts();
+        let mut all = self.places().chain(parts.iter().filter_map(Part::place));
+        all.any(|at| matches!(at, Location::Form(_))) || parts.iter().any(Part::is_form)
+    }
+
     /// Every place where something is looked for.
     fn places(&self) -> impl Iterator<Item = &Location> {
         let time = self.timestamp.as_ref().map(|time| &time.at);

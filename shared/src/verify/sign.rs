@@ -1,15 +1,16 @@
-//! Signing as the provider would, by the same data that verifies: for rehearsals. That the data
-//! are right is proven elsewhere, by the providers' own tools.
-
-use std::borrow::Cow;
+//! Signing as the provider would, by the same data that verifies: for tests and rehearsals. That the
+//! data are right is proven elsewhere, by the providers' own tools.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
+use super::content::Content;
 use super::place::{Location, Lookup};
 use super::scheme::{Grammar, Scheme, Time};
+use super::signature::Read;
 use super::template::Part;
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -25,8 +26,36 @@ pub struct Callback<'a> {
     pub time: Timestamp,
     /// The exact bytes.
     pub body: &'a [u8],
-    /// Where it is sent, for schemes that sign it.
+    /// Where it is sent, for schemes that sign it: without a query.
     pub url: &'a str,
+}
+
+/// A request as the provider would send it.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// Its headers, but for those that every request has.
+    pub headers: HeaderMap,
+    /// Its query, without the `?`, if it needs one.
+    pub query: Option<String>,
+    /// Its body: the callback's own, unless the signature goes into it.
+    pub body: Bytes,
+}
+
+/// Why a callback can't be signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsignable {
+    /// By what verifies, nothing can be signed.
+    #[error("it is signed with a private key, which the config doesn't have")]
+    PrivateKey,
+    /// The secret is no key.
+    #[error("the secret hasn't the form that the provider gives out")]
+    Secret,
+    /// The body hasn't what the signature covers, or where it goes.
+    #[error("its body needs {0}, and that isn't there")]
+    Body(String),
+    /// Id, type or signature can't be sent there.
+    #[error("what goes into {0} can't stand there")]
+    Unsendable(String),
 }
 
 impl Scheme {
@@ -49,96 +78,183 @@ impl Scheme {
         }
     }
 
-    /// The headers that the provider would send with it. `None` if the secret hasn't the
-    /// scheme's form, a value can't be a header's, or the signature goes elsewhere than into a
-    /// header.
-    pub fn sign(&self, secret: &Secret, callback: &Callback<'_>) -> Option<HeaderMap> {
-        let mut headers = HeaderMap::new();
-        let mut set = |name: &HeaderName, text: &str| {
-            headers.insert(name.clone(), HeaderValue::from_str(text).ok()?);
-            Some(())
-        };
-        let unit = self.timestamp.as_ref().map(|time| time.unit).unwrap_or_default();
-        let time = unit.write(callback.time);
-        for (at, text) in [(&self.id, callback.id), (&self.kind, callback.kind)] {
-            if let Some(Location::Header(name)) = at {
-                set(name, text)?;
-            }
+    /// The request that the provider would send with it.
+    pub fn sign(&self, secret: &Secret, callback: &Callback<'_>) -> Result<Signed, Unsignable> {
+        match &self.items {
+            Some(pointer) if self.items_signed => self.sign_each(secret, callback, pointer),
+            _ => self.sign_whole(secret, callback),
         }
-        let at = self.timestamp.as_ref().map(|time| &time.at);
-        if let Some(Location::Header(name)) = at {
-            set(name, &time)?;
+    }
+
+    /// Each item gets a signature of its own.
+    fn sign_each(
+        &self,
+        secret: &Secret,
+        callback: &Callback<'_>,
+        pointer: &str,
+    ) -> Result<Signed, Unsignable> {
+        let lacking = || Unsignable::Body(format!("items at `{pointer}`"));
+        let mut body: Value = serde_json::from_slice(callback.body).map_err(|_| lacking())?;
+        let items = body.pointer_mut(pointer).and_then(Value::as_array_mut);
+        for item in items.filter(|items| !items.is_empty()).ok_or_else(lacking)? {
+            let text = item.to_string();
+            let one = Callback { body: text.as_bytes(), ..callback.clone() };
+            let signed = self.sign_whole(secret, &one)?;
+            *item = serde_json::from_slice(&signed.body).map_err(|_| lacking())?;
         }
+        let body = body.to_string().into();
+        Ok(Signed { headers: HeaderMap::new(), query: None, body })
+    }
+
+    fn sign_whole(&self, secret: &Secret, callback: &Callback<'_>) -> Result<Signed, Unsignable> {
         let signature = &self.signature;
-        let Some(Location::Header(place)) = signature.at.first() else { return None };
-        let (header, payload) = self.token(callback)?;
-        let keys = signature.key.keys(secret);
-        let found = Lookup::new(&headers, None, callback.body);
-        let pieces = signature.content.parts().iter().map(|part| {
-            let text = |at: &Location| match at {
-                Location::Item(name) if name == "header" => Some(Cow::Borrowed(&*header)),
-                Location::Item(name) if name == "payload" => Some(Cow::Borrowed(&*payload)),
-                _ => found.text(at),
-            };
-            let bytes: Cow<'_, [u8]> = match part {
-                Part::Literal(text) => text.as_bytes().into(),
-                Part::Body => callback.body.into(),
-                Part::Timestamp => time.as_bytes().into(),
-                Part::At(at) => text(at)?.into_owned().into_bytes().into(),
-                Part::Lower(at) => text(at)?.to_lowercase().into_bytes().into(),
-                Part::Maybe(at) => text(at).unwrap_or_default().into_owned().into_bytes().into(),
-                Part::Method => b"POST"[..].into(),
-                Part::Url => callback.url.as_bytes().into(),
-                Part::Path => {
-                    callback.url.parse::<Uri>().ok()?.path().to_owned().into_bytes().into()
-                }
-                Part::Secret => secret.expose().into(),
-                Part::Form | Part::Canonical(_) => return None,
-            };
-            Some(bytes)
-        });
-        let pieces = pieces.collect::<Option<Vec<_>>>()?;
-        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &**piece).collect();
-        let tag = signature.algorithm.sign(keys.first()?, &pieces)?;
-        let text = signature.encoding.encode(&tag)?;
-        let value = match (&signature.grammar, at) {
-            (Grammar::Bare, _) => text,
-            (Grammar::Prefix(prefix), _) => format!("{prefix}{text}"),
-            (Grammar::List { separator, assign, item }, at) => {
-                let item = if item == "*" { "1" } else { item };
-                let signed = format!("{item}{assign}{text}");
-                match at {
-                    Some(Location::Item(name)) => {
-                        let between = separator.chars().next()?;
-                        format!("{name}{assign}{time}{between}{signed}")
+        if signature.algorithm.is_public() {
+            return Err(Unsignable::PrivateKey);
+        }
+        let key = signature.key.key(secret).ok_or(Unsignable::Secret)?;
+        let mut made = self.unsigned(callback)?;
+        let url = match &made.query {
+            Some(query) => format!("{}?{query}", callback.url),
+            None => callback.url.to_owned(),
+        };
+        let (header, payload) = self.token(callback, &url);
+        let time = self.written(callback.time);
+        let items = [("header", &header), ("payload", &payload)];
+        let mut read = Read::of(items.map(|(name, value)| (name.to_owned(), value.clone())).into());
+        if let Some(Time { at: Location::Item(name), .. }) = &self.timestamp {
+            read = Read::of(vec![(name.clone(), time.clone())]);
+        }
+        let found = Lookup::new(&made.headers, made.query.as_deref(), &made.body);
+        let content = Content { scheme: self, body: &made.body, url: Some(url), found, read };
+        let parts = signature.content.parts().iter();
+        let pieces =
+            parts.map(|part| content.piece(part).ok_or_else(|| Unsignable::Body(part.to_string())));
+        let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
+        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.bytes(secret)).collect();
+        let tag = signature.algorithm.sign(&key, &pieces).ok_or(Unsignable::PrivateKey)?;
+        let text = signature.encoding.encode(&tag).ok_or(Unsignable::Secret)?;
+        let text = match &signature.grammar {
+            Grammar::Bare => text,
+            Grammar::Prefix(prefix) => format!("{prefix}{text}"),
+            Grammar::List { separator, assign, item } => {
+                let item = match (&**item, &**assign) {
+                    ("*", "") => "",
+                    ("*", _) => "1",
+                    (item, _) => item,
+                };
+                match &self.timestamp {
+                    Some(Time { at: Location::Item(name), .. }) => {
+                        let between = separator.chars().next().unwrap_or(',');
+                        format!("{name}{assign}{time}{between}{item}{assign}{text}")
                     }
-                    _ => signed,
+                    _ => format!("{item}{assign}{text}"),
                 }
             }
-            (Grammar::TimeFirst, _) => format!("{time},{text}"),
-            (Grammar::Jws, _) => format!("{header}.{payload}.{text}"),
+            Grammar::TimeFirst => format!("{time},{text}"),
+            Grammar::Jws => format!("{header}.{payload}.{text}"),
         };
-        headers.insert(place.clone(), HeaderValue::from_str(&value).ok()?);
-        Some(headers)
+        if let Some(at) = signature.at.first() {
+            made.put(at, &text)?;
+        }
+        Ok(made)
+    }
+
+    /// All of it but the signature.
+    fn unsigned(&self, callback: &Callback<'_>) -> Result<Signed, Unsignable> {
+        let body = Bytes::copy_from_slice(callback.body);
+        let mut made = Signed { headers: HeaderMap::new(), query: None, body };
+        let sent = |at: &&Location| matches!(at, Location::Header(_) | Location::Query(_));
+        for (at, text) in [(&self.id, callback.id), (&self.kind, callback.kind)] {
+            for at in at.iter().flat_map(Location::each).filter(sent) {
+                made.put(at, text)?;
+            }
+        }
+        if let Some(time) = &self.timestamp {
+            let inside = self.signature.content.covers(&Part::Timestamp);
+            match &time.at {
+                Location::Json(_) | Location::Form(_) if !inside => {}
+                Location::Item(_) | Location::Claim(_) => {}
+                at => made.put(at, &self.written(callback.time))?,
+            }
+        }
+        let parts = self.signature.content.parts();
+        for part in parts {
+            if let Part::Canonical(form) = part
+                && let Some((name, value)) = form.announces()
+            {
+                made.put(&Location::Header(name), value)?;
+            }
+        }
+        // What else is signed along: any text will do.
+        for at in parts.iter().filter_map(Part::place).filter(sent) {
+            let found = Lookup::new(&made.headers, made.query.as_deref(), &made.body);
+            if found.text(at).is_none() {
+                made.put(at, callback.id)?;
+            }
+        }
+        Ok(made)
+    }
+
+    fn written(&self, time: Timestamp) -> String {
+        self.timestamp.as_ref().map(|time| time.unit).unwrap_or_default().write(time)
     }
 
     /// Header and payload of the token that the signature is, if it is one.
-    fn token(&self, callback: &Callback<'_>) -> Option<(String, String)> {
-        let Some(claims) = &self.claims else { return Some(Default::default()) };
+    fn token(&self, callback: &Callback<'_>, url: &str) -> (String, String) {
+        let Some(claims) = &self.claims else { return Default::default() };
         let now = callback.time.secs();
         let mut said = serde_json::json!({ "iat": now, "nbf": now, "exp": now + 60 });
         if let Some(issuer) = &claims.issuer {
             said["iss"] = Value::String(issuer.clone());
         }
-        let bounds = [(&claims.body, callback.body), (&claims.url, callback.url.as_bytes())];
+        let bounds = [(&claims.body, callback.body), (&claims.url, url.as_bytes())];
         for (bound, bytes) in bounds {
             if let Some(bound) = bound {
                 said[bound.claim.as_str()] = Value::String(bound.form.of(bytes));
             }
         }
-        let header = serde_json::json!({ "alg": self.signature.algorithm.jws()?, "typ": "JWT" });
+        let algorithm = self.signature.algorithm.jws().unwrap_or_default();
+        let header = serde_json::json!({ "alg": algorithm, "typ": "JWT" });
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        Some((encode(&header), encode(&said)))
+        (encode(&header), encode(&said))
+    }
+}
+
+impl Signed {
+    /// Puts a text where the provider has it.
+    fn put(&mut self, at: &Location, text: &str) -> Result<(), Unsignable> {
+        let unsendable = || Unsignable::Unsendable(at.to_string());
+        // In the place of what may stand there already.
+        let pair = |name: &str, before: &str| {
+            let others = form_urlencoded::parse(before.as_bytes()).filter(|(key, _)| key != name);
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            form.extend_pairs(others).append_pair(name, text).finish()
+        };
+        match at {
+            Location::Header(name) => {
+                let value = HeaderValue::from_str(text).map_err(|_| unsendable())?;
+                self.headers.insert(HeaderName::clone(name), value);
+            }
+            Location::Query(name) => {
+                self.query = Some(pair(name, self.query.as_deref().unwrap_or_default()));
+            }
+            Location::Form(name) => {
+                let form = std::str::from_utf8(&self.body).map_err(|_| unsendable())?;
+                self.body = pair(name, form).into();
+            }
+            Location::Json(pointer) => {
+                let lacking = |_| Unsignable::Body(at.to_string());
+                let mut body: Value = serde_json::from_slice(&self.body).map_err(lacking)?;
+                *place(&mut body, pointer) = Value::String(text.into());
+                self.body = body.to_string().into();
+            }
+            Location::Item(_) | Location::Claim(_) | Location::All(_) => return Err(unsendable()),
+        }
+        let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
+        match found.text(at).as_deref() == Some(text) {
+            true => Ok(()),
+            false => Err(unsendable()),
+        }
     }
 }
 

@@ -24,6 +24,11 @@ pub(super) struct Read {
 }
 
 impl Read {
+    /// What will stand beside a signature.
+    pub(super) fn of(items: Vec<(String, String)>) -> Self {
+        Self { signatures: Vec::new(), items }
+    }
+
     /// The item of this name.
     pub(super) fn item(&self, name: &str) -> Option<&str> {
         let found = self.items.iter().find(|(key, _)| key == name);

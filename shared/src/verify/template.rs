@@ -63,6 +63,11 @@ impl Part {
         matches!(self, Self::Body | Self::Form | Self::Canonical(_))
     }
 
+    /// Whether it is made of a form.
+    pub(super) fn is_form(&self) -> bool {
+        matches!(self, Self::Form | Self::Canonical(Canonical::Twilio | Canonical::Plivo))
+    }
+
     /// The header with the time that a canonical form signs.
     pub(super) fn time(&self) -> Option<HeaderName> {
         match self {

@@ -7,7 +7,9 @@ use zentra_shared::journal::Histories;
 use zentra_tests::http::Answer;
 use zentra_tests::ledger::transfer;
 use zentra_tests::world::{BOUND, World, is_copy};
-use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
+use zentra_tests::{eventually, namespace, services, shared_rabbit, shared_redis, sign};
+
+use crate::standalone::{Shop, words};
 
 /// GoCardless signs a body of several events.
 const SEVERAL: &str = r#"
@@ -129,4 +131,76 @@ async fn bodies_are_verified_as_they_were_sent_and_headers_that_are_no_text_are_
     }
     let twice = format!("{signed}\r\nx-hub-signature-256: sha256={}", "0".repeat(64));
     assert!(raw(twice.as_bytes(), &whole).await.starts_with("HTTP/1.1 200"), "one of them fits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_fails_in_the_middle_of_a_batch_gets_it_again_and_each_is_run_once() {
+    let (rabbit, redis) = (services::rabbit(), shared_redis());
+    let mut world =
+        World::start(&rabbit.url(), &redis, &namespace(), "attempts = 3").await.unwrap();
+    world.stack.replace("\"github.#\"]", "\"github.#\", \"several.#\"]");
+    world.stack.add(SEVERAL);
+    world.ingress = world.stack.ingress().await;
+    let _worker = world.stack.worker().await;
+    let items: Vec<String> =
+        (0..600).map(|n| transfer(&format!("EV{n}"), &format!("trf_{n}"), 1)).collect();
+    let body = format!("{{\"events\":[{}]}}", items.join(","));
+    // What it had been sent, it takes once it goes on: the provider doesn't know of it.
+    rabbit.freeze();
+    let answer = several(&world, &body).await;
+    rabbit.thaw();
+    assert_eq!(
+        (answer.status.as_u16(), &*answer.reason()),
+        (503, "queue_unavailable"),
+        "{answer:?}"
+    );
+    eventually("a part of it has come through", BOUND, async || {
+        (!world.ledger.rows().unwrap().is_empty()).then_some(())
+    })
+    .await;
+    eventually("all of it is taken", BOUND, async || {
+        several(&world, &body).await.status.is_success().then_some(())
+    })
+    .await;
+    eventually("all are in the ledger", BOUND, async || {
+        (world.ledger.rows().unwrap().len() == items.len()).then_some(())
+    })
+    .await;
+    let first = world.journal.find("EV0", &[("ledger", "several")]).await.unwrap().remove(0);
+    eventually("those that had come through were copies", BOUND, async || {
+        let history = world.journal.history(&first).await.unwrap()?;
+        history.history.iter().any(|entry| is_copy(&entry.what)).then_some(())
+    })
+    .await;
+    assert_eq!(world.ledger.rows().unwrap().len(), items.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_file_a_batch_is_split_just_as_well() {
+    let shop = Shop::with("", "", "shop", "").await;
+    shop.stack.replace("\"github.#\"]", "\"github.#\", \"several.#\"]");
+    shop.stack.add(SEVERAL);
+    let program = shop.stack.standalone().await;
+    let (one, two) = (transfer("EV1", "trf_1", 1), transfer("EV2", "trf_2", 2));
+    let body = format!("{{\"events\": [{one} , {two}]}}");
+    let headers = vec![("webhook-signature", sign::plain(sign::GITHUB_SECRET, &body))];
+    let url = format!("{}/in/several", program.listen);
+    for _ in 0..2 {
+        let answer = shop.stack.http.post(&url, &headers, body.clone()).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    for id in ["EV1", "EV2"] {
+        shop.until(id, "delivered").await;
+    }
+    eventually("both have come twice", BOUND, async || {
+        let shown = shop.until("EV2", "delivered").await;
+        words(&shown).contains(&"duplicate").then_some(())
+    })
+    .await;
+    let shown = shop.stack.zentra(&["event", "show", "EV2"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("event 2 of 2 in the callback sha256:"), "{shown}");
+    let mut bodies: Vec<_> = shop.ledger.seen().into_iter().map(|seen| seen.body).collect();
+    bodies.sort();
+    assert_eq!(bodies, [one, two]);
 }

@@ -179,3 +179,99 @@ secrets = [{ name = "k1", secret = "env:GITHUB" }]"#,
     let (_, said) = judged(&stripe(BODY).replace("stripe-", "x-hub-"), BODY, "github", &[]);
     assert!(said.contains("There is no header"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_signed_in_the_body_or_the_query_can_be_made_as_well() {
+    let stack = stack();
+    let key = folder("adyen").join("key");
+    fs::write(&key, "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056").unwrap();
+    stack.add(&format!(
+        "[source.adyen]\nprovider = \"adyen\"\n\
+         secrets = [{{ name = \"k1\", secret = \"file:{}\" }}]\n",
+        key.display()
+    ));
+    for provider in ["pandadoc", "braintree", "mercadopago", "mailgun"] {
+        stack.add(&format!(
+            "[source.{provider}]\nprovider = \"{provider}\"\n\
+             secrets = [{{ name = \"k1\", secret = \"env:GITHUB\" }}]\n"
+        ));
+    }
+    let ingress = stack.ingress().await;
+    let items = r#"{"notificationItems":[{"NotificationRequestItem":{"pspReference":"1"}},
+        {"NotificationRequestItem":{"pspReference":"2"}}]}"#;
+    let token = r#"{"signature":{"token":"t"},"event-data":{"id":"e"}}"#;
+    for (source, body) in [
+        ("adyen", items),
+        ("pandadoc", "[]"),
+        ("braintree", "bt_payload=e30%3D"),
+        ("mercadopago", "{}"),
+        ("mailgun", token),
+    ] {
+        let captured = Captured::new(&stack, "", body);
+        let file = Captured::path(&captured.body);
+        let made = stack.zentra(&["sign", "--source", source, "--body", file]);
+        assert!(made.status.success(), "{source}: {}", stderr(&made));
+        let text = stdout(&made);
+        let (head, signed) = match text.split_once("\n\n") {
+            Some((head, signed)) => (head, signed.strip_suffix('\n').unwrap()),
+            None => match text.strip_prefix('\n') {
+                Some(signed) => ("", signed.strip_suffix('\n').unwrap()),
+                None => (&*text, body),
+            },
+        };
+        let (good, said) = Captured::new(&stack, head, signed).verify(source, &[]);
+        assert!(good, "{source}: {said}");
+        let (first, headers) = match head.strip_prefix("POST ") {
+            Some(rest) => rest.split_once(" HTTP/1.1\n").unwrap_or((rest, "")),
+            None => ("", head),
+        };
+        let path = match first.strip_suffix(" HTTP/1.1").unwrap_or(first) {
+            "" => format!("/in/{source}"),
+            path => path.to_owned(),
+        };
+        let headers: Headers = headers
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (&*name.to_owned().leak(), value.to_owned()))
+            .collect();
+        let url = format!("{}{path}", ingress.listen);
+        let answer = stack.http.post(&url, &headers, signed.to_owned()).await.unwrap();
+        assert_eq!(answer.status, 200, "{source}: {answer:?}\n{text}");
+        let forged = stack.http.post(&url, &headers, format!(" {body}")).await.unwrap();
+        let open = matches!(source, "mercadopago");
+        assert!(open || forged.status == 401, "{source}: {forged:?}");
+        let command =
+            stack.zentra(&["sign", "--source", source, "--body", file, "--curl", "http://h/"]);
+        let command = stdout(&command);
+        let kind = if source == "braintree" { "x-www-form-urlencoded" } else { "json" };
+        assert!(command.contains(&format!("content-type: application/{kind}")), "{command}");
+    }
+    let other = Captured::new(&stack, "", "a=b");
+    let file = Captured::path(&other.body);
+    let lacking = stack.zentra(&["sign", "--source", "braintree", "--body", file]);
+    assert!(stderr(&lacking).contains("field `bt_payload` of the form"), "{}", stderr(&lacking));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sent_a_callback_is_believed_of_a_trusted_proxy_only() {
+    let seen = async |settings: &str| {
+        let stack = stack();
+        stack.add(&format!("[ingress]\n{settings}"));
+        let ingress = stack.ingress().await;
+        let url = format!("{}/in/github", ingress.listen);
+        let headers = vec![("x-forwarded-for", "198.51.100.6, 203.0.113.7".to_owned())];
+        let answer = stack.http.post(&url, &headers, "{}").await.unwrap();
+        assert_eq!(answer.status, 401, "{answer:?}");
+        zentra_tests::eventually("it is kept", zentra_tests::world::BOUND, async || {
+            let listed = stack.zentra(&["refused", "list", "--json"]);
+            let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).ok()?;
+            let id = listed[0]["id"].as_str()?.to_owned();
+            Some(stdout(&stack.zentra(&["refused", "show", &id])))
+        })
+        .await
+    };
+    let behind = seen("trusted_proxies = [\"127.0.0.0/8\"]").await;
+    assert!(behind.contains(" from 203.0.113.7"), "{behind}");
+    let directly = seen("").await;
+    assert!(directly.contains(" from 127.0.0.1"), "{directly}");
+}

@@ -28,7 +28,7 @@ fn what_is_signed_like_a_provider_verifies_under_its_name() {
             body: body.as_bytes(),
             url: "",
         };
-        let headers = source.scheme.sign(secret, &made).unwrap();
+        let headers = source.scheme.sign(secret, &made).unwrap().headers;
         let received_at = Timestamp::from_secs(T + 1);
         let callback =
             Unverified { headers, query: None, peer: None, body: body.into(), received_at };
@@ -107,7 +107,7 @@ fn times_in_other_units_and_in_the_body_are_judged_as_well() {
                 body: body.as_bytes(),
                 url: "",
             };
-            let headers = source.scheme.sign(&source.secrets[0].secret, &event).unwrap();
+            let headers = source.scheme.sign(&source.secrets[0].secret, &event).unwrap().headers;
             let received_at = Timestamp::from_secs(now);
             let callback =
                 Unverified { headers, query: None, peer: None, body: body.into(), received_at };
@@ -189,4 +189,79 @@ fn of_two_fields_of_one_name_none_is_taken_and_groups_may_only_say_the_same_agai
     assert_eq!(judge(&format!("t={T},v1={bad} t={T},v1={good}")), Ok(()));
     let two_times = format!("t={T},v1={bad} t={},v1={good}", T + 1);
     assert_eq!(judge(&two_times), Err(Refusal::SignatureMalformed));
+}
+
+/// A secret in the form that a scheme's are given out in.
+fn secret_for(scheme: &Scheme) -> &'static str {
+    let forms = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "00112233445566778899aabbccddeeff"];
+    let fits = |text: &&str| scheme.accepts(&Secret::new(*text));
+    forms.into_iter().find(fits).unwrap()
+}
+
+#[test]
+fn a_callback_of_every_provider_that_signs_with_a_secret_can_be_made_and_verifies() {
+    let mut left = Vec::new();
+    for provider in Scheme::names() {
+        let scheme = Scheme::named(provider).unwrap();
+        if scheme.signature.algorithm.is_public() {
+            left.push(provider);
+            continue;
+        }
+        let address = "https://hooks.example.com/in/source";
+        let source =
+            Source { public_url: Some(address.into()), ..source(provider, &[secret_for(&scheme)]) };
+        let time = Timestamp::from_secs(T);
+        let body = match scheme.sends_forms() {
+            true => "bt_payload=e30%3D&MessageSid=SM1&MessageUUID=u1&MessageStatus=sent".to_owned(),
+            false => {
+                let mut body = serde_json::json!({ "signature": { "token": "t" }, "amount": 5 });
+                scheme.write_into(&mut body, "evt_1", "transfer.settled", time);
+                body.to_string()
+            }
+        };
+        let made = Callback {
+            id: "evt_1",
+            kind: "transfer.settled",
+            time,
+            body: body.as_bytes(),
+            url: address,
+        };
+        let secret = &source.secrets[0].secret;
+        let Signed { headers, query, body } = scheme.sign(secret, &made).unwrap();
+        let sent = |headers: HeaderMap, query: Option<String>, body: Bytes| {
+            Unverified { headers, query, peer: None, body, received_at: time }.verify(&source)
+        };
+        let verified = sent(headers.clone(), query.clone(), body.clone());
+        let events = verified.unwrap_or_else(|refusal| panic!("{provider}: {refusal}"));
+        assert!(events.handshake().is_some() || events.into_events().len() == 1, "{provider}");
+        let other = Secret::new("00ffeeddccbbaa998877665544332211");
+        if scheme.accepts(&other)
+            && let Ok(Signed { headers, query, body }) = scheme.sign(&other, &made)
+        {
+            assert!(sent(headers, query, body).is_err(), "{provider}: with another secret");
+        }
+    }
+    assert!(left.len() < 15, "{left:?}");
+}
+
+#[test]
+fn what_can_not_be_signed_says_why() {
+    let made = |scheme: &str, secret: &str, body: &str| {
+        let callback = Callback {
+            id: "e",
+            kind: "k",
+            time: Timestamp::from_secs(T),
+            body: body.as_bytes(),
+            url: "https://h.example.com/in/s",
+        };
+        let scheme = Scheme::named(scheme).unwrap();
+        scheme.sign(&Secret::new(secret), &callback).map(drop).unwrap_err().to_string()
+    };
+    assert!(made("discord", "00", "{}").contains("private key"));
+    assert!(made("adyen", "no hex", r#"{"notificationItems":[{}]}"#).contains("secret"));
+    for body in ["", "[]", "{}", r#"{"notificationItems":[]}"#] {
+        assert!(made("adyen", "00ff", body).contains("items at `/notificationItems`"), "{body}");
+    }
+    assert!(made("braintree", "s", "a=b").contains("field `bt_payload` of the form"));
+    assert!(made("mailgun", "s", "{}").contains("`/signature/token` of the JSON body"));
 }

@@ -12,7 +12,7 @@ use sha2::{Sha256, Sha384, Sha512};
 use zentra_shared::clock::Timestamp;
 use zentra_shared::secret::Secret;
 use zentra_shared::verify::{
-    Algorithm, Callback, NamedSecret, Scheme, Source, Success, Unverified,
+    Algorithm, Callback, NamedSecret, Scheme, Signed, Source, Success, Unverified,
 };
 
 /// Of a form that every scheme with a secret takes.
@@ -94,7 +94,7 @@ fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
         body: body.as_bytes(),
         url: URL,
     };
-    let headers = scheme.sign(&Secret::new(SECRET), &callback)?;
+    let Signed { headers, query, body } = scheme.sign(&Secret::new(SECRET), &callback).ok()?;
     let source = Source {
         name: "s".into(),
         provider: provider.into(),
@@ -109,8 +109,7 @@ fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
         archive: false,
         success: Success { status: StatusCode::OK, body: Default::default() },
     };
-    let callback =
-        Unverified { headers, query: None, peer: None, body: body.into(), received_at: time };
+    let callback = Unverified { headers, query, peer: None, body, received_at: time };
     callback.verify(&source).ok()?;
     Some((source, callback))
 }

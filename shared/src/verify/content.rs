@@ -1,0 +1,76 @@
+//! What a signature covers, taken out of a callback: the same for who verifies and who signs.
+
+use std::borrow::Cow;
+
+use http::Uri;
+
+use super::Refusal;
+use super::place::{Location, Lookup};
+use super::scheme::Scheme;
+use super::signature::{Piece, Read};
+use super::template::Part;
+
+/// A callback as its scheme looks at it.
+pub(super) struct Content<'a> {
+    pub(super) scheme: &'a Scheme,
+    pub(super) body: &'a [u8],
+    /// Where it was sent, as the provider knows it, with the query.
+    pub(super) url: Option<String>,
+    pub(super) found: Lookup<'a>,
+    pub(super) read: Read,
+}
+
+impl Content<'_> {
+    /// The signed content, in pieces.
+    pub(super) fn pieces(&self) -> Result<Vec<Piece<'_>>, Refusal> {
+        let parts = self.scheme.signature.content.parts().iter();
+        let pieces = parts.map(|part| self.piece(part).ok_or(Refusal::SignatureMalformed));
+        pieces.collect()
+    }
+
+    pub(super) fn piece<'p>(&'p self, part: &'p Part) -> Option<Piece<'p>> {
+        let text = |text: Cow<'p, str>| match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        let bytes = match part {
+            Part::Literal(literal) => Cow::Borrowed(literal.as_bytes()),
+            Part::Body => Cow::Borrowed(self.body),
+            Part::Form => Cow::Owned(self.sorted_form()?.into_bytes()),
+            Part::Timestamp => text(self.time()?),
+            Part::At(at) => text(self.at(at)?),
+            Part::Lower(at) => text(Cow::Owned(self.at(at)?.to_lowercase())),
+            Part::Maybe(at) => text(self.at(at).unwrap_or_default()),
+            // Nothing else is let in.
+            Part::Method => Cow::Borrowed(&b"POST"[..]),
+            Part::Url => Cow::Borrowed(self.url.as_ref()?.as_bytes()),
+            Part::Path => {
+                let url = self.url.as_ref()?.parse::<Uri>().ok()?;
+                Cow::Owned(url.path().as_bytes().to_vec())
+            }
+            Part::Canonical(form) => {
+                Cow::Owned(form.content(&self.found, self.url.as_deref(), self.body)?)
+            }
+            Part::Secret => return Some(Piece::Secret),
+        };
+        Some(Piece::Bytes(bytes))
+    }
+
+    pub(super) fn at(&self, at: &Location) -> Option<Cow<'_, str>> {
+        match at {
+            Location::Item(name) => self.read.item(name).map(Cow::Borrowed),
+            _ => self.found.text(at),
+        }
+    }
+
+    /// The time as the provider wrote it; that in a token is read once its signature fits.
+    pub(super) fn time(&self) -> Option<Cow<'_, str>> {
+        self.at(&self.scheme.timestamp.as_ref()?.at)
+    }
+
+    fn sorted_form(&self) -> Option<String> {
+        let mut fields: Vec<_> = self.found.form()?.iter().collect();
+        fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Some(fields.into_iter().flat_map(|(name, value)| [&**name, &**value]).collect())
+    }
+}

@@ -10,6 +10,7 @@ use zentra_shared::config::Config;
 use zentra_shared::event::{Admitted, Envelope, Event};
 use zentra_shared::queue::Publish;
 use zentra_shared::seal::Sealer;
+use zentra_shared::secret::Secret;
 use zentra_shared::trace::Trace;
 use zentra_shared::verify::{self, Answered, Source, Unverified, Verified};
 
@@ -32,8 +33,8 @@ pub async fn admit(
     keys: &Keys,
     admitted: Option<Admitted>,
 ) -> Result<Vec<Envelope>, Refusal> {
-    let key = keys.of(callback, source).await?;
-    publish(callback.verify_by(source, key.as_ref())?, sealer, queue, admitted).await
+    let verified = keys.judge(callback, source, |key| callback.verify_by(source, key)).await?;
+    publish(verified, sealer, queue, admitted).await
 }
 
 async fn publish(
@@ -111,11 +112,13 @@ impl<Q: Publish> Gate<Q> {
         callback: Unverified,
         source: &Source,
     ) -> Result<Taken, Refusal> {
-        let key = self.keys.of(&callback, source).await;
-        let started = Instant::now();
-        let verified = key.and_then(|key| callback.verify_by(source, key.as_ref()));
-        self.metrics.verified(&source.name, started.elapsed());
-        match verified {
+        let by = |key: Option<&Secret>| {
+            let started = Instant::now();
+            let verified = callback.verify_by(source, key);
+            self.metrics.verified(&source.name, started.elapsed());
+            verified
+        };
+        match self.keys.judge(&callback, source, by).await {
             Ok(verified) => match verified.handshake() {
                 Some(answer) => {
                     if let Some(address) = &answer.visit {

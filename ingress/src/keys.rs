@@ -16,10 +16,13 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use moka::future::Cache;
 use zentra_shared::secret::Secret;
 use zentra_shared::telemetry::causes;
-use zentra_shared::verify::{Refusal, Source, Unverified};
+use zentra_shared::verify::{Refusal, Source, Unverified, Verified};
 
 /// How long a key is used before it is fetched again. What was withdrawn is good until then.
 const FRESH: Duration = Duration::from_secs(3600);
+/// How long a key set that was fetched again, since a signature didn't fit it, is good for the next
+/// signature that doesn't: whoever sends forged ones causes no more than this.
+const AGAIN: Duration = Duration::from_secs(10);
 /// How many keys are kept, of all providers.
 const KEPT: u64 = 64;
 /// The longest key, in bytes.
@@ -37,6 +40,7 @@ const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 #[derive(Clone)]
 pub struct Keys {
     known: Cache<Uri, Secret>,
+    anew: Cache<Uri, Option<Secret>>,
     allowance: Arc<Allowance>,
     /// Made when the first is fetched.
     http: Arc<LazyLock<Option<Http>>>,
@@ -70,6 +74,7 @@ impl Default for Keys {
     fn default() -> Self {
         Self {
             known: Cache::builder().max_capacity(KEPT).time_to_live(FRESH).build(),
+            anew: Cache::builder().max_capacity(KEPT).time_to_live(AGAIN).build(),
             allowance: Arc::new(Allowance::new()),
             http: Arc::new(LazyLock::new(client)),
         }
@@ -86,12 +91,39 @@ fn client() -> Option<Http> {
 }
 
 impl Keys {
-    /// The key that a callback says it is signed with, if its scheme's keys are published.
-    pub async fn of(
+    /// Judges a callback by the key that it is signed with, if its scheme's keys are published. A
+    /// set that it doesn't fit may be older than its key: then it is judged by the newest, too.
+    pub async fn judge(
         &self,
         callback: &Unverified,
         source: &Source,
-    ) -> Result<Option<Secret>, Refusal> {
+        by: impl Fn(Option<&Secret>) -> Result<Verified, Refusal>,
+    ) -> Result<Verified, Refusal> {
+        let key = self.of(callback, source).await?;
+        let judged = by(key.as_ref());
+        match (key, &judged) {
+            (Some(key), Err(Refusal::SignatureMismatch)) if source.scheme.has_key_set() => {
+                match self.anew(callback, source).await {
+                    Some(newest) if newest.expose() != key.expose() => by(Some(&newest)),
+                    _ => judged,
+                }
+            }
+            _ => judged,
+        }
+    }
+
+    async fn anew(&self, callback: &Unverified, source: &Source) -> Option<Secret> {
+        let address = callback.key_address(source).ok()??;
+        let fetched = async {
+            let newest = self.fetch(&address).await.ok()?;
+            self.known.insert(address.clone(), newest.clone()).await;
+            Some(newest)
+        };
+        self.anew.get_with(address.clone(), fetched).await
+    }
+
+    /// The key that a callback says it is signed with, if its scheme's keys are published.
+    async fn of(&self, callback: &Unverified, source: &Source) -> Result<Option<Secret>, Refusal> {
         let Some(address) = callback.key_address(source)? else { return Ok(None) };
         // Those who ask for the same one wait for one fetch.
         let fetched = self.known.try_get_with(address.clone(), self.fetch(&address));

@@ -10,6 +10,7 @@ use zentra_shared::event::{self, Admitted};
 use zentra_shared::queue::{Operate, Place, Publish, Receipt, Walk};
 use zentra_shared::refused::{Kept, MASKED};
 use zentra_shared::seal::Sealer;
+use zentra_shared::secret::Secret;
 use zentra_shared::verify::{Scheme, Source, Unverified};
 
 use crate::failure::Failure;
@@ -148,9 +149,11 @@ pub(crate) async fn admit<Q: Operate + Publish>(
         let result = match source {
             None => Err("unknown_source"),
             Some(source) if dry_run => {
-                let key = keys.of(&callback, source).await;
-                let judged = key.and_then(|key| callback.verify_by(source, key.as_ref()));
-                judged.map(drop).map_err(|refusal| refusal.reason())
+                let by = |key: Option<&Secret>| callback.verify_by(source, key);
+                keys.judge(&callback, source, by)
+                    .await
+                    .map(drop)
+                    .map_err(|refusal| refusal.reason())
             }
             Some(source) => admit::admit(&callback, source, sealer, queue, &keys, Some(admitted))
                 .await

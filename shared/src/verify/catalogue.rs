@@ -152,6 +152,7 @@ catalogue! {
     "sanity"
     "schematic"
     "seam"
+    "segment"
     "sellsy"
     "sendgrid"
     "sentry"

@@ -402,6 +402,11 @@ impl Scheme {
         claimed || self.signature.content.parts().iter().any(Part::is_url)
     }
 
+    /// Whether all of its keys are at one address, and change there.
+    pub fn has_key_set(&self) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.url.is_some())
+    }
+
     /// Whether its sources do without secrets.
     pub fn needs_no_secret(&self) -> bool {
         let fixed = self.keys.as_ref().is_some_and(|keys| keys.url.is_some() && keys.pin.is_none());

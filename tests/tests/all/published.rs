@@ -26,6 +26,8 @@ use zentra_tests::{namespace, shared_rabbit};
 /// The provider's own server, by TLS: what is there, and how often each was asked for.
 struct Publisher {
     host: String,
+    /// What it publishes.
+    published: Arc<Mutex<String>>,
     asked: Arc<Mutex<HashMap<String, usize>>>,
     /// Whom to trust, in PEM.
     roots: PathBuf,
@@ -48,16 +50,18 @@ impl Publisher {
         let host = format!("localhost:{}", listener.local_addr().unwrap().port());
         let asked: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
         let (tls, counts) = (TlsAcceptor::from(Arc::new(config)), asked.clone());
+        let published = Arc::new(Mutex::new(certificate));
+        let current = published.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (tls, counts, certificate) = (tls.clone(), counts.clone(), certificate.clone());
+                let (tls, counts, current) = (tls.clone(), counts.clone(), current.clone());
                 tokio::spawn(async move {
                     let Ok(stream) = tls.accept(stream).await else { return };
                     let answer = service_fn(|request: http::Request<hyper::body::Incoming>| {
                         let path = request.uri().path().to_owned();
                         *counts.lock().unwrap().entry(path.clone()).or_default() += 1;
-                        let mut response =
-                            http::Response::new(Full::new(Bytes::from(certificate.clone())));
+                        let body = Bytes::from(current.lock().unwrap().clone());
+                        let mut response = http::Response::new(Full::new(body));
                         if path.ends_with("/gone.pem") {
                             *response.status_mut() = http::StatusCode::NOT_FOUND;
                         }
@@ -68,7 +72,7 @@ impl Publisher {
                 });
             }
         });
-        Self { host, asked, roots }
+        Self { host, published, asked, roots }
     }
 
     /// An ingress that takes this server for one of the world's.
@@ -197,19 +201,42 @@ async fn a_published_key_is_fetched_once_and_only_where_the_provider_publishes_i
     assert_eq!(publisher.asked("/other/1.pem") + publisher.asked("/keys/1.txt"), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_verified_by_a_key_set_that_is_fetched_and_need_no_secret() {
-    let signer = Signer::new();
-    let (random, pkcs8) = (SystemRandom::new(), signer.key.serialize_der());
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8, &random).unwrap();
-    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    let [_, point @ ..] = pair.public_key().as_ref() else { panic!("no point") };
-    let (x, y) = point.split_at(32);
-    let set = serde_json::json!({ "keys": [
-        { "kty": "oct", "k": "c2VjcmV0" },
-        { "kty": "EC", "crv": "P-256", "kid": "1", "x": encode(x), "y": encode(y) },
-    ] });
-    let publisher = Publisher::start(set.to_string()).await;
+/// A key whose tokens are made here.
+struct Issuer(EcdsaKeyPair);
+
+impl Issuer {
+    fn new() -> Self {
+        let (random, pkcs8) = (SystemRandom::new(), Signer::new().key.serialize_der());
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8, &random);
+        Self(pair.unwrap())
+    }
+
+    /// The set with its key, beside one that is none.
+    fn set(&self) -> String {
+        let [_, point @ ..] = self.0.public_key().as_ref() else { panic!("no point") };
+        let (x, y) = point.split_at(32);
+        let [x, y] = [x, y].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+        serde_json::json!({ "keys": [
+            { "kty": "oct", "k": "c2VjcmV0" },
+            { "kty": "EC", "crv": "P-256", "kid": "1", "x": x, "y": y },
+        ] })
+        .to_string()
+    }
+
+    fn token(&self, body: &str) -> String {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let claims = serde_json::json!({
+            "iss": "us", "exp": zentra_tests::sign::now() + 60, "body": body_sha256(body.as_bytes()),
+        });
+        let header = encode(br#"{"alg":"ES256","kid":"1"}"#);
+        let signed = format!("{header}.{}", encode(claims.to_string().as_bytes()));
+        let tag = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("Bearer {signed}.{}", encode(tag.as_ref()))
+    }
+}
+
+/// A config with a provider whose key set is published.
+fn with_a_set(publisher: &Publisher) -> Stack {
     let stack =
         Stack::new(&shared_rabbit(), "redis://unused", &namespace(), "http://127.0.0.1:9/", "");
     stack.add(&format!(
@@ -229,23 +256,43 @@ issuer = "us"
 body = {{ claim = "body", as = "sha256-hex" }}"#,
         publisher.host
     ));
+    stack
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_verified_by_a_key_set_that_is_fetched_and_need_no_secret() {
+    let issuer = Issuer::new();
+    let publisher = Publisher::start(issuer.set()).await;
+    let stack = with_a_set(&publisher);
     let ingress = publisher.trusting(&stack).await;
-    let token = |body: &str| {
-        let claims = serde_json::json!({
-            "iss": "us", "exp": zentra_tests::sign::now() + 60, "body": body_sha256(body.as_bytes()),
-        });
-        let header = encode(br#"{"alg":"ES256","kid":"1"}"#);
-        let signed = format!("{header}.{}", encode(claims.to_string().as_bytes()));
-        let tag = pair.sign(&random, signed.as_bytes()).unwrap();
-        format!("Bearer {signed}.{}", encode(tag.as_ref()))
-    };
     for body in ["{\"n\":1}", "{\"n\":2}"] {
-        let answer = post(&stack, &ingress, "", token(body), body).await;
+        let answer = post(&stack, &ingress, "", issuer.token(body), body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     assert_eq!(publisher.asked("/keys/set.json"), 1, "it is kept");
-    let other = post(&stack, &ingress, "", token("{}"), "{ }").await;
-    assert_eq!(other.reason(), "signature_mismatch");
+    for _ in 0..3 {
+        let other = post(&stack, &ingress, "", issuer.token("{}"), "{ }").await;
+        assert_eq!(other.reason(), "signature_mismatch");
+    }
+    assert_eq!(publisher.asked("/keys/set.json"), 2, "forged ones have it fetched once more only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_new_in_the_set_is_taken_at_once_and_a_set_that_is_gone_changes_nothing() {
+    let (old, new) = (Issuer::new(), Issuer::new());
+    let publisher = Publisher::start(old.set()).await;
+    let stack = with_a_set(&publisher);
+    let ingress = publisher.trusting(&stack).await;
+    let answer = async |issuer: &Issuer| {
+        post(&stack, &ingress, "", issuer.token("{}"), "{}").await.status.as_u16()
+    };
+    assert_eq!(answer(&old).await, 200);
+    *publisher.published.lock().unwrap() = new.set();
+    assert_eq!(answer(&new).await, 200, "a key set is fetched again for it");
+    assert_eq!(answer(&old).await, 401, "it was withdrawn");
+    assert_eq!(publisher.asked("/keys/set.json"), 2);
+    *publisher.published.lock().unwrap() = "no set".into();
+    assert_eq!(answer(&new).await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Who sent a callback: whoever connected, or whom a trusted proxy says it got it from.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -19,14 +19,22 @@ pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Ip
         if !is_trusted(nearest) {
             break;
         }
-        let Ok(address) = text.trim().parse::<IpAddr>() else { break };
+        let Some(address) = address(text.trim()) else { break };
         nearest = address.to_canonical();
     }
     nearest
 }
 
+/// Some proxies add the port.
+fn address(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    text.parse().ok().or_else(with_port)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -40,7 +48,7 @@ mod tests {
             }
             Some(client(peer.parse().ok()?, &headers, &trusted).to_string())
         };
-        let cases: [(&str, &[&str], &str); 9] = [
+        let cases: [(&str, &[&str], &str); 11] = [
             ("10.0.0.1", &["203.0.113.7"], "203.0.113.7"),
             ("::ffff:10.0.0.1", &["203.0.113.7"], "203.0.113.7"),
             ("10.0.0.1", &["198.51.100.1, 203.0.113.7"], "203.0.113.7"),
@@ -50,9 +58,39 @@ mod tests {
             ("10.0.0.1", &[], "10.0.0.1"),
             ("10.0.0.1", &["unknown"], "10.0.0.1"),
             ("::1", &["2001:db8::1"], "2001:db8::1"),
+            ("10.0.0.1", &["198.51.100.1, 203.0.113.7:4711"], "203.0.113.7"),
+            ("10.0.0.1", &["[2001:db8::1]:4711"], "2001:db8::1"),
         ];
         for (peer, lines, client) in cases {
             assert_eq!(of(peer, lines).as_deref(), Some(client), "{peer} {lines:?}");
+        }
+    }
+
+    proptest! {
+        /// Who connects from elsewhere is believed nothing, and nothing that is written there is
+        /// more than an address.
+        #[test]
+        fn no_list_makes_a_stranger_someone_else(lines in prop::collection::vec("[0-9a-f:., \\[\\]]{0,40}", 0..4)) {
+            let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap_or_default()];
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                if let Ok(value) = line.parse() {
+                    headers.append(FORWARDED, value);
+                }
+            }
+            let stranger = IpAddr::from([203, 0, 113, 9]);
+            prop_assert_eq!(client(stranger, &headers, &trusted), stranger);
+            let proxy = IpAddr::from([10, 0, 0, 1]);
+            let told = client(proxy, &headers, &trusted);
+            let last = lines.iter().flat_map(|line| line.split(',')).next_back();
+            let nearest = last.and_then(|text| address(text.trim()));
+            match nearest {
+                Some(near) if !trusted[0].contains(&near.to_canonical()) => {
+                    prop_assert_eq!(told, near.to_canonical());
+                }
+                Some(_) => {}
+                None => prop_assert_eq!(told, proxy),
+            }
         }
     }
 }

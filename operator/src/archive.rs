@@ -7,7 +7,7 @@ use serde::Serialize;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::config::Config;
 use zentra_shared::event::Event;
-use zentra_shared::queue::{Archived, Operate};
+use zentra_shared::queue::{Archived, Operate, QueueError};
 
 use crate::failure::Failure;
 
@@ -68,7 +68,11 @@ async fn look(
             "no source of this config is archived.\nSet archive = true for one.".into(),
         ));
     }
-    let mut archived = queue.archived(&archive, from).await?;
+    let mut archived = match queue.archived(&archive, from).await {
+        // No program has declared it yet: it is empty.
+        Err(QueueError::Missing(_)) => return Ok(Vec::new()),
+        archived => archived?,
+    };
     let mut found = Vec::new();
     while found.len() < limit
         && let Some(sealed) = archived.next().await?
@@ -98,6 +102,15 @@ pub(crate) async fn list(
     Ok(found.iter().map(Found::of).collect())
 }
 
+/// The first that is wanted.
+pub(crate) async fn first(
+    queue: &impl Operate,
+    config: &Config,
+    wanted: impl Fn(&Event) -> bool,
+) -> Result<Option<Event>, Failure> {
+    Ok(look(queue, config, Timestamp::default(), 1, wanted).await?.pop())
+}
+
 /// The first with this id: the provider's, or the identity.
 pub(crate) async fn find(
     queue: &impl Operate,
@@ -108,8 +121,7 @@ pub(crate) async fn find(
         let envelope = &event.envelope;
         envelope.event_id() == Some(id) || envelope.name().as_str() == id
     };
-    let mut found = look(queue, config, Timestamp::default(), 1, fits).await?;
-    let event = found.pop().ok_or_else(|| {
+    let event = first(queue, config, fits).await?.ok_or_else(|| {
         Failure::Asked(format!("no event {id} is in the archive.\nSee zentra archive list."))
     })?;
     Ok((Found::of(&event), event))

@@ -74,6 +74,9 @@ pub(crate) enum EventCommand {
         /// As JSON: a list with one element per delivery.
         #[arg(long)]
         json: bool,
+        /// Writes it as a page for a ticket, in Markdown; `-` is the standard output.
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        case_file: Option<PathBuf>,
     },
     /// Lets a suspected replay go on as an event of its own: the provider did mean to send
     /// the same bytes again.

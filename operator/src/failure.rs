@@ -54,6 +54,12 @@ impl From<JournalError> for Failure {
 
 impl From<QueueError> for Failure {
     fn from(error: QueueError) -> Self {
+        if let QueueError::Missing(_) = error {
+            return Self::Asked(format!(
+                "{error}\nCheck the namespace; a destination's queues are there once a worker has \
+                 run with it."
+            ));
+        }
         if let QueueError::Store(error) = error {
             return error.into();
         }

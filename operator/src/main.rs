@@ -132,12 +132,19 @@ async fn event_command(
     command: EventCommand,
 ) -> Result<(), Failure> {
     match command {
-        EventCommand::Show { id, json } => {
+        EventCommand::Show { id, json, case_file } => {
+            let found = event::look(backend, config, &id).await?;
             let mut out = std::io::stdout().lock();
-            let found = event::find(&backend.histories()?, &config.pairs(), &id).await?;
-            match json {
-                true => print_json(&found, &mut out),
-                false => Ok(event::show(&found, &mut out)?),
+            match (&case_file, json) {
+                (Some(file), _) if file.as_os_str() == "-" => {
+                    Ok(event::write_case(&id, &found, &mut out)?)
+                }
+                (Some(file), _) => {
+                    event::case_file(file, &id, &found)?;
+                    Ok(writeln!(out, "written to {}", file.display())?)
+                }
+                (None, true) => print_json(&found, &mut out),
+                (None, false) => Ok(event::show_found(&found, &mut out)?),
             }
         }
         EventCommand::Release { id, reason, by, json } => {

@@ -17,7 +17,7 @@ use zentra_shared::clock;
 use zentra_shared::config::Destination;
 use zentra_shared::delivery::{self, Opened};
 use zentra_shared::event::{DeliveryKey, Event};
-use zentra_shared::journal::{AttemptResult, Claim, Journal, JournalError, Settle};
+use zentra_shared::journal::{AttemptResult, Claim, ErrorClass, Journal, JournalError, Settle};
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_shared::queue::{Delay, Message, Process, Receipt};
 use zentra_shared::retry::Decision;
@@ -110,7 +110,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 }
                 Ok(_) if expired >= MOST_EXPIRED => {
                     let error = format!("{expired} claims ran out: their workers went away");
-                    let result = AttemptResult { error: Some(error), ..AttemptResult::default() };
+                    let class = Some(ErrorClass::Crash);
+                    let result =
+                        AttemptResult { error: Some(error), class, ..AttemptResult::default() };
                     self.bury(message, opened, fence, DeadReason::Crashed, &result).await
                 }
                 // Kept until an operator releases it, which makes it a newer generation.

@@ -309,6 +309,7 @@ impl Operate for EmbeddedQueue {
         let queue = match place {
             Place::Dead(destination) => dead(destination),
             Place::Unrouted => UNROUTED.into(),
+            Place::Work(destination) => work(destination),
             Place::Refused => REFUSED.into(),
         };
         Ok(EmbeddedWalk::new(self.store.clone(), queue))

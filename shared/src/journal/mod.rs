@@ -138,6 +138,53 @@ pub struct AttemptResult {
     /// The start of the answer's body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,
+    /// What kind of failure it was, if there was no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ErrorClass>,
+}
+
+/// Why there was no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// None within the destination's timeout.
+    Timeout,
+    /// Its name stands for no address.
+    Dns,
+    /// Its name stands for an address inside.
+    PrivateAddress,
+    /// Nobody took the connection.
+    Connect,
+    /// TLS failed: a certificate, most often.
+    Tls,
+    /// The connection broke, or what came was no HTTP.
+    Protocol,
+    /// The request couldn't be made.
+    Request,
+    /// A handler returned an error.
+    Handler,
+    /// A handler panicked.
+    Panic,
+    /// Workers went away with it, one after the other.
+    Crash,
+}
+
+impl ErrorClass {
+    /// Its stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Dns => "dns",
+            Self::PrivateAddress => "private_address",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Protocol => "protocol",
+            Self::Request => "request",
+            Self::Handler => "handler",
+            Self::Panic => "panic",
+            Self::Crash => "crash",
+        }
+    }
 }
 
 /// One line of a history.

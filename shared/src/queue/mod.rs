@@ -63,6 +63,9 @@ pub enum QueueError {
     /// The broker said no: the queue is full, or the message can't be routed.
     #[error("the broker refused the message")]
     Refused,
+    /// There is no such queue: no program has declared it yet.
+    #[error("there is no such queue: {0}")]
+    Missing(String),
     /// The embedded file didn't take it.
     #[error(transparent)]
     Store(crate::embedded::StoreError),
@@ -219,6 +222,9 @@ pub enum Place<'a> {
     Refused,
     /// Accepted events that nobody subscribed to.
     Unrouted,
+    /// What waits for a destination's workers. To be looked at seldom, and not far: each look
+    /// counts as a delivery, and after a hundred of them RabbitMQ gives a message up.
+    Work(&'a str),
 }
 
 /// What the operator needs.

@@ -14,13 +14,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use zentra_shared::journal::{AttemptResult, Delivery, What};
+use zentra_shared::event::DeliveryKey;
+use zentra_shared::journal::{AttemptResult, Delivery, ErrorClass, Histories, What};
 use zentra_tests::ledger::transfer;
-use zentra_tests::services::folder;
-use zentra_tests::world::{World, count, delivered};
-use zentra_tests::{namespace, shared_rabbit, shared_redis};
+use zentra_tests::services::{self, folder};
+use zentra_tests::world::{BOUND, World, count, delivered};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
 /// An application behind TLS. It says by which HTTP it was asked, and to `evt_0` much more.
 struct Application {
@@ -81,7 +83,8 @@ fn excerpt(known: &Delivery) -> &str {
 }
 
 fn distrusts(result: &AttemptResult) -> bool {
-    result.error.as_ref().is_some_and(|error| error.contains("certificate"))
+    let error = result.error.as_deref().unwrap_or_default();
+    error.contains("certificate") && result.class == Some(ErrorClass::Tls)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,5 +124,56 @@ async fn an_https_destination_is_reached_by_either_http_and_only_with_a_certific
         // Kept, unless an answer was longer than what is read of it.
         let connections = application.connections.load(Ordering::SeqCst);
         assert!(connections <= 2, "{connections} connections by {protocol}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_there_was_no_answer_is_told_by_a_class_that_is_always_the_same() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let cases = [
+        ("timeout", format!("http://127.0.0.1:{}/", port(&silent)), ErrorClass::Timeout),
+        ("connect", format!("http://127.0.0.1:{}/", services::free_port()), ErrorClass::Connect),
+        ("dns", "http://nowhere.invalid/".to_owned(), ErrorClass::Dns),
+        ("private", "http://localhost:1/".to_owned(), ErrorClass::PrivateAddress),
+        ("protocol", format!("http://127.0.0.1:{}/", port(&rude)), ErrorClass::Protocol),
+        ("tls", format!("https://127.0.0.1:{}/", port(&rude)), ErrorClass::Tls),
+    ];
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = rude.accept().await {
+            let _ = stream.write_all(b"220 no HTTP, and no TLS\r\n").await;
+            let _ = stream.read(&mut [0; 1024]).await;
+        }
+    });
+    for (name, url, _) in &cases {
+        world.stack.add(&format!(
+            "[destination.{name}]\nurl = \"{url}\"\nsubscribe = [\"acme.#\"]\ntimeout = \"3s\"\n\
+             retry = {{ attempts = 1 }}"
+        ));
+    }
+    world.stack.replace("lease = \"2s\"", "lease = \"10s\"");
+    let ingress = world.stack.ingress().await;
+    let _worker = world.stack.worker().await;
+    let body = transfer("evt_1", "trf_1", 1);
+    let headers = sign::acme("evt_1", sign::now(), body.as_bytes());
+    let answer =
+        world.stack.http.post(&format!("{}/in/acme", ingress.listen), &headers, body).await;
+    assert_eq!(answer.unwrap().status, 200);
+    for (name, _, class) in cases {
+        let key = DeliveryKey::parse(&format!("{name}/acme/evt_1")).unwrap();
+        let found = eventually(&format!("{name} has failed"), BOUND, async || {
+            let known = world.journal.history(&key).await.ok()??;
+            let ended = known.history.into_iter().find_map(|entry| match entry.what {
+                What::Dead { result, .. } => Some(result),
+                _ => None,
+            });
+            ended
+        })
+        .await;
+        assert_eq!(found.class, Some(class), "{name}: {:?}", found.error);
     }
 }

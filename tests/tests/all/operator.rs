@@ -62,6 +62,83 @@ async fn event_show_opens_with_status_attempt_and_signature_and_tells_the_whole_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_no_worker_has_taken_up_is_found_where_it_waits() {
+    let redis = services::redis();
+    let world = World::start(&shared_rabbit(), &redis.url(), &namespace(), ONE).await.unwrap();
+    let shown = |id: &str| {
+        let zentra = |more: &[&str]| world.stack.zentra(&[&["event", "show", id], more].concat());
+        let json: Value = serde_json::from_str(&stdout(&zentra(&["--json"]))).unwrap();
+        (stdout(&zentra(&[])), json[0].clone())
+    };
+    world.send("evt_0", &transfer("evt_0", "trf_0", 1)).await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    let (text, json) = shown("evt_1");
+    assert!(
+        text.starts_with("status     accepted: it waits in the work queue of ledger"),
+        "{text}"
+    );
+    assert!(text.contains("signature  verified (standard-webhooks, secret k1)"), "{text}");
+    assert_eq!((&json["state"], &json["place"]), (&"accepted".into(), &"work".into()));
+    assert_eq!(json["destination"], "ledger");
+    assert_eq!(shown("ledger/acme/evt_1").1["place"], "work");
+    let page = stdout(&world.stack.zentra(&["event", "show", "evt_1", "--case-file", "-"]));
+    assert!(page.starts_with("# Event evt_1\n") && page.contains("No worker"), "{page}");
+
+    // So it is while Redis is away.
+    let mut redis = redis;
+    redis.kill();
+    assert_eq!(shown("evt_1").1["place"], "work");
+    let away = world.stack.zentra(&["event", "show", "evt_2"]);
+    assert!(fails(&away, 2).contains("redis"), "{away:?}");
+    redis.restart().unwrap();
+
+    // Looking has taken nothing away.
+    let _worker = world.stack.worker().await;
+    for id in ["evt_0", "evt_1"] {
+        world.until(id, delivered).await;
+    }
+    let gone = fails(&world.stack.zentra(&["event", "show", "evt_2"]), 1);
+    assert!(gone.contains("no event evt_2 is known") && gone.contains("refused list"), "{gone}");
+
+    // Nobody subscribes to it.
+    world.stack.add("[source.other]\nprovider = \"github\"\nsecrets = [{ name = \"k1\", secret = \"env:GITHUB\" }]");
+    let ingress = world.stack.ingress().await;
+    let url = format!("{}/in/other", ingress.listen);
+    let answer = world.stack.http.post(&url, &sign::github("d-1", "push", b"{}"), "{}").await;
+    assert_eq!(answer.unwrap().status, 200);
+    let (text, json) = shown("d-1");
+    assert!(text.contains("no destination subscribes to it"), "{text}");
+    assert_eq!(json["place"], "unrouted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_case_file_tells_the_whole_history_and_is_its_owners() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = world().await;
+    let _worker = world.stack.worker().await;
+    world.ledger.take_turns([Turn::Answer(500, Vec::new())]);
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    world.until("evt_1", dead).await;
+    let file = folder("case").join("case.md");
+    let path = file.to_str().unwrap();
+    let case = ["event", "show", "evt_1", "--case-file", path];
+    stdout(&world.stack.zentra(&case));
+    let page = std::fs::read_to_string(&file).unwrap();
+    for told in [
+        "# Event evt_1\n",
+        "| ledger/acme/evt_1 | dead (exhausted) | 1 | 0 |",
+        "received from 127.0.0.1, as soon as it was signed",
+        "dead (exhausted): 500 \"not now\"",
+    ] {
+        assert!(page.contains(told), "{told}: {page}");
+    }
+    assert!(!page.contains("trf_1"), "the body isn't for a ticket: {page}");
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(fails(&world.stack.zentra(&case), 1).contains("Name another file"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     let world = world().await;
     let _worker = world.stack.worker().await;

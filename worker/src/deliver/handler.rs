@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use zentra_shared::clock::millis;
 use zentra_shared::event::{DeliveryKey, Event};
-use zentra_shared::journal::AttemptResult;
+use zentra_shared::journal::{AttemptResult, ErrorClass};
 use zentra_shared::trace::Trace;
 
 use super::{Attempted, Order, Verdict};
@@ -115,19 +115,24 @@ impl HandlerDelivery {
         let limit = order.destination.timeout;
         // Also what it does before its first await may panic.
         let handling = AssertUnwindSafe(async { (self.0)(delivery).await }).catch_unwind();
-        let ended = match tokio::time::timeout(limit, handling).await {
-            Ok(Ok(ended)) => ended,
+        let (class, ended) = match tokio::time::timeout(limit, handling).await {
+            Ok(Ok(ended)) => (ErrorClass::Handler, ended),
             Ok(Err(panic)) => {
-                Err(Failed::again(format!("the handler panicked: {}", words(&*panic))))
+                let error = format!("the handler panicked: {}", words(&*panic));
+                (ErrorClass::Panic, Err(Failed::again(error)))
             }
-            Err(_) => Err(Failed::again(format!("the handler took longer than {limit:?}"))),
+            Err(_) => {
+                let error = format!("the handler took longer than {limit:?}");
+                (ErrorClass::Timeout, Err(Failed::again(error)))
+            }
         };
         let (verdict, error) = match ended {
             Ok(()) => (Verdict::Delivered, None),
             Err(Failed { verdict, error }) => (verdict, Some(error)),
         };
-        let duration_ms = millis(started.elapsed());
-        Attempted { verdict, result: AttemptResult { duration_ms, error, ..Default::default() } }
+        let (duration_ms, class) = (millis(started.elapsed()), error.as_ref().map(|_| class));
+        let result = AttemptResult { duration_ms, error, class, ..Default::default() };
+        Attempted { verdict, result }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Delivery by HTTP: the provider's exact bytes, re-signed by Standard Webhooks.
 
+use std::error::Error;
+use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
@@ -9,17 +11,17 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::{self as client, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use zentra_shared::clock::{Timestamp, millis};
-use zentra_shared::journal::AttemptResult;
+use zentra_shared::journal::{AttemptResult, ErrorClass};
 use zentra_shared::sign::standard_webhooks;
 use zentra_shared::telemetry;
 
-use super::resolve::PublicOnly;
+use super::resolve::{PrivateAddress, PublicOnly};
 use super::{Attempted, Order, Verdict, cloudevents};
 
 /// How much of an answer's body is kept for the history.
@@ -68,7 +70,10 @@ impl HttpDelivery {
     async fn send(&self, order: &Order<'_>, started: Instant) -> Attempted {
         let request = match request(order) {
             Ok(request) => request,
-            Err(error) => return failed(format!("the request can't be made: {error}")),
+            Err(error) => {
+                let error = format!("the request can't be made: {error}");
+                return failed(ErrorClass::Request, error);
+            }
         };
         let limit = order.destination.timeout;
         let sending = match order.destination.allow_private {
@@ -77,8 +82,8 @@ impl HttpDelivery {
         };
         let response = match tokio::time::timeout(limit, sending).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failed(telemetry::causes(&error)),
-            Err(_) => return failed(format!("no answer within {limit:?}")),
+            Ok(Err(error)) => return failed(class(&error), telemetry::causes(&error)),
+            Err(_) => return failed(ErrorClass::Timeout, format!("no answer within {limit:?}")),
         };
         let (parts, body) = response.into_parts();
         let result = AttemptResult {
@@ -126,10 +131,48 @@ fn tls() -> anyhow::Result<ClientConfig> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn failed(error: String) -> Attempted {
+/// By what is behind it: each layer has its own error around it.
+fn class(error: &client::Error) -> ErrorClass {
+    let causes = std::iter::successors(Some(error as &dyn Error), |error| inner(*error));
+    let known = causes.filter_map(|cause| {
+        if cause.is::<PrivateAddress>() {
+            return Some(ErrorClass::PrivateAddress);
+        }
+        if cause.is::<rustls::Error>() {
+            return Some(ErrorClass::Tls);
+        }
+        let late = |io: &io::Error| io.kind() == io::ErrorKind::TimedOut;
+        if cause.downcast_ref::<io::Error>().is_some_and(late) {
+            return Some(ErrorClass::Timeout);
+        }
+        // Of a type that isn't public (hyper-util's `ConnectError`).
+        (cause.to_string() == "dns error").then_some(ErrorClass::Dns)
+    });
+    let otherwise = match error.is_connect() {
+        true => ErrorClass::Connect,
+        false => ErrorClass::Protocol,
+    };
+    // The innermost says it best.
+    known.last().unwrap_or(otherwise)
+}
+
+/// What an error is about; an I/O error hides another one in itself.
+fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    let hidden = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match hidden {
+        Some(hidden) => Some(hidden),
+        None => error.source(),
+    }
+}
+
+fn failed(class: ErrorClass, error: String) -> Attempted {
     Attempted {
         verdict: Verdict::Failed { retry_after: None },
-        result: AttemptResult { error: Some(error), ..AttemptResult::default() },
+        result: AttemptResult {
+            error: Some(error),
+            class: Some(class),
+            ..AttemptResult::default()
+        },
     }
 }
 

@@ -38,16 +38,20 @@ impl Service<Name> for PublicOnly {
             let (public, inside): (Vec<_>, Vec<_>) =
                 found.await?.partition(|address| is_public(address.ip()));
             match (public.is_empty(), inside.first()) {
-                (true, Some(address)) => Err(io::Error::other(format!(
-                    "the name stands for {}, which isn't a public address: if that is meant, \
-                     set allow_private = true for this destination",
-                    address.ip()
-                ))),
+                (true, Some(address)) => Err(io::Error::other(PrivateAddress(address.ip()))),
                 _ => Ok(public.into_iter()),
             }
         })
     }
 }
+
+/// A name stands for an address inside.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the name stands for {0}, which isn't a public address: if that is meant, set \
+     allow_private = true for this destination"
+)]
+pub(super) struct PrivateAddress(IpAddr);
 
 /// Whether an address is globally reachable, by the registries of RFC 6890.
 fn is_public(address: IpAddr) -> bool {

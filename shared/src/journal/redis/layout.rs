@@ -19,7 +19,7 @@ use serde_bytes::ByteBuf;
 
 use crate::clock::Timestamp;
 use crate::event::{Admitted, Batch, Context, DeliveryKey, Weakness};
-use crate::journal::{AttemptResult, COPIES, Delivery, Entry, HISTORY, Summary, What};
+use crate::journal::{AttemptResult, COPIES, Delivery, Entry, ErrorClass, HISTORY, Summary, What};
 use crate::lifecycle::{DeadReason, Print, Record, State};
 
 const VERSION: u8 = 2;
@@ -177,13 +177,23 @@ pub(super) fn summary(summary: &Summary) -> Option<Vec<u8>> {
     rmp_serde::to_vec(&stored).ok().filter(|packed| packed.len() <= SUMMARY)
 }
 
-/// What the destination said, as a line holds it.
-type StoredResult = (u64, Option<u16>, Option<String>, Option<String>);
+/// What the destination said, as a line holds it, in this order for good.
+#[derive(Serialize, Deserialize)]
+struct StoredResult<'a> {
+    duration_ms: u64,
+    status: Option<u16>,
+    error: Option<Cow<'a, str>>,
+    response: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    class: Option<ErrorClass>,
+}
 
 /// A result as the scripts take it.
 pub(super) fn result(result: &AttemptResult) -> Option<Vec<u8>> {
-    let AttemptResult { duration_ms, status, error, response } = result;
-    rmp_serde::to_vec(&(duration_ms, status, error, response)).ok()
+    let AttemptResult { duration_ms, status, class, .. } = *result;
+    let [error, response] =
+        [&result.error, &result.response].map(|text| text.as_deref().map(Cow::Borrowed));
+    rmp_serde::to_vec(&StoredResult { duration_ms, status, error, response, class }).ok()
 }
 
 /// A delivery as the scripts would have written it.
@@ -341,9 +351,10 @@ fn line(key: &DeliveryKey, mut stored: Bytes<'_>) -> Option<Entry> {
     let by = String::from_utf8_lossy(stored.take(who)?).into_owned();
     let more = stored.0;
     let result = || {
-        let (duration_ms, status, error, response): StoredResult =
-            rmp_serde::from_slice(more).ok()?;
-        Some(AttemptResult { duration_ms, status, error, response })
+        let stored: StoredResult<'_> = rmp_serde::from_slice(more).ok()?;
+        let StoredResult { duration_ms, status, error, response, class } = stored;
+        let [error, response] = [error, response].map(|text| text.map(Cow::into_owned));
+        Some(AttemptResult { duration_ms, status, error, response, class })
     };
     let words = || String::from_utf8(more.to_vec()).ok();
     let what = match *LINES.get(kind.checked_sub(1)?)? {
@@ -396,6 +407,7 @@ mod tests {
             status: Some(500),
             error: Some("no".into()),
             response: Some("busy".into()),
+            class: Some(ErrorClass::Timeout),
         };
         let (key, at) = (key(), Timestamp::from_millis(1_700_000_000_123));
         let mut all = vec![

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lapin::BasicProperties;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::{BasicProperties, ErrorKind};
 use prometheus::Registry;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -291,6 +292,7 @@ impl Operate for Amqp {
         let queue = match place {
             Place::Dead(destination) => self.names.dead_queue(destination),
             Place::Unrouted => self.names.unrouted(),
+            Place::Work(destination) => self.names.work_queue(destination),
             Place::Refused => self.names.refused(&self.settings.refused),
         };
         AmqpWalk::start(&session, queue).await
@@ -309,6 +311,12 @@ impl Operate for Amqp {
 
 impl From<lapin::Error> for QueueError {
     fn from(error: lapin::Error) -> Self {
-        Self::Broker(error.to_string())
+        let not_found = AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND);
+        match error.kind() {
+            ErrorKind::ProtocolError(told) if *told.kind() == not_found => {
+                Self::Missing(told.get_message().to_string())
+            }
+            _ => Self::Broker(error.to_string()),
+        }
     }
 }

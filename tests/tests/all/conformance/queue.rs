@@ -6,6 +6,7 @@ use super::*;
 
 on_both! {
     a_confirmed_event_is_with_each_subscriber_as_it_was_until_it_is_acknowledged
+    what_waits_for_a_worker_can_be_looked_at_and_stays
     what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later
     what_was_in_hand_when_a_program_ended_comes_again_to_the_next
     what_is_given_back_comes_again_at_once
@@ -37,6 +38,25 @@ async fn a_confirmed_event_is_with_each_subscriber_as_it_was_until_it_is_acknowl
         assert!(is_quiet(&mut consumer).await);
     }
     assert!(is_quiet(&mut queue.consume("other", 4)).await);
+}
+
+async fn what_waits_for_a_worker_can_be_looked_at_and_stays<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    let bodies = ["1", "2", "3"];
+    for body in bodies {
+        queue.publish(&sealed("acme.x", body)).await.unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(walked(&queue, Place::Work("ledger"), &[]).await, bodies);
+    }
+    let mut consumer = queue.consume("ledger", 1);
+    for body in bodies {
+        let (found, receipt) = next(&mut consumer).await;
+        assert_eq!(found.sealed.body, body);
+        receipt.ack().await;
+    }
+    assert!(walked(&queue, Place::Work("ledger"), &[]).await.is_empty());
 }
 
 async fn what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later<B: Backend>() {

@@ -1,15 +1,59 @@
 //! `zentra event show ID`: where an event stands, and all that has happened to it.
 
-use std::io::Write;
+mod accepted;
+mod case;
 
-use zentra_shared::event::{Admitted, Batch};
+use std::io::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+use zentra_shared::config::Config;
+use zentra_shared::event::{Admitted, Batch, DeliveryKey};
 use zentra_shared::journal::{AttemptResult, Delivery, Entry, Histories, Summary, What};
 use zentra_shared::lifecycle::State;
 
+use accepted::Accepted;
+pub(crate) use case::{file as case_file, write as write_case};
+
+use crate::backend::Backend;
 use crate::failure::Failure;
 
-/// Every delivery of an event, oldest key first.
-pub(crate) async fn find(
+/// What is known of an event.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum Found {
+    /// Its deliveries, oldest key first.
+    Deliveries(Vec<Delivery>),
+    /// Where it waits: no worker has taken it up.
+    Accepted(Vec<Accepted>),
+}
+
+/// Looks for an event: in the journal, and if it knows of none, or can't be asked, in the queues.
+pub(crate) async fn look(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+) -> Result<Found, Failure> {
+    let known = match backend.histories() {
+        Ok(histories) => deliveries(&histories, &config.pairs(), id).await,
+        Err(failure) => Err(failure),
+    };
+    if let Ok(known) = &known
+        && !known.is_empty()
+    {
+        return Ok(Found::Deliveries(known.clone()));
+    }
+    let queue = backend.queue().await?;
+    let waiting = accepted::find(&queue, config, id).await;
+    backend.close(queue).await;
+    match (known, waiting?) {
+        (_, waiting) if !waiting.is_empty() => Ok(Found::Accepted(waiting)),
+        (Err(failure), _) => Err(failure),
+        (Ok(_), _) => Err(unknown(id)),
+    }
+}
+
+async fn deliveries(
     histories: &impl Histories,
     pairs: &[(&str, &str)],
     id: &str,
@@ -18,18 +62,36 @@ pub(crate) async fn find(
     for key in histories.find(id, pairs).await? {
         found.extend(histories.history(&key).await?);
     }
-    if found.is_empty() {
-        return Err(Failure::Asked(format!(
-            "no event {id} is known.\nGive a provider's event id, or a delivery key \
-             (destination/source/id). An event that no worker has taken up yet isn't in the \
-             journal: it waits in the destination's work queue, or RabbitMQ has given it up itself \
-             (zentra dead requeue --reason crashed counts those)."
-        )));
-    }
     Ok(found)
 }
 
-/// Shows them to a person.
+/// Every delivery of an event that the journal knows, oldest key first; one at least.
+pub(crate) async fn find(
+    histories: &impl Histories,
+    pairs: &[(&str, &str)],
+    id: &str,
+) -> Result<Vec<Delivery>, Failure> {
+    let found = deliveries(histories, pairs, id).await?;
+    if found.is_empty() { Err(unknown(id)) } else { Ok(found) }
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::Asked(format!(
+        "no event {id} is known.\nGive a provider's event id, or a delivery key \
+         (destination/source/id). Was it refused? See zentra refused list. Has RabbitMQ given it \
+         up itself? zentra dead requeue --reason crashed counts those."
+    ))
+}
+
+/// Shows it to a person.
+pub(crate) fn show_found(found: &Found, out: &mut impl Write) -> std::io::Result<()> {
+    match found {
+        Found::Deliveries(deliveries) => show(deliveries, out),
+        Found::Accepted(accepted) => accepted::show(accepted, out),
+    }
+}
+
+/// Shows deliveries to a person.
 pub(crate) fn show(deliveries: &[Delivery], out: &mut impl Write) -> std::io::Result<()> {
     for (at, delivery) in deliveries.iter().enumerate() {
         if at > 0 {
@@ -47,17 +109,45 @@ fn show_one(delivery: &Delivery, out: &mut impl Write) -> std::io::Result<()> {
         0 => writeln!(out, "attempt    {}", record.attempt)?,
         again => writeln!(out, "attempt    {} (re-queued {again}×)", record.attempt)?,
     }
-    writeln!(out, "signature  {}", signature(event))?;
-    writeln!(out, "delivery   {key}")?;
-    let (id, kind) = (event.event_id.as_deref(), event.event_type.as_deref());
-    writeln!(out, "event      {}  {}", id.unwrap_or("(no id)"), kind.unwrap_or("(no type)"))?;
-    writeln!(out, "body       sha256:{}", event.body_sha256)?;
-    show_context(event, out)?;
+    show_event(event, Some(key), out)?;
     writeln!(out, "history")?;
+    if let Some(received) = event.received_at {
+        writeln!(out, "  {received}  {:<10}  {:<16}  {}", "", "", receipt(event))?;
+    }
     for entry in history {
         writeln!(out, "  {}", line(entry))?;
     }
     Ok(())
+}
+
+/// What is known of the event itself.
+fn show_event(
+    event: &Summary,
+    key: Option<&DeliveryKey>,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    writeln!(out, "signature  {}", signature(event))?;
+    if let Some(key) = key {
+        writeln!(out, "delivery   {key}")?;
+    }
+    let (id, kind) = (event.event_id.as_deref(), event.event_type.as_deref());
+    writeln!(out, "event      {}  {}", id.unwrap_or("(no id)"), kind.unwrap_or("(no type)"))?;
+    writeln!(out, "body       sha256:{}", event.body_sha256)?;
+    show_context(event, out)
+}
+
+/// How the first of its callbacks came.
+fn receipt(event: &Summary) -> String {
+    let peer = event.context.peer.map(|peer| format!(" from {peer}")).unwrap_or_default();
+    let late = event.provider_time.zip(event.received_at);
+    let late = late.map(|(signed, received)| match received.since(signed).as_secs() {
+        0 => ", as soon as it was signed".into(),
+        seconds => format!(
+            ", {} after it was signed",
+            humantime::format_duration(Duration::from_secs(seconds))
+        ),
+    });
+    format!("received{peer}{}", late.unwrap_or_default())
 }
 
 /// How it came, as far as it is known.
@@ -128,8 +218,8 @@ fn line(entry: &Entry) -> String {
         }
         What::Claimed { .. } => "claimed".into(),
         What::Busy => "busy: another attempt runs, set aside until past its lease".into(),
-        What::Duplicate => "duplicate of what is delivered: no effect".into(),
-        What::DuplicateDead => "duplicate of what is dead: no effect".into(),
+        What::Duplicate => "duplicate of what is delivered, the same body: no effect".into(),
+        What::DuplicateDead => "duplicate of what is dead, the same body: no effect".into(),
         What::Stale => "overtaken by a newer attempt: no effect".into(),
         What::Conflict { body_sha256 } => {
             format!("another body under the same id, no effect: sha256:{body_sha256}")
@@ -162,6 +252,7 @@ fn line(entry: &Entry) -> String {
 pub(crate) fn words(result: &AttemptResult) -> String {
     let mut words = Vec::new();
     words.extend(result.status.map(|status| status.to_string()));
+    words.extend(result.class.map(|class| format!("{}:", class.as_str())));
     words.extend(result.error.clone());
     words.extend(result.response.as_ref().map(|text| format!("\"{text}\"")));
     if words.is_empty() {

@@ -167,11 +167,10 @@ async fn why_there_was_no_answer_is_told_by_a_class_that_is_always_the_same() {
         let key = DeliveryKey::parse(&format!("{name}/acme/evt_1")).unwrap();
         let found = eventually(&format!("{name} has failed"), BOUND, async || {
             let known = world.journal.history(&key).await.ok()??;
-            let ended = known.history.into_iter().find_map(|entry| match entry.what {
+            known.history.into_iter().find_map(|entry| match entry.what {
                 What::Dead { result, .. } => Some(result),
                 _ => None,
-            });
-            ended
+            })
         })
         .await;
         assert_eq!(found.class, Some(class), "{name}: {:?}", found.error);

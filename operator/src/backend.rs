@@ -19,6 +19,12 @@ pub(crate) trait Backend {
     type Histories: Histories;
     type Queue: Operate + Publish;
 
+    /// What remembers, by name.
+    fn journal(&self) -> &'static str;
+
+    /// What carries, by name.
+    fn carrier(&self) -> &'static str;
+
     fn histories(&self) -> Result<Self::Histories, Failure>;
 
     /// Connected.
@@ -34,6 +40,14 @@ pub(crate) struct Servers<'a>(pub(crate) &'a Config);
 impl Backend for Servers<'_> {
     type Histories = RedisJournal;
     type Queue = Amqp;
+
+    fn journal(&self) -> &'static str {
+        "redis"
+    }
+
+    fn carrier(&self) -> &'static str {
+        "rabbitmq"
+    }
 
     fn histories(&self) -> Result<RedisJournal, Failure> {
         let redis = &self.0.redis;
@@ -82,6 +96,14 @@ impl<'a> File<'a> {
 impl Backend for File<'_> {
     type Histories = EmbeddedJournal;
     type Queue = EmbeddedQueue;
+
+    fn journal(&self) -> &'static str {
+        "file"
+    }
+
+    fn carrier(&self) -> &'static str {
+        "file"
+    }
 
     fn histories(&self) -> Result<EmbeddedJournal, Failure> {
         Ok(EmbeddedJournal::new(self.store.clone(), self.config.redis.retention))

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::archive::Wanted;
 use crate::dead::Filter;
+use crate::event;
 use crate::rehearse::{Demo, Rehearse};
 use crate::source::{Add, Sign, Verify};
 use crate::standalone::Listen;
@@ -32,6 +33,13 @@ pub(crate) enum Command {
     /// Takes callbacks and delivers them, all in one program and one file ([embedded] path),
     /// without RabbitMQ and Redis.
     Standalone(Listen),
+    /// Tells whether all is well: what Zentra depends on, each source, each destination. Exit status
+    /// 2 if something that all depends on is down.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Events and their histories.
     #[command(subcommand)]
     Event(EventCommand),
@@ -67,6 +75,20 @@ pub(crate) enum Command {
 
 #[derive(Subcommand)]
 pub(crate) enum EventCommand {
+    /// Lists deliveries, those that were taken up last first.
+    List {
+        #[command(flatten)]
+        wanted: event::Wanted,
+        /// At most so many.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Where to go on: what the page before it told.
+        #[arg(long)]
+        cursor: Option<String>,
+        /// As JSON: the deliveries with their histories, and the next page's cursor.
+        #[arg(long)]
+        json: bool,
+    },
     /// Shows where an event stands, and its whole history.
     Show {
         /// A provider's event id, an identity, or a delivery key (destination/source/id).

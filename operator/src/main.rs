@@ -12,6 +12,7 @@ mod refused;
 mod rehearse;
 mod source;
 mod standalone;
+mod status;
 mod unrouted;
 
 use std::io::Write;
@@ -99,6 +100,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 async fn on(config: &Config, backend: &impl Backend, command: Command) -> Result<(), Failure> {
     match command {
+        Command::Status { json } => status_command(config, backend, json).await,
         Command::Event(command) => event_command(config, backend, command).await,
         Command::Dead(command) => dead_command(config, backend, command).await,
         Command::Unrouted(command) => unrouted_command(config, backend, command).await,
@@ -126,12 +128,43 @@ fn check(path: &Path) -> Result<(), Failure> {
     Ok(writeln!(out, "the config is good: sources: {sources}, destinations: {destinations}")?)
 }
 
+async fn status_command(
+    config: &Config,
+    backend: &impl Backend,
+    json: bool,
+) -> Result<(), Failure> {
+    let status = status::look(backend, config).await?;
+    let mut out = std::io::stdout().lock();
+    match json {
+        true => print_json(&status, &mut out)?,
+        false => status::show(&status, &mut out)?,
+    }
+    match status.is_up() {
+        true => Ok(()),
+        false => Err(Failure::Ours("something that all depends on is down: see above.".into())),
+    }
+}
+
 async fn event_command(
     config: &Config,
     backend: &impl Backend,
     command: EventCommand,
 ) -> Result<(), Failure> {
     match command {
+        EventCommand::List { wanted, limit, cursor, json } => {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let histories = backend.histories()?;
+            let query = wanted.query()?;
+            let page = match &wanted.id {
+                Some(id) => event::of_event(&histories, &config.pairs(), &query, id).await?,
+                None => event::list(&histories, &query, cursor, limit).await?,
+            };
+            let mut out = std::io::stdout().lock();
+            match json {
+                true => print_json(&page, &mut out),
+                false => Ok(event::show_page(&page, &mut out)?),
+            }
+        }
         EventCommand::Show { id, json, case_file } => {
             let found = event::look(backend, config, &id).await?;
             let mut out = std::io::stdout().lock();

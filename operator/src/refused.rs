@@ -1,13 +1,14 @@
 //! `zentra refused list`, `show` and `admit`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
 use zentra_ingress::admit;
 use zentra_ingress::keys::Keys;
-use zentra_shared::clock;
+use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::event::{self, Admitted};
-use zentra_shared::queue::{Operate, Place, Publish, Receipt, Walk};
+use zentra_shared::queue::{Operate, Place, Publish, QueueError, Receipt, Walk};
 use zentra_shared::refused::{Kept, MASKED};
 use zentra_shared::seal::Sealer;
 use zentra_shared::secret::Secret;
@@ -65,6 +66,33 @@ pub(crate) async fn list(
     }
     walk.finish().await?;
     Ok(found)
+}
+
+/// How many of the first `most` were received since then, by source and reason.
+pub(crate) async fn count(
+    queue: &impl Operate,
+    sealer: &Sealer,
+    most: usize,
+    since: Timestamp,
+) -> Result<BTreeMap<(String, String), u64>, Failure> {
+    let mut counts = BTreeMap::new();
+    let mut walk = queue.walk(Place::Refused).await?;
+    for _ in 0..most {
+        let message = match walk.next().await {
+            Ok(Some((message, _held))) => message,
+            Ok(None) => break,
+            // No ingress has declared it yet.
+            Err(QueueError::Missing(_)) => return Ok(counts),
+            Err(error) => return Err(error.into()),
+        };
+        if let Ok((kept, _)) = Kept::open(sealer, &message.sealed)
+            && kept.received_at >= since
+        {
+            *counts.entry((kept.source, kept.reason)).or_default() += 1;
+        }
+    }
+    walk.finish().await?;
+    Ok(counts)
 }
 
 /// Shows them to a person: one line each.

@@ -278,6 +278,11 @@ impl DeliveryKey {
         self.0.split('/').next().unwrap_or_default()
     }
 
+    /// Its second part.
+    pub fn source(&self) -> &str {
+        self.0.split('/').nth(1).unwrap_or_default()
+    }
+
     /// Its third part.
     pub fn identity(&self) -> &str {
         self.0.splitn(3, '/').nth(2).unwrap_or_default()

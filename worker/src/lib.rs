@@ -115,6 +115,12 @@ async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
                 metrics.oldest_dead.with_label_values(&[&destination.name]).set(at);
             }
         }
+        let config = live.config();
+        let of_sources = config.sources.iter().map(|source| source.retention);
+        let longest = of_sources.fold(config.redis.retention, Duration::max);
+        if let Err(error) = journal.tidy(longest).await {
+            tracing::debug!(%error, "what was taken up long ago is still listed");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod case;
+mod list;
 
 use std::io::Write;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use zentra_shared::lifecycle::State;
 
 use accepted::Accepted;
 pub(crate) use case::{file as case_file, write as write_case};
+pub(crate) use list::{Wanted, list, of_event, show as show_page};
 
 use crate::backend::Backend;
 use crate::failure::Failure;

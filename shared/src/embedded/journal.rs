@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::store::{Store, StoreError, number};
 use crate::clock::{self, Timestamp};
 use crate::event::DeliveryKey;
+use crate::journal::list::{Listed, Page, Query, SCAN};
 use crate::journal::{
     AttemptResult, COPIES, Claim, Delivery, Entry, HISTORY, Histories, Journal, JournalError,
     Settle, Summary, What, named,
@@ -286,6 +287,11 @@ impl Journal for EmbeddedJournal {
         Ok(oldest.and_then(|at| u64::try_from(at).ok()).map(Timestamp::from_millis))
     }
 
+    /// The store sweeps by itself.
+    async fn tidy(&self, _retention: Duration) -> Result<(), JournalError> {
+        Ok(())
+    }
+
     async fn ready(&self) -> bool {
         self.store.read(|file| file.query_row("SELECT 1", (), |_| Ok(()))).await.is_ok()
     }
@@ -348,6 +354,56 @@ impl Histories for EmbeddedJournal {
                 .optional()
         };
         Ok(self.store.read(read).await?)
+    }
+
+    async fn list(
+        &self,
+        query: &Query,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, JournalError> {
+        const CHUNK: i64 = 500;
+        let no_such = |cursor: &str| JournalError::NoSuchPage(cursor.into());
+        let after = after.map(|text| text.parse::<i64>().map_err(|_| no_such(text))).transpose()?;
+        let (mut last, mut looked, mut page) = (after.unwrap_or(i64::MAX), 0, Page::default());
+        while looked < SCAN {
+            let before = last;
+            let read = move |file: &Connection| {
+                let mut select = file.prepare_cached(&format!(
+                    "SELECT {COLUMNS} FROM delivery WHERE id < ?1 {KNOWN} ORDER BY id DESC LIMIT ?3"
+                ))?;
+                let chunk = select
+                    .query_map(params![before, number(clock::now()), CHUNK], |row| {
+                        Ok((row.get(4)?, delivery(row)?))
+                    })?;
+                chunk.collect::<Result<Vec<(i64, Delivery)>, _>>()
+            };
+            let chunk = self.store.read(read).await?;
+            let ended = i64::try_from(chunk.len()).unwrap_or(CHUNK) < CHUNK;
+            looked += chunk.len();
+            for (id, delivery) in chunk {
+                last = id;
+                let taken_up = delivery.history.first().map(|entry| entry.at).unwrap_or_default();
+                if query.since.is_some_and(|since| taken_up < since) {
+                    page.next = None;
+                    return Ok(page);
+                }
+                let listed = Listed { taken_up, delivery };
+                if !query.takes(&listed) {
+                    continue;
+                }
+                page.deliveries.push(listed);
+                if page.deliveries.len() == limit {
+                    page.next = Some(id.to_string());
+                    return Ok(page);
+                }
+            }
+            page.next = (!ended).then(|| last.to_string());
+            if ended {
+                break;
+            }
+        }
+        Ok(page)
     }
 
     async fn dead(

@@ -293,6 +293,15 @@ impl Process for EmbeddedQueue {
     }
 }
 
+fn queue_of(place: Place<'_>) -> String {
+    match place {
+        Place::Dead(destination) => dead(destination),
+        Place::Unrouted => UNROUTED.into(),
+        Place::Work(destination) => work(destination),
+        Place::Refused => REFUSED.into(),
+    }
+}
+
 impl Operate for EmbeddedQueue {
     type Walk = EmbeddedWalk;
     type Archived = EmbeddedArchived;
@@ -306,13 +315,20 @@ impl Operate for EmbeddedQueue {
     }
 
     async fn walk(&self, place: Place<'_>) -> Result<EmbeddedWalk, QueueError> {
-        let queue = match place {
-            Place::Dead(destination) => dead(destination),
-            Place::Unrouted => UNROUTED.into(),
-            Place::Work(destination) => work(destination),
-            Place::Refused => REFUSED.into(),
+        Ok(EmbeddedWalk::new(self.store.clone(), queue_of(place)))
+    }
+
+    async fn depth(&self, place: Place<'_>) -> Result<u64, QueueError> {
+        let queue = queue_of(place);
+        let count = move |file: &Connection| {
+            let mut count = file.prepare_cached(
+                "SELECT count(*) FROM message WHERE queue = ?1 AND due <= ?2 \
+                 AND id NOT IN (SELECT id FROM held)",
+            )?;
+            count.query_row(params![queue, number(clock::now())], |row| row.get::<_, i64>(0))
         };
-        Ok(EmbeddedWalk::new(self.store.clone(), queue))
+        let count = self.store.read(count).await.map_err(QueueError::Store)?;
+        Ok(u64::try_from(count).unwrap_or_default())
     }
 
     async fn reroute(&self, sealed: &Sealed) -> Result<(), QueueError> {

@@ -2,6 +2,7 @@
 //!
 //! The worker claims and settles; the operator reads. [`redis`] is the Redis side.
 
+pub mod list;
 pub mod redis;
 
 use std::future::Future;
@@ -23,6 +24,9 @@ pub enum JournalError {
     /// The embedded file didn't do it.
     #[error(transparent)]
     Store(crate::embedded::StoreError),
+    /// A cursor that no page has given.
+    #[error("there is no page {0}: a cursor is what the page before it gave")]
+    NoSuchPage(String),
     /// Redis holds what no version of this software wrote.
     #[error("the journal holds something unreadable under {0}")]
     Unreadable(String),
@@ -324,6 +328,10 @@ pub trait Journal: Clone + Send + Sync + 'static {
         destination: &str,
     ) -> impl Future<Output = Result<Option<Timestamp>, JournalError>> + Send;
 
+    /// Lets go of what lists nothing any more: `retention` is the longest that any delivery is
+    /// remembered after its last change. To be called now and then.
+    fn tidy(&self, retention: Duration) -> impl Future<Output = Result<(), JournalError>> + Send;
+
     /// Whether the journal answers.
     fn ready(&self) -> impl Future<Output = bool> + Send;
 }
@@ -371,6 +379,16 @@ pub trait Histories: Send + Sync + 'static {
         &self,
         key: &DeliveryKey,
     ) -> impl Future<Output = Result<Option<Delivery>, JournalError>> + Send;
+
+    /// A page of what is remembered and wanted, newest first, of at most `limit`; `after` is the
+    /// [`list::Page::next`] of the page before. What has been dead for longer than all else is
+    /// remembered isn't among it: see [`Histories::dead`].
+    fn list(
+        &self,
+        query: &list::Query,
+        after: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<list::Page, JournalError>> + Send;
 
     /// A destination's dead deliveries that are wanted, oldest first, at most `limit`.
     fn dead(

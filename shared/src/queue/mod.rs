@@ -239,6 +239,9 @@ pub trait Operate: Send + Sync + 'static {
     fn walk(&self, place: Place<'_>)
     -> impl Future<Output = Result<Self::Walk, QueueError>> + Send;
 
+    /// How many messages wait there, held by nobody.
+    fn depth(&self, place: Place<'_>) -> impl Future<Output = Result<u64, QueueError>> + Send;
+
     /// Starts to read the archive: what was accepted from this time on, perhaps with some that
     /// came before.
     fn archived(

@@ -92,6 +92,10 @@ impl Journal for DoomedJournal {
         self.inner.oldest_dead(destination).await
     }
 
+    async fn tidy(&self, retention: Duration) -> Result<(), JournalError> {
+        self.inner.tidy(retention).await
+    }
+
     async fn ready(&self) -> bool {
         self.inner.ready().await
     }

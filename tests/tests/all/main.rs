@@ -26,5 +26,6 @@ mod routes;
 mod seen;
 mod source;
 mod standalone;
+mod status;
 mod tls;
 mod worker;

@@ -142,7 +142,9 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     })
     .await;
     let waited = shop.until("evt_wait", "delivered").await;
-    assert_eq!(words(&waited)[..4], ["claimed", "failed", "claimed", "delivered"]);
+    // A move that was killed may have moved it twice; the copy may have met the attempt.
+    let told: Vec<&str> = words(&waited).into_iter().filter(|word| *word != "busy").collect();
+    assert_eq!(told[..4], ["claimed", "failed", "claimed", "delivered"]);
     let next_at = waited["history"][1]["next_at"].as_u64().unwrap();
     assert!(waited["history"][2]["at"].as_u64().unwrap() >= next_at, "{waited}");
     let dead = shop.until("evt_dead", "dead").await;

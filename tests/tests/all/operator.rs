@@ -112,6 +112,50 @@ async fn an_event_that_no_worker_has_taken_up_is_found_where_it_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deliveries_are_listed_by_what_they_are_and_where_they_stand() {
+    let world = world().await;
+    let _worker = world.stack.worker().await;
+    world.ledger.take_turns([Turn::Answer(410, Vec::new())]);
+    world.send("evt_dead", &transfer("evt_dead", "trf_1", 1)).await;
+    world.until("evt_dead", dead).await;
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        world.send(id, &transfer(id, "trf_1", 1)).await;
+        world.until(id, delivered).await;
+    }
+    let list = |more: &[&str]| world.stack.zentra(&[&["event", "list"], more].concat());
+    let keys = |more: &[&str]| {
+        let json: Value =
+            serde_json::from_str(&stdout(&list(&[more, &["--json"]].concat()))).unwrap();
+        let all = json["deliveries"].as_array().unwrap().iter();
+        let keys = all.map(|one| one["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        (keys, json["next"].as_str().map(str::to_owned))
+    };
+    let key = |id: &str| format!("ledger/acme/{id}");
+    assert_eq!(keys(&[]), (["evt_3", "evt_2", "evt_1", "evt_dead"].map(key).into(), None));
+    assert_eq!(keys(&["--state", "dead", "--reason", "permanent"]).0, [key("evt_dead")]);
+    assert_eq!(
+        keys(&["--type", "transfer.settled", "--since", "1h", "--source", "acme"]).0.len(),
+        4
+    );
+    assert!(keys(&["--until", "1h"]).0.is_empty() && keys(&["--destination", "mail"]).0.is_empty());
+    let (first, next) = keys(&["--limit", "1", "--state", "delivered"]);
+    assert_eq!(first, [key("evt_3")]);
+    let after = next.unwrap();
+    assert_eq!(
+        keys(&["--limit", "1", "--cursor", &after, "--state", "delivered"]).0,
+        [key("evt_2")]
+    );
+    assert_eq!(keys(&["--id", "evt_2"]).0, [key("evt_2")]);
+    assert_eq!(keys(&["--id", "ledger/acme/evt_2", "--state", "delivered"]).0, [key("evt_2")]);
+    assert!(keys(&["--id", "evt_2", "--state", "dead"]).0.is_empty());
+    let shown = stdout(&list(&["--limit", "2"]));
+    assert!(shown.contains("TAKEN UP") && shown.contains("more: --cursor "), "{shown}");
+    assert!(fails(&list(&["--cursor", "7;x"]), 1).contains("Leave --cursor out"));
+    assert!(fails(&list(&["--reason", "bad"]), 1).contains("exhausted, permanent"));
+    assert_eq!(list(&["--since", "yesterday"]).status.code(), Some(64));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_case_file_tells_the_whole_history_and_is_its_owners() {
     use std::os::unix::fs::PermissionsExt;
     let world = world().await;

@@ -7,6 +7,7 @@
 //! they find is checked against the delivery.
 
 mod layout;
+mod list;
 mod settings;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{Client, IntoConnectionInfo, Script};
 
+use super::list::{Page, Query};
 use super::{
     Claim, Delivery, Histories, Journal, JournalError, Remembered, Settle, Summary, What, named,
 };
@@ -88,6 +90,11 @@ impl RedisJournal {
         format!("{}:event:{id}", self.namespace)
     }
 
+    /// What was taken up, in order, for [`Histories::list`].
+    fn taken(&self) -> String {
+        format!("{}:taken", self.namespace)
+    }
+
     fn dead_index(&self, destination: &str) -> String {
         format!("{}:dead:{destination}", self.namespace)
     }
@@ -156,6 +163,9 @@ impl RedisJournal {
             set.arg("PX").arg(millis(retention).max(1));
         }
         let set: Option<String> = set.query_async(&mut connection).await?;
+        if set.is_some() {
+            self.list_anew(key, &delivery.event).await?;
+        }
         Ok(set.is_some())
     }
 
@@ -184,10 +194,12 @@ impl RedisJournal {
         let Claim { key, summary, retention, .. } = *claim;
         self.index(key, summary, retention, false).await?;
         let mut call = self.scripts.claim.prepare_invoke();
-        call.key(self.delivery_key(key)).arg(claim.generation).arg(claim.attempt);
+        call.key(self.delivery_key(key)).key(self.taken());
+        call.arg(claim.generation).arg(claim.attempt);
         call.arg(millis(claim.lease)).arg(millis(retention)).arg(claim.worker);
         call.arg(&claim.print.body).arg(&layout::id(claim.print));
-        call.arg(packed(key, layout::summary(summary))?);
+        call.arg(packed(key, layout::summary(summary))?).arg(key.as_str());
+        call.arg(summary.event_type.as_deref().unwrap_or_default());
         let (name, number, expired, now): (String, u64, u8, u64) =
             call.invoke_async(&mut self.connection.clone()).await?;
         let answer = Self::answer(&name, number, expired)?;
@@ -284,6 +296,10 @@ impl Journal for RedisJournal {
         Ok(found.first().map(|(_, at)| Timestamp::from_millis(*at)))
     }
 
+    async fn tidy(&self, retention: Duration) -> Result<(), JournalError> {
+        self.trim(retention).await
+    }
+
     async fn ready(&self) -> bool {
         let ping = redis::cmd("PING").exec_async(&mut self.connection.clone()).await;
         ping.is_ok()
@@ -318,6 +334,15 @@ impl Histories for RedisJournal {
         let raw: Option<Vec<u8>> = get.query_async(&mut self.connection.clone()).await?;
         let unreadable = || JournalError::Unreadable(key.to_string());
         raw.map(|raw| layout::read(key, &raw).ok_or_else(unreadable)).transpose()
+    }
+
+    async fn list(
+        &self,
+        query: &Query,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, JournalError> {
+        self.page(query, after, limit).await
     }
 
     async fn dead(

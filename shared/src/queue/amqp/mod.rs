@@ -274,6 +274,17 @@ impl Process for Amqp {
     }
 }
 
+impl Amqp {
+    fn queue_of(&self, place: Place<'_>) -> String {
+        match place {
+            Place::Dead(destination) => self.names.dead_queue(destination),
+            Place::Unrouted => self.names.unrouted(),
+            Place::Work(destination) => self.names.work_queue(destination),
+            Place::Refused => self.names.refused(&self.settings.refused),
+        }
+    }
+}
+
 impl Operate for Amqp {
     type Walk = AmqpWalk;
     type Archived = AmqpArchived;
@@ -289,13 +300,12 @@ impl Operate for Amqp {
 
     async fn walk(&self, place: Place<'_>) -> Result<AmqpWalk, QueueError> {
         let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
-        let queue = match place {
-            Place::Dead(destination) => self.names.dead_queue(destination),
-            Place::Unrouted => self.names.unrouted(),
-            Place::Work(destination) => self.names.work_queue(destination),
-            Place::Refused => self.names.refused(&self.settings.refused),
-        };
-        AmqpWalk::start(&session, queue).await
+        AmqpWalk::start(&session, self.queue_of(place)).await
+    }
+
+    async fn depth(&self, place: Place<'_>) -> Result<u64, QueueError> {
+        let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
+        walk::depth(&session, self.queue_of(place)).await
     }
 
     async fn reroute(&self, sealed: &Sealed) -> Result<(), QueueError> {

@@ -199,10 +199,22 @@ impl AmqpWalk {
 
     /// How many are in the queue and held by nobody.
     async fn ready(&self) -> Result<u32, QueueError> {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let asked = self.channel.queue_declare(self.queue.clone(), options, FieldTable::default());
-        Ok(in_time(asked).await?.message_count())
+        waiting(&self.channel, self.queue.clone()).await
     }
+}
+
+/// How many are in a queue and held by nobody.
+pub(super) async fn depth(session: &Session, queue: String) -> Result<u64, QueueError> {
+    let channel = session.channel().await?;
+    let depth = waiting(&channel, short(&queue)?).await?;
+    in_time(channel.close(REPLY_SUCCESS, short("done")?)).await?;
+    Ok(depth.into())
+}
+
+async fn waiting(channel: &Channel, queue: ShortString) -> Result<u32, QueueError> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let asked = channel.queue_declare(queue, options, FieldTable::default());
+    Ok(in_time(asked).await?.message_count())
 }
 
 fn commands(held: &BTreeMap<u64, u32>) -> Vec<Command> {

@@ -1,14 +1,16 @@
 //! `make bench`: how fast the entrance is, beside the bare client library on the same
 //! broker in the same run; what verifying costs; how fast the worker is, beside a bare loop; all of it, end to
-//! end; and `zentra standalone` on its file.
+//! end; `zentra standalone` on its file; and what listing costs.
 //!
 //! A private RabbitMQ with a quorum queue, 1 KiB signed bodies, 64 and 256 in flight,
 //! rounds that alternate so that a slow spell of the machine hits all rows alike. Load
 //! comes from `wrk`. The numbers are printed, and nothing fails by them. Arguments: other
-//! numbers in flight, or `verify`, `worker`, `whole` or `file` for that part alone.
+//! numbers in flight, or `verify`, `worker`, `whole`, `file` or `list [COUNT]` for
+//! that part alone.
 
 mod bare;
 mod file;
+mod list;
 mod verify;
 mod whole;
 mod worker;
@@ -32,6 +34,8 @@ use zentra_tests::sign;
 use zentra_tests::stack::{Program, Stack};
 
 const ROUNDS: usize = 3;
+/// That are remembered, when they are listed.
+const DELIVERIES: usize = 200_000;
 const ROUND: Duration = Duration::from_secs(6);
 const BODY: usize = 1024;
 /// Different signed callbacks that the load goes round.
@@ -67,13 +71,16 @@ async fn run() -> anyhow::Result<()> {
         ["whole"] => return whole::run().await,
         ["file"] => return file::run().await,
         ["verify"] => return verify::run(),
+        ["list"] => return list::run(DELIVERIES).await,
+        ["list", count] => return list::run(count.parse()?).await,
         _ => {}
     }
     verify::run()?;
     entrance().await?;
     worker::run().await?;
     whole::run().await?;
-    file::run().await
+    file::run().await?;
+    list::run(DELIVERIES).await
 }
 
 async fn entrance() -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! Of the journal.
 
-use zentra_shared::journal::Delivery;
+use zentra_shared::clock::Timestamp;
+use zentra_shared::journal::list::Query;
+use zentra_shared::journal::{Delivery, JournalError};
 
 use super::*;
 
@@ -16,6 +18,7 @@ on_both! {
     a_delivery_is_found_by_event_id_by_identity_and_by_key
     what_has_had_its_time_is_forgotten_and_begins_anew
     of_a_long_history_the_newest_lines_are_kept
+    what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is_wanted
 }
 
 /// One delivery in one journal.
@@ -277,4 +280,88 @@ async fn of_a_long_history_the_newest_lines_are_kept<B: Backend>() {
     let newest = What::Requeued { reason: format!("{:900}", 59) };
     assert!((30..40).contains(&history.len()), "{} lines", history.len());
     assert_eq!(history.last().unwrap().what, newest);
+}
+
+async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is_wanted<
+    B: Backend,
+>() {
+    let (_, journal) = B::new().open(ledger()).await;
+    let desks: Vec<_> = (0..7)
+        .map(|at| {
+            let mut desk = Desk::new(&journal, &format!("evt_{at}"));
+            desk.summary.event_type = Some(format!("kind.{}", at % 2));
+            if at == 6 {
+                desk.key = DeliveryKey::new("mail", "github", &Identity::from_id("g").unwrap());
+            }
+            desk
+        })
+        .collect();
+    for (at, desk) in desks.iter().enumerate() {
+        let fence = desk.claimed(0, LEASE).await;
+        let next_at = Timestamp::from_secs(4_000_000_000);
+        let outcome = match at {
+            0 | 1 => Outcome::Delivered,
+            2 => Outcome::Retry { next_at },
+            3 => Outcome::Dead(DeadReason::Permanent),
+            4 => Outcome::Dead(DeadReason::TooOld),
+            _ => continue,
+        };
+        desk.settle(fence, 0, outcome).await;
+        // A copy is listed no second time.
+        desk.claim(0).await;
+    }
+    let list = async |query: &Query, after: Option<&str>, limit: usize| {
+        let page = journal.list(query, after, limit).await.unwrap();
+        let known: Vec<_> = desks.iter().map(|desk| &desk.key).collect();
+        let at = |key: &DeliveryKey| known.iter().position(|known| *known == key).unwrap();
+        let keys = page.deliveries.iter().map(|listed| at(&listed.delivery.key));
+        (keys.collect::<Vec<_>>(), page)
+    };
+    let any = Query::default();
+    let (all, page) = list(&any, None, 100).await;
+    assert_eq!((all, page.next), (vec![6, 5, 4, 3, 2, 1, 0], None));
+    let times: Vec<_> = page.deliveries.iter().map(|listed| listed.taken_up).collect();
+    assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
+
+    // Page by page, the same.
+    let (mut seen, mut cursor) = (Vec::new(), None);
+    loop {
+        let (some, page) = list(&any, cursor.as_deref(), 2).await;
+        seen.extend(some);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, [6, 5, 4, 3, 2, 1, 0]);
+
+    let some = |text: &str| Some(text.to_owned());
+    let state = |state| Query { state: Some(state), ..Query::default() };
+    for (query, wanted) in [
+        (state(State::InFlight), vec![6, 5]),
+        (state(State::Waiting), vec![2]),
+        (state(State::Delivered), vec![1, 0]),
+        (state(State::Dead), vec![4, 3]),
+        (Query { reason: Some(DeadReason::TooOld), ..Query::default() }, vec![4]),
+        (Query { kind: some("kind.1"), ..Query::default() }, vec![5, 3, 1]),
+        (Query { kind: some("kind"), ..Query::default() }, vec![]),
+        (Query { destination: some("mail"), ..Query::default() }, vec![6]),
+        (Query { source: some("acme"), ..state(State::InFlight) }, vec![5]),
+        (Query { since: Some(times[0].plus(LEASE)), ..Query::default() }, vec![]),
+        (Query { since: Some(times[6]), ..Query::default() }, vec![6, 5, 4, 3, 2, 1, 0]),
+        (Query { until: Some(times[6]), ..Query::default() }, vec![]),
+        (
+            Query { until: Some(times[0].plus(LEASE)), ..Query::default() },
+            vec![6, 5, 4, 3, 2, 1, 0],
+        ),
+    ] {
+        assert_eq!(list(&query, None, 100).await.0, wanted, "{query:?}");
+    }
+    for bad in ["", "x", "1-2-3", "+", "* 1"] {
+        let page = journal.list(&any, Some(bad), 1).await;
+        assert!(matches!(page, Err(JournalError::NoSuchPage(_))), "{bad}");
+    }
+    // What is as young stays; and tidying doesn't forget deliveries.
+    journal.tidy(RETENTION).await.unwrap();
+    assert_eq!(list(&any, None, 100).await.0.len(), 7);
 }

@@ -1,0 +1,104 @@
+//! How a destination does.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use zentra_shared::clock::Timestamp;
+use zentra_shared::journal::list::Listed;
+use zentra_shared::journal::{Histories, What};
+use zentra_shared::lifecycle::State;
+
+use super::RECENT;
+use crate::failure::Failure;
+
+/// So many dead deliveries are counted.
+const DEAD: usize = 1000;
+/// Fewer attempts say nothing.
+const ENOUGH: u64 = 5;
+
+/// One destination.
+#[derive(Debug, Serialize)]
+pub(crate) struct Destination {
+    pub(super) destination: String,
+    /// What is wrong: `failing`, `stuck`, `dead_letters`; nothing if all is well.
+    pub(super) findings: Vec<&'static str>,
+    /// What waits for a worker. `None` where no worker has run with it yet, or the queue can't be
+    /// asked.
+    pub(super) backlog: Option<u64>,
+    /// Attempts of the last hour, among what was looked at, and how many of them succeeded.
+    pub(super) attempts: u64,
+    pub(super) succeeded: u64,
+    pub(super) in_flight: usize,
+    pub(super) waiting: usize,
+    /// Of those that aren't at their end, the time of the oldest one's receipt.
+    pub(super) oldest: Option<Timestamp>,
+    pub(super) last_delivered: Option<Timestamp>,
+    /// By reason, up to a thousand.
+    pub(super) dead: BTreeMap<&'static str, usize>,
+    #[serde(skip)]
+    since: Timestamp,
+}
+
+impl Destination {
+    /// By what was looked at, newest first.
+    pub(super) fn new(name: &str, listed: &[Listed], now: Timestamp) -> Self {
+        let mut one = Self {
+            destination: name.into(),
+            findings: Vec::new(),
+            backlog: None,
+            attempts: 0,
+            succeeded: 0,
+            in_flight: 0,
+            waiting: 0,
+            oldest: None,
+            last_delivered: None,
+            dead: BTreeMap::new(),
+            since: now.minus(RECENT),
+        };
+        for Listed { delivery, .. } in listed {
+            if delivery.key.destination() != name {
+                continue;
+            }
+            match delivery.record.state {
+                State::InFlight => one.in_flight += 1,
+                State::Waiting => one.waiting += 1,
+                State::Delivered | State::Dead => {}
+            }
+            if matches!(delivery.record.state, State::InFlight | State::Waiting) {
+                let received = delivery.event.received_at;
+                one.oldest = one.oldest.into_iter().chain(received).min();
+            }
+            for entry in &delivery.history {
+                let succeeded = matches!(entry.what, What::Delivered { .. });
+                if succeeded {
+                    one.last_delivered = one.last_delivered.max(Some(entry.at));
+                }
+                let ended = matches!(entry.what, What::Failed { .. } | What::Dead { .. });
+                if (succeeded || ended) && entry.at >= one.since {
+                    one.attempts += 1;
+                    one.succeeded += u64::from(succeeded);
+                }
+            }
+        }
+        one
+    }
+
+    /// Counts the dead, however long they have been.
+    pub(super) async fn count_dead(&mut self, histories: &impl Histories) -> Result<(), Failure> {
+        for delivery in histories.dead(&self.destination, DEAD, &|_| true).await? {
+            let reason = delivery.reason.map_or("unknown", |reason| reason.as_str());
+            *self.dead.entry(reason).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Says what is wrong.
+    pub(super) fn judge(&mut self) {
+        let all = [
+            ("failing", self.attempts >= ENOUGH && self.succeeded * 2 < self.attempts),
+            ("stuck", self.backlog > Some(0) && self.attempts == 0),
+            ("dead_letters", !self.dead.is_empty()),
+        ];
+        self.findings = all.into_iter().filter(|(_, found)| *found).map(|(name, _)| name).collect();
+    }
+}

@@ -1,0 +1,144 @@
+//! `zentra status`: whether all is well, and if not, where. From what is remembered and what waits:
+//! the newest deliveries, the queues, and the refused callbacks that were kept.
+
+mod destination;
+mod show;
+mod source;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::config::Config;
+use zentra_shared::journal::Histories;
+use zentra_shared::journal::list::{Listed, Query};
+use zentra_shared::queue::{Operate, Place, QueueError};
+
+use destination::Destination;
+pub(crate) use show::show;
+use source::Source;
+
+use crate::backend::Backend;
+use crate::failure::Failure;
+use crate::refused;
+
+/// So many deliveries are looked at, the newest ones.
+const LOOK: usize = 5000;
+/// So many are asked for at a time.
+const PAGE: usize = 1000;
+/// So many refused callbacks are looked at.
+const REFUSED: usize = 10_000;
+/// What is as old as this says nothing of now.
+const RECENT: Duration = Duration::from_secs(3600);
+
+/// How all stands.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    at: Timestamp,
+    parts: Vec<Part>,
+    /// Of what was looked at.
+    seen: Seen,
+    sources: Vec<Source>,
+    destinations: Vec<Destination>,
+    /// Accepted events that no destination subscribes to.
+    unrouted: Option<u64>,
+}
+
+/// Something that all depends on.
+#[derive(Debug, Serialize)]
+struct Part {
+    name: &'static str,
+    up: bool,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+/// The deliveries that it is judged by.
+#[derive(Debug, Default, Serialize)]
+struct Seen {
+    deliveries: usize,
+    /// The time of the oldest of them.
+    since: Option<Timestamp>,
+    /// Whether that is all that is remembered.
+    all: bool,
+}
+
+impl Status {
+    /// Whether all parts are up.
+    pub(crate) fn is_up(&self) -> bool {
+        self.parts.iter().all(|part| part.up)
+    }
+}
+
+/// Looks at everything. Where a part is away, what it would tell is left out.
+pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Status, Failure> {
+    let now = clock::now();
+    let histories = backend.histories()?;
+    let (listed, all, journal) = match newest(&histories).await {
+        Ok((listed, all)) => (listed, all, None),
+        Err(failure) => (Vec::new(), false, Some(failure.text().to_owned())),
+    };
+    let mut parts = vec![Part { name: backend.journal(), up: journal.is_none(), problem: journal }];
+    let mut sources: Vec<Source> =
+        config.sources.iter().map(|source| Source::new(source, &listed, now)).collect();
+    let mut destinations = Vec::new();
+    for destination in &config.destinations {
+        let mut one = Destination::new(&destination.name, &listed, now);
+        if parts[0].up {
+            one.count_dead(&histories).await?;
+        }
+        destinations.push(one);
+    }
+    let mut unrouted = None;
+    match backend.queue().await {
+        Ok(queue) => {
+            for one in &mut destinations {
+                one.backlog = depth(&queue, Place::Work(&one.destination)).await?;
+            }
+            unrouted = depth(&queue, Place::Unrouted).await?;
+            let kept = refused::count(&queue, &config.seal, REFUSED, now.minus(RECENT)).await;
+            backend.close(queue).await;
+            let kept: BTreeMap<(String, String), u64> = kept?;
+            for one in &mut sources {
+                one.refused(&kept);
+            }
+            parts.push(Part { name: backend.carrier(), up: true, problem: None });
+        }
+        Err(failure) => {
+            let problem = Some(failure.text().to_owned());
+            parts.push(Part { name: backend.carrier(), up: false, problem });
+        }
+    }
+    // On one file, both are the same.
+    parts.dedup_by(|a, b| a.name == b.name);
+    sources.iter_mut().for_each(Source::judge);
+    destinations.iter_mut().for_each(Destination::judge);
+    let since = listed.last().map(|listed| listed.taken_up);
+    let seen = Seen { deliveries: listed.len(), since, all };
+    Ok(Status { at: now, parts, seen, sources, destinations, unrouted })
+}
+
+/// The newest deliveries, and whether those are all.
+async fn newest(histories: &impl Histories) -> Result<(Vec<Listed>, bool), Failure> {
+    let (mut all, mut cursor) = (Vec::new(), None::<String>);
+    while all.len() < LOOK {
+        let page = histories.list(&Query::default(), cursor.as_deref(), PAGE).await?;
+        all.extend(page.deliveries);
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok((all, true));
+        }
+    }
+    Ok((all, false))
+}
+
+/// How many messages wait there. What no program has declared is none.
+async fn depth(queue: &impl Operate, place: Place<'_>) -> Result<Option<u64>, Failure> {
+    match queue.depth(place).await {
+        Ok(depth) => Ok(Some(depth)),
+        Err(QueueError::Missing(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

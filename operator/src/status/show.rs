@@ -1,0 +1,110 @@
+//! The status, for a person.
+
+use std::io::Write;
+use std::time::Duration;
+
+use zentra_shared::clock::Timestamp;
+
+use super::Status;
+
+/// Shows it.
+pub(crate) fn show(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
+    for part in &status.parts {
+        match &part.problem {
+            None => writeln!(out, "{:<10} up", part.name)?,
+            Some(problem) => writeln!(out, "{:<10} DOWN: {}", part.name, first_line(problem))?,
+        }
+    }
+    if let Some(count) = status.unrouted.filter(|count| *count > 0) {
+        writeln!(out, "{:<10} {count} (zentra unrouted list)", "unrouted")?;
+    }
+    writeln!(out)?;
+    let ago = |at: Option<Timestamp>| at.map_or("never".into(), |at| ago(status.at, at));
+    row(out, ["SOURCE", "LAST", "EVENTS", "COPIES", "DELAY", "REFUSED", "KEYS", "STANDING"])?;
+    for source in &status.sources {
+        let delay = source.delay_ms.map(|(middle, _)| short(Duration::from_millis(middle)));
+        let refused: u64 = source.refused.values().sum();
+        let keys = source.keys_in_use.iter().cloned().collect::<Vec<_>>().join(",");
+        row(
+            out,
+            [
+                &source.source,
+                &ago(source.last_accepted),
+                &source.events.to_string(),
+                &source.copies.to_string(),
+                &delay.unwrap_or_else(|| "-".into()),
+                &refused.to_string(),
+                &keys,
+                &findings(&source.findings, "on time"),
+            ],
+        )?;
+    }
+    writeln!(out)?;
+    row(
+        out,
+        ["DESTINATION", "LAST", "BACKLOG", "WAITING", "OLDEST", "SUCCESS", "DEAD", "STANDING"],
+    )?;
+    for one in &status.destinations {
+        let rate = match one.attempts {
+            0 => "-".into(),
+            all => format!("{} %", one.succeeded * 100 / all),
+        };
+        let dead: usize = one.dead.values().sum();
+        row(
+            out,
+            [
+                &one.destination,
+                &ago(one.last_delivered),
+                &one.backlog.map_or_else(|| "-".into(), |count| count.to_string()),
+                &(one.waiting + one.in_flight).to_string(),
+                &one.oldest.map_or_else(|| "-".into(), |at| ago(Some(at))),
+                &rate,
+                &dead.to_string(),
+                &findings(&one.findings, "well"),
+            ],
+        )?;
+    }
+    let seen = &status.seen;
+    writeln!(out)?;
+    match (seen.since, seen.all) {
+        (None, _) => writeln!(out, "by no deliveries: nothing is remembered"),
+        (Some(_), true) => {
+            writeln!(out, "by all {} deliveries that are remembered", seen.deliveries)
+        }
+        (Some(since), false) => {
+            writeln!(out, "by the newest {} deliveries, since {since}", seen.deliveries)
+        }
+    }
+}
+
+fn row(out: &mut impl Write, cells: [&str; 8]) -> std::io::Result<()> {
+    let [name, last, a, b, c, d, e, standing] = cells;
+    writeln!(out, "{name:<20} {last:<10} {a:>8} {b:>8} {c:>8} {d:>8} {e:>8}  {standing}")
+}
+
+fn findings(all: &[&str], none: &str) -> String {
+    match all {
+        [] => none.into(),
+        all => all.join(", ").replace('_', " "),
+    }
+}
+
+fn ago(now: Timestamp, at: Timestamp) -> String {
+    format!("{} ago", short(now.since(at)))
+}
+
+/// In its largest unit.
+fn short(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 => format!("{} ms", time.as_millis()),
+        1..120 => format!("{seconds} s"),
+        120..7200 => format!("{} m", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}

@@ -1,0 +1,138 @@
+//! Listing what was taken up: a stream that the claim writes, of keys and types alone. What it names
+//! is looked up; what is forgotten by then is passed over.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::{RedisJournal, layout};
+use crate::clock::{self, Timestamp, millis};
+use crate::event::DeliveryKey;
+use crate::journal::list::{Listed, Page, Query, SCAN};
+use crate::journal::{Delivery, JournalError, Summary};
+
+/// So many are asked for at a time.
+const CHUNK: usize = 500;
+/// Redis takes whole nodes out of a stream, and not all at once.
+const TRIMMED: usize = 100_000;
+
+impl RedisJournal {
+    /// See [`crate::journal::Histories::list`].
+    pub(super) async fn page(
+        &self,
+        query: &Query,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, JournalError> {
+        let mut page = Page::default();
+        let (mut seen, mut looked) = (HashSet::new(), 0);
+        let mut from = match (after, query.until) {
+            (Some(id), _) => format!("({}", known(id)?),
+            // The last of the millisecond before.
+            (None, Some(until)) => until.millis().saturating_sub(1).to_string(),
+            (None, None) => "+".into(),
+        };
+        let to = query.since.map_or_else(|| "-".into(), |since| since.millis().to_string());
+        while looked < SCAN {
+            let entries = self.range(&from, &to).await?;
+            let ended = entries.len() < CHUNK;
+            looked += entries.len();
+            let wanted: Vec<Entry> = entries.iter().filter_map(Entry::read).collect();
+            let wanted: Vec<Entry> = wanted
+                .into_iter()
+                .filter(|entry| query.may_take(&entry.key, entry.kind.as_deref()))
+                .collect();
+            let found = self.all(&wanted).await?;
+            for (entry, delivery) in wanted.into_iter().zip(found) {
+                let listed = delivery.map(|delivery| Listed { taken_up: entry.at, delivery });
+                // Forgotten and taken up again, it is listed once.
+                let wanted = |listed: &Listed| query.takes(listed) && seen.insert(entry.key);
+                let Some(listed) = listed.filter(wanted) else { continue };
+                page.deliveries.push(listed);
+                if page.deliveries.len() == limit {
+                    page.next = Some(entry.id);
+                    return Ok(page);
+                }
+            }
+            let Some(last) = entries.last().filter(|_| !ended) else { return Ok(page) };
+            from = format!("({}", last.0);
+            page.next = Some(last.0.clone());
+        }
+        Ok(page)
+    }
+
+    async fn range(&self, from: &str, to: &str) -> Result<Vec<Stored>, JournalError> {
+        let mut range = redis::cmd("XREVRANGE");
+        range.arg(self.taken()).arg(from).arg(to).arg("COUNT").arg(CHUNK);
+        Ok(range.query_async(&mut self.connection.clone()).await?)
+    }
+
+    async fn all(&self, entries: &[Entry]) -> Result<Vec<Option<Delivery>>, JournalError> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut get = redis::cmd("MGET");
+        for entry in entries {
+            get.arg(self.delivery_key(&entry.key));
+        }
+        let found: Vec<Option<Vec<u8>>> = get.query_async(&mut self.connection.clone()).await?;
+        let read = entries.iter().zip(found).map(|(entry, raw)| match raw {
+            None => Ok(None),
+            Some(raw) => {
+                let unreadable = || JournalError::Unreadable(entry.key.to_string());
+                layout::read(&entry.key, &raw).ok_or_else(unreadable).map(Some)
+            }
+        });
+        read.collect()
+    }
+
+    /// Lists a delivery that another journal had.
+    pub(super) async fn list_anew(
+        &self,
+        key: &DeliveryKey,
+        event: &Summary,
+    ) -> Result<(), JournalError> {
+        let mut add = redis::cmd("XADD");
+        add.arg(self.taken()).arg("*").arg("k").arg(key.as_str());
+        add.arg("t").arg(event.event_type.as_deref().unwrap_or_default());
+        Ok(add.exec_async(&mut self.connection.clone()).await?)
+    }
+
+    /// Takes out what was taken up longer ago than anything is remembered.
+    pub(super) async fn trim(&self, retention: Duration) -> Result<(), JournalError> {
+        let oldest = clock::now().millis().saturating_sub(millis(retention));
+        let mut trim = redis::cmd("XTRIM");
+        trim.arg(self.taken()).arg("MINID").arg("~").arg(oldest).arg("LIMIT").arg(TRIMMED);
+        Ok(trim.exec_async(&mut self.connection.clone()).await?)
+    }
+}
+
+/// One of the stream: its id, and names and values in turn.
+type Stored = (String, Vec<String>);
+
+/// What it says.
+struct Entry {
+    id: String,
+    at: Timestamp,
+    key: DeliveryKey,
+    kind: Option<String>,
+}
+
+impl Entry {
+    fn read((id, fields): &Stored) -> Option<Self> {
+        let [_, key, _, kind] = &fields[..] else { return None };
+        let (ms, _) = id.split_once('-')?;
+        Some(Self {
+            id: id.clone(),
+            at: Timestamp::from_millis(ms.parse().ok()?),
+            key: DeliveryKey::parse(key)?,
+            kind: (!kind.is_empty()).then(|| kind.clone()),
+        })
+    }
+}
+
+/// A cursor that may go to Redis.
+fn known(cursor: &str) -> Result<&str, JournalError> {
+    let number = |text: &str| text.parse::<u64>().is_ok();
+    let fits = cursor.split_once('-').is_some_and(|(ms, seq)| number(ms) && number(seq));
+    if fits { Ok(cursor) } else { Err(JournalError::NoSuchPage(cursor.into())) }
+}

@@ -1,0 +1,94 @@
+//! `zentra status`: what an operator sees first.
+
+use serde_json::Value;
+use zentra_tests::ledger::{Turn, transfer};
+use zentra_tests::services;
+use zentra_tests::stack::Stack;
+use zentra_tests::world::{BOUND, World, dead, delivered};
+use zentra_tests::{eventually, namespace, shared_rabbit, sign};
+
+use crate::standalone::Shop;
+
+fn status(stack: &Stack) -> (Option<i32>, Value) {
+    let told = stack.zentra(&["status", "--json"]);
+    (told.status.code(), serde_json::from_slice(&told.stdout).unwrap())
+}
+
+fn of<'a>(status: &'a Value, list: &str, name: &str) -> &'a Value {
+    let all = status[list].as_array().unwrap();
+    let named = |one: &&Value| one["source"] == name || one["destination"] == name;
+    all.iter().find(named).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_source_each_destination_and_each_part_is_told_with_what_is_wrong() {
+    let mut redis = services::redis();
+    let world =
+        World::start(&shared_rabbit(), &redis.url(), &namespace(), "attempts = 1").await.unwrap();
+    let (code, empty) = status(&world.stack);
+    assert_eq!((code, &empty["parts"][0]["up"]), (Some(0), &true.into()));
+    assert_eq!(of(&empty, "sources", "acme")["findings"][0], "nothing_seen");
+    assert_eq!(of(&empty, "destinations", "ledger")["dead"], Value::Object(Default::default()));
+
+    // One waits for a worker.
+    world.send("evt_0", &transfer("evt_0", "trf_0", 1)).await;
+    let stuck = status(&world.stack).1;
+    let ledger = of(&stuck, "destinations", "ledger");
+    assert_eq!((&ledger["backlog"], &ledger["findings"][0]), (&1.into(), &"stuck".into()));
+
+    let _worker = world.stack.worker().await;
+    world.until("evt_0", delivered).await;
+    for at in 1..9 {
+        let (id, turn) = (format!("evt_{at}"), Turn::Answer(500, Vec::new()));
+        world.ledger.take_turns([turn]);
+        world.send(&id, &transfer(&id, "trf_1", 1)).await;
+        world.until(&id, dead).await;
+    }
+    // Callbacks that nobody has signed.
+    let url = format!("{}/in/acme", world.ingress.listen);
+    for _ in 0..6 {
+        let headers = sign::acme("evt_x", sign::now(), b"another");
+        let answer = world.stack.http.post(&url, &headers, "{}").await.unwrap();
+        assert_eq!(answer.status, 401);
+    }
+    let all = eventually("the refused are kept", BOUND, async || {
+        let (_, all) = status(&world.stack);
+        (of(&all, "sources", "acme")["refused"]["signature_mismatch"] == 6).then_some(all)
+    })
+    .await;
+    let acme = of(&all, "sources", "acme");
+    assert_eq!(acme["findings"], serde_json::json!(["refusing"]));
+    assert_eq!((&acme["events"], &acme["keys_in_use"][0]), (&9.into(), &"k1".into()));
+    assert!(acme["last_accepted"].is_u64(), "{acme}");
+    let ledger = of(&all, "destinations", "ledger");
+    assert_eq!(ledger["findings"], serde_json::json!(["failing", "dead_letters"]));
+    assert_eq!((&ledger["attempts"], &ledger["succeeded"]), (&9.into(), &1.into()));
+    assert_eq!((&ledger["dead"]["exhausted"], &ledger["backlog"]), (&8.into(), &0.into()));
+
+    let shown = world.stack.zentra(&["status"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for told in ["redis      up", "rabbitmq   up", "refusing", "failing, dead letters", "11 %"] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+
+    redis.kill();
+    let (code, away) = status(&world.stack);
+    assert_eq!((code, &away["parts"][0]["up"]), (Some(2), &false.into()));
+    assert_eq!(away["parts"][1]["up"], true, "what is left is told: {away}");
+    assert_eq!(of(&away, "destinations", "ledger")["backlog"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_file_it_is_told_as_well() {
+    let shop = Shop::with("", "", "shop", "").await;
+    let program = shop.stack.standalone().await;
+    shop.send(&program, "evt_1").await;
+    shop.until("evt_1", "delivered").await;
+    let (code, all) = status(&shop.stack);
+    assert_eq!((code, all["parts"].as_array().unwrap().len()), (Some(0), 1));
+    assert_eq!(all["parts"][0]["name"], "file");
+    assert_eq!(of(&all, "sources", "acme")["findings"], Value::Array(Vec::new()));
+    let ledger = of(&all, "destinations", "ledger");
+    assert_eq!((&ledger["backlog"], &ledger["succeeded"]), (&0.into(), &1.into()));
+    assert_eq!(of(&all, "sources", "github")["findings"][0], "nothing_seen");
+}

@@ -380,7 +380,7 @@ impl Histories for EmbeddedJournal {
             };
             let chunk = self.store.read(read).await?;
             let ended = i64::try_from(chunk.len()).unwrap_or(CHUNK) < CHUNK;
-            looked += chunk.len();
+            looked += 2 * chunk.len();
             for (id, delivery) in chunk {
                 last = id;
                 let taken_up = delivery.history.first().map(|entry| entry.at).unwrap_or_default();

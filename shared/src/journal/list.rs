@@ -7,9 +7,10 @@ use crate::clock::Timestamp;
 use crate::event::DeliveryKey;
 use crate::lifecycle::{DeadReason, State};
 
-/// Of so many deliveries a page is made at most, so that its time and memory are bounded however
-/// few of them are wanted. A page with less than was asked for may have a next one.
-pub const SCAN: usize = 5000;
+/// What a page may cost, so that its time and memory are bounded however few deliveries are wanted:
+/// an entry of the list is one, and a delivery that is looked up another one. A page with less than
+/// was asked for may have a next one.
+pub const SCAN: usize = 2000;
 
 /// Which deliveries are wanted. What is `None` is any.
 #[derive(Clone, Debug, Default)]

@@ -12,6 +12,8 @@ use crate::journal::{Delivery, JournalError, Summary};
 
 /// So many are asked for at a time.
 const CHUNK: usize = 500;
+/// So many are looked up at a time, at the least.
+const LEAST: usize = 50;
 /// Redis takes whole nodes out of a stream, and not all at once.
 const TRIMMED: usize = 100_000;
 
@@ -36,21 +38,22 @@ impl RedisJournal {
             let entries = self.range(&from, &to).await?;
             let ended = entries.len() < CHUNK;
             looked += entries.len();
-            let wanted: Vec<Entry> = entries.iter().filter_map(Entry::read).collect();
-            let wanted: Vec<Entry> = wanted
-                .into_iter()
-                .filter(|entry| query.may_take(&entry.key, entry.kind.as_deref()))
-                .collect();
-            let found = self.all(&wanted).await?;
-            for (entry, delivery) in wanted.into_iter().zip(found) {
-                let listed = delivery.map(|delivery| Listed { taken_up: entry.at, delivery });
-                // Forgotten and taken up again, it is listed once.
-                let wanted = |listed: &Listed| query.takes(listed) && seen.insert(entry.key);
-                let Some(listed) = listed.filter(wanted) else { continue };
-                page.deliveries.push(listed);
-                if page.deliveries.len() == limit {
-                    page.next = Some(entry.id);
-                    return Ok(page);
+            let named = entries.iter().filter_map(Entry::read);
+            let wanted: Vec<Entry> =
+                named.filter(|entry| query.may_take(&entry.key, entry.kind.as_deref())).collect();
+            looked += wanted.len();
+            for some in wanted.chunks(limit.clamp(LEAST, CHUNK)) {
+                for (entry, delivery) in some.iter().zip(self.all(some).await?) {
+                    let listed = delivery.map(|delivery| Listed { taken_up: entry.at, delivery });
+                    // Forgotten and taken up again, it is listed once.
+                    let fits =
+                        |listed: &Listed| query.takes(listed) && seen.insert(entry.key.clone());
+                    let Some(listed) = listed.filter(fits) else { continue };
+                    page.deliveries.push(listed);
+                    if page.deliveries.len() == limit {
+                        page.next = Some(entry.id.clone());
+                        return Ok(page);
+                    }
                 }
             }
             let Some(last) = entries.last().filter(|_| !ended) else { return Ok(page) };

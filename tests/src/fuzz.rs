@@ -113,6 +113,11 @@ pub fn signed(data: &[u8]) {
     let mut flipped = body.to_vec();
     let at = usize::from(*at) % flipped.len();
     flipped[at] ^= 1 << (bit % 8);
+    // A form may be written in other ways: `%2f`, and `%2F`.
+    let fields = |body: &[u8]| form_urlencoded::parse(body).into_owned().collect::<Vec<_>>();
+    if source.scheme.sends_forms() && fields(&flipped) == fields(&body) {
+        return;
+    }
     let judged = unverified(headers, query, &flipped).verify(&source);
     let refused = judged.is_err();
     assert!(refused, "{}: a flipped bit is let in", source.provider);

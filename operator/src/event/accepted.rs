@@ -16,6 +16,8 @@ use crate::{archive, event};
 /// So many of a work queue's messages are looked at. A look holds them back from workers for a
 /// moment, and counts as one of the deliveries after which RabbitMQ gives a message up.
 const LOOK: usize = 1000;
+/// So many of the unrouted are.
+const UNROUTED: usize = 10_000;
 
 /// One such event.
 #[derive(Debug, Serialize)]
@@ -68,7 +70,7 @@ pub(crate) async fn find(
             let trace = message.sealed.trace.map(|trace| trace.id());
             Some(Summary { trace, ..Summary::of(&event, &event.print()) })
         };
-        let unrouted = first(queue, Place::Unrouted, usize::MAX, fits).await?;
+        let unrouted = first(queue, Place::Unrouted, UNROUTED, fits).await?;
         found.extend(unrouted.map(|event| Accepted::new(Waiting::Unrouted, event)));
     }
     if found.is_empty() && !config.routes().archive.sources.is_empty() {

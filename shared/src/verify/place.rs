@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::fmt;
 
 use http::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode;
 use serde::{Deserialize, Deserializer};
 
 use super::pointer::text_at;
@@ -133,7 +134,10 @@ fn only(parameters: &[Parameter<'_>], name: &str) -> Option<String> {
     found.next().is_none().then(|| value.clone().into_owned())
 }
 
+/// None where there are too many, or where what they encode is no text: read in any other way, two
+/// forms would be one.
 pub(super) fn parameters(text: &[u8]) -> Option<Vec<Parameter<'_>>> {
+    percent_decode(text).decode_utf8().ok()?;
     let read: Vec<_> = form_urlencoded::parse(text).take(MAX_PARAMETERS + 1).collect();
     (read.len() <= MAX_PARAMETERS).then_some(read)
 }

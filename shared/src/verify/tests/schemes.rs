@@ -180,6 +180,11 @@ fn of_two_fields_of_one_name_none_is_taken_and_groups_may_only_say_the_same_agai
     assert_eq!(judge("a=1&b=2", "1a=1&b=2"), Ok(()));
     assert_eq!(judge("a=1&a=2", "1a=1&a=2"), Err(Refusal::SignatureMalformed));
 
+    // What is no text could be any.
+    for bad in ["a=%ff", "a=%fe&b=1"] {
+        assert_eq!(judge(bad, &format!("\u{fffd}{bad}")), Err(Refusal::SignatureMalformed));
+    }
+
     let persona = source("persona", &["secret"]);
     let good = hmac_hex("secret", &format!("{T}.{{}}"));
     let bad = "00".repeat(32);

@@ -100,12 +100,15 @@ impl RedisJournal {
         Ok(add.exec_async(&mut self.connection.clone()).await?)
     }
 
-    /// Takes out what was taken up longer ago than anything is remembered.
+    /// Takes out what was taken up longer ago than anything is remembered; and when nobody writes
+    /// it any more, it goes as all else does.
     pub(super) async fn trim(&self, retention: Duration) -> Result<(), JournalError> {
         let oldest = clock::now().millis().saturating_sub(millis(retention));
-        let mut trim = redis::cmd("XTRIM");
-        trim.arg(self.taken()).arg("MINID").arg("~").arg(oldest).arg("LIMIT").arg(TRIMMED);
-        Ok(trim.exec_async(&mut self.connection.clone()).await?)
+        let mut pipe = redis::pipe();
+        let trim = pipe.cmd("XTRIM").arg(self.taken());
+        trim.arg("MINID").arg("~").arg(oldest).arg("LIMIT").arg(TRIMMED).ignore();
+        pipe.cmd("PEXPIRE").arg(self.taken()).arg(millis(retention)).ignore();
+        Ok(pipe.exec_async(&mut self.connection.clone()).await?)
     }
 }
 

@@ -13,8 +13,9 @@ use crate::services::folder;
 use crate::stack::{Program, Stack};
 use crate::{eventually, sign};
 
-/// How long anything may take.
-pub const BOUND: Duration = Duration::from_secs(30);
+/// How long anything may take: RabbitMQ 3.10 may hold a message that it dead-letters, as what is set
+/// aside is, for three minutes.
+pub const BOUND: Duration = Duration::from_secs(240);
 
 /// How long the tests' journals remember.
 pub const RETENTION: Duration = Duration::from_secs(24 * 3600);

@@ -1,6 +1,7 @@
 //! Why a callback does or doesn't verify, step by step, and what usually is behind it. Names of
 //! headers and secrets, lengths and times; never a secret, never a signature that would fit.
 
+use bytes::Bytes;
 use http::HeaderMap;
 
 use super::key::KeyFormat;
@@ -80,12 +81,13 @@ impl Unverified {
                 return steps.push(Step { good: false, found });
             }
         };
-        let fails = items.iter().position(|one| one.verify_whole(source, None).is_err());
+        let one = |item: &Bytes| self.with_body(item.clone());
+        let fails = items.iter().position(|item| one(item).verify_whole(source, None).is_err());
         let (at, of) = (fails.unwrap_or_default(), items.len());
         let found =
             format!("Items at `{pointer}`, each with its signature: {of}. Number {}:", at + 1);
         steps.push(Step { good: true, found });
-        items[at].walk(source, None, steps);
+        one(&items[at]).walk(source, None, steps);
     }
 
     fn walk(&self, source: &Source, key: Option<&Secret>, steps: &mut Vec<Step>) {

@@ -210,8 +210,8 @@ impl Unverified {
         let items = self.each(pointer)?;
         let (callback, of) = (body_sha256(&self.body), items.len() as u32);
         let mut events = Vec::with_capacity(items.len());
-        for (one, item) in items.iter().zip(1..) {
-            for mut event in one.verify_whole(source, None)?.events {
+        for (body, item) in items.into_iter().zip(1..) {
+            for mut event in self.with_body(body).verify_whole(source, None)?.events {
                 let body_sha256 = callback.clone();
                 event.envelope.context.batch = Some(Batch { body_sha256, item, of });
                 events.push(event);
@@ -220,10 +220,9 @@ impl Unverified {
         Ok(Verified { events, handshake: None })
     }
 
-    fn each(&self, pointer: &str) -> Result<Vec<Self>, Refusal> {
+    fn each(&self, pointer: &str) -> Result<Vec<Bytes>, Refusal> {
         let items = items::items(&self.body, pointer)?.filter(|items| !items.is_empty());
-        let items = items.ok_or(Refusal::SignatureMissing)?.into_iter();
-        Ok(items.map(|item| self.with_body(item)).collect())
+        items.ok_or(Refusal::SignatureMissing)
     }
 
     fn with_body(&self, body: Bytes) -> Self {

@@ -56,9 +56,11 @@ impl RedisJournal {
                     }
                 }
             }
-            let Some(last) = entries.last().filter(|_| !ended) else { return Ok(page) };
-            from = format!("({}", last.0);
-            page.next = Some(last.0.clone());
+            page.next = entries.last().filter(|_| !ended).map(|last| last.0.clone());
+            match &page.next {
+                Some(last) => from = format!("({last}"),
+                None => break,
+            }
         }
         Ok(page)
     }

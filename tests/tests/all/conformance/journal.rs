@@ -19,6 +19,7 @@ on_both! {
     what_has_had_its_time_is_forgotten_and_begins_anew
     of_a_long_history_the_newest_lines_are_kept
     what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is_wanted
+    of_many_each_is_listed_once_however_large_the_pages_are
 }
 
 /// One delivery in one journal.
@@ -364,4 +365,35 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
     // What is as young stays; and tidying doesn't forget deliveries.
     journal.tidy(RETENTION).await.unwrap();
     assert_eq!(list(&any, None, 100).await.0.len(), 7);
+}
+
+async fn of_many_each_is_listed_once_however_large_the_pages_are<B: Backend>() {
+    const COUNT: usize = 1300;
+    let (_, journal) = B::new().open(ledger()).await;
+    for at in 0..COUNT {
+        let mut desk = Desk::new(&journal, &format!("evt_{at}"));
+        desk.summary.event_type = Some(if at % 400 == 0 { "rare" } else { "usual" }.into());
+        desk.claim(0).await;
+    }
+    let rare = Query { kind: Some("rare".into()), ..Query::default() };
+    for (query, wanted) in [(Query::default(), COUNT), (rare, 4)] {
+        for limit in [1, 3, 499, 500, 501, 1000, 5000] {
+            if limit < 100 && wanted == COUNT {
+                continue;
+            }
+            let (mut seen, mut cursor) = (Vec::new(), None::<String>);
+            loop {
+                let page = journal.list(&query, cursor.as_deref(), limit).await.unwrap();
+                seen.extend(page.deliveries.into_iter().map(|listed| listed.delivery.key));
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            let times = seen.len();
+            seen.sort();
+            seen.dedup();
+            assert_eq!((seen.len(), times), (wanted, wanted), "{limit} a page");
+        }
+    }
 }

@@ -10,7 +10,7 @@ pub mod world;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use services::{Rabbit, Redis};
@@ -18,10 +18,26 @@ use zentra_shared::queue::amqp::{RefusedBounds, Settings};
 use zentra_shared::queue::{Archive, Routes, Subscriber};
 use zentra_shared::secret::Secret;
 
+static RABBIT: OnceLock<Rabbit> = OnceLock::new();
+
 /// The URL of a RabbitMQ that all tests of this process share; each has its own namespace.
 pub fn shared_rabbit() -> String {
-    static RABBIT: LazyLock<Mutex<Rabbit>> = LazyLock::new(|| Mutex::new(services::rabbit()));
-    RABBIT.lock().map(|rabbit| rabbit.url()).unwrap_or_default()
+    RABBIT.get_or_init(services::rabbit).url()
+}
+
+/// Done with a namespace. On the shared RabbitMQ its queues go, some namespaces' at once: those
+/// of all tests together would take all the memory that it may have, and it would take no event.
+fn done_with(rabbit: &str, namespace: &str) {
+    const AT_ONCE: usize = 16;
+    static DONE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let (Some(shared), Ok(mut done)) = (RABBIT.get(), DONE.lock()) else { return };
+    if shared.url() == rabbit {
+        done.push(namespace.to_owned());
+    }
+    if done.len() == AT_ONCE {
+        let done = std::mem::take(&mut *done);
+        std::thread::spawn(move || shared.forget(&done));
+    }
 }
 
 /// The URL of a Redis that all tests of this process share; each has its own namespace.

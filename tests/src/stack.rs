@@ -199,6 +199,12 @@ timeout = "1s"
     }
 }
 
+impl Drop for Stack {
+    fn drop(&mut self) {
+        crate::done_with(&self.rabbit, &self.namespace);
+    }
+}
+
 impl Program {
     /// The sum of a metric's lines that hold all of `parts`.
     pub async fn metric(&self, http: &Http, parts: &[&str]) -> f64 {

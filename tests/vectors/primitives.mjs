@@ -9,6 +9,7 @@ const other = body.replace("125000", "125001");
 const key = Buffer.from("8f1e2d3c4b5a69788796a5b4c3d2e1f0", "hex");
 const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
 const p256 = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
+const p521 = generateKeyPairSync("ec", { namedCurve: "secp521r1" });
 const ed = generateKeyPairSync("ed25519");
 const pem = (pair) => pair.publicKey.export({ type: "spki", format: "pem" });
 const der = (pair) => pair.publicKey.export({ type: "spki", format: "der" });
@@ -18,6 +19,7 @@ const jwk = (...pairs) => {
   return JSON.stringify(keys.length === 1 ? keys[0] : { keys });
 };
 const fixed = (of) => sign("sha256", of, { key: p256.privateKey, dsaEncoding: "ieee-p1363" });
+const wide = (of) => sign("sha512", of, { key: p521.privateKey, dsaEncoding: "ieee-p1363" });
 const hashed = createHash("sha1").update("a private key").digest();
 const pss = { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 };
 
@@ -33,6 +35,8 @@ const all = [
   ["rsa-pss-sha256", "base64url", "spki", der(rsa).toString("base64"), (of) => sign("sha256", of, { key: rsa.privateKey, ...pss })],
   ["es256", "base64url", "jwk", jwk(p256), fixed],
   ["es256", "base64", "spki", pem(p256), fixed],
+  ["es512", "base64url", "jwk", jwk(p256, p521), wide],
+  ["es512", "base64", "spki", pem(p521), wide],
   ["rsa-sha256", "base64url", "jwk", jwk(ed, rsa), (of) => sign("sha256", of, rsa.privateKey)],
   ["ed25519", "base64url", "jwk", jwk(ed), (of) => sign(null, of, ed.privateKey)],
   ["hmac-sha1", "hex", "sha1", "a private key", (of) => createHmac("sha1", hashed).update(of).digest()],

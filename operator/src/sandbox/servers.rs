@@ -137,6 +137,18 @@ impl Rabbit {
         queues.lines().filter(waits).collect::<Vec<_>>().join("\n")
     }
 
+    /// Deletes the queues of these namespaces, with what is in them.
+    pub fn forget(&self, namespaces: &[String]) {
+        let namespaces: Vec<_> = namespaces.iter().map(|name| format!("<<\"{name}.\">>")).collect();
+        let delete = format!(
+            "Gone = [{}], Is = fun(Name) -> fun(Start) -> string:prefix(Name, Start) =/= nomatch end \
+             end, [rabbit_amqqueue:delete(Queue, false, false, <<\"tests\">>) || Queue <- \
+             rabbit_amqqueue:list(), lists:any(Is(element(4, amqqueue:get_name(Queue))), Gone)], ok.",
+            namespaces.join(", ")
+        );
+        self.control(&["eval", &delete]);
+    }
+
     fn control(&self, arguments: &[&str]) -> String {
         let server = versioned_server().unwrap_or_default();
         let mut command = Command::new(server.with_file_name("rabbitmqctl"));

@@ -3,11 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, Uri, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::place::{Location, Lookup, parameters};
+use super::signature::Read;
+
+const TRUELAYER_TIME: HeaderName = HeaderName::from_static("x-tl-webhook-timestamp");
 
 /// A form of one provider's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +35,10 @@ pub enum Canonical {
     /// Some of the message's fields, by name, each name and value a line: signature version 2
     /// (<https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>).
     Sns,
+    /// Method, path, the headers that the signature's own header names, and the body, as the
+    /// payload of a detached JSON Web Signature (RFC 7515, appendix F)
+    /// (<https://docs.truelayer.com/docs/signing-your-requests>).
+    Truelayer,
     /// The body's CRC-32, in decimal.
     Crc32,
 }
@@ -40,6 +51,7 @@ impl Canonical {
             "contentful" => Some(Self::Contentful),
             "easypost" => Some(Self::Easypost),
             "sns" => Some(Self::Sns),
+            "truelayer" => Some(Self::Truelayer),
             "crc32" => Some(Self::Crc32),
             _ => None,
         }
@@ -52,19 +64,23 @@ impl Canonical {
             Self::Contentful => "contentful",
             Self::Easypost => "easypost",
             Self::Sns => "sns",
+            Self::Truelayer => "truelayer",
             Self::Crc32 => "crc32",
         }
     }
 
     /// Whether the configured address is needed for it.
     pub(super) fn is_url(self) -> bool {
-        matches!(self, Self::Twilio | Self::Plivo | Self::Contentful)
+        matches!(self, Self::Twilio | Self::Plivo | Self::Contentful | Self::Truelayer)
     }
 
     /// The header with the time that it signs.
     pub(super) fn time(self) -> Option<HeaderName> {
-        let contentful = self == Self::Contentful;
-        contentful.then(|| HeaderName::from_static("x-contentful-timestamp"))
+        match self {
+            Self::Contentful => Some(HeaderName::from_static("x-contentful-timestamp")),
+            Self::Truelayer => Some(TRUELAYER_TIME),
+            _ => None,
+        }
     }
 
     /// The header by which it says which headers it signs, and the least that it names.
@@ -81,6 +97,7 @@ impl Canonical {
             Self::Contentful => {
                 header.as_str().starts_with("x-contentful-") || *header == header::CONTENT_TYPE
             }
+            Self::Truelayer => header.as_str().starts_with("x-tl-"),
             _ => false,
         }
     }
@@ -89,6 +106,7 @@ impl Canonical {
     pub(super) fn content(
         self,
         found: &Lookup<'_>,
+        read: &Read,
         url: Option<&str>,
         body: &[u8],
     ) -> Option<Vec<u8>> {
@@ -98,6 +116,7 @@ impl Canonical {
             Self::Contentful => contentful(found, url?, body),
             Self::Easypost => Some(easypost(body)),
             Self::Sns => sns(found),
+            Self::Truelayer => truelayer(found, read.item("header")?, url?, body),
             Self::Crc32 => Some(crc32fast::hash(body).to_string().into_bytes()),
         }
     }
@@ -170,6 +189,22 @@ fn contentful(found: &Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<u8>> {
     Some([head.as_bytes(), body].concat())
 }
 
+/// A line each for `POST` with the path and for each header, spelt as the signature does, before
+/// the body.
+fn truelayer(found: &Lookup<'_>, header: &str, url: &str, body: &[u8]) -> Option<Vec<u8>> {
+    let said: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+    let mut payload = format!("POST {}\n", url.parse::<Uri>().ok()?.path());
+    let mut timed = false;
+    for named in said["tl_headers"].as_str()?.split(',') {
+        let name = HeaderName::try_from(named).ok()?;
+        timed |= name == TRUELAYER_TIME;
+        payload += &format!("{named}: {}\n", found.header(&name)?);
+    }
+    // It says itself what it signs: the time must be among it.
+    let payload = URL_SAFE_NO_PAD.encode([payload.as_bytes(), body].concat());
+    timed.then(|| format!("{header}.{payload}").into_bytes())
+}
+
 /// Only version 2: the first one is by SHA-1.
 fn sns(found: &Lookup<'_>) -> Option<Vec<u8>> {
     let field = |name: &str| found.text(&Location::Json(format!("/{name}")));
@@ -224,6 +259,30 @@ fn easypost(body: &[u8]) -> Vec<u8> {
     content
 }
 
+/// `POST&PATH&QUERY`: without the query's own `jwt`, its names in order, each with its values in
+/// order and commas between them. None if the address can't be read.
+pub(super) fn atlassian_qsh(url: &[u8]) -> Option<String> {
+    // What RFC 3986 leaves as it is.
+    const ESCAPED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
+    let url = std::str::from_utf8(url).ok()?.parse::<Uri>().ok()?;
+    let path = url.path().replace('&', "%26");
+    let path = match path.strip_suffix('/') {
+        Some("") | None => &path,
+        Some(path) => path,
+    };
+    let query = parameters(url.query().unwrap_or_default().as_bytes())?;
+    let query = query.iter().filter(|(name, _)| name != "jwt");
+    let mut query: Vec<_> = query.map(|(name, value)| (escaped(name), escaped(value))).collect();
+    query.sort();
+    let query = query.chunk_by(|a, b| a.0 == b.0).map(|same| {
+        let values: Vec<&str> = same.iter().map(|(_, value)| value.as_str()).collect();
+        format!("{}={}", same[0].0, values.join(","))
+    });
+    Some(format!("POST&{path}&{}", query.collect::<Vec<_>>().join("&")))
+}
+
 fn length(bytes: &[u8], fits: impl Fn(&u8) -> bool) -> usize {
     bytes.iter().take_while(|byte| fits(byte)).count()
 }
@@ -254,8 +313,38 @@ mod tests {
     fn a_checksum_is_of_the_body_in_decimal() {
         let headers = http::HeaderMap::new();
         let found = Lookup::new(&headers, None, b"123456789");
-        let content = Canonical::Crc32.content(&found, None, b"123456789");
+        let content = Canonical::Crc32.content(&found, &Read::default(), None, b"123456789");
         assert_eq!(content.as_deref(), Some(&b"3421780262"[..]));
+    }
+
+    #[test]
+    fn truelayers_signature_must_name_the_time_and_each_header_that_it_names_must_be_there() {
+        let mut headers = http::HeaderMap::new();
+        headers.insert(TRUELAYER_TIME, http::HeaderValue::from_static("2026-11-26T10:00:00Z"));
+        let found = Lookup::new(&headers, None, b"{}");
+        let signed = |names: &str| {
+            let header = URL_SAFE_NO_PAD.encode(format!("{{\"tl_headers\":\"{names}\"}}"));
+            truelayer(&found, &header, "https://a.example/in/t?x=1", b"{}")
+                .map(|content| URL_SAFE_NO_PAD.decode(&content[header.len() + 1..]).unwrap())
+        };
+        let payload = b"POST /in/t\nX-TL-Webhook-Timestamp: 2026-11-26T10:00:00Z\n{}";
+        assert_eq!(signed("X-TL-Webhook-Timestamp").as_deref(), Some(&payload[..]));
+        for names in ["", "X-Other", "X-TL-Webhook-Timestamp,X-Other", "x y"] {
+            assert_eq!(signed(names), None, "{names}");
+        }
+    }
+
+    #[test]
+    fn atlassians_hash_is_of_what_is_escaped_and_in_order() {
+        let cases = [
+            ("https://a.example/x&y/?b=2&a=%20&b=1&jwt=t&c", "POST&/x%26y&a=%20&b=1,2&c="),
+            ("https://a.example/?a=x+y&A=*~", "POST&/&A=%2A~&a=x%20y"),
+            ("https://a.example", "POST&/&"),
+        ];
+        for (url, canonical) in cases {
+            assert_eq!(atlassian_qsh(url.as_bytes()).as_deref(), Some(canonical));
+        }
+        assert_eq!(atlassian_qsh(b"https://a.example/?a=%ff"), None);
     }
 
     proptest! {

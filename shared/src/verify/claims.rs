@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::Refusal;
+use super::canonical::atlassian_qsh;
 use crate::clock::Timestamp;
 
 /// The claims that are held to the request. `exp` and `nbf` are, wherever they are there.
@@ -56,26 +57,31 @@ pub enum Form {
     /// SHA-256 in base64 for URLs, with or without padding.
     #[serde(rename = "sha256-base64url")]
     Sha256Base64url,
+    /// SHA-256 in hexadecimal of method, path and query in Atlassian's own form, its "query string
+    /// hash" (<https://developer.atlassian.com/cloud/jira/platform/understanding-jwt-for-connect-apps/>).
+    AtlassianQsh,
 }
 
 impl Form {
-    /// What the claim says of these bytes.
-    pub(super) fn of(self, bytes: &[u8]) -> String {
+    /// What the claim says of these bytes. None if they have no such form.
+    pub(super) fn of(self, bytes: &[u8]) -> Option<String> {
         let digest = || Sha256::digest(bytes);
-        match self {
+        Some(match self {
             Self::Plain => String::from_utf8_lossy(bytes).into_owned(),
             Self::Sha256Hex => hex::encode(digest()),
             Self::Sha256Base64 => STANDARD.encode(digest()).trim_end_matches('=').to_owned(),
             Self::Sha256Base64url => URL_SAFE_NO_PAD.encode(digest()),
-        }
+            Self::AtlassianQsh => hex::encode(Sha256::digest(atlassian_qsh(bytes)?)),
+        })
     }
 
     fn fits(self, claimed: &str, bytes: &[u8]) -> bool {
         let claimed = match self {
             Self::Sha256Base64 | Self::Sha256Base64url => claimed.trim_end_matches('='),
-            Self::Plain | Self::Sha256Hex => claimed,
+            Self::Plain | Self::Sha256Hex | Self::AtlassianQsh => claimed,
         };
-        self.of(bytes).as_bytes().ct_eq(claimed.as_bytes()).into()
+        let own = self.of(bytes);
+        own.is_some_and(|own| own.as_bytes().ct_eq(claimed.as_bytes()).into())
     }
 }
 

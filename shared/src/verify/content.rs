@@ -49,7 +49,7 @@ impl Content<'_> {
                 Cow::Owned(url.path().as_bytes().to_vec())
             }
             Part::Canonical(form) => {
-                Cow::Owned(form.content(&self.found, self.url.as_deref(), self.body)?)
+                Cow::Owned(form.content(&self.found, &self.read, self.url.as_deref(), self.body)?)
             }
             Part::Secret => return Some(Piece::Secret),
         };

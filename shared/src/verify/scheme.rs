@@ -260,7 +260,7 @@ impl Scheme {
                 "timestamp.at.item needs a signature.grammar of the list kind",
             ),
             (
-                jws != self.claims.is_some() && !(jws && content.covers(&Part::Body)),
+                jws != self.claims.is_some() && !(jws && self.covers_body()),
                 "[claims] and the jws grammar go together, unless the content covers {body}",
             ),
             (claimed && self.claims.is_none(), "timestamp.at.claim needs [claims]"),

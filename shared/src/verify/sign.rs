@@ -210,7 +210,7 @@ impl Scheme {
         let bounds = [(&claims.body, callback.body), (&claims.url, url.as_bytes())];
         for (bound, bytes) in bounds {
             if let Some(bound) = bound {
-                said[bound.claim.as_str()] = Value::String(bound.form.of(bytes));
+                said[bound.claim.as_str()] = bound.form.of(bytes).into();
             }
         }
         let algorithm = self.signature.algorithm.jws().unwrap_or_default();

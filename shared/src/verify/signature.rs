@@ -102,7 +102,9 @@ impl Signature {
 
     /// The algorithm is the scheme's: what the token says of it may only agree.
     fn read_token(&self, text: &str, read: &mut Read) -> Result<(), Refusal> {
-        let text = text.strip_prefix("Bearer ").unwrap_or(text);
+        // Atlassian has a word of its own for it.
+        let bare = ["Bearer ", "JWT "].iter().find_map(|word| text.strip_prefix(word));
+        let text = bare.unwrap_or(text);
         let parts: Vec<&str> = text.split('.').collect();
         let [header, payload, signature] = parts[..] else {
             return Err(Refusal::SignatureMalformed);

@@ -22,6 +22,7 @@ impl Algorithm {
             Self::RsaSha256 => "rsa-sha256",
             Self::RsaPssSha256 => "rsa-pss-sha256",
             Self::Es256 => "es256",
+            Self::Es512 => "es512",
             Self::Sha1 => "sha1",
             Self::Sha256 => "sha256",
             Self::Sha512 => "sha512",

@@ -1,7 +1,7 @@
 // What no template says: each has a canonical form of its own.
 
 import { execFileSync } from "node:child_process";
-import { createHash, createHmac, createSign } from "node:crypto";
+import { createHash, createHmac, createSign, generateKeyPairSync } from "node:crypto";
 import { mkdtempSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -285,3 +285,40 @@ canonical["aws-sns-subscription"] = snsProvider({
   SubscribeURL:
     "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=x&Token=2336412f37",
 });
+
+// TrueLayer: a detached JSON Web Signature.
+
+const p521 = generateKeyPairSync("ec", { namedCurve: "secp521r1" });
+const p521Other = generateKeyPairSync("ec", { namedCurve: "secp521r1" });
+const truelayerKeys = () =>
+  JSON.stringify({
+    keys: [{ ...p521.publicKey.export({ format: "jwk" }), kid: "k1", alg: "ES512", use: "sig" }],
+  });
+
+canonical.truelayer = {
+  package: "truelayer-signing",
+  // It takes none: its keys are published.
+  secret: "none",
+  timed: true,
+  header: "tl-signature",
+  url: "https://hooks.example.com/in/truelayer",
+  body: '{"type":"payment_executed","event_version":1,"event_id":"evt_1","payment_id":"trf_8172"}',
+  key: truelayerKeys,
+  sign({ secret, body, time, url }) {
+    const { sign } = require("truelayer-signing");
+    const headers = { "X-Tl-Webhook-Timestamp": written(time) };
+    const { privateKey } = secret === "none" ? p521 : p521Other;
+    const privateKeyPem = privateKey.export({ type: "sec1", format: "pem" });
+    const path = new URL(url).pathname;
+    const signature = sign({ kid: "k1", privateKeyPem, method: "POST", path, headers, body });
+    return { "x-tl-webhook-timestamp": written(time), "tl-signature": signature };
+  },
+  verify({ body, headers, url }) {
+    const { verify } = require("truelayer-signing");
+    const path = new URL(url).pathname;
+    const signature = headers["tl-signature"];
+    verify({ jwks: truelayerKeys(), signature, method: "POST", path, headers, body });
+  },
+  // It leaves the time to its users.
+  lenient: ["stale", "future"],
+};

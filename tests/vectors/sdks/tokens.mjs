@@ -91,6 +91,31 @@ export const tokens = {
     // It leaves "not yet" to its users.
     lenient: ["future"],
   },
+  "atlassian-connect": {
+    package: "atlassian-jwt",
+    secret: "atlassian_shared_secret",
+    timed: true,
+    header: "authorization",
+    url: "https://hooks.example.com/in/jira&co/?b=2&ab=x%20y~*&b=1&a=%C3%A9&jwt=no",
+    body: '{"timestamp":1700000000000,"webhookEvent":"jira:issue_created"}',
+    sign: ({ secret, time, url }) => {
+      const { createQueryStringHash, encodeSymmetric, fromMethodAndUrl } = require("atlassian-jwt");
+      const qsh = createQueryStringHash(fromMethodAndUrl("POST", url));
+      const claims = { iss: "jira:1", iat: time, exp: time + 180, qsh };
+      return { authorization: `JWT ${encodeSymmetric(claims, secret)}` };
+    },
+    verify({ secret, headers, url, time }) {
+      const { createQueryStringHash, decodeSymmetric, fromMethodAndUrl } = require("atlassian-jwt");
+      const token = (headers.authorization ?? "").replace("JWT ", "");
+      const said = decodeSymmetric(token, secret, "HS256");
+      // Hash and time it leaves to its users.
+      const qsh = createQueryStringHash(fromMethodAndUrl("POST", url));
+      return said.qsh === qsh && said.exp > Date.now() / 1000;
+    },
+    // The body isn't signed, and it knows no "not yet".
+    open: ["tampered_body"],
+    lenient: ["future"],
+  },
   livekit: {
     package: "livekit-server-sdk",
     secret: "livekit_api_secret",

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use zentra_shared::config::{Config, Embedded};
+use zentra_shared::control::Control;
 use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store, StoreError};
 use zentra_shared::journal::Histories;
 use zentra_shared::journal::redis::RedisJournal;
@@ -16,7 +17,7 @@ const CONNECT: Duration = Duration::from_secs(15);
 
 /// What a command works on.
 pub(crate) trait Backend {
-    type Histories: Histories;
+    type Histories: Histories + Control;
     type Queue: Operate + Publish;
 
     /// What remembers, by name.

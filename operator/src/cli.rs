@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::archive::Wanted;
+use crate::control::Asked;
 use crate::dead::Filter;
 use crate::event;
 use crate::rehearse::{Demo, Rehearse};
@@ -40,6 +41,24 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Destinations: how they stand, and what their workers are to do.
+    #[command(subcommand)]
+    Destination(DestinationCommand),
+    /// Lists the workers that run.
+    Workers {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists what operators did, when and why: the newest first.
+    Audit {
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Events and their histories.
     #[command(subcommand)]
     Event(EventCommand),
@@ -71,6 +90,39 @@ pub(crate) enum Command {
     Check,
     /// Prints the reference of the configuration: every key, its default, its meaning.
     Config,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DestinationCommand {
+    /// Lists them: workers, running attempts, circuit, and whether they are paused.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stops attempts at it: those that run go on to their end, all others wait, and so do new
+    /// events. Reaches all workers within a second, and holds until it is resumed, whatever starts
+    /// anew.
+    Pause {
+        /// Which one.
+        destination: String,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Goes on with a paused one.
+    Resume {
+        /// Which one.
+        destination: String,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Has its workers try again now, though their circuits are open.
+    CloseCircuit {
+        /// Which one.
+        destination: String,
+        #[command(flatten)]
+        asked: Asked,
+    },
 }
 
 #[derive(Subcommand)]
@@ -326,7 +378,7 @@ pub(crate) struct Migrate {
 /// The longest reason, in bytes: a history holds it with each letter that it is given for.
 const MAX_REASON: usize = 1000;
 
-fn reason(text: &str) -> Result<String, String> {
+pub(crate) fn reason(text: &str) -> Result<String, String> {
     match text.len() {
         0..=MAX_REASON => Ok(text.to_owned()),
         length => Err(format!("{length} bytes are too many for a history; at most {MAX_REASON}")),

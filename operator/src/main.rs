@@ -3,6 +3,7 @@
 mod archive;
 mod backend;
 mod cli;
+mod control;
 mod dead;
 mod event;
 mod failure;
@@ -22,15 +23,17 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde::Serialize;
 use zentra_shared::config::{self, Config, Role};
+use zentra_shared::control::Control;
 use zentra_shared::journal::What;
 use zentra_shared::queue::{Operate, Publish};
 use zentra_shared::{telemetry, verify};
 
 use backend::{Backend, File, Servers};
 use cli::{
-    ArchiveCommand, Arguments, Command, DeadCommand, EventCommand, Letters, RefusedCommand,
-    SourceCommand, UnroutedCommand,
+    ArchiveCommand, Arguments, Command, DeadCommand, DestinationCommand, EventCommand, Letters,
+    RefusedCommand, SourceCommand, UnroutedCommand,
 };
+use control::Deed;
 use dead::{Choice, Desk, Done};
 use failure::Failure;
 use refused::Wanted;
@@ -101,6 +104,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
 async fn on(config: &Config, backend: &impl Backend, command: Command) -> Result<(), Failure> {
     match command {
         Command::Status { json } => status_command(config, backend, json).await,
+        Command::Destination(command) => destination_command(config, backend, command).await,
+        Command::Workers { json } => workers_command(backend, json).await,
+        Command::Audit { limit, json } => audit_command(backend, limit, json).await,
         Command::Event(command) => event_command(config, backend, command).await,
         Command::Dead(command) => dead_command(config, backend, command).await,
         Command::Unrouted(command) => unrouted_command(config, backend, command).await,
@@ -142,6 +148,52 @@ async fn status_command(
     match status.is_up() {
         true => Ok(()),
         false => Err(Failure::Ours("something that all depends on is down: see above.".into())),
+    }
+}
+
+async fn destination_command(
+    config: &Config,
+    backend: &impl Backend,
+    command: DestinationCommand,
+) -> Result<(), Failure> {
+    let control = backend.histories()?;
+    let (destination, deed, asked) = match command {
+        DestinationCommand::List { json } => {
+            let all = control::destinations(&control, config).await?;
+            let mut out = std::io::stdout().lock();
+            return match json {
+                true => print_json(&all, &mut out),
+                false => Ok(control::show(&all, &mut out)?),
+            };
+        }
+        DestinationCommand::Pause { destination, asked } => (destination, Deed::Pause, asked),
+        DestinationCommand::Resume { destination, asked } => (destination, Deed::Resume, asked),
+        DestinationCommand::CloseCircuit { destination, asked } => {
+            (destination, Deed::CloseCircuit, asked)
+        }
+    };
+    for name in destinations(config, Some(destination))? {
+        let words = control::act(&control, &name, deed, &asked).await?;
+        writeln!(std::io::stdout(), "{name} is {words}")?;
+    }
+    Ok(())
+}
+
+async fn workers_command(backend: &impl Backend, json: bool) -> Result<(), Failure> {
+    let workers = backend.histories()?.workers().await?;
+    let mut out = std::io::stdout().lock();
+    match json {
+        true => print_json(&workers, &mut out),
+        false => Ok(control::show_workers(&workers, &mut out)?),
+    }
+}
+
+async fn audit_command(backend: &impl Backend, limit: usize, json: bool) -> Result<(), Failure> {
+    let acts = backend.histories()?.audited(limit).await?;
+    let mut out = std::io::stdout().lock();
+    match json {
+        true => print_json(&acts, &mut out),
+        false => Ok(control::show_acts(&acts, &mut out)?),
     }
 }
 

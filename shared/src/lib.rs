@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod delivery;
 pub mod embedded;
 pub mod event;

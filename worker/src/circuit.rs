@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
+use zentra_shared::control;
 
 /// How many failures in a row open it, and for how long.
 #[derive(Debug)]
@@ -80,6 +81,21 @@ impl Circuit {
         *state = next;
         self.shown.set((!matches!(next, State::Closed(_))).into());
         next == open
+    }
+
+    /// An operator says that it works again.
+    pub(crate) fn close(&self) {
+        *self.state() = State::Closed(0);
+        self.shown.set(0);
+    }
+
+    /// For an operator.
+    pub(crate) fn standing(&self, now: Instant) -> control::Circuit {
+        match *self.state() {
+            State::Closed(_) => control::Circuit::Closed,
+            State::Open { until } if now < until => control::Circuit::Open,
+            State::Open { .. } | State::HalfOpen => control::Circuit::HalfOpen,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

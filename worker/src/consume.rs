@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use zentra_shared::journal::Journal;
 use zentra_shared::queue::{Consumer, Process, Receipt};
 
 use crate::circuit::Allowed;
+use crate::gate::Standing;
 use crate::process::Processor;
 
 /// What a stopping worker allows beyond a running attempt's own timeout.
@@ -17,17 +19,36 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long messages that came just before the stop are looked for.
 const LEFT_OVER: Duration = Duration::from_secs(1);
 
-/// Consumes until `stop`, then lets running attempts end.
+/// Consumes until `stop`, but while operators pause the destination.
 pub(crate) async fn consume<Q: Process, J: Journal>(
     processor: Arc<Processor<Q, J>>,
     stop: CancellationToken,
+) {
+    let mut gate = processor.gate.watch();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            open = gate.wait_for(Standing::is_open) => if open.is_err() {
+                return;
+            },
+        }
+        run(&processor, &stop, &mut gate).await;
+    }
+}
+
+/// Consumes until `stop` or a pause, then lets running attempts end. What is fetched then goes
+/// back: held for long, the broker would take it away, again and again.
+async fn run<Q: Process, J: Journal>(
+    processor: &Arc<Processor<Q, J>>,
+    stop: &CancellationToken,
+    gate: &mut watch::Receiver<Standing>,
 ) {
     let (name, most) = (&processor.destination.name, processor.destination.concurrency);
     // Few more are fetched than run at once: at a crash, each one fetched is charged.
     let mut consumer = processor.queue.consume(name, most);
     let mut running = JoinSet::new();
-    loop {
-        let (room, pause) = match processor.circuit.allowed(Instant::now()) {
+    while gate.borrow_and_update().is_open() {
+        let (room, pause) = match processor.gate.circuit.allowed(Instant::now()) {
             Allowed::Many => (usize::from(most), None),
             Allowed::One => (1, None),
             Allowed::NoneUntil(until) => (0, Some(until)),
@@ -35,6 +56,7 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
         let over = tokio::time::sleep_until(pause.unwrap_or_else(Instant::now).into());
         tokio::select! {
             () = stop.cancelled() => break,
+            _ = gate.changed() => {}
             Some(ended) = running.join_next() => report(ended),
             () = over, if pause.is_some() => {}
             next = consumer.next(), if running.len() < room => {

@@ -11,12 +11,13 @@
 mod circuit;
 mod consume;
 mod deliver;
+mod gate;
 pub mod inbox;
 mod metrics;
 mod process;
 mod program;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use zentra_shared::clock;
 use zentra_shared::config::{Config, Destination, Live};
+use zentra_shared::control::Follow;
 use zentra_shared::journal::Journal;
 use zentra_shared::queue::Process;
 use zentra_shared::telemetry::{self, admin};
@@ -35,6 +38,7 @@ use zentra_shared::telemetry::{self, admin};
 use circuit::Circuit;
 use deliver::Deliver;
 use deliver::handler::Handlers;
+use gate::{Gate, Gates};
 
 pub use deliver::handler::{Delivery, Failed};
 pub use program::Worker;
@@ -43,12 +47,15 @@ pub use zentra_shared::event::{DeliveryKey, Envelope, Event};
 /// How often the journal is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How long saying so may take, when the worker stops.
+const LEAVE: Duration = Duration::from_secs(1);
+
 /// Works for all destinations until `stop`, and for those of a new config from when it is
 /// in force.
 ///
 /// # Errors
 /// If TLS can't be set up.
-async fn run<Q: Process, J: Journal>(
+async fn run<Q: Process, J: Journal + Follow>(
     mut live: Live,
     queue: Q,
     journal: J,
@@ -74,7 +81,11 @@ async fn run<Q: Process, J: Journal>(
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));
     let looked = watch(journal.clone(), live.clone(), metrics.clone());
     let watching = AbortOnDropHandle::new(tokio::spawn(looked));
-    let crew = Crew { worker: worker_name(), queue, journal, http, handlers, metrics };
+    let (worker, gates) = (worker_name(), Gates::default());
+    let beats = gates.clone().beat(journal.clone(), worker.clone(), clock::now());
+    let beating = AbortOnDropHandle::new(tokio::spawn(beats));
+    let control = journal.clone();
+    let crew = Crew { worker, gates, queue, journal, http, handlers, metrics };
     let mut loops = JoinSet::new();
     let mut shift = stop.child_token();
     crew.start(&live.config(), &shift, &mut loops);
@@ -97,7 +108,9 @@ async fn run<Q: Process, J: Journal>(
             }
         }
     }
-    drop(watching);
+    drop((watching, beating));
+    // Otherwise operators see it a little longer.
+    let _ = tokio::time::timeout(LEAVE, control.leave(&crew.worker)).await;
     ended.cancel();
     health.await?;
     Ok(())
@@ -127,6 +140,7 @@ async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
 /// What the loops of all destinations share.
 struct Crew<Q, J> {
     worker: String,
+    gates: Gates,
     queue: Q,
     journal: J,
     http: deliver::http::HttpDelivery,
@@ -139,6 +153,7 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
     fn start(&self, config: &Config, stop: &CancellationToken, loops: &mut JoinSet<()>) {
         let retention = config.sources.iter().map(|source| (source.name.clone(), source.retention));
         let retention = Arc::new(retention.collect::<HashMap<_, _>>());
+        let mut gates = BTreeMap::new();
         for destination in &config.destinations {
             let metrics = self.metrics.of(&destination.name);
             let Some(deliver) = self.deliver(destination) else {
@@ -149,13 +164,13 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
                 continue;
             };
             let breaker = &destination.circuit;
+            let circuit =
+                Circuit::new(breaker.failures, breaker.pause, metrics.circuit_open.clone());
+            let gate = Arc::new(Gate::new(circuit, metrics.in_flight.clone()));
+            gates.insert(destination.name.clone(), gate.clone());
             let rate = NonZeroU32::new(destination.rate);
             let processor = Arc::new(process::Processor {
-                circuit: Circuit::new(
-                    breaker.failures,
-                    breaker.pause,
-                    metrics.circuit_open.clone(),
-                ),
+                gate,
                 pace: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
                 destination: destination.clone(),
                 worker: self.worker.clone(),
@@ -171,6 +186,7 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
             });
             loops.spawn(consume::consume(processor, stop.clone()));
         }
+        self.gates.replace(gates);
     }
 }
 

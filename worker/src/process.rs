@@ -25,8 +25,8 @@ use zentra_shared::seal::{Sealed, Sealer};
 use zentra_shared::telemetry::One;
 use zentra_shared::trace::Trace;
 
-use crate::circuit::Circuit;
 use crate::deliver::{Attempted, Deliver, Order, Verdict};
+use crate::gate::Gate;
 use crate::metrics::DestinationMetrics;
 
 /// Between two tries while RabbitMQ or Redis is away.
@@ -49,8 +49,8 @@ pub(crate) struct Processor<Q, J> {
     pub(crate) journal: J,
     pub(crate) deliver: Deliver,
     pub(crate) metrics: DestinationMetrics,
-    /// Whether the destination is worth an attempt now.
-    pub(crate) circuit: Circuit,
+    /// Whether its messages are taken now.
+    pub(crate) gate: Arc<Gate>,
     /// How many attempts a second it bears, if that is bounded.
     pub(crate) pace: Option<DefaultDirectRateLimiter>,
     /// Ends the waiting for a broker or a journal that is away.
@@ -200,7 +200,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         drop(running);
         let name = self.destination.name.as_str();
         let worked = !matches!(verdict, Verdict::Failed { .. });
-        if self.circuit.attempted(worked, Instant::now()) {
+        if self.gate.circuit.attempted(worked, Instant::now()) {
             let pause = self.destination.circuit.pause;
             tracing::warn!(destination = name, ?pause, "too many failures in a row: pausing");
             self.metrics.circuit_opened.inc();

@@ -9,6 +9,7 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use zentra_shared::config::{self, Config, Live, Origin, Role};
+use zentra_shared::control::Follow;
 use zentra_shared::journal::Journal;
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::Process;
@@ -91,7 +92,7 @@ impl Worker {
     ///
     /// # Errors
     /// If TLS can't be set up.
-    pub async fn serve<Q: Process, J: Journal>(
+    pub async fn serve<Q: Process, J: Journal + Follow>(
         self,
         live: Live,
         queue: Q,

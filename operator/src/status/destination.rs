@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use zentra_shared::clock::Timestamp;
+use zentra_shared::control::{Beat, Circuit, Order, Said};
 use zentra_shared::journal::list::Listed;
 use zentra_shared::journal::{Histories, What};
 use zentra_shared::lifecycle::State;
@@ -20,8 +21,16 @@ const ENOUGH: u64 = 5;
 #[derive(Debug, Serialize)]
 pub(crate) struct Destination {
     pub(super) destination: String,
-    /// What is wrong: `failing`, `stuck`, `dead_letters`; nothing if all is well.
+    /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `stuck`, `dead_letters`;
+    /// nothing if all is well.
     pub(super) findings: Vec<&'static str>,
+    /// How many workers work for it. `None` if that can't be known.
+    pub(super) workers: Option<usize>,
+    /// The worst of all workers'.
+    pub(super) circuit: Option<Circuit>,
+    /// Who paused it, when, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) paused: Option<Said>,
     /// What waits for a worker. `None` where no worker has run with it yet, or the queue can't be
     /// asked.
     pub(super) backlog: Option<u64>,
@@ -45,6 +54,9 @@ impl Destination {
         let mut one = Self {
             destination: name.into(),
             findings: Vec::new(),
+            workers: None,
+            circuit: None,
+            paused: None,
             backlog: None,
             attempts: 0,
             succeeded: 0,
@@ -92,9 +104,20 @@ impl Destination {
         Ok(())
     }
 
+    /// What its workers tell, and operators want.
+    pub(super) fn heard(&mut self, beats: &[Beat], order: Option<&Order>) {
+        let works = || beats.iter().filter_map(|beat| beat.destinations.get(&self.destination));
+        self.workers = Some(works().count());
+        self.circuit = works().map(|work| work.circuit).max();
+        self.paused = order.and_then(|order| order.pause.clone());
+    }
+
     /// Says what is wrong.
     pub(super) fn judge(&mut self) {
         let all = [
+            ("no_worker", self.workers == Some(0)),
+            ("paused", self.paused.is_some()),
+            ("circuit_open", self.circuit.is_some_and(|circuit| circuit != Circuit::Closed)),
             ("failing", self.attempts >= ENOUGH && self.succeeded * 2 < self.attempts),
             ("stuck", self.backlog > Some(0) && self.attempts == 0),
             ("dead_letters", !self.dead.is_empty()),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::config::Config;
+use zentra_shared::control::{AWAY, Control};
 use zentra_shared::journal::Histories;
 use zentra_shared::journal::list::{Listed, Query};
 use zentra_shared::queue::{Operate, Place, QueueError};
@@ -81,6 +82,10 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
         Err(failure) => (Vec::new(), false, Some(failure.text().to_owned())),
     };
     let mut parts = vec![Part { name: backend.journal(), up: journal.is_none(), problem: journal }];
+    let (beats, orders) = match parts[0].up {
+        true => (histories.workers().await?, histories.orders().await?),
+        false => Default::default(),
+    };
     let mut sources: Vec<Source> =
         config.sources.iter().map(|source| Source::new(source, &listed, now)).collect();
     let mut destinations = Vec::new();
@@ -88,6 +93,7 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
         let mut one = Destination::new(&destination.name, &listed, now);
         if parts[0].up {
             one.count_dead(&histories).await?;
+            one.heard(&beats, orders.get(&destination.name));
         }
         destinations.push(one);
     }
@@ -113,6 +119,11 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
     }
     // On one file, both are the same.
     parts.dedup_by(|a, b| a.name == b.name);
+    if parts[0].up {
+        let none = || format!("none has told of itself for {} s", AWAY.as_secs());
+        let problem = beats.is_empty().then(none);
+        parts.push(Part { name: "workers", up: problem.is_none(), problem });
+    }
     sources.iter_mut().for_each(Source::judge);
     destinations.iter_mut().for_each(Destination::judge);
     let since = listed.last().map(|listed| listed.taken_up);

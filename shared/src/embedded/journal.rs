@@ -18,7 +18,7 @@ use crate::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State,
 /// The file behind the journal seam; clones share it.
 #[derive(Clone)]
 pub struct EmbeddedJournal {
-    store: Store,
+    pub(super) store: Store,
     /// How long what an operator changes is remembered.
     retention: Duration,
 }
@@ -215,11 +215,11 @@ fn unpacked<'a, T: Deserialize<'a>>(column: usize, bytes: &'a [u8]) -> rusqlite:
     rmp_serde::from_slice(bytes).map_err(|error| unreadable(column, error))
 }
 
-fn unwritable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+pub(super) fn unwritable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 
-fn unreadable(
+pub(super) fn unreadable(
     column: usize,
     error: impl std::error::Error + Send + Sync + 'static,
 ) -> rusqlite::Error {

@@ -9,6 +9,7 @@
 mod archive;
 mod carry;
 mod consumer;
+mod control;
 mod journal;
 mod metrics;
 mod open;

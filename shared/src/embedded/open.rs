@@ -17,12 +17,14 @@ const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off
 /// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
 const APPLICATION: i32 = 0x5a4e_5452;
 /// The form of the tables (`PRAGMA user_version`).
-const SCHEMA: i32 = 2;
+const SCHEMA: i32 = 3;
 /// From form 1 to 2: who holds a letter.
 const FROM_1: &str = "BEGIN IMMEDIATE;
     ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
     PRAGMA user_version = 2;
     COMMIT;";
+/// From form 2 to 3: workers and operators.
+const CONTROL: &str = include_str!("control.sql");
 /// How long another process (an operator's command) may hold the file.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -80,9 +82,13 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
         .map_err(|error| unusable(path, &error))?;
     let (found, what_to_do) = match (application, version, tables) {
         (APPLICATION, SCHEMA, _) => return settle(connection),
-        (APPLICATION, 1, _) => {
+        (APPLICATION, 1 | 2, _) => {
             settle(connection)?;
-            return Ok(connection.execute_batch(FROM_1)?);
+            if version == 1 {
+                connection.execute_batch(FROM_1)?;
+            }
+            let from_2 = format!("BEGIN IMMEDIATE;\n{CONTROL}\nPRAGMA user_version = 3;\nCOMMIT;");
+            return Ok(connection.execute_batch(&from_2)?);
         }
         (0, 0, 0) => return make(connection),
         (APPLICATION, newer, _) if newer > SCHEMA => (
@@ -135,7 +141,7 @@ fn make(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     settle(connection)?;
     connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;\n{}\nPRAGMA application_id = {APPLICATION};\n\
+        "BEGIN IMMEDIATE;\n{}\n{CONTROL}\nPRAGMA application_id = {APPLICATION};\n\
          PRAGMA user_version = {SCHEMA};\nCOMMIT;",
         include_str!("schema.sql")
     ))?;
@@ -154,12 +160,16 @@ mod tests {
         let path = folder.join("zentra.db");
         drop(Store::open(&path, 1 << 30).unwrap());
         let file = Connection::open(&path).unwrap();
-        file.execute_batch("ALTER TABLE held DROP COLUMN pid; PRAGMA user_version = 1").unwrap();
+        let undo = "ALTER TABLE held DROP COLUMN pid; DROP TABLE worker; DROP TABLE wish; \
+                    DROP TABLE audit; PRAGMA user_version = 1";
+        file.execute_batch(undo).unwrap();
         drop(file);
         for _ in 0..2 {
             let store = Store::open(&path, 1 << 30).unwrap();
             let hold = "INSERT OR REPLACE INTO held (id, until, pid) VALUES (1, 1, 1)";
             store.write(|file| file.execute(hold, ())).await.unwrap();
+            let acts = "INSERT INTO audit (act) VALUES (x'00')";
+            store.write(|file| file.execute(acts, ())).await.unwrap();
         }
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::config::{Live, Origin, Role};
+use zentra_shared::control::{Beat, Follow, Orders};
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{Claim, Journal, JournalError, Settle};
@@ -98,6 +99,16 @@ impl Journal for DoomedJournal {
 
     async fn ready(&self) -> bool {
         self.inner.ready().await
+    }
+}
+
+impl Follow for DoomedJournal {
+    async fn beat(&self, beat: &Beat) -> Result<Orders, JournalError> {
+        self.inner.beat(beat).await
+    }
+
+    async fn leave(&self, worker: &str) -> Result<(), JournalError> {
+        self.inner.leave(worker).await
     }
 }
 

@@ -5,6 +5,7 @@ mod bounds;
 mod broker;
 mod chaos;
 mod conformance;
+mod control;
 mod destinations;
 mod faults;
 mod fuzzed;

@@ -26,7 +26,8 @@ async fn each_source_each_destination_and_each_part_is_told_with_what_is_wrong()
     let world =
         World::start(&shared_rabbit(), &redis.url(), &namespace(), "attempts = 1").await.unwrap();
     let (code, empty) = status(&world.stack);
-    assert_eq!((code, &empty["parts"][0]["up"]), (Some(0), &true.into()));
+    assert_eq!((code, &empty["parts"][0]["up"]), (Some(2), &true.into()), "there is no worker");
+    assert_eq!(empty["parts"][2]["name"], "workers");
     assert_eq!(of(&empty, "sources", "acme")["findings"][0], "nothing_seen");
     assert_eq!(of(&empty, "destinations", "ledger")["dead"], Value::Object(Default::default()));
 
@@ -34,7 +35,8 @@ async fn each_source_each_destination_and_each_part_is_told_with_what_is_wrong()
     world.send("evt_0", &transfer("evt_0", "trf_0", 1)).await;
     let stuck = status(&world.stack).1;
     let ledger = of(&stuck, "destinations", "ledger");
-    assert_eq!((&ledger["backlog"], &ledger["findings"][0]), (&1.into(), &"stuck".into()));
+    assert_eq!(ledger["findings"], serde_json::json!(["no_worker", "stuck"]));
+    assert_eq!(ledger["backlog"], 1);
 
     let _worker = world.stack.worker().await;
     world.until("evt_0", delivered).await;
@@ -67,7 +69,14 @@ async fn each_source_each_destination_and_each_part_is_told_with_what_is_wrong()
 
     let shown = world.stack.zentra(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    for told in ["redis      up", "rabbitmq   up", "refusing", "failing, dead letters", "11 %"] {
+    for told in [
+        "redis      up",
+        "rabbitmq   up",
+        "workers    up",
+        "refusing",
+        "failing, dead letters",
+        "11 %",
+    ] {
         assert!(shown.contains(told), "{told}: {shown}");
     }
 
@@ -85,8 +94,8 @@ async fn on_the_file_it_is_told_as_well() {
     shop.send(&program, "evt_1").await;
     shop.until("evt_1", "delivered").await;
     let (code, all) = status(&shop.stack);
-    assert_eq!((code, all["parts"].as_array().unwrap().len()), (Some(0), 1));
-    assert_eq!(all["parts"][0]["name"], "file");
+    assert_eq!((code, all["parts"].as_array().unwrap().len()), (Some(0), 2));
+    assert_eq!((&all["parts"][0]["name"], &all["parts"][1]["up"]), (&"file".into(), &true.into()));
     assert_eq!(of(&all, "sources", "acme")["findings"], Value::Array(Vec::new()));
     let ledger = of(&all, "destinations", "ledger");
     assert_eq!((&ledger["backlog"], &ledger["succeeded"]), (&0.into(), &1.into()));

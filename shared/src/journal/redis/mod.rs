@@ -6,6 +6,7 @@
 //! written before the script, so what they should find is never missing from them; what
 //! they find is checked against the delivery.
 
+mod control;
 mod layout;
 mod list;
 mod settings;

@@ -1,0 +1,160 @@
+//! `zentra destination`, `zentra worker` and `zentra audit`: what runs, what operators want of it,
+//! and what they did.
+
+use std::io::Write;
+
+use serde::Serialize;
+use zentra_shared::clock;
+use zentra_shared::config::Config;
+use zentra_shared::control::{Act, Beat, Circuit, Control, Order, Said, Wish};
+
+use crate::failure::Failure;
+
+/// Who asks, and why.
+#[derive(clap::Args, Clone)]
+pub(crate) struct Asked {
+    /// Why; for the audit.
+    #[arg(long = "because", value_name = "WHY", default_value = "", value_parser = crate::cli::reason)]
+    pub(crate) because: String,
+    /// Who asks; for the audit.
+    #[arg(long, env = "USER", default_value = "operator")]
+    pub(crate) by: String,
+}
+
+impl Asked {
+    /// Now.
+    pub(crate) fn said(&self) -> Said {
+        Said { by: self.by.clone(), at: clock::now(), because: self.because.clone() }
+    }
+}
+
+/// What is to be done with a destination's workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// No more attempts.
+    Pause,
+    /// Attempts again.
+    Resume,
+    /// Attempts, though the circuit is open.
+    CloseCircuit,
+}
+
+/// A destination, as its workers tell of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Standing {
+    destination: String,
+    /// How many workers work for it.
+    workers: usize,
+    in_flight: u64,
+    /// The worst of all workers'.
+    circuit: Option<Circuit>,
+    #[serde(flatten)]
+    order: Order,
+    /// How many workers have heard that it is paused.
+    heard: usize,
+}
+
+/// All destinations of the config.
+pub(crate) async fn destinations(
+    control: &impl Control,
+    config: &Config,
+) -> Result<Vec<Standing>, Failure> {
+    let (beats, mut orders) = (control.workers().await?, control.orders().await?);
+    let names = config.destinations.iter().map(|destination| &destination.name);
+    Ok(names.map(|name| standing(name, &beats, orders.remove(name))).collect())
+}
+
+fn standing(name: &str, beats: &[Beat], order: Option<Order>) -> Standing {
+    let works = || beats.iter().filter_map(|beat| beat.destinations.get(name));
+    Standing {
+        destination: name.to_owned(),
+        workers: works().count(),
+        in_flight: works().map(|work| work.in_flight).sum(),
+        circuit: works().map(|work| work.circuit).max(),
+        heard: works().filter(|work| work.paused).count(),
+        order: order.unwrap_or_default(),
+    }
+}
+
+/// Does it: first into the audit, then to the workers, who hear it within a second.
+pub(crate) async fn act(
+    control: &impl Control,
+    name: &str,
+    deed: Deed,
+    asked: &Asked,
+) -> Result<&'static str, Failure> {
+    let said = asked.said();
+    let (action, wish, wanted, words) = match deed {
+        Deed::Pause => ("destination pause", Wish::Pause, Some(&said), "paused"),
+        Deed::Resume => ("destination resume", Wish::Pause, None, "resumed"),
+        Deed::CloseCircuit => {
+            ("destination close-circuit", Wish::Close, Some(&said), "told to try again")
+        }
+    };
+    let act =
+        Act { action: action.into(), on: name.into(), result: String::new(), said: said.clone() };
+    control.audit(&act).await?;
+    control.wish(name, wish, wanted).await?;
+    Ok(words)
+}
+
+/// The destinations, for a person.
+pub(crate) fn show(all: &[Standing], out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:<20} {:>7} {:>9}  {:<9} STANDING",
+        "DESTINATION", "WORKERS", "IN FLIGHT", "CIRCUIT"
+    )?;
+    for one in all {
+        let standing = match &one.order.pause {
+            Some(said) => format!("paused since {} by {}{}", said.at, said.by, why(said)),
+            None if one.workers == 0 => "no worker works for it".into(),
+            None => "runs".into(),
+        };
+        let circuit = one.circuit.map_or("-", circuit);
+        let (name, workers, running) = (&one.destination, one.workers, one.in_flight);
+        writeln!(out, "{name:<20} {workers:>7} {running:>9}  {circuit:<9} {standing}")?;
+    }
+    Ok(())
+}
+
+fn why(said: &Said) -> String {
+    match said.because.as_str() {
+        "" => String::new(),
+        because => format!(": {because}"),
+    }
+}
+
+pub(crate) fn circuit(circuit: Circuit) -> &'static str {
+    match circuit {
+        Circuit::Closed => "closed",
+        Circuit::HalfOpen => "half open",
+        Circuit::Open => "open",
+    }
+}
+
+/// The workers, for a person.
+pub(crate) fn show_workers(beats: &[Beat], out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:<32} {:<10} {:>9}  {:<24} WORKS FOR",
+        "WORKER", "VERSION", "IN FLIGHT", "SINCE"
+    )?;
+    for Beat { worker, version, started_at, destinations } in beats {
+        let running: u64 = destinations.values().map(|work| work.in_flight).sum();
+        let names: Vec<&str> = destinations.keys().map(String::as_str).collect();
+        let (since, names) = (started_at.to_string(), names.join(", "));
+        writeln!(out, "{worker:<32} {version:<10} {running:>9}  {since:<24} {names}")?;
+    }
+    Ok(())
+}
+
+/// The acts, for a person.
+pub(crate) fn show_acts(acts: &[Act], out: &mut impl Write) -> std::io::Result<()> {
+    for Act { action, on, result, said } in acts {
+        let because = why(said);
+        let result = if result.is_empty() { String::new() } else { format!(" ({result})") };
+        writeln!(out, "{}  {}  {action} {on}{result}{because}", said.at, said.by)?;
+    }
+    Ok(())
+}

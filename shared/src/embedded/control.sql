@@ -1,0 +1,20 @@
+-- How each worker does: as it told at last, until when that is believed.
+CREATE TABLE IF NOT EXISTS worker (
+    name TEXT PRIMARY KEY,
+    until INTEGER NOT NULL,
+    beat BLOB NOT NULL
+) STRICT;
+
+-- What operators want of a destination's workers.
+CREATE TABLE IF NOT EXISTS wish (
+    destination TEXT NOT NULL,
+    wish TEXT NOT NULL,
+    said BLOB NOT NULL,
+    PRIMARY KEY (destination, wish)
+) STRICT;
+
+-- What operators did.
+CREATE TABLE IF NOT EXISTS audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    act BLOB NOT NULL
+) STRICT;

@@ -1,0 +1,129 @@
+//! What workers and operators say to each other, on Redis: a key for each worker, which goes when
+//! the worker does, and their names; one hash of wishes; one stream of acts.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::RedisJournal;
+use crate::clock::millis;
+use crate::control::{AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Wish, ordered};
+use crate::journal::JournalError;
+
+/// An entry of a stream: its id, and its fields.
+type Entry = (String, Vec<(String, Vec<u8>)>);
+
+impl RedisJournal {
+    fn worker(&self, name: &str) -> String {
+        format!("{}:worker:{name}", self.namespace)
+    }
+
+    fn workers_set(&self) -> String {
+        format!("{}:workers", self.namespace)
+    }
+
+    fn wishes(&self) -> String {
+        format!("{}:orders", self.namespace)
+    }
+
+    fn acts(&self) -> String {
+        format!("{}:audit", self.namespace)
+    }
+}
+
+impl Follow for RedisJournal {
+    async fn beat(&self, beat: &Beat) -> Result<Orders, JournalError> {
+        let mut pipe = redis::pipe();
+        let set = pipe.cmd("SET").arg(self.worker(&beat.worker)).arg(json("a beat", beat)?);
+        set.arg("PX").arg(millis(AWAY)).ignore();
+        pipe.sadd(self.workers_set(), &beat.worker).ignore();
+        pipe.hgetall(self.wishes());
+        let (wishes,): (Vec<(String, Vec<u8>)>,) =
+            pipe.query_async(&mut self.connection.clone()).await?;
+        Ok(read(&wishes))
+    }
+
+    async fn leave(&self, worker: &str) -> Result<(), JournalError> {
+        let mut pipe = redis::pipe();
+        pipe.del(self.worker(worker)).ignore().srem(self.workers_set(), worker).ignore();
+        Ok(pipe.exec_async(&mut self.connection.clone()).await?)
+    }
+}
+
+impl Control for RedisJournal {
+    async fn workers(&self) -> Result<Vec<Beat>, JournalError> {
+        let mut connection = self.connection.clone();
+        let set = self.workers_set();
+        let mut names: Vec<String> =
+            redis::cmd("SMEMBERS").arg(&set).query_async(&mut connection).await?;
+        names.sort();
+        let mut beats = Vec::new();
+        for name in names {
+            let key = self.worker(&name);
+            let beat: Option<Vec<u8>> =
+                redis::cmd("GET").arg(key).query_async(&mut connection).await?;
+            match beat {
+                Some(beat) => beats.push(parsed(&name, &beat)?),
+                // Should it be there after all, its next beat says so.
+                None => redis::cmd("SREM").arg(&set).arg(name).exec_async(&mut connection).await?,
+            }
+        }
+        Ok(beats)
+    }
+
+    async fn orders(&self) -> Result<Orders, JournalError> {
+        let mut all = redis::cmd("HGETALL");
+        all.arg(self.wishes());
+        let wishes: Vec<(String, Vec<u8>)> = all.query_async(&mut self.connection.clone()).await?;
+        Ok(read(&wishes))
+    }
+
+    async fn wish(
+        &self,
+        destination: &str,
+        wish: Wish,
+        said: Option<&Said>,
+    ) -> Result<(), JournalError> {
+        let field = format!("{} {destination}", wish.as_str());
+        let mut command = redis::cmd(if said.is_some() { "HSET" } else { "HDEL" });
+        command.arg(self.wishes()).arg(field);
+        if let Some(said) = said {
+            command.arg(json("a wish", said)?);
+        }
+        Ok(command.exec_async(&mut self.connection.clone()).await?)
+    }
+
+    async fn audit(&self, act: &Act) -> Result<(), JournalError> {
+        let mut add = redis::cmd("XADD");
+        add.arg(self.acts()).arg("MAXLEN").arg("~").arg(AUDITED);
+        add.arg("*").arg("act").arg(json("an act", act)?);
+        Ok(add.exec_async(&mut self.connection.clone()).await?)
+    }
+
+    async fn audited(&self, limit: usize) -> Result<Vec<Act>, JournalError> {
+        let mut range = redis::cmd("XREVRANGE");
+        range.arg(self.acts()).arg("+").arg("-").arg("COUNT").arg(limit);
+        let found: Vec<Entry> = range.query_async(&mut self.connection.clone()).await?;
+        let acts =
+            found.iter().flat_map(|(id, fields)| fields.iter().map(move |field| (id, field)));
+        acts.map(|(id, (_, act))| parsed(id, act)).collect()
+    }
+}
+
+fn read(wishes: &[(String, Vec<u8>)]) -> Orders {
+    let mut orders = Orders::new();
+    for (field, said) in wishes {
+        if let Some((wish, destination)) = field.split_once(' ') {
+            ordered(&mut orders, destination, wish, said);
+        }
+    }
+    orders
+}
+
+fn json(what: &str, value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
+    serde_json::to_vec(value).map_err(|error| JournalError::Unreadable(format!("{what}: {error}")))
+}
+
+fn parsed<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, JournalError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| JournalError::Unreadable(format!("{what}: {error}")))
+}

@@ -1,5 +1,6 @@
 //! Where events and histories are: servers, or one file. Chosen once, by the config.
 
+use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,10 +30,10 @@ pub(crate) trait Backend {
     fn histories(&self) -> Result<Self::Histories, Failure>;
 
     /// Connected.
-    async fn queue(&self) -> Result<Self::Queue, Failure>;
+    fn queue(&self) -> impl Future<Output = Result<Self::Queue, Failure>> + Send;
 
     /// To be called at the end: what was acknowledged reaches the queue before.
-    async fn close(&self, queue: Self::Queue);
+    fn close(&self, queue: Self::Queue) -> impl Future<Output = ()> + Send;
 }
 
 /// RabbitMQ and Redis.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::api::Serve;
 use crate::archive::Wanted;
 use crate::control::Asked;
 use crate::dead::Filter;
@@ -11,6 +12,7 @@ use crate::event;
 use crate::rehearse::{Demo, Rehearse};
 use crate::source::{Add, Sign, Verify};
 use crate::standalone::Listen;
+use crate::token::New;
 
 /// Reads event histories, and lists and re-queues dead letters.
 #[derive(Parser)]
@@ -41,15 +43,28 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tells what happens, as it happens, of the newest thousand deliveries, until it is stopped.
+    Tail {
+        #[command(flatten)]
+        wanted: event::Wanted,
+        /// As JSON, a line each.
+        #[arg(long)]
+        json: bool,
+    },
     /// Destinations: how they stand, and what their workers are to do.
     #[command(subcommand)]
     Destination(DestinationCommand),
+    /// Serves the operators' API by HTTP, under /v1, until it is stopped. Who asks needs a token.
+    Serve(Serve),
     /// Lists the workers that run.
     Workers {
         /// As JSON.
         #[arg(long)]
         json: bool,
     },
+    /// Tokens for the operators' API.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Lists what operators did, when and why: the newest first.
     Audit {
         /// At most so many.
@@ -90,6 +105,25 @@ pub(crate) enum Command {
     Check,
     /// Prints the reference of the configuration: every key, its default, its meaning.
     Config,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Makes one, and shows it this one time.
+    Create(New),
+    /// Lists them, without their secrets.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Takes one back.
+    Revoke {
+        /// As listed.
+        id: String,
+        #[command(flatten)]
+        asked: Asked,
+    },
 }
 
 #[derive(Subcommand)]
@@ -135,7 +169,7 @@ pub(crate) enum EventCommand {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
         /// Where to go on: what the page before it told.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "id")]
         cursor: Option<String>,
         /// As JSON: the deliveries with their histories, and the next page's cursor.
         #[arg(long)]
@@ -270,6 +304,8 @@ pub(crate) enum UnroutedCommand {
         /// Only tells which would be routed.
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        asked: Asked,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -350,9 +386,8 @@ pub(crate) enum RefusedCommand {
         /// At most so many.
         #[arg(long, default_value_t = 100)]
         limit: usize,
-        /// Who asks; for the history.
-        #[arg(long, env = "USER", default_value = "operator")]
-        by: String,
+        #[command(flatten)]
+        asked: Asked,
         /// Only tells which would be let in.
         #[arg(long)]
         dry_run: bool,

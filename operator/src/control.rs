@@ -1,9 +1,11 @@
 //! `zentra destination`, `zentra worker` and `zentra audit`: what runs, what operators want of it,
 //! and what they did.
 
+use std::future::Future;
 use std::io::Write;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
 use zentra_shared::control::{Act, Beat, Circuit, Control, Order, Said, Wish};
@@ -40,9 +42,9 @@ pub(crate) enum Deed {
 }
 
 /// A destination, as its workers tell of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Standing {
-    destination: String,
+    pub(crate) destination: String,
     /// How many workers work for it.
     workers: usize,
     in_flight: u64,
@@ -96,6 +98,40 @@ pub(crate) async fn act(
     control.audit(&act).await?;
     control.wish(name, wish, wanted).await?;
     Ok(words)
+}
+
+/// What an operator does, for the audit.
+pub(crate) struct Audited<'a, C> {
+    /// None for a dry run, which is no act.
+    pub(crate) control: Option<&'a C>,
+    /// As the command line has it.
+    pub(crate) action: &'a str,
+    pub(crate) on: String,
+    pub(crate) said: Said,
+}
+
+impl<C: Control> Audited<'_, C> {
+    /// Does it between two entries: that it was asked for, and what came of it.
+    pub(crate) async fn run<T>(
+        self,
+        deed: impl Future<Output = Result<T, Failure>>,
+        result: impl Fn(&T) -> String,
+    ) -> Result<T, Failure> {
+        let Self { control, action, on, said } = self;
+        let mut act = Act { action: action.into(), on, result: String::new(), said };
+        let Some(control) = control else { return deed.await };
+        control.audit(&act).await?;
+        let done = deed.await;
+        act.result = match &done {
+            Ok(done) => result(done),
+            Err(failure) => format!("failed: {}", failure.text().lines().next().unwrap_or("")),
+        };
+        act.said.at = clock::now();
+        if let Err(error) = control.audit(&act).await {
+            tracing::warn!(%error, result = act.result, "what came of it isn't in the audit");
+        }
+        done
+    }
 }
 
 /// The destinations, for a person.

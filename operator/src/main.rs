@@ -1,5 +1,6 @@
 //! The `zentra` command: event histories, dead letters, refused callbacks.
 
+mod api;
 mod archive;
 mod backend;
 mod cli;
@@ -14,6 +15,7 @@ mod rehearse;
 mod source;
 mod standalone;
 mod status;
+mod token;
 mod unrouted;
 
 use std::io::Write;
@@ -31,10 +33,10 @@ use zentra_shared::{telemetry, verify};
 use backend::{Backend, File, Servers};
 use cli::{
     ArchiveCommand, Arguments, Command, DeadCommand, DestinationCommand, EventCommand, Letters,
-    RefusedCommand, SourceCommand, UnroutedCommand,
+    RefusedCommand, SourceCommand, TokenCommand, UnroutedCommand,
 };
-use control::Deed;
-use dead::{Choice, Desk, Done};
+use control::{Asked, Audited, Deed};
+use dead::{Choice, Desk, Done, Tally};
 use failure::Failure;
 use refused::Wanted;
 use unrouted::Look;
@@ -65,7 +67,7 @@ async fn command() -> ExitCode {
         }
     };
     telemetry::init_logs(match arguments.command {
-        Command::Standalone(_) => "info",
+        Command::Standalone(_) | Command::Serve(_) => "info",
         _ => "warn",
     });
     match run(arguments).await {
@@ -91,28 +93,44 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Refused(RefusedCommand::Admit { .. }) => Role::Admission,
         _ => Role::Operator,
     };
-    let config = load(path, role)?;
+    // One command is all that this program does: its config lives as long.
+    let config: &'static Config = Box::leak(Box::new(load(path, role)?));
     if let Command::Migrate(asked) = &arguments.command {
-        return migrate::run(&config, asked).await;
+        return migrate::run(config, asked).await;
     }
     match &config.embedded {
-        Some(embedded) => on(&config, &File::open(&config, embedded)?, arguments.command).await,
-        None => on(&config, &Servers(&config), arguments.command).await,
+        Some(embedded) => on(config, File::open(config, embedded)?, arguments.command).await,
+        None => on(config, Servers(config), arguments.command).await,
     }
 }
 
-async fn on(config: &Config, backend: &impl Backend, command: Command) -> Result<(), Failure> {
+async fn on<B: Backend + Send + Sync + 'static>(
+    config: &'static Config,
+    backend: B,
+    command: Command,
+) -> Result<(), Failure> {
+    if let Command::Serve(asked) = &command {
+        return api::serve(config, backend, asked).await;
+    }
+    let backend = &backend;
     match command {
         Command::Status { json } => status_command(config, backend, json).await,
         Command::Destination(command) => destination_command(config, backend, command).await,
         Command::Workers { json } => workers_command(backend, json).await,
+        Command::Token(command) => token_command(backend, command).await,
         Command::Audit { limit, json } => audit_command(backend, limit, json).await,
+        Command::Tail { wanted, json } => {
+            let (histories, id) = (backend.histories()?, wanted.id.as_deref());
+            let query = wanted.query()?;
+            event::tail(&histories, &query, id, json, &mut std::io::stdout()).await
+        }
         Command::Event(command) => event_command(config, backend, command).await,
         Command::Dead(command) => dead_command(config, backend, command).await,
         Command::Unrouted(command) => unrouted_command(config, backend, command).await,
         Command::Archive(command) => archive_command(config, backend, command).await,
         Command::Refused(command) => refused_command(config, backend, command).await,
         Command::Config
+        | Command::Serve(_)
         | Command::Source(_)
         | Command::Verify(_)
         | Command::Sign(_)
@@ -185,6 +203,29 @@ async fn workers_command(backend: &impl Backend, json: bool) -> Result<(), Failu
     match json {
         true => print_json(&workers, &mut out),
         false => Ok(control::show_workers(&workers, &mut out)?),
+    }
+}
+
+async fn token_command(backend: &impl Backend, command: TokenCommand) -> Result<(), Failure> {
+    let control = backend.histories()?;
+    let mut out = std::io::stdout();
+    match command {
+        TokenCommand::Create(new) => {
+            let (kept, text) = token::create(&control, &new).await?;
+            eprintln!("token {} for {}; it isn't shown again:", kept.id, kept.name);
+            Ok(writeln!(out, "{text}")?)
+        }
+        TokenCommand::List { json } => {
+            let tokens = control.tokens().await?;
+            match json {
+                true => print_json(&tokens, &mut out),
+                false => Ok(token::show(&tokens, &mut out)?),
+            }
+        }
+        TokenCommand::Revoke { id, asked } => {
+            token::revoke(&control, &id, &asked).await?;
+            Ok(writeln!(out, "{id} is revoked")?)
+        }
     }
 }
 
@@ -306,8 +347,17 @@ async fn requeue(
     let (histories, queue) = (backend.histories()?, backend.queue().await?);
     let pairs = config.pairs();
     let desk = desk(config, &histories, &queue, &pairs, letters.filter.destination.clone())?;
+    let (action, why) = match what {
+        What::Released { reason } => ("event release", reason),
+        What::Requeued { reason } | What::Discarded { reason } => ("dead requeue", reason),
+        _ => ("dead requeue", &String::new()),
+    };
     let done = match choice(letters) {
-        Ok(choice) => desk.requeue(&choice, what, &letters.by).await,
+        Ok(choice) => {
+            let deed = desk.requeue(&choice, what, &letters.by);
+            let result = |done: &Done| format!("{} of {}", done.tally.done, done.tally.looked);
+            audited(&histories, action, letters, &choice, why).run(deed, result).await
+        }
         Err(failure) => Err(failure),
     };
     // The dead letters' acknowledgements reach the broker before this ends.
@@ -339,7 +389,11 @@ async fn drain(
     let pairs = config.pairs();
     let desk = desk(config, &histories, &queue, &pairs, letters.filter.destination.clone())?;
     let done = match choice(letters) {
-        Ok(choice) => desk.drain(&choice, export, why, &letters.by).await,
+        Ok(choice) => {
+            let deed = desk.drain(&choice, export, why, &letters.by);
+            let result = |tally: &Tally| format!("{} of {}", tally.done, tally.looked);
+            audited(&histories, "dead drain", letters, &choice, why).run(deed, result).await
+        }
         Err(failure) => Err(failure),
     };
     backend.close(queue).await;
@@ -365,6 +419,24 @@ fn choice(letters: &Letters) -> Result<Choice<'_>, Failure> {
     Ok(Choice { ids, filter, limit: *limit, rate: *rate, dry_run })
 }
 
+fn audited<'a, C: Control>(
+    control: &'a C,
+    action: &'a str,
+    letters: &Letters,
+    choice: &Choice<'_>,
+    because: &str,
+) -> Audited<'a, C> {
+    let filter = choice.filter.words();
+    let on = match (&letters.ids[..], filter.as_str()) {
+        ([], "") => "--all".to_owned(),
+        ([], _) => filter,
+        (ids, _) => ids.join(" "),
+    };
+    let asked = Asked { because: because.into(), by: letters.by.clone() };
+    let control = (!choice.dry_run).then_some(control);
+    Audited { control, action, on, said: asked.said() }
+}
+
 fn desk<'a, H, Q>(
     config: &'a Config,
     histories: &'a H,
@@ -382,7 +454,7 @@ async fn unrouted_command(
     command: UnroutedCommand,
 ) -> Result<(), Failure> {
     let queue = backend.queue().await?;
-    let done = unrouted_with(config, &queue, command).await;
+    let done = unrouted_with(config, &queue, backend, command).await;
     backend.close(queue).await;
     done
 }
@@ -390,6 +462,7 @@ async fn unrouted_command(
 async fn unrouted_with(
     config: &Config,
     queue: &impl Operate,
+    backend: &impl Backend,
     command: UnroutedCommand,
 ) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
@@ -403,9 +476,17 @@ async fn unrouted_with(
                 false => Ok(unrouted::show(&found, &mut out)?),
             }
         }
-        UnroutedCommand::Requeue { source, limit, dry_run, json } => {
+        UnroutedCommand::Requeue { source, limit, dry_run, asked, json } => {
+            let control = backend.histories()?;
+            let audited = Audited {
+                control: (!dry_run).then_some(&control),
+                action: "unrouted requeue",
+                on: source.as_ref().map_or_else(String::new, |name| format!("--source {name}")),
+                said: asked.said(),
+            };
             let look = Look { sealer: &config.seal, subscribers: &subscribers, source, limit };
-            let found = unrouted::requeue(queue, &look, dry_run).await?;
+            let deed = unrouted::requeue(queue, &look, dry_run);
+            let found = audited.run(deed, |found| found.len().to_string()).await?;
             match json {
                 true => print_json(&found, &mut out),
                 false => Ok(unrouted::show_requeued(&found, dry_run, &mut out)?),
@@ -456,7 +537,7 @@ async fn refused_command(
     command: RefusedCommand,
 ) -> Result<(), Failure> {
     let queue = backend.queue().await?;
-    let done = refused_with(config, &queue, command).await;
+    let done = refused_with(config, &queue, backend, command).await;
     backend.close(queue).await;
     done
 }
@@ -464,6 +545,7 @@ async fn refused_command(
 async fn refused_with(
     config: &Config,
     queue: &(impl Operate + Publish),
+    backend: &impl Backend,
     command: RefusedCommand,
 ) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
@@ -486,12 +568,23 @@ async fn refused_with(
                 _ => Ok(refused::show(found, &config.sources, &mut out)?),
             }
         }
-        RefusedCommand::Admit { ids, source, reason, limit, by, dry_run, json } => {
+        RefusedCommand::Admit { ids, source, reason, limit, asked, dry_run, json } => {
             let named = ids.first().cloned();
             let wanted = Wanted { ids, source, reason };
             let (seal, sources) = (&config.seal, &config.sources);
-            let outcomes =
-                refused::admit(queue, seal, sources, &wanted, limit, &by, dry_run).await?;
+            let control = backend.histories()?;
+            let audited = Audited {
+                control: (!dry_run).then_some(&control),
+                action: "refused admit",
+                on: wanted.words(),
+                said: asked.said(),
+            };
+            let deed = refused::admit(queue, seal, sources, &wanted, limit, &asked.by, dry_run);
+            let admitted =
+                |all: &Vec<refused::Outcome>| all.iter().filter(|one| one.admitted).count();
+            let result =
+                |all: &Vec<refused::Outcome>| format!("{} of {}", admitted(all), all.len());
+            let outcomes = audited.run(deed, result).await?;
             match json {
                 true => print_json(&outcomes, &mut out)?,
                 false => refused::show_outcomes(&outcomes, dry_run, &mut out)?,

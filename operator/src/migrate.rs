@@ -4,6 +4,7 @@
 //! file when RabbitMQ has confirmed it; one that a broken-off move sends again is recognised as a
 //! copy by that memory.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -11,6 +12,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
+use zentra_shared::control::{AUDITED, Act, Control, Wish};
 use zentra_shared::delivery;
 use zentra_shared::embedded::{Carried, Carry, Load, Spot};
 use zentra_shared::journal::redis::RedisJournal;
@@ -130,6 +132,7 @@ async fn on_servers(config: &Config, carry: &Carry) -> Result<Moved, Failure> {
     let bar = progress();
     let mut moved = Moved::default();
     let done = async {
+        control(&carry.control(), &journal).await?;
         memory(carry, &journal, &mut moved, &bar).await?;
         for name in queues.keys() {
             messages(carry, name, &queue, &mut moved, &bar).await?;
@@ -140,6 +143,23 @@ async fn on_servers(config: &Config, carry: &Carry) -> Result<Moved, Failure> {
     bar.finish_and_clear();
     queue.close().await;
     done.map(|()| moved)
+}
+
+/// Pauses, tokens and the audit. Once more, it changes nothing.
+async fn control(from: &impl Control, to: &impl Control) -> Result<(), Failure> {
+    for (destination, order) in from.orders().await? {
+        if let Some(said) = &order.pause {
+            to.wish(&destination, Wish::Pause, Some(said)).await?;
+        }
+    }
+    for token in from.tokens().await? {
+        to.keep_token(&token).await?;
+    }
+    let known: HashSet<Act> = to.audited(AUDITED).await?.into_iter().collect();
+    for act in from.audited(AUDITED).await?.iter().rev().filter(|act| !known.contains(act)) {
+        to.audit(act).await?;
+    }
+    Ok(())
 }
 
 async fn memory(

@@ -25,6 +25,16 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// As the command line has it.
+    pub(crate) fn words(&self) -> String {
+        let named = |name: &str, value: &Option<String>| {
+            value.as_ref().map(|value| format!("--{name} {value}"))
+        };
+        let chosen = [named("source", &self.source), named("reason", &self.reason)];
+        let words = self.ids.iter().cloned().chain(chosen.into_iter().flatten());
+        words.collect::<Vec<_>>().join(" ")
+    }
+
     fn fits(&self, kept: &Kept) -> bool {
         let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w == is);
         (self.ids.is_empty() || self.ids.contains(&kept.id))

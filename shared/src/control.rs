@@ -21,6 +21,7 @@ pub const AUDITED: usize = 100_000;
 
 /// How a worker does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Beat {
     /// Its name, as histories have it.
     pub worker: String,
@@ -34,6 +35,7 @@ pub struct Beat {
 
 /// What a worker does for one destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Work {
     /// Attempts that run.
     pub in_flight: u64,
@@ -46,6 +48,7 @@ pub struct Work {
 /// How a circuit breaker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Circuit {
     /// All attempts go through.
     Closed,
@@ -57,6 +60,7 @@ pub enum Circuit {
 
 /// What operators want of one destination's workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Order {
     /// No attempts until it is taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +71,8 @@ pub struct Order {
 }
 
 /// Who said something, when, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Said {
     /// Who.
     pub by: String,
@@ -101,7 +106,8 @@ impl Wish {
 pub type Orders = BTreeMap<String, Order>;
 
 /// One act of an operator's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Act {
     /// What was asked for, as the command line has it: `destination pause`.
     pub action: String,
@@ -113,6 +119,37 @@ pub struct Act {
     /// Who, when and why.
     #[serde(flatten)]
     pub said: Said,
+}
+
+/// Who may ask the operators' API, and for what. The token itself is known to nobody but its holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Names it; part of the token.
+    pub id: String,
+    /// Whose it is: whom the audit names.
+    pub name: String,
+    /// What its holder may do.
+    pub role: Role,
+    /// Whether he may see payloads.
+    pub payloads: bool,
+    /// SHA-256 of its secret, in hex. The secret has 256 random bits, so nothing slower is needed.
+    pub digest: String,
+    /// From then on it is good for nothing.
+    pub expires_at: Timestamp,
+    /// Who made it, when and why.
+    pub made: Said,
+}
+
+/// What a token's holder may do; each may do what the one before may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Look, but at no payload unless that is allowed besides.
+    Viewer,
+    /// Act.
+    Operator,
+    /// See the audit.
+    Admin,
 }
 
 /// The worker's side.
@@ -142,6 +179,18 @@ pub trait Control: Clone + Send + Sync + 'static {
 
     /// Keeps an act. Before it is done, so that none is done in secret.
     fn audit(&self, act: &Act) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Keeps a token.
+    fn keep_token(&self, token: &Token) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// The token of this id.
+    fn token(&self, id: &str) -> impl Future<Output = Result<Option<Token>, JournalError>> + Send;
+
+    /// All tokens, by id, also those that have had their time.
+    fn tokens(&self) -> impl Future<Output = Result<Vec<Token>, JournalError>> + Send;
+
+    /// Forgets a token. `false` if there is none of this id.
+    fn revoke(&self, id: &str) -> impl Future<Output = Result<bool, JournalError>> + Send;
 
     /// The newest acts, newest first, at most `limit`.
     fn audited(&self, limit: usize) -> impl Future<Output = Result<Vec<Act>, JournalError>> + Send;

@@ -153,12 +153,14 @@ impl Envelope {
 
 /// How a callback came: for an operator to see, and never a signature or a credential.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Context {
     /// The request's method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// The address that sent it: the provider's, or that of the nearest proxy that isn't trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub peer: Option<IpAddr>,
     /// The request headers that the provider's scheme lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -180,6 +182,7 @@ pub struct Context {
 /// What a provider's scheme leaves open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Weakness {
     /// It signs nothing: the secret itself is sent along.
     Token,
@@ -211,6 +214,7 @@ impl Weakness {
 
 /// An event's place in the callback that it came in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Batch {
     /// The SHA-256 of the callback's body, in hex.
     pub body_sha256: String,
@@ -222,6 +226,7 @@ pub struct Batch {
 
 /// Who let a refused callback in, after what had been wrong was mended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Admitted {
     /// The operator.
     pub by: String,
@@ -252,6 +257,7 @@ impl Event {
 /// and is what the destination gets as its idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeliveryKey(String);
 
 impl DeliveryKey {

@@ -21,6 +21,7 @@ use crate::clock::{Timestamp, millis};
 /// Where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum State {
     /// A worker holds the claim until the lease ends.
     InFlight,
@@ -35,6 +36,7 @@ pub enum State {
 /// Why a delivery was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum DeadReason {
     /// The last attempt allowed by the retry policy failed.
     Exhausted,
@@ -96,6 +98,7 @@ pub struct Print {
 
 /// What is remembered of one delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Record {
     /// Where it stands.
     pub state: State,

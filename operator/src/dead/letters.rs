@@ -46,11 +46,38 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// By these alone.
+    pub(crate) fn of(
+        destination: Option<String>,
+        source: Option<String>,
+        reason: Option<String>,
+        kind: Option<String>,
+    ) -> Self {
+        Self { destination, source, reason, kind, ..Self::default() }
+    }
+
     /// Whether anything is asked of a letter.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { destination, source, reason, kind, older_than, newer_than } = self;
         let texts = [destination, source, reason, kind];
         texts.iter().all(|text| text.is_none()) && older_than.is_none() && newer_than.is_none()
+    }
+
+    /// As the command line has it.
+    pub(crate) fn words(&self) -> String {
+        let age =
+            |age: &Option<Duration>| age.map(|age| humantime::format_duration(age).to_string());
+        let asked = [
+            ("destination", self.destination.clone()),
+            ("source", self.source.clone()),
+            ("reason", self.reason.clone()),
+            ("type", self.kind.clone()),
+            ("older-than", age(&self.older_than)),
+            ("newer-than", age(&self.newer_than)),
+        ];
+        let asked =
+            asked.into_iter().filter_map(|(name, value)| Some(format!("--{name} {}", value?)));
+        asked.collect::<Vec<_>>().join(" ")
     }
 
     /// Whether an event that was given up is as asked. The destination is its queue's.

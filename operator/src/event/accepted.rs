@@ -113,6 +113,11 @@ impl Accepted {
         Self { state: "accepted", place, destination: None, event }
     }
 
+    /// What is known of the event itself.
+    pub(crate) fn event(&self) -> &Summary {
+        &self.event
+    }
+
     /// Where it waits, and what for.
     fn words(&self) -> String {
         let place = match (self.place, &self.destination) {

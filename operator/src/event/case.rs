@@ -23,8 +23,10 @@ pub(crate) fn file(path: &Path, id: &str, found: &Found) -> Result<(), Failure> 
 pub(crate) fn write(id: &str, found: &Found, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "# Event {}\n", plain(id))?;
     writeln!(out, "As Zentra {} knew it at {}.\n", env!("CARGO_PKG_VERSION"), clock::now())?;
-    match found {
-        Found::Deliveries(deliveries) => {
+    match (&found.deliveries[..], &found.accepted[..]) {
+        ([], []) => writeln!(out, "No callback of it has been accepted.\n")?,
+        ([], _) => writeln!(out, "No worker has taken it up.\n")?,
+        (deliveries, _) => {
             writeln!(out, "| delivery, and its idempotency key | status | attempt | re-queued |")?;
             writeln!(out, "|---|---|---|---|")?;
             for delivery in deliveries {
@@ -35,7 +37,6 @@ pub(crate) fn write(id: &str, found: &Found, out: &mut impl Write) -> std::io::R
             }
             writeln!(out)?;
         }
-        Found::Accepted(_) => writeln!(out, "No worker has taken it up.\n")?,
     }
     let mut shown = Vec::new();
     show_found(found, &mut shown)?;

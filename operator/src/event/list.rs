@@ -15,7 +15,7 @@ use crate::failure::Failure;
 pub(crate) struct Wanted {
     /// Only those of this event: its provider's id, its identity, or a delivery's own key, which is
     /// its idempotency key.
-    #[arg(long, conflicts_with = "cursor")]
+    #[arg(long)]
     pub(crate) id: Option<String>,
     /// Only this source's.
     #[arg(long)]

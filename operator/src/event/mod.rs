@@ -3,34 +3,56 @@
 mod accepted;
 mod case;
 mod list;
+mod refused;
+mod tail;
 
 use std::io::Write;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use zentra_shared::config::Config;
 use zentra_shared::event::{Admitted, Batch, DeliveryKey};
 use zentra_shared::journal::{AttemptResult, Delivery, Entry, Histories, Summary, What};
 use zentra_shared::lifecycle::State;
+use zentra_shared::queue::Operate;
 
 use accepted::Accepted;
 pub(crate) use case::{file as case_file, write as write_case};
 pub(crate) use list::{Wanted, list, of_event, show as show_page};
+pub(crate) use refused::RefusedCopy;
+pub(crate) use tail::tail;
 
 use crate::backend::Backend;
 use crate::failure::Failure;
 
 /// What is known of an event.
-#[derive(Serialize)]
-#[serde(untagged)]
-pub(crate) enum Found {
+pub(crate) struct Found {
     /// Its deliveries, oldest key first.
-    Deliveries(Vec<Delivery>),
-    /// Where it waits: no worker has taken it up.
-    Accepted(Vec<Accepted>),
+    pub(crate) deliveries: Vec<Delivery>,
+    /// Where it waits, if no worker has taken it up.
+    pub(crate) accepted: Vec<Accepted>,
+    /// Refused callbacks that say that they are of it.
+    pub(crate) refused: Vec<RefusedCopy>,
 }
 
-/// Looks for an event: in the journal, and if it knows of none, or can't be asked, in the queues.
+/// All of it in one list, each with its state.
+impl Serialize for Found {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(untagged)]
+        enum One<'a> {
+            Delivery(&'a Delivery),
+            Accepted(&'a Accepted),
+            Refused(&'a RefusedCopy),
+        }
+        let deliveries = self.deliveries.iter().map(One::Delivery);
+        let accepted = self.accepted.iter().map(One::Accepted);
+        to.collect_seq(deliveries.chain(accepted).chain(self.refused.iter().map(One::Refused)))
+    }
+}
+
+/// Looks for an event: in the journal; if it knows of none, or can't be asked, in the queues; and
+/// among the refused.
 pub(crate) async fn look(
     backend: &impl Backend,
     config: &Config,
@@ -40,19 +62,45 @@ pub(crate) async fn look(
         Ok(histories) => deliveries(&histories, &config.pairs(), id).await,
         Err(failure) => Err(failure),
     };
-    if let Ok(known) = &known
-        && !known.is_empty()
-    {
-        return Ok(Found::Deliveries(known.clone()));
-    }
-    let queue = backend.queue().await?;
-    let waiting = accepted::find(&queue, config, id).await;
+    let found = known.as_ref().is_ok_and(|known| !known.is_empty());
+    let queue = match backend.queue().await {
+        Ok(queue) => queue,
+        // The journal's word is enough.
+        Err(failure) if found => {
+            tracing::warn!(error = failure.text(), "refused callbacks weren't looked at");
+            return Ok(Found { deliveries: known?, accepted: Vec::new(), refused: Vec::new() });
+        }
+        Err(failure) => return Err(failure),
+    };
+    let queued = in_queues(&queue, config, id, known.as_deref().unwrap_or_default()).await;
     backend.close(queue).await;
-    match (known, waiting?) {
-        (_, waiting) if !waiting.is_empty() => Ok(Found::Accepted(waiting)),
-        (Err(failure), _) => Err(failure),
-        (Ok(_), _) => Err(unknown(id)),
+    let (accepted, refused) = queued?;
+    match known {
+        Ok(deliveries) if found || !accepted.is_empty() || !refused.is_empty() => {
+            Ok(Found { deliveries, accepted, refused })
+        }
+        Err(_) if !accepted.is_empty() => Ok(Found { deliveries: Vec::new(), accepted, refused }),
+        Err(failure) => Err(failure),
+        Ok(_) => Err(unknown(id)),
     }
+}
+
+async fn in_queues(
+    queue: &impl Operate,
+    config: &Config,
+    id: &str,
+    known: &[Delivery],
+) -> Result<(Vec<Accepted>, Vec<RefusedCopy>), Failure> {
+    let accepted = match known {
+        [] => accepted::find(queue, config, id).await?,
+        _ => Vec::new(),
+    };
+    let events = known.iter().map(|delivery| &delivery.event);
+    let events = events.chain(accepted.iter().map(Accepted::event));
+    let bodies = events.map(|event| (event.source.as_str(), event.body_sha256.as_str()));
+    let of = refused::Of { id, known: bodies.collect() };
+    let refused = refused::find(queue, config, &of).await?;
+    Ok((accepted, refused))
 }
 
 async fn deliveries(
@@ -87,10 +135,14 @@ fn unknown(id: &str) -> Failure {
 
 /// Shows it to a person.
 pub(crate) fn show_found(found: &Found, out: &mut impl Write) -> std::io::Result<()> {
-    match found {
-        Found::Deliveries(deliveries) => show(deliveries, out),
-        Found::Accepted(accepted) => accepted::show(accepted, out),
+    show(&found.deliveries, out)?;
+    accepted::show(&found.accepted, out)?;
+    let event = found.deliveries.first().map(|delivery| &delivery.event);
+    let event = event.or(found.accepted.first().map(Accepted::event));
+    if event.is_none() {
+        writeln!(out, "status     refused: no callback of it has been accepted")?;
     }
+    refused::show(&found.refused, event.map(|event| event.body_sha256.as_str()), out)
 }
 
 /// Shows deliveries to a person.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::control::{Beat, Circuit, Order, Said};
 use zentra_shared::journal::list::Listed;
@@ -18,7 +19,7 @@ const DEAD: usize = 1000;
 const ENOUGH: u64 = 5;
 
 /// One destination.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Destination {
     pub(super) destination: String,
     /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `stuck`, `dead_letters`;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::config::Config;
 use zentra_shared::control::{AWAY, Control};
@@ -34,7 +35,7 @@ const REFUSED: usize = 10_000;
 const RECENT: Duration = Duration::from_secs(3600);
 
 /// How all stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Status {
     at: Timestamp,
     parts: Vec<Part>,
@@ -47,7 +48,7 @@ pub(crate) struct Status {
 }
 
 /// Something that all depends on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Part {
     name: &'static str,
     up: bool,
@@ -57,7 +58,7 @@ struct Part {
 }
 
 /// The deliveries that it is judged by.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Seen {
     deliveries: usize,
     /// The time of the oldest of them.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::journal::What;
 use zentra_shared::journal::list::Listed;
@@ -19,7 +20,7 @@ const QUIET: Duration = Duration::from_secs(300);
 const ENOUGH: usize = 5;
 
 /// One source.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Source {
     pub(super) source: String,
     provider: String,

@@ -45,7 +45,8 @@ pub enum Role {
     Standalone,
     /// Needs RabbitMQ and Redis, or the embedded file, and the seal.
     Operator,
-    /// An operator who lets refused callbacks in: needs what the ingress needs.
+    /// An operator who lets refused callbacks in: needs what the ingress needs, and
+    /// Redis for the audit.
     Admission,
     /// Who plays provider and reads histories: needs the sources' secrets, and Redis or the file.
     Rehearsal,
@@ -65,7 +66,10 @@ impl Role {
     }
 
     fn remembers(self) -> bool {
-        matches!(self, Self::Worker | Self::Operator | Self::Rehearsal | Self::Check)
+        matches!(
+            self,
+            Self::Worker | Self::Operator | Self::Admission | Self::Rehearsal | Self::Check
+        )
     }
 
     fn serves_tls(self) -> bool {

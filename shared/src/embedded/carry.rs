@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
 
-use super::journal::{self, delivery};
+use super::journal::{self, EmbeddedJournal, delivery};
 use super::queue::{self, read};
 use super::store::{Store, StoreError, number};
 use crate::clock::{self, Timestamp};
+use crate::control::Control;
 use crate::journal::Remembered;
 use crate::queue::Message;
 use crate::seal::Sealed;
@@ -64,6 +66,11 @@ impl Carry {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         // Nothing is taken in any more.
         Ok(Self { store: Store::open_to_move(path, u64::MAX)? })
+    }
+
+    /// What operators want, who may ask, and what was done.
+    pub fn control(&self) -> impl Control + use<> {
+        EmbeddedJournal::new(self.store.clone(), Duration::ZERO)
     }
 
     /// What is in it.

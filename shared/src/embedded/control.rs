@@ -7,7 +7,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::journal::{EmbeddedJournal, unreadable, unwritable};
 use super::store::{StoreError, number};
 use crate::clock;
-use crate::control::{AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Wish, ordered};
+use crate::control::{
+    AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Token, Wish, ordered,
+};
 use crate::journal::JournalError;
 
 /// How old what a worker has told may get.
@@ -90,6 +92,41 @@ impl Control for EmbeddedJournal {
             file.execute(old, [kept]).map(drop)
         };
         Ok(self.store.write(write).await?)
+    }
+
+    async fn keep_token(&self, token: &Token) -> Result<(), JournalError> {
+        let token = token.clone();
+        let write = move |file: &Connection| {
+            let kept = serde_json::to_vec(&token).map_err(unwritable)?;
+            let keep = "INSERT OR REPLACE INTO token (id, token) VALUES (?1, ?2)";
+            file.execute(keep, params![token.id, kept]).map(drop)
+        };
+        Ok(self.store.write(write).await?)
+    }
+
+    async fn token(&self, id: &str) -> Result<Option<Token>, JournalError> {
+        let id = id.to_owned();
+        let read = move |file: &Connection| {
+            let mut select = file.prepare_cached("SELECT token FROM token WHERE id = ?1")?;
+            let found: Option<Vec<u8>> = select.query_row([id], |row| row.get(0)).optional()?;
+            found.map(|token| parsed(&token)).transpose()
+        };
+        Ok(self.store.read(read).await?)
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, JournalError> {
+        let read = |file: &Connection| {
+            let mut select = file.prepare_cached("SELECT token FROM token ORDER BY id")?;
+            let tokens = select.query_map((), |row| row.get(0))?;
+            tokens.map(|token: rusqlite::Result<Vec<u8>>| parsed(&token?)).collect()
+        };
+        Ok(self.store.read(read).await?)
+    }
+
+    async fn revoke(&self, id: &str) -> Result<bool, JournalError> {
+        let id = id.to_owned();
+        let gone = move |file: &Connection| file.execute("DELETE FROM token WHERE id = ?1", [id]);
+        Ok(self.store.write(gone).await? > 0)
     }
 
     async fn audited(&self, limit: usize) -> Result<Vec<Act>, JournalError> {

@@ -18,3 +18,9 @@ CREATE TABLE IF NOT EXISTS audit (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     act BLOB NOT NULL
 ) STRICT;
+
+-- Who may ask the operators' API.
+CREATE TABLE IF NOT EXISTS token (
+    id TEXT PRIMARY KEY,
+    token BLOB NOT NULL
+) STRICT;

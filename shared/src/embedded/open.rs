@@ -161,7 +161,7 @@ mod tests {
         drop(Store::open(&path, 1 << 30).unwrap());
         let file = Connection::open(&path).unwrap();
         let undo = "ALTER TABLE held DROP COLUMN pid; DROP TABLE worker; DROP TABLE wish; \
-                    DROP TABLE audit; PRAGMA user_version = 1";
+                    DROP TABLE audit; DROP TABLE token; PRAGMA user_version = 1";
         file.execute_batch(undo).unwrap();
         drop(file);
         for _ in 0..2 {

@@ -55,6 +55,7 @@ impl Query {
 
 /// A page.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Page {
     /// The deliveries, those that were taken up last first.
     pub deliveries: Vec<Listed>,
@@ -64,6 +65,7 @@ pub struct Page {
 
 /// One of a page.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Listed {
     /// When a worker took it up for the first time.
     pub taken_up: Timestamp,

@@ -80,6 +80,7 @@ pub struct Settle<'a> {
 
 /// What is kept of an event: never its body, never a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Summary {
     /// The source.
     pub source: String,
@@ -130,6 +131,7 @@ impl Summary {
 
 /// What came of one attempt at the destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AttemptResult {
     /// How long it took.
     pub duration_ms: u64,
@@ -150,6 +152,7 @@ pub struct AttemptResult {
 /// Why there was no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ErrorClass {
     /// None within the destination's timeout.
     Timeout,
@@ -193,6 +196,7 @@ impl ErrorClass {
 
 /// One line of a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// When, by the journal's own clock.
     pub at: Timestamp,
@@ -210,6 +214,7 @@ pub struct Entry {
 /// What a history's line says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum What {
     /// A worker took the claim; the attempt begins.
     Claimed {
@@ -288,6 +293,7 @@ pub enum What {
 
 /// All that is known of one delivery.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Delivery {
     /// Which one.
     pub key: DeliveryKey,

@@ -181,6 +181,12 @@ impl Verified {
 }
 
 impl Unverified {
+    /// The event id that it says it has: nobody has vouched for it.
+    pub fn claimed_id(&self, scheme: &Scheme) -> Option<String> {
+        let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
+        found.text(scheme.id.as_ref()?).map(Cow::into_owned)
+    }
+
     /// Signature, then freshness, then identity. The body is parsed only after both, but where
     /// the provider has put the signature itself into it.
     ///

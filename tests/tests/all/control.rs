@@ -1,10 +1,13 @@
 //! Live controls: what operators say, workers hear.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::Value;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::stack::{Program, Stack};
-use zentra_tests::world::{BOUND, World, delivered};
-use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis};
+use zentra_tests::world::{BOUND, World, dead, delivered};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
 use crate::standalone::Shop;
 
@@ -133,4 +136,113 @@ async fn on_the_file_it_is_the_same() {
     shop.until("evt_1", "delivered").await;
     let audit = done(&shop.stack, &["audit", "--limit", "1"]);
     assert!(audit.contains("destination resume ledger: done"), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_operators_do_with_dead_letters_is_in_the_audit_and_what_they_only_look_at_is_not() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let stack = &world.stack;
+    world.ledger.take_turns([Turn::Answer(500, Vec::new())]);
+    let _worker = stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    world.until("evt_1", dead).await;
+    let chosen = ["dead", "requeue", "--reason", "exhausted", "--by", "ada"];
+    done(stack, &chosen);
+    assert_eq!(done(stack, &["audit"]), "", "without --yes it only counts");
+    let told = [&chosen[..], &["--because", "it is mended", "--yes"]].concat();
+    done(stack, &told);
+    world.until("evt_1", delivered).await;
+    done(stack, &["unrouted", "requeue", "--source", "acme", "--by", "bob"]);
+    let nothing = stack.zentra(&["refused", "admit", "17", "--by", "bob"]);
+    assert_eq!(nothing.status.code(), Some(1));
+    let audit = done(stack, &["audit", "--json"]);
+    let audit: Value = serde_json::from_str(&audit).unwrap();
+    let told: Vec<_> = audit.as_array().unwrap().iter().rev().collect();
+    let of = |at: usize, name: &str| told[at].get(name).and_then(Value::as_str).unwrap_or_default();
+    let line = |at| ["by", "action", "on", "because", "result"].map(|name| of(at, name));
+    let requeue = ["ada", "dead requeue", "--reason exhausted", "it is mended"];
+    assert_eq!(line(0)[..4], requeue);
+    assert_eq!((&line(1)[..4], line(1)[4]), (&requeue[..], "1 of 1"));
+    assert_eq!(line(2), ["bob", "unrouted requeue", "--source acme", "", ""]);
+    assert_eq!(line(5), ["bob", "refused admit", "17", "", "0 of 0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_tells_what_happens_and_only_of_what_is_asked() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 3")
+        .await
+        .unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    world.send("evt_before", &transfer("evt_before", "trf_1", 1)).await;
+    world.until("evt_before", delivered).await;
+    let mut tail = stack.command("zentra");
+    tail.args(["tail", "--json", "--destination", "ledger"]).stdout(Stdio::piped());
+    let mut tail = tail.spawn().unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    // Until it has begun to listen.
+    let mut first = None;
+    for at in 1..500 {
+        let id = format!("evt_{at}");
+        world.send(&id, &transfer(&id, "trf_1", 1)).await;
+        world.until(&id, delivered).await;
+        first = told.try_recv().ok();
+        if first.is_some() {
+            break;
+        }
+    }
+    let first: Value = serde_json::from_str(&first.unwrap()).unwrap();
+    assert_eq!((&first["what"], &first["type"]), (&"claimed".into(), &"transfer.settled".into()));
+    let key = first["delivery"].as_str().unwrap().to_owned();
+    let next = tokio::time::timeout(BOUND, told.recv()).await.unwrap().unwrap();
+    let next: Value = serde_json::from_str(&next).unwrap();
+    assert_eq!((&next["what"], next["delivery"].as_str()), (&"delivered".into(), Some(&*key)));
+    assert_ne!(key, "ledger/acme/evt_before");
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    let wrong = stack.zentra(&["tail", "--reason", "bored"]);
+    assert_eq!(wrong.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_callbacks_that_claim_an_event_are_told_with_it() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 3")
+        .await
+        .unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    let body = transfer("evt_1", "trf_1", 1);
+    world.send("evt_1", &body).await;
+    world.until("evt_1", delivered).await;
+    let old = sign::acme("evt_1", sign::now() - 4000, body.as_bytes());
+    let forged = sign::acme("evt_1", sign::now(), b"another");
+    let unknown = sign::acme("evt_2", sign::now(), b"another");
+    for (headers, body) in [(old, &*body), (forged, "{}"), (unknown, "{}")] {
+        assert_eq!(world.post(&headers, body).await.unwrap().status, 401);
+    }
+    let shown = eventually("both are told", BOUND, async || {
+        let shown = done(stack, &["event", "show", "ledger/acme/evt_1"]);
+        (shown.matches("zentra refused show").count() == 2).then_some(shown)
+    })
+    .await;
+    for told in ["timestamp_stale from 127.0.0.1 at acme, the same body", "acme, another body"] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+    let all: Value =
+        serde_json::from_str(&done(stack, &["event", "show", "evt_1", "--json"])).unwrap();
+    assert_eq!(
+        (&all[0]["record"]["state"], &all[2]["state"]),
+        (&"delivered".into(), &"refused".into())
+    );
+    let only = eventually("the other one is kept", BOUND, async || {
+        let shown = stack.zentra(&["event", "show", "evt_2"]);
+        shown.status.success().then(|| String::from_utf8_lossy(&shown.stdout).into_owned())
+    })
+    .await;
+    assert!(only.contains("no callback of it has been accepted"), "{only}");
+    assert!(only.contains("signature_mismatch from 127.0.0.1 at acme: zentra refused"), "{only}");
 }

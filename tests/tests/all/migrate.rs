@@ -91,6 +91,9 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     tokio::time::timeout(BOUND, shop.ledger.hung.recv()).await.unwrap();
     let flood: Vec<String> = (0..FLOOD).map(|at| format!("evt_flood_{at}")).collect();
     join_all(flood.iter().map(|id| shop.send(&program, id))).await;
+    let pause = ["destination", "pause", "ledger", "--because", "we move"];
+    assert!(shop.stack.zentra(&pause).status.success());
+    assert!(shop.stack.zentra(&["token", "create", "grafana"]).status.success());
     let file = shop.file.display().to_string();
     assert!(refusal(&shop, &["migrate", "--from", &file]).contains("names [embedded] path"));
     shop.stack.grow_up(&shop.file);
@@ -128,6 +131,13 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     }
     let archive = format!("{}.archive.16777216x3600", shop.stack.namespace);
     archived(&rabbit, &archive, FLOOD + 5).await;
+
+    // What operators had said, holds; and it was written down once.
+    let told = |arguments: &[&str]| String::from_utf8(shop.stack.zentra(arguments).stdout).unwrap();
+    assert!(told(&["destination", "list"]).contains("we move"));
+    assert_eq!(told(&["audit"]).matches("destination pause").count(), 1);
+    assert!(told(&["token", "list"]).contains("grafana"));
+    assert!(shop.stack.zentra(&["destination", "resume", "ledger"]).status.success());
 
     shop.stack.replace("rate = 20\n", "");
     let ingress = shop.stack.ingress().await;

@@ -1,12 +1,16 @@
 //! What workers and operators say to each other, on Redis: a key for each worker, which goes when
 //! the worker does, and their names; one hash of wishes; one stream of acts.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::RedisJournal;
 use crate::clock::millis;
-use crate::control::{AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Wish, ordered};
+use crate::control::{
+    AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Token, Wish, ordered,
+};
 use crate::journal::JournalError;
 
 /// An entry of a stream: its id, and its fields.
@@ -23,6 +27,10 @@ impl RedisJournal {
 
     fn wishes(&self) -> String {
         format!("{}:orders", self.namespace)
+    }
+
+    fn tokens_hash(&self) -> String {
+        format!("{}:tokens", self.namespace)
     }
 
     fn acts(&self) -> String {
@@ -97,6 +105,33 @@ impl Control for RedisJournal {
         add.arg(self.acts()).arg("MAXLEN").arg("~").arg(AUDITED);
         add.arg("*").arg("act").arg(json("an act", act)?);
         Ok(add.exec_async(&mut self.connection.clone()).await?)
+    }
+
+    async fn keep_token(&self, token: &Token) -> Result<(), JournalError> {
+        let mut set = redis::cmd("HSET");
+        set.arg(self.tokens_hash()).arg(&token.id).arg(json("a token", token)?);
+        Ok(set.exec_async(&mut self.connection.clone()).await?)
+    }
+
+    async fn token(&self, id: &str) -> Result<Option<Token>, JournalError> {
+        let mut get = redis::cmd("HGET");
+        get.arg(self.tokens_hash()).arg(id);
+        let found: Option<Vec<u8>> = get.query_async(&mut self.connection.clone()).await?;
+        found.map(|token| parsed(id, &token)).transpose()
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, JournalError> {
+        let mut all = redis::cmd("HGETALL");
+        all.arg(self.tokens_hash());
+        let found: BTreeMap<String, Vec<u8>> =
+            all.query_async(&mut self.connection.clone()).await?;
+        found.iter().map(|(id, token)| parsed(id, token)).collect()
+    }
+
+    async fn revoke(&self, id: &str) -> Result<bool, JournalError> {
+        let mut gone = redis::cmd("HDEL");
+        gone.arg(self.tokens_hash()).arg(id);
+        Ok(gone.query_async(&mut self.connection.clone()).await?)
     }
 
     async fn audited(&self, limit: usize) -> Result<Vec<Act>, JournalError> {

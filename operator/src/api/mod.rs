@@ -1,0 +1,123 @@
+//! The operators' API: what the command line shows and does, by HTTP, under `/v1`. Who asks needs a
+//! token (`zentra token create`), wherever it listens.
+
+mod auth;
+mod problem;
+mod routes;
+mod service;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use tokio::net::TcpListener;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use zentra_shared::config::Config;
+use zentra_shared::shutdown;
+
+use crate::backend::Backend;
+use crate::failure::Failure;
+use auth::Guard;
+use problem::Problem;
+use service::{Desk, Service};
+
+/// The longest body, in bytes.
+const LONGEST: usize = 64 * 1024;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where it listens.
+#[derive(clap::Args)]
+pub(crate) struct Serve {
+    /// The address; ":0" picks a free port and logs it.
+    #[arg(long, default_value = "127.0.0.1:9470", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Something before it ends TLS: only then does it listen elsewhere than on this machine, since
+    /// tokens must not travel in the clear.
+    #[arg(long)]
+    behind_tls: bool,
+}
+
+/// What all handlers share.
+pub(crate) type State = axum::extract::State<Arc<dyn Service>>;
+
+/// Serves until it is told to stop.
+pub(crate) async fn serve<B>(
+    config: &'static Config,
+    backend: B,
+    asked: &Serve,
+) -> Result<(), Failure>
+where
+    B: Backend + Send + Sync + 'static,
+{
+    let Serve { listen, behind_tls } = asked;
+    if !listen.ip().is_loopback() && !behind_tls {
+        return Err(Failure::Asked(format!(
+            "{listen} can be reached by others, and this speaks plain HTTP.\nPut something before \
+             it that ends TLS, and say so by --behind-tls; or listen on 127.0.0.1."
+        )));
+    }
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        Failure::Asked(format!("can't listen on {listen}: {error}\n\":0\" picks a free port."))
+    })?;
+    let service: Arc<dyn Service> = Arc::new(Desk::new(backend, config));
+    let stop = shutdown::on_signal().map_err(|error| Failure::Ours(error.to_string()))?;
+    tracing::info!(listen = %listener.local_addr()?, "zentra serve started");
+    let stopped = async move { stop.cancelled().await };
+    let served = axum::serve(listener, router(service)).with_graceful_shutdown(stopped).await;
+    tracing::info!("zentra serve stopped");
+    Ok(served?)
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Zentra, for operators",
+    description = "Histories, what is wrong, and what can be done about it. Times are milliseconds \\
+                   since 1970-01-01T00:00:00Z. Errors are problem+json (RFC 9457)."
+))]
+struct Document;
+
+fn router(service: Arc<dyn Service>) -> Router {
+    let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(routes::status))
+        .routes(routes!(routes::events))
+        .routes(routes!(routes::event))
+        .routes(routes!(routes::dead))
+        .routes(routes!(routes::workers))
+        .routes(routes!(routes::destinations))
+        .routes(routes!(routes::pause))
+        .routes(routes!(routes::resume))
+        .routes(routes!(routes::close_circuit))
+        .routes(routes!(routes::audit))
+        .split_for_parts();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    let guard = Guard::new(service.clone());
+    router
+        .layer(middleware::from_fn_with_state(guard, auth::admit))
+        // What it can do is no secret.
+        .route("/v1/openapi.json", get(move || async move { Json(document) }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .fallback(|| async { Problem::unknown("there is nothing here: see /v1/openapi.json") })
+        .method_not_allowed_fallback(|| async { Problem::method() })
+        .layer(DefaultBodyLimit::max(LONGEST))
+        .layer(middleware::map_response(never_kept))
+        .with_state(service)
+}
+
+/// What is told of events is for who asked, and for now.
+async fn never_kept(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

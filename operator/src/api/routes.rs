@@ -1,0 +1,261 @@
+//! The routes: what each takes, who may ask, and what it answers.
+
+use axum::Json;
+use axum::extract::{FromRequest, FromRequestParts};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use zentra_shared::clock::Timestamp;
+use zentra_shared::control::{Act, Beat, Role};
+use zentra_shared::journal::Delivery;
+use zentra_shared::journal::list::{Page, Query as Asking};
+use zentra_shared::lifecycle::{DeadReason, State as Standing};
+
+use super::State;
+use super::auth::Who;
+use super::problem::Problem;
+use crate::control::{self, Asked, Deed};
+use crate::dead::Filter;
+use crate::event::Found;
+use crate::status::Status;
+
+/// A query string, or what is wrong with it.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Problem))]
+pub(super) struct Query<T>(T);
+
+/// A part of the path, or what is wrong with it.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Problem))]
+pub(super) struct Path<T>(T);
+
+/// A body, or what is wrong with it.
+#[derive(FromRequest)]
+#[from_request(via(axum::Json), rejection(Problem))]
+pub(super) struct Body<T>(T);
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+/// Whether all is well: parts, sources, destinations, and what is wrong.
+#[utoipa::path(
+    get, path = "/v1/status", tag = "look", security(("token" = [])),
+    responses((status = 200, body = Status), (status = "default", body = Problem))
+)]
+pub(super) async fn status(state: State) -> Answer<Status> {
+    Ok(Json(state.status().await?))
+}
+
+/// Which deliveries.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Events {
+    /// Only this source's.
+    source: Option<String>,
+    /// Only those to this destination.
+    destination: Option<String>,
+    /// Only those of this event type.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Only those that stand so.
+    state: Option<Standing>,
+    /// Only those that are dead for this reason.
+    reason: Option<DeadReason>,
+    /// Only those that a worker took up then or later (milliseconds since 1970).
+    since: Option<u64>,
+    /// Only those that a worker took up before.
+    until: Option<u64>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
+    /// At most so many.
+    #[serde(default = "hundred")]
+    #[param(minimum = 1, maximum = 1000)]
+    limit: usize,
+}
+
+/// Deliveries with their histories, those that were taken up last first, page by page.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "look", params(Events), security(("token" = [])),
+    responses((status = 200, body = Page), (status = "default", body = Problem))
+)]
+pub(super) async fn events(state: State, Query(asked): Query<Events>) -> Answer<Page> {
+    let limit = within(asked.limit)?;
+    let time = |at: Option<u64>| at.map(Timestamp::from_millis);
+    let query = Asking {
+        source: asked.source,
+        destination: asked.destination,
+        kind: asked.kind,
+        state: asked.state,
+        reason: asked.reason,
+        since: time(asked.since),
+        until: time(asked.until),
+    };
+    Ok(Json(state.events(&query, asked.cursor, limit).await?))
+}
+
+/// All that is known of an event: its deliveries with their histories, or where it waits, and refused
+/// callbacks that say that they are of it.
+#[utoipa::path(
+    get, path = "/v1/events/{id}", tag = "look", security(("token" = [])),
+    params(("id" = String, Path, description = "The provider's id, an identity, or a delivery key")),
+    responses((status = 200, body = Vec<Delivery>), (status = "default", body = Problem))
+)]
+pub(super) async fn event(state: State, Path(id): Path<String>) -> Answer<Found> {
+    Ok(Json(state.event(&id).await.map_err(Problem::or_unknown)?))
+}
+
+/// Which dead deliveries.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Dead {
+    /// Only those to this destination.
+    destination: Option<String>,
+    /// Only this source's.
+    source: Option<String>,
+    /// Only those that were given up for this reason.
+    reason: Option<DeadReason>,
+    /// Only those of this event type.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// At most so many of each destination.
+    #[serde(default = "hundred")]
+    #[param(minimum = 1, maximum = 1000)]
+    limit: usize,
+}
+
+/// What was given up, oldest first, and why.
+#[utoipa::path(
+    get, path = "/v1/dead", tag = "look", params(Dead), security(("token" = [])),
+    responses((status = 200, body = Vec<Delivery>), (status = "default", body = Problem))
+)]
+pub(super) async fn dead(state: State, Query(asked): Query<Dead>) -> Answer<Vec<Delivery>> {
+    let limit = within(asked.limit)?;
+    let reason = asked.reason.map(|reason| reason.as_str().to_owned());
+    let filter = Filter::of(asked.destination, asked.source, reason, asked.kind);
+    Ok(Json(state.dead(&filter, limit).await?))
+}
+
+/// The workers that run.
+#[utoipa::path(
+    get, path = "/v1/workers", tag = "look", security(("token" = [])),
+    responses((status = 200, body = Vec<Beat>), (status = "default", body = Problem))
+)]
+pub(super) async fn workers(state: State) -> Answer<Vec<Beat>> {
+    Ok(Json(state.workers().await?))
+}
+
+/// Destinations: workers, running attempts, circuit, and whether they are paused.
+#[utoipa::path(
+    get, path = "/v1/destinations", tag = "look", security(("token" = [])),
+    responses((status = 200, body = Vec<control::Standing>), (status = "default", body = Problem))
+)]
+pub(super) async fn destinations(state: State) -> Answer<Vec<control::Standing>> {
+    Ok(Json(state.destinations().await?))
+}
+
+/// Why something is asked for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reason {
+    /// For the audit; at most 1000 bytes.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    because: String,
+}
+
+/// Stops attempts at it, until it is resumed.
+#[utoipa::path(
+    post, path = "/v1/destinations/{destination}/pause", tag = "act", security(("token" = [])),
+    params(("destination" = String, Path)), request_body = Reason,
+    responses((status = 200, body = control::Standing), (status = "default", body = Problem))
+)]
+pub(super) async fn pause(
+    who: Who,
+    state: State,
+    Path(destination): Path<String>,
+    Body(reason): Body<Reason>,
+) -> Answer<control::Standing> {
+    act(&who, &state, &destination, Deed::Pause, reason).await
+}
+
+/// Goes on with a paused one.
+#[utoipa::path(
+    post, path = "/v1/destinations/{destination}/resume", tag = "act", security(("token" = [])),
+    params(("destination" = String, Path)), request_body = Reason,
+    responses((status = 200, body = control::Standing), (status = "default", body = Problem))
+)]
+pub(super) async fn resume(
+    who: Who,
+    state: State,
+    Path(destination): Path<String>,
+    Body(reason): Body<Reason>,
+) -> Answer<control::Standing> {
+    act(&who, &state, &destination, Deed::Resume, reason).await
+}
+
+/// Has its workers try again now, though their circuits are open.
+#[utoipa::path(
+    post, path = "/v1/destinations/{destination}/close-circuit", tag = "act",
+    security(("token" = [])), params(("destination" = String, Path)), request_body = Reason,
+    responses((status = 200, body = control::Standing), (status = "default", body = Problem))
+)]
+pub(super) async fn close_circuit(
+    who: Who,
+    state: State,
+    Path(destination): Path<String>,
+    Body(reason): Body<Reason>,
+) -> Answer<control::Standing> {
+    act(&who, &state, &destination, Deed::CloseCircuit, reason).await
+}
+
+async fn act(
+    who: &Who,
+    state: &State,
+    destination: &str,
+    deed: Deed,
+    Reason { because }: Reason,
+) -> Answer<control::Standing> {
+    who.may(Role::Operator)?;
+    let because = crate::cli::reason(&because).map_err(bad)?;
+    let asked = Asked { because, by: who.name() };
+    let done = state.act(destination, deed, &asked).await?;
+    done.map(Json).ok_or_else(|| {
+        Problem::unknown(format!("there is no destination {destination}: see /v1/destinations"))
+    })
+}
+
+/// How much of the audit.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Audit {
+    /// At most so many.
+    #[serde(default = "hundred")]
+    #[param(minimum = 1, maximum = 1000)]
+    limit: usize,
+}
+
+/// What operators did, when and why: the newest first. For admins.
+#[utoipa::path(
+    get, path = "/v1/audit", tag = "look", params(Audit), security(("token" = [])),
+    responses((status = 200, body = Vec<Act>), (status = "default", body = Problem))
+)]
+pub(super) async fn audit(who: Who, state: State, Query(asked): Query<Audit>) -> Answer<Vec<Act>> {
+    who.may(Role::Admin)?;
+    Ok(Json(state.audited(within(asked.limit)?).await?))
+}
+
+fn hundred() -> usize {
+    100
+}
+
+fn within(limit: usize) -> Result<usize, Problem> {
+    match limit {
+        1..=1000 => Ok(limit),
+        _ => Err(bad("limit is from 1 to 1000".into())),
+    }
+}
+
+fn bad(detail: String) -> Problem {
+    Problem::new(axum::http::StatusCode::BAD_REQUEST, detail)
+}

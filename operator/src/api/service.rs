@@ -1,0 +1,127 @@
+//! What the API can be asked for, whatever the backend: the same functions as the command line's.
+
+use futures_util::future::BoxFuture;
+use zentra_shared::config::Config;
+use zentra_shared::control::{Act, Beat, Control, Token};
+use zentra_shared::journal::Delivery;
+use zentra_shared::journal::list::{Page, Query};
+
+use crate::backend::Backend;
+use crate::control::{self, Asked, Deed, Standing};
+use crate::dead::{self, Filter};
+use crate::event::{self, Found};
+use crate::failure::Failure;
+use crate::status::{self, Status};
+use crate::token;
+
+/// What comes of a request.
+pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, Failure>>;
+
+/// The operator's functions, for handlers that know no backend.
+pub(crate) trait Service: Send + Sync {
+    /// The token that a text is, if it is good.
+    fn token<'a>(&'a self, text: &'a str) -> Answer<'a, Option<Token>>;
+
+    fn status(&self) -> Answer<'_, Status>;
+
+    fn events<'a>(
+        &'a self,
+        query: &'a Query,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Answer<'a, Page>;
+
+    fn event<'a>(&'a self, id: &'a str) -> Answer<'a, Found>;
+
+    fn dead<'a>(&'a self, filter: &'a Filter, limit: usize) -> Answer<'a, Vec<Delivery>>;
+
+    fn workers(&self) -> Answer<'_, Vec<Beat>>;
+
+    fn destinations(&self) -> Answer<'_, Vec<Standing>>;
+
+    /// None if there is no such destination.
+    fn act<'a>(
+        &'a self,
+        destination: &'a str,
+        deed: Deed,
+        asked: &'a Asked,
+    ) -> Answer<'a, Option<Standing>>;
+
+    fn audited(&self, limit: usize) -> Answer<'_, Vec<Act>>;
+}
+
+/// Those functions on one backend.
+pub(super) struct Desk<B> {
+    backend: B,
+    config: &'static Config,
+}
+
+impl<B: Backend> Desk<B> {
+    pub(super) fn new(backend: B, config: &'static Config) -> Self {
+        Self { backend, config }
+    }
+
+    async fn standing(&self, name: &str) -> Result<Option<Standing>, Failure> {
+        let all = control::destinations(&self.backend.histories()?, self.config).await?;
+        Ok(all.into_iter().find(|one| one.destination == name))
+    }
+}
+
+impl<B: Backend + Send + Sync> Service for Desk<B> {
+    fn token<'a>(&'a self, text: &'a str) -> Answer<'a, Option<Token>> {
+        Box::pin(async move { token::verify(&self.backend.histories()?, text).await })
+    }
+
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(async move { status::look(&self.backend, self.config).await })
+    }
+
+    fn events<'a>(
+        &'a self,
+        query: &'a Query,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Answer<'a, Page> {
+        Box::pin(async move { event::list(&self.backend.histories()?, query, cursor, limit).await })
+    }
+
+    fn event<'a>(&'a self, id: &'a str) -> Answer<'a, Found> {
+        Box::pin(async move { event::look(&self.backend, self.config, id).await })
+    }
+
+    fn dead<'a>(&'a self, filter: &'a Filter, limit: usize) -> Answer<'a, Vec<Delivery>> {
+        Box::pin(async move {
+            let names = crate::destinations(self.config, filter.destination.clone())?;
+            dead::list(&self.backend.histories()?, &names, filter, limit).await
+        })
+    }
+
+    fn workers(&self) -> Answer<'_, Vec<Beat>> {
+        Box::pin(async move { Ok(self.backend.histories()?.workers().await?) })
+    }
+
+    fn destinations(&self) -> Answer<'_, Vec<Standing>> {
+        Box::pin(
+            async move { control::destinations(&self.backend.histories()?, self.config).await },
+        )
+    }
+
+    fn act<'a>(
+        &'a self,
+        destination: &'a str,
+        deed: Deed,
+        asked: &'a Asked,
+    ) -> Answer<'a, Option<Standing>> {
+        Box::pin(async move {
+            if self.standing(destination).await?.is_none() {
+                return Ok(None);
+            }
+            control::act(&self.backend.histories()?, destination, deed, asked).await?;
+            self.standing(destination).await
+        })
+    }
+
+    fn audited(&self, limit: usize) -> Answer<'_, Vec<Act>> {
+        Box::pin(async move { Ok(self.backend.histories()?.audited(limit).await?) })
+    }
+}

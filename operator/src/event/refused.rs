@@ -1,0 +1,114 @@
+//! Refused callbacks that say that they are of an event: nobody has vouched for it.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use serde::Serialize;
+use zentra_shared::clock::Timestamp;
+use zentra_shared::config::Config;
+use zentra_shared::event::{DeliveryKey, body_sha256};
+use zentra_shared::queue::{Operate, Place, QueueError, Walk};
+use zentra_shared::refused::Kept;
+
+use crate::failure::Failure;
+
+/// So many of those that are kept are looked at.
+const LOOK: usize = 10_000;
+/// So many of an event are told.
+const MOST: usize = 100;
+
+/// One of them.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RefusedCopy {
+    /// For who reads JSON: what a delivery has in its record.
+    state: &'static str,
+    /// For `zentra refused show`.
+    refused_id: String,
+    source: String,
+    reason: String,
+    received_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<IpAddr>,
+    body_sha256: String,
+}
+
+/// What is known of the event that they may be of.
+pub(crate) struct Of<'a> {
+    /// As the operator named it.
+    pub(crate) id: &'a str,
+    /// The events that are known by it: source and body.
+    pub(crate) known: Vec<(&'a str, &'a str)>,
+}
+
+impl Of<'_> {
+    /// The provider's id, where a delivery key was given.
+    fn id(&self) -> String {
+        let key = DeliveryKey::parse(self.id);
+        key.map_or_else(|| self.id.to_owned(), |key| key.identity().to_owned())
+    }
+}
+
+/// Those that claim the event's id, or have its body; oldest first.
+pub(crate) async fn find(
+    queue: &impl Operate,
+    config: &Config,
+    of: &Of<'_>,
+) -> Result<Vec<RefusedCopy>, Failure> {
+    let id = of.id();
+    let mut found = Vec::new();
+    let mut walk = queue.walk(Place::Refused).await?;
+    for _ in 0..LOOK {
+        let message = match walk.next().await {
+            Ok(Some((message, _held))) => message,
+            Ok(None) => break,
+            // No ingress has declared it yet.
+            Err(QueueError::Missing(_)) => return Ok(found),
+            Err(error) => return Err(error.into()),
+        };
+        let Ok((kept, callback)) = Kept::open(&config.seal, &message.sealed) else { continue };
+        let body = body_sha256(&callback.body);
+        let source = config.sources.iter().find(|source| source.name == kept.source);
+        let claimed = source.and_then(|source| callback.claimed_id(&source.scheme));
+        let same = of.known.contains(&(kept.source.as_str(), body.as_str()));
+        if same || claimed.is_some_and(|claimed| claimed == id) {
+            found.push(RefusedCopy {
+                state: "refused",
+                refused_id: kept.id,
+                source: kept.source,
+                reason: kept.reason,
+                received_at: kept.received_at,
+                peer: kept.peer,
+                body_sha256: body,
+            });
+        }
+        if found.len() == MOST {
+            break;
+        }
+    }
+    walk.finish().await?;
+    Ok(found)
+}
+
+/// Shows them to a person.
+pub(crate) fn show(
+    all: &[RefusedCopy],
+    known: Option<&str>,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    if !all.is_empty() {
+        writeln!(out, "refused    (what these say of themselves, nobody has vouched for)")?;
+    }
+    for RefusedCopy { refused_id, source, reason, received_at, peer, body_sha256, .. } in all {
+        let peer = peer.map(|peer| format!(" from {peer}")).unwrap_or_default();
+        let body = match known {
+            Some(known) if known == body_sha256 => ", the same body",
+            Some(_) => ", another body",
+            None => "",
+        };
+        writeln!(
+            out,
+            "  {received_at}  {reason}{peer} at {source}{body}: zentra refused show {refused_id}"
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! The operators' API: who may ask for what, and that it tells what the command line tells.
+
+use http::{Method, StatusCode};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+use zentra_tests::http::Answer;
+use zentra_tests::ledger::{Turn, transfer};
+use zentra_tests::services::{self, Guarded, free_port};
+use zentra_tests::stack::Stack;
+use zentra_tests::world::{BOUND, World, dead, delivered};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis};
+
+use crate::standalone::Shop;
+
+/// A running API.
+struct Api<'a> {
+    stack: &'a Stack,
+    at: String,
+    _program: Guarded,
+}
+
+impl<'a> Api<'a> {
+    async fn start(stack: &'a Stack) -> Self {
+        let listen = format!("127.0.0.1:{}", free_port());
+        let mut command = stack.command("zentra");
+        command.args(["serve", "--listen", &listen]);
+        let at = format!("http://{listen}");
+        let api = Self { stack, at, _program: services::start(command) };
+        eventually("it serves", BOUND, async || {
+            let answer = stack.http.get(&format!("{}/healthz", api.at)).await?;
+            answer.status.is_success().then_some(())
+        })
+        .await;
+        api
+    }
+
+    fn token(&self, arguments: &[&str]) -> String {
+        let made = self.stack.zentra(&[&["token", "create"], arguments].concat());
+        assert!(made.status.success(), "{made:?}");
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    }
+
+    async fn ask(&self, method: Method, path: &str, token: &str, body: &str) -> (u16, Value) {
+        let headers = vec![
+            ("authorization", format!("Bearer {token}")),
+            ("content-type", "application/json".into()),
+        ];
+        let url = format!("{}{path}", self.at);
+        let answer = self.stack.http.send(method, &url, &headers, body.to_owned()).await;
+        read(&answer.unwrap())
+    }
+
+    async fn get(&self, path: &str, token: &str) -> (u16, Value) {
+        self.ask(Method::GET, path, token, "").await
+    }
+
+    async fn post(&self, path: &str, token: &str, because: &str) -> (u16, Value) {
+        self.ask(Method::POST, path, token, &json!({ "because": because }).to_string()).await
+    }
+}
+
+/// Whatever it is, it is JSON, and an error says what it is.
+fn read(answer: &Answer) -> (u16, Value) {
+    let value: Value = serde_json::from_str(&answer.body)
+        .unwrap_or_else(|error| panic!("{}: {error}: {}", answer.status, answer.body));
+    let problem = answer.headers["content-type"] == "application/problem+json";
+    assert_eq!(problem, !answer.status.is_success(), "{answer:?}");
+    if problem {
+        assert_eq!(value["status"], answer.status.as_u16());
+        assert!(value["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{value}");
+    }
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    (answer.status.as_u16(), value)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    world.ledger.take_turns([Turn::Answer(500, Vec::new())]);
+    world.send("evt_dead", &transfer("evt_dead", "trf_1", 1)).await;
+    world.until("evt_dead", dead).await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    world.until("evt_1", delivered).await;
+
+    let api = Api::start(stack).await;
+    let viewer = api.token(&["grafana"]);
+    let admin = api.token(&["root", "--role", "admin"]);
+    let (code, status) = api.get("/v1/status", &viewer).await;
+    assert_eq!((code, &status["parts"][0]["up"]), (200, &true.into()));
+    let (_, page) = api.get("/v1/events?limit=1", &viewer).await;
+    let next = page["next"].as_str().unwrap();
+    let (_, second) = api.get(&format!("/v1/events?limit=1&cursor={next}"), &viewer).await;
+    let keys = [&page, &second].map(|page| page["deliveries"][0]["key"].clone());
+    assert_eq!(keys, ["ledger/acme/evt_1", "ledger/acme/evt_dead"]);
+    let (_, found) =
+        api.get("/v1/events?state=dead&reason=exhausted&type=transfer.settled", &viewer).await;
+    assert_eq!(found["deliveries"].as_array().unwrap().len(), 1);
+    for id in ["evt_1", "ledger%2Facme%2Fevt_1"] {
+        let (code, told) = api.get(&format!("/v1/events/{id}"), &viewer).await;
+        let shown = stack.zentra(&["event", "show", "evt_1", "--json"]);
+        assert_eq!((code, told), (200, serde_json::from_slice(&shown.stdout).unwrap()));
+    }
+    let (_, listed) = api.get("/v1/dead?destination=ledger", &viewer).await;
+    let shown = stack.zentra(&["dead", "list", "--json"]);
+    assert_eq!(listed, serde_json::from_slice::<Value>(&shown.stdout).unwrap());
+    let (_, workers) = api.get("/v1/workers", &viewer).await;
+    assert_eq!(workers.as_array().unwrap().len(), 1);
+    for (path, code) in [
+        ("/v1/events/evt_2", 404),
+        ("/v1/events?colour=1", 400),
+        ("/v1/events?limit=0", 400),
+        ("/v1/events?limit=1001", 400),
+        ("/v1/events?cursor=x", 400),
+        ("/v1/dead?destination=ledgr", 400),
+        ("/v1/nothing", 404),
+        ("/", 404),
+    ] {
+        assert_eq!(api.get(path, &admin).await.0, code, "{path}");
+    }
+    assert_eq!(api.post("/v1/status", &admin, "").await.0, 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_asks_without_a_token_and_each_role_may_what_it_may() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let api = Api::start(&world.stack).await;
+    let viewer = api.token(&["grafana"]);
+    let operator = api.token(&["ada", "--role", "operator"]);
+    let admin = api.token(&["root", "--role", "admin", "--because", "the audit"]);
+    let (last, other) = (viewer.pop_last(), viewer.replace("zentra_", "zentra_0"));
+    for wrong in ["", "x", "zentra__", &last, &other, &viewer.to_uppercase()] {
+        let (code, told) = api.get("/v1/status", wrong).await;
+        assert_eq!(code, 401, "{wrong}: {told}");
+    }
+    let bare = api.stack.http.get(&format!("{}/v1/status", api.at)).await.unwrap();
+    assert_eq!(
+        (bare.status, &bare.headers["www-authenticate"]),
+        (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap())
+    );
+
+    let pause = "/v1/destinations/ledger/pause";
+    assert_eq!(api.post(pause, &viewer, "").await.0, 403);
+    let (code, paused) = api.post(pause, &operator, "it is migrated").await;
+    assert_eq!((code, &paused["pause"]["by"]), (200, &"ada".into()));
+    assert_eq!(api.post("/v1/destinations/ledgr/pause", &operator, "").await.0, 404);
+    assert_eq!(api.post(pause, &operator, &"x".repeat(1001)).await.0, 400);
+    assert_eq!(api.ask(Method::POST, pause, &operator, "{").await.0, 400);
+    assert_eq!(api.ask(Method::POST, pause, &operator, &"x".repeat(70_000)).await.0, 413);
+    assert_eq!(api.post("/v1/destinations/ledger/close-circuit", &operator, "").await.0, 200);
+    let (_, resumed) = api.post("/v1/destinations/ledger/resume", &operator, "").await;
+    assert_eq!(resumed["pause"], Value::Null);
+    assert_eq!(api.get("/v1/audit", &operator).await.0, 403);
+    let (_, audit) = api.get("/v1/audit?limit=3", &admin).await;
+    let line = |at: usize| ["by", "action"].map(|name| audit[at][name].as_str().unwrap());
+    assert_eq!(line(0), ["ada", "destination resume"]);
+    assert_eq!(
+        (line(2), &audit[2]["because"]),
+        (["ada", "destination pause"], &"it is migrated".into())
+    );
+
+    // Revoked, and over.
+    let listed = api.stack.zentra(&["token", "list"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let of = listed.lines().find(|line| line.contains("grafana")).unwrap();
+    let id = of.split(' ').next().unwrap();
+    assert!(viewer.contains(id) && !listed.contains(viewer.rsplit('_').next().unwrap()));
+    assert!(api.stack.zentra(&["token", "revoke", id]).status.success());
+    assert_eq!(api.stack.zentra(&["token", "revoke", id]).status.code(), Some(1));
+    assert_eq!(api.get("/v1/status", &viewer).await.0, 401);
+    let brief = api.token(&["brief", "--expires-in", "1s"]);
+    eventually("it is over", BOUND, async || {
+        (api.get("/v1/workers", &brief).await.0 == 401).then_some(())
+    })
+    .await;
+}
+
+trait PopLast {
+    fn pop_last(&self) -> String;
+}
+
+impl PopLast for String {
+    /// Without its last letter.
+    fn pop_last(&self) -> String {
+        self[..self.len() - 1].to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_on_this_machine_alone_unless_tls_is_ended_before_it() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let refused = world.stack.zentra(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--behind-tls"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_file_it_is_the_same_too() {
+    let shop = Shop::with("", "", "shop", "").await;
+    let program = shop.stack.standalone().await;
+    shop.send(&program, "evt_1").await;
+    shop.until("evt_1", "delivered").await;
+    let api = Api::start(&shop.stack).await;
+    let operator = api.token(&["ada", "--role", "operator"]);
+    let (_, status) = api.get("/v1/status", &operator).await;
+    assert_eq!(status["parts"][0]["name"], "file");
+    let (_, events) = api.get("/v1/events?destination=ledger", &operator).await;
+    assert_eq!(events["deliveries"][0]["key"], "ledger/acme/evt_1");
+    assert_eq!(api.get("/v1/events/evt_1", &operator).await.1[0]["record"]["state"], "delivered");
+    api.post("/v1/destinations/ledger/pause", &operator, "").await;
+    eventually("it is paused", BOUND, async || {
+        let (_, all) = api.get("/v1/destinations", &operator).await;
+        (all[0]["heard"] == 1).then_some(())
+    })
+    .await;
+}
+
+/// Asked by its own document, with values of all kinds: each operation is there, nothing is an error
+/// of ours, and what it answers has the form that the document gives it.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_its_own_document_it_answers_whatever_it_is_asked() {
+    let shop = Shop::with("", "", "shop", "").await;
+    let _program = shop.stack.standalone().await;
+    let api = Api::start(&shop.stack).await;
+    let admin = api.token(&["root", "--role", "admin"]);
+    let (_, document) = api.get("/v1/openapi.json", "").await;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    let mut runner = TestRunner::deterministic();
+    let mut text = || {
+        let any = prop_oneof![
+            Just("ledger".to_owned()),
+            Just("0".to_owned()),
+            Just("-1".to_owned()),
+            Just("dead".to_owned()),
+            "\\PC{0,40}",
+        ];
+        any.new_tree(&mut runner).unwrap().current()
+    };
+    let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            assert_eq!(operation["security"], json!([{ "token": [] }]), "{path}");
+            for _ in 0..12 {
+                let (mut at, mut query) = (path.clone(), Vec::new());
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    let (name, value) = (parameter["name"].as_str().unwrap(), text());
+                    let value = escaped(if value.is_empty() { "x" } else { &value });
+                    match parameter["in"].as_str().unwrap() {
+                        "path" => at = at.replace(&format!("{{{name}}}"), &value),
+                        _ if value.len() % 2 == 0 => query.push(format!("{name}={value}")),
+                        _ => {}
+                    }
+                }
+                let at = format!("{at}?{}", query.join("&"));
+                let body = json!({ "because": text() }).to_string();
+                let method = method.to_uppercase().parse().unwrap();
+                let (code, told) = eventually("it isn't too much", BOUND, async || {
+                    let answer = api.ask(Method::clone(&method), &at, &admin, &body).await;
+                    (answer.0 != 429).then_some(answer)
+                })
+                .await;
+                assert!(matches!(code, 200 | 400 | 404), "{at}: {code}: {told}");
+            }
+        }
+    }
+}

@@ -26,6 +26,7 @@ use clap::Parser;
 use serde::Serialize;
 use zentra_shared::config::{self, Config, Role};
 use zentra_shared::control::Control;
+use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::What;
 use zentra_shared::queue::{Operate, Publish};
 use zentra_shared::{telemetry, verify};
@@ -321,11 +322,7 @@ async fn show_dead(
     let mut out = std::io::stdout().lock();
     match (letter, body) {
         (Some(letter), true) => Ok(out.write_all(&letter.sealed.body)?),
-        (None, true) => Err(Failure::Asked(format!(
-            "{} is dead, but its letter isn't in the dead-letter queue.\nAnother operator may \
-             hold it: try again.",
-            found.key
-        ))),
+        (None, true) => Err(no_letter(&found.key)),
         (letter, false) => {
             event::show(&[found], &mut out)?;
             let words = match letter {
@@ -335,6 +332,13 @@ async fn show_dead(
             Ok(writeln!(out, "letter     {words}")?)
         }
     }
+}
+
+fn no_letter(key: &DeliveryKey) -> Failure {
+    Failure::Asked(format!(
+        "{key} is dead, but its letter isn't in the dead-letter queue.\nAnother operator may \
+         hold it: try again."
+    ))
 }
 
 /// Sends dead letters back to their work queues.

@@ -99,6 +99,17 @@ impl Who {
         self.0.name.clone()
     }
 
+    /// Whether he may see payloads.
+    pub(super) fn may_see_payloads(&self) -> Result<(), Problem> {
+        match self.0.payloads {
+            true => Ok(()),
+            false => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "that takes a token that was made with --payloads, and this one wasn't",
+            )),
+        }
+    }
+
     /// Whether he may do that.
     pub(super) fn may(&self, least: Role) -> Result<(), Problem> {
         match self.0.role >= least {

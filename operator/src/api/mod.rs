@@ -88,9 +88,11 @@ struct Document;
 fn router(service: Arc<dyn Service>) -> Router {
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(routes::status))
+        .routes(routes!(routes::metrics))
         .routes(routes!(routes::events))
         .routes(routes!(routes::event))
         .routes(routes!(routes::dead))
+        .routes(routes!(routes::body))
         .routes(routes!(routes::workers))
         .routes(routes!(routes::destinations))
         .routes(routes!(routes::pause))

@@ -2,6 +2,8 @@
 
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use zentra_shared::clock::Timestamp;
@@ -42,6 +44,19 @@ type Answer<T> = Result<Json<T>, Problem>;
 )]
 pub(super) async fn status(state: State) -> Answer<Status> {
     Ok(Json(state.status().await?))
+}
+
+/// The status, for Prometheus.
+#[utoipa::path(
+    get, path = "/v1/metrics", tag = "look", security(("token" = [])),
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = "default", body = Problem)
+    )
+)]
+pub(super) async fn metrics(state: State) -> Result<String, Problem> {
+    let text = crate::status::metrics(&state.status().await?);
+    text.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
 /// Which deliveries.
@@ -133,6 +148,31 @@ pub(super) async fn dead(state: State, Query(asked): Query<Dead>) -> Answer<Vec<
     let reason = asked.reason.map(|reason| reason.as_str().to_owned());
     let filter = Filter::of(asked.destination, asked.source, reason, asked.kind);
     Ok(Json(state.dead(&filter, limit).await?))
+}
+
+/// The original bytes of a dead letter. For tokens with payloads; each look is in the audit.
+#[utoipa::path(
+    get, path = "/v1/dead/{id}/body", tag = "look", security(("token" = [])),
+    params(("id" = String, Path, description = "The provider's id, an identity, or a delivery key")),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = "default", body = Problem)
+    )
+)]
+pub(super) async fn body(
+    who: Who,
+    state: State,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    who.may_see_payloads()?;
+    let said = Asked { because: String::new(), by: who.name() }.said();
+    let bytes = state.body(&id, &said).await.map_err(Problem::or_unknown)?;
+    // Whatever the provider sent, no browser runs it.
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream"),
+        (header::CONTENT_DISPOSITION, "attachment"),
+    ];
+    Ok((headers, bytes))
 }
 
 /// The workers that run.
@@ -257,5 +297,5 @@ fn within(limit: usize) -> Result<usize, Problem> {
 }
 
 fn bad(detail: String) -> Problem {
-    Problem::new(axum::http::StatusCode::BAD_REQUEST, detail)
+    Problem::new(StatusCode::BAD_REQUEST, detail)
 }

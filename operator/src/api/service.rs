@@ -1,8 +1,9 @@
 //! What the API can be asked for, whatever the backend: the same functions as the command line's.
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use zentra_shared::config::Config;
-use zentra_shared::control::{Act, Beat, Control, Token};
+use zentra_shared::control::{Act, Beat, Control, Said, Token};
 use zentra_shared::journal::Delivery;
 use zentra_shared::journal::list::{Page, Query};
 
@@ -34,6 +35,9 @@ pub(crate) trait Service: Send + Sync {
     fn event<'a>(&'a self, id: &'a str) -> Answer<'a, Found>;
 
     fn dead<'a>(&'a self, filter: &'a Filter, limit: usize) -> Answer<'a, Vec<Delivery>>;
+
+    /// The bytes of a dead letter, once it is in the audit who has seen them.
+    fn body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes>;
 
     fn workers(&self) -> Answer<'_, Vec<Beat>>;
 
@@ -93,6 +97,29 @@ impl<B: Backend + Send + Sync> Service for Desk<B> {
         Box::pin(async move {
             let names = crate::destinations(self.config, filter.destination.clone())?;
             dead::list(&self.backend.histories()?, &names, filter, limit).await
+        })
+    }
+
+    fn body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes> {
+        Box::pin(async move {
+            let (histories, queue) = (self.backend.histories()?, self.backend.queue().await?);
+            let pairs = self.config.pairs();
+            let found = async {
+                let desk = crate::desk(self.config, &histories, &queue, &pairs, None)?;
+                let key = desk.find(id).await?.key;
+                let act = Act {
+                    action: "dead show --body".into(),
+                    on: key.to_string(),
+                    result: String::new(),
+                    said: said.clone(),
+                };
+                histories.audit(&act).await?;
+                let letter = desk.letter(&key).await?;
+                Ok(letter.ok_or_else(|| crate::no_letter(&key))?.sealed.body)
+            };
+            let found = found.await;
+            self.backend.close(queue).await;
+            found
         })
     }
 

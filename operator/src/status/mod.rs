@@ -2,6 +2,7 @@
 //! the newest deliveries, the queues, and the refused callbacks that were kept.
 
 mod destination;
+mod metrics;
 mod show;
 mod source;
 
@@ -18,6 +19,7 @@ use zentra_shared::journal::list::{Listed, Query};
 use zentra_shared::queue::{Operate, Place, QueueError};
 
 use destination::Destination;
+pub(crate) use metrics::metrics;
 pub(crate) use show::show;
 use source::Source;
 

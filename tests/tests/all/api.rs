@@ -111,6 +111,19 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
     assert_eq!(listed, serde_json::from_slice::<Value>(&shown.stdout).unwrap());
     let (_, workers) = api.get("/v1/workers", &viewer).await;
     assert_eq!(workers.as_array().unwrap().len(), 1);
+    // The bytes are for those who may see them, and it is known who did.
+    let body = "/v1/dead/evt_dead/body";
+    assert_eq!(api.get(body, &admin).await.0, 403);
+    let eve = api.token(&["eve", "--payloads"]);
+    let headers = vec![("authorization", format!("Bearer {eve}"))];
+    let url = format!("{}{body}", api.at);
+    let bytes = stack.http.send(Method::GET, &url, &headers, "").await.unwrap();
+    assert_eq!(bytes.body, transfer("evt_dead", "trf_1", 1));
+    assert_eq!(bytes.headers["content-disposition"], "attachment");
+    assert_eq!(api.get("/v1/dead/evt_1/body", &eve).await.0, 404);
+    let (_, audit) = api.get("/v1/audit?limit=1", &admin).await;
+    let seen = ["by", "action", "on"].map(|name| audit[0][name].as_str().unwrap());
+    assert_eq!(seen, ["eve", "dead show --body", "ledger/acme/evt_dead"]);
     for (path, code) in [
         ("/v1/events/evt_2", 404),
         ("/v1/events?colour=1", 400),
@@ -124,6 +137,46 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
         assert_eq!(api.get(path, &admin).await.0, code, "{path}");
     }
     assert_eq!(api.post("/v1/status", &admin, "").await.0, 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_gets_what_the_status_tells_as_the_page_says() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let _worker = world.stack.worker().await;
+    world.ledger.take_turns([Turn::Answer(500, Vec::new())]);
+    world.send("evt_dead", &transfer("evt_dead", "trf_1", 1)).await;
+    world.until("evt_dead", dead).await;
+    let forged = zentra_tests::sign::acme("evt_x", zentra_tests::sign::now(), b"another");
+    world.post(&forged, "{}").await.unwrap();
+    let api = Api::start(&world.stack).await;
+    let token = api.token(&["prometheus"]);
+    let headers = vec![("authorization", format!("Bearer {token}"))];
+    let url = format!("{}/v1/metrics", api.at);
+    let http = &world.stack.http;
+    let text = eventually("all of it is told", BOUND, async || {
+        let text = http.send(Method::GET, &url, &headers, "").await.unwrap().body;
+        (text.contains("signature_mismatch") && text.contains("workers{destination=\"ledger\"} 1"))
+            .then_some(text)
+    })
+    .await;
+    for line in [
+        "zentra_status_part_up{part=\"redis\"} 1",
+        "zentra_status_destination_dead{destination=\"ledger\",reason=\"exhausted\"} 1",
+        "zentra_status_source_finding{finding=\"nothing_seen\",source=\"github\"} 1",
+        "zentra_status_source_events{source=\"acme\"} 1",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line}: {text}");
+    }
+    let page = include_str!("../../../docs/metrics.md");
+    let (_, page) = page.split_once("## zentra serve").unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let (mut rows, mut shown): (Vec<_>, Vec<_>) = (rows.collect(), shown.collect());
+    rows.sort_unstable();
+    shown.sort_unstable();
+    assert_eq!(rows, shown);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,7 +299,11 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
         any.new_tree(&mut runner).unwrap().current()
     };
     let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-    for (path, operations) in document["paths"].as_object().unwrap() {
+    // What isn't JSON has tests of its own.
+    let other = ["/v1/metrics", "/v1/dead/{id}/body"];
+    let paths = document["paths"].as_object().unwrap();
+    assert!(other.iter().all(|path| paths.contains_key(*path)));
+    for (path, operations) in paths.iter().filter(|(path, _)| !other.contains(&path.as_str())) {
         for (method, operation) in operations.as_object().unwrap() {
             assert_eq!(operation["security"], json!([{ "token": [] }]), "{path}");
             for _ in 0..12 {

@@ -102,6 +102,16 @@ pub(crate) async fn list(
     Ok(found.iter().map(Found::of).collect())
 }
 
+/// Those that are wanted, at most `limit`.
+pub(crate) async fn all(
+    queue: &impl Operate,
+    config: &Config,
+    limit: usize,
+    wanted: impl Fn(&Event) -> bool,
+) -> Result<Vec<Event>, Failure> {
+    look(queue, config, Timestamp::default(), limit, wanted).await
+}
+
 /// The first that is wanted.
 pub(crate) async fn first(
     queue: &impl Operate,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::api::Serve;
 use crate::archive::Wanted;
@@ -105,6 +106,16 @@ pub(crate) enum Command {
     Check,
     /// Prints the reference of the configuration: every key, its default, its meaning.
     Config,
+    /// Prints what a shell reads to complete this command line: source <(zentra completions bash).
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// Writes manual pages, one for each command, into a folder: man -l FOLDER/zentra.1
+    Man {
+        /// Where to.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -137,26 +148,23 @@ pub(crate) enum DestinationCommand {
     /// Stops attempts at it: those that run go on to their end, all others wait, and so do new
     /// events. Reaches all workers within a second, and holds until it is resumed, whatever starts
     /// anew.
-    Pause {
-        /// Which one.
-        destination: String,
-        #[command(flatten)]
-        asked: Asked,
-    },
+    Pause(Told),
     /// Goes on with a paused one.
-    Resume {
-        /// Which one.
-        destination: String,
-        #[command(flatten)]
-        asked: Asked,
-    },
+    Resume(Told),
     /// Has its workers try again now, though their circuits are open.
-    CloseCircuit {
-        /// Which one.
-        destination: String,
-        #[command(flatten)]
-        asked: Asked,
-    },
+    CloseCircuit(Told),
+}
+
+/// What is told to a destination's workers.
+#[derive(clap::Args)]
+pub(crate) struct Told {
+    /// Which one.
+    pub(crate) destination: String,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+    /// As JSON: how it stands.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
@@ -172,6 +180,16 @@ pub(crate) enum EventCommand {
         #[arg(long, conflicts_with = "id")]
         cursor: Option<String>,
         /// As JSON: the deliveries with their histories, and the next page's cursor.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Finds the events whose bodies have a text in them, like a transfer's number: in dead letters, work
+    /// queues, what is unrouted or refused, and the archive. Exit status 1 if there is none.
+    Find {
+        /// The text, as it stands in the body.
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        text: String,
+        /// As JSON.
         #[arg(long)]
         json: bool,
     },
@@ -221,8 +239,11 @@ pub(crate) enum DeadCommand {
         /// A provider's event id, an identity, or a delivery key (destination/source/id).
         id: String,
         /// Writes the bytes and nothing else.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "json")]
         body: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Sends dead letters back to their work queues, in their order. Each passes the same
     /// seal, claim and attempt as at first, under the same idempotency key.

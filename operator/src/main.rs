@@ -8,6 +8,7 @@ mod control;
 mod dead;
 mod event;
 mod failure;
+mod manual;
 mod migrate;
 mod progress;
 mod refused;
@@ -27,7 +28,7 @@ use serde::Serialize;
 use zentra_shared::config::{self, Config, Role};
 use zentra_shared::control::Control;
 use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::What;
+use zentra_shared::journal::{Delivery, What};
 use zentra_shared::queue::{Operate, Publish};
 use zentra_shared::{telemetry, verify};
 
@@ -81,6 +82,13 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let path = &arguments.config;
     let role = match &arguments.command {
         Command::Config => return Ok(write!(std::io::stdout(), "{}", config::reference())?),
+        Command::Completions { shell } => {
+            return manual::completions(*shell, &mut std::io::stdout());
+        }
+        Command::Man { folder } => {
+            let pages = manual::pages(folder)?.len();
+            return Ok(writeln!(std::io::stdout(), "{pages} pages are in {}", folder.display())?);
+        }
         Command::Source(SourceCommand::List) => {
             return Ok(write!(std::io::stdout(), "{}", verify::table())?);
         }
@@ -131,6 +139,8 @@ async fn on<B: Backend + Send + Sync + 'static>(
         Command::Archive(command) => archive_command(config, backend, command).await,
         Command::Refused(command) => refused_command(config, backend, command).await,
         Command::Config
+        | Command::Completions { .. }
+        | Command::Man { .. }
         | Command::Serve(_)
         | Command::Source(_)
         | Command::Verify(_)
@@ -176,7 +186,7 @@ async fn destination_command(
     command: DestinationCommand,
 ) -> Result<(), Failure> {
     let control = backend.histories()?;
-    let (destination, deed, asked) = match command {
+    let (told, deed) = match command {
         DestinationCommand::List { json } => {
             let all = control::destinations(&control, config).await?;
             let mut out = std::io::stdout().lock();
@@ -185,17 +195,19 @@ async fn destination_command(
                 false => Ok(control::show(&all, &mut out)?),
             };
         }
-        DestinationCommand::Pause { destination, asked } => (destination, Deed::Pause, asked),
-        DestinationCommand::Resume { destination, asked } => (destination, Deed::Resume, asked),
-        DestinationCommand::CloseCircuit { destination, asked } => {
-            (destination, Deed::CloseCircuit, asked)
-        }
+        DestinationCommand::Pause(told) => (told, Deed::Pause),
+        DestinationCommand::Resume(told) => (told, Deed::Resume),
+        DestinationCommand::CloseCircuit(told) => (told, Deed::CloseCircuit),
     };
-    for name in destinations(config, Some(destination))? {
-        let words = control::act(&control, &name, deed, &asked).await?;
-        writeln!(std::io::stdout(), "{name} is {words}")?;
+    let name = told.destination;
+    destinations(config, Some(name.clone()))?;
+    let words = control::act(&control, &name, deed, &told.asked).await?;
+    let mut out = std::io::stdout();
+    if !told.json {
+        return Ok(writeln!(out, "{name} is {words}")?);
     }
-    Ok(())
+    let all = control::destinations(&control, config).await?;
+    print_json(&all.iter().find(|one| one.destination == name), &mut out)
 }
 
 async fn workers_command(backend: &impl Backend, json: bool) -> Result<(), Failure> {
@@ -259,6 +271,20 @@ async fn event_command(
                 false => Ok(event::show_page(&page, &mut out)?),
             }
         }
+        EventCommand::Find { text, json } => {
+            let matches = event::find_text(backend, config, &text).await?;
+            let mut out = std::io::stdout().lock();
+            match json {
+                true => print_json(&matches, &mut out)?,
+                false => event::show_matches(&matches, &text, &mut out)?,
+            }
+            match matches.events.is_empty() && matches.refused.is_empty() {
+                true => Err(Failure::Asked(
+                    "nothing was found.\nTry the provider's id: zentra event show ID.".into(),
+                )),
+                false => Ok(()),
+            }
+        }
         EventCommand::Show { id, json, case_file } => {
             let found = event::look(backend, config, &id).await?;
             let mut out = std::io::stdout().lock();
@@ -296,7 +322,7 @@ async fn dead_command(
                 false => Ok(dead::show(&found, &mut out)?),
             }
         }
-        DeadCommand::Show { id, body } => show_dead(config, backend, &id, body).await,
+        DeadCommand::Show { id, body, json } => show_dead(config, backend, &id, body, json).await,
         DeadCommand::Requeue { letters, why } => {
             requeue(config, backend, &letters, &What::Requeued { reason: why }).await
         }
@@ -311,6 +337,7 @@ async fn show_dead(
     backend: &impl Backend,
     id: &str,
     body: bool,
+    json: bool,
 ) -> Result<(), Failure> {
     let (histories, queue) = (backend.histories()?, backend.queue().await?);
     let pairs = config.pairs();
@@ -323,6 +350,10 @@ async fn show_dead(
     match (letter, body) {
         (Some(letter), true) => Ok(out.write_all(&letter.sealed.body)?),
         (None, true) => Err(no_letter(&found.key)),
+        (letter, false) if json => {
+            let letter_bytes = letter.map(|letter| letter.sealed.body.len());
+            print_json(&DeadLetter { delivery: &found, letter_bytes }, &mut out)
+        }
         (letter, false) => {
             event::show(&[found], &mut out)?;
             let words = match letter {
@@ -334,6 +365,15 @@ async fn show_dead(
     }
 }
 
+/// A dead letter, as JSON.
+#[derive(Serialize)]
+struct DeadLetter<'a> {
+    #[serde(flatten)]
+    delivery: &'a Delivery,
+    /// None: another operator holds it just now.
+    letter_bytes: Option<usize>,
+}
+
 fn no_letter(key: &DeliveryKey) -> Failure {
     Failure::Asked(format!(
         "{key} is dead, but its letter isn't in the dead-letter queue.\nAnother operator may \
@@ -341,32 +381,14 @@ fn no_letter(key: &DeliveryKey) -> Failure {
     ))
 }
 
-/// Sends dead letters back to their work queues.
+/// Sends dead letters back to their work queues, and tells.
 async fn requeue(
     config: &Config,
     backend: &impl Backend,
     letters: &Letters,
     what: &What,
 ) -> Result<(), Failure> {
-    let (histories, queue) = (backend.histories()?, backend.queue().await?);
-    let pairs = config.pairs();
-    let desk = desk(config, &histories, &queue, &pairs, letters.filter.destination.clone())?;
-    let (action, why) = match what {
-        What::Released { reason } => ("event release", reason),
-        What::Requeued { reason } | What::Discarded { reason } => ("dead requeue", reason),
-        _ => ("dead requeue", &String::new()),
-    };
-    let done = match choice(letters) {
-        Ok(choice) => {
-            let deed = desk.requeue(&choice, what, &letters.by);
-            let result = |done: &Done| format!("{} of {}", done.tally.done, done.tally.looked);
-            audited(&histories, action, letters, &choice, why).run(deed, result).await
-        }
-        Err(failure) => Err(failure),
-    };
-    // The dead letters' acknowledgements reach the broker before this ends.
-    backend.close(queue).await;
-    let Done { tally, last } = done?;
+    let Done { tally, last } = requeued(config, backend, letters, what).await?;
     let words = match what {
         What::Released { .. } => "released",
         _ => "re-queued",
@@ -379,6 +401,34 @@ async fn requeue(
         }
         _ => Ok(dead::tell(&tally, words, &mut out)?),
     }
+}
+
+/// Sends dead letters back to their work queues.
+async fn requeued(
+    config: &Config,
+    backend: &impl Backend,
+    letters: &Letters,
+    what: &What,
+) -> Result<Done, Failure> {
+    let (histories, queue) = (backend.histories()?, backend.queue().await?);
+    let pairs = config.pairs();
+    let desk = desk(config, &histories, &queue, &pairs, letters.filter.destination.clone())?;
+    let (action, why) = match what {
+        What::Released { reason } => ("event release", reason.as_str()),
+        What::Requeued { reason } => ("dead requeue", reason.as_str()),
+        _ => ("dead requeue", ""),
+    };
+    let done = match choice(letters) {
+        Ok(choice) => {
+            let deed = desk.requeue(&choice, what, &letters.by);
+            let result = |done: &Done| format!("{} of {}", done.tally.done, done.tally.looked);
+            audited(&histories, action, letters, &choice, why).run(deed, result).await
+        }
+        Err(failure) => Err(failure),
+    };
+    // The dead letters' acknowledgements reach the broker before this ends.
+    backend.close(queue).await;
+    done
 }
 
 /// Takes dead letters out of their queues.

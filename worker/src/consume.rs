@@ -25,28 +25,32 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
     stop: CancellationToken,
 ) {
     let mut gate = processor.gate.watch();
-    loop {
+    let mut goes_on = true;
+    while goes_on {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             open = gate.wait_for(Standing::is_open) => if open.is_err() {
                 return;
             },
         }
-        run(&processor, &stop, &mut gate).await;
+        goes_on = run(&processor, &stop, &mut gate).await;
     }
 }
 
 /// Consumes until `stop` or a pause, then lets running attempts end. What is fetched then goes
-/// back: held for long, the broker would take it away, again and again.
+/// back: held for long, the broker would take it away, again and again. `false` if there is nothing
+/// to consume any more.
 async fn run<Q: Process, J: Journal>(
     processor: &Arc<Processor<Q, J>>,
     stop: &CancellationToken,
     gate: &mut watch::Receiver<Standing>,
-) {
+) -> bool {
     let (name, most) = (&processor.destination.name, processor.destination.concurrency);
     // Few more are fetched than run at once: at a crash, each one fetched is charged.
     let mut consumer = processor.queue.consume(name, most);
     let mut running = JoinSet::new();
+    let mut closed = false;
     while gate.borrow_and_update().is_open() {
         let (room, pause) = match processor.gate.circuit.allowed(Instant::now()) {
             Allowed::Many => (usize::from(most), None),
@@ -61,6 +65,7 @@ async fn run<Q: Process, J: Journal>(
             () = over, if pause.is_some() => {}
             next = consumer.next(), if running.len() < room => {
                 let Some((message, receipt)) = next else {
+                    closed = true;
                     break;
                 };
                 let processor = processor.clone();
@@ -84,6 +89,7 @@ async fn run<Q: Process, J: Journal>(
     // With their receipts.
     drop(running);
     consumer.finish().await;
+    !closed
 }
 
 /// A message whose handling panicked stays unacknowledged, and comes again when this

@@ -93,6 +93,7 @@ fn router(service: Arc<dyn Service>) -> Router {
         .routes(routes!(routes::event))
         .routes(routes!(routes::dead))
         .routes(routes!(routes::body))
+        .routes(routes!(routes::requeue))
         .routes(routes!(routes::workers))
         .routes(routes!(routes::destinations))
         .routes(routes!(routes::pause))

@@ -16,7 +16,7 @@ use super::State;
 use super::auth::Who;
 use super::problem::Problem;
 use crate::control::{self, Asked, Deed};
-use crate::dead::Filter;
+use crate::dead::{Filter, Tally};
 use crate::event::Found;
 use crate::status::Status;
 
@@ -173,6 +173,38 @@ pub(super) async fn body(
         (header::CONTENT_DISPOSITION, "attachment"),
     ];
     Ok((headers, bytes))
+}
+
+/// Dead letters, by name.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Letters {
+    /// Providers' ids, identities, or delivery keys: 1 to 100.
+    #[schema(min_items = 1, max_items = 100)]
+    ids: Vec<String>,
+    /// For the histories and the audit; at most 1000 bytes.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    because: String,
+}
+
+/// Sends dead letters back to their work queues: each passes the same seal, claim and attempt as at
+/// first, under the same idempotency key.
+#[utoipa::path(
+    post, path = "/v1/dead/requeue", tag = "act", security(("token" = [])), request_body = Letters,
+    responses((status = 200, body = Tally), (status = "default", body = Problem))
+)]
+pub(super) async fn requeue(
+    who: Who,
+    state: State,
+    Body(Letters { ids, because }): Body<Letters>,
+) -> Answer<Tally> {
+    who.may(Role::Operator)?;
+    if !(1..=100).contains(&ids.len()) {
+        return Err(bad("name 1 to 100 dead letters".into()));
+    }
+    let because = crate::cli::reason(&because).map_err(bad)?;
+    Ok(Json(state.requeue(ids, Asked { because, by: who.name() }).await?))
 }
 
 /// The workers that run.

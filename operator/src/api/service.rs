@@ -4,12 +4,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use zentra_shared::config::Config;
 use zentra_shared::control::{Act, Beat, Control, Said, Token};
-use zentra_shared::journal::Delivery;
 use zentra_shared::journal::list::{Page, Query};
+use zentra_shared::journal::{Delivery, What};
 
 use crate::backend::Backend;
+use crate::cli::Letters;
 use crate::control::{self, Asked, Deed, Standing};
-use crate::dead::{self, Filter};
+use crate::dead::{self, Filter, Tally};
 use crate::event::{self, Found};
 use crate::failure::Failure;
 use crate::status::{self, Status};
@@ -38,6 +39,9 @@ pub(crate) trait Service: Send + Sync {
 
     /// The bytes of a dead letter, once it is in the audit who has seen them.
     fn body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes>;
+
+    /// Sends dead letters back to their work queues, by name.
+    fn requeue(&self, ids: Vec<String>, asked: Asked) -> Answer<'_, Tally>;
 
     fn workers(&self) -> Answer<'_, Vec<Beat>>;
 
@@ -120,6 +124,15 @@ impl<B: Backend + Send + Sync> Service for Desk<B> {
             let found = found.await;
             self.backend.close(queue).await;
             found
+        })
+    }
+
+    fn requeue(&self, ids: Vec<String>, asked: Asked) -> Answer<'_, Tally> {
+        Box::pin(async move {
+            let Asked { because: reason, by } = asked;
+            let letters = Letters { limit: ids.len(), ids, by, ..Letters::default() };
+            let what = What::Requeued { reason };
+            Ok(crate::requeued(self.config, &self.backend, &letters, &what).await?.tally)
         })
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use governor::{Quota, RateLimiter};
 use indicatif::ProgressBar;
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::delivery::{self, Opened};
 use zentra_shared::event::DeliveryKey;
@@ -141,7 +142,7 @@ pub(crate) trait Act {
 }
 
 /// What a pass came to.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Tally {
     /// Whether nothing was changed.
     pub(crate) dry_run: bool,

@@ -1,6 +1,7 @@
 //! What no template can say: providers that sign a form of their own, each by its name. Proven by
 //! their SDKs, as the rest is (`tests/vectors/sdks/canonical.mjs`).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
@@ -102,30 +103,31 @@ impl Canonical {
         }
     }
 
-    /// None where what is signed isn't there.
-    pub(super) fn content(
+    /// In pieces, so that a body is signed where it lies. None where what is signed isn't there.
+    pub(super) fn content<'b>(
         self,
-        found: &Lookup<'_>,
+        found: &'b Lookup<'_>,
         read: &Read,
         url: Option<&str>,
-        body: &[u8],
-    ) -> Option<Vec<u8>> {
+        body: &'b [u8],
+    ) -> Option<Vec<Cow<'b, [u8]>>> {
+        let whole = |content: Vec<u8>| vec![Cow::Owned(content)];
         match self {
             Self::Twilio => twilio(found, url?, body),
             Self::Plivo => plivo(found, url?),
             Self::Contentful => contentful(found, url?, body),
             Self::Easypost => Some(easypost(body)),
-            Self::Sns => sns(found),
-            Self::Truelayer => truelayer(found, read.item("header")?, url?, body),
-            Self::Crc32 => Some(crc32fast::hash(body).to_string().into_bytes()),
+            Self::Sns => sns(found).map(whole),
+            Self::Truelayer => truelayer(found, read.item("header")?, url?, body).map(whole),
+            Self::Crc32 => Some(whole(crc32fast::hash(body).to_string().into_bytes())),
         }
     }
 }
 
-fn twilio(found: &Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<u8>> {
+fn twilio<'b>(found: &'b Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<Cow<'b, [u8]>>> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let digest = parameters(query.as_bytes())?.into_iter().find(|(name, _)| name == "bodySHA256");
-    let mut content = url.as_bytes().to_vec();
+    let mut content = vec![Cow::Owned(url.as_bytes().to_vec())];
     if let Some((_, claimed)) = digest {
         let own = hex::encode(Sha256::digest(body));
         return bool::from(own.as_bytes().ct_eq(claimed.as_bytes())).then_some(content);
@@ -136,14 +138,13 @@ fn twilio(found: &Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<u8>> {
     }
     for (name, values) in fields {
         for value in values {
-            content.extend_from_slice(name.as_bytes());
-            content.extend_from_slice(value.as_bytes());
+            content.extend([name, value].map(|text| Cow::Borrowed(text.as_bytes())));
         }
     }
     Some(content)
 }
 
-fn plivo(found: &Lookup<'_>, url: &str) -> Option<Vec<u8>> {
+fn plivo<'b>(found: &'b Lookup<'_>, url: &str) -> Option<Vec<Cow<'b, [u8]>>> {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let mut query = parameters(query.as_bytes())?;
     let mut fields: Vec<_> = found.form()?.iter().collect();
@@ -151,23 +152,23 @@ fn plivo(found: &Lookup<'_>, url: &str) -> Option<Vec<u8>> {
     fields.sort();
     let query = query.iter().map(|(name, value)| format!("{name}={value}"));
     let query = query.collect::<Vec<_>>().join("&");
-    let mut content = base.to_owned();
+    let mut head = base.to_owned();
     if !query.is_empty() || !fields.is_empty() {
-        content += "?";
-        content += &query;
+        head += "?";
+        head += &query;
     }
     if !query.is_empty() && !fields.is_empty() {
-        content += ".";
+        head += ".";
     }
+    let mut content = vec![Cow::Owned(head.into_bytes())];
     for (name, value) in fields {
-        content += name;
-        content += value;
+        content.extend([name, value].map(|text| Cow::Borrowed(text.as_bytes())));
     }
-    Some(content.into_bytes())
+    Some(content)
 }
 
 /// Its SDK escapes a query twice; without knowing why, one is refused.
-fn contentful(found: &Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<u8>> {
+fn contentful<'b>(found: &Lookup<'_>, url: &str, body: &'b [u8]) -> Option<Vec<Cow<'b, [u8]>>> {
     let url = url.parse::<Uri>().ok()?;
     if url.query().is_some() {
         return None;
@@ -186,7 +187,7 @@ fn contentful(found: &Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<u8>> {
     let headers: Vec<String> =
         headers.into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
     let head = format!("POST\n{}\n{}\n", url.path(), headers.join(";"));
-    Some([head.as_bytes(), body].concat())
+    Some(vec![Cow::Owned(head.into_bytes()), Cow::Borrowed(body)])
 }
 
 /// A line each for `POST` with the path and for each header, spelt as the signature does, before
@@ -237,25 +238,25 @@ fn sns(found: &Lookup<'_>) -> Option<Vec<u8>> {
 
 /// `"weight": 12}` is `"weight": 12.0}`: a whole number before a comma or a brace, and the white
 /// space after it goes.
-fn easypost(body: &[u8]) -> Vec<u8> {
+fn easypost(body: &[u8]) -> Vec<Cow<'_, [u8]>> {
     const KEY: &[u8] = b"\"weight\":";
-    let mut content = Vec::with_capacity(body.len() + 16);
+    let mut content = Vec::new();
     let mut rest = body;
     while let Some(at) = rest.windows(KEY.len()).position(|window| window == KEY) {
         let (before, after) = rest.split_at(at + KEY.len());
-        content.extend_from_slice(before);
+        content.push(Cow::Borrowed(before));
         rest = after;
         let space = length(rest, u8::is_ascii_whitespace);
         let digits = length(&rest[space..], u8::is_ascii_digit);
         let end = space + digits;
         let more = length(&rest[end..], u8::is_ascii_whitespace);
         if digits > 0 && matches!(rest.get(end + more), Some(b',' | b'}')) {
-            content.extend_from_slice(&rest[..end]);
-            content.extend_from_slice(b".0");
+            content.push(Cow::Borrowed(&rest[..end]));
+            content.push(Cow::Borrowed(b".0"));
             rest = &rest[end + more..];
         }
     }
-    content.extend_from_slice(rest);
+    content.push(Cow::Borrowed(rest));
     content
 }
 
@@ -304,7 +305,7 @@ mod tests {
             (r#""weight":"weight":3}"#, r#""weight":"weight":3.0}"#),
         ];
         for (body, signed) in cases {
-            assert_eq!(String::from_utf8(easypost(body.as_bytes())).unwrap(), signed);
+            assert_eq!(String::from_utf8(easypost(body.as_bytes()).concat()).unwrap(), signed);
         }
     }
 
@@ -314,7 +315,7 @@ mod tests {
         let headers = http::HeaderMap::new();
         let found = Lookup::new(&headers, None, b"123456789");
         let content = Canonical::Crc32.content(&found, &Read::default(), None, b"123456789");
-        assert_eq!(content.as_deref(), Some(&b"3421780262"[..]));
+        assert_eq!(content.unwrap().concat(), b"3421780262");
     }
 
     #[test]
@@ -348,6 +349,36 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_address_and_no_header_panics(
+            url in "(https://a\\.example)?/\\PC{0,20}(\\?\\PC{0,40})?",
+            names in "(X-TL-Webhook-Timestamp|,|x|:|\\PC){0,6}",
+            header in any::<Vec<u8>>(),
+        ) {
+            let _ = atlassian_qsh(url.as_bytes());
+            let headers = http::HeaderMap::new();
+            let found = Lookup::new(&headers, None, b"{}");
+            let named = serde_json::json!({ "tl_headers": names }).to_string().into_bytes();
+            for header in [named, header] {
+                let content = truelayer(&found, &URL_SAFE_NO_PAD.encode(header), &url, b"{}");
+                prop_assert_eq!(content, None, "the time isn't there");
+            }
+        }
+
+        #[test]
+        fn the_order_of_a_query_is_nothing_to_atlassian(
+            mut query in prop::collection::vec(("[a-c é]{1,2}", "[x~*]{0,2}"), 0..6),
+        ) {
+            let written = |query: &[(String, String)]| {
+                let mut form = form_urlencoded::Serializer::new(String::new());
+                let text = form.extend_pairs(query).finish();
+                atlassian_qsh(format!("https://a.example/?{text}").as_bytes()).unwrap()
+            };
+            let one = written(&query);
+            query.reverse();
+            prop_assert_eq!(one, written(&query));
+        }
+
         #[test]
         fn no_body_panics(body in "(\"weight\":|[0-9]| |,|\\}|x){0,12}") {
             let _ = easypost(body.as_bytes());

@@ -36,7 +36,7 @@ impl Content<'_> {
         let bytes = match part {
             Part::Literal(literal) => Cow::Borrowed(literal.as_bytes()),
             Part::Body => Cow::Borrowed(self.body),
-            Part::Form => Cow::Owned(self.sorted_form()?.into_bytes()),
+            Part::Form => return self.sorted_form().map(Piece::Many),
             Part::Timestamp => text(self.time()?),
             Part::At(at) => text(self.at(at)?),
             Part::Lower(at) => text(Cow::Owned(self.at(at)?.to_lowercase())),
@@ -49,7 +49,8 @@ impl Content<'_> {
                 Cow::Owned(url.path().as_bytes().to_vec())
             }
             Part::Canonical(form) => {
-                Cow::Owned(form.content(&self.found, &self.read, self.url.as_deref(), self.body)?)
+                let url = self.url.as_deref();
+                return form.content(&self.found, &self.read, url, self.body).map(Piece::Many);
             }
             Part::Secret => return Some(Piece::Secret),
         };
@@ -68,9 +69,10 @@ impl Content<'_> {
         self.at(&self.scheme.timestamp.as_ref()?.at)
     }
 
-    fn sorted_form(&self) -> Option<String> {
+    fn sorted_form(&self) -> Option<Vec<Cow<'_, [u8]>>> {
         let mut fields: Vec<_> = self.found.form()?.iter().collect();
         fields.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Some(fields.into_iter().flat_map(|(name, value)| [&**name, &**value]).collect())
+        let texts = fields.into_iter().flat_map(|(name, value)| [name, value]);
+        Some(texts.map(|text| Cow::Borrowed(text.as_bytes())).collect())
     }
 }

@@ -8,7 +8,7 @@ use super::key::KeyFormat;
 use super::place::Lookup;
 use super::scheme::Grammar;
 use super::template::Part;
-use super::{MAX_ITEMS, NamedSecret, Piece, Refusal, Scheme, Source, Unverified};
+use super::{MAX_ITEMS, NamedSecret, Refusal, Scheme, Source, Unverified};
 use crate::secret::Secret;
 
 /// What was looked at, and what came of it.
@@ -126,8 +126,10 @@ impl Unverified {
         let mut lengths = Vec::new();
         for part in signature.content.parts() {
             match judged.content.piece(part) {
-                Some(Piece::Bytes(bytes)) => lengths.push(format!("{part} {}", bytes.len())),
-                Some(Piece::Secret) => lengths.push(format!("{part} hidden")),
+                Some(piece) => lengths.push(match piece.len() {
+                    Some(length) => format!("{part} {length}"),
+                    None => format!("{part} hidden"),
+                }),
                 None => {
                     return step(
                         false,

@@ -458,8 +458,13 @@ impl<'a> Judged<'a> {
                 | Part::At(Location::Item(_)) => continue,
                 part => self.content.piece(part).ok_or(Refusal::SignatureMalformed)?,
             };
-            let Piece::Bytes(bytes) = piece else { continue };
-            add(&mut hash, &bytes);
+            let Some(length) = piece.len() else { continue };
+            hash.update((length as u64).to_be_bytes());
+            match piece {
+                Piece::Bytes(bytes) => hash.update(bytes),
+                Piece::Many(all) => all.iter().for_each(|bytes| hash.update(bytes)),
+                Piece::Secret => {}
+            }
         }
         Ok(Identity::from_digest(&hash.finalize()))
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::content::Content;
 use super::place::{Location, Lookup};
 use super::scheme::{Grammar, Scheme, Time};
-use super::signature::Read;
+use super::signature::{Read, signed};
 use super::template::Part;
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -130,7 +130,7 @@ impl Scheme {
         let pieces =
             parts.map(|part| content.piece(part).ok_or_else(|| Unsignable::Body(part.to_string())));
         let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
-        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.bytes(secret)).collect();
+        let pieces = signed(&pieces, secret);
         let tag = signature.algorithm.sign(&key, &pieces).ok_or(Unsignable::PrivateKey)?;
         let text = signature.encoding.encode(&tag).ok_or(Unsignable::Secret)?;
         let text = match &signature.grammar {

@@ -138,7 +138,7 @@ impl Signature {
         pieces: &[Piece<'_>],
         read: &Read,
     ) -> bool {
-        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.bytes(secret)).collect();
+        let pieces = signed(pieces, secret);
         let mut keys = self.key.keys(key).into_iter();
         keys.any(|key| self.algorithm.fits(&key, &pieces, &read.signatures))
     }
@@ -148,17 +148,34 @@ impl Signature {
 pub(super) enum Piece<'a> {
     /// These bytes.
     Bytes(Cow<'a, [u8]>),
+    /// These, one after the other.
+    Many(Vec<Cow<'a, [u8]>>),
     /// The secret that is tried.
     Secret,
 }
 
 impl Piece<'_> {
-    pub(super) fn bytes<'s>(&'s self, secret: &'s Secret) -> &'s [u8] {
+    /// How many bytes it has, if that is no secret.
+    pub(super) fn len(&self) -> Option<usize> {
         match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Secret => secret.expose(),
+            Self::Bytes(bytes) => Some(bytes.len()),
+            Self::Many(all) => Some(all.iter().map(|bytes| bytes.len()).sum()),
+            Self::Secret => None,
         }
     }
+}
+
+/// What is signed with a secret, as its algorithm takes it.
+pub(super) fn signed<'s>(pieces: &'s [Piece<'_>], secret: &'s Secret) -> Vec<&'s [u8]> {
+    let mut all = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        match piece {
+            Piece::Bytes(bytes) => all.push(&**bytes),
+            Piece::Many(many) => all.extend(many.iter().map(|bytes| &**bytes)),
+            Piece::Secret => all.push(secret.expose()),
+        }
+    }
+    all
 }
 
 impl Encoding {

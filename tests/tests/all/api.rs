@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
+use zentra_shared::journal::What;
 use zentra_tests::http::Answer;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::{self, Guarded, free_port};
@@ -109,6 +110,12 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
     let (_, listed) = api.get("/v1/dead?destination=ledger", &viewer).await;
     let shown = stack.zentra(&["dead", "list", "--json"]);
     assert_eq!(listed, serde_json::from_slice::<Value>(&shown.stdout).unwrap());
+    let (path, again) = ("/v1/dead/requeue", json!({ "ids": ["evt_dead"], "because": "mended" }));
+    let again = again.to_string();
+    assert_eq!(api.ask(Method::POST, path, &viewer, &again).await.0, 403);
+    for wrong in [json!({ "ids": [] }), json!({ "ids": ["evt_1"] }), json!({ "ids": ["x"] })] {
+        assert_eq!(api.ask(Method::POST, path, &admin, &wrong.to_string()).await.0, 400, "{wrong}");
+    }
     let (_, workers) = api.get("/v1/workers", &viewer).await;
     assert_eq!(workers.as_array().unwrap().len(), 1);
     // The bytes are for those who may see them, and it is known who did.
@@ -124,6 +131,11 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
     let (_, audit) = api.get("/v1/audit?limit=1", &admin).await;
     let seen = ["by", "action", "on"].map(|name| audit[0][name].as_str().unwrap());
     assert_eq!(seen, ["eve", "dead show --body", "ledger/acme/evt_dead"]);
+    let (code, done) = api.ask(Method::POST, path, &admin, &again).await;
+    assert_eq!((code, &done["done"]), (200, &1.into()), "{done}");
+    let mended = world.until("evt_dead", delivered).await;
+    let by = mended.history.iter().find(|entry| matches!(entry.what, What::Requeued { .. }));
+    assert_eq!(by.unwrap().by, "root");
     for (path, code) in [
         ("/v1/events/evt_2", 404),
         ("/v1/events?colour=1", 400),
@@ -325,7 +337,7 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
                     (answer.0 != 429).then_some(answer)
                 })
                 .await;
-                assert!(matches!(code, 200 | 400 | 404), "{at}: {code}: {told}");
+                assert!(matches!(code, 200 | 400 | 404 | 422), "{at}: {code}: {told}");
             }
         }
     }

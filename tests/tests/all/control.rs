@@ -68,7 +68,9 @@ async fn a_paused_destination_is_left_alone_by_all_workers_also_new_ones_until_i
         (&"paused".into(), &"it is migrated".into())
     );
 
-    done(stack, &["destination", "resume", "ledger", "--by", "ada"]);
+    let resumed = done(stack, &["destination", "resume", "ledger", "--by", "ada", "--json"]);
+    let resumed: Value = serde_json::from_str(&resumed).unwrap();
+    assert_eq!((&resumed["destination"], &resumed["pause"]), (&"ledger".into(), &Value::Null));
     for at in 1..4 {
         let done = world.until(&format!("evt_{at}"), delivered).await;
         assert_eq!(done.record.attempt, 1, "a pause burns no attempt");
@@ -151,6 +153,13 @@ async fn what_operators_do_with_dead_letters_is_in_the_audit_and_what_they_only_
     let chosen = ["dead", "requeue", "--reason", "exhausted", "--by", "ada"];
     done(stack, &chosen);
     assert_eq!(done(stack, &["audit"]), "", "without --yes it only counts");
+    let shown: Value =
+        serde_json::from_str(&done(stack, &["dead", "show", "evt_1", "--json"])).unwrap();
+    assert_eq!(
+        (&shown["reason"], &shown["record"]["state"]),
+        (&"exhausted".into(), &"dead".into())
+    );
+    assert_eq!(shown["letter_bytes"], transfer("evt_1", "trf_1", 1).len());
     let told = [&chosen[..], &["--because", "it is mended", "--yes"]].concat();
     done(stack, &told);
     world.until("evt_1", delivered).await;

@@ -1,0 +1,209 @@
+//! `zentra event find TEXT`: which events have it in their bodies, as a customer's transfer number is.
+//! Looks wherever bodies are kept; what is delivered is kept in the archive alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+
+use memchr::memmem::Finder;
+use serde::Serialize;
+use zentra_shared::clock::Timestamp;
+use zentra_shared::config::Config;
+use zentra_shared::event::{DeliveryKey, Event, Identity};
+use zentra_shared::journal::Histories;
+use zentra_shared::queue::{Message, Operate, Place, QueueError, Walk};
+use zentra_shared::refused::Kept;
+
+use super::status;
+use crate::archive;
+use crate::backend::Backend;
+use crate::failure::Failure;
+
+/// So many of a work queue's messages are looked at: each look counts as a delivery there.
+const WORK: usize = 1000;
+/// So many of any other place's are.
+const ELSEWHERE: usize = 1_000_000;
+/// So many events are told.
+const MOST: usize = 100;
+
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Matches {
+    /// Events that were accepted, by their time of receipt.
+    pub(crate) events: Vec<Match>,
+    /// Refused callbacks, by their ids: nobody has vouched for them.
+    pub(crate) refused: Vec<String>,
+    /// Whether there may be more.
+    pub(crate) more: bool,
+    /// Whether bodies of what is delivered are kept at all.
+    pub(crate) archived: bool,
+}
+
+/// An event that has the text in its body.
+#[derive(Debug, Serialize)]
+pub(crate) struct Match {
+    source: String,
+    event_id: Option<String>,
+    /// As its deliveries are named.
+    identity: String,
+    event_type: Option<String>,
+    received_at: Timestamp,
+    /// Where its body was found.
+    places: BTreeSet<String>,
+    /// Its deliveries that are remembered, and how they stand.
+    deliveries: BTreeMap<String, String>,
+}
+
+/// Looks through all places.
+pub(crate) async fn find(
+    backend: &impl Backend,
+    config: &Config,
+    text: &str,
+) -> Result<Matches, Failure> {
+    let queue = backend.queue().await?;
+    let found = look(&queue, config, text).await;
+    backend.close(queue).await;
+    let mut matches = found?;
+    let histories = backend.histories()?;
+    for event in &mut matches.events {
+        event.remembered(&histories, config).await?;
+    }
+    Ok(matches)
+}
+
+async fn look(queue: &impl Operate, config: &Config, text: &str) -> Result<Matches, Failure> {
+    let finder = Finder::new(text);
+    let mut found = Events::default();
+    for name in config.destinations.iter().map(|destination| &destination.name) {
+        for (place, most, words) in [
+            (Place::Dead(name), ELSEWHERE, format!("dead letters of {name}")),
+            (Place::Work(name), WORK, format!("work queue of {name}")),
+        ] {
+            let take = |message: &Message| {
+                // The body first: opening a seal costs more.
+                let has = finder.find(&message.sealed.body).is_some();
+                let event = has.then(|| config.seal.open(&message.sealed).ok()).flatten();
+                event.is_some_and(|event| found.add(&event, &words))
+            };
+            each(queue, place, most, take).await?;
+        }
+    }
+    let unrouted = |message: &Message| {
+        let has = finder.find(&message.sealed.body).is_some();
+        let event = has.then(|| config.seal.open(&message.sealed).ok()).flatten();
+        event.is_some_and(|event| found.add(&event, "unrouted"))
+    };
+    each(queue, Place::Unrouted, ELSEWHERE, unrouted).await?;
+    let mut refused = Vec::new();
+    let take = |message: &Message| {
+        let has = finder.find(&message.sealed.body).is_some();
+        let kept = has.then(|| Kept::open(&config.seal, &message.sealed).ok()).flatten();
+        refused.extend(kept.map(|(kept, _)| kept.id));
+        refused.len() == MOST
+    };
+    each(queue, Place::Refused, ELSEWHERE, take).await?;
+    let archived = !config.routes().archive.sources.is_empty();
+    if archived {
+        let has = |event: &Event| finder.find(&event.body).is_some();
+        for event in archive::all(queue, config, MOST, has).await? {
+            found.add(&event, "archive");
+        }
+    }
+    let more = found.0.len() >= MOST || refused.len() >= MOST;
+    let mut events: Vec<Match> = found.0.into_values().collect();
+    events.sort_by_key(|event| event.received_at);
+    Ok(Matches { events, refused, more, archived })
+}
+
+/// Takes a look at each message, until `enough`.
+async fn each(
+    queue: &impl Operate,
+    place: Place<'_>,
+    most: usize,
+    mut enough: impl FnMut(&Message) -> bool,
+) -> Result<(), Failure> {
+    let mut walk = queue.walk(place).await?;
+    for _ in 0..most {
+        match walk.next().await {
+            Ok(Some((message, _held))) if enough(&message) => break,
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            // What no program has declared holds nothing.
+            Err(QueueError::Missing(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(walk.finish().await?)
+}
+
+/// By source and identity.
+#[derive(Default)]
+struct Events(BTreeMap<(String, String), Match>);
+
+impl Events {
+    /// Whether there are enough.
+    fn add(&mut self, event: &Event, place: &str) -> bool {
+        let envelope = &event.envelope;
+        let (source, identity) = (envelope.source.clone(), envelope.name().as_str().to_owned());
+        let known = self.0.entry((source.clone(), identity.clone())).or_insert_with(|| Match {
+            source,
+            event_id: envelope.event_id().map(str::to_owned),
+            identity,
+            event_type: envelope.event_type.clone(),
+            received_at: envelope.received_at,
+            places: BTreeSet::new(),
+            deliveries: BTreeMap::new(),
+        });
+        known.places.insert(place.to_owned());
+        self.0.len() >= MOST
+    }
+}
+
+impl Match {
+    async fn remembered(
+        &mut self,
+        histories: &impl Histories,
+        config: &Config,
+    ) -> Result<(), Failure> {
+        for destination in &config.destinations {
+            let identity = Identity::from_text(&self.identity);
+            let key = DeliveryKey::new(&destination.name, &self.source, &identity);
+            if let Some(delivery) = histories.history(&key).await? {
+                self.deliveries.insert(key.to_string(), status(&delivery));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shows them to a person, with where to go on.
+pub(crate) fn show(matches: &Matches, text: &str, out: &mut impl Write) -> std::io::Result<()> {
+    for event in &matches.events {
+        let id = event.event_id.as_ref().unwrap_or(&event.identity);
+        let kind = event.event_type.as_deref().unwrap_or("(no type)");
+        let places: Vec<&str> = event.places.iter().map(String::as_str).collect();
+        writeln!(out, "{}/{id}  {kind}  received {}", event.source, event.received_at)?;
+        writeln!(out, "  its body is in: {}", places.join(", "))?;
+        for (key, status) in &event.deliveries {
+            writeln!(out, "  {key}: {status}")?;
+        }
+        if event.deliveries.is_empty() {
+            writeln!(out, "  no delivery of it is remembered")?;
+        }
+        writeln!(out, "  zentra event show {id}")?;
+    }
+    for id in &matches.refused {
+        writeln!(out, "refused: zentra refused show {id}")?;
+    }
+    if matches.more {
+        writeln!(out, "there may be more: these are enough to look at")?;
+    }
+    if matches.events.is_empty() && matches.refused.is_empty() {
+        writeln!(out, "no body that is kept has {text:?}")?;
+    }
+    match matches.archived {
+        true => Ok(()),
+        false => {
+            writeln!(out, "bodies of what is delivered aren't kept: no source has archive = true")
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! "The customer says that transfer trf_8172 never arrived": what an operator finds by that alone.
+
+use serde_json::Value;
+use zentra_tests::ledger::{Turn, transfer};
+use zentra_tests::stack::Stack;
+use zentra_tests::world::{BOUND, World, dead, delivered};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
+
+use crate::standalone::Shop;
+
+fn find(stack: &Stack, text: &str) -> (Option<i32>, String) {
+    let found = stack.zentra(&["event", "find", text]);
+    (found.status.code(), String::from_utf8_lossy(&found.stdout).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_is_found_by_its_number_wherever_its_callback_is() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let stack = &world.stack;
+    // Accepted, and no worker has taken it up.
+    world.send("evt_new", &transfer("evt_new", "trf_17", 1)).await;
+    let (code, waits) = find(stack, "trf_17");
+    assert_eq!(code, Some(0), "{waits}");
+    for told in ["acme/evt_new", "work queue of ledger", "no delivery of it is remembered"] {
+        assert!(waits.contains(told), "{told}: {waits}");
+    }
+    let worker = stack.worker().await;
+    world.until("evt_new", delivered).await;
+    world.ledger.take_turns([Turn::Answer(500, Vec::new())]);
+    world.send("evt_dead", &transfer("evt_dead", "trf_8172", 1)).await;
+    world.until("evt_dead", dead).await;
+    let forged = transfer("evt_x", "trf_8172", 5);
+    world.post(&sign::acme("evt_x", sign::now(), b"another"), &forged).await.unwrap();
+    let shown = eventually("the refused one is kept", BOUND, async || {
+        let (_, shown) = find(stack, "trf_8172");
+        shown.contains("refused: zentra refused show").then_some(shown)
+    })
+    .await;
+    for told in [
+        "acme/evt_dead  transfer.settled",
+        "dead letters of ledger",
+        "ledger/acme/evt_dead: dead (exhausted)",
+        "zentra event show evt_dead",
+    ] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+    assert!(!shown.contains("evt_new"), "{shown}");
+    let (code, none) = find(stack, "trf_81729");
+    assert!(code == Some(1) && none.contains("no body that is kept has \"trf_81729\""), "{none}");
+    assert_eq!(stack.zentra(&["event", "find", ""]).status.code(), Some(64));
+    drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_delivered_is_found_by_the_archive() {
+    let shop = Shop::with("", "", "shop", "").await;
+    let program = shop.stack.standalone().await;
+    for id in ["evt_1", "evt_2"] {
+        shop.send(&program, id).await;
+        shop.until(id, "delivered").await;
+    }
+    let found = shop.stack.zentra(&["event", "find", "trf_8172", "--json"]);
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(found["events"][0]["deliveries"]["ledger/acme/evt_1"], "delivered");
+    assert_eq!(found["events"][1]["places"], serde_json::json!(["archive"]));
+    assert_eq!((&found["archived"], &found["more"]), (&true.into(), &false.into()));
+}

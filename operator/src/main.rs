@@ -8,6 +8,7 @@ mod control;
 mod dead;
 mod event;
 mod failure;
+mod look;
 mod manual;
 mod migrate;
 mod progress;

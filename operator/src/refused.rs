@@ -8,13 +8,14 @@ use zentra_ingress::admit;
 use zentra_ingress::keys::Keys;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::event::{self, Admitted};
-use zentra_shared::queue::{Operate, Place, Publish, QueueError, Receipt, Walk};
+use zentra_shared::queue::{Message, Operate, Place, Publish, Receipt, Walk};
 use zentra_shared::refused::{Kept, MASKED};
 use zentra_shared::seal::Sealer;
 use zentra_shared::secret::Secret;
 use zentra_shared::verify::{Scheme, Source, Unverified};
 
 use crate::failure::Failure;
+use crate::look::each;
 
 /// Which refused callbacks are meant.
 #[derive(Default)]
@@ -86,22 +87,15 @@ pub(crate) async fn count(
     since: Timestamp,
 ) -> Result<BTreeMap<(String, String), u64>, Failure> {
     let mut counts = BTreeMap::new();
-    let mut walk = queue.walk(Place::Refused).await?;
-    for _ in 0..most {
-        let message = match walk.next().await {
-            Ok(Some((message, _held))) => message,
-            Ok(None) => break,
-            // No ingress has declared it yet.
-            Err(QueueError::Missing(_)) => return Ok(counts),
-            Err(error) => return Err(error.into()),
-        };
+    let count = |message: &Message| {
         if let Ok((kept, _)) = Kept::open(sealer, &message.sealed)
             && kept.received_at >= since
         {
             *counts.entry((kept.source, kept.reason)).or_default() += 1;
         }
-    }
-    walk.finish().await?;
+        false
+    };
+    each(queue, Place::Refused, most, count).await?;
     Ok(counts)
 }
 

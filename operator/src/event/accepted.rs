@@ -8,9 +8,10 @@ use zentra_shared::config::Config;
 use zentra_shared::delivery;
 use zentra_shared::event::Event;
 use zentra_shared::journal::Summary;
-use zentra_shared::queue::{Message, Operate, Place, QueueError, Walk};
+use zentra_shared::queue::{Message, Operate, Place};
 
 use crate::failure::Failure;
+use crate::look::each;
 use crate::{archive, event};
 
 /// So many of a work queue's messages are looked at. A look holds them back from workers for a
@@ -90,22 +91,13 @@ async fn first<T>(
     most: usize,
     fits: impl Fn(&Message) -> Option<T>,
 ) -> Result<Option<T>, Failure> {
-    let mut walk = queue.walk(place).await?;
-    for _ in 0..most {
-        let found = match walk.next().await {
-            Ok(Some((message, _held))) => fits(&message),
-            Ok(None) => break,
-            // What no program has declared holds nothing.
-            Err(QueueError::Missing(_)) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        if found.is_some() {
-            walk.finish().await?;
-            return Ok(found);
-        }
-    }
-    walk.finish().await?;
-    Ok(None)
+    let mut found = None;
+    let enough = |message: &Message| {
+        found = fits(message);
+        found.is_some()
+    };
+    each(queue, place, most, enough).await?;
+    Ok(found)
 }
 
 impl Accepted {

@@ -10,13 +10,14 @@ use zentra_shared::clock::Timestamp;
 use zentra_shared::config::Config;
 use zentra_shared::event::{DeliveryKey, Event, Identity};
 use zentra_shared::journal::Histories;
-use zentra_shared::queue::{Message, Operate, Place, QueueError, Walk};
+use zentra_shared::queue::{Message, Operate, Place};
 use zentra_shared::refused::Kept;
 
 use super::status;
 use crate::archive;
 use crate::backend::Backend;
 use crate::failure::Failure;
+use crate::look::each;
 
 /// So many of a work queue's messages are looked at: each look counts as a delivery there.
 const WORK: usize = 1000;
@@ -73,26 +74,20 @@ pub(crate) async fn find(
 async fn look(queue: &impl Operate, config: &Config, text: &str) -> Result<Matches, Failure> {
     let finder = Finder::new(text);
     let mut found = Events::default();
+    let mut places = vec![(Place::Unrouted, ELSEWHERE, "unrouted".to_owned())];
     for name in config.destinations.iter().map(|destination| &destination.name) {
-        for (place, most, words) in [
-            (Place::Dead(name), ELSEWHERE, format!("dead letters of {name}")),
-            (Place::Work(name), WORK, format!("work queue of {name}")),
-        ] {
-            let take = |message: &Message| {
-                // The body first: opening a seal costs more.
-                let has = finder.find(&message.sealed.body).is_some();
-                let event = has.then(|| config.seal.open(&message.sealed).ok()).flatten();
-                event.is_some_and(|event| found.add(&event, &words))
-            };
-            each(queue, place, most, take).await?;
-        }
+        places.push((Place::Dead(name), ELSEWHERE, format!("dead letters of {name}")));
+        places.push((Place::Work(name), WORK, format!("work queue of {name}")));
     }
-    let unrouted = |message: &Message| {
-        let has = finder.find(&message.sealed.body).is_some();
-        let event = has.then(|| config.seal.open(&message.sealed).ok()).flatten();
-        event.is_some_and(|event| found.add(&event, "unrouted"))
-    };
-    each(queue, Place::Unrouted, ELSEWHERE, unrouted).await?;
+    for (place, most, words) in places {
+        let enough = |message: &Message| {
+            // The body first: opening a seal costs more.
+            let has = finder.find(&message.sealed.body).is_some();
+            let event = has.then(|| config.seal.open(&message.sealed).ok()).flatten();
+            event.is_some_and(|event| found.add(&event, &words))
+        };
+        each(queue, place, most, enough).await?;
+    }
     let mut refused = Vec::new();
     let take = |message: &Message| {
         let has = finder.find(&message.sealed.body).is_some();
@@ -112,27 +107,6 @@ async fn look(queue: &impl Operate, config: &Config, text: &str) -> Result<Match
     let mut events: Vec<Match> = found.0.into_values().collect();
     events.sort_by_key(|event| event.received_at);
     Ok(Matches { events, refused, more, archived })
-}
-
-/// Takes a look at each message, until `enough`.
-async fn each(
-    queue: &impl Operate,
-    place: Place<'_>,
-    most: usize,
-    mut enough: impl FnMut(&Message) -> bool,
-) -> Result<(), Failure> {
-    let mut walk = queue.walk(place).await?;
-    for _ in 0..most {
-        match walk.next().await {
-            Ok(Some((message, _held))) if enough(&message) => break,
-            Ok(Some(_)) => {}
-            Ok(None) => break,
-            // What no program has declared holds nothing.
-            Err(QueueError::Missing(_)) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(walk.finish().await?)
 }
 
 /// By source and identity.

@@ -7,10 +7,11 @@ use serde::Serialize;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::config::Config;
 use zentra_shared::event::{DeliveryKey, body_sha256};
-use zentra_shared::queue::{Operate, Place, QueueError, Walk};
+use zentra_shared::queue::{Message, Operate, Place};
 use zentra_shared::refused::Kept;
 
 use crate::failure::Failure;
+use crate::look::each;
 
 /// So many of those that are kept are looked at.
 const LOOK: usize = 10_000;
@@ -56,16 +57,10 @@ pub(crate) async fn find(
 ) -> Result<Vec<RefusedCopy>, Failure> {
     let id = of.id();
     let mut found = Vec::new();
-    let mut walk = queue.walk(Place::Refused).await?;
-    for _ in 0..LOOK {
-        let message = match walk.next().await {
-            Ok(Some((message, _held))) => message,
-            Ok(None) => break,
-            // No ingress has declared it yet.
-            Err(QueueError::Missing(_)) => return Ok(found),
-            Err(error) => return Err(error.into()),
+    let enough = |message: &Message| {
+        let Ok((kept, callback)) = Kept::open(&config.seal, &message.sealed) else {
+            return false;
         };
-        let Ok((kept, callback)) = Kept::open(&config.seal, &message.sealed) else { continue };
         let body = body_sha256(&callback.body);
         let source = config.sources.iter().find(|source| source.name == kept.source);
         let claimed = source.and_then(|source| callback.claimed_id(&source.scheme));
@@ -81,11 +76,9 @@ pub(crate) async fn find(
                 body_sha256: body,
             });
         }
-        if found.len() == MOST {
-            break;
-        }
-    }
-    walk.finish().await?;
+        found.len() == MOST
+    };
+    each(queue, Place::Refused, LOOK, enough).await?;
     Ok(found)
 }
 

@@ -247,6 +247,19 @@ async fn nobody_asks_without_a_token_and_each_role_may_what_it_may() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_too_much_is_told_so_and_others_are_not_kept_waiting() {
+    let shop = Shop::with("", "", "shop", "").await;
+    let _program = shop.stack.standalone().await;
+    let api = Api::start(&shop.stack).await;
+    let (greedy, other) = (api.token(&["greedy"]), api.token(&["other"]));
+    let all = futures_util::future::join_all((0..300).map(|_| api.get("/v1/workers", &greedy)));
+    let codes: Vec<u16> = all.await.into_iter().map(|(code, _)| code).collect();
+    assert!(codes.iter().all(|code| matches!(code, 200 | 429)), "{codes:?}");
+    assert!(codes.contains(&200) && codes.contains(&429), "{codes:?}");
+    assert_eq!(api.get("/v1/workers", &other).await.0, 200);
+}
+
 trait PopLast {
     fn pop_last(&self) -> String;
 }

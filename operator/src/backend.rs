@@ -7,6 +7,7 @@ use std::time::Duration;
 use zentra_shared::config::{Config, Embedded};
 use zentra_shared::control::Control;
 use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store, StoreError};
+use zentra_shared::job::Jobs;
 use zentra_shared::journal::Histories;
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::amqp::{Amqp, Settings};
@@ -18,7 +19,7 @@ const CONNECT: Duration = Duration::from_secs(15);
 
 /// What a command works on.
 pub(crate) trait Backend {
-    type Histories: Histories + Control;
+    type Histories: Histories + Control + Jobs;
     type Queue: Operate + Publish;
 
     /// What remembers, by name.

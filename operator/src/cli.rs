@@ -10,6 +10,7 @@ use crate::archive::Wanted;
 use crate::control::Asked;
 use crate::dead::Filter;
 use crate::event;
+use crate::job::JobCommand;
 use crate::rehearse::{Demo, Rehearse};
 use crate::source::{Add, Sign, Verify};
 use crate::standalone::Listen;
@@ -81,6 +82,9 @@ pub(crate) enum Command {
     /// Dead letters.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Many dead letters at once: planned, tried on a few, and run at a pace of their own.
+    #[command(subcommand)]
+    Job(JobCommand),
     /// Accepted events that no destination subscribes to.
     #[command(subcommand)]
     Unrouted(UnroutedCommand),
@@ -436,6 +440,7 @@ const MAX_REASON: usize = 1000;
 
 pub(crate) fn reason(text: &str) -> Result<String, String> {
     match text.len() {
+        _ if text.chars().any(char::is_control) => Err("it has control characters".into()),
         0..=MAX_REASON => Ok(text.to_owned()),
         length => Err(format!("{length} bytes are too many for a history; at most {MAX_REASON}")),
     }

@@ -28,6 +28,11 @@ impl Failure {
         ExitCode::from(code)
     }
 
+    /// Whether it may succeed by and by.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Ours(_))
+    }
+
     /// What went wrong, and what to do.
     pub(crate) fn text(&self) -> &str {
         match self {

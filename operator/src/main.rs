@@ -8,6 +8,7 @@ mod control;
 mod dead;
 mod event;
 mod failure;
+mod job;
 mod look;
 mod manual;
 mod migrate;
@@ -136,6 +137,7 @@ async fn on<B: Backend + Send + Sync + 'static>(
         }
         Command::Event(command) => event_command(config, backend, command).await,
         Command::Dead(command) => dead_command(config, backend, command).await,
+        Command::Job(command) => job::command(config, backend, command).await,
         Command::Unrouted(command) => unrouted_command(config, backend, command).await,
         Command::Archive(command) => archive_command(config, backend, command).await,
         Command::Refused(command) => refused_command(config, backend, command).await,
@@ -325,7 +327,7 @@ async fn dead_command(
         }
         DeadCommand::Show { id, body, json } => show_dead(config, backend, &id, body, json).await,
         DeadCommand::Requeue { letters, why } => {
-            requeue(config, backend, &letters, &What::Requeued { reason: why }).await
+            requeue(config, backend, &letters, &What::Requeued { reason: why, job: None }).await
         }
         DeadCommand::Drain { letters, why, export } => {
             drain(config, backend, &letters, export.as_deref(), &why).await
@@ -416,7 +418,7 @@ async fn requeued(
     let desk = desk(config, &histories, &queue, &pairs, letters.filter.destination.clone())?;
     let (action, why) = match what {
         What::Released { reason } => ("event release", reason.as_str()),
-        What::Requeued { reason } => ("dead requeue", reason.as_str()),
+        What::Requeued { reason, .. } => ("dead requeue", reason.as_str()),
         _ => ("dead requeue", ""),
     };
     let done = match choice(letters) {
@@ -464,14 +466,18 @@ async fn drain(
 fn choice(letters: &Letters) -> Result<Choice<'_>, Failure> {
     let Letters { ids, filter, all, limit, rate, dry_run, yes, .. } = letters;
     if ids.is_empty() && !all && filter.is_empty() {
-        return Err(Failure::Asked(
-            "no dead letters are named or chosen.\nName some, or choose by --destination, \
-             --source, --reason, --type, --older-than, --newer-than, or --all."
-                .into(),
-        ));
+        return Err(nothing_chosen());
     }
     let dry_run = *dry_run || (ids.is_empty() && !yes);
     Ok(Choice { ids, filter, limit: *limit, rate: *rate, dry_run })
+}
+
+fn nothing_chosen() -> Failure {
+    Failure::Asked(
+        "no dead letters are named or chosen.\nName some, or choose by --destination, --source, \
+         --reason, --type, --older-than, --newer-than, or --all."
+            .into(),
+    )
 }
 
 fn audited<'a, C: Control>(

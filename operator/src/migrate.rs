@@ -15,6 +15,7 @@ use zentra_shared::config::Config;
 use zentra_shared::control::{AUDITED, Act, Control, Wish};
 use zentra_shared::delivery;
 use zentra_shared::embedded::{Carried, Carry, Load, Spot};
+use zentra_shared::job::Jobs;
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::lifecycle::DeadReason;
 use zentra_shared::queue::amqp::{Amqp, Settings};
@@ -145,8 +146,8 @@ async fn on_servers(config: &Config, carry: &Carry) -> Result<Moved, Failure> {
     done.map(|()| moved)
 }
 
-/// Pauses, tokens and the audit. Once more, it changes nothing.
-async fn control(from: &impl Control, to: &impl Control) -> Result<(), Failure> {
+/// Pauses, tokens, jobs and the audit. Once more, it changes nothing.
+async fn control(from: &(impl Control + Jobs), to: &(impl Control + Jobs)) -> Result<(), Failure> {
     for (destination, order) in from.orders().await? {
         if let Some(said) = &order.pause {
             to.wish(&destination, Wish::Pause, Some(said)).await?;
@@ -154,6 +155,9 @@ async fn control(from: &impl Control, to: &impl Control) -> Result<(), Failure> 
     }
     for token in from.tokens().await? {
         to.keep_token(&token).await?;
+    }
+    for job in from.jobs().await?.iter().rev() {
+        to.keep_job(job).await?;
     }
     let known: HashSet<Act> = to.audited(AUDITED).await?.into_iter().collect();
     for act in from.audited(AUDITED).await?.iter().rev().filter(|act| !known.contains(act)) {

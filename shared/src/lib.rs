@@ -7,6 +7,7 @@ pub mod control;
 pub mod delivery;
 pub mod embedded;
 pub mod event;
+pub mod job;
 pub mod journal;
 pub mod lifecycle;
 pub mod queue;

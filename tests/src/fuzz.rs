@@ -124,6 +124,11 @@ pub fn signed(data: &[u8]) {
     if source.scheme.sends_forms() && signed(&flipped) == signed(&body) {
         return;
     }
+    // EasyPost's library, and so it, leaves the white space behind a whole weight open.
+    let white = [body[at], flipped[at]].iter().all(u8::is_ascii_whitespace);
+    if source.provider == "easypost" && white {
+        return;
+    }
     let judged = unverified(headers, query, &flipped).verify(&source);
     let refused = judged.is_err();
     assert!(refused, "{}: a flipped bit is let in", source.provider);

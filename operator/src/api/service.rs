@@ -131,7 +131,7 @@ impl<B: Backend + Send + Sync> Service for Desk<B> {
         Box::pin(async move {
             let Asked { because: reason, by } = asked;
             let letters = Letters { limit: ids.len(), ids, by, ..Letters::default() };
-            let what = What::Requeued { reason };
+            let what = What::Requeued { reason, job: None };
             Ok(crate::requeued(self.config, &self.backend, &letters, &what).await?.tally)
         })
     }

@@ -18,19 +18,19 @@ use crate::failure::Failure;
 
 /// Back to the work queue, as the next generation. It passes the same seal, claim and
 /// attempt as any message.
-pub(super) struct Requeue<'a, H, Q> {
-    pub(super) histories: &'a H,
-    pub(super) queue: &'a Q,
-    pub(super) by: &'a str,
+pub(crate) struct Requeue<'a, H, Q> {
+    pub(crate) histories: &'a H,
+    pub(crate) queue: &'a Q,
+    pub(crate) by: &'a str,
     /// [`What::Requeued`] or [`What::Released`].
-    pub(super) what: &'a What,
+    pub(crate) what: &'a What,
     /// The last one: delivery key and generation.
-    pub(super) last: Option<(String, u32)>,
+    pub(crate) last: Option<(String, u32)>,
 }
 
 impl<H: Histories, Q: Operate> Act for Requeue<'_, H, Q> {
     /// A suspected replay goes on only with a reason; and only such a one needs it.
-    fn suits(&self, letter: &Letter<'_>) -> bool {
+    fn suits(&mut self, letter: &Letter<'_>) -> bool {
         let suspected = letter.message.dead == Some(DeadReason::SuspectedReplay);
         suspected == matches!(self.what, What::Released { .. })
     }

@@ -5,6 +5,7 @@
 //! apart, and the next pass takes it away.
 
 use std::collections::{BTreeMap, HashSet};
+use std::future::Future;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use utoipa::ToSchema;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::delivery::{self, Opened};
 use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::{Delivery, Histories, Summary};
+use zentra_shared::job::Scope;
+use zentra_shared::journal::{Delivery, Histories};
 use zentra_shared::lifecycle::{DeadReason, State};
 use zentra_shared::queue::{Message, Operate, Place, Receipt, Walk};
 use zentra_shared::seal::Sealer;
@@ -81,22 +83,16 @@ impl Filter {
         asked.collect::<Vec<_>>().join(" ")
     }
 
-    /// Whether an event that was given up is as asked. The destination is its queue's.
-    pub(crate) fn takes(
-        &self,
-        event: &Summary,
-        reason: Option<DeadReason>,
-        now: Timestamp,
-    ) -> bool {
-        let is = |asked: &Option<String>, has: Option<&str>| {
-            asked.as_deref().is_none_or(|asked| has == Some(asked))
-        };
-        let age = event.received_at.map(|received| now.since(received));
-        is(&self.source, Some(&event.source))
-            && is(&self.reason, reason.map(DeadReason::as_str))
-            && is(&self.kind, event.event_type.as_deref())
-            && self.older_than.is_none_or(|asked| age.is_some_and(|age| age > asked))
-            && self.newer_than.is_none_or(|asked| age.is_some_and(|age| age < asked))
+    /// As of now: ages become times. The destination is its queue's.
+    pub(crate) fn scope(&self, now: Timestamp) -> Scope {
+        let ago = |age: Option<Duration>| age.map(|age| now.minus(age));
+        Scope {
+            source: self.source.clone(),
+            reason: self.reason.clone(),
+            kind: self.kind.clone(),
+            before: ago(self.older_than),
+            after: ago(self.newer_than),
+        }
     }
 }
 
@@ -106,7 +102,7 @@ pub(crate) struct Pass<'a, H, Q> {
     pub(crate) queue: &'a Q,
     pub(crate) sealer: &'a Sealer,
     pub(crate) destinations: Vec<String>,
-    pub(crate) filter: &'a Filter,
+    pub(crate) scope: &'a Scope,
     /// Only these deliveries, if there are any.
     pub(crate) keys: HashSet<DeliveryKey>,
     /// At most so many letters.
@@ -125,19 +121,24 @@ pub(crate) struct Letter<'a> {
 }
 
 /// What is to be done with letters.
-pub(crate) trait Act {
+pub(crate) trait Act: Send {
+    /// Whether to look at one more letter. `so_far` is what came of the pass.
+    fn goes_on(&mut self, _so_far: &Tally) -> impl Future<Output = Result<bool, Failure>> + Send {
+        async { Ok(true) }
+    }
+
     /// Whether it is for this letter.
-    fn suits(&self, _letter: &Letter<'_>) -> bool {
+    fn suits(&mut self, _letter: &Letter<'_>) -> bool {
         true
     }
 
     /// Does it. `true`: it is durable, and the letter may go now. `false`: once
     /// [`Act::flush`] has been.
-    async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, Failure>;
+    fn on(&mut self, letter: &Letter<'_>) -> impl Future<Output = Result<bool, Failure>> + Send;
 
     /// Makes durable what was done so far.
-    async fn flush(&mut self) -> Result<(), Failure> {
-        Ok(())
+    fn flush(&mut self) -> impl Future<Output = Result<(), Failure>> + Send {
+        async { Ok(()) }
     }
 }
 
@@ -189,13 +190,14 @@ impl<H: Histories, Q: Operate> Pass<'_, H, Q> {
         let mut walk = self.queue.walk(Place::Dead(destination)).await?;
         let mut waiting = Vec::new();
         while !self.is_done(tally)
+            && act.goes_on(tally).await?
             && let Some((message, receipt)) = walk.next().await?
         {
             tally.looked += 1;
             bar.set_message(format!("{} looked at, {} done", tally.looked, tally.done));
             let opened = delivery::open(self.sealer, destination, &message.sealed);
             let wanted = self.keys.is_empty() || self.keys.contains(&opened.key);
-            if !wanted || !self.filter.takes(&opened.summary, message.dead, clock::now()) {
+            if !wanted || !self.scope.takes(&opened.summary, message.dead) {
                 continue;
             }
             let known = self.histories.history(&opened.key).await?;

@@ -14,9 +14,10 @@ use zentra_shared::queue::{Message, Operate, Place, Walk};
 use zentra_shared::seal::Sealer;
 use zentra_shared::{clock, delivery};
 
-use act::{Drain, Requeue, export};
-use letters::{Act, Pass};
-pub(crate) use letters::{Filter, Tally};
+use act::{Drain, export};
+
+pub(crate) use act::Requeue;
+pub(crate) use letters::{Act, Filter, Letter, Pass, Tally};
 
 use crate::event::{find, status, words};
 use crate::failure::Failure;
@@ -28,9 +29,9 @@ pub(crate) async fn list(
     filter: &Filter,
     limit: usize,
 ) -> Result<Vec<Delivery>, Failure> {
-    let (mut found, now) = (Vec::new(), clock::now());
+    let (mut found, scope) = (Vec::new(), filter.scope(clock::now()));
     for destination in destinations {
-        let wanted = |dead: &Delivery| filter.takes(&dead.event, dead.reason, now);
+        let wanted = |dead: &Delivery| scope.takes(&dead.event, dead.reason);
         found.extend(histories.dead(destination, limit, &wanted).await?);
     }
     Ok(found)
@@ -149,12 +150,13 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
                 of_keys.into_iter().map(str::to_owned).collect()
             }
         };
+        let scope = choice.filter.scope(clock::now());
         let pass = Pass {
             histories: self.histories,
             queue: self.queue,
             sealer: self.sealer,
             destinations,
-            filter: choice.filter,
+            scope: &scope,
             keys,
             limit: choice.limit,
             rate: choice.rate,

@@ -292,8 +292,11 @@ fn line(entry: &Entry) -> String {
         What::Superseded { result } => {
             format!("failed after its claim had passed on, no effect: {}", words(result))
         }
-        What::Requeued { reason } if reason.is_empty() => "re-queued by an operator".into(),
-        What::Requeued { reason } => format!("re-queued by an operator: {reason}"),
+        What::Requeued { reason, job } => {
+            let how = job.as_ref().map_or_else(String::new, |job| format!(", by job {job}"));
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            format!("re-queued by an operator{how}{why}")
+        }
         What::Discarded { reason } => format!("discarded by an operator: {reason}"),
         What::Released { reason } => format!("released by an operator: {reason}"),
     };

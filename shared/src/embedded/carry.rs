@@ -14,6 +14,7 @@ use super::queue::{self, read};
 use super::store::{Store, StoreError, number};
 use crate::clock::{self, Timestamp};
 use crate::control::Control;
+use crate::job::Jobs;
 use crate::journal::Remembered;
 use crate::queue::Message;
 use crate::seal::Sealed;
@@ -69,7 +70,7 @@ impl Carry {
     }
 
     /// What operators want, who may ask, and what was done.
-    pub fn control(&self) -> impl Control + use<> {
+    pub fn control(&self) -> impl Control + Jobs + use<> {
         EmbeddedJournal::new(self.store.clone(), Duration::ZERO)
     }
 

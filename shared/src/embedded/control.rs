@@ -153,6 +153,6 @@ fn wanted(file: &Connection) -> rusqlite::Result<Orders> {
     Ok(orders)
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> rusqlite::Result<T> {
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> rusqlite::Result<T> {
     serde_json::from_slice(bytes).map_err(|error| unreadable(0, error))
 }

@@ -24,3 +24,17 @@ CREATE TABLE IF NOT EXISTS token (
     id TEXT PRIMARY KEY,
     token BLOB NOT NULL
 ) STRICT;
+
+-- What many dead letters are to go through, how far it is, and what an operator wants of it.
+CREATE TABLE IF NOT EXISTS job (
+    id TEXT PRIMARY KEY,
+    job BLOB NOT NULL,
+    halt BLOB
+) STRICT;
+
+-- Whose a destination is, of those who run jobs, and until when.
+CREATE TABLE IF NOT EXISTS desk (
+    destination TEXT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    until INTEGER NOT NULL
+) STRICT;

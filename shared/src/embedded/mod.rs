@@ -10,6 +10,7 @@ mod archive;
 mod carry;
 mod consumer;
 mod control;
+mod jobs;
 mod journal;
 mod metrics;
 mod open;

@@ -17,13 +17,13 @@ const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off
 /// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
 const APPLICATION: i32 = 0x5a4e_5452;
 /// The form of the tables (`PRAGMA user_version`).
-const SCHEMA: i32 = 3;
+const SCHEMA: i32 = 4;
 /// From form 1 to 2: who holds a letter.
 const FROM_1: &str = "BEGIN IMMEDIATE;
     ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
     PRAGMA user_version = 2;
     COMMIT;";
-/// From form 2 to 3: workers and operators.
+/// From form 2 to 3: workers and operators. To 4: jobs.
 const CONTROL: &str = include_str!("control.sql");
 /// How long another process (an operator's command) may hold the file.
 const BUSY: Duration = Duration::from_secs(5);
@@ -82,13 +82,14 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
         .map_err(|error| unusable(path, &error))?;
     let (found, what_to_do) = match (application, version, tables) {
         (APPLICATION, SCHEMA, _) => return settle(connection),
-        (APPLICATION, 1 | 2, _) => {
+        (APPLICATION, 1..SCHEMA, _) => {
             settle(connection)?;
             if version == 1 {
                 connection.execute_batch(FROM_1)?;
             }
-            let from_2 = format!("BEGIN IMMEDIATE;\n{CONTROL}\nPRAGMA user_version = 3;\nCOMMIT;");
-            return Ok(connection.execute_batch(&from_2)?);
+            let new =
+                format!("BEGIN IMMEDIATE;\n{CONTROL}\nPRAGMA user_version = {SCHEMA};\nCOMMIT;");
+            return Ok(connection.execute_batch(&new)?);
         }
         (0, 0, 0) => return make(connection),
         (APPLICATION, newer, _) if newer > SCHEMA => (
@@ -161,7 +162,8 @@ mod tests {
         drop(Store::open(&path, 1 << 30).unwrap());
         let file = Connection::open(&path).unwrap();
         let undo = "ALTER TABLE held DROP COLUMN pid; DROP TABLE worker; DROP TABLE wish; \
-                    DROP TABLE audit; DROP TABLE token; PRAGMA user_version = 1";
+                    DROP TABLE audit; DROP TABLE token; DROP TABLE job; \
+                    DROP TABLE desk; PRAGMA user_version = 1";
         file.execute_batch(undo).unwrap();
         drop(file);
         for _ in 0..2 {

@@ -278,6 +278,9 @@ pub enum What {
         /// Why, in the operator's words; empty if none were given.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         reason: String,
+        /// The job that did it for him, and in which of its runs: `0a1b2c3d/1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<String>,
     },
     /// An operator took the dead letter out of the queue for good.
     Discarded {

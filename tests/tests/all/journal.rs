@@ -332,7 +332,7 @@ async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
     assert_eq!(dead[0].reason, Some(DeadReason::Permanent));
     assert_eq!(journal.dead("ledger", 1, &|_| true).await.unwrap().len(), 1);
 
-    let requeue = What::Requeued { reason: "mended".into() };
+    let requeue = What::Requeued { reason: "mended".into(), job: None };
     journal.note(&revived.key, 1, "operator", &requeue).await.unwrap();
     assert_eq!(
         journal.dead("ledger", 10, &|_| true).await.unwrap().len(),

@@ -16,6 +16,7 @@ mod handshakes;
 mod harness;
 mod ingress;
 mod isolation;
+mod job;
 mod journal;
 mod manual;
 mod migrate;

@@ -205,7 +205,7 @@ async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     let requeued = stdout(&world.stack.zentra(&because));
     assert_eq!(requeued, "re-queued ledger/acme/evt_2 as generation 1\n");
     let done = world.until("evt_2", delivered).await;
-    let what = What::Requeued { reason: "ledger mended".into() };
+    let what = What::Requeued { reason: "ledger mended".into(), job: None };
     assert_eq!(count(&done, |told| *told == what), 1);
     assert!(done.history.iter().any(|entry| entry.what == what && entry.by == "ada"));
     let told = stdout(&world.stack.zentra(&["event", "show", "evt_2"]));

@@ -154,11 +154,11 @@ fn read(wishes: &[(String, Vec<u8>)]) -> Orders {
     orders
 }
 
-fn json(what: &str, value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
+pub(super) fn json(what: &str, value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
     serde_json::to_vec(value).map_err(|error| JournalError::Unreadable(format!("{what}: {error}")))
 }
 
-fn parsed<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, JournalError> {
+pub(super) fn parsed<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, JournalError> {
     serde_json::from_slice(bytes)
         .map_err(|error| JournalError::Unreadable(format!("{what}: {error}")))
 }

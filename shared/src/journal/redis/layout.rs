@@ -97,14 +97,28 @@ pub(super) fn reason(reason: DeadReason) -> u64 {
     number(REASONS.iter().position(|known| *known == reason))
 }
 
+/// Stands between a job's name and the reason (ASCII's unit separator).
+const JOB: char = '\u{1f}';
+
 /// What an operator did, as a line's kind and its words.
-pub(super) fn noted(what: &What) -> Option<(u64, &str)> {
+pub(super) fn noted(what: &What) -> Option<(u64, Cow<'_, str>)> {
     let kind = |name| number(LINES.iter().position(|known| *known == name));
     match what {
-        What::Requeued { reason } => Some((kind("REQUEUED"), reason)),
-        What::Released { reason } => Some((kind("RELEASED"), reason)),
-        What::Discarded { reason } => Some((kind("DISCARDED"), reason)),
+        What::Requeued { reason, job: Some(job) } => {
+            Some((kind("REQUEUED"), format!("{job}{JOB}{reason}").into()))
+        }
+        What::Requeued { reason, job: None } => Some((kind("REQUEUED"), reason.into())),
+        What::Released { reason } => Some((kind("RELEASED"), reason.into())),
+        What::Discarded { reason } => Some((kind("DISCARDED"), reason.into())),
         _ => None,
+    }
+}
+
+/// The words of a re-queue.
+fn requeued(words: String) -> What {
+    match words.split_once(JOB) {
+        Some((job, reason)) => What::Requeued { reason: reason.into(), job: Some(job.into()) },
+        None => What::Requeued { reason: words, job: None },
     }
 }
 
@@ -372,7 +386,7 @@ fn line(key: &DeliveryKey, mut stored: Bytes<'_>) -> Option<Entry> {
             What::Dead { reason: *reason, result: result()? }
         }
         "SUPERSEDED" => What::Superseded { result: result()? },
-        "REQUEUED" => What::Requeued { reason: words()? },
+        "REQUEUED" => requeued(words()?),
         "RELEASED" => What::Released { reason: words()? },
         "DISCARDED" => What::Discarded { reason: words()? },
         _ => return None,
@@ -423,7 +437,8 @@ mod tests {
             What::Delivered { late: false, result: AttemptResult::default() },
             What::Failed { next_at: at, result: result.clone() },
             What::Superseded { result: result.clone() },
-            What::Requeued { reason: String::new() },
+            What::Requeued { reason: String::new(), job: None },
+            What::Requeued { reason: "mended".into(), job: Some("0a1b".into()) },
             What::Released { reason: "meant so".into() },
             What::Discarded { reason: "a test".into() },
         ];
@@ -474,7 +489,7 @@ mod tests {
 
     #[test]
     fn of_a_history_that_is_too_long_the_newest_lines_are_written() {
-        let words = |at: usize| What::Requeued { reason: format!("{at:900}") };
+        let words = |at: usize| What::Requeued { reason: format!("{at:900}"), job: None };
         let of = delivery((0..60).map(|at| entry(words(at))).collect());
         let raw = written(&of).unwrap();
         let kept = read(&of.key, &raw).unwrap().history;

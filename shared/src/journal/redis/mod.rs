@@ -7,6 +7,7 @@
 //! they find is checked against the delivery.
 
 mod control;
+mod jobs;
 mod layout;
 mod list;
 mod settings;

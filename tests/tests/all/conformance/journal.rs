@@ -202,7 +202,7 @@ async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>
     assert!(journal.oldest_dead("ledger").await.unwrap().is_some());
     assert_eq!(desks[0].claim(0).await, Answer::Dead);
 
-    let requeued = What::Requeued { reason: "mended".into() };
+    let requeued = What::Requeued { reason: "mended".into(), job: None };
     assert!(journal.note(&desks[0].key, 1, "ada", &requeued).await.unwrap());
     let again = desks[0].claimed(1, LEASE).await;
     let discarded = What::Discarded { reason: "a test".into() };
@@ -274,11 +274,11 @@ async fn of_a_long_history_the_newest_lines_are_kept<B: Backend>() {
     let desk = Desk::new(&journal, "long");
     desk.claim(0).await;
     for at in 0..60 {
-        let what = What::Requeued { reason: format!("{at:900}") };
+        let what = What::Requeued { reason: format!("{at:900}"), job: None };
         assert!(journal.note(&desk.key, 1, "ada", &what).await.unwrap());
     }
     let history = desk.known().await.history;
-    let newest = What::Requeued { reason: format!("{:900}", 59) };
+    let newest = What::Requeued { reason: format!("{:900}", 59), job: None };
     assert!((30..40).contains(&history.len()), "{} lines", history.len());
     assert_eq!(history.last().unwrap().what, newest);
 }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_shared::event::{DeliveryKey, Identity};
+use zentra_shared::job::Jobs;
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome, Print, State};
@@ -31,7 +32,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// A place for events and their memory, which outlives the programs that use it.
 trait Backend: Sized + Send {
     type Queue: Publish + Process + Operate;
-    type Journal: Journal + Histories;
+    type Journal: Journal + Histories + Jobs;
 
     fn new() -> Self;
 
@@ -95,6 +96,7 @@ macro_rules! on_both {
     };
 }
 
+mod jobs;
 mod journal;
 mod queue;
 

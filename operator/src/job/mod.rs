@@ -1,0 +1,379 @@
+//! `zentra job`: many dead letters at once. Planned, tried on a few, then run at a pace of its own;
+//! halted by an operator or by what fails, and gone on with by whoever comes next.
+
+mod command;
+mod run;
+mod watch;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rand::RngCore;
+use tokio::time::{Instant, sleep};
+use zentra_shared::clock;
+use zentra_shared::config::Config;
+use zentra_shared::control::Said;
+use zentra_shared::job::{HOLD, Halt, Job, Jobs, Pace, Plan, Progress, Stage};
+use zentra_shared::journal::What;
+
+pub(crate) use command::{JobCommand, command};
+use run::Runner;
+
+use crate::backend::Backend;
+use crate::control::{Asked, Audited};
+use crate::dead::{Choice, Desk, Filter};
+use crate::failure::Failure;
+
+/// How long an operator waits for a runner to halt.
+const HEARD: Duration = Duration::from_secs(3);
+/// Why a job has halted.
+const ASKED: &str = "an operator asked for it";
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a job is to be.
+#[derive(clap::Args)]
+pub(crate) struct New {
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// All dead letters.
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) how: How,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How a job goes about it.
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct How {
+    /// So many go first, and all else waits for what comes of them; 0: none.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=100))]
+    pub(crate) canary: u32,
+    /// At most so many a second; 0 is no bound.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) rate: u32,
+    /// It stops when more than this part of those that are watched failed, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 10,
+          value_parser = clap::value_parser!(u8).range(..=100))]
+    pub(crate) max_failures: u8,
+}
+
+impl From<How> for Pace {
+    fn from(How { canary, rate, max_failures }: How) -> Self {
+        Self { canary, rate, max_failures }
+    }
+}
+
+/// Looks what there is to do, and keeps it as a job. Asked twice, it is the same job; one that has
+/// begun is left as it is.
+pub(crate) async fn plan(
+    backend: &impl Backend,
+    config: &Config,
+    filter: &Filter,
+    how: How,
+    asked: &Asked,
+) -> Result<Job, Failure> {
+    let words = filter.words();
+    let words = if words.is_empty() { "--all".to_owned() } else { words };
+    let destinations = crate::destinations(config, filter.destination.clone())?;
+    let histories = backend.histories()?;
+    let same =
+        |job: &&Job| !job.stage.is_over() && job.asked == words && job.destinations == destinations;
+    let jobs = histories.jobs().await?;
+    let known = jobs.iter().find(same).cloned();
+    if let Some(begun) = known.as_ref().filter(|job| job.stage != Stage::Planned) {
+        return Ok(begun.clone());
+    }
+    let made = asked.said();
+    let (scope, plan) = (filter.scope(made.at), look(backend, config, filter, how.rate).await?);
+    if plan.letters == 0 {
+        let holds = |job: &&Job| {
+            let here = |name| destinations.contains(name);
+            job.stage.is_active() && job.destinations.iter().any(here)
+        };
+        let next = jobs.iter().find(holds).map_or_else(
+            || "See zentra dead list.".to_owned(),
+            |job| {
+                format!("Job {0} holds those of its destination: see zentra job show {0}.", job.id)
+            },
+        );
+        return Err(Failure::Asked(format!(
+            "no dead letters fit {words}: there is nothing to run.\n{next}"
+        )));
+    }
+    let id = known.map_or_else(name, |job| job.id);
+    let at = made.at;
+    let job = Job {
+        id,
+        made,
+        asked: words,
+        destinations,
+        scope,
+        pace: how.into(),
+        plan,
+        stage: Stage::Planned,
+        runs: 0,
+        why: String::new(),
+        progress: Progress::default(),
+        at,
+    };
+    let audited = audited(&histories, "job plan", &job, asked.said());
+    audited.run(keep(&histories, &job), |()| format!("{} letters", job.plan.letters)).await?;
+    Ok(job)
+}
+
+async fn keep(histories: &impl Jobs, job: &Job) -> Result<(), Failure> {
+    Ok(histories.keep_job(job).await?)
+}
+
+fn audited<'a, C>(control: &'a C, action: &'a str, job: &Job, said: Said) -> Audited<'a, C> {
+    let on = format!("{} {}", job.id, job.asked);
+    Audited { control: Some(control), action, on, said }
+}
+
+fn name() -> String {
+    let mut random = [0; 4];
+    rand::rng().fill_bytes(&mut random);
+    hex::encode(random)
+}
+
+/// A look through the queues, which changes nothing.
+async fn look(
+    backend: &impl Backend,
+    config: &Config,
+    filter: &Filter,
+    rate: u32,
+) -> Result<Plan, Failure> {
+    let (histories, queue) = (backend.histories()?, backend.queue().await?);
+    let destinations = crate::destinations(config, filter.destination.clone())?;
+    let pairs = config.pairs();
+    let (histories, sealer) = (&histories, &config.seal);
+    let desk = Desk { histories, queue: &queue, sealer, pairs: &pairs, destinations };
+    let choice = Choice { ids: &[], filter, limit: usize::MAX, rate: 0, dry_run: true };
+    let what = What::Requeued { reason: String::new(), job: None };
+    let found = desk.requeue(&choice, &what, "").await;
+    backend.close(queue).await;
+    let tally = found?.tally;
+    let seconds = (rate > 0).then(|| tally.done.div_ceil(rate.into()));
+    Ok(Plan { letters: tally.done, by: tally.by, oldest: tally.oldest, seconds })
+}
+
+/// The job of this name.
+pub(crate) async fn find(jobs: &impl Jobs, id: &str) -> Result<Job, Failure> {
+    jobs.job(id)
+        .await?
+        .ok_or_else(|| Failure::Asked(format!("there is no job {id}.\nSee zentra job list.")))
+}
+
+/// Runs a job until it halts or is done.
+pub(crate) async fn run(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+    only_canary: bool,
+    asked: &Asked,
+) -> Result<Job, Failure> {
+    let histories = backend.histories()?;
+    let job = find(&histories, id).await?;
+    if job.stage.is_over() {
+        return Ok(job);
+    }
+    let holder = format!("{id} {}", name());
+    taken(&histories, &job, &holder).await?;
+    let destinations = job.destinations;
+    // Whoever held it may have come further.
+    let mut job = find(&histories, id).await?;
+    if histories.asked_of_job(id).await? == Some(Halt::Cancel) {
+        // Its last runner was killed before it heard of it.
+        (job.stage, job.why) = (Stage::Cancelled, ASKED.into());
+        histories.keep_job(&job).await?;
+    }
+    let job = match job.stage.is_over() {
+        true => Ok(job),
+        false => {
+            histories.ask_job(id, None).await?;
+            let interrupted = interruption();
+            let audited = audited(&histories, "job run", &job, asked.said());
+            let deed = run_held(backend, config, job, &holder, only_canary, &interrupted);
+            audited.run(deed, outcome).await
+        }
+    };
+    histories.let_go(&destinations, &holder).await?;
+    job
+}
+
+async fn run_held(
+    backend: &impl Backend,
+    config: &Config,
+    job: Job,
+    holder: &str,
+    only_canary: bool,
+    interrupted: &Arc<AtomicBool>,
+) -> Result<Job, Failure> {
+    let (histories, queue) = (backend.histories()?, backend.queue().await?);
+    let (sealer, histories) = (&config.seal, &histories);
+    let runner = Runner { histories, queue: &queue, sealer, holder, only_canary, interrupted };
+    let job = runner.run(job).await;
+    backend.close(queue).await;
+    job
+}
+
+/// Set by the first interrupt from the keyboard: the job pauses. The second one kills.
+fn interruption() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            set.store(true, Ordering::Relaxed);
+        }
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+    flag
+}
+
+/// Takes a job's destinations. An earlier runner of the same job, which may have been killed, is
+/// waited for until its time is up; another job isn't.
+async fn taken(jobs: &impl Jobs, job: &Job, holder: &str) -> Result<(), Failure> {
+    let until = Instant::now() + HOLD + HEARD;
+    loop {
+        let Some(other) = jobs.hold(&job.destinations, holder).await? else { return Ok(()) };
+        let of = other.split(' ').next().unwrap_or_default();
+        if of != job.id {
+            return Err(Failure::Asked(format!(
+                "job {of} works on the same destination just now.\nWait for its end, or see zentra \
+                 job show {of}."
+            )));
+        }
+        if Instant::now() > until {
+            return Err(Failure::Asked(format!(
+                "job {of} is run by another one just now.\nSee zentra job show {of}; halt it with \
+                 zentra job pause {of}."
+            )));
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Has a job halt: at once if nobody runs it, else its runner hears it within a second.
+pub(crate) async fn halt(
+    backend: &impl Backend,
+    id: &str,
+    halt: Halt,
+    asked: &Asked,
+) -> Result<Job, Failure> {
+    let histories = backend.histories()?;
+    let job = find(&histories, id).await?;
+    if job.stage.is_over() || (halt == Halt::Pause && !job.stage.is_active()) {
+        return Ok(job);
+    }
+    let (action, stage) = match halt {
+        Halt::Pause => ("job pause", Stage::Paused),
+        Halt::Cancel => ("job cancel", Stage::Cancelled),
+    };
+    let deed = halted(&histories, job.clone(), halt, stage);
+    audited(&histories, action, &job, asked.said()).run(deed, outcome).await
+}
+
+async fn halted(jobs: &impl Jobs, job: Job, halt: Halt, stage: Stage) -> Result<Job, Failure> {
+    jobs.ask_job(&job.id, Some(halt)).await?;
+    let (until, holder) = (Instant::now() + HEARD, format!("{} {}", job.id, name()));
+    loop {
+        let now = find(jobs, &job.id).await?;
+        if !now.stage.is_active() && now.stage == stage || now.stage.is_over() {
+            return Ok(now);
+        }
+        if jobs.hold(&job.destinations, &holder).await?.is_none() {
+            let mut now = find(jobs, &job.id).await?;
+            if !now.stage.is_over() {
+                (now.stage, now.why) = (stage, ASKED.into());
+                now.at = clock::now();
+                jobs.keep_job(&now).await?;
+            }
+            jobs.let_go(&job.destinations, &holder).await?;
+            return Ok(now);
+        }
+        if Instant::now() > until {
+            return Ok(now);
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// In a few words.
+fn outcome(job: &Job) -> String {
+    let Job { stage, progress, plan, .. } = job;
+    format!("{}, {} of {} re-queued", stage.as_str(), progress.requeued, plan.letters)
+}
+
+/// One, for a person.
+pub(crate) fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
+    let Job { id, made, asked, destinations, pace, plan, stage, why, progress, .. } = job;
+    let because = match made.because.as_str() {
+        "" => String::new(),
+        because => format!(": {because}"),
+    };
+    writeln!(out, "job          {id}, planned at {} by {}{because}", made.at, made.by)?;
+    writeln!(out, "letters      {asked}, at {}", destinations.join(", "))?;
+    let time = plan.seconds.map_or_else(String::new, |seconds| {
+        format!(", in about {}", humantime::format_duration(Duration::from_secs(seconds)))
+    });
+    writeln!(out, "plan         {} letters{time}", plan.letters)?;
+    for (of, count) in &plan.by {
+        writeln!(out, "             {count:>7}  {of}")?;
+    }
+    if let Some(oldest) = plan.oldest {
+        writeln!(out, "             the oldest was received at {oldest}")?;
+    }
+    let rate = match pace.rate {
+        0 => "as fast as it goes".to_owned(),
+        rate => format!("{rate} a second"),
+    };
+    writeln!(
+        out,
+        "pace         a canary of {}, then {rate}; stops when more than {} % fail",
+        pace.canary, pace.max_failures
+    )?;
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    writeln!(out, "stage        {}{why}", stage.as_str())?;
+    let Progress { requeued, delivered, failed, again, unsuited, busy, leftover } = progress;
+    writeln!(out, "re-queued    {requeued}; watched: {delivered} delivered, {failed} failed")?;
+    for (count, words) in [
+        (again, "were given up again, and left"),
+        (unsuited, "left: suspected replays go on by zentra event release, and only they"),
+        (busy, "left: a worker was at them"),
+        (leftover, "had been dealt with before: only copies were left"),
+    ] {
+        if *count > 0 {
+            writeln!(out, "             {count} {words}")?;
+        }
+    }
+    match stage {
+        Stage::Planned => writeln!(out, "nothing was changed; run it with zentra job run {id}"),
+        Stage::Paused | Stage::Stopped => {
+            writeln!(out, "go on with zentra job run {id}, or end it with zentra job cancel {id}")
+        }
+        Stage::Canary | Stage::Running | Stage::Cancelled | Stage::Done => Ok(()),
+    }
+}
+
+/// All, for a person: one line each.
+pub(crate) fn show_all(jobs: &[Job], out: &mut impl Write) -> std::io::Result<()> {
+    if jobs.is_empty() {
+        return writeln!(out, "no jobs");
+    }
+    writeln!(out, "{:<8}  {:<9}  {:>17}  {:<24}  LETTERS", "JOB", "STAGE", "RE-QUEUED", "PLANNED")?;
+    for Job { id, stage, progress, plan, made, asked, .. } in jobs {
+        let done = format!("{} of {}", progress.requeued, plan.letters);
+        let (stage, made) = (stage.as_str(), made.at.to_string());
+        writeln!(out, "{id:<8}  {stage:<9}  {done:>17}  {made:<24}  {asked}")?;
+    }
+    Ok(())
+}

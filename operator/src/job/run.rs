@@ -1,0 +1,294 @@
+//! Running a job: the canary, the others, and the halts between.
+//!
+//! A runner may be killed anywhere. Each letter is safe by itself (see `dead::letters`); what the
+//! next runner goes by is the stage of the job, and each letter's history, which names the job
+//! that re-queued it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use tokio::time::{Instant, sleep};
+use zentra_shared::clock;
+use zentra_shared::job::{Halt, Job, Jobs, Progress, Stage};
+use zentra_shared::journal::{Histories, What};
+use zentra_shared::queue::Operate;
+use zentra_shared::seal::Sealer;
+
+use super::watch::Watch;
+use crate::dead::{Act, Letter, Pass, Requeue, Tally};
+use crate::failure::Failure;
+use crate::progress::progress;
+
+/// How often a runner says that it is there, hears what is wanted, and looks at what it watches.
+const TEND: Duration = Duration::from_millis(500);
+/// How long what is watched may take to its first attempt's end.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long RabbitMQ or Redis may be away.
+const AWAY: Duration = Duration::from_secs(120);
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What running a job needs.
+pub(super) struct Runner<'a, H, Q> {
+    pub(super) histories: &'a H,
+    pub(super) queue: &'a Q,
+    pub(super) sealer: &'a Sealer,
+    /// Who holds the destinations.
+    pub(super) holder: &'a str,
+    /// It halts behind the canary.
+    pub(super) only_canary: bool,
+    /// Set when this program is to stop.
+    pub(super) interrupted: &'a Arc<AtomicBool>,
+}
+
+impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
+    /// Runs a job whose destinations are held, until it halts or is done.
+    pub(super) async fn run(&self, mut job: Job) -> Result<Job, Failure> {
+        (job.stage, job.why, job.runs) = (Stage::Canary, String::new(), job.runs.saturating_add(1));
+        if job.pace.canary == 0 {
+            job.stage = Stage::Running;
+        }
+        self.keep(&mut job).await?;
+        let (bar, mut since) = (progress(), Instant::now());
+        loop {
+            let before = job.progress.requeued;
+            match self.pass(&mut job, &bar).await {
+                Ok(()) => break,
+                Err(failure) if failure.may_pass() => {
+                    tracing::warn!(error = failure.text(), job = job.id, "going on in a moment");
+                    if job.progress.requeued > before {
+                        since = Instant::now();
+                    }
+                    if since.elapsed() > AWAY {
+                        return Err(failure);
+                    }
+                    sleep(AGAIN).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        bar.finish_and_clear();
+        self.keep(&mut job).await?;
+        Ok(job)
+    }
+
+    async fn pass(&self, job: &mut Job, bar: &ProgressBar) -> Result<(), Failure> {
+        let (run, scope) = (format!("{}/{}", job.id, job.runs), job.scope.clone());
+        let (by, reason) = (job.made.by.clone(), job.made.because.clone());
+        let what = What::Requeued { reason, job: Some(run.clone()) };
+        let (histories, queue) = (self.histories, self.queue);
+        let requeue = Requeue { histories, queue, by: &by, what: &what, last: None };
+        let pass = Pass {
+            histories,
+            queue,
+            sealer: self.sealer,
+            destinations: job.destinations.clone(),
+            scope: &scope,
+            keys: std::collections::HashSet::new(),
+            limit: usize::MAX,
+            rate: job.pace.rate,
+            dry_run: false,
+        };
+        let before = job.progress.clone();
+        let mut running = Running {
+            runner: self,
+            job,
+            run,
+            requeue,
+            watch: Watch::default(),
+            before,
+            sent: 0,
+            again: 0,
+            later: 0,
+            tended: Instant::now(),
+            halted: false,
+            bar,
+        };
+        let tally = pass.run(&mut running).await?;
+        running.count(&tally);
+        running.end().await
+    }
+
+    async fn keep(&self, job: &mut Job) -> Result<(), Failure> {
+        job.at = clock::now();
+        Ok(self.histories.keep_job(job).await?)
+    }
+}
+
+/// A job under way.
+struct Running<'a, 'r, H, Q> {
+    runner: &'a Runner<'r, H, Q>,
+    job: &'a mut Job,
+    /// As the histories name it.
+    run: String,
+    requeue: Requeue<'a, H, Q>,
+    watch: Watch,
+    /// How far it was before this pass.
+    before: Progress,
+    /// By this pass.
+    sent: u32,
+    /// This run re-queued them before, and they were given up again.
+    again: u64,
+    /// Received after the job was planned.
+    later: u64,
+    tended: Instant,
+    halted: bool,
+    bar: &'a ProgressBar,
+}
+
+impl<H: Histories + Jobs, Q: Operate> Act for Running<'_, '_, H, Q> {
+    async fn goes_on(&mut self, so_far: &Tally) -> Result<bool, Failure> {
+        self.count(so_far);
+        if self.job.stage == Stage::Canary && self.sent >= self.job.pace.canary {
+            match self.judge().await? {
+                true if self.runner.only_canary => {
+                    self.halt(Stage::Paused, "the canary went well".into());
+                }
+                true => self.job.stage = Stage::Running,
+                false => {}
+            }
+        } else if self.tended.elapsed() >= TEND {
+            self.tend().await?;
+        }
+        Ok(!self.halted)
+    }
+
+    fn suits(&mut self, letter: &Letter<'_>) -> bool {
+        let received = letter.opened.summary.received_at;
+        if received.is_some_and(|received| received > self.job.made.at) {
+            self.later += 1;
+            return false;
+        }
+        let generation = letter.message.generation;
+        let again = letter.known.is_some_and(|known| {
+            known.history.iter().any(|entry| {
+                let by_this = matches!(&entry.what, What::Requeued { job: Some(job), .. }
+                    if *job == self.run);
+                by_this && entry.generation <= generation
+            })
+        });
+        if again {
+            self.again += 1;
+        }
+        !again && self.requeue.suits(letter)
+    }
+
+    async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, Failure> {
+        let done = self.requeue.on(letter).await?;
+        self.sent = self.sent.saturating_add(1);
+        if let Some((_, generation)) = &self.requeue.last {
+            self.watch.add(letter.opened.key.clone(), *generation);
+        }
+        Ok(done)
+    }
+}
+
+impl<H: Histories + Jobs, Q: Operate> Running<'_, '_, H, Q> {
+    fn count(&mut self, so_far: &Tally) {
+        let (before, left) = (&self.before, self.again + self.later);
+        self.job.progress = Progress {
+            requeued: before.requeued + so_far.done,
+            delivered: before.delivered + self.watch.delivered,
+            failed: before.failed + self.watch.failed,
+            again: self.again,
+            unsuited: so_far.unsuited.saturating_sub(left),
+            busy: so_far.busy,
+            leftover: before.leftover + so_far.leftover,
+        };
+    }
+
+    /// Says that it is there, hears what is wanted, and looks what came of the last ones.
+    async fn tend(&mut self) -> Result<(), Failure> {
+        let Runner { histories, holder, .. } = self.runner;
+        self.tended = Instant::now();
+        if let Some(other) = histories.hold(&self.job.destinations, holder).await? {
+            return Err(Failure::Asked(format!(
+                "another one ({other}) has taken over, since this one stood still."
+            )));
+        }
+        match histories.asked_of_job(&self.job.id).await? {
+            Some(Halt::Pause) => self.halt(Stage::Paused, super::ASKED.into()),
+            Some(Halt::Cancel) => self.halt(Stage::Cancelled, super::ASKED.into()),
+            None if self.runner.interrupted.load(Ordering::Relaxed) => {
+                self.halt(Stage::Paused, "its runner was stopped".into());
+            }
+            None => {}
+        }
+        self.watch.look(*histories).await?;
+        if let Some((failed, known)) = self.watch.too_many(self.job.pace.max_failures, false) {
+            let why = format!("{failed} of the last {known} failed");
+            self.halt(Stage::Stopped, why);
+        }
+        let Progress { requeued, .. } = self.job.progress;
+        self.bar.set_message(format!(
+            "{}: {requeued} of {} re-queued; watched: {} delivered, {} failed",
+            self.job.stage.as_str(),
+            self.job.plan.letters,
+            self.watch.delivered,
+            self.watch.failed
+        ));
+        self.bar.tick();
+        self.runner.keep(self.job).await
+    }
+
+    fn halt(&mut self, stage: Stage, why: String) {
+        if !self.halted {
+            (self.job.stage, self.job.why, self.halted) = (stage, why, true);
+        }
+    }
+
+    /// Waits for what comes of all that is watched. What isn't known in time is told.
+    async fn settle(&mut self) -> Result<(), Failure> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            self.tend().await?;
+            if self.halted || self.watch.waiting() == 0 || Instant::now() > until {
+                return Ok(());
+            }
+            sleep(TEND / 4).await;
+        }
+    }
+
+    /// Whether the canary went well.
+    async fn judge(&mut self) -> Result<bool, Failure> {
+        self.settle().await?;
+        let (waiting, sent) = (self.watch.waiting(), self.sent);
+        if self.halted {
+            return Ok(false);
+        }
+        if waiting > 0 {
+            let why = format!(
+                "the canary: {waiting} of {sent} were not attempted within {}; does a worker work \
+                 for the destination, or is it paused?",
+                humantime::format_duration(PATIENCE)
+            );
+            self.halt(Stage::Stopped, why);
+        } else if let Some((failed, known)) = self.watch.too_many(self.job.pace.max_failures, true)
+        {
+            self.halt(Stage::Stopped, format!("the canary: {failed} of {known} failed"));
+        }
+        Ok(!self.halted)
+    }
+
+    /// All letters have been seen.
+    async fn end(mut self) -> Result<(), Failure> {
+        if self.halted {
+            return Ok(());
+        }
+        let well = match self.job.stage {
+            Stage::Canary => self.judge().await?,
+            _ => {
+                self.settle().await?;
+                !self.halted
+            }
+        };
+        let (before, progress) = (&self.before, &mut self.job.progress);
+        progress.delivered = before.delivered + self.watch.delivered;
+        progress.failed = before.failed + self.watch.failed;
+        if well {
+            self.job.stage = Stage::Done;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! Many dead letters at once: planned, tried on a few, run; halted and gone on with; whatever dies.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+use zentra_shared::journal::What;
+use zentra_tests::ledger::{Ledger, Turn, transfer};
+use zentra_tests::services;
+use zentra_tests::stack::Stack;
+use zentra_tests::world::{BOUND, World, count, dead, delivered};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
+
+use crate::standalone::Shop;
+
+const RETRY: &str = "attempts = 1";
+
+fn ok(Output { status, stdout, stderr }: Output) -> String {
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+fn done(stack: &Stack, arguments: &[&str]) -> String {
+    ok(stack.zentra(arguments))
+}
+
+fn job(stack: &Stack, arguments: &[&str]) -> Value {
+    let all = [&["job"], arguments, &["--json"]].concat();
+    serde_json::from_str(&done(stack, &all)).unwrap()
+}
+
+fn plan(stack: &Stack, more: &[&str]) -> (String, Value) {
+    let planned = job(stack, &[&["plan", "--all", "--rate", "0"], more].concat());
+    (planned["id"].as_str().unwrap().to_owned(), planned)
+}
+
+/// So many events, each of them dead.
+async fn bury(world: &World, many: usize) {
+    world.ledger.take_turns((0..many).map(|_| Turn::Answer(400, Vec::new())));
+    let mut sending = JoinSet::new();
+    for at in 0..many {
+        let id = format!("evt_{at}");
+        let body = transfer(&id, &format!("trf_{at}"), 1);
+        let (http, url) = (world.stack.http.clone(), format!("{}/in/acme", world.ingress.listen));
+        while sending.len() >= 64 {
+            sending.join_next().await;
+        }
+        sending.spawn(async move {
+            let headers = sign::acme(&id, sign::now(), body.as_bytes());
+            let answer = http.post(&url, &headers, body).await;
+            assert!(answer.is_some_and(|answer| answer.status.is_success()));
+        });
+    }
+    sending.join_all().await;
+    all_dead(&world.stack, many).await;
+}
+
+async fn all_dead(stack: &Stack, many: usize) {
+    eventually("all are dead", BOUND, async || {
+        let listed = stack.zentra(&["dead", "list", "--json", "--limit", "1000000"]);
+        let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).ok()?;
+        (listed.len() == many).then_some(())
+    })
+    .await;
+}
+
+fn ended(running: &mut services::Guarded) {
+    services::poll(BOUND, || running.has_ended().then_some(())).unwrap();
+}
+
+fn rows(ledger: &Ledger) -> usize {
+    ledger.rows().unwrap().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_a_canary_and_a_run_bring_each_dead_letter_to_one_effect() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    bury(&world, 12).await;
+    let because = ["--canary", "5", "--by", "ada", "--because", "the ledger is mended"];
+    let (id, planned) = plan(stack, &because);
+    assert_eq!((&planned["stage"], &planned["plan"]["letters"]), (&"planned".into(), &12.into()));
+    assert_eq!(planned["plan"]["by"]["ledger, permanent"], 12);
+    assert_eq!(plan(stack, &because).0, id, "asked twice, it is the same");
+    assert_eq!(rows(&world.ledger), 0, "a plan changes nothing");
+    // What dies after the plan isn't in it.
+    world.ledger.take_turns([Turn::Answer(400, Vec::new())]);
+    world.send("late", &transfer("late", "trf_late", 1)).await;
+    world.until("late", dead).await;
+
+    let tried = job(stack, &["run", &id, "--only-canary"]);
+    assert_eq!(
+        (&tried["stage"], &tried["why"]),
+        (&"paused".into(), &"the canary went well".into())
+    );
+    assert_eq!(
+        (&tried["progress"]["requeued"], &tried["progress"]["delivered"]),
+        (&5.into(), &5.into())
+    );
+    assert_eq!(rows(&world.ledger), 5);
+    assert_eq!(plan(stack, &because).0, id, "one that has begun is left as it is");
+
+    let ran = job(stack, &["run", &id]);
+    assert_eq!((&ran["stage"], &ran["progress"]["requeued"]), (&"done".into(), &12.into()));
+    assert_eq!((&ran["progress"]["failed"], &ran["runs"]), (&0.into(), &2.into()));
+    assert_eq!(rows(&world.ledger), 12);
+    assert_eq!(job(stack, &["run", &id]), ran, "once more, nothing happens");
+    let one = world.until("evt_7", delivered).await;
+    let told = one.history.iter().find_map(|entry| match &entry.what {
+        What::Requeued { reason, job } => Some((entry.by.as_str(), reason.as_str(), job.clone())),
+        _ => None,
+    });
+    let run = told.as_ref().and_then(|(_, _, job)| job.clone()).unwrap();
+    assert!(run.starts_with(&format!("{id}/")), "{run}");
+    assert_eq!(told, Some(("ada", "the ledger is mended", Some(run))));
+    assert!(dead(&world.delivery("late").await.unwrap()));
+
+    let audit = done(stack, &["audit"]);
+    for line in ["job plan", "job run"] {
+        assert!(audit.contains(&format!("{line} {id} --all")), "{audit}");
+    }
+    assert!(audit.contains("(done, 12 of 12 re-queued)"), "{audit}");
+    assert!(done(stack, &["job", "list"]).contains("done"));
+    let shown = done(stack, &["job", "show", &id]);
+    assert!(shown.contains("12; watched: ") && shown.contains("12 letters"), "{shown}");
+    assert!(done(stack, &["event", "show", "evt_7"]).contains(&format!("by job {id}/")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_stops_by_what_fails_and_goes_on_when_it_is_mended() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    bury(&world, 8).await;
+    let (id, _) = plan(stack, &["--canary", "4", "--max-failures", "25"]);
+    world.ledger.take_turns((0..2).map(|_| Turn::Answer(400, Vec::new())));
+    let stopped = stack.zentra(&["job", "run", &id]);
+    assert_eq!(stopped.status.code(), Some(1));
+    let told = String::from_utf8(stopped.stderr).unwrap();
+    assert!(told.contains("the canary: 2 of 4 failed"), "{told}");
+    assert_eq!(rows(&world.ledger), 2, "the others wait");
+    all_dead(stack, 6).await;
+    let ran = job(stack, &["run", &id]);
+    assert_eq!((&ran["stage"], &ran["progress"]["requeued"]), (&"done".into(), &10.into()));
+    assert_eq!(rows(&world.ledger), 8);
+
+    // What fails within a run is left by it, so that it has an end.
+    world.ledger.take_turns((0..3).map(|_| Turn::Answer(400, Vec::new())));
+    for id in ["evt_a", "evt_b"] {
+        world.send(id, &transfer(id, id, 1)).await;
+        world.until(id, dead).await;
+    }
+    let (id, _) = plan(stack, &["--canary", "0", "--max-failures", "100"]);
+    let ran = job(stack, &["run", &id]);
+    assert_eq!((&ran["progress"]["requeued"], &ran["progress"]["failed"]), (&2.into(), &1.into()));
+    assert_eq!(rows(&world.ledger), 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_paused_and_cancelled_while_it_runs_and_no_other_comes_between() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    bury(&world, 12).await;
+    let slow = job(stack, &["plan", "--source", "acme", "--canary", "1", "--rate", "1"]);
+    let id = slow["id"].as_str().unwrap();
+    assert_eq!(slow["plan"]["seconds"], 12);
+    let (other, _) = plan(stack, &[]);
+    let run = |id: &str| {
+        let mut command = stack.command("zentra");
+        command.args(["job", "run", id]).stdout(Stdio::null());
+        services::start(command)
+    };
+    let mut running = run(id);
+    let begun = async || {
+        eventually("it runs", BOUND, async || {
+            let job = job(stack, &["show", id]);
+            (job["stage"] == "running" && job["progress"]["requeued"] != 0).then_some(())
+        })
+        .await;
+    };
+    begun().await;
+    let held = stack.zentra(&["job", "plan", "--type", "transfer.settled"]);
+    let told = String::from_utf8(held.stderr).unwrap();
+    assert!(told.contains(&format!("Job {id} holds those of its destination")), "{told}");
+    let refused = stack.zentra(&["job", "run", &other]);
+    assert_eq!(refused.status.code(), Some(1));
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains(&format!("job {id} works on the same destination")), "{told}");
+    let paused = job(stack, &["pause", id, "--by", "ada"]);
+    assert_eq!(paused["stage"], "paused");
+    ended(&mut running);
+
+    let mut running = run(id);
+    begun().await;
+    assert_eq!(job(stack, &["cancel", id])["stage"], "cancelled");
+    ended(&mut running);
+    assert!(rows(&world.ledger) < 12, "some are left");
+    assert_eq!(job(stack, &["run", id])["stage"], "cancelled", "it never goes on");
+    assert_eq!(job(stack, &["run", &other])["stage"], "done");
+    assert_eq!(rows(&world.ledger), 12);
+    let unknown = stack.zentra(&["job", "run", "0000"]);
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("there is no job 0000"));
+    let nothing = stack.zentra(&["job", "plan", "--all"]);
+    assert!(String::from_utf8(nothing.stderr).unwrap().contains("there is nothing to run"));
+}
+
+/// `ZENTRA_LETTERS=10000` for more of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_runs_it_whoever_delivers_and_the_broker_may_be_killed_in_the_middle() {
+    let many = std::env::var("ZENTRA_LETTERS").ok().map_or(600, |many| many.parse().unwrap());
+    let mut rabbit = services::rabbit();
+    let world =
+        World::start(&rabbit.url(), &shared_redis(), &namespace(), "attempts = 9").await.unwrap();
+    let stack = &world.stack;
+    let worker = stack.worker().await;
+    bury(&world, many).await;
+    let (id, _) = plan(stack, &["--canary", "5", "--max-failures", "50"]);
+    let run = || {
+        let mut command = stack.command("zentra");
+        command.args(["job", "run", &id]).stdout(Stdio::null());
+        services::start(command)
+    };
+    let has = async |part: usize| {
+        eventually("it goes on", BOUND, async || {
+            let job = job(stack, &["show", &id]);
+            (job["progress"]["requeued"].as_u64()? >= (many / 5 * part) as u64).then_some(())
+        })
+        .await;
+    };
+    let mut running = run();
+    has(1).await;
+    running.kill();
+    let mut running = run();
+    has(2).await;
+    drop(worker);
+    let _worker = stack.worker().await;
+    has(3).await;
+    rabbit.kill();
+    rabbit.restart().unwrap();
+    ended(&mut running);
+    let ran = job(stack, &["run", &id]);
+    assert_eq!(ran["stage"], "done", "{ran}");
+    for at in 0..many {
+        let one = world.until(&format!("evt_{at}"), delivered).await;
+        let ends = count(&one, |what| matches!(what, What::Delivered { .. }));
+        assert_eq!(ends, 1, "evt_{at} is delivered once");
+    }
+    assert_eq!(rows(&world.ledger), many);
+    all_dead(stack, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_file_it_is_the_same() {
+    let shop = Shop::with("", "", "shop", "retry = { attempts = 1 }").await;
+    let program = shop.stack.standalone().await;
+    shop.ledger.take_turns((0..9).map(|_| Turn::Answer(400, Vec::new())));
+    for at in 0..6 {
+        shop.send(&program, &format!("evt_{at}")).await;
+    }
+    all_dead(&shop.stack, 6).await;
+    let (id, planned) = plan(&shop.stack, &["--canary", "3"]);
+    assert_eq!(planned["plan"]["letters"], 6);
+    let stopped = shop.stack.zentra(&["job", "run", &id]);
+    let told = String::from_utf8(stopped.stderr).unwrap();
+    assert!(told.contains("the canary: 3 of 3 failed"), "{told}");
+    let mut command = shop.stack.command("zentra");
+    command.args(["job", "run", &id, "--only-canary"]).stdout(Stdio::null());
+    services::start(command).kill();
+    // Its hold runs out.
+    let ran = job(&shop.stack, &["run", &id]);
+    assert_eq!(ran["stage"], "done", "{ran}");
+    eventually("all are written", Duration::from_secs(20), async || {
+        (rows(&shop.ledger) == 6).then_some(())
+    })
+    .await;
+    assert_eq!(done(&shop.stack, &["dead", "list"]), "no dead letters\n");
+}

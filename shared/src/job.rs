@@ -168,6 +168,9 @@ pub struct Job {
     pub plan: Plan,
     /// Where it stands.
     pub stage: Stage,
+    /// Whether it halts behind its canary.
+    #[serde(default)]
+    pub only_canary: bool,
     /// How often it was run.
     #[serde(default)]
     pub runs: u32,

@@ -2,6 +2,7 @@
 //! token (`zentra token create`), wherever it listens.
 
 mod auth;
+mod jobs;
 mod problem;
 mod routes;
 mod service;
@@ -71,8 +72,13 @@ where
     let service: Arc<dyn Service> = Arc::new(Desk::new(backend, config));
     let stop = shutdown::on_signal().map_err(|error| Failure::Ours(error.to_string()))?;
     tracing::info!(listen = %listener.local_addr()?, "zentra serve started");
+    let attending = tokio::spawn({
+        let (service, stop) = (service.clone(), stop.clone());
+        async move { service.attend(&stop).await }
+    });
     let stopped = async move { stop.cancelled().await };
     let served = axum::serve(listener, router(service)).with_graceful_shutdown(stopped).await;
+    let _ = attending.await;
     tracing::info!("zentra serve stopped");
     Ok(served?)
 }
@@ -100,6 +106,11 @@ fn router(service: Arc<dyn Service>) -> Router {
         .routes(routes!(routes::resume))
         .routes(routes!(routes::close_circuit))
         .routes(routes!(routes::audit))
+        .routes(routes!(jobs::jobs, jobs::plan))
+        .routes(routes!(jobs::job))
+        .routes(routes!(jobs::run))
+        .routes(routes!(jobs::pause))
+        .routes(routes!(jobs::cancel))
         .split_for_parts();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     let components = document.components.get_or_insert_default();

@@ -23,19 +23,19 @@ use crate::status::Status;
 /// A query string, or what is wrong with it.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
-pub(super) struct Query<T>(T);
+pub(super) struct Query<T>(pub(super) T);
 
 /// A part of the path, or what is wrong with it.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Problem))]
-pub(super) struct Path<T>(T);
+pub(super) struct Path<T>(pub(super) T);
 
 /// A body, or what is wrong with it.
 #[derive(FromRequest)]
 #[from_request(via(axum::Json), rejection(Problem))]
-pub(super) struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 /// Whether all is well: parts, sources, destinations, and what is wrong.
 #[utoipa::path(
@@ -232,7 +232,7 @@ pub(super) struct Reason {
     /// For the audit; at most 1000 bytes.
     #[serde(default)]
     #[schema(max_length = 1000)]
-    because: String,
+    pub(super) because: String,
 }
 
 /// Stops attempts at it, until it is resumed.
@@ -328,6 +328,6 @@ fn within(limit: usize) -> Result<usize, Problem> {
     }
 }
 
-fn bad(detail: String) -> Problem {
+pub(super) fn bad(detail: String) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail)
 }

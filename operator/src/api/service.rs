@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 use zentra_shared::config::Config;
 use zentra_shared::control::{Act, Beat, Control, Said, Token};
+use zentra_shared::job::{Halt, Job, Jobs};
 use zentra_shared::journal::list::{Page, Query};
 use zentra_shared::journal::{Delivery, What};
 
@@ -13,6 +15,7 @@ use crate::control::{self, Asked, Deed, Standing};
 use crate::dead::{self, Filter, Tally};
 use crate::event::{self, Found};
 use crate::failure::Failure;
+use crate::job::{self, How};
 use crate::status::{self, Status};
 use crate::token;
 
@@ -56,6 +59,21 @@ pub(crate) trait Service: Send + Sync {
     ) -> Answer<'a, Option<Standing>>;
 
     fn audited(&self, limit: usize) -> Answer<'_, Vec<Act>>;
+
+    fn jobs(&self) -> Answer<'_, Vec<Job>>;
+
+    /// None if there is no such job.
+    fn job<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Job>>;
+
+    fn plan<'a>(&'a self, filter: &'a Filter, how: How, asked: &'a Asked) -> Answer<'a, Job>;
+
+    /// Has a job run here, or wherever the API is served.
+    fn release<'a>(&'a self, id: &'a str, only_canary: bool, asked: &'a Asked) -> Answer<'a, Job>;
+
+    fn halt<'a>(&'a self, id: &'a str, halt: Halt, asked: &'a Asked) -> Answer<'a, Job>;
+
+    /// Runs the jobs that are to run, until `stop`.
+    fn attend<'a>(&'a self, stop: &'a CancellationToken) -> BoxFuture<'a, ()>;
 }
 
 /// Those functions on one backend.
@@ -163,5 +181,29 @@ impl<B: Backend + Send + Sync> Service for Desk<B> {
 
     fn audited(&self, limit: usize) -> Answer<'_, Vec<Act>> {
         Box::pin(async move { Ok(self.backend.histories()?.audited(limit).await?) })
+    }
+
+    fn jobs(&self) -> Answer<'_, Vec<Job>> {
+        Box::pin(async move { Ok(self.backend.histories()?.jobs().await?) })
+    }
+
+    fn job<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Job>> {
+        Box::pin(async move { Ok(self.backend.histories()?.job(id).await?) })
+    }
+
+    fn plan<'a>(&'a self, filter: &'a Filter, how: How, asked: &'a Asked) -> Answer<'a, Job> {
+        Box::pin(job::plan(&self.backend, self.config, filter, how, asked))
+    }
+
+    fn release<'a>(&'a self, id: &'a str, only_canary: bool, asked: &'a Asked) -> Answer<'a, Job> {
+        Box::pin(job::release(&self.backend, id, only_canary, asked))
+    }
+
+    fn halt<'a>(&'a self, id: &'a str, halt: Halt, asked: &'a Asked) -> Answer<'a, Job> {
+        Box::pin(job::halt(&self.backend, id, halt, asked))
+    }
+
+    fn attend<'a>(&'a self, stop: &'a CancellationToken) -> BoxFuture<'a, ()> {
+        Box::pin(job::attend(&self.backend, self.config, stop))
     }
 }

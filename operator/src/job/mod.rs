@@ -1,23 +1,24 @@
 //! `zentra job`: many dead letters at once. Planned, tried on a few, then run at a pace of its own;
 //! halted by an operator or by what fails, and gone on with by whoever comes next.
 
+mod attend;
 mod command;
 mod run;
 mod watch;
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::RngCore;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
 use zentra_shared::control::Said;
 use zentra_shared::job::{HOLD, Halt, Job, Jobs, Pace, Plan, Progress, Stage};
 use zentra_shared::journal::What;
 
+pub(crate) use attend::attend;
 pub(crate) use command::{JobCommand, command};
 use run::Runner;
 
@@ -30,6 +31,8 @@ use crate::failure::Failure;
 const HEARD: Duration = Duration::from_secs(3);
 /// Why a job has halted.
 const ASKED: &str = "an operator asked for it";
+/// What a shell reports for a program that an interrupt killed.
+const KILLED: i32 = 130;
 const POLL: Duration = Duration::from_millis(100);
 
 /// What a job is to be.
@@ -118,6 +121,7 @@ pub(crate) async fn plan(
         pace: how.into(),
         plan,
         stage: Stage::Planned,
+        only_canary: false,
         runs: 0,
         why: String::new(),
         progress: Progress::default(),
@@ -180,63 +184,101 @@ pub(crate) async fn run(
     asked: &Asked,
 ) -> Result<Job, Failure> {
     let histories = backend.histories()?;
+    let holder = holder(id);
+    let Some(job) = begin(&histories, id, &holder, only_canary).await? else {
+        return find(&histories, id).await;
+    };
+    let (destinations, stop) = (job.destinations.clone(), interruption());
+    let on = audited(&histories, "job run", &job, asked.said());
+    let deed = run_held(backend, config, job, &holder, &stop, Some(Stage::Paused));
+    let done = on.run(deed, outcome).await;
+    histories.let_go(&destinations, &holder).await?;
+    done
+}
+
+/// Lets a job be run by whoever serves the API.
+pub(crate) async fn release(
+    backend: &impl Backend,
+    id: &str,
+    only_canary: bool,
+    asked: &Asked,
+) -> Result<Job, Failure> {
+    let histories = backend.histories()?;
     let job = find(&histories, id).await?;
-    if job.stage.is_over() {
+    if job.stage.is_active() {
         return Ok(job);
     }
-    let holder = format!("{id} {}", name());
-    taken(&histories, &job, &holder).await?;
-    let destinations = job.destinations;
+    let holder = holder(id);
+    let Some(job) = begin(&histories, id, &holder, only_canary).await? else { return Ok(job) };
+    let released = Job { stage: Stage::Canary, why: String::new(), at: clock::now(), ..job };
+    let on = audited(&histories, "job run", &released, asked.said());
+    let done = on.run(keep(&histories, &released), |()| String::new()).await;
+    histories.let_go(&released.destinations, &holder).await?;
+    done.map(|()| released)
+}
+
+fn holder(id: &str) -> String {
+    format!("{id} {}", name())
+}
+
+/// Takes a job's destinations, and what was wanted of its last runner back. None: it is over.
+async fn begin(
+    histories: &impl Jobs,
+    id: &str,
+    holder: &str,
+    only_canary: bool,
+) -> Result<Option<Job>, Failure> {
+    let job = find(histories, id).await?;
+    if job.stage.is_over() {
+        return Ok(None);
+    }
+    taken(histories, &job, holder).await?;
     // Whoever held it may have come further.
-    let mut job = find(&histories, id).await?;
+    let mut job = find(histories, id).await?;
     if histories.asked_of_job(id).await? == Some(Halt::Cancel) {
         // Its last runner was killed before it heard of it.
         (job.stage, job.why) = (Stage::Cancelled, ASKED.into());
         histories.keep_job(&job).await?;
     }
-    let job = match job.stage.is_over() {
-        true => Ok(job),
-        false => {
-            histories.ask_job(id, None).await?;
-            let interrupted = interruption();
-            let audited = audited(&histories, "job run", &job, asked.said());
-            let deed = run_held(backend, config, job, &holder, only_canary, &interrupted);
-            audited.run(deed, outcome).await
-        }
-    };
-    histories.let_go(&destinations, &holder).await?;
-    job
+    if job.stage.is_over() {
+        histories.let_go(&job.destinations, holder).await?;
+        return Ok(None);
+    }
+    histories.ask_job(id, None).await?;
+    job.only_canary = only_canary;
+    Ok(Some(job))
 }
 
+/// Runs a job whose destinations are held; `stopped` is where it stands after `stop`.
 async fn run_held(
     backend: &impl Backend,
     config: &Config,
     job: Job,
     holder: &str,
-    only_canary: bool,
-    interrupted: &Arc<AtomicBool>,
+    stop: &CancellationToken,
+    stopped: Option<Stage>,
 ) -> Result<Job, Failure> {
     let (histories, queue) = (backend.histories()?, backend.queue().await?);
     let (sealer, histories) = (&config.seal, &histories);
-    let runner = Runner { histories, queue: &queue, sealer, holder, only_canary, interrupted };
+    let runner = Runner { histories, queue: &queue, sealer, holder, stop, stopped };
     let job = runner.run(job).await;
     backend.close(queue).await;
     job
 }
 
-/// Set by the first interrupt from the keyboard: the job pauses. The second one kills.
-fn interruption() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&flag);
+/// The first interrupt from the keyboard pauses the job, the second one kills its runner.
+fn interruption() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let token = stop.clone();
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            set.store(true, Ordering::Relaxed);
-        }
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130);
+        while tokio::signal::ctrl_c().await.is_ok() {
+            if token.is_cancelled() {
+                std::process::exit(KILLED);
+            }
+            token.cancel();
         }
     });
-    flag
+    stop
 }
 
 /// Takes a job's destinations. An earlier runner of the same job, which may have been killed, is
@@ -284,7 +326,7 @@ pub(crate) async fn halt(
 
 async fn halted(jobs: &impl Jobs, job: Job, halt: Halt, stage: Stage) -> Result<Job, Failure> {
     jobs.ask_job(&job.id, Some(halt)).await?;
-    let (until, holder) = (Instant::now() + HEARD, format!("{} {}", job.id, name()));
+    let (until, holder) = (Instant::now() + HEARD, holder(&job.id));
     loop {
         let now = find(jobs, &job.id).await?;
         if !now.stage.is_active() && now.stage == stage || now.stage.is_over() {

@@ -4,12 +4,11 @@
 //! next runner goes by is the stage of the job, and each letter's history, which names the job
 //! that re-queued it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use zentra_shared::clock;
 use zentra_shared::job::{Halt, Job, Jobs, Progress, Stage};
 use zentra_shared::journal::{Histories, What};
@@ -36,10 +35,10 @@ pub(super) struct Runner<'a, H, Q> {
     pub(super) sealer: &'a Sealer,
     /// Who holds the destinations.
     pub(super) holder: &'a str,
-    /// It halts behind the canary.
-    pub(super) only_canary: bool,
-    /// Set when this program is to stop.
-    pub(super) interrupted: &'a Arc<AtomicBool>,
+    /// This program is to stop.
+    pub(super) stop: &'a CancellationToken,
+    /// Where the job stands then; none: as it is, for the next runner.
+    pub(super) stopped: Option<Stage>,
 }
 
 impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
@@ -101,7 +100,7 @@ impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
             sent: 0,
             again: 0,
             later: 0,
-            tended: Instant::now(),
+            tended: None,
             halted: false,
             bar,
         };
@@ -132,7 +131,7 @@ struct Running<'a, 'r, H, Q> {
     again: u64,
     /// Received after the job was planned.
     later: u64,
-    tended: Instant,
+    tended: Option<Instant>,
     halted: bool,
     bar: &'a ProgressBar,
 }
@@ -142,13 +141,13 @@ impl<H: Histories + Jobs, Q: Operate> Act for Running<'_, '_, H, Q> {
         self.count(so_far);
         if self.job.stage == Stage::Canary && self.sent >= self.job.pace.canary {
             match self.judge().await? {
-                true if self.runner.only_canary => {
+                true if self.job.only_canary => {
                     self.halt(Stage::Paused, "the canary went well".into());
                 }
                 true => self.job.stage = Stage::Running,
                 false => {}
             }
-        } else if self.tended.elapsed() >= TEND {
+        } else if self.tended.is_none_or(|at| at.elapsed() >= TEND) {
             self.tend().await?;
         }
         Ok(!self.halted)
@@ -201,7 +200,7 @@ impl<H: Histories + Jobs, Q: Operate> Running<'_, '_, H, Q> {
     /// Says that it is there, hears what is wanted, and looks what came of the last ones.
     async fn tend(&mut self) -> Result<(), Failure> {
         let Runner { histories, holder, .. } = self.runner;
-        self.tended = Instant::now();
+        self.tended = Some(Instant::now());
         if let Some(other) = histories.hold(&self.job.destinations, holder).await? {
             return Err(Failure::Asked(format!(
                 "another one ({other}) has taken over, since this one stood still."
@@ -210,8 +209,9 @@ impl<H: Histories + Jobs, Q: Operate> Running<'_, '_, H, Q> {
         match histories.asked_of_job(&self.job.id).await? {
             Some(Halt::Pause) => self.halt(Stage::Paused, super::ASKED.into()),
             Some(Halt::Cancel) => self.halt(Stage::Cancelled, super::ASKED.into()),
-            None if self.runner.interrupted.load(Ordering::Relaxed) => {
-                self.halt(Stage::Paused, "its runner was stopped".into());
+            None if self.runner.stop.is_cancelled() => {
+                let stage = self.runner.stopped.unwrap_or(self.job.stage);
+                self.halt(stage, "its runner was stopped".into());
             }
             None => {}
         }
@@ -246,7 +246,10 @@ impl<H: Histories + Jobs, Q: Operate> Running<'_, '_, H, Q> {
             if self.halted || self.watch.waiting() == 0 || Instant::now() > until {
                 return Ok(());
             }
-            sleep(TEND / 4).await;
+            tokio::select! {
+                () = sleep(TEND / 4) => {}
+                () = self.runner.stop.cancelled() => {}
+            }
         }
     }
 

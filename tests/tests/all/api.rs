@@ -16,14 +16,14 @@ use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis};
 use crate::standalone::Shop;
 
 /// A running API.
-struct Api<'a> {
+pub(crate) struct Api<'a> {
     stack: &'a Stack,
     at: String,
     _program: Guarded,
 }
 
 impl<'a> Api<'a> {
-    async fn start(stack: &'a Stack) -> Self {
+    pub(crate) async fn start(stack: &'a Stack) -> Self {
         let listen = format!("127.0.0.1:{}", free_port());
         let mut command = stack.command("zentra");
         command.args(["serve", "--listen", &listen]);
@@ -37,13 +37,19 @@ impl<'a> Api<'a> {
         api
     }
 
-    fn token(&self, arguments: &[&str]) -> String {
+    pub(crate) fn token(&self, arguments: &[&str]) -> String {
         let made = self.stack.zentra(&[&["token", "create"], arguments].concat());
         assert!(made.status.success(), "{made:?}");
         String::from_utf8(made.stdout).unwrap().trim().to_owned()
     }
 
-    async fn ask(&self, method: Method, path: &str, token: &str, body: &str) -> (u16, Value) {
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        token: &str,
+        body: &str,
+    ) -> (u16, Value) {
         let headers = vec![
             ("authorization", format!("Bearer {token}")),
             ("content-type", "application/json".into()),
@@ -53,11 +59,11 @@ impl<'a> Api<'a> {
         read(&answer.unwrap())
     }
 
-    async fn get(&self, path: &str, token: &str) -> (u16, Value) {
+    pub(crate) async fn get(&self, path: &str, token: &str) -> (u16, Value) {
         self.ask(Method::GET, path, token, "").await
     }
 
-    async fn post(&self, path: &str, token: &str, because: &str) -> (u16, Value) {
+    pub(crate) async fn post(&self, path: &str, token: &str, because: &str) -> (u16, Value) {
         self.ask(Method::POST, path, token, &json!({ "because": because }).to_string()).await
     }
 }

@@ -3,7 +3,8 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use http::Method;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use zentra_shared::journal::What;
 use zentra_tests::ledger::{Ledger, Turn, transfer};
@@ -12,6 +13,7 @@ use zentra_tests::stack::Stack;
 use zentra_tests::world::{BOUND, World, count, dead, delivered};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
+use crate::api::Api;
 use crate::standalone::Shop;
 
 const RETRY: &str = "attempts = 1";
@@ -205,6 +207,70 @@ async fn a_job_is_paused_and_cancelled_while_it_runs_and_no_other_comes_between(
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("there is no job 0000"));
     let nothing = stack.zentra(&["job", "plan", "--all"]);
     assert!(String::from_utf8(nothing.stderr).unwrap().contains("there is nothing to run"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_serves_the_api_runs_what_is_released_there_also_after_a_kill() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    bury(&world, 12).await;
+    let api = Api::start(stack).await;
+    let viewer = api.token(&["grafana"]);
+    let ada = api.token(&["ada", "--role", "operator"]);
+    let plan = json!({ "source": "acme", "canary": 2, "rate": 4, "because": "mended" }).to_string();
+    assert_eq!(api.ask(Method::POST, "/v1/jobs", &viewer, &plan).await.0, 403);
+    let (code, planned) = api.ask(Method::POST, "/v1/jobs", &ada, &plan).await;
+    assert_eq!((code, &planned["plan"]["letters"]), (200, &12.into()), "{planned}");
+    assert_eq!((&planned["made"]["by"], &planned["stage"]), (&"ada".into(), &"planned".into()));
+    let path = format!("/v1/jobs/{}", planned["id"].as_str().unwrap());
+    let run = format!("{path}/run");
+    assert_eq!(api.post(&run, &viewer, "").await.0, 403);
+    let (code, released) = api.post(&run, &ada, "").await;
+    assert_eq!((code, &released["stage"]), (200, &"canary".into()));
+    let until = async |api: &Api<'_>, what: &str, wanted: &dyn Fn(&Value) -> bool| {
+        eventually(what, BOUND, async || {
+            let (_, job) = api.get(&path, &viewer).await;
+            wanted(&job).then_some(job)
+        })
+        .await
+    };
+    until(&api, "it runs", &|job| {
+        job["stage"] == "running" && job["progress"]["requeued"].as_u64() > Some(3)
+    })
+    .await;
+    drop(api);
+    let api = Api::start(stack).await;
+    let ran = until(&api, "another one goes on", &|job| job["stage"] == "done").await;
+    assert_eq!((&ran["runs"], rows(&world.ledger)), (&2.into(), 12));
+    let (_, jobs) = api.get("/v1/jobs", &ada).await;
+    assert_eq!(jobs, json!([ran]));
+
+    for id in ["evt_a", "evt_b"] {
+        world.ledger.take_turns([Turn::Answer(400, Vec::new())]);
+        world.send(id, &transfer(id, id, 1)).await;
+        world.until(id, dead).await;
+    }
+    let (_, planned) = api.ask(Method::POST, "/v1/jobs", &ada, r#"{"canary": 1}"#).await;
+    let id = planned["id"].as_str().unwrap();
+    let only = json!({ "only_canary": true }).to_string();
+    api.ask(Method::POST, &format!("/v1/jobs/{id}/run"), &ada, &only).await;
+    eventually("the canary went well", BOUND, async || {
+        (job(stack, &["show", id])["stage"] == "paused").then_some(())
+    })
+    .await;
+    let (_, cancelled) = api.post(&format!("/v1/jobs/{id}/cancel"), &ada, "").await;
+    assert_eq!(cancelled["stage"], "cancelled");
+    for (path, body) in [
+        ("/v1/jobs/0000/run", "{}"),
+        ("/v1/jobs/0000/pause", "{}"),
+        ("/v1/jobs", r#"{"source": "nobody"}"#),
+        ("/v1/jobs", r#"{"canary": 101}"#),
+        ("/v1/jobs", r#"{"because": "a\nb"}"#),
+    ] {
+        let (code, problem) = api.ask(Method::POST, path, &ada, body).await;
+        assert!([400, 404].contains(&code), "{path} {body}: {problem}");
+    }
 }
 
 /// `ZENTRA_LETTERS=10000` for more of them.

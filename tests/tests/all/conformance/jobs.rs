@@ -22,6 +22,7 @@ fn job(id: &str, at: u64, stage: Stage) -> Job {
         pace: Pace { canary: 10, rate: 100, max_failures: 5 },
         plan: Plan { letters: 12, oldest: Some(at), ..Plan::default() },
         stage,
+        only_canary: false,
         runs: 1,
         why: String::new(),
         progress: Progress { requeued: 3, ..Progress::default() },

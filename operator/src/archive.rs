@@ -64,9 +64,7 @@ async fn look(
 ) -> Result<Vec<Event>, Failure> {
     let archive = config.routes().archive;
     if archive.sources.is_empty() {
-        return Err(Failure::Asked(
-            "no source of this config is archived.\nSet archive = true for one.".into(),
-        ));
+        return Err(no_archive());
     }
     let mut archived = match queue.archived(&archive, from).await {
         // No program has declared it yet: it is empty.
@@ -81,6 +79,10 @@ async fn look(
         found.extend(event.filter(|event| event.envelope.received_at >= from && wanted(event)));
     }
     Ok(found)
+}
+
+pub(crate) fn no_archive() -> Failure {
+    Failure::Asked("no source of this config is archived.\nSet archive = true for one.".into())
 }
 
 /// Lists them.

@@ -55,6 +55,23 @@ impl Scope {
     }
 }
 
+/// What a job goes through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Through {
+    /// The dead letters.
+    DeadLetters,
+    /// The archive: what was never run, and what is dead or was discarded.
+    Archive {
+        /// Only these events, by the provider's id or the identity; empty: all.
+        ids: Vec<String>,
+        /// Also what is delivered, and what the journal may have forgotten: once, under the same
+        /// idempotency key.
+        force: bool,
+    },
+}
+
 /// How a job goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -144,8 +161,11 @@ pub struct Progress {
     pub unsuited: u64,
     /// Left: a worker was at them.
     pub busy: u64,
-    /// Taken away: they had been dealt with before.
+    /// Taken away, or left in the archive: they had been dealt with before.
     pub leftover: u64,
+    /// Left in the archive: so old that the journal may have forgotten that they were delivered.
+    #[serde(default)]
+    pub forgotten: u64,
 }
 
 /// A job.
@@ -160,7 +180,10 @@ pub struct Job {
     pub asked: String,
     /// At these destinations.
     pub destinations: Vec<String>,
-    /// Which letters.
+    /// Through what.
+    #[serde(flatten)]
+    pub through: Through,
+    /// Which of it.
     pub scope: Scope,
     /// How.
     pub pace: Pace,

@@ -11,6 +11,8 @@
 //!    (crash): claim     │ failed for good
 //!    with a new fence   └────────────▶ dead ──claim of a newer generation──▶ in_flight
 //! ```
+//!
+//! An operator who forces a replay makes a delivered one wait for an attempt of a newer generation.
 
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ pub enum State {
     InFlight,
     /// An attempt failed; the next one is queued with a delay.
     Waiting,
-    /// The destination took it. Absorbing.
+    /// The destination took it. Absorbing, unless an operator forces a replay.
     Delivered,
     /// Given up; in the dead-letter queue until an operator re-queues it.
     Dead,
@@ -151,6 +153,8 @@ pub enum Event {
         /// The message's, should the claim have been forgotten.
         print: Print,
     },
+    /// An operator has a delivered event run once more.
+    Reopen,
 }
 
 /// How an attempt ended.
@@ -204,6 +208,13 @@ pub enum Answer {
     SettledLate,
     /// The settle came too late and changed nothing.
     Superseded,
+    /// It waits for the first attempt of this generation.
+    Reopened {
+        /// The new one.
+        generation: u32,
+    },
+    /// It isn't delivered, so there is nothing to run once more.
+    NotDelivered,
 }
 
 /// One transition: the record after it, and the answer. `None` is a delivery that
@@ -217,6 +228,7 @@ pub fn step(record: Option<&Record>, event: &Event, now: Timestamp) -> (Option<R
         Event::Settle { fence, generation, attempt, outcome, print } => {
             settle(record, fence, generation, attempt, outcome, print)
         }
+        Event::Reopen => reopen(record, now),
     }
 }
 
@@ -326,6 +338,19 @@ fn settle(
             (ended(State::Waiting, next, next_at), Answer::Settled)
         }
         Outcome::Dead(_) => (ended(State::Dead, attempt, zero), Answer::Settled),
+    }
+}
+
+/// The fence stays: the next claim's is greater.
+fn reopen(record: Option<&Record>, now: Timestamp) -> (Option<Record>, Answer) {
+    match record {
+        Some(known) if known.state == State::Delivered => {
+            let generation = known.generation.saturating_add(1);
+            let (state, attempt, until) = (State::Waiting, 1, now);
+            let next = Record { state, generation, attempt, until, ..known.clone() };
+            (Some(next), Answer::Reopened { generation })
+        }
+        _ => (record.cloned(), Answer::NotDelivered),
     }
 }
 

@@ -62,6 +62,7 @@ fn the_table_of_every_state_and_event_is_as_written() {
         ("retry, old fence", settle(1_999_999, retry)),
         ("dead", settle(2_000_000, dead)),
         ("dead, old fence", settle(1_999_999, dead)),
+        ("reopen", Event::Reopen),
     ];
     let mut table = String::new();
     for (state_name, state) in &states {
@@ -93,13 +94,14 @@ fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
             let fence = NOW.millis() + fence;
             Event::Settle { fence, generation, attempt, outcome, print: PRINT }
         }),
+        Just(Event::Reopen),
     ];
     prop::collection::vec((event, 0..400u64), 1..40)
 }
 
 proptest! {
     #[test]
-    fn delivered_is_absorbing_and_two_claims_never_overlap(walk in events()) {
+    fn delivered_is_absorbing_until_an_operator_says_so_and_two_claims_never_overlap(walk in events()) {
         let (mut record, mut now, mut last_fence) = (None::<Record>, NOW, 0);
         let mut held_until = None::<Timestamp>;
         for (event, passed) in walk {
@@ -117,7 +119,13 @@ proptest! {
             } else if answer == Answer::Renewed {
                 held_until = held_until.max(Some(now.plus(LEASE)));
             }
-            if was_delivered {
+            if was_delivered && event == Event::Reopen {
+                let generation = record.as_ref().map_or(0, |known| known.generation) + 1;
+                prop_assert_eq!(answer, Answer::Reopened { generation });
+                prop_assert_eq!(next.as_ref().map(|r| r.state), Some(State::Waiting));
+                // Whoever was delivering it when another one's success came is past.
+                held_until = None;
+            } else if was_delivered {
                 prop_assert_eq!(next.as_ref().map(|r| r.state), Some(State::Delivered));
             }
             record = next;

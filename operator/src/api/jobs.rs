@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::routes::{Answer, Body, Path, Reason, bad};
 use crate::control::Asked;
 use crate::dead::Filter;
-use crate::job::How;
+use crate::job::{How, Replaying};
 
 /// Jobs, the newest first.
 #[utoipa::path(
@@ -34,7 +34,7 @@ pub(super) async fn job(state: State, Path(id): Path<String>) -> Answer<Job> {
     known(&state, &id).await.map(Json)
 }
 
-/// Which dead letters are to run again, and how. Without any of the first four, all of them.
+/// Which dead letters, or archived events, are to run again, and how.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Plan {
@@ -47,6 +47,18 @@ pub(super) struct Plan {
     /// Only those of this event type.
     #[serde(rename = "type")]
     kind: Option<String>,
+    /// Goes through the archive, not the dead letters: replays what was never run, and what is dead or
+    /// was drained.
+    #[serde(default)]
+    archive: bool,
+    /// Only these events of the archive, by the provider's id or the identity; empty: all.
+    #[serde(default)]
+    #[schema(max_items = 100)]
+    ids: Vec<String>,
+    /// Replays from the archive also what is delivered, and what is so old that nobody knows: once
+    /// more, under the same idempotency key.
+    #[serde(default)]
+    force: bool,
     /// So many go first, and all else waits for what comes of them; 0: none.
     #[serde(default = "canary")]
     #[schema(maximum = 100)]
@@ -84,14 +96,19 @@ fn max_failures() -> u8 {
 )]
 pub(super) async fn plan(who: Who, state: State, Body(asked): Body<Plan>) -> Answer<Job> {
     who.may(Role::Operator)?;
-    let Plan { destination, source, reason, kind, canary, rate, max_failures, because } = asked;
+    let Plan { destination, source, reason, kind, archive, ids, force, .. } = asked;
+    let Plan { canary, rate, max_failures, because, .. } = asked;
+    if ids.len() > 100 || (!archive && (force || !ids.is_empty())) {
+        return Err(bad("ids (100 at most) and force are for archive".into()));
+    }
     if canary > 100 || max_failures > 100 {
         return Err(bad("canary and max_failures are at most 100".into()));
     }
     let reason = reason.map(|reason| reason.as_str().to_owned());
     let filter = Filter::of(destination, source, reason, kind);
     let asked = why(&who, Reason { because })?;
-    Ok(Json(state.plan(&filter, How { canary, rate, max_failures }, &asked).await?))
+    let (replay, how) = (Replaying { archive, ids, force }, How { canary, rate, max_failures });
+    Ok(Json(state.plan(&filter, &replay, how, &asked).await?))
 }
 
 /// How far a job is to run.

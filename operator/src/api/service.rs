@@ -15,7 +15,7 @@ use crate::control::{self, Asked, Deed, Standing};
 use crate::dead::{self, Filter, Tally};
 use crate::event::{self, Found};
 use crate::failure::Failure;
-use crate::job::{self, How};
+use crate::job::{self, How, Replaying};
 use crate::status::{self, Status};
 use crate::token;
 
@@ -65,7 +65,13 @@ pub(crate) trait Service: Send + Sync {
     /// None if there is no such job.
     fn job<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Job>>;
 
-    fn plan<'a>(&'a self, filter: &'a Filter, how: How, asked: &'a Asked) -> Answer<'a, Job>;
+    fn plan<'a>(
+        &'a self,
+        filter: &'a Filter,
+        replay: &'a Replaying,
+        how: How,
+        asked: &'a Asked,
+    ) -> Answer<'a, Job>;
 
     /// Has a job run here, or wherever the API is served.
     fn release<'a>(&'a self, id: &'a str, only_canary: bool, asked: &'a Asked) -> Answer<'a, Job>;
@@ -191,8 +197,14 @@ impl<B: Backend + Send + Sync> Service for Desk<B> {
         Box::pin(async move { Ok(self.backend.histories()?.job(id).await?) })
     }
 
-    fn plan<'a>(&'a self, filter: &'a Filter, how: How, asked: &'a Asked) -> Answer<'a, Job> {
-        Box::pin(job::plan(&self.backend, self.config, filter, how, asked))
+    fn plan<'a>(
+        &'a self,
+        filter: &'a Filter,
+        replay: &'a Replaying,
+        how: How,
+        asked: &'a Asked,
+    ) -> Answer<'a, Job> {
+        Box::pin(job::plan(&self.backend, self.config, filter, replay, how, asked))
     }
 
     fn release<'a>(&'a self, id: &'a str, only_canary: bool, asked: &'a Asked) -> Answer<'a, Job> {

@@ -161,6 +161,9 @@ pub(crate) struct Tally {
     pub(crate) leftover: u64,
     /// Chosen, but a worker is at it just now: left.
     pub(crate) busy: u64,
+    /// Chosen, but the journal may have forgotten that they were delivered: left.
+    #[serde(skip)]
+    pub(crate) forgotten: u64,
 }
 
 /// How many letters may wait for a flush.
@@ -212,7 +215,8 @@ impl<H: Histories, Q: Operate> Pass<'_, H, Q> {
                 }
                 Standing::Dead if !act.suits(&letter) => tally.unsuited += 1,
                 Standing::Dead => {
-                    tally.count(destination, &letter);
+                    let reason = letter.message.dead.map_or("unknown", DeadReason::as_str);
+                    tally.count(destination, reason, letter.opened.summary.received_at);
                     if self.dry_run {
                         continue;
                     }
@@ -277,11 +281,10 @@ fn standing(letter: &Letter<'_>) -> Standing {
 }
 
 impl Tally {
-    fn count(&mut self, destination: &str, letter: &Letter<'_>) {
+    /// One more that is dealt with, or to be.
+    pub(crate) fn count(&mut self, destination: &str, how: &str, received: Option<Timestamp>) {
         self.done += 1;
-        let reason = letter.message.dead.map_or("unknown", DeadReason::as_str);
-        *self.by.entry(format!("{destination}, {reason}")).or_default() += 1;
-        let received = letter.opened.summary.received_at;
+        *self.by.entry(format!("{destination}, {how}")).or_default() += 1;
         self.oldest = match (self.oldest, received) {
             (Some(oldest), Some(this)) => Some(oldest.min(this)),
             (oldest, this) => oldest.or(this),

@@ -298,6 +298,10 @@ fn line(entry: &Entry) -> String {
             format!("re-queued by an operator{how}{why}")
         }
         What::Discarded { reason } => format!("discarded by an operator: {reason}"),
+        What::Replayed { reason, job } => {
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            format!("replayed from the archive by an operator, by job {job}{why}")
+        }
         What::Released { reason } => format!("released by an operator: {reason}"),
     };
     let attempt = match entry.generation {

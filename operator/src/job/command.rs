@@ -14,8 +14,8 @@ use crate::print_json;
 
 #[derive(Subcommand)]
 pub(crate) enum JobCommand {
-    /// Looks how many dead letters the options choose, which, and how old, and keeps that as a job;
-    /// changes nothing else. Asked twice, it is the same job.
+    /// Looks how many dead letters, or events of the archive, the options choose, which, and how old,
+    /// and keeps that as a job; changes nothing else. Asked twice, it is the same job.
     Plan(New),
     /// Runs a job: first a canary, and when that went well the others, at the job's rate. It stops
     /// when too much fails. Whoever runs it may be killed: run it again, and it goes on. Exit
@@ -66,11 +66,11 @@ pub(crate) async fn command(
     command: JobCommand,
 ) -> Result<(), Failure> {
     let (job, json) = match command {
-        JobCommand::Plan(New { filter, all, how, asked, json }) => {
-            if !all && filter.is_empty() {
+        JobCommand::Plan(New { filter, all, replay, how, asked, json }) => {
+            if !all && filter.is_empty() && replay.ids.is_empty() {
                 return Err(crate::nothing_chosen());
             }
-            (super::plan(backend, config, &filter, how, &asked).await?, json)
+            (super::plan(backend, config, &filter, &replay, how, &asked).await?, json)
         }
         JobCommand::Run { told: Told { id, asked, json }, only_canary } => {
             (super::run(backend, config, &id, only_canary, &asked).await?, json)

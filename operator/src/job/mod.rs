@@ -3,9 +3,11 @@
 
 mod attend;
 mod command;
+mod replay;
 mod run;
 mod watch;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::time::Duration;
 
@@ -15,16 +17,17 @@ use tokio_util::sync::CancellationToken;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
 use zentra_shared::control::Said;
-use zentra_shared::job::{HOLD, Halt, Job, Jobs, Pace, Plan, Progress, Stage};
+use zentra_shared::job::{HOLD, Halt, Job, Jobs, Pace, Plan, Progress, Stage, Through};
 use zentra_shared::journal::What;
 
 pub(crate) use attend::attend;
 pub(crate) use command::{JobCommand, command};
+use replay::{Nothing, Replay};
 use run::Runner;
 
 use crate::backend::Backend;
 use crate::control::{Asked, Audited};
-use crate::dead::{Choice, Desk, Filter};
+use crate::dead::{Filter, Pass, Requeue};
 use crate::failure::Failure;
 
 /// How long an operator waits for a runner to halt.
@@ -40,9 +43,11 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) struct New {
     #[command(flatten)]
     pub(crate) filter: Filter,
-    /// All dead letters.
+    /// All of them.
     #[arg(long)]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) replay: Replaying,
     #[command(flatten)]
     pub(crate) how: How,
     #[command(flatten)]
@@ -50,6 +55,31 @@ pub(crate) struct New {
     /// As JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Whether it goes through the archive.
+#[derive(clap::Args, Clone, Default)]
+pub(crate) struct Replaying {
+    /// Goes through the archive, not the dead letters: replays what was never run, and what is dead or
+    /// was drained.
+    #[arg(long)]
+    pub(crate) archive: bool,
+    /// Only this event of it, by the provider's id or the identity; may be given again.
+    #[arg(long = "event", value_name = "ID", requires = "archive")]
+    pub(crate) ids: Vec<String>,
+    /// Replays also what is delivered, and what is so old that nobody knows: once more, under the same
+    /// idempotency key.
+    #[arg(long, requires = "archive")]
+    pub(crate) force: bool,
+}
+
+impl Replaying {
+    fn words(&self) -> String {
+        let ids = self.ids.iter().map(|id| format!("--event {id}"));
+        let flags = [("--archive", self.archive), ("--force", self.force)];
+        let flags = flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned());
+        flags.chain(ids).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// How a job goes about it.
@@ -79,10 +109,12 @@ pub(crate) async fn plan(
     backend: &impl Backend,
     config: &Config,
     filter: &Filter,
+    replay: &Replaying,
     how: How,
     asked: &Asked,
 ) -> Result<Job, Failure> {
-    let words = filter.words();
+    let words = [replay.words(), filter.words()];
+    let words = words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ");
     let words = if words.is_empty() { "--all".to_owned() } else { words };
     let destinations = crate::destinations(config, filter.destination.clone())?;
     let histories = backend.histories()?;
@@ -94,32 +126,20 @@ pub(crate) async fn plan(
         return Ok(begun.clone());
     }
     let made = asked.said();
-    let (scope, plan) = (filter.scope(made.at), look(backend, config, filter, how.rate).await?);
-    if plan.letters == 0 {
-        let holds = |job: &&Job| {
-            let here = |name| destinations.contains(name);
-            job.stage.is_active() && job.destinations.iter().any(here)
-        };
-        let next = jobs.iter().find(holds).map_or_else(
-            || "See zentra dead list.".to_owned(),
-            |job| {
-                format!("Job {0} holds those of its destination: see zentra job show {0}.", job.id)
-            },
-        );
-        return Err(Failure::Asked(format!(
-            "no dead letters fit {words}: there is nothing to run.\n{next}"
-        )));
-    }
     let id = known.map_or_else(name, |job| job.id);
     let at = made.at;
-    let job = Job {
+    let mut job = Job {
         id,
         made,
-        asked: words,
-        destinations,
-        scope,
+        asked: words.clone(),
+        destinations: destinations.clone(),
+        through: match replay {
+            Replaying { archive: false, .. } => Through::DeadLetters,
+            Replaying { ids, force, .. } => Through::Archive { ids: ids.clone(), force: *force },
+        },
+        scope: filter.scope(at),
         pace: how.into(),
-        plan,
+        plan: Plan::default(),
         stage: Stage::Planned,
         only_canary: false,
         runs: 0,
@@ -127,6 +147,29 @@ pub(crate) async fn plan(
         progress: Progress::default(),
         at,
     };
+    job.plan = look(backend, config, &job).await?;
+    if job.plan.letters == 0 {
+        let holds = |job: &&Job| {
+            let here = |name| destinations.contains(name);
+            job.stage.is_active() && job.destinations.iter().any(here)
+        };
+        let next = jobs.iter().find(holds).map_or_else(
+            || match job.through {
+                Through::DeadLetters => "See zentra dead list.".to_owned(),
+                Through::Archive { .. } => {
+                    "See zentra archive list; what is delivered is replayed \
+                                            by --force alone."
+                        .to_owned()
+                }
+            },
+            |job| {
+                format!("Job {0} holds those of its destination: see zentra job show {0}.", job.id)
+            },
+        );
+        return Err(Failure::Asked(format!(
+            "nothing fits {words}: there is nothing to run.\n{next}"
+        )));
+    }
     let audited = audited(&histories, "job plan", &job, asked.said());
     audited.run(keep(&histories, &job), |()| format!("{} letters", job.plan.letters)).await?;
     Ok(job)
@@ -147,23 +190,48 @@ fn name() -> String {
     hex::encode(random)
 }
 
-/// A look through the queues, which changes nothing.
-async fn look(
-    backend: &impl Backend,
-    config: &Config,
-    filter: &Filter,
-    rate: u32,
-) -> Result<Plan, Failure> {
+/// A look through the queues or the archive, which changes nothing.
+async fn look(backend: &impl Backend, config: &Config, job: &Job) -> Result<Plan, Failure> {
     let (histories, queue) = (backend.histories()?, backend.queue().await?);
-    let destinations = crate::destinations(config, filter.destination.clone())?;
-    let pairs = config.pairs();
-    let (histories, sealer) = (&histories, &config.seal);
-    let desk = Desk { histories, queue: &queue, sealer, pairs: &pairs, destinations };
-    let choice = Choice { ids: &[], filter, limit: usize::MAX, rate: 0, dry_run: true };
-    let what = What::Requeued { reason: String::new(), job: None };
-    let found = desk.requeue(&choice, &what, "").await;
+    let (histories, rate, dry_run) = (&histories, 0, true);
+    let Job { destinations, scope, .. } = job;
+    let found = match &job.through {
+        Through::DeadLetters => {
+            let what = What::Requeued { reason: String::new(), job: None };
+            let mut act = Requeue { histories, queue: &queue, by: "", what: &what, last: None };
+            let pass = Pass {
+                histories,
+                queue: &queue,
+                sealer: &config.seal,
+                destinations: destinations.clone(),
+                scope,
+                keys: HashSet::new(),
+                limit: usize::MAX,
+                rate,
+                dry_run,
+            };
+            pass.run(&mut act).await
+        }
+        Through::Archive { ids, force } => {
+            let replay = Replay {
+                histories,
+                queue: &queue,
+                config,
+                destinations,
+                scope,
+                ids,
+                force: *force,
+                planned: job.made.at,
+                job: &job.id,
+                rate,
+                dry_run,
+            };
+            replay.run(&mut Nothing).await
+        }
+    };
     backend.close(queue).await;
-    let tally = found?.tally;
+    let tally = found?;
+    let rate = job.pace.rate;
     let seconds = (rate > 0).then(|| tally.done.div_ceil(rate.into()));
     Ok(Plan { letters: tally.done, by: tally.by, oldest: tally.oldest, seconds })
 }
@@ -259,8 +327,7 @@ async fn run_held(
     stopped: Option<Stage>,
 ) -> Result<Job, Failure> {
     let (histories, queue) = (backend.histories()?, backend.queue().await?);
-    let (sealer, histories) = (&config.seal, &histories);
-    let runner = Runner { histories, queue: &queue, sealer, holder, stop, stopped };
+    let runner = Runner { histories: &histories, queue: &queue, config, holder, stop, stopped };
     let job = runner.run(job).await;
     backend.close(queue).await;
     job
@@ -385,13 +452,15 @@ pub(crate) fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
     )?;
     let why = if why.is_empty() { String::new() } else { format!(": {why}") };
     writeln!(out, "stage        {}{why}", stage.as_str())?;
-    let Progress { requeued, delivered, failed, again, unsuited, busy, leftover } = progress;
+    let Progress { requeued, delivered, failed, .. } = progress;
+    let Progress { again, unsuited, busy, leftover, forgotten, .. } = progress;
     writeln!(out, "re-queued    {requeued}; watched: {delivered} delivered, {failed} failed")?;
     for (count, words) in [
         (again, "were given up again, and left"),
         (unsuited, "left: suspected replays go on by zentra event release, and only they"),
         (busy, "left: a worker was at them"),
-        (leftover, "had been dealt with before: only copies were left"),
+        (leftover, "had been dealt with before"),
+        (forgotten, "left: so old that nobody knows whether they were delivered (--force)"),
     ] {
         if *count > 0 {
             writeln!(out, "             {count} {words}")?;

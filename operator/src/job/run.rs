@@ -4,17 +4,20 @@
 //! next runner goes by is the stage of the job, and each letter's history, which names the job
 //! that re-queued it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use zentra_shared::clock;
-use zentra_shared::job::{Halt, Job, Jobs, Progress, Stage};
+use zentra_shared::config::Config;
+use zentra_shared::job::{Halt, Job, Jobs, Progress, Stage, Through};
 use zentra_shared::journal::{Histories, What};
-use zentra_shared::queue::Operate;
-use zentra_shared::seal::Sealer;
+use zentra_shared::lifecycle::State;
+use zentra_shared::queue::{Message, Operate};
 
+use super::replay::Replay;
 use super::watch::Watch;
 use crate::dead::{Act, Letter, Pass, Requeue, Tally};
 use crate::failure::Failure;
@@ -32,7 +35,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Runner<'a, H, Q> {
     pub(super) histories: &'a H,
     pub(super) queue: &'a Q,
-    pub(super) sealer: &'a Sealer,
+    pub(super) config: &'a Config,
     /// Who holds the destinations.
     pub(super) holder: &'a str,
     /// This program is to stop.
@@ -73,22 +76,14 @@ impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
     }
 
     async fn pass(&self, job: &mut Job, bar: &ProgressBar) -> Result<(), Failure> {
-        let (run, scope) = (format!("{}/{}", job.id, job.runs), job.scope.clone());
-        let (by, reason) = (job.made.by.clone(), job.made.because.clone());
-        let what = What::Requeued { reason, job: Some(run.clone()) };
-        let (histories, queue) = (self.histories, self.queue);
-        let requeue = Requeue { histories, queue, by: &by, what: &what, last: None };
-        let pass = Pass {
-            histories,
-            queue,
-            sealer: self.sealer,
-            destinations: job.destinations.clone(),
-            scope: &scope,
-            keys: std::collections::HashSet::new(),
-            limit: usize::MAX,
-            rate: job.pace.rate,
-            dry_run: false,
+        let of = job.clone();
+        let (run, reason) = (format!("{}/{}", of.id, of.runs), of.made.because.clone());
+        let what = match &of.through {
+            Through::DeadLetters => What::Requeued { reason, job: Some(run.clone()) },
+            Through::Archive { .. } => What::Replayed { reason, job: run.clone() },
         };
+        let (histories, queue) = (self.histories, self.queue);
+        let requeue = Requeue { histories, queue, by: &of.made.by, what: &what, last: None };
         let before = job.progress.clone();
         let mut running = Running {
             runner: self,
@@ -104,7 +99,39 @@ impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
             halted: false,
             bar,
         };
-        let tally = pass.run(&mut running).await?;
+        let (scope, rate, dry_run) = (&of.scope, of.pace.rate, false);
+        let tally = match &of.through {
+            Through::DeadLetters => {
+                let pass = Pass {
+                    histories,
+                    queue,
+                    sealer: &self.config.seal,
+                    destinations: of.destinations.clone(),
+                    scope,
+                    keys: HashSet::new(),
+                    limit: usize::MAX,
+                    rate,
+                    dry_run,
+                };
+                pass.run(&mut running).await?
+            }
+            Through::Archive { ids, force } => {
+                let replay = Replay {
+                    histories,
+                    queue,
+                    config: self.config,
+                    destinations: &of.destinations,
+                    scope,
+                    ids,
+                    force: *force,
+                    planned: of.made.at,
+                    job: &of.id,
+                    rate,
+                    dry_run,
+                };
+                replay.run(&mut running).await?
+            }
+        };
         running.count(&tally);
         running.end().await
     }
@@ -161,9 +188,13 @@ impl<H: Histories + Jobs, Q: Operate> Act for Running<'_, '_, H, Q> {
         }
         let generation = letter.message.generation;
         let again = letter.known.is_some_and(|known| {
+            let is_dead = known.record.state == State::Dead;
             known.history.iter().any(|entry| {
-                let by_this = matches!(&entry.what, What::Requeued { job: Some(job), .. }
-                    if *job == self.run);
+                let by_this = match &entry.what {
+                    What::Requeued { job, .. } => job.as_ref() == Some(&self.run),
+                    What::Replayed { job, .. } => *job == self.run && is_dead,
+                    _ => false,
+                };
                 by_this && entry.generation <= generation
             })
         });
@@ -174,7 +205,10 @@ impl<H: Histories + Jobs, Q: Operate> Act for Running<'_, '_, H, Q> {
     }
 
     async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, Failure> {
-        let done = self.requeue.on(letter).await?;
+        let done = match self.job.through {
+            Through::DeadLetters => self.requeue.on(letter).await?,
+            Through::Archive { .. } => self.replay(letter).await?,
+        };
         self.sent = self.sent.saturating_add(1);
         if let Some((_, generation)) = &self.requeue.last {
             self.watch.add(letter.opened.key.clone(), *generation);
@@ -193,8 +227,39 @@ impl<H: Histories + Jobs, Q: Operate> Running<'_, '_, H, Q> {
             again: self.again,
             unsuited: so_far.unsuited.saturating_sub(left),
             busy: so_far.busy,
-            leftover: before.leftover + so_far.leftover,
+            leftover: match self.job.through {
+                Through::DeadLetters => before.leftover + so_far.leftover,
+                Through::Archive { .. } => so_far.leftover,
+            },
+            forgotten: so_far.forgotten,
         };
+    }
+
+    /// From the archive into the work queue. The journal hears of it first: a replay that nobody
+    /// can see must not happen.
+    async fn replay(&mut self, letter: &Letter<'_>) -> Result<bool, Failure> {
+        let Requeue { histories, queue, by, what, .. } = &self.requeue;
+        let key = &letter.opened.key;
+        let record = letter.known.map(|known| &known.record);
+        let generation = match record {
+            Some(known) if known.state == State::Delivered => {
+                // None: somebody else was faster.
+                let Some(generation) = histories.reopen(key, by, what).await? else {
+                    return Ok(true);
+                };
+                generation
+            }
+            Some(known) if known.state == State::Waiting => known.generation,
+            record => {
+                let generation = record.map_or(0, |known| known.generation).saturating_add(1);
+                histories.note(key, generation, by, what).await?;
+                generation
+            }
+        };
+        let next = Message { attempt: 1, generation, dead: None, ..letter.message.clone() };
+        queue.requeue(key.destination(), &next).await?;
+        self.requeue.last = Some((key.to_string(), generation));
+        Ok(true)
     }
 
     /// Says that it is there, hears what is wanted, and looks what came of the last ones.

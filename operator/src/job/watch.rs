@@ -77,7 +77,11 @@ fn succeeded(known: &Delivery, generation: u32) -> Option<bool> {
         State::Delivered => Some(true),
         // Nobody has taken it up.
         _ if record.generation < generation => None,
-        State::InFlight if record.generation == generation && record.attempt == 1 => None,
+        State::InFlight | State::Waiting
+            if record.generation == generation && record.attempt == 1 =>
+        {
+            None
+        }
         State::InFlight | State::Waiting | State::Dead => Some(false),
     }
 }
@@ -104,6 +108,7 @@ mod tests {
         for (state, generation, attempt, expected) in [
             (Dead, 0, 3, None),
             (InFlight, 1, 1, None),
+            (Waiting, 1, 1, None),
             (Waiting, 1, 2, Some(false)),
             (InFlight, 1, 2, Some(false)),
             (Dead, 1, 1, Some(false)),

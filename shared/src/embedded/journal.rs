@@ -37,6 +37,8 @@ struct Change {
     key: DeliveryKey,
     event: Event,
     by: String,
+    /// What an operator does, for its line.
+    noted: Option<What>,
     result: AttemptResult,
     summary: Summary,
     retention: Duration,
@@ -150,8 +152,10 @@ fn line(
             (generation, attempt)
         }
         Event::Renew { .. } => return None,
+        Event::Reopen => (after.generation, after.attempt),
     };
     let what = match (answer, &change.event) {
+        (Answer::Reopened { .. }, _) => change.noted.clone()?,
         (Answer::Claimed { fence, expired }, _) => What::Claimed { fence, reclaimed: expired > 0 },
         (Answer::Busy { .. }, _) => What::Busy,
         (Answer::Done, _) => What::Duplicate,
@@ -237,6 +241,7 @@ impl Journal for EmbeddedJournal {
             key: claim.key.clone(),
             event: Event::Claim { generation, attempt, lease, print: *claim.print },
             by: claim.worker.into(),
+            noted: None,
             result: AttemptResult::default(),
             summary: claim.summary.clone(),
             retention,
@@ -254,6 +259,7 @@ impl Journal for EmbeddedJournal {
             key: key.clone(),
             event: Event::Renew { fence, lease },
             by: String::new(),
+            noted: None,
             result: AttemptResult::default(),
             summary: Summary::default(),
             retention: self.retention,
@@ -268,6 +274,7 @@ impl Journal for EmbeddedJournal {
             key: settle.key.clone(),
             event: Event::Settle { fence, generation, attempt, outcome, print },
             by: settle.worker.into(),
+            noted: None,
             result: settle.result.clone(),
             summary: settle.summary.clone(),
             retention,
@@ -437,6 +444,27 @@ impl Histories for EmbeddedJournal {
                     found.push(delivery);
                 }
             }
+        }
+    }
+
+    async fn reopen(
+        &self,
+        key: &DeliveryKey,
+        by: &str,
+        what: &What,
+    ) -> Result<Option<u32>, JournalError> {
+        let change = Change {
+            key: key.clone(),
+            event: Event::Reopen,
+            by: by.into(),
+            noted: Some(what.clone()),
+            result: AttemptResult::default(),
+            summary: Summary::default(),
+            retention: self.retention,
+        };
+        match self.change(change).await? {
+            Answer::Reopened { generation } => Ok(Some(generation)),
+            _ => Ok(None),
         }
     }
 

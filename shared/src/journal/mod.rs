@@ -282,6 +282,14 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         job: Option<String>,
     },
+    /// An operator had it run again, from the archive.
+    Replayed {
+        /// Why, in the operator's words; empty if none were given.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+        /// The job that did it for him, and in which of its runs: `0a1b2c3d/1`.
+        job: String,
+    },
     /// An operator took the dead letter out of the queue for good.
     Discarded {
         /// Why, in the operator's words.
@@ -407,7 +415,16 @@ pub trait Histories: Send + Sync + 'static {
         wanted: &(dyn Fn(&Delivery) -> bool + Sync),
     ) -> impl Future<Output = Result<Vec<Delivery>, JournalError>> + Send;
 
-    /// Notes what an operator does with a dead delivery: re-queues or releases it, as this
+    /// Has a delivered one wait for one more run, and notes it: the new generation. None if it isn't
+    /// delivered.
+    fn reopen(
+        &self,
+        key: &DeliveryKey,
+        by: &str,
+        what: &What,
+    ) -> impl Future<Output = Result<Option<u32>, JournalError>> + Send;
+
+    /// Notes what an operator does with a dead delivery: re-queues, replays or releases it, as this
     /// generation, or discards it. `false` if the journal knows no such delivery.
     fn note(
         &self,

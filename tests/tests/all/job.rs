@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use zentra_shared::journal::What;
+use zentra_shared::journal::{Delivery, Histories, What};
 use zentra_tests::ledger::{Ledger, Turn, transfer};
 use zentra_tests::services;
 use zentra_tests::stack::Stack;
@@ -14,7 +14,7 @@ use zentra_tests::world::{BOUND, World, count, dead, delivered};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
 use crate::api::Api;
-use crate::standalone::Shop;
+use crate::standalone::{Shop, words};
 
 const RETRY: &str = "attempts = 1";
 
@@ -210,6 +210,62 @@ async fn a_job_is_paused_and_cancelled_while_it_runs_and_no_other_comes_between(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_archived_is_replayed_and_what_is_delivered_only_by_force_and_under_its_key() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
+    let stack = &world.stack;
+    let worker = stack.worker().await;
+    bury(&world, 2).await;
+    done(stack, &["dead", "drain", "evt_0", "--because", "a mistake"]);
+    for id in ["evt_2", "evt_3"] {
+        world.send(id, &transfer(id, id, 1)).await;
+        world.until(id, delivered).await;
+    }
+    drop(worker);
+    world.send("evt_4", &transfer("evt_4", "evt_4", 1)).await;
+    let (id, planned) = plan(stack, &["--archive", "--because", "lost", "--canary", "0"]);
+    assert_eq!(planned["plan"]["by"], json!({ "ledger, dead": 2, "ledger, never run": 1 }));
+    let _worker = stack.worker().await;
+    world.until("evt_4", delivered).await;
+    let ran = job(stack, &["run", &id]);
+    assert_eq!((&ran["stage"], &ran["progress"]["requeued"]), (&"done".into(), &2.into()));
+    assert_eq!(ran["progress"]["leftover"], 3, "they are delivered");
+    for at in 0..5 {
+        let known = world.until(&format!("evt_{at}"), delivered).await;
+        let replays = count(&known, |what| matches!(what, What::Replayed { .. }));
+        assert_eq!(replays, usize::from(at < 2), "evt_{at}");
+    }
+    assert_eq!(rows(&world.ledger), 5);
+    // The letter of the one that wasn't drained goes with the next pass.
+    let swept = done(stack, &["dead", "requeue", "--all", "--yes", "--json"]);
+    let swept: Value = serde_json::from_str(&swept).unwrap();
+    assert_eq!((&swept["done"], &swept["leftover"]), (&0.into(), &1.into()));
+
+    let nothing = stack.zentra(&["job", "plan", "--archive", "--all"]);
+    assert!(String::from_utf8(nothing.stderr).unwrap().contains("replayed by --force alone"));
+    let force = ["job", "plan", "--archive", "--force", "--event", "evt_2", "--event", "evt_3"];
+    let planned = done(stack, &[&force[..], &["--json"]].concat());
+    let planned: Value = serde_json::from_str(&planned).unwrap();
+    assert_eq!(planned["plan"]["by"], json!({ "ledger, delivered, forced": 2 }));
+    let id = planned["id"].as_str().unwrap();
+    // Its runner was killed once it had opened the first one.
+    let first = world.delivery("evt_2").await.unwrap();
+    let what = What::Replayed { reason: String::new(), job: format!("{id}/1") };
+    assert_eq!(world.journal.reopen(&first.key, "ada", &what).await.unwrap(), Some(1));
+    assert_eq!(job(stack, &["run", id])["progress"]["requeued"], 2);
+    for id in ["evt_2", "evt_3"] {
+        let twice = |known: &Delivery| {
+            count(known, |what| matches!(what, What::Delivered { .. })) == 2 && delivered(known)
+        };
+        world.until(id, twice).await;
+    }
+    let seen = world.ledger.seen();
+    let keys: Vec<_> = seen.iter().map(|seen| seen.header("idempotency-key")).collect();
+    let of = |id: &str| keys.iter().filter(|key| key.ends_with(id)).count();
+    assert_eq!((of("/evt_2"), of("/evt_3"), of("/evt_4")), (2, 2, 1));
+    assert_eq!(rows(&world.ledger), 5, "the key is the same");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_serves_the_api_runs_what_is_released_there_also_after_a_kill() {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let stack = &world.stack;
@@ -343,4 +399,17 @@ async fn on_the_file_it_is_the_same() {
     })
     .await;
     assert_eq!(done(&shop.stack, &["dead", "list"]), "no dead letters\n");
+    let forced = ["job", "plan", "--archive", "--force", "--event", "evt_1"];
+    let planned = done(&shop.stack, &forced);
+    assert!(planned.contains("1  ledger, delivered, forced"), "{planned}");
+    let id = planned.split_whitespace().nth(1).unwrap().trim_end_matches(',');
+    assert_eq!(job(&shop.stack, &["run", id])["progress"]["delivered"], 1);
+    assert_eq!(rows(&shop.ledger), 6);
+    assert_eq!(
+        words(&shop.until("evt_1", "delivered").await)[2..],
+        ["requeued", "claimed", "dead", "requeued", "claimed", "delivered"]
+            .into_iter()
+            .chain(["replayed", "claimed", "delivered"])
+            .collect::<Vec<_>>()[..]
+    );
 }

@@ -57,7 +57,7 @@ const REASONS: [DeadReason; 7] = [
 ];
 
 /// The kinds of a history's line, by number; `_LINE` where a state has the name.
-const LINES: [&str; 14] = [
+const LINES: [&str; 15] = [
     "CLAIMED",
     "BUSY",
     "DUPLICATE",
@@ -72,6 +72,7 @@ const LINES: [&str; 14] = [
     "REQUEUED",
     "RELEASED",
     "DISCARDED",
+    "REPLAYED",
 ];
 
 /// A script, after the numbers that it shares with this file and the time, and with what all of
@@ -108,6 +109,9 @@ pub(super) fn noted(what: &What) -> Option<(u64, Cow<'_, str>)> {
             Some((kind("REQUEUED"), format!("{job}{JOB}{reason}").into()))
         }
         What::Requeued { reason, job: None } => Some((kind("REQUEUED"), reason.into())),
+        What::Replayed { reason, job } => {
+            Some((kind("REPLAYED"), format!("{job}{JOB}{reason}").into()))
+        }
         What::Released { reason } => Some((kind("RELEASED"), reason.into())),
         What::Discarded { reason } => Some((kind("DISCARDED"), reason.into())),
         _ => None,
@@ -259,9 +263,10 @@ fn line_of(key: &DeliveryKey, entry: &Entry) -> Option<Vec<u8>> {
         What::Failed { next_at, result: of } => ("FAILED", next_at.millis(), false, result(of)?),
         What::Dead { reason: why, result: of } => ("DEAD_LINE", reason(*why), false, result(of)?),
         What::Superseded { result: of } => ("SUPERSEDED", 0, false, result(of)?),
-        What::Requeued { .. } | What::Released { .. } | What::Discarded { .. } => {
-            ("", 0, false, Vec::new())
-        }
+        What::Requeued { .. }
+        | What::Replayed { .. }
+        | What::Released { .. }
+        | What::Discarded { .. } => ("", 0, false, Vec::new()),
     };
     let (kind, more) = match noted(&entry.what) {
         Some((kind, words)) => (kind, words.as_bytes().to_vec()),
@@ -387,6 +392,11 @@ fn line(key: &DeliveryKey, mut stored: Bytes<'_>) -> Option<Entry> {
         }
         "SUPERSEDED" => What::Superseded { result: result()? },
         "REQUEUED" => requeued(words()?),
+        "REPLAYED" => {
+            let words = words()?;
+            let (job, reason) = words.split_once(JOB)?;
+            What::Replayed { reason: reason.into(), job: job.into() }
+        }
         "RELEASED" => What::Released { reason: words()? },
         "DISCARDED" => What::Discarded { reason: words()? },
         _ => return None,
@@ -439,6 +449,7 @@ mod tests {
             What::Superseded { result: result.clone() },
             What::Requeued { reason: String::new(), job: None },
             What::Requeued { reason: "mended".into(), job: Some("0a1b".into()) },
+            What::Replayed { reason: "lost".into(), job: "0a1b/1".into() },
             What::Released { reason: "meant so".into() },
             What::Discarded { reason: "a test".into() },
         ];

@@ -45,6 +45,7 @@ struct Scripts {
     renew: Script,
     settle: Script,
     note: Script,
+    reopen: Script,
 }
 
 impl Scripts {
@@ -56,6 +57,7 @@ impl Scripts {
             renew: script(include_str!("renew.lua")),
             settle: script(include_str!("settle.lua")),
             note: script(include_str!("note.lua")),
+            reopen: script(include_str!("reopen.lua")),
         }
     }
 }
@@ -236,6 +238,26 @@ impl RedisJournal {
         Ok((Self::answer(&name, 0, 0)?, Timestamp::from_millis(now)))
     }
 
+    /// A replay of what is delivered, and the time at which Redis judged it.
+    #[doc(hidden)]
+    pub async fn reopen_at(
+        &self,
+        key: &DeliveryKey,
+        by: &str,
+        what: &What,
+    ) -> Result<(Answer, Timestamp), JournalError> {
+        let unfit = || JournalError::Unreadable(format!("{key}: {what:?}"));
+        let (kind, words) = layout::noted(what).ok_or_else(unfit)?;
+        let mut call = self.scripts.reopen.prepare_invoke();
+        call.key(self.delivery_key(key)).arg(kind).arg(by).arg(words.as_ref());
+        call.arg(millis(self.retention));
+        let (generation, now): (Option<u32>, u64) =
+            call.invoke_async(&mut self.connection.clone()).await?;
+        let answer =
+            generation.map_or(Answer::NotDelivered, |generation| Answer::Reopened { generation });
+        Ok((answer, Timestamp::from_millis(now)))
+    }
+
     /// A settle, and the time at which Redis judged it.
     #[doc(hidden)]
     pub async fn settle_at(
@@ -372,6 +394,18 @@ impl Histories for RedisJournal {
             }
         }
         Ok(found)
+    }
+
+    async fn reopen(
+        &self,
+        key: &DeliveryKey,
+        by: &str,
+        what: &What,
+    ) -> Result<Option<u32>, JournalError> {
+        match self.reopen_at(key, by, what).await?.0 {
+            Answer::Reopened { generation } => Ok(Some(generation)),
+            _ => Ok(None),
+        }
     }
 
     async fn note(

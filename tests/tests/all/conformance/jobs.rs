@@ -1,7 +1,7 @@
 //! Of what remembers jobs.
 
 use zentra_shared::control::Said;
-use zentra_shared::job::{Halt, Job, KEPT, Pace, Plan, Progress, Scope, Stage};
+use zentra_shared::job::{Halt, Job, KEPT, Pace, Plan, Progress, Scope, Stage, Through};
 
 use super::*;
 
@@ -18,6 +18,7 @@ fn job(id: &str, at: u64, stage: Stage) -> Job {
         made: Said { by: "ada".into(), at, because: "mended".into() },
         asked: "--source acme".into(),
         destinations: vec!["ledger".into()],
+        through: Through::Archive { ids: vec!["evt_1".into()], force: true },
         scope: Scope { source: Some("acme".into()), before: Some(at), ..Scope::default() },
         pace: Pace { canary: 10, rate: 100, max_failures: 5 },
         plan: Plan { letters: 12, oldest: Some(at), ..Plan::default() },

@@ -15,6 +15,7 @@ on_both! {
     a_late_success_counts_and_nothing_undoes_it
     another_body_is_a_conflict_and_a_copy_is_counted_without_effect
     a_dead_delivery_is_listed_until_it_is_requeued_or_discarded
+    what_is_delivered_runs_once_more_only_when_an_operator_forces_it
     a_delivery_is_found_by_event_id_by_identity_and_by_key
     what_has_had_its_time_is_forgotten_and_begins_anew
     of_a_long_history_the_newest_lines_are_kept
@@ -217,6 +218,28 @@ async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>
     assert_eq!(desks[1].told().await, ["claimed", "dead", "discarded", "duplicate_dead"]);
     let unknown = Desk::new(&journal, "unknown");
     assert!(!journal.note(&unknown.key, 1, "ada", &requeued).await.unwrap());
+}
+
+async fn what_is_delivered_runs_once_more_only_when_an_operator_forces_it<B: Backend>() {
+    let (_, journal) = B::new().open(ledger()).await;
+    let desk = Desk::new(&journal, "evt_1");
+    let what = What::Replayed { reason: "lost there".into(), job: "0a1b/1".into() };
+    let reopen = async || journal.reopen(&desk.key, "ada", &what).await.unwrap();
+    assert_eq!(reopen().await, None, "nobody has heard of it");
+    let fence = desk.claimed(0, LEASE).await;
+    assert_eq!(reopen().await, None, "it runs");
+    desk.settle(fence, 0, Outcome::Delivered).await;
+    assert_eq!(desk.claim(1).await, Answer::Done, "a newer message alone is no reason");
+    assert_eq!(reopen().await, Some(1));
+    assert_eq!(reopen().await, None, "once");
+    let known = desk.known().await;
+    assert_eq!((known.record.state, known.record.attempt), (State::Waiting, 1));
+    let line = known.history.last().unwrap();
+    assert_eq!((line.by.as_str(), line.generation, &line.what), ("ada", 1, &what));
+    assert_eq!(desk.claim(0).await, Answer::Stale, "a copy from the provider");
+    let fence = desk.claimed(1, LEASE).await;
+    desk.settle(fence, 1, Outcome::Delivered).await;
+    assert_eq!(desk.claim(1).await, Answer::Done);
 }
 
 async fn a_delivery_is_found_by_event_id_by_identity_and_by_key<B: Backend>() {

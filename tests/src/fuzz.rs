@@ -63,7 +63,8 @@ pub fn callback(data: &[u8]) {
     let Ok((headers, query)) = captured(&String::from_utf8_lossy(head)) else { return };
     let source = source(provider);
     let callback = unverified(headers, query, body.strip_prefix(b"\n\n").unwrap_or(body));
-    let verified = callback.verify(&source);
+    // As the ingress does: a key that can't be asked for is refused before all else.
+    let verified = callback.key_address(&source).and_then(|_| callback.verify(&source));
     let _ = [Method::GET, Method::HEAD, Method::POST]
         .map(|method| callback.unsigned_handshake(&method, &source));
     let explained = callback.explain(&source, std::slice::from_ref(&source), None);

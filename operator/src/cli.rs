@@ -11,6 +11,7 @@ use crate::control::Asked;
 use crate::dead::Filter;
 use crate::event;
 use crate::job::JobCommand;
+use crate::reconcile::Reconcile;
 use crate::rehearse::{Demo, Rehearse};
 use crate::source::{Add, Sign, Verify};
 use crate::standalone::Listen;
@@ -85,6 +86,9 @@ pub(crate) enum Command {
     /// Many dead letters at once: planned, tried on a few, and run at a pace of their own.
     #[command(subcommand)]
     Job(JobCommand),
+    /// Compares what a provider says it had with what came: missing, dead, differing. Exit status 1 if
+    /// any is; --ingest brings in what is missing.
+    Reconcile(Reconcile),
     /// Accepted events that no destination subscribes to.
     #[command(subcommand)]
     Unrouted(UnroutedCommand),

@@ -13,6 +13,7 @@ mod look;
 mod manual;
 mod migrate;
 mod progress;
+mod reconcile;
 mod refused;
 mod rehearse;
 mod source;
@@ -102,6 +103,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Demo(asked) => return rehearse::demo(asked).await,
         Command::Rehearse(asked) => return rehearse::rehearse(path, asked).await,
         Command::Refused(RefusedCommand::Admit { .. }) => Role::Admission,
+        Command::Reconcile(asked) if asked.ingest => Role::Admission,
         _ => Role::Operator,
     };
     // One command is all that this program does: its config lives as long.
@@ -138,6 +140,7 @@ async fn on<B: Backend + Send + Sync + 'static>(
         Command::Event(command) => event_command(config, backend, command).await,
         Command::Dead(command) => dead_command(config, backend, command).await,
         Command::Job(command) => job::command(config, backend, command).await,
+        Command::Reconcile(asked) => reconcile::run(backend, config, &asked).await,
         Command::Unrouted(command) => unrouted_command(config, backend, command).await,
         Command::Archive(command) => archive_command(config, backend, command).await,
         Command::Refused(command) => refused_command(config, backend, command).await,

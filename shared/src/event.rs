@@ -224,7 +224,8 @@ pub struct Batch {
     pub of: u32,
 }
 
-/// Who let a refused callback in, after what had been wrong was mended.
+/// Who let a callback in that had been refused, after what had been wrong was mended; or an event
+/// that hadn't come at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Admitted {
@@ -232,8 +233,13 @@ pub struct Admitted {
     pub by: String,
     /// When.
     pub at: Timestamp,
-    /// Why it had been refused.
+    /// Why it had been refused, or [`Admitted::NOT_RECEIVED`].
     pub refused_for: String,
+}
+
+impl Admitted {
+    /// It had not come: it was made from the provider's list of events.
+    pub const NOT_RECEIVED: &str = "not_received";
 }
 
 /// An event: envelope and exact body bytes.
@@ -249,7 +255,13 @@ impl Event {
     /// What its copies have in common.
     pub fn print(&self) -> Print {
         let id = self.envelope.unsigned_id.as_deref().map(id_print);
-        Print { body: Sha256::digest(&self.body).into(), id }
+        let admitted = self.envelope.admitted.as_ref();
+        // The provider's list may write the same event in other bytes than its callback does.
+        let body = match admitted {
+            Some(admitted) if admitted.refused_for == Admitted::NOT_RECEIVED => Print::UNKNOWN,
+            _ => Sha256::digest(&self.body).into(),
+        };
+        Print { body, id }
     }
 }
 

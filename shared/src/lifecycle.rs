@@ -92,10 +92,21 @@ impl DeadReason {
 /// What tells whether two messages under one delivery key are copies of one callback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Print {
-    /// SHA-256 of the body.
+    /// SHA-256 of the body, or [`Print::UNKNOWN`].
     pub body: [u8; 32],
     /// The start of the SHA-256 of the provider's unsigned id, if it sent one.
     pub id: Option<[u8; 8]>,
+}
+
+impl Print {
+    /// Of an event that was made from a provider's list: the callback may have other bytes.
+    pub const UNKNOWN: [u8; 32] = [0; 32];
+
+    /// Whether it is of another body than this one's.
+    fn conflicts(&self, other: &Self) -> bool {
+        let known = [self.body, other.body].iter().all(|body| *body != Self::UNKNOWN);
+        known && self.body != other.body
+    }
 }
 
 /// What is remembered of one delivery.
@@ -246,7 +257,7 @@ fn claim(
         // Before all else: what is no copy of the first is none of its attempts either.
         match (known.print.id, print.id) {
             (Some(first), Some(this)) if first != this => return refuse(Answer::Suspected),
-            _ if known.print.body != print.body => return refuse(Answer::Conflict),
+            _ if known.print.conflicts(&print) => return refuse(Answer::Conflict),
             _ => {}
         }
         let older = (generation, attempt) < (known.generation, known.attempt);

@@ -6,6 +6,7 @@ const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 const LEASE: Duration = Duration::from_millis(500);
 const PRINT: Print = Print { body: [1; 32], id: Some([1; 8]) };
 const OTHER_BODY: Print = Print { body: [2; 32], id: None };
+const UNKNOWN_BODY: Print = Print { body: Print::UNKNOWN, id: None };
 const OTHER_ID: Print = Print { body: [1; 32], id: Some([2; 8]) };
 
 fn record(state: State, until: u64) -> Record {
@@ -53,6 +54,7 @@ fn the_table_of_every_state_and_event_is_as_written() {
         ("claim older generation", claim(0, 7)),
         ("claim newer generation", claim(2, 1)),
         ("claim other body", claim_as(1, 2, OTHER_BODY)),
+        ("claim unknown body", claim_as(1, 2, UNKNOWN_BODY)),
         ("claim other unsigned id", claim_as(1, 2, OTHER_ID)),
         ("renew", renew(2_000_000)),
         ("renew, old fence", renew(1_999_999)),

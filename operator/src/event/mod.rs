@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 use zentra_shared::config::Config;
 use zentra_shared::event::{Admitted, Batch, DeliveryKey};
 use zentra_shared::journal::{AttemptResult, Delivery, Entry, Histories, Summary, What};
-use zentra_shared::lifecycle::State;
+use zentra_shared::lifecycle::{Print, State};
 use zentra_shared::queue::Operate;
 
 use accepted::Accepted;
@@ -188,7 +188,10 @@ fn show_event(
     }
     let (id, kind) = (event.event_id.as_deref(), event.event_type.as_deref());
     writeln!(out, "event      {}  {}", id.unwrap_or("(no id)"), kind.unwrap_or("(no type)"))?;
-    writeln!(out, "body       sha256:{}", event.body_sha256)?;
+    // Made from a provider's list, it has other bytes than a late callback.
+    if event.body_sha256 != hex::encode(Print::UNKNOWN) {
+        writeln!(out, "body       sha256:{}", event.body_sha256)?;
+    }
     show_context(event, out)
 }
 
@@ -230,7 +233,15 @@ fn show_context(event: &Summary, out: &mut impl Write) -> std::io::Result<()> {
         }
     }
     if let Some(Admitted { by, at, refused_for }) = &event.admitted {
-        writeln!(out, "admitted   by {by} at {at}, after it was refused ({refused_for})")?;
+        match refused_for.as_str() {
+            Admitted::NOT_RECEIVED => {
+                writeln!(
+                    out,
+                    "reconciled by {by} at {at}, from the provider's list: it hadn't come"
+                )?;
+            }
+            _ => writeln!(out, "admitted   by {by} at {at}, after it was refused ({refused_for})")?,
+        }
     }
     if let Some(trace) = &event.trace {
         writeln!(out, "trace      {trace}")?;

@@ -165,7 +165,9 @@ impl Rabbit {
             .env("ERL_EPMD_PORT", epmd_port.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODENAME", format!("zentra{epmd_port}@localhost"))
-            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            // Killed, or ended with its test, it leaves no file wherever it was started.
+            .env("ERL_CRASH_DUMP_SECONDS", "0");
     }
 
     /// Starts it again after [`Rabbit::kill`], with what it has on disk.

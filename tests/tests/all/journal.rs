@@ -129,6 +129,7 @@ fn steps() -> impl Strategy<Value = Vec<(Event, usize)>> {
             1 => Just(Print { id: None, ..PRINT }),
             1 => Just(Print { id: Some([2; 8]), ..PRINT }),
             1 => Just(Print { body: [8; 32], ..PRINT }),
+            1 => Just(Print { body: Print::UNKNOWN, ..PRINT }),
         ]
     };
     let step = prop_oneof![

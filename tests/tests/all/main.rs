@@ -24,6 +24,7 @@ mod operator;
 mod providers;
 mod published;
 mod queue;
+mod reconcile;
 mod refused;
 mod rehearse;
 mod reload;

@@ -24,7 +24,7 @@ local older = generation < d.generation
 local answer, what, number, expired, more = 'claimed', CLAIMED, 0, 0, ''
 if id ~= NO_ID and d.id ~= NO_ID and id ~= d.id then
   answer, what, more = 'suspected', SUSPECTED, id
-elseif body ~= d.body then
+elseif body ~= d.body and body ~= NO_BODY and d.body ~= NO_BODY then
   answer, what, more = 'conflict', CONFLICT, body
 elseif d.state == DELIVERED then
   answer, what = 'done', DUPLICATE

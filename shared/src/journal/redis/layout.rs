@@ -85,9 +85,10 @@ pub(super) fn script(text: &str) -> String {
     let clock = include_str!("clock.lua");
     let text = text.replacen("--@delivery.lua\n", include_str!("delivery.lua"), 1);
     let no_id = "\\0".repeat(NO_ID.len());
+    let no_body = "\\0".repeat(Print::UNKNOWN.len());
     format!(
         "local VERSION, HEADER, TILL, REST = {VERSION}, '{HEADER}', {TILL}, {REST}\n\
-         local PRINTS, NO_ID = '{PRINTS}', '{no_id}'\n\
+         local PRINTS, NO_ID, NO_BODY = '{PRINTS}', '{no_id}', '{no_body}'\n\
          local LINE, LINE_BYTES = '{LINE}', {LINE_BYTES}\n\
          local HISTORY, COPIES = {HISTORY}, {COPIES}\n{numbers}{clock}\n{text}"
     )

@@ -1,0 +1,432 @@
+//! `zentra reconcile`: what a provider says it had, beside what came; and what didn't come, brought
+//! in after all.
+
+mod list;
+mod provider;
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use http::{HeaderValue, header};
+use serde::Serialize;
+use zentra_ingress::admit;
+use zentra_ingress::keys::Keys;
+use zentra_shared::clock;
+use zentra_shared::config::Config;
+use zentra_shared::event::{Admitted, Event};
+use zentra_shared::journal::{Delivery, Histories};
+use zentra_shared::lifecycle::State;
+use zentra_shared::queue::{Operate, Publish};
+use zentra_shared::secret::Secret;
+use zentra_shared::verify::{Callback, Location, Signed, Source, Unverified};
+
+use crate::archive;
+use crate::backend::Backend;
+use crate::control::{Asked, Audited};
+use crate::failure::Failure;
+use list::{Fields, Format, Listed};
+use provider::{Api, Kind};
+
+/// What came so lately may still be on its way.
+const YOUNG: Duration = Duration::from_secs(300);
+/// So many are looked up at a time.
+const AT_A_TIME: usize = 16;
+
+/// What is compared, and with what.
+#[derive(clap::Args)]
+pub(crate) struct Reconcile {
+    /// Whose events.
+    source: String,
+    /// The provider's list: an export of its events; `-` is the standard input. Without it, the
+    /// provider's API is asked (Stripe, GitHub).
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
+    /// What the file is.
+    #[arg(long, value_enum, default_value = "jsonl", requires = "list")]
+    format: Format,
+    /// Where in it an event's id is: a JSON pointer, or a column. By default where the provider has it.
+    #[arg(long, value_name = "WHERE", requires = "list")]
+    id: Option<String>,
+    /// Where in it an event's type is.
+    #[arg(long = "type", value_name = "WHERE", requires = "list")]
+    kind: Option<String>,
+    /// What the API is asked for: events of so long ago or less.
+    #[arg(long, value_name = "AGE", default_value = "24h", conflicts_with = "list",
+          value_parser = humantime::parse_duration)]
+    since: Duration,
+    /// Where the API is; for GitHub the webhook: https://api.github.com/repos/OWNER/REPO/hooks/NUMBER
+    #[arg(long, value_name = "URL", conflicts_with = "list")]
+    at: Option<String>,
+    /// The environment variable that holds the API's token; by default STRIPE_API_KEY or GITHUB_TOKEN.
+    #[arg(long, value_name = "NAME", conflicts_with = "list")]
+    token_env: Option<String>,
+    /// At most so many events.
+    #[arg(long, default_value_t = 100_000)]
+    limit: usize,
+    /// Brings in what is missing, through the one way in; GitHub is asked to send it again.
+    #[arg(long)]
+    pub(crate) ingest: bool,
+    #[command(flatten)]
+    asked: Asked,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How an event of the list stands here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Standing {
+    /// It never came.
+    Missing,
+    /// It came, and was given up.
+    Dead,
+    /// It came as one of another type.
+    Differing,
+    /// It was accepted, and no worker has taken it up.
+    Accepted,
+    /// It isn't here, but it is so young that it may be on its way.
+    Young,
+    /// It came.
+    Received,
+    /// It never came, and was brought in now.
+    Ingested,
+    /// It never came, and the provider was asked to send it again.
+    AskedFor,
+}
+
+impl Standing {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Dead => "dead",
+            Self::Differing => "differing",
+            Self::Accepted => "accepted",
+            Self::Young => "young",
+            Self::Received => "received",
+            Self::Ingested => "ingested",
+            Self::AskedFor => "asked_for",
+        }
+    }
+
+    /// Whether an operator has nothing to do about it.
+    fn is_well(self) -> bool {
+        !matches!(self, Self::Missing | Self::Dead | Self::Differing)
+    }
+}
+
+/// One event of the list.
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    listed: Listed,
+    standing: Standing,
+    /// What there is to say of it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    detail: String,
+}
+
+/// The list, and how much of it stands how.
+#[derive(Debug, Serialize)]
+struct Report {
+    source: String,
+    counts: BTreeMap<&'static str, usize>,
+    /// All that isn't plainly received.
+    events: Vec<Row>,
+}
+
+/// Compares, and brings in what is missing if that is asked for.
+pub(crate) async fn run(
+    backend: &impl Backend,
+    config: &Config,
+    asked: &Reconcile,
+) -> Result<(), Failure> {
+    let source = config.sources.iter().find(|source| source.name == asked.source);
+    let source = source.ok_or_else(|| {
+        let names: Vec<_> = config.sources.iter().map(|source| source.name.as_str()).collect();
+        let names = names.join(", ");
+        Failure::Asked(format!("there is no source {}.\nThe config has: {names}.", asked.source))
+    })?;
+    if asked.ingest {
+        ingestible(source, asked.list.is_none())?;
+    }
+    let api = api(source, asked)?;
+    let listed = listed(source, asked, api.as_ref()).await?;
+    let mut rows = compared(&backend.histories()?, config, source, listed).await?;
+    let queue = backend.queue().await?;
+    let done = async {
+        accepted(&queue, config, source, &mut rows).await?;
+        if asked.ingest {
+            let control = backend.histories()?;
+            let audited = Audited {
+                control: Some(&control),
+                action: "reconcile --ingest",
+                on: source.name.clone(),
+                said: asked.asked.said(),
+            };
+            let by = &asked.asked.by;
+            let deed = ingest(&queue, config, source, api.as_ref(), by, &mut rows);
+            audited.run(deed, |done| format!("{done} events")).await?;
+        }
+        Ok(())
+    };
+    let done: Result<(), Failure> = done.await;
+    backend.close(queue).await;
+    done?;
+    tell(report(source, rows), asked.json)
+}
+
+fn api(source: &Source, asked: &Reconcile) -> Result<Option<Api>, Failure> {
+    if asked.list.is_some() {
+        return Ok(None);
+    }
+    let kind = Kind::of(&source.provider).ok_or_else(|| {
+        Failure::Asked(format!(
+            "the API of {} isn't known here.\nExport its list of events, and give it by --list.",
+            source.provider
+        ))
+    })?;
+    let name = asked.token_env.as_deref().unwrap_or(kind.token_name());
+    let token = std::env::var(name).ok().filter(|token| !token.is_empty()).ok_or_else(|| {
+        Failure::Asked(format!(
+            "the API's token is wanted in the environment, as {name}.\nGive one that may only \
+             read events; or an export by --list."
+        ))
+    })?;
+    Api::new(kind, asked.at.as_deref(), Secret::new(token)).map(Some)
+}
+
+async fn listed(
+    source: &Source,
+    asked: &Reconcile,
+    api: Option<&Api>,
+) -> Result<Vec<Listed>, Failure> {
+    if let Some(api) = api {
+        return api.list(clock::now().minus(asked.since), asked.limit).await;
+    }
+    let pointer = |at: &Option<Location>, default: &str| match (asked.format, at) {
+        (Format::Jsonl, Some(Location::Json(pointer))) => pointer.clone(),
+        (Format::Jsonl, _) => format!("/{default}"),
+        (Format::Csv, _) => default.to_owned(),
+    };
+    let id = asked.id.clone().unwrap_or_else(|| pointer(&source.scheme.id, "id"));
+    let kind = asked.kind.clone().unwrap_or_else(|| pointer(&source.scheme.kind, "type"));
+    let fields = Fields { id: &id, kind: &kind };
+    let path = asked.list.as_deref().unwrap_or(std::path::Path::new("-"));
+    let mut seen = HashSet::new();
+    let all = list::read(path, asked.format, &fields, asked.limit)?;
+    Ok(all.into_iter().filter(|event| seen.insert(event.id.clone())).collect())
+}
+
+/// Each event of the list beside what the journal knows.
+async fn compared(
+    histories: &impl Histories,
+    config: &Config,
+    source: &Source,
+    listed: Vec<Listed>,
+) -> Result<Vec<Row>, Failure> {
+    let pairs = config.pairs();
+    let pairs: Vec<_> = pairs.into_iter().filter(|(_, name)| *name == source.name).collect();
+    let (now, pairs) = (clock::now(), &pairs);
+    let one = |listed: Listed| async move {
+        let mut known = Vec::new();
+        for key in histories.find(&listed.id, pairs).await? {
+            if key.source() == source.name {
+                known.extend(histories.history(&key).await?);
+            }
+        }
+        let young = listed.at.is_some_and(|at| now.since(at) < YOUNG);
+        let (standing, detail) = standing(&listed, &known, young);
+        Ok::<_, Failure>(Row { listed, standing, detail })
+    };
+    stream::iter(listed).map(one).buffered(AT_A_TIME).try_collect().await
+}
+
+fn standing(listed: &Listed, known: &[Delivery], young: bool) -> (Standing, String) {
+    let ends = || {
+        let of =
+            |one: &Delivery| format!("{}: {}", one.key.destination(), crate::event::status(one));
+        known.iter().map(of).collect::<Vec<_>>().join(", ")
+    };
+    let Some(first) = known.first() else {
+        let standing = if young { Standing::Young } else { Standing::Missing };
+        return (standing, String::new());
+    };
+    let here = first.event.event_type.as_deref();
+    if let (Some(there), Some(here)) = (listed.kind.as_deref(), here)
+        && there != here
+    {
+        return (Standing::Differing, format!("here it is {here}"));
+    }
+    match known.iter().any(|one| one.record.state == State::Dead) {
+        true => (Standing::Dead, ends()),
+        false => (Standing::Received, ends()),
+    }
+}
+
+/// What no worker has taken up yet is in the archive: it did come.
+async fn accepted(
+    queue: &impl Operate,
+    config: &Config,
+    source: &Source,
+    rows: &mut [Row],
+) -> Result<(), Failure> {
+    let unknown = rows.iter_mut().filter(|row| !row.standing.is_well() && row.detail.is_empty());
+    let mut unknown: BTreeMap<String, &mut Row> =
+        unknown.map(|row| (row.listed.id.clone(), row)).collect();
+    if unknown.is_empty() || !source.archive {
+        return Ok(());
+    }
+    let wanted = |event: &Event| {
+        let envelope = &event.envelope;
+        envelope.source == source.name
+            && envelope.event_id().is_some_and(|id| unknown.contains_key(id))
+    };
+    // Copies are archived as well: more than there are ids, but not without end.
+    let found = archive::all(queue, config, unknown.len().saturating_mul(8), wanted).await?;
+    for event in found {
+        let id = event.envelope.event_id().unwrap_or_default();
+        if let Some(row) = unknown.get_mut(id) {
+            row.standing = Standing::Accepted;
+            row.detail = format!("accepted at {}", event.envelope.received_at);
+        }
+    }
+    Ok(())
+}
+
+/// Whether what is brought in would be known as the same event when its callback comes late.
+fn ingestible(source: &Source, by_api: bool) -> Result<(), Failure> {
+    if by_api && Kind::of(&source.provider) == Some(Kind::Github) {
+        return Ok(());
+    }
+    let scheme = &source.scheme;
+    let known = scheme.id.as_ref().is_some_and(|at| scheme.covers(at)) || source.trusts_id;
+    match (known, &scheme.items) {
+        (true, None) => Ok(()),
+        (true, Some(_)) => Err(Failure::Asked(format!(
+            "{} puts many events into one callback, so none can be made of one.\nHave the \
+             provider send them again.",
+            source.provider
+        ))),
+        (false, _) => Err(Failure::Asked(format!(
+            "the ids of {} aren't signed, so a late callback of what is brought in here couldn't \
+             be known as a copy.\nHave the provider send them again; or set identity = \"id\" for \
+             the source, if you trust its ids.",
+            source.provider
+        ))),
+    }
+}
+
+/// Brings in what is missing; how many that were.
+async fn ingest(
+    queue: &(impl Operate + Publish),
+    config: &Config,
+    source: &Source,
+    api: Option<&Api>,
+    by: &str,
+    rows: &mut [Row],
+) -> Result<usize, Failure> {
+    let (keys, mut done) = (Keys::default(), 0);
+    for row in rows.iter_mut().filter(|row| row.standing == Standing::Missing) {
+        if let (Some(api), Some(delivery)) = (api, &row.listed.delivery) {
+            api.send_again(delivery).await?;
+            (row.standing, done) = (Standing::AskedFor, done + 1);
+            continue;
+        }
+        let made = match made(source, &row.listed) {
+            Ok(made) => made,
+            Err(what) => {
+                row.detail = what;
+                continue;
+            }
+        };
+        let (at, refused_for) = (clock::now(), Admitted::NOT_RECEIVED.to_owned());
+        let admitted = Admitted { by: by.into(), at, refused_for };
+        let admitted = Some(admitted);
+        match admit::admit(&made, source, &config.seal, queue, &keys, admitted).await {
+            Ok(_) => (row.standing, done) = (Standing::Ingested, done + 1),
+            Err(refusal) => row.detail = format!("refused: {}", refusal.reason()),
+        }
+    }
+    Ok(done)
+}
+
+/// The callback that never came, as its provider would have signed it: it takes the same way in as
+/// any other, and gets the same identity.
+fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
+    let body = listed.body.as_ref().ok_or("the list has only its id, not all of it")?;
+    let secret = source.secrets.first().ok_or("the source has no secret")?;
+    let received_at = clock::now();
+    let callback = Callback {
+        id: &listed.id,
+        kind: listed.kind.as_deref().unwrap_or_default(),
+        time: received_at,
+        body,
+        url: source.public_url.as_deref().unwrap_or_default(),
+    };
+    let signed = source.scheme.sign(&secret.secret, &callback);
+    let Signed { mut headers, query, body } =
+        signed.map_err(|what| format!("its callback can't be made here: {what}"))?;
+    headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    let made = Unverified { headers, query, peer: None, body, received_at };
+    // Where the id is looked for in the body, it must be there.
+    let verified =
+        made.verify(source).map_err(|refusal| format!("refused: {}", refusal.reason()))?;
+    let events = verified.into_events();
+    let same = events.iter().all(|event| event.envelope.identity.id() == Some(&listed.id));
+    match same && events.len() == 1 {
+        true => Ok(made),
+        false => Err("the provider's callback has its id elsewhere: see --id".into()),
+    }
+}
+
+fn report(source: &Source, rows: Vec<Row>) -> Report {
+    let mut counts = BTreeMap::new();
+    for row in &rows {
+        *counts.entry(row.standing.as_str()).or_default() += 1;
+    }
+    let mut events: Vec<Row> =
+        rows.into_iter().filter(|row| row.standing != Standing::Received).collect();
+    events.sort_by_key(|one| one.standing);
+    Report { source: source.name.clone(), counts, events }
+}
+
+fn tell(report: Report, json: bool) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match json {
+        true => crate::print_json(&report, &mut out)?,
+        false => show(&report, &mut out)?,
+    }
+    let left = report.events.iter().filter(|row| !row.standing.is_well()).count();
+    match left {
+        0 => Ok(()),
+        left => Err(Failure::Asked(format!(
+            "{left} of the provider's events aren't as they should be.\nBring in what is missing \
+             with --ingest; see zentra event show ID for the others."
+        ))),
+    }
+}
+
+fn show(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+    let all: usize = report.counts.values().sum();
+    writeln!(out, "{all} events of {} on the provider's list", report.source)?;
+    for (standing, count) in &report.counts {
+        writeln!(out, "  {count:>7}  {standing}")?;
+    }
+    if report.events.is_empty() {
+        return Ok(());
+    }
+    let width = report.events.iter().map(|row| row.listed.id.len()).max().unwrap_or(0).max(5);
+    writeln!(out, "{:<9}  {:<width$}  {:<24}  TYPE", "STANDING", "EVENT", "AT")?;
+    for Row { listed, standing, detail } in &report.events {
+        let Listed { id, kind, at, .. } = listed;
+        let (standing, at) = (standing.as_str(), at.map_or("-".to_owned(), |at| at.to_string()));
+        let kind = kind.as_deref().unwrap_or("(no type)");
+        let detail = if detail.is_empty() { String::new() } else { format!("  ({detail})") };
+        writeln!(out, "{standing:<9}  {id:<width$}  {at:<24}  {kind}{detail}")?;
+    }
+    Ok(())
+}

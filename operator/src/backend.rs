@@ -8,10 +8,10 @@ use zentra_shared::config::{Config, Embedded};
 use zentra_shared::control::Control;
 use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store, StoreError};
 use zentra_shared::job::Jobs;
-use zentra_shared::journal::Histories;
 use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::journal::{Histories, Journal};
 use zentra_shared::queue::amqp::{Amqp, Settings};
-use zentra_shared::queue::{Operate, Publish};
+use zentra_shared::queue::{Operate, Process, Publish};
 
 use crate::failure::Failure;
 
@@ -19,8 +19,8 @@ const CONNECT: Duration = Duration::from_secs(15);
 
 /// What a command works on.
 pub(crate) trait Backend {
-    type Histories: Histories + Control + Jobs;
-    type Queue: Operate + Publish;
+    type Histories: Histories + Journal + Control + Jobs;
+    type Queue: Operate + Publish + Process;
 
     /// What remembers, by name.
     fn journal(&self) -> &'static str;

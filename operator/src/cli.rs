@@ -213,7 +213,7 @@ pub(crate) enum EventCommand {
         case_file: Option<PathBuf>,
     },
     /// Lets a suspected replay go on as an event of its own: the provider did mean to send
-    /// the same bytes again.
+    /// the same bytes again. Or has one that waits for its next attempt attempted now.
     Release {
         /// The provider's id of it, or its delivery key.
         id: String,
@@ -226,6 +226,17 @@ pub(crate) enum EventCommand {
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Ends the retries of one that waits for its next attempt: it is a dead letter then.
+    End {
+        /// The provider's id of it, or its delivery key.
+        id: String,
+        /// Why; for the history.
+        #[arg(long, value_parser = reason)]
+        reason: String,
+        /// Who asks; for the history.
+        #[arg(long, env = "USER", default_value = "operator")]
+        by: String,
     },
 }
 

@@ -42,6 +42,7 @@ use cli::{
 };
 use control::{Asked, Audited, Deed};
 use dead::{Choice, Desk, Done, Tally};
+use event::waiting::Then;
 use failure::Failure;
 use refused::Wanted;
 use unrouted::Look;
@@ -307,9 +308,33 @@ async fn event_command(
             }
         }
         EventCommand::Release { id, reason, by, json } => {
+            let waits = event::waiting::find(&backend.histories()?, config, &id).await?;
+            if let Some(delivery) = waits {
+                let asked = Asked { because: reason, by };
+                event::waiting::act(backend, config, &delivery, Then::Now, &asked).await?;
+                return told(&delivery.key, "is attempted now", json);
+            }
             let letters = Letters { ids: vec![id], limit: 1, by, json, ..Letters::default() };
             requeue(config, backend, &letters, &What::Released { reason }).await
         }
+        EventCommand::End { id, reason, by } => {
+            let histories = backend.histories()?;
+            let Some(delivery) = event::waiting::find(&histories, config, &id).await? else {
+                return Err(event::waiting::none(&histories, config, &id).await?);
+            };
+            let asked = Asked { because: reason, by };
+            event::waiting::act(backend, config, &delivery, Then::Never, &asked).await?;
+            told(&delivery.key, "is given up", false)
+        }
+    }
+}
+
+/// What has become of one delivery.
+fn told(key: &DeliveryKey, words: &str, json: bool) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match json {
+        true => print_json(&serde_json::json!({ "delivery": key, "done": words }), &mut out),
+        false => Ok(writeln!(out, "{key} {words}")?),
     }
 }
 

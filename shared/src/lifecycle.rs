@@ -56,11 +56,13 @@ pub enum DeadReason {
     /// Worker after worker went away with it: too many claims of one attempt ran out, or the
     /// broker has seen it come back too often. Of the latter only the dead-letter queue knows.
     Crashed,
+    /// An operator ended its retries.
+    Ended,
 }
 
 impl DeadReason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Exhausted,
         Self::Permanent,
         Self::TooOld,
@@ -68,6 +70,7 @@ impl DeadReason {
         Self::NotOurs,
         Self::SuspectedReplay,
         Self::Crashed,
+        Self::Ended,
     ];
 
     /// The one of this stable name.
@@ -85,6 +88,7 @@ impl DeadReason {
             Self::NotOurs => "not_ours",
             Self::SuspectedReplay => "suspected_replay",
             Self::Crashed => "crashed",
+            Self::Ended => "ended",
         }
     }
 }

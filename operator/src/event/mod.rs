@@ -6,6 +6,7 @@ mod find;
 mod list;
 mod refused;
 mod tail;
+pub(crate) mod waiting;
 
 use std::io::Write;
 use std::time::Duration;

@@ -295,7 +295,8 @@ pub enum What {
         /// Why, in the operator's words.
         reason: String,
     },
-    /// An operator let a suspected replay go on as an event of its own.
+    /// An operator let a suspected replay go on as an event of its own, or an attempt that waited be
+    /// made at once.
     Released {
         /// Why, in the operator's words.
         reason: String,

@@ -4,9 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use serde_json::Value;
+use zentra_shared::journal::{Delivery, What};
+use zentra_shared::lifecycle::{DeadReason, State};
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::stack::{Program, Stack};
-use zentra_tests::world::{BOUND, World, dead, delivered};
+use zentra_tests::world::{BOUND, World, count, dead, delivered};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
 use crate::standalone::Shop;
@@ -254,4 +256,56 @@ async fn refused_callbacks_that_claim_an_event_are_told_with_it() {
     .await;
     assert!(only.contains("no callback of it has been accepted"), "{only}");
     assert!(only.contains("signature_mismatch from 127.0.0.1 at acme: zentra refused"), "{only}");
+}
+
+const SLOW: &str = "attempts = 3, initial = \"4s\", multiplier = 1.0, jitter = 0.0";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_waits_is_attempted_now_or_given_up_and_its_message_is_a_copy_when_it_comes() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), SLOW).await.unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    world.ledger.take_turns((0..2).map(|_| Turn::Answer(500, Vec::new())));
+    let waiting = |known: &Delivery| known.record.state == State::Waiting;
+    for id in ["evt_1", "evt_2"] {
+        world.send(id, &transfer(id, id, 1)).await;
+        world.until(id, waiting).await;
+    }
+    let release = ["event", "release", "evt_1", "--reason", "it is up", "--by", "ada"];
+    assert_eq!(done(stack, &release), "ledger/acme/evt_1 is attempted now\n");
+    let now = world.until("evt_1", delivered).await;
+    assert_eq!((now.record.attempt, now.record.generation), (2, 0), "the attempt that waited");
+    let end = ["event", "end", "evt_2", "--reason", "sold out", "--by", "ada"];
+    assert_eq!(done(stack, &end), "ledger/acme/evt_2 is given up\n");
+    let ended = world.delivery("evt_2").await.unwrap();
+    assert_eq!((ended.record.state, ended.reason), (State::Dead, Some(DeadReason::Ended)));
+    assert!(done(stack, &["dead", "list", "--reason", "ended"]).contains("sold out"));
+    for (id, copy) in [("evt_1", What::Duplicate), ("evt_2", What::DuplicateDead)] {
+        world.until(id, |known| count(known, |what| *what == copy) == 1).await;
+    }
+    assert_eq!(world.ledger.rows().unwrap().len(), 1);
+    done(stack, &["dead", "requeue", "evt_2"]);
+    world.until("evt_2", delivered).await;
+    let audit = done(stack, &["audit"]);
+    assert!(audit.contains("ada  event release ledger/acme/evt_1: it is up"), "{audit}");
+    assert!(audit.contains("ada  event end ledger/acme/evt_2: sold out"), "{audit}");
+    let none = stack.zentra(&["event", "end", "evt_2", "--reason", "x"]);
+    let told = String::from_utf8(none.stderr).unwrap();
+    assert!(told.contains("evt_2 doesn't wait for an attempt:\n  ledger/acme/evt_2: "), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_is_on_the_file() {
+    let shop = Shop::with("", "", "shop", &format!("retry = {{ {SLOW} }}")).await;
+    let program = shop.stack.standalone().await;
+    shop.ledger.take_turns((0..2).map(|_| Turn::Answer(500, Vec::new())));
+    for id in ["evt_1", "evt_2"] {
+        shop.send(&program, id).await;
+        shop.until(id, "waiting").await;
+    }
+    done(&shop.stack, &["event", "release", "evt_1", "--reason", "it is up"]);
+    done(&shop.stack, &["event", "end", "evt_2", "--reason", "sold out"]);
+    shop.until("evt_1", "delivered").await;
+    assert_eq!(shop.until("evt_2", "dead").await["reason"], "ended");
+    assert_eq!(shop.ledger.rows().unwrap().len(), 1);
 }

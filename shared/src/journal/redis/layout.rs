@@ -46,7 +46,7 @@ const STATES: [(&str, State); 4] = [
 ];
 
 /// In this order for good.
-const REASONS: [DeadReason; 7] = [
+const REASONS: [DeadReason; 8] = [
     DeadReason::Exhausted,
     DeadReason::Permanent,
     DeadReason::TooOld,
@@ -54,6 +54,7 @@ const REASONS: [DeadReason; 7] = [
     DeadReason::NotOurs,
     DeadReason::SuspectedReplay,
     DeadReason::Crashed,
+    DeadReason::Ended,
 ];
 
 /// The kinds of a history's line, by number; `_LINE` where a state has the name.

@@ -1,0 +1,178 @@
+//! What can be done with a delivery that waits for its next attempt: make it now, or never.
+//!
+//! Its message stays where it waits; when its time comes, the journal tells it from what was done
+//! here. So the bytes are taken from the archive.
+
+use std::time::Duration;
+
+use zentra_shared::config::Config;
+use zentra_shared::delivery;
+use zentra_shared::journal::{AttemptResult, Claim, Delivery, Histories, Journal, Settle, What};
+use zentra_shared::lifecycle::{Answer, DeadReason, Outcome, State};
+use zentra_shared::queue::{Archived, Message, Operate, Process, QueueError};
+
+use super::status;
+use crate::backend::Backend;
+use crate::control::{Asked, Audited};
+use crate::failure::Failure;
+
+/// How long an operator's claim lasts, should he be killed in between.
+const LEASE: Duration = Duration::from_secs(30);
+/// The archive's times may be a little off.
+const BEFORE: Duration = Duration::from_secs(60);
+
+/// What is to become of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Its next attempt is made now.
+    Now,
+    /// It is given up.
+    Never,
+}
+
+/// The delivery of this name that waits, if there is one; several are told.
+pub(crate) async fn find(
+    histories: &impl Histories,
+    config: &Config,
+    id: &str,
+) -> Result<Option<Delivery>, Failure> {
+    let found = super::find(histories, &config.pairs(), id).await?;
+    let mut waiting = found.into_iter().filter(|one| one.record.state == State::Waiting);
+    let first = waiting.next();
+    match (first, waiting.next()) {
+        (Some(one), Some(other)) => Err(Failure::Asked(format!(
+            "{id} waits at several destinations.\nGive the delivery key: {} or {} …",
+            one.key, other.key
+        ))),
+        (first, _) => Ok(first),
+    }
+}
+
+/// Does it, and notes it.
+pub(crate) async fn act(
+    backend: &impl Backend,
+    config: &Config,
+    delivery: &Delivery,
+    then: Then,
+    asked: &Asked,
+) -> Result<(), Failure> {
+    let (histories, queue) = (backend.histories()?, backend.queue().await?);
+    let action = match then {
+        Then::Now => "event release",
+        Then::Never => "event end",
+    };
+    let audited = Audited {
+        control: Some(&histories),
+        action,
+        on: delivery.key.to_string(),
+        said: asked.said(),
+    };
+    let deed = async {
+        let message = message(&queue, config, delivery).await?;
+        match then {
+            Then::Now => now(&histories, &queue, delivery, &message, asked).await,
+            Then::Never => never(&histories, &queue, config, delivery, &message, asked).await,
+        }
+    };
+    let done = audited.run(deed, |()| String::new()).await;
+    backend.close(queue).await;
+    done
+}
+
+/// The message as it waits.
+async fn message(
+    queue: &impl Operate,
+    config: &Config,
+    delivery: &Delivery,
+) -> Result<Message, Failure> {
+    let unknown = || {
+        Failure::Asked(format!(
+            "the bytes of {} are in no archive, only where it waits.\nLet it wait; set archive = \
+             true for its source.",
+            delivery.key
+        ))
+    };
+    let archive = config.routes().archive;
+    if !archive.sources.contains(&delivery.event.source) {
+        return Err(unknown());
+    }
+    let from = delivery.event.received_at.unwrap_or_default().minus(BEFORE);
+    let mut archived = match queue.archived(&archive, from).await {
+        Err(QueueError::Missing(_)) => return Err(unknown()),
+        archived => archived?,
+    };
+    let destination = delivery.key.destination();
+    while let Some(sealed) = archived.next().await? {
+        if delivery::open(&config.seal, destination, &sealed).key == delivery.key {
+            let (attempt, generation) = (delivery.record.attempt, delivery.record.generation);
+            return Ok(Message { sealed, attempt, generation, dead: None });
+        }
+    }
+    Err(unknown())
+}
+
+async fn now(
+    histories: &impl Histories,
+    queue: &impl Operate,
+    delivery: &Delivery,
+    message: &Message,
+    asked: &Asked,
+) -> Result<(), Failure> {
+    let what = What::Released { reason: asked.because.clone() };
+    histories.note(&delivery.key, message.generation, &asked.by, &what).await?;
+    Ok(queue.requeue(delivery.key.destination(), message).await?)
+}
+
+/// As a worker gives up: claimed, so that nobody attempts it meanwhile; the letter confirmed; then
+/// settled.
+async fn never(
+    journal: &impl Journal,
+    queue: &impl Process,
+    config: &Config,
+    delivery: &Delivery,
+    message: &Message,
+    asked: &Asked,
+) -> Result<(), Failure> {
+    let key = &delivery.key;
+    let opened = delivery::open(&config.seal, key.destination(), &message.sealed);
+    let (generation, attempt) = (message.generation, message.attempt);
+    let (print, summary) = (&opened.print, &opened.summary);
+    let retention = config.redis.retention;
+    let (worker, lease) = (asked.by.as_str(), LEASE);
+    let claim = Claim { key, generation, attempt, lease, worker, print, summary, retention };
+    let Answer::Claimed { fence, .. } = journal.claim(&claim).await? else {
+        return Err(Failure::Asked(format!(
+            "{key} waits no more: a worker was faster.\nSee zentra event show {key}."
+        )));
+    };
+    let (reason, error) = (DeadReason::Ended, Some(asked.because.clone()));
+    queue.dead(key.destination(), message, reason, error.as_deref()).await?;
+    let outcome = Outcome::Dead(reason);
+    let result = &AttemptResult { error, ..AttemptResult::default() };
+    let settle = Settle {
+        key,
+        fence,
+        generation,
+        attempt,
+        outcome,
+        worker,
+        result,
+        print,
+        summary,
+        retention,
+    };
+    journal.settle(&settle).await?;
+    Ok(())
+}
+
+/// Nothing of this name waits.
+pub(crate) async fn none(
+    histories: &impl Histories,
+    config: &Config,
+    id: &str,
+) -> Result<Failure, Failure> {
+    let found = super::find(histories, &config.pairs(), id).await?;
+    let states = found.iter().map(|one| format!("  {}: {}", one.key, status(one)));
+    let states = states.collect::<Vec<_>>().join("\n");
+    Ok(Failure::Asked(format!("{id} doesn't wait for an attempt:\n{states}")))
+}

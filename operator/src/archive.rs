@@ -4,12 +4,58 @@ use std::io::Write;
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::config::Config;
 use zentra_shared::event::Event;
 use zentra_shared::queue::{Archived, Operate, QueueError};
 
+use crate::backend::Backend;
+use crate::cli::ArchiveCommand;
 use crate::failure::Failure;
+use crate::print_json;
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: ArchiveCommand,
+) -> Result<(), Failure> {
+    let queue = backend.queue().await?;
+    let done = with(config, &queue, backend, command).await;
+    backend.close(queue).await;
+    done
+}
+
+async fn with(
+    config: &Config,
+    queue: &impl Operate,
+    backend: &impl Backend,
+    command: ArchiveCommand,
+) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        ArchiveCommand::List { wanted, json } => {
+            let found = list(queue, config, &wanted).await?;
+            match json {
+                true => print_json(&found, &mut out),
+                false => Ok(show(&found, &mut out)?),
+            }
+        }
+        ArchiveCommand::Show { id, payload, json } => {
+            let (found, event) = find(queue, config, &id).await?;
+            match (json, payload.body) {
+                (true, _) => print_json(&found, &mut out),
+                (_, true) => {
+                    let (control, source) = (backend.histories()?, &event.envelope.source);
+                    let seen =
+                        payload.seen(&control, config, "archive show", &id, source, &event.body);
+                    Ok(out.write_all(&seen.await?)?)
+                }
+                _ => Ok(show(&[found], &mut out)?),
+            }
+        }
+    }
+}
 
 /// What is looked for.
 #[derive(clap::Args, Debug, Default)]
@@ -29,7 +75,8 @@ pub(crate) struct Wanted {
 }
 
 /// One archived event.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Archived)]
 pub(crate) struct Found {
     source: String,
     event_id: Option<String>,

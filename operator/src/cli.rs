@@ -11,6 +11,7 @@ use crate::control::Asked;
 use crate::dead::Filter;
 use crate::event;
 use crate::job::JobCommand;
+use crate::payload::Payload;
 use crate::reconcile::Reconcile;
 use crate::rehearse::{Demo, Rehearse};
 use crate::source::{Add, Sign, Verify};
@@ -257,9 +258,8 @@ pub(crate) enum DeadCommand {
     Show {
         /// A provider's event id, an identity, or a delivery key (destination/source/id).
         id: String,
-        /// Writes the bytes and nothing else.
-        #[arg(long, conflicts_with = "json")]
-        body: bool,
+        #[command(flatten)]
+        payload: Payload,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -284,6 +284,9 @@ pub(crate) enum DeadCommand {
         /// Writes each letter to the end of this file first, as a line of JSON with its bytes.
         #[arg(long, value_name = "FILE")]
         export: Option<PathBuf>,
+        /// Writes there also what the letters' sources redact.
+        #[arg(long, requires = "export")]
+        unredacted: bool,
     },
 }
 
@@ -374,9 +377,8 @@ pub(crate) enum ArchiveCommand {
     Show {
         /// The provider's id, or the identity.
         id: String,
-        /// Writes the bytes and nothing else.
-        #[arg(long, conflicts_with = "json")]
-        body: bool,
+        #[command(flatten)]
+        payload: Payload,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -404,9 +406,8 @@ pub(crate) enum RefusedCommand {
     Show {
         /// As listed.
         id: String,
-        /// Writes its body and nothing else.
-        #[arg(long, conflicts_with = "json")]
-        body: bool,
+        #[command(flatten)]
+        payload: Payload,
         /// As JSON.
         #[arg(long)]
         json: bool,

@@ -10,7 +10,10 @@ use zentra_shared::clock;
 use zentra_shared::config::Config;
 use zentra_shared::control::{Act, Beat, Circuit, Control, Order, Said, Wish};
 
+use crate::backend::Backend;
+use crate::cli::DestinationCommand;
 use crate::failure::Failure;
+use crate::print_json;
 
 /// Who asks, and why.
 #[derive(clap::Args, Clone)]
@@ -193,4 +196,52 @@ pub(crate) fn show_acts(acts: &[Act], out: &mut impl Write) -> std::io::Result<(
         writeln!(out, "{}  {}  {action} {on}{result}{because}", said.at, said.by)?;
     }
     Ok(())
+}
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: DestinationCommand,
+) -> Result<(), Failure> {
+    let control = backend.histories()?;
+    let (told, deed) = match command {
+        DestinationCommand::List { json } => {
+            let all = destinations(&control, config).await?;
+            let mut out = std::io::stdout().lock();
+            return match json {
+                true => print_json(&all, &mut out),
+                false => Ok(show(&all, &mut out)?),
+            };
+        }
+        DestinationCommand::Pause(told) => (told, Deed::Pause),
+        DestinationCommand::Resume(told) => (told, Deed::Resume),
+        DestinationCommand::CloseCircuit(told) => (told, Deed::CloseCircuit),
+    };
+    let name = told.destination;
+    crate::destinations(config, Some(name.clone()))?;
+    let words = act(&control, &name, deed, &told.asked).await?;
+    let mut out = std::io::stdout();
+    if !told.json {
+        return Ok(writeln!(out, "{name} is {words}")?);
+    }
+    let all = destinations(&control, config).await?;
+    print_json(&all.iter().find(|one| one.destination == name), &mut out)
+}
+
+pub(crate) async fn workers(backend: &impl Backend, json: bool) -> Result<(), Failure> {
+    let workers = backend.histories()?.workers().await?;
+    let mut out = std::io::stdout().lock();
+    match json {
+        true => print_json(&workers, &mut out),
+        false => Ok(show_workers(&workers, &mut out)?),
+    }
+}
+
+pub(crate) async fn audit(backend: &impl Backend, limit: usize, json: bool) -> Result<(), Failure> {
+    let acts = backend.histories()?.audited(limit).await?;
+    let mut out = std::io::stdout().lock();
+    match json {
+        true => print_json(&acts, &mut out),
+        false => Ok(show_acts(&acts, &mut out)?),
+    }
 }

@@ -4,21 +4,120 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_ingress::admit;
 use zentra_ingress::keys::Keys;
 use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::config::Config;
+use zentra_shared::control::Control;
 use zentra_shared::event::{self, Admitted};
 use zentra_shared::queue::{Message, Operate, Place, Publish, Receipt, Walk};
+use zentra_shared::redact::REDACTED;
 use zentra_shared::refused::{Kept, MASKED};
 use zentra_shared::seal::Sealer;
 use zentra_shared::secret::Secret;
 use zentra_shared::verify::{Scheme, Source, Unverified};
 
+use crate::backend::Backend;
+use crate::cli::RefusedCommand;
+use crate::control::{Asked, Audited};
 use crate::failure::Failure;
 use crate::look::each;
+use crate::print_json;
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: RefusedCommand,
+) -> Result<(), Failure> {
+    let queue = backend.queue().await?;
+    let done = with(config, &queue, backend, command).await;
+    backend.close(queue).await;
+    done
+}
+
+async fn with(
+    config: &Config,
+    queue: &(impl Operate + Publish),
+    backend: &impl Backend,
+    command: RefusedCommand,
+) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        RefusedCommand::List { source, reason, limit, json } => {
+            let wanted = Wanted { ids: Vec::new(), source, reason };
+            let found = list(queue, &config.seal, &wanted, limit).await?;
+            let redacted = |one| redacted(one, &config.sources);
+            let found: Vec<Found> = found.into_iter().map(redacted).collect();
+            match json {
+                true => print_json(&found, &mut out),
+                false => Ok(show_all(&found, &mut out)?),
+            }
+        }
+        RefusedCommand::Show { id, payload, json } => {
+            let wanted = Wanted { ids: vec![id.clone()], ..Wanted::default() };
+            let found = list(queue, &config.seal, &wanted, 1).await?.pop();
+            let found = redacted(found.ok_or_else(|| no_refused(&id))?, &config.sources);
+            let found = &found;
+            match (json, payload.body) {
+                (true, _) => print_json(found, &mut out),
+                (_, true) => {
+                    let (control, (source, body)) = (backend.histories()?, body(found));
+                    let seen = payload.seen(&control, config, "refused show", &id, source, body);
+                    Ok(out.write_all(&seen.await?)?)
+                }
+                _ => Ok(show(found, &config.sources, &mut out)?),
+            }
+        }
+        RefusedCommand::Admit { ids, source, reason, limit, asked, dry_run, json } => {
+            let named = ids.first().cloned();
+            let wanted = Wanted { ids, source, reason };
+            let control = backend.histories()?;
+            let outcomes =
+                admitted(config, queue, &control, &wanted, limit, dry_run, &asked).await?;
+            match json {
+                true => print_json(&outcomes, &mut out)?,
+                false => show_outcomes(&outcomes, dry_run, &mut out)?,
+            }
+            match (named, outcomes.iter().all(|outcome| outcome.admitted)) {
+                (Some(id), _) if outcomes.is_empty() => Err(no_refused(&id)),
+                (Some(_), false) => Err(Failure::Asked(
+                    "not all were admitted.\nCheck the source's secrets in the config.".into(),
+                )),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// Lets refused callbacks in.
+pub(crate) async fn admitted(
+    config: &Config,
+    queue: &(impl Operate + Publish),
+    control: &impl Control,
+    wanted: &Wanted,
+    limit: usize,
+    dry_run: bool,
+    asked: &Asked,
+) -> Result<Vec<Outcome>, Failure> {
+    let (seal, sources) = (&config.seal, &config.sources);
+    let audited = Audited {
+        control: (!dry_run).then_some(control),
+        action: "refused admit",
+        on: wanted.words(),
+        said: asked.said(),
+    };
+    let deed = admit(queue, seal, sources, wanted, limit, &asked.by, dry_run);
+    let admitted = |all: &Vec<Outcome>| all.iter().filter(|one| one.admitted).count();
+    audited.run(deed, |all| format!("{} of {}", admitted(all), all.len())).await
+}
+
+pub(crate) fn no_refused(id: &str) -> Failure {
+    Failure::Asked(format!("no refused callback {id} is kept.\nSee zentra refused list."))
+}
 
 /// Which refused callbacks are meant.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Wanted {
     pub(crate) ids: Vec<String>,
     pub(crate) source: Option<String>,
@@ -45,7 +144,8 @@ impl Wanted {
 }
 
 /// One that was found: what is kept of it, and its body.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Refused)]
 pub(crate) struct Found {
     #[serde(flatten)]
     kept: Kept,
@@ -126,7 +226,9 @@ pub(crate) fn show(found: &Found, sources: &[Source], out: &mut impl Write) -> s
     writeln!(out, "body       {} bytes, sha256:{}", found.bytes, found.body_sha256)?;
     let source = sources.iter().find(|source| source.name == kept.source);
     for (name, value) in &kept.headers {
-        let signature = source.is_none_or(|source| is_signature(&source.scheme, name));
+        let hidden =
+            |source: &Source| is_signature(&source.scheme, name) || source.redact.header(name);
+        let signature = source.is_none_or(hidden);
         writeln!(out, "header     {name}: {}", if signature { MASKED } else { value })?;
     }
     Ok(())
@@ -136,13 +238,40 @@ fn is_signature(scheme: &Scheme, header: &str) -> bool {
     header.parse().is_ok_and(|header| scheme.signs_in(&header))
 }
 
-/// Writes one's body as it was received.
-pub(crate) fn write_body(found: &Found, out: &mut impl Write) -> std::io::Result<()> {
-    out.write_all(&found.callback.body)
+/// Without what its source redacts of its headers.
+fn redacted(mut found: Found, sources: &[Source]) -> Found {
+    let source = sources.iter().find(|source| source.name == found.kept.source);
+    for (name, value) in &mut found.kept.headers {
+        if source.is_some_and(|source| source.redact.header(name)) {
+            REDACTED.clone_into(value);
+        }
+    }
+    found
+}
+
+/// Without signatures and other credentials in its headers: with the body, it could be sent again.
+pub(crate) fn masked(mut found: Found, sources: &[Source]) -> Found {
+    let source = sources.iter().find(|source| source.name == found.kept.source);
+    for (name, value) in &mut found.kept.headers {
+        let hidden =
+            |source: &Source| is_signature(&source.scheme, name) || source.redact.header(name);
+        if source.is_none_or(hidden) {
+            MASKED.clone_into(value);
+        }
+    }
+    // Some providers sign in it.
+    found.kept.query = found.kept.query.map(|_| MASKED.to_owned());
+    found
+}
+
+/// The bytes of one, and of which source it says it is.
+pub(crate) fn body(found: &Found) -> (&str, &bytes::Bytes) {
+    (&found.kept.source, &found.callback.body)
 }
 
 /// What became of one.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Admission)]
 pub(crate) struct Outcome {
     pub(crate) id: String,
     pub(crate) source: String,

@@ -12,8 +12,11 @@ use subtle::ConstantTimeEq;
 use zentra_shared::clock;
 use zentra_shared::control::{Control, Role, Token};
 
+use crate::backend::Backend;
+use crate::cli::TokenCommand;
 use crate::control::{Asked, Audited};
 use crate::failure::Failure;
+use crate::print_json;
 
 /// How a token begins: secret scanners know it by that.
 const PREFIX: &str = "zentra_";
@@ -134,4 +137,27 @@ pub(crate) fn show(tokens: &[Token], out: &mut impl Write) -> std::io::Result<()
         writeln!(out, "{id:<16}  {name:<20} {may:<8}  {payloads:<8}  {expires_at}{over}")?;
     }
     Ok(())
+}
+
+pub(crate) async fn command(backend: &impl Backend, command: TokenCommand) -> Result<(), Failure> {
+    let control = backend.histories()?;
+    let mut out = std::io::stdout();
+    match command {
+        TokenCommand::Create(new) => {
+            let (kept, text) = create(&control, &new).await?;
+            eprintln!("token {} for {}; it isn't shown again:", kept.id, kept.name);
+            Ok(writeln!(out, "{text}")?)
+        }
+        TokenCommand::List { json } => {
+            let tokens = control.tokens().await?;
+            match json {
+                true => print_json(&tokens, &mut out),
+                false => Ok(show(&tokens, &mut out)?),
+            }
+        }
+        TokenCommand::Revoke { id, asked } => {
+            revoke(&control, &id, &asked).await?;
+            Ok(writeln!(out, "{id} is revoked")?)
+        }
+    }
 }

@@ -4,11 +4,64 @@ use std::collections::HashSet;
 use std::io::Write;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::clock::Timestamp;
+use zentra_shared::config::Config;
 use zentra_shared::queue::{Message, Operate, Place, Receipt, Subscriber, Walk};
 use zentra_shared::seal::{Sealed, Sealer};
 
+use crate::backend::Backend;
+use crate::cli::UnroutedCommand;
+use crate::control::Audited;
 use crate::failure::Failure;
+use crate::print_json;
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: UnroutedCommand,
+) -> Result<(), Failure> {
+    let queue = backend.queue().await?;
+    let done = with(config, &queue, backend, command).await;
+    backend.close(queue).await;
+    done
+}
+
+async fn with(
+    config: &Config,
+    queue: &impl Operate,
+    backend: &impl Backend,
+    command: UnroutedCommand,
+) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let subscribers = config.subscribers();
+    match command {
+        UnroutedCommand::List { source, limit, json } => {
+            let look = Look { sealer: &config.seal, subscribers: &subscribers, source, limit };
+            let found = list(queue, &look).await?;
+            match json {
+                true => print_json(&found, &mut out),
+                false => Ok(show(&found, &mut out)?),
+            }
+        }
+        UnroutedCommand::Requeue { source, limit, dry_run, asked, json } => {
+            let control = backend.histories()?;
+            let audited = Audited {
+                control: (!dry_run).then_some(&control),
+                action: "unrouted requeue",
+                on: source.as_ref().map_or_else(String::new, |name| format!("--source {name}")),
+                said: asked.said(),
+            };
+            let look = Look { sealer: &config.seal, subscribers: &subscribers, source, limit };
+            let deed = requeue(queue, &look, dry_run);
+            let found = audited.run(deed, |found| found.len().to_string()).await?;
+            match json {
+                true => print_json(&found, &mut out),
+                false => Ok(show_requeued(&found, dry_run, &mut out)?),
+            }
+        }
+    }
+}
 
 /// What is looked for, and with what.
 pub(crate) struct Look<'a> {
@@ -20,7 +73,8 @@ pub(crate) struct Look<'a> {
 }
 
 /// One event that nobody subscribed to.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Unrouted)]
 pub(crate) struct Found {
     source: String,
     event_id: Option<String>,

@@ -11,6 +11,7 @@ pub mod job;
 pub mod journal;
 pub mod lifecycle;
 pub mod queue;
+pub mod redact;
 pub mod refused;
 pub mod retry;
 pub mod seal;

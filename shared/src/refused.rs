@@ -21,6 +21,7 @@ const MAX_HEADERS: usize = 32 * 1024;
 
 /// What is known of a refused callback besides its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Kept {
     /// The form of this record; 1.
     pub v: u8,
@@ -34,6 +35,7 @@ pub struct Kept {
     pub received_at: Timestamp,
     /// The address that sent it, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub peer: Option<IpAddr>,
     /// Its query, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,6 +139,7 @@ mod tests {
             secrets: vec![NamedSecret { name: "k1".into(), secret: Secret::new("s") }],
             max_body: 1024,
             trusts_id: false,
+            redact: crate::redact::Redact::default(),
             environment: String::new(),
             public_url: None,
             handshake_token: None,

@@ -38,6 +38,7 @@ fn source(named: &[u8]) -> Source {
         secrets: vec![NamedSecret { name: "k".into(), secret: Secret::new(SECRET) }],
         max_body: 1 << 20,
         trusts_id: false,
+        redact: zentra_shared::redact::Redact::default(),
         retention: std::time::Duration::from_secs(3600),
         environment: String::new(),
         archive: false,

@@ -24,6 +24,7 @@ fn signed(provider: &str, size: usize) -> Option<(Source, Unverified)> {
         secrets: vec![NamedSecret { name: "k".into(), secret: Secret::new(SECRET) }],
         max_body: 1 << 24,
         trusts_id: false,
+        redact: zentra_shared::redact::Redact::default(),
         retention: std::time::Duration::from_secs(3600),
         environment: String::new(),
         archive: false,

@@ -10,8 +10,7 @@ use zentra_shared::lifecycle::DeadReason;
 use super::State;
 use super::auth::Who;
 use super::problem::Problem;
-use super::routes::{Answer, Body, Path, Reason, bad};
-use crate::control::Asked;
+use super::routes::{Answer, Body, Path, Reason, asked, bad};
 use crate::dead::Filter;
 use crate::job::{How, Replaying};
 
@@ -94,10 +93,10 @@ fn max_failures() -> u8 {
     post, path = "/v1/jobs", tag = "act", security(("token" = [])), request_body = Plan,
     responses((status = 200, body = Job), (status = "default", body = Problem))
 )]
-pub(super) async fn plan(who: Who, state: State, Body(asked): Body<Plan>) -> Answer<Job> {
+pub(super) async fn plan(who: Who, state: State, Body(plan): Body<Plan>) -> Answer<Job> {
     who.may(Role::Operator)?;
-    let Plan { destination, source, reason, kind, archive, ids, force, .. } = asked;
-    let Plan { canary, rate, max_failures, because, .. } = asked;
+    let Plan { destination, source, reason, kind, archive, ids, force, .. } = plan;
+    let Plan { canary, rate, max_failures, because, .. } = plan;
     if ids.len() > 100 || (!archive && (force || !ids.is_empty())) {
         return Err(bad("ids (100 at most) and force are for archive".into()));
     }
@@ -106,7 +105,7 @@ pub(super) async fn plan(who: Who, state: State, Body(asked): Body<Plan>) -> Ans
     }
     let reason = reason.map(|reason| reason.as_str().to_owned());
     let filter = Filter::of(destination, source, reason, kind);
-    let asked = why(&who, Reason { because })?;
+    let asked = asked(&who, Reason { because })?;
     let (replay, how) = (Replaying { archive, ids, force }, How { canary, rate, max_failures });
     Ok(Json(state.plan(&filter, &replay, how, &asked).await?))
 }
@@ -138,7 +137,7 @@ pub(super) async fn run(
     Body(Run { only_canary, because }): Body<Run>,
 ) -> Answer<Job> {
     who.may(Role::Operator)?;
-    let asked = why(&who, Reason { because })?;
+    let asked = asked(&who, Reason { because })?;
     known(&state, &id).await?;
     Ok(Json(state.release(&id, only_canary, &asked).await?))
 }
@@ -175,7 +174,7 @@ pub(super) async fn cancel(
 
 async fn halt(who: &Who, state: &State, id: &str, halt: Halt, reason: Reason) -> Answer<Job> {
     who.may(Role::Operator)?;
-    let asked = why(who, reason)?;
+    let asked = asked(who, reason)?;
     known(state, id).await?;
     Ok(Json(state.halt(id, halt, &asked).await?))
 }
@@ -183,9 +182,4 @@ async fn halt(who: &Who, state: &State, id: &str, halt: Halt, reason: Reason) ->
 async fn known(state: &State, id: &str) -> Result<Job, Problem> {
     let job = state.job(id).await?;
     job.ok_or_else(|| Problem::unknown(format!("there is no job {id}: see /v1/jobs")))
-}
-
-fn why(who: &Who, Reason { because }: Reason) -> Result<Asked, Problem> {
-    let because = crate::cli::reason(&because).map_err(bad)?;
-    Ok(Asked { because, by: who.name() })
 }

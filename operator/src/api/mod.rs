@@ -4,6 +4,8 @@
 mod auth;
 mod jobs;
 mod problem;
+mod queue_service;
+mod queues;
 mod routes;
 mod service;
 
@@ -45,6 +47,9 @@ pub(crate) struct Serve {
     /// tokens must not travel in the clear.
     #[arg(long)]
     behind_tls: bool,
+    /// It may also let refused callbacks in: for that, it needs the sources' secrets.
+    #[arg(long)]
+    pub(crate) admit: bool,
 }
 
 /// What all handlers share.
@@ -59,7 +64,7 @@ pub(crate) async fn serve<B>(
 where
     B: Backend + Send + Sync + 'static,
 {
-    let Serve { listen, behind_tls } = asked;
+    let Serve { listen, behind_tls, admit } = asked;
     if !listen.ip().is_loopback() && !behind_tls {
         return Err(Failure::Asked(format!(
             "{listen} can be reached by others, and this speaks plain HTTP.\nPut something before \
@@ -69,7 +74,7 @@ where
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         Failure::Asked(format!("can't listen on {listen}: {error}\n\":0\" picks a free port."))
     })?;
-    let service: Arc<dyn Service> = Arc::new(Desk::new(backend, config));
+    let service: Arc<dyn Service> = Arc::new(Desk::new(backend, config, *admit));
     let stop = shutdown::on_signal().map_err(|error| Failure::Ours(error.to_string()))?;
     tracing::info!(listen = %listener.local_addr()?, "zentra serve started");
     let attending = tokio::spawn({
@@ -106,6 +111,16 @@ fn router(service: Arc<dyn Service>) -> Router {
         .routes(routes!(routes::resume))
         .routes(routes!(routes::close_circuit))
         .routes(routes!(routes::audit))
+        .routes(routes!(queues::drain))
+        .routes(routes!(queues::release))
+        .routes(routes!(queues::end))
+        .routes(routes!(queues::unrouted))
+        .routes(routes!(queues::route))
+        .routes(routes!(queues::archived))
+        .routes(routes!(queues::archived_body))
+        .routes(routes!(queues::refused))
+        .routes(routes!(queues::refused_body))
+        .routes(routes!(queues::admit))
         .routes(routes!(jobs::jobs, jobs::plan))
         .routes(routes!(jobs::job))
         .routes(routes!(jobs::run))

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -15,6 +15,7 @@ use zentra_shared::lifecycle::{DeadReason, State as Standing};
 use super::State;
 use super::auth::Who;
 use super::problem::Problem;
+use super::queues::attached;
 use crate::control::{self, Asked, Deed};
 use crate::dead::{Filter, Tally};
 use crate::event::Found;
@@ -167,12 +168,7 @@ pub(super) async fn body(
     who.may_see_payloads()?;
     let said = Asked { because: String::new(), by: who.name() }.said();
     let bytes = state.body(&id, &said).await.map_err(Problem::or_unknown)?;
-    // Whatever the provider sent, no browser runs it.
-    let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream"),
-        (header::CONTENT_DISPOSITION, "attachment"),
-    ];
-    Ok((headers, bytes))
+    Ok(attached(bytes))
 }
 
 /// Dead letters, by name.
@@ -181,11 +177,11 @@ pub(super) async fn body(
 pub(super) struct Letters {
     /// Providers' ids, identities, or delivery keys: 1 to 100.
     #[schema(min_items = 1, max_items = 100)]
-    ids: Vec<String>,
+    pub(super) ids: Vec<String>,
     /// For the histories and the audit; at most 1000 bytes.
     #[serde(default)]
     #[schema(max_length = 1000)]
-    because: String,
+    pub(super) because: String,
 }
 
 /// Sends dead letters back to their work queues: each passes the same seal, claim and attempt as at
@@ -203,8 +199,7 @@ pub(super) async fn requeue(
     if !(1..=100).contains(&ids.len()) {
         return Err(bad("name 1 to 100 dead letters".into()));
     }
-    let because = crate::cli::reason(&because).map_err(bad)?;
-    Ok(Json(state.requeue(ids, Asked { because, by: who.name() }).await?))
+    Ok(Json(state.requeue(ids, asked(&who, Reason { because })?).await?))
 }
 
 /// The workers that run.
@@ -285,11 +280,10 @@ async fn act(
     state: &State,
     destination: &str,
     deed: Deed,
-    Reason { because }: Reason,
+    reason: Reason,
 ) -> Answer<control::Standing> {
     who.may(Role::Operator)?;
-    let because = crate::cli::reason(&because).map_err(bad)?;
-    let asked = Asked { because, by: who.name() };
+    let asked = asked(who, reason)?;
     let done = state.act(destination, deed, &asked).await?;
     done.map(Json).ok_or_else(|| {
         Problem::unknown(format!("there is no destination {destination}: see /v1/destinations"))
@@ -317,11 +311,17 @@ pub(super) async fn audit(who: Who, state: State, Query(asked): Query<Audit>) ->
     Ok(Json(state.audited(within(asked.limit)?).await?))
 }
 
-fn hundred() -> usize {
+/// Who asks, and why.
+pub(super) fn asked(who: &Who, Reason { because }: Reason) -> Result<Asked, Problem> {
+    let because = crate::cli::reason(&because).map_err(bad)?;
+    Ok(Asked { because, by: who.name() })
+}
+
+pub(super) fn hundred() -> usize {
     100
 }
 
-fn within(limit: usize) -> Result<usize, Problem> {
+pub(super) fn within(limit: usize) -> Result<usize, Problem> {
     match limit {
         1..=1000 => Ok(limit),
         _ => Err(bad("limit is from 1 to 1000".into())),

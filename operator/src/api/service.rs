@@ -9,6 +9,7 @@ use zentra_shared::job::{Halt, Job, Jobs};
 use zentra_shared::journal::list::{Page, Query};
 use zentra_shared::journal::{Delivery, What};
 
+use super::queue_service::Queues;
 use crate::backend::Backend;
 use crate::cli::Letters;
 use crate::control::{self, Asked, Deed, Standing};
@@ -16,6 +17,7 @@ use crate::dead::{self, Filter, Tally};
 use crate::event::{self, Found};
 use crate::failure::Failure;
 use crate::job::{self, How, Replaying};
+use crate::payload::shown;
 use crate::status::{self, Status};
 use crate::token;
 
@@ -23,7 +25,7 @@ use crate::token;
 pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, Failure>>;
 
 /// The operator's functions, for handlers that know no backend.
-pub(crate) trait Service: Send + Sync {
+pub(crate) trait Service: Queues {
     /// The token that a text is, if it is good.
     fn token<'a>(&'a self, text: &'a str) -> Answer<'a, Option<Token>>;
 
@@ -84,13 +86,15 @@ pub(crate) trait Service: Send + Sync {
 
 /// Those functions on one backend.
 pub(super) struct Desk<B> {
-    backend: B,
-    config: &'static Config,
+    pub(super) backend: B,
+    pub(super) config: &'static Config,
+    /// Whether the config has the sources' secrets.
+    pub(super) admits: bool,
 }
 
 impl<B: Backend> Desk<B> {
-    pub(super) fn new(backend: B, config: &'static Config) -> Self {
-        Self { backend, config }
+    pub(super) fn new(backend: B, config: &'static Config, admits: bool) -> Self {
+        Self { backend, config, admits }
     }
 
     async fn standing(&self, name: &str) -> Result<Option<Standing>, Failure> {
@@ -133,8 +137,8 @@ impl<B: Backend + Send + Sync> Service for Desk<B> {
             let (histories, queue) = (self.backend.histories()?, self.backend.queue().await?);
             let pairs = self.config.pairs();
             let found = async {
-                let desk = crate::desk(self.config, &histories, &queue, &pairs, None)?;
-                let key = desk.find(id).await?.key;
+                let desk = dead::desk(self.config, &histories, &queue, &pairs, None)?;
+                let Delivery { key, event, .. } = desk.find(id).await?;
                 let act = Act {
                     action: "dead show --body".into(),
                     on: key.to_string(),
@@ -143,7 +147,8 @@ impl<B: Backend + Send + Sync> Service for Desk<B> {
                 };
                 histories.audit(&act).await?;
                 let letter = desk.letter(&key).await?;
-                Ok(letter.ok_or_else(|| crate::no_letter(&key))?.sealed.body)
+                let letter = letter.ok_or_else(|| dead::no_letter(&key))?;
+                Ok(shown(self.config, &event.source, &letter.sealed.body))
             };
             let found = found.await;
             self.backend.close(queue).await;
@@ -156,7 +161,7 @@ impl<B: Backend + Send + Sync> Service for Desk<B> {
             let Asked { because: reason, by } = asked;
             let letters = Letters { limit: ids.len(), ids, by, ..Letters::default() };
             let what = What::Requeued { reason, job: None };
-            Ok(crate::requeued(self.config, &self.backend, &letters, &what).await?.tally)
+            Ok(dead::requeued(self.config, &self.backend, &letters, &what).await?.tally)
         })
     }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use zentra_shared::config::Config;
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::{Histories, Summary, What};
 use zentra_shared::lifecycle::DeadReason;
@@ -15,6 +16,7 @@ use zentra_shared::queue::{Message, Operate};
 
 use super::letters::{Act, Letter};
 use crate::failure::Failure;
+use crate::payload::shown;
 
 /// Back to the work queue, as the next generation. It passes the same seal, claim and
 /// attempt as any message.
@@ -55,6 +57,8 @@ pub(super) struct Drain<'a, H> {
     pub(super) by: &'a str,
     pub(super) reason: &'a str,
     pub(super) file: Option<BufWriter<File>>,
+    /// By whose sources it is redacted there; none: it isn't.
+    pub(super) redacts: Option<&'a Config>,
     /// Written, if there is a file, and not noted yet.
     pub(super) waiting: Vec<(DeliveryKey, u32)>,
 }
@@ -76,7 +80,7 @@ struct Line<'a> {
     attempt: u32,
     generation: u32,
     event: &'a Summary,
-    /// The provider's bytes.
+    /// The provider's bytes, without what its source redacts.
     body_base64: String,
     /// As sealed, and the seal: with them, the event can still be proved.
     envelope: String,
@@ -93,7 +97,10 @@ impl<H: Histories> Act for Drain<'_, H> {
                 attempt: message.attempt,
                 generation: message.generation,
                 event: &opened.summary,
-                body_base64: STANDARD.encode(&message.sealed.body),
+                body_base64: STANDARD.encode(match self.redacts {
+                    Some(config) => shown(config, &opened.summary.source, &message.sealed.body),
+                    None => message.sealed.body.clone(),
+                }),
                 envelope: String::from_utf8_lossy(&message.sealed.envelope).into_owned(),
                 seal: &message.sealed.seal,
             };
@@ -148,7 +155,8 @@ mod tests {
         let opened = delivery::open(&sealer, "ledger", &message.sealed);
         let letter = Letter { message: &message, opened: &opened, known: None };
         let (file, waiting) = (Some(export(&exported).unwrap()), Vec::new());
-        let mut drain = Drain { histories: &histories, by: "ada", reason: "x", file, waiting };
+        let (by, reason, redacts) = ("ada", "x", None);
+        let mut drain = Drain { histories: &histories, by, reason, file, redacts, waiting };
         assert!(!drain.on(&letter).await.unwrap(), "it may not go yet");
         drain.flush().await.unwrap();
         let written = std::fs::read_to_string(&exported).unwrap();

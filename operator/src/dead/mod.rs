@@ -1,12 +1,14 @@
 //! `zentra dead list`, `show`, `requeue` and `drain`, and `zentra event release`.
 
 mod act;
+mod command;
 mod letters;
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::Write;
 use std::path::Path;
 
+use zentra_shared::config::Config;
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::{Delivery, Histories, What};
 use zentra_shared::lifecycle::{DeadReason, State};
@@ -17,6 +19,9 @@ use zentra_shared::{clock, delivery};
 use act::{Drain, export};
 
 pub(crate) use act::Requeue;
+pub(crate) use command::{
+    command, desk, drained, no_letter, nothing_chosen, requeued, tell_requeued,
+};
 pub(crate) use letters::{Act, Filter, Letter, Pass, Tally};
 
 use crate::event::{find, status, words};
@@ -80,6 +85,13 @@ pub(crate) struct Choice<'a> {
     pub(crate) dry_run: bool,
 }
 
+/// A file that letters are written to.
+pub(crate) struct Export<'a> {
+    pub(crate) path: &'a Path,
+    /// Also what their sources redact.
+    pub(crate) unredacted: bool,
+}
+
 /// What was done, and for one letter which.
 pub(crate) struct Done {
     pub(crate) tally: Tally,
@@ -106,14 +118,17 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
     pub(crate) async fn drain(
         &self,
         choice: &Choice<'_>,
-        file: Option<&Path>,
+        to: Option<Export<'_>>,
+        config: &Config,
         reason: &str,
         by: &str,
     ) -> Result<Tally, Failure> {
         let keys = self.keys(choice.ids, None).await?;
-        let file = file.filter(|_| !choice.dry_run).map(export).transpose()?;
+        let to = to.filter(|_| !choice.dry_run);
+        let file = to.as_ref().map(|to| export(to.path)).transpose()?;
+        let redacts = to.filter(|to| !to.unredacted).map(|_| config);
         let histories = self.histories;
-        let mut act = Drain { histories, by, reason, file, waiting: Vec::new() };
+        let mut act = Drain { histories, by, reason, file, redacts, waiting: Vec::new() };
         self.run(choice, keys, &mut act).await
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use zentra_shared::config::Config;
 use zentra_shared::delivery;
+use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::{AttemptResult, Claim, Delivery, Histories, Journal, Settle, What};
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome, State};
 use zentra_shared::queue::{Archived, Message, Operate, Process, QueueError};
@@ -21,17 +22,66 @@ const LEASE: Duration = Duration::from_secs(30);
 /// The archive's times may be a little off.
 const BEFORE: Duration = Duration::from_secs(60);
 
-/// What is to become of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Then {
-    /// Its next attempt is made now.
-    Now,
-    /// It is given up.
-    Never,
+/// Has the next attempt made now, and notes it: of which delivery. None if none of this name waits.
+pub(crate) async fn now(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+    asked: &Asked,
+) -> Result<Option<DeliveryKey>, Failure> {
+    let histories = backend.histories()?;
+    let Some(delivery) = find(&histories, config, id).await? else { return Ok(None) };
+    let queue = backend.queue().await?;
+    let deed = async {
+        let message = message(&queue, config, &delivery).await?;
+        let what = What::Released { reason: asked.because.clone() };
+        histories.note(&delivery.key, message.generation, &asked.by, &what).await?;
+        Ok(queue.requeue(delivery.key.destination(), &message).await?)
+    };
+    let done = audited(&histories, "event release", &delivery, asked).run(deed, nothing).await;
+    backend.close(queue).await;
+    done.map(|()| Some(delivery.key))
+}
+
+/// Gives it up, and notes it: which delivery.
+pub(crate) async fn end(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+    asked: &Asked,
+) -> Result<DeliveryKey, Failure> {
+    let histories = backend.histories()?;
+    let Some(delivery) = find(&histories, config, id).await? else {
+        let found = super::find(&histories, &config.pairs(), id).await?;
+        let states = found.iter().map(|one| format!("  {}: {}", one.key, status(one)));
+        let states = states.collect::<Vec<_>>().join("\n");
+        return Err(Failure::Asked(format!("{id} doesn't wait for an attempt:\n{states}")));
+    };
+    let queue = backend.queue().await?;
+    let deed = async {
+        let message = message(&queue, config, &delivery).await?;
+        given_up(&histories, &queue, config, &delivery, &message, asked).await
+    };
+    let done = audited(&histories, "event end", &delivery, asked).run(deed, nothing).await;
+    backend.close(queue).await;
+    done.map(|()| delivery.key)
+}
+
+fn audited<'a, C>(
+    control: &'a C,
+    action: &'a str,
+    delivery: &Delivery,
+    asked: &Asked,
+) -> Audited<'a, C> {
+    Audited { control: Some(control), action, on: delivery.key.to_string(), said: asked.said() }
+}
+
+fn nothing((): &()) -> String {
+    String::new()
 }
 
 /// The delivery of this name that waits, if there is one; several are told.
-pub(crate) async fn find(
+async fn find(
     histories: &impl Histories,
     config: &Config,
     id: &str,
@@ -46,37 +96,6 @@ pub(crate) async fn find(
         ))),
         (first, _) => Ok(first),
     }
-}
-
-/// Does it, and notes it.
-pub(crate) async fn act(
-    backend: &impl Backend,
-    config: &Config,
-    delivery: &Delivery,
-    then: Then,
-    asked: &Asked,
-) -> Result<(), Failure> {
-    let (histories, queue) = (backend.histories()?, backend.queue().await?);
-    let action = match then {
-        Then::Now => "event release",
-        Then::Never => "event end",
-    };
-    let audited = Audited {
-        control: Some(&histories),
-        action,
-        on: delivery.key.to_string(),
-        said: asked.said(),
-    };
-    let deed = async {
-        let message = message(&queue, config, delivery).await?;
-        match then {
-            Then::Now => now(&histories, &queue, delivery, &message, asked).await,
-            Then::Never => never(&histories, &queue, config, delivery, &message, asked).await,
-        }
-    };
-    let done = audited.run(deed, |()| String::new()).await;
-    backend.close(queue).await;
-    done
 }
 
 /// The message as it waits.
@@ -111,21 +130,9 @@ async fn message(
     Err(unknown())
 }
 
-async fn now(
-    histories: &impl Histories,
-    queue: &impl Operate,
-    delivery: &Delivery,
-    message: &Message,
-    asked: &Asked,
-) -> Result<(), Failure> {
-    let what = What::Released { reason: asked.because.clone() };
-    histories.note(&delivery.key, message.generation, &asked.by, &what).await?;
-    Ok(queue.requeue(delivery.key.destination(), message).await?)
-}
-
 /// As a worker gives up: claimed, so that nobody attempts it meanwhile; the letter confirmed; then
 /// settled.
-async fn never(
+async fn given_up(
     journal: &impl Journal,
     queue: &impl Process,
     config: &Config,
@@ -163,16 +170,4 @@ async fn never(
     };
     journal.settle(&settle).await?;
     Ok(())
-}
-
-/// Nothing of this name waits.
-pub(crate) async fn none(
-    histories: &impl Histories,
-    config: &Config,
-    id: &str,
-) -> Result<Failure, Failure> {
-    let found = super::find(histories, &config.pairs(), id).await?;
-    let states = found.iter().map(|one| format!("  {}: {}", one.key, status(one)));
-    let states = states.collect::<Vec<_>>().join("\n");
-    Ok(Failure::Asked(format!("{id} doesn't wait for an attempt:\n{states}")))
 }

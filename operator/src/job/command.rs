@@ -68,12 +68,14 @@ pub(crate) async fn command(
     let (job, json) = match command {
         JobCommand::Plan(New { filter, all, replay, how, asked, json }) => {
             if !all && filter.is_empty() && replay.ids.is_empty() {
-                return Err(crate::nothing_chosen());
+                return Err(crate::dead::nothing_chosen());
             }
             (super::plan(backend, config, &filter, &replay, how, &asked).await?, json)
         }
         JobCommand::Run { told: Told { id, asked, json }, only_canary } => {
-            (super::run(backend, config, &id, only_canary, &asked).await?, json)
+            let job = super::run(backend, config, &id, only_canary, &asked).await?;
+            tell(&job, json, &mut std::io::stdout().lock())?;
+            return stopped(&job);
         }
         JobCommand::Pause(Told { id, asked, json }) => {
             (super::halt(backend, &id, Halt::Pause, &asked).await?, json)
@@ -99,6 +101,11 @@ fn tell(job: &Job, json: bool, out: &mut impl Write) -> Result<(), Failure> {
         true => print_json(job, out)?,
         false => super::show(job, out)?,
     }
+    Ok(())
+}
+
+/// Who runs a job hears that it has stopped.
+fn stopped(job: &Job) -> Result<(), Failure> {
     match job.stage {
         Stage::Stopped => Err(Failure::Asked(format!(
             "job {} has stopped: {}.\nSee zentra event list --state dead, mend what fails, and go \

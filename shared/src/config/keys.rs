@@ -254,6 +254,13 @@ pub(super) const KEYS: &[Key] = &[
          broker's CPU is shown by `make bench`.",
     ),
     key(
+        "source.NAME.redact",
+        Kind::Texts,
+        "",
+        "What of its callbacks is never shown or exported: fields of the body as JSON pointers \
+         (`/customer/email`, `/items/*/name`), and `header:NAME`. Destinations get all of it.",
+    ),
+    key(
         "source.NAME.public_url",
         Kind::Text,
         "",

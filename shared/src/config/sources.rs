@@ -9,6 +9,7 @@ use super::Destination;
 use super::reader::{Reader, destination_url};
 use super::secrets::secret;
 use super::section::Section;
+use crate::redact::Redact;
 use crate::secret::Secret;
 use crate::verify::{NamedSecret, Scheme, Source, Success};
 
@@ -95,6 +96,11 @@ impl Reader<'_> {
             false => section.duration("retention"),
         };
         let archive = section.flag("archive");
+        let redact = Redact::new(&section.texts("redact")).unwrap_or_else(|text| {
+            let rule = "must be JSON pointers (/customer/email, /items/*/name) or header:NAME";
+            section.problem("redact", &format!("{rule}, and {text:?} is neither"));
+            Redact::default()
+        });
         let environment = section.text_or_default("environment");
         let success = self.success(&mut section, scheme.as_ref());
         let asked = scheme.as_ref().is_some_and(Scheme::asks_for_token);
@@ -122,6 +128,7 @@ impl Reader<'_> {
             retention,
             environment,
             archive,
+            redact,
             success,
         })
     }

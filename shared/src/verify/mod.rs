@@ -38,6 +38,7 @@ use crate::event::{
     Batch, Context, Envelope, Event, Identity, MAX_CONTENT_TYPE, MAX_CONTEXT, body_sha256,
     usable_id, usable_type,
 };
+use crate::redact::{REDACTED, Redact};
 use crate::secret::Secret;
 
 use content::Content;
@@ -78,6 +79,8 @@ pub struct Source {
     pub environment: String,
     /// Whether its accepted events are archived, too.
     pub archive: bool,
+    /// What of its callbacks is never shown.
+    pub redact: Redact,
     /// What the provider is answered when the event is taken.
     pub success: Success,
 }
@@ -431,8 +434,11 @@ impl<'a> Judged<'a> {
 
     fn context(&self) -> Vec<(String, String)> {
         let kept = self.source.scheme.context.iter().filter_map(|name| {
-            let value = self.content.found.header(name)?.to_owned();
-            Some((name.to_string(), bounded(value)))
+            let value = match self.source.redact.header(name.as_str()) {
+                true => self.content.found.header(name).map(|_| REDACTED)?,
+                false => self.content.found.header(name)?,
+            };
+            Some((name.to_string(), bounded(value.to_owned())))
         });
         kept.collect()
     }

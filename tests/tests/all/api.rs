@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
-use zentra_shared::journal::What;
+use zentra_shared::journal::{Delivery, What};
+use zentra_shared::lifecycle::State;
 use zentra_tests::http::Answer;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::{self, Guarded, free_port};
@@ -19,22 +20,28 @@ use crate::standalone::Shop;
 pub(crate) struct Api<'a> {
     stack: &'a Stack,
     at: String,
+    /// By which all that it answers is judged.
+    document: Value,
     _program: Guarded,
 }
 
 impl<'a> Api<'a> {
     pub(crate) async fn start(stack: &'a Stack) -> Self {
+        Self::with(stack, &[]).await
+    }
+
+    async fn with(stack: &'a Stack, more: &[&str]) -> Self {
         let listen = format!("127.0.0.1:{}", free_port());
         let mut command = stack.command("zentra");
-        command.args(["serve", "--listen", &listen]);
+        command.args(["serve", "--listen", &listen]).args(more);
         let at = format!("http://{listen}");
-        let api = Self { stack, at, _program: services::start(command) };
-        eventually("it serves", BOUND, async || {
-            let answer = stack.http.get(&format!("{}/healthz", api.at)).await?;
-            answer.status.is_success().then_some(())
+        let program = services::start(command);
+        let document = eventually("it serves", BOUND, async || {
+            let answer = stack.http.get(&format!("{at}/v1/openapi.json")).await?;
+            serde_json::from_str(&answer.body).ok()
         })
         .await;
-        api
+        Self { stack, at, document, _program: program }
     }
 
     pub(crate) fn token(&self, arguments: &[&str]) -> String {
@@ -55,8 +62,40 @@ impl<'a> Api<'a> {
             ("content-type", "application/json".into()),
         ];
         let url = format!("{}{path}", self.at);
-        let answer = self.stack.http.send(method, &url, &headers, body.to_owned()).await;
-        read(&answer.unwrap())
+        let answer = self.stack.http.send(method.clone(), &url, &headers, body.to_owned()).await;
+        let (code, told) = read(&answer.unwrap());
+        self.judge(&method, path, code, &told);
+        (code, told)
+    }
+
+    /// Whether an answer has the form that the document gives it.
+    fn judge(&self, method: &Method, path: &str, code: u16, told: &Value) {
+        let path: Vec<_> = path.split('?').next().unwrap().split('/').collect();
+        let likeness = |template: &str| {
+            let parts: Vec<_> = template.split('/').collect();
+            let fits = |(part, is): (&&str, &&str)| part == is || part.starts_with('{');
+            let same = parts.len() == path.len() && parts.iter().zip(&path).all(fits);
+            same.then(|| parts.iter().filter(|part| !part.starts_with('{')).count())
+        };
+        let paths = self.document["paths"].as_object().unwrap();
+        let named = paths.iter().filter_map(|(name, of)| Some((likeness(name)?, of)));
+        let Some((_, operations)) = named.max_by_key(|(likeness, _)| *likeness) else { return };
+        let responses = &operations[method.as_str().to_lowercase()]["responses"];
+        let response = responses.get(code.to_string()).or_else(|| responses.get("default"));
+        let Some(content) = response.map(|response| &response["content"]) else { return };
+        let Some(schema) = content.as_object().and_then(|content| content.values().next()) else {
+            panic!("{path:?} {code} is in no schema")
+        };
+        let schema = json!({
+            "allOf": [schema["schema"]], "components": self.document["components"]
+        });
+        let judge = jsonschema::validator_for(&schema).unwrap();
+        let wrong: Vec<_> = judge.iter_errors(told).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{path:?} {code}: {wrong:#?}: {told}");
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.at)
     }
 
     pub(crate) async fn get(&self, path: &str, token: &str) -> (u16, Value) {
@@ -155,6 +194,80 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
         assert_eq!(api.get(path, &admin).await.0, code, "{path}");
     }
     assert_eq!(api.post("/v1/status", &admin, "").await.0, 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
+    let retry = "attempts = 2, initial = \"1h\", jitter = 0.0";
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), retry).await.unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    let answers = [400, 500, 500].map(|status| Turn::Answer(status, Vec::new()));
+    world.ledger.take_turns(answers);
+    let waits = |known: &Delivery| known.record.state == State::Waiting;
+    for (id, end) in [("evt_dead", dead as fn(&_) -> bool), ("evt_1", waits), ("evt_2", waits)] {
+        world.send(id, &transfer(id, id, 1)).await;
+        world.until(id, end).await;
+    }
+    let forged = zentra_tests::sign::acme("evt_x", zentra_tests::sign::now(), b"another");
+    world.post(&forged, "{}").await.unwrap();
+    let api = Api::start(stack).await;
+    let viewer = api.token(&["grafana"]);
+    let ada = api.token(&["ada", "--role", "operator", "--payloads"]);
+    let because = json!({ "because": "it is up" }).to_string();
+
+    let (_, archived) = api.get("/v1/archive?source=acme&newer_than=3600", &viewer).await;
+    assert_eq!(archived.as_array().unwrap().len(), 3, "{archived}");
+    assert_eq!(api.get("/v1/archive?newer_than=-1", &viewer).await.0, 400);
+    assert_eq!(api.get("/v1/archive/evt_1/body", &viewer).await.0, 403);
+    let refused = eventually("it is kept", BOUND, async || {
+        let (_, refused) = api.get("/v1/refused?reason=signature_mismatch", &ada).await;
+        refused[0]["id"].as_str().map(|id| (id.to_owned(), refused.to_string()))
+    });
+    let (id, told) = refused.await;
+    assert!(!told.contains(&forged[3].1), "its signature isn't told");
+    assert_eq!(api.get(&format!("/v1/refused/{id}/body"), &viewer).await.0, 403);
+    let admit = json!({ "ids": [id] }).to_string();
+    assert_eq!(api.ask(Method::POST, "/v1/refused/admit", &viewer, &admit).await.0, 403);
+    let (code, told) = api.ask(Method::POST, "/v1/refused/admit", &ada, &admit).await;
+    assert!(code == 403 && told["detail"].as_str().unwrap().contains("--admit"), "{told}");
+    let (code, unrouted) = api.get("/v1/unrouted?source=acme", &viewer).await;
+    assert_eq!((code, unrouted), (200, json!([])));
+
+    for path in ["/v1/events/evt_1/release", "/v1/events/evt_2/end", "/v1/unrouted/requeue"] {
+        assert_eq!(api.ask(Method::POST, path, &viewer, &because).await.0, 403, "{path}");
+    }
+    let (_, released) = api.ask(Method::POST, "/v1/events/evt_1/release", &ada, &because).await;
+    assert_eq!(released[0]["key"], "ledger/acme/evt_1", "{released}");
+    world.until("evt_1", delivered).await;
+    let (_, ended) = api.ask(Method::POST, "/v1/events/evt_2/end", &ada, &because).await;
+    assert_eq!(
+        (&ended[0]["record"]["state"], &ended[0]["reason"]),
+        (&"dead".into(), &"ended".into())
+    );
+    assert_eq!(api.ask(Method::POST, "/v1/events/evt_2/end", &ada, &because).await.0, 400);
+    let drain = |because: &str| json!({ "ids": ["evt_dead"], "because": because }).to_string();
+    assert_eq!(api.ask(Method::POST, "/v1/dead/drain", &ada, &drain("")).await.0, 400);
+    let (_, drained) = api.ask(Method::POST, "/v1/dead/drain", &ada, &drain("a test")).await;
+    assert_eq!(drained["done"], 1, "{drained}");
+    let routed = json!({ "source": "acme" }).to_string();
+    assert_eq!(
+        api.ask(Method::POST, "/v1/unrouted/requeue", &ada, &routed).await,
+        (200, json!([]))
+    );
+    drop(api);
+
+    let api = Api::with(stack, &["--admit"]).await;
+    let (_, outcomes) = api.ask(Method::POST, "/v1/refused/admit", &ada, &admit).await;
+    let expected = (&false.into(), &"signature_mismatch".into());
+    assert_eq!((&outcomes[0]["admitted"], &outcomes[0]["reason"]), expected);
+    let audit = String::from_utf8(stack.zentra(&["audit"]).stdout).unwrap();
+    for line in
+        ["event release ledger/acme/evt_1: it is up", "event end ledger/acme/evt_2: it is up"]
+    {
+        assert!(audit.contains(&format!("ada  {line}")), "{audit}");
+    }
+    assert!(audit.contains("ada  dead drain evt_dead (1 of "), "{audit}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -316,7 +429,7 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
     let _program = shop.stack.standalone().await;
     let api = Api::start(&shop.stack).await;
     let admin = api.token(&["root", "--role", "admin"]);
-    let (_, document) = api.get("/v1/openapi.json", "").await;
+    let document = &api.document;
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
     let mut runner = TestRunner::deterministic();
     let mut text = || {
@@ -332,6 +445,7 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
     let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
     // What isn't JSON has tests of its own.
     let other = ["/v1/metrics", "/v1/dead/{id}/body"];
+    let other = [&other[..], &["/v1/archive/{id}/body", "/v1/refused/{id}/body"]].concat();
     let paths = document["paths"].as_object().unwrap();
     assert!(other.iter().all(|path| paths.contains_key(*path)));
     for (path, operations) in paths.iter().filter(|(path, _)| !other.contains(&path.as_str())) {

@@ -161,6 +161,25 @@ async fn a_job_stops_by_what_fails_and_goes_on_when_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_stops_also_behind_its_canary_when_too_much_fails() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    bury(&world, 80).await;
+    let slow = ["plan", "--all", "--canary", "2", "--rate", "20", "--max-failures", "10"];
+    let planned = job(stack, &slow);
+    let id = planned["id"].as_str().unwrap();
+    let (good, bad) = ((0..2).map(|_| 200), (0..80).map(|_| 400));
+    world.ledger.take_turns(good.chain(bad).map(|status| Turn::Answer(status, Vec::new())));
+    let stopped = stack.zentra(&["job", "run", id]);
+    assert_eq!(stopped.status.code(), Some(1), "{stopped:?}");
+    let stopped = job(stack, &["show", id]);
+    let why = stopped["why"].as_str().unwrap();
+    assert!(why.contains(" of the last ") && why.ends_with(" failed"), "{why}");
+    assert!(stopped["progress"]["requeued"].as_u64().unwrap() < 80, "{stopped}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_paused_and_cancelled_while_it_runs_and_no_other_comes_between() {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let stack = &world.stack;

@@ -25,6 +25,7 @@ mod providers;
 mod published;
 mod queue;
 mod reconcile;
+mod redact;
 mod refused;
 mod rehearse;
 mod reload;

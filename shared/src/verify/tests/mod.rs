@@ -30,6 +30,7 @@ fn source(provider: &str, secrets: &[&str]) -> Source {
             .collect(),
         max_body: 1024,
         trusts_id: false,
+        redact: crate::redact::Redact::default(),
         environment: String::new(),
         public_url: None,
         handshake_token: None,

@@ -104,6 +104,7 @@ fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
         secrets: vec![NamedSecret { name: "k".into(), secret: Secret::new(SECRET) }],
         max_body: 1 << 20,
         trusts_id: false,
+        redact: zentra_shared::redact::Redact::default(),
         retention: Duration::from_secs(3600),
         environment: String::new(),
         archive: false,

@@ -168,6 +168,7 @@ fn source() -> anyhow::Result<Source> {
         secrets: vec![NamedSecret { name: "k1".into(), secret }],
         max_body: 1 << 20,
         trusts_id: false,
+        redact: zentra_shared::redact::Redact::default(),
         environment: String::new(),
         public_url: None,
         handshake_token: None,

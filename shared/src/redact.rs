@@ -1,0 +1,126 @@
+//! What of a source's callbacks nobody is to see who looks: fields of the body, and headers.
+//!
+//! It is for what is shown and exported. What is delivered is the provider's own bytes.
+
+use bytes::Bytes;
+use http::HeaderName;
+use serde_json::Value;
+
+/// What stands where something was.
+pub const REDACTED: &str = "[redacted]";
+/// What stands where all of a body was: a field can't be found in it.
+const UNREADABLE: &[u8] = b"[redacted: the body isn't JSON, and its source redacts fields]";
+const HEADER: &str = "header:";
+
+/// What is redacted of one source's callbacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redact {
+    /// Each the steps of a JSON pointer.
+    fields: Vec<Vec<String>>,
+    headers: Vec<HeaderName>,
+}
+
+impl Redact {
+    /// From texts: a JSON pointer (RFC 6901) in which `*` is any one name or number, or `header:`
+    /// and a header's name. The error is the text that is neither.
+    pub fn new(texts: &[String]) -> Result<Self, String> {
+        let mut all = Self::default();
+        for text in texts {
+            match (text.strip_prefix(HEADER), text.strip_prefix('/')) {
+                (Some(name), _) => {
+                    all.headers.push(name.parse().map_err(|_| text.clone())?);
+                }
+                (None, Some(pointer)) => {
+                    let steps = pointer.split('/');
+                    let steps = steps.map(|step| step.replace("~1", "/").replace("~0", "~"));
+                    all.fields.push(steps.collect());
+                }
+                (None, None) => return Err(text.clone()),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether this header's value is redacted.
+    pub fn header(&self, name: &str) -> bool {
+        self.headers.iter().any(|header| header.as_str().eq_ignore_ascii_case(name))
+    }
+
+    /// Whether bodies are shown as they are.
+    pub fn shows_bodies(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// A body as it may be seen: the same bytes, if nothing of it is redacted; else as JSON anew.
+    pub fn body(&self, body: &Bytes) -> Bytes {
+        if self.shows_bodies() || body.is_empty() {
+            return body.clone();
+        }
+        let Ok(mut value) = serde_json::from_slice::<Value>(body) else {
+            return Bytes::from_static(UNREADABLE);
+        };
+        for steps in &self.fields {
+            redact(&mut value, steps);
+        }
+        value.to_string().into()
+    }
+}
+
+fn redact(value: &mut Value, steps: &[String]) {
+    let Some((step, rest)) = steps.split_first() else {
+        *value = REDACTED.into();
+        return;
+    };
+    let any = step == "*";
+    match value {
+        Value::Object(fields) => {
+            let found = fields.iter_mut().filter(|(name, _)| any || *name == step);
+            found.for_each(|(_, value)| redact(value, rest));
+        }
+        Value::Array(items) => {
+            let at = step.parse::<usize>().ok();
+            let found = items.iter_mut().enumerate().filter(|(place, _)| any || at == Some(*place));
+            found.for_each(|(_, value)| redact(value, rest));
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(texts: &[&str], body: &str) -> String {
+        let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+        let body = Redact::new(&texts).unwrap().body(&Bytes::copy_from_slice(body.as_bytes()));
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn fields_are_redacted_wherever_the_pointer_leads() {
+        let body = r#"{"a":{"b":1,"c":[{"d":2},{"d":3}]},"x/y":4}"#;
+        for (pointer, expected) in [
+            ("/a/b", r#"{"a":{"b":"[redacted]","c":[{"d":2},{"d":3}]},"x/y":4}"#),
+            ("/a/c/*/d", r#"{"a":{"b":1,"c":[{"d":"[redacted]"},{"d":"[redacted]"}]},"x/y":4}"#),
+            ("/a/c/1", r#"{"a":{"b":1,"c":[{"d":2},"[redacted]"]},"x/y":4}"#),
+            ("/a", r#"{"a":"[redacted]","x/y":4}"#),
+            ("/x~1y", r#"{"a":{"b":1,"c":[{"d":2},{"d":3}]},"x/y":"[redacted]"}"#),
+            ("/nothing/there", body),
+        ] {
+            assert_eq!(seen(&[pointer], body), expected, "{pointer}");
+        }
+        assert_eq!(seen(&[], "any bytes"), "any bytes");
+        assert_eq!(seen(&["header:x-name"], "any bytes"), "any bytes");
+        assert!(!seen(&["/a"], "a=secret").contains("secret"), "what can't be read isn't shown");
+        assert_eq!(seen(&["/a"], ""), "");
+    }
+
+    #[test]
+    fn headers_are_named_in_any_case_and_what_is_neither_is_told() {
+        let redact = Redact::new(&["header:X-Name".into()]).unwrap();
+        assert!(redact.header("x-name") && redact.header("X-NAME") && !redact.header("x"));
+        for text in ["a", "", "header:", "header:a b"] {
+            assert_eq!(Redact::new(&[text.into()]), Err(text.into()));
+        }
+    }
+}

@@ -56,6 +56,9 @@ impl Serialize for Found {
     }
 }
 
+/// How long RabbitMQ may take when the journal has told already what there is to tell.
+const ENOUGH: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// Looks for an event: in the journal; if it knows of none, or can't be asked, in the queues; and
 /// among the refused.
 pub(crate) async fn look(
@@ -68,7 +71,13 @@ pub(crate) async fn look(
         Err(failure) => Err(failure),
     };
     let found = known.as_ref().is_ok_and(|known| !known.is_empty());
-    let queue = match backend.queue().await {
+    let connecting = async {
+        match found {
+            true => tokio::time::timeout(ENOUGH, backend.queue()).await.unwrap_or_else(late),
+            false => backend.queue().await,
+        }
+    };
+    let queue = match connecting.await {
         Ok(queue) => queue,
         // The journal's word is enough.
         Err(failure) if found => {
@@ -88,6 +97,10 @@ pub(crate) async fn look(
         Err(failure) => Err(failure),
         Ok(_) => Err(unknown(id)),
     }
+}
+
+fn late<T>(_: tokio::time::error::Elapsed) -> Result<T, Failure> {
+    Err(Failure::Ours("RabbitMQ doesn't answer.\nCheck [rabbitmq] urls.".into()))
 }
 
 async fn in_queues(

@@ -205,6 +205,7 @@ impl<H: Histories + Jobs, Q: Operate> Act for Running<'_, '_, H, Q> {
     }
 
     async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, Failure> {
+        self.requeue.last = None;
         let done = match self.job.through {
             Through::DeadLetters => self.requeue.on(letter).await?,
             Through::Archive { .. } => self.replay(letter).await?,

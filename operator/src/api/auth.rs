@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::Semaphore;
 use zentra_shared::control::{Role, Token};
 
-use super::PATIENCE;
 use super::problem::Problem;
 use super::service::Service;
+use super::{PATIENCE, PLANNING};
 use crate::token::role;
 
 /// So many requests a second by one token, after as many at once.
@@ -45,6 +45,9 @@ impl Guard {
 /// Lets a request in, with who asks, if it has a good token and there is room.
 pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let Guard(guard) = guard;
+    // A plan goes through all dead letters: of a million, that takes a minute and a half.
+    let plans = request.method() == Method::POST && request.uri().path() == "/v1/jobs";
+    let patience = if plans { PLANNING } else { PATIENCE };
     let answer = async {
         let Ok(_room) = guard.room.try_acquire() else {
             return too_many("too many requests are under way: ask again").into_response();
@@ -61,10 +64,10 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
         }
     };
     let late = || {
-        let detail = format!("no answer within {} s: ask for less", PATIENCE.as_secs());
+        let detail = format!("no answer within {} s: ask for less", patience.as_secs());
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
     };
-    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| late())
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| late())
 }
 
 async fn who(guard: &Inner, text: Option<String>) -> Result<Token, Problem> {

@@ -36,6 +36,8 @@ use service::{Desk, Service};
 const LONGEST: usize = 64 * 1024;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long that to a job's plan may take.
+const PLANNING: Duration = Duration::from_secs(900);
 
 /// Where it listens.
 #[derive(clap::Args)]

@@ -1,14 +1,15 @@
 //! `make bench`: how fast the entrance is, beside the bare client library on the same
 //! broker in the same run; what verifying costs; how fast the worker is, beside a bare loop; all of it, end to
-//! end; `zentra standalone` on its file; and what listing costs.
+//! end; `zentra standalone` on its file; what listing costs; and what looking through dead letters does.
 //!
 //! A private RabbitMQ with a quorum queue, 1 KiB signed bodies, 64 and 256 in flight,
 //! rounds that alternate so that a slow spell of the machine hits all rows alike. Load
 //! comes from `wrk`. The numbers are printed, and nothing fails by them. Arguments: other
-//! numbers in flight, or `verify`, `worker`, `whole`, `file` or `list [COUNT]` for
+//! numbers in flight, or `verify`, `worker`, `whole`, `file`, `list [COUNT]` or `dead [COUNT]` for
 //! that part alone.
 
 mod bare;
+mod dead;
 mod file;
 mod list;
 mod verify;
@@ -36,6 +37,8 @@ use zentra_tests::stack::{Program, Stack};
 const ROUNDS: usize = 3;
 /// That are remembered, when they are listed.
 const DELIVERIES: usize = 200_000;
+/// That are dead, when they are looked through.
+const LETTERS: usize = 50_000;
 const ROUND: Duration = Duration::from_secs(6);
 const BODY: usize = 1024;
 /// Different signed callbacks that the load goes round.
@@ -71,6 +74,8 @@ async fn run() -> anyhow::Result<()> {
         ["whole"] => return whole::run().await,
         ["file"] => return file::run().await,
         ["verify"] => return verify::run(),
+        ["dead"] => return dead::run(LETTERS).await,
+        ["dead", count] => return dead::run(count.parse()?).await,
         ["list"] => return list::run(DELIVERIES).await,
         ["list", count] => return list::run(count.parse()?).await,
         _ => {}
@@ -80,7 +85,8 @@ async fn run() -> anyhow::Result<()> {
     worker::run().await?;
     whole::run().await?;
     file::run().await?;
-    list::run(DELIVERIES).await
+    list::run(DELIVERIES).await?;
+    dead::run(LETTERS).await
 }
 
 async fn entrance() -> anyhow::Result<()> {

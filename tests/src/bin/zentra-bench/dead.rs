@@ -1,0 +1,100 @@
+//! What looking through many dead letters costs: the time and the memory of `zentra job plan`, which goes
+//! through a dead-letter queue and leaves all in its place. `dead 1000000` says how many.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use serde_json::Value;
+use zentra_shared::clock;
+use zentra_shared::event::{self, Envelope, Event, Identity};
+use zentra_shared::lifecycle::DeadReason;
+use zentra_shared::queue::amqp::Amqp;
+use zentra_shared::queue::{Message, Process};
+use zentra_shared::seal::{Key, Sealer};
+use zentra_shared::secret::Secret;
+use zentra_tests::ledger::transfer;
+use zentra_tests::stack::Stack;
+use zentra_tests::{queue_settings, services};
+
+const NAMESPACE: &str = "bench";
+const AT_A_TIME: usize = 512;
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
+    let (rabbit, redis) = (services::rabbit(), services::redis());
+    // It holds an index of all of them.
+    rabbit.allow_memory("4GiB");
+    let stack = Stack::new(&rabbit.url(), &redis.url(), NAMESPACE, "http://127.0.0.1:9/", "");
+    // It declares the queues.
+    drop(stack.worker().await);
+    let queue = Amqp::publisher(queue_settings(&rabbit.url(), NAMESPACE), "bench");
+    queue.connected().await;
+    let key = Key { name: "k1".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") };
+    let sealer = Sealer::new(vec![key]).context("the key is unfit")?;
+    let started = Instant::now();
+    stream::iter(0..count)
+        .map(|at| bury(&queue, &sealer, at))
+        .buffer_unordered(AT_A_TIME)
+        .try_collect::<()>()
+        .await?;
+    queue.close().await;
+    println!("\ndead letters: {count} on RabbitMQ, written in {:.1?}", started.elapsed());
+    for what in ["a plan", "once more"] {
+        let (took, memory) = plan(&stack, count)?;
+        let rate = count as f64 / took.as_secs_f64();
+        let memory = memory as f64 / 1024.0;
+        println!(
+            "  {what:<10} {took:>8.1?}, {rate:>6.0} letters a second, {memory:.0} MiB at most"
+        );
+    }
+    Ok(())
+}
+
+async fn bury(queue: &Amqp, sealer: &Sealer, at: usize) -> anyhow::Result<()> {
+    let id = format!("evt_{at:08}");
+    let body = transfer(&id, "trf_8172", 1);
+    let envelope = Envelope {
+        v: 1,
+        source: "acme".into(),
+        provider: "standard-webhooks".into(),
+        identity: Identity::from_id(&id).context("no id")?,
+        unsigned_id: None,
+        event_type: Some("transfer.settled".into()),
+        content_type: Some("application/json".into()),
+        received_at: clock::now(),
+        provider_time: None,
+        verified_with: "k1".into(),
+        context: event::Context::default(),
+        admitted: None,
+        suspected: false,
+    };
+    let (_, sealed) = sealer.seal(Event { envelope, body: body.into() })?;
+    let message = Message { sealed, attempt: 8, generation: 0, dead: None };
+    Ok(queue.dead("ledger", &message, DeadReason::Exhausted, None).await?)
+}
+
+/// How long it took, and the most memory that it had, in KiB.
+fn plan(stack: &Stack, count: usize) -> anyhow::Result<(Duration, u64)> {
+    let mut command = stack.command("zentra");
+    command
+        .args(["job", "plan", "--all", "--json"])
+        .env("ZENTRA_LOG", "warn")
+        .stdout(Stdio::piped());
+    let started = Instant::now();
+    let mut running = command.spawn()?;
+    let status = format!("/proc/{}/status", running.id());
+    let mut most = 0;
+    while running.try_wait()?.is_none() {
+        let told = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = told.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let now = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
+        most = most.max(now.unwrap_or_default());
+        std::thread::sleep(LOOK);
+    }
+    let took = started.elapsed();
+    let job: Value = serde_json::from_slice(&running.wait_with_output()?.stdout)?;
+    ensure!(job["plan"]["letters"] == count, "not all letters were found: {job}");
+    Ok((took, most))
+}

@@ -151,14 +151,15 @@ pub(crate) async fn list(
     Ok(found.iter().map(Found::of).collect())
 }
 
-/// Those that are wanted, at most `limit`.
+/// Those that are wanted of what was accepted from this time on, at most `limit`.
 pub(crate) async fn all(
     queue: &impl Operate,
     config: &Config,
+    from: Timestamp,
     limit: usize,
     wanted: impl Fn(&Event) -> bool,
 ) -> Result<Vec<Event>, Failure> {
-    look(queue, config, Timestamp::default(), limit, wanted).await
+    look(queue, config, from, limit, wanted).await
 }
 
 /// The first that is wanted.

@@ -238,6 +238,9 @@ pub(crate) enum EventCommand {
         /// Who asks; for the history.
         #[arg(long, env = "USER", default_value = "operator")]
         by: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -2,6 +2,7 @@
 //! token (`zentra token create`), wherever it listens.
 
 mod auth;
+mod follow;
 mod jobs;
 mod problem;
 mod queue_service;
@@ -76,12 +77,12 @@ where
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         Failure::Asked(format!("can't listen on {listen}: {error}\n\":0\" picks a free port."))
     })?;
-    let service: Arc<dyn Service> = Arc::new(Desk::new(backend, config, *admit));
     let stop = shutdown::on_signal().map_err(|error| Failure::Ours(error.to_string()))?;
+    let service: Arc<dyn Service> = Arc::new(Desk::new(backend, config, *admit, stop.clone()));
     tracing::info!(listen = %listener.local_addr()?, "zentra serve started");
     let attending = tokio::spawn({
-        let (service, stop) = (service.clone(), stop.clone());
-        async move { service.attend(&stop).await }
+        let service = service.clone();
+        async move { service.attend().await }
     });
     let stopped = async move { stop.cancelled().await };
     let served = axum::serve(listener, router(service)).with_graceful_shutdown(stopped).await;
@@ -113,6 +114,8 @@ fn router(service: Arc<dyn Service>) -> Router {
         .routes(routes!(routes::resume))
         .routes(routes!(routes::close_circuit))
         .routes(routes!(routes::audit))
+        .routes(routes!(follow::find))
+        .routes(routes!(follow::tail))
         .routes(routes!(queues::drain))
         .routes(routes!(queues::release))
         .routes(routes!(queues::end))

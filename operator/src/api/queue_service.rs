@@ -60,7 +60,7 @@ pub(crate) trait Queues: Send + Sync {
 
 impl<B: Backend + Send + Sync> Desk<B> {
     /// Before anybody sees bytes.
-    async fn seen(&self, action: &str, on: &str, said: &Said) -> Result<(), Failure> {
+    pub(super) async fn seen(&self, action: &str, on: &str, said: &Said) -> Result<(), Failure> {
         let (action, on, result) = (action.to_owned(), on.to_owned(), String::new());
         let act = Act { action, on, result, said: said.clone() };
         Ok(self.backend.histories()?.audit(&act).await?)

@@ -9,12 +9,13 @@ use zentra_shared::job::{Halt, Job, Jobs};
 use zentra_shared::journal::list::{Page, Query};
 use zentra_shared::journal::{Delivery, What};
 
+use super::follow::Lines;
 use super::queue_service::Queues;
 use crate::backend::Backend;
 use crate::cli::Letters;
 use crate::control::{self, Asked, Deed, Standing};
 use crate::dead::{self, Filter, Tally};
-use crate::event::{self, Found};
+use crate::event::{self, Found, Matches};
 use crate::failure::Failure;
 use crate::job::{self, How, Replaying};
 use crate::payload::shown;
@@ -80,8 +81,19 @@ pub(crate) trait Service: Queues {
 
     fn halt<'a>(&'a self, id: &'a str, halt: Halt, asked: &'a Asked) -> Answer<'a, Job>;
 
-    /// Runs the jobs that are to run, until `stop`.
-    fn attend<'a>(&'a self, stop: &'a CancellationToken) -> BoxFuture<'a, ()>;
+    /// Events whose bodies have a text in them, once it is in the audit who has looked.
+    fn find<'a>(&'a self, text: &'a str, said: &'a Said) -> Answer<'a, Matches>;
+
+    /// Tells what happens, until nobody reads it.
+    fn tail<'a>(
+        &'a self,
+        query: &'a Query,
+        id: Option<&'a str>,
+        out: &'a mut Lines,
+    ) -> Answer<'a, ()>;
+
+    /// Runs the jobs that are to run, until this program stops.
+    fn attend(&self) -> BoxFuture<'_, ()>;
 }
 
 /// Those functions on one backend.
@@ -90,11 +102,18 @@ pub(super) struct Desk<B> {
     pub(super) config: &'static Config,
     /// Whether the config has the sources' secrets.
     pub(super) admits: bool,
+    /// This program is to stop.
+    stop: CancellationToken,
 }
 
 impl<B: Backend> Desk<B> {
-    pub(super) fn new(backend: B, config: &'static Config, admits: bool) -> Self {
-        Self { backend, config, admits }
+    pub(super) fn new(
+        backend: B,
+        config: &'static Config,
+        admits: bool,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { backend, config, admits, stop }
     }
 
     async fn standing(&self, name: &str) -> Result<Option<Standing>, Failure> {
@@ -220,7 +239,29 @@ impl<B: Backend + Send + Sync> Service for Desk<B> {
         Box::pin(job::halt(&self.backend, id, halt, asked))
     }
 
-    fn attend<'a>(&'a self, stop: &'a CancellationToken) -> BoxFuture<'a, ()> {
-        Box::pin(job::attend(&self.backend, self.config, stop))
+    fn find<'a>(&'a self, text: &'a str, said: &'a Said) -> Answer<'a, Matches> {
+        Box::pin(async move {
+            self.seen("event find", text, said).await?;
+            event::find_text(&self.backend, self.config, text).await
+        })
+    }
+
+    fn tail<'a>(
+        &'a self,
+        query: &'a Query,
+        id: Option<&'a str>,
+        out: &'a mut Lines,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let histories = self.backend.histories()?;
+            tokio::select! {
+                told = event::tail(&histories, query, id, true, out) => told,
+                () = self.stop.cancelled() => Ok(()),
+            }
+        })
+    }
+
+    fn attend(&self) -> BoxFuture<'_, ()> {
+        Box::pin(job::attend(&self.backend, self.config, &self.stop))
     }
 }

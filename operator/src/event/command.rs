@@ -77,10 +77,16 @@ pub(crate) async fn command(
                 }
             }
         }
-        EventCommand::End { id, reason, by } => {
+        EventCommand::End { id, reason, by, json } => {
             let asked = Asked { because: reason, by };
             let key = super::waiting::end(backend, config, &id, &asked).await?;
-            Ok(writeln!(std::io::stdout(), "{key} is given up")?)
+            let mut out = std::io::stdout().lock();
+            match json {
+                true => {
+                    print_json(&serde_json::json!({ "delivery": key, "given_up": true }), &mut out)
+                }
+                false => Ok(writeln!(out, "{key} is given up")?),
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::io::Write;
 
 use memchr::memmem::Finder;
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::config::Config;
 use zentra_shared::event::{DeliveryKey, Event, Identity};
@@ -27,7 +28,7 @@ const ELSEWHERE: usize = 1_000_000;
 const MOST: usize = 100;
 
 /// What was found.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Matches {
     /// Events that were accepted, by their time of receipt.
     pub(crate) events: Vec<Match>,
@@ -40,7 +41,7 @@ pub(crate) struct Matches {
 }
 
 /// An event that has the text in its body.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Match {
     source: String,
     event_id: Option<String>,
@@ -99,7 +100,7 @@ async fn look(queue: &impl Operate, config: &Config, text: &str) -> Result<Match
     let archived = !config.routes().archive.sources.is_empty();
     if archived {
         let has = |event: &Event| finder.find(&event.body).is_some();
-        for event in archive::all(queue, config, MOST, has).await? {
+        for event in archive::all(queue, config, Timestamp::default(), MOST, has).await? {
             found.add(&event, "archive");
         }
     }

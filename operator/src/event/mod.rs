@@ -22,7 +22,7 @@ use zentra_shared::queue::Operate;
 use accepted::Accepted;
 pub(crate) use case::{file as case_file, write as write_case};
 pub(crate) use command::{command, let_go};
-pub(crate) use find::{find as find_text, show as show_matches};
+pub(crate) use find::{Matches, find as find_text, show as show_matches};
 pub(crate) use list::{Wanted, list, of_event, show as show_page};
 pub(crate) use refused::RefusedCopy;
 pub(crate) use tail::tail;

@@ -327,10 +327,22 @@ async fn run_held(
     stopped: Option<Stage>,
 ) -> Result<Job, Failure> {
     let (histories, queue) = (backend.histories()?, backend.queue().await?);
+    let (id, destinations) = (job.id.clone(), job.destinations.clone());
     let runner = Runner { histories: &histories, queue: &queue, config, holder, stop, stopped };
-    let job = runner.run(job).await;
+    let ran = runner.run(job).await;
     backend.close(queue).await;
-    job
+    // What can't pass by itself halts it, unless another one has it by now: else whoever serves the
+    // API would try for ever.
+    if let Err(failure) = &ran
+        && !failure.may_pass()
+        && histories.hold(&destinations, holder).await?.is_none()
+    {
+        let mut job = find(&histories, &id).await?;
+        let why = failure.text().lines().next().unwrap_or_default().to_owned();
+        (job.stage, job.why, job.at) = (Stage::Stopped, why, clock::now());
+        histories.keep_job(&job).await?;
+    }
+    ran
 }
 
 /// The first interrupt from the keyboard pauses the job, the second one kills its runner.

@@ -32,6 +32,8 @@ use provider::{Api, Kind};
 
 /// What came so lately may still be on its way.
 const YOUNG: Duration = Duration::from_secs(300);
+/// A provider's clock may be so far ahead of the entrance's.
+const EARLIER: Duration = Duration::from_secs(3600);
 /// So many are looked up at a time.
 const AT_A_TIME: usize = 16;
 
@@ -154,7 +156,11 @@ pub(crate) async fn run(
         ingestible(source, asked.list.is_none())?;
     }
     let api = api(source, asked)?;
-    let listed = listed(source, asked, api.as_ref()).await?;
+    let mut listed = listed(source, asked, api.as_ref()).await?;
+    if !asked.ingest {
+        // Only what is brought in needs all of it.
+        listed.iter_mut().for_each(|event| event.body = None);
+    }
     let mut rows = compared(&backend.histories()?, config, source, listed).await?;
     let queue = backend.queue().await?;
     let done = async {
@@ -285,8 +291,12 @@ async fn accepted(
         envelope.source == source.name
             && envelope.event_id().is_some_and(|id| unknown.contains_key(id))
     };
+    // Where the list has no times, all of the archive is looked through.
+    let times = unknown.values().map(|row| row.listed.at.unwrap_or_default());
+    let from = times.min().unwrap_or_default().minus(EARLIER);
     // Copies are archived as well: more than there are ids, but not without end.
-    let found = archive::all(queue, config, unknown.len().saturating_mul(8), wanted).await?;
+    let most = unknown.len().saturating_mul(8);
+    let found = archive::all(queue, config, from, most, wanted).await?;
     for event in found {
         let id = event.envelope.event_id().unwrap_or_default();
         if let Some(row) = unknown.get_mut(id) {
@@ -332,8 +342,14 @@ async fn ingest(
     let (keys, mut done) = (Keys::default(), 0);
     for row in rows.iter_mut().filter(|row| row.standing == Standing::Missing) {
         if let (Some(api), Some(delivery)) = (api, &row.listed.delivery) {
-            api.send_again(delivery).await?;
-            (row.standing, done) = (Standing::AskedFor, done + 1);
+            match api.send_again(delivery).await {
+                Ok(()) => (row.standing, done) = (Standing::AskedFor, done + 1),
+                // The others would fare no better: what was done is told.
+                Err(failure) => {
+                    failure.text().clone_into(&mut row.detail);
+                    break;
+                }
+            }
             continue;
         }
         let made = match made(source, &row.listed) {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zentra_shared::journal::{Delivery, What};
 use zentra_shared::lifecycle::State;
 use zentra_tests::http::Answer;
@@ -22,7 +23,7 @@ pub(crate) struct Api<'a> {
     at: String,
     /// By which all that it answers is judged.
     document: Value,
-    _program: Guarded,
+    program: Guarded,
 }
 
 impl<'a> Api<'a> {
@@ -41,7 +42,7 @@ impl<'a> Api<'a> {
             serde_json::from_str(&answer.body).ok()
         })
         .await;
-        Self { stack, at, document, _program: program }
+        Self { stack, at, document, program }
     }
 
     pub(crate) fn token(&self, arguments: &[&str]) -> String {
@@ -271,6 +272,48 @@ async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_text_is_found_by_who_may_see_payloads_and_what_happens_is_told_as_it_happens() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let stack = &world.stack;
+    let _worker = stack.worker().await;
+    let mut api = Api::start(stack).await;
+    let viewer = api.token(&["grafana"]);
+    let ada = api.token(&["ada", "--payloads"]);
+    let address = api.url("/v1/tail?source=acme").replace("http://", "");
+    let (host, path) = address.split_once('/').unwrap();
+    let mut listening = tokio::net::TcpStream::connect(host).await.unwrap();
+    let asked =
+        format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {viewer}\r\n\r\n");
+    listening.write_all(asked.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    while !String::from_utf8_lossy(&heard).contains("\r\n\r\n") {
+        assert!(listening.read_buf(&mut heard).await.unwrap() > 0);
+    }
+    assert!(String::from_utf8_lossy(&heard).contains("application/x-ndjson"));
+    let mut sent = 0;
+    while !String::from_utf8_lossy(&heard).contains("\"what\":\"delivered\"") {
+        // What was there before it listened isn't told, so it may take another one.
+        sent += 1;
+        let id = format!("evt_{sent}");
+        world.send(&id, &transfer(&id, "trf_8172", 1)).await;
+        world.until(&id, delivered).await;
+        let more = tokio::time::timeout(BOUND / 100, listening.read_buf(&mut heard)).await;
+        assert!(more.is_err() || more.unwrap().unwrap() > 0);
+    }
+    let path = "/v1/find?text=trf_8172";
+    assert_eq!(api.get(path, &viewer).await.0, 403);
+    let (code, found) = api.get(path, &ada).await;
+    assert_eq!((code, found["events"].as_array().unwrap().len()), (200, sent), "{found}");
+    assert_eq!(api.get("/v1/find?text=", &ada).await.0, 400);
+    let audit = String::from_utf8(stack.zentra(&["audit"]).stdout).unwrap();
+    assert!(audit.contains("ada  event find trf_8172"), "{audit}");
+    // It stops though somebody listens.
+    assert!(api.program.terminate(BOUND).is_some_and(|status| status.success()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn prometheus_gets_what_the_status_tells_as_the_page_says() {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
         .await
@@ -428,7 +471,7 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
     let shop = Shop::with("", "", "shop", "").await;
     let _program = shop.stack.standalone().await;
     let api = Api::start(&shop.stack).await;
-    let admin = api.token(&["root", "--role", "admin"]);
+    let admin = api.token(&["root", "--role", "admin", "--payloads"]);
     let document = &api.document;
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
     let mut runner = TestRunner::deterministic();
@@ -446,6 +489,7 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
     // What isn't JSON has tests of its own.
     let other = ["/v1/metrics", "/v1/dead/{id}/body"];
     let other = [&other[..], &["/v1/archive/{id}/body", "/v1/refused/{id}/body"]].concat();
+    let other = [&other[..], &["/v1/tail"]].concat();
     let paths = document["paths"].as_object().unwrap();
     assert!(other.iter().all(|path| paths.contains_key(*path)));
     for (path, operations) in paths.iter().filter(|(path, _)| !other.contains(&path.as_str())) {

@@ -282,6 +282,19 @@ async fn what_is_archived_is_replayed_and_what_is_delivered_only_by_force_and_un
     let of = |id: &str| keys.iter().filter(|key| key.ends_with(id)).count();
     assert_eq!((of("/evt_2"), of("/evt_3"), of("/evt_4")), (2, 2, 1));
     assert_eq!(rows(&world.ledger), 5, "the key is the same");
+
+    // What doesn't pass by itself halts it.
+    let planned = done(stack, &[&force[..], &["--json"]].concat());
+    let planned: Value = serde_json::from_str(&planned).unwrap();
+    let id = planned["id"].as_str().unwrap();
+    for source in ["acme", "stripe-eu", "github"] {
+        let name = format!("[source.{source}]\n");
+        stack.replace(&name, &format!("{name}archive = false\n"));
+    }
+    assert_eq!(stack.zentra(&["job", "run", id]).status.code(), Some(1));
+    let halted = job(stack, &["show", id]);
+    let why = "no source of this config is archived.";
+    assert_eq!((&halted["stage"], &halted["why"]), (&"stopped".into(), &why.into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,8 @@ use service::{Desk, Service};
 
 /// The longest body, in bytes.
 const LONGEST: usize = 64 * 1024;
+/// The longest list of a provider's events.
+const LISTS: usize = 8 << 20;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long that to a job's plan may take.
@@ -116,6 +118,11 @@ fn router(service: Arc<dyn Service>) -> Router {
         .routes(routes!(routes::audit))
         .routes(routes!(follow::find))
         .routes(routes!(follow::tail))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(queues::reconcile))
+                .layer(DefaultBodyLimit::max(LISTS)),
+        )
         .routes(routes!(queues::drain))
         .routes(routes!(queues::release))
         .routes(routes!(queues::end))

@@ -1,6 +1,7 @@
 //! What can be asked of queues and the archive, whatever the backend.
 
 use bytes::Bytes;
+use serde_json::Value;
 use zentra_shared::control::{Act, Control, Said};
 use zentra_shared::journal::Delivery;
 
@@ -11,6 +12,7 @@ use crate::control::{Asked, Audited};
 use crate::dead::Tally;
 use crate::failure::Failure;
 use crate::payload::shown;
+use crate::reconcile::{self, Report};
 use crate::unrouted::{self, Look};
 use crate::{archive, event, refused};
 
@@ -48,6 +50,15 @@ pub(crate) trait Queues: Send + Sync {
 
     /// The bytes of a refused callback, once it is in the audit who has seen them.
     fn refused_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes>;
+
+    /// Compares a provider's list with what came. With `ingest`, brings in what is missing: none if
+    /// this program hasn't the sources' secrets.
+    fn reconcile<'a>(
+        &'a self,
+        source: &'a str,
+        events: &'a [Value],
+        ingest: Option<&'a Asked>,
+    ) -> Answer<'a, Option<Report>>;
 
     /// Lets in what verifies now. None if this program hasn't the sources' secrets.
     fn admit<'a>(
@@ -168,6 +179,21 @@ impl<B: Backend + Send + Sync> Queues for Desk<B> {
             self.seen("refused show --body", id, said).await?;
             let (source, body) = refused::body(&found);
             Ok(shown(self.config, source, body))
+        })
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        source: &'a str,
+        events: &'a [Value],
+        ingest: Option<&'a Asked>,
+    ) -> Answer<'a, Option<Report>> {
+        Box::pin(async move {
+            if ingest.is_some() && !self.admits {
+                return Ok(None);
+            }
+            let report = reconcile::given(&self.backend, self.config, source, events, ingest);
+            report.await.map(Some)
         })
     }
 

@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use zentra_shared::control::{Role, Said};
 use zentra_shared::journal::Delivery;
@@ -15,6 +16,7 @@ use super::problem::Problem;
 use super::routes::{Answer, Body, Letters, Path, Query, Reason, asked, bad, hundred, within};
 use crate::control::Asked;
 use crate::dead::Tally;
+use crate::reconcile::Report;
 use crate::{archive, refused, unrouted};
 
 /// Takes dead letters out of their queues for good, by name. What is drained can't be re-queued any
@@ -261,12 +263,52 @@ pub(super) async fn admit(
     let asked = asked(&who, Reason { because })?;
     let wanted = refused::Wanted { ids, source, reason };
     let outcomes = state.admit(&wanted, hundred(), &asked).await?;
-    outcomes.map(Json).ok_or_else(|| {
-        Problem::new(
-            StatusCode::FORBIDDEN,
-            "this server hasn't the sources' secrets: start it by zentra serve --admit",
-        )
-    })
+    outcomes.map(Json).ok_or_else(without_secrets)
+}
+
+/// A provider's own list of events.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reconcile {
+    /// Whose events.
+    source: String,
+    /// Each as the provider sends it, or with its id and type alone: 10,000 at most.
+    #[schema(max_items = 10_000, value_type = Vec<Object>)]
+    events: Vec<Value>,
+    /// Brings in what is missing. Only where the API is served with --admit.
+    #[serde(default)]
+    ingest: bool,
+    /// For the audit; at most 1000 bytes.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    because: String,
+}
+
+/// Compares a provider's own list of events with what came: missing, dead, differing; and brings in what
+/// is missing, if that is asked for.
+#[utoipa::path(
+    post, path = "/v1/reconcile", tag = "act", security(("token" = [])), request_body = Reconcile,
+    responses((status = 200, body = Report), (status = "default", body = Problem))
+)]
+pub(super) async fn reconcile(
+    who: Who,
+    state: State,
+    Body(Reconcile { source, events, ingest, because }): Body<Reconcile>,
+) -> Answer<Report> {
+    who.may(Role::Operator)?;
+    if events.len() > 10_000 {
+        return Err(bad("10,000 events at most".into()));
+    }
+    let asked = asked(&who, Reason { because })?;
+    let report = state.reconcile(&source, &events, ingest.then_some(&asked)).await?;
+    report.map(Json).ok_or_else(without_secrets)
+}
+
+fn without_secrets() -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "this server hasn't the sources' secrets: start it by zentra serve --admit",
+    )
 }
 
 /// Who looks at bytes, if he may.

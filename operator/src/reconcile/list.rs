@@ -7,6 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 use zentra_shared::clock::Timestamp;
 
 use crate::failure::Failure;
@@ -15,7 +16,8 @@ use crate::failure::Failure;
 const LONGEST: u64 = 4 << 20;
 
 /// An event that the provider says it had.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ListedEvent)]
 pub(crate) struct Listed {
     /// Its id there.
     pub(super) id: String,

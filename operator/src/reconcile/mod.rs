@@ -12,6 +12,8 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::{HeaderValue, header};
 use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 use zentra_ingress::admit;
 use zentra_ingress::keys::Keys;
 use zentra_shared::clock;
@@ -79,9 +81,10 @@ pub(crate) struct Reconcile {
 }
 
 /// How an event of the list stands here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Standing {
+#[schema(as = Reconciled)]
+pub(crate) enum Standing {
     /// It never came.
     Missing,
     /// It came, and was given up.
@@ -121,8 +124,9 @@ impl Standing {
 }
 
 /// One event of the list.
-#[derive(Debug, Serialize)]
-struct Row {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReconciledEvent)]
+pub(crate) struct Row {
     #[serde(flatten)]
     listed: Listed,
     standing: Standing,
@@ -132,10 +136,10 @@ struct Row {
 }
 
 /// The list, and how much of it stands how.
-#[derive(Debug, Serialize)]
-struct Report {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Report {
     source: String,
-    counts: BTreeMap<&'static str, usize>,
+    counts: BTreeMap<String, usize>,
     /// All that isn't plainly received.
     events: Vec<Row>,
 }
@@ -146,18 +150,74 @@ pub(crate) async fn run(
     config: &Config,
     asked: &Reconcile,
 ) -> Result<(), Failure> {
-    let source = config.sources.iter().find(|source| source.name == asked.source);
-    let source = source.ok_or_else(|| {
-        let names: Vec<_> = config.sources.iter().map(|source| source.name.as_str()).collect();
-        let names = names.join(", ");
-        Failure::Asked(format!("there is no source {}.\nThe config has: {names}.", asked.source))
-    })?;
+    let source = named(config, &asked.source)?;
     if asked.ingest {
         ingestible(source, asked.list.is_none())?;
     }
     let api = api(source, asked)?;
-    let mut listed = listed(source, asked, api.as_ref()).await?;
-    if !asked.ingest {
+    let listed = listed(source, asked, api.as_ref()).await?;
+    let ingest = asked.ingest.then_some(&asked.asked);
+    let report = reported(backend, config, source, listed, api.as_ref(), ingest).await?;
+    tell(report, asked.json)
+}
+
+/// The same with a list that is given: events as the provider sends them.
+pub(crate) async fn given(
+    backend: &impl Backend,
+    config: &Config,
+    source: &str,
+    events: &[Value],
+    ingest: Option<&Asked>,
+) -> Result<Report, Failure> {
+    let source = named(config, source)?;
+    if ingest.is_some() {
+        ingestible(source, false)?;
+    }
+    let id = pointer(&source.scheme.id, "id");
+    let kind = pointer(&source.scheme.kind, "type");
+    let mut seen = HashSet::new();
+    let mut listed = Vec::new();
+    for event in events {
+        let found = list::field(event, &id).ok_or_else(|| {
+            Failure::Asked(format!(
+                "an event has no id at {id}.\nGive events as {} sends them.",
+                source.provider
+            ))
+        })?;
+        if seen.insert(found.clone()) {
+            let (kind, body) = (list::field(event, &kind), Some(event.to_string().into()));
+            listed.push(Listed { id: found, kind, at: None, body, delivery: None });
+        }
+    }
+    reported(backend, config, source, listed, None, ingest).await
+}
+
+fn named<'a>(config: &'a Config, name: &str) -> Result<&'a Source, Failure> {
+    let source = config.sources.iter().find(|source| source.name == name);
+    source.ok_or_else(|| {
+        let names: Vec<_> = config.sources.iter().map(|source| source.name.as_str()).collect();
+        let names = names.join(", ");
+        Failure::Asked(format!("there is no source {name}.\nThe config has: {names}."))
+    })
+}
+
+/// Where in an event of JSON it is, as the provider has it.
+fn pointer(at: &Option<Location>, default: &str) -> String {
+    match at {
+        Some(Location::Json(pointer)) => pointer.clone(),
+        _ => format!("/{default}"),
+    }
+}
+
+async fn reported(
+    backend: &impl Backend,
+    config: &Config,
+    source: &Source,
+    mut listed: Vec<Listed>,
+    api: Option<&Api>,
+    ingest: Option<&Asked>,
+) -> Result<Report, Failure> {
+    if ingest.is_none() {
         // Only what is brought in needs all of it.
         listed.iter_mut().for_each(|event| event.body = None);
     }
@@ -165,24 +225,22 @@ pub(crate) async fn run(
     let queue = backend.queue().await?;
     let done = async {
         accepted(&queue, config, source, &mut rows).await?;
-        if asked.ingest {
+        if let Some(asked) = ingest {
             let control = backend.histories()?;
             let audited = Audited {
                 control: Some(&control),
                 action: "reconcile --ingest",
                 on: source.name.clone(),
-                said: asked.asked.said(),
+                said: asked.said(),
             };
-            let by = &asked.asked.by;
-            let deed = ingest(&queue, config, source, api.as_ref(), by, &mut rows);
+            let deed = brought_in(&queue, config, source, api, &asked.by, &mut rows);
             audited.run(deed, |done| format!("{done} events")).await?;
         }
         Ok(())
     };
     let done: Result<(), Failure> = done.await;
     backend.close(queue).await;
-    done?;
-    tell(report(source, rows), asked.json)
+    done.map(|()| report(source, rows))
 }
 
 fn api(source: &Source, asked: &Reconcile) -> Result<Option<Api>, Failure> {
@@ -213,13 +271,12 @@ async fn listed(
     if let Some(api) = api {
         return api.list(clock::now().minus(asked.since), asked.limit).await;
     }
-    let pointer = |at: &Option<Location>, default: &str| match (asked.format, at) {
-        (Format::Jsonl, Some(Location::Json(pointer))) => pointer.clone(),
-        (Format::Jsonl, _) => format!("/{default}"),
-        (Format::Csv, _) => default.to_owned(),
+    let place = |at: &Option<Location>, default: &str| match asked.format {
+        Format::Jsonl => pointer(at, default),
+        Format::Csv => default.to_owned(),
     };
-    let id = asked.id.clone().unwrap_or_else(|| pointer(&source.scheme.id, "id"));
-    let kind = asked.kind.clone().unwrap_or_else(|| pointer(&source.scheme.kind, "type"));
+    let id = asked.id.clone().unwrap_or_else(|| place(&source.scheme.id, "id"));
+    let kind = asked.kind.clone().unwrap_or_else(|| place(&source.scheme.kind, "type"));
     let fields = Fields { id: &id, kind: &kind };
     let path = asked.list.as_deref().unwrap_or(std::path::Path::new("-"));
     let mut seen = HashSet::new();
@@ -331,7 +388,7 @@ fn ingestible(source: &Source, by_api: bool) -> Result<(), Failure> {
 }
 
 /// Brings in what is missing; how many that were.
-async fn ingest(
+async fn brought_in(
     queue: &(impl Operate + Publish),
     config: &Config,
     source: &Source,
@@ -402,7 +459,7 @@ fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
 fn report(source: &Source, rows: Vec<Row>) -> Report {
     let mut counts = BTreeMap::new();
     for row in &rows {
-        *counts.entry(row.standing.as_str()).or_default() += 1;
+        *counts.entry(row.standing.as_str().to_owned()).or_default() += 1;
     }
     let mut events: Vec<Row> =
         rows.into_iter().filter(|row| row.standing != Standing::Received).collect();

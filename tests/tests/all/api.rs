@@ -256,9 +256,23 @@ async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
         api.ask(Method::POST, "/v1/unrouted/requeue", &ada, &routed).await,
         (200, json!([]))
     );
+    let list = |ingest: bool| {
+        let all = ["evt_1", "evt_lost"].map(|id| transfer(id, id, 1).parse::<Value>().unwrap());
+        json!({ "source": "acme", "events": all, "ingest": ingest }).to_string()
+    };
+    let (_, compared) = api.ask(Method::POST, "/v1/reconcile", &ada, &list(false)).await;
+    assert_eq!(compared["counts"], json!({ "received": 1, "missing": 1 }), "{compared}");
+    assert_eq!(api.ask(Method::POST, "/v1/reconcile", &ada, &list(true)).await.0, 403);
+    assert_eq!(api.ask(Method::POST, "/v1/reconcile", &viewer, &list(false)).await.0, 403);
+    let padded = json!({ "source": "acme", "events": [{ "id": "x".repeat(1 << 20) }] });
+    let (code, _) = api.ask(Method::POST, "/v1/reconcile", &ada, &padded.to_string()).await;
+    assert_eq!(code, 200, "a list may be long");
     drop(api);
 
     let api = Api::with(stack, &["--admit"]).await;
+    let (_, ingested) = api.ask(Method::POST, "/v1/reconcile", &ada, &list(true)).await;
+    assert_eq!(ingested["counts"], json!({ "received": 1, "ingested": 1 }), "{ingested}");
+    world.until("evt_lost", delivered).await;
     let (_, outcomes) = api.ask(Method::POST, "/v1/refused/admit", &ada, &admit).await;
     let expected = (&false.into(), &"signature_mismatch".into());
     assert_eq!((&outcomes[0]["admitted"], &outcomes[0]["reason"]), expected);

@@ -101,6 +101,24 @@ impl Found {
     }
 }
 
+/// The archive from this time on. None: no program has declared it yet, so it is empty.
+pub(crate) async fn open<Q: Operate>(
+    queue: &Q,
+    config: &Config,
+    from: Timestamp,
+) -> Result<Option<Q::Archived>, Failure> {
+    let archive = config.routes().archive;
+    if archive.sources.is_empty() {
+        return Err(Failure::Asked(
+            "no source of this config is archived.\nSet archive = true for one.".into(),
+        ));
+    }
+    match queue.archived(&archive, from).await {
+        Err(QueueError::Missing(_)) => Ok(None),
+        archived => Ok(Some(archived?)),
+    }
+}
+
 /// Those that are wanted, oldest first. What has no fitting seal is nobody's event.
 async fn look(
     queue: &impl Operate,
@@ -109,15 +127,7 @@ async fn look(
     limit: usize,
     wanted: impl Fn(&Event) -> bool,
 ) -> Result<Vec<Event>, Failure> {
-    let archive = config.routes().archive;
-    if archive.sources.is_empty() {
-        return Err(no_archive());
-    }
-    let mut archived = match queue.archived(&archive, from).await {
-        // No program has declared it yet: it is empty.
-        Err(QueueError::Missing(_)) => return Ok(Vec::new()),
-        archived => archived?,
-    };
+    let Some(mut archived) = open(queue, config, from).await? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     while found.len() < limit
         && let Some(sealed) = archived.next().await?
@@ -126,10 +136,6 @@ async fn look(
         found.extend(event.filter(|event| event.envelope.received_at >= from && wanted(event)));
     }
     Ok(found)
-}
-
-pub(crate) fn no_archive() -> Failure {
-    Failure::Asked("no source of this config is archived.\nSet archive = true for one.".into())
 }
 
 /// Lists them.

@@ -12,7 +12,6 @@ use zentra_shared::config::Config;
 use zentra_shared::control::Control;
 use zentra_shared::event::{self, Admitted};
 use zentra_shared::queue::{Message, Operate, Place, Publish, Receipt, Walk};
-use zentra_shared::redact::REDACTED;
 use zentra_shared::refused::{Kept, MASKED};
 use zentra_shared::seal::Sealer;
 use zentra_shared::secret::Secret;
@@ -47,8 +46,8 @@ async fn with(
         RefusedCommand::List { source, reason, limit, json } => {
             let wanted = Wanted { ids: Vec::new(), source, reason };
             let found = list(queue, &config.seal, &wanted, limit).await?;
-            let redacted = |one| redacted(one, &config.sources);
-            let found: Vec<Found> = found.into_iter().map(redacted).collect();
+            let masked = |one| masked(one, &config.sources);
+            let found: Vec<Found> = found.into_iter().map(masked).collect();
             match json {
                 true => print_json(&found, &mut out),
                 false => Ok(show_all(&found, &mut out)?),
@@ -57,7 +56,7 @@ async fn with(
         RefusedCommand::Show { id, payload, json } => {
             let wanted = Wanted { ids: vec![id.clone()], ..Wanted::default() };
             let found = list(queue, &config.seal, &wanted, 1).await?.pop();
-            let found = redacted(found.ok_or_else(|| no_refused(&id))?, &config.sources);
+            let found = masked(found.ok_or_else(|| no_refused(&id))?, &config.sources);
             let found = &found;
             match (json, payload.body) {
                 (true, _) => print_json(found, &mut out),
@@ -236,17 +235,6 @@ pub(crate) fn show(found: &Found, sources: &[Source], out: &mut impl Write) -> s
 
 fn is_signature(scheme: &Scheme, header: &str) -> bool {
     header.parse().is_ok_and(|header| scheme.signs_in(&header))
-}
-
-/// Without what its source redacts of its headers.
-fn redacted(mut found: Found, sources: &[Source]) -> Found {
-    let source = sources.iter().find(|source| source.name == found.kept.source);
-    for (name, value) in &mut found.kept.headers {
-        if source.is_some_and(|source| source.redact.header(name)) {
-            REDACTED.clone_into(value);
-        }
-    }
-    found
 }
 
 /// Without signatures and other credentials in its headers: with the body, it could be sent again.

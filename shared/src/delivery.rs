@@ -25,6 +25,14 @@ pub struct Opened {
     pub event: Result<Event, (DeadReason, SealError)>,
 }
 
+impl Opened {
+    /// The same event on its way to another destination.
+    pub fn turn(&mut self, destination: &str) {
+        let identity = Identity::from_text(self.key.identity());
+        self.key = DeliveryKey::new(destination, self.key.source(), &identity);
+    }
+}
+
 /// Opens a message that was found in a queue of this destination.
 pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> Opened {
     match sealer.open(sealed) {

@@ -10,9 +10,10 @@ use zentra_shared::delivery;
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::{AttemptResult, Claim, Delivery, Histories, Journal, Settle, What};
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome, State};
-use zentra_shared::queue::{Archived, Message, Operate, Process, QueueError};
+use zentra_shared::queue::{Archived, Message, Operate, Process};
 
 use super::status;
+use crate::archive;
 use crate::backend::Backend;
 use crate::control::{Asked, Audited};
 use crate::failure::Failure;
@@ -111,15 +112,9 @@ async fn message(
             delivery.key
         ))
     };
-    let archive = config.routes().archive;
-    if !archive.sources.contains(&delivery.event.source) {
-        return Err(unknown());
-    }
     let from = delivery.event.received_at.unwrap_or_default().minus(BEFORE);
-    let mut archived = match queue.archived(&archive, from).await {
-        Err(QueueError::Missing(_)) => return Err(unknown()),
-        archived => archived?,
-    };
+    let archived = archive::open(queue, config, from).await?;
+    let mut archived = archived.ok_or_else(unknown)?;
     let destination = delivery.key.destination();
     while let Some(sealed) = archived.next().await? {
         if delivery::open(&config.seal, destination, &sealed).key == delivery.key {

@@ -5,10 +5,10 @@ mod attend;
 mod command;
 mod replay;
 mod run;
+mod show;
 mod watch;
 
 use std::collections::HashSet;
-use std::io::Write;
 use std::time::Duration;
 
 use rand::RngCore;
@@ -19,11 +19,13 @@ use zentra_shared::config::Config;
 use zentra_shared::control::Said;
 use zentra_shared::job::{HOLD, Halt, Job, Jobs, Pace, Plan, Progress, Stage, Through};
 use zentra_shared::journal::What;
+use zentra_shared::shutdown;
 
 pub(crate) use attend::attend;
 pub(crate) use command::{JobCommand, command};
 use replay::{Nothing, Replay};
 use run::Runner;
+use show::{show, show_all};
 
 use crate::backend::Backend;
 use crate::control::{Asked, Audited};
@@ -34,8 +36,6 @@ use crate::failure::Failure;
 const HEARD: Duration = Duration::from_secs(3);
 /// Why a job has halted.
 const ASKED: &str = "an operator asked for it";
-/// What a shell reports for a program that an interrupt killed.
-const KILLED: i32 = 130;
 const POLL: Duration = Duration::from_millis(100);
 
 /// What a job is to be.
@@ -256,7 +256,9 @@ pub(crate) async fn run(
     let Some(job) = begin(&histories, id, &holder, only_canary).await? else {
         return find(&histories, id).await;
     };
-    let (destinations, stop) = (job.destinations.clone(), interruption());
+    // Told to stop, the job pauses.
+    let stop = shutdown::on_signal().map_err(|error| Failure::Ours(error.to_string()))?;
+    let destinations = job.destinations.clone();
     let on = audited(&histories, "job run", &job, asked.said());
     let deed = run_held(backend, config, job, &holder, &stop, Some(Stage::Paused));
     let done = on.run(deed, outcome).await;
@@ -345,21 +347,6 @@ async fn run_held(
     ran
 }
 
-/// The first interrupt from the keyboard pauses the job, the second one kills its runner.
-fn interruption() -> CancellationToken {
-    let stop = CancellationToken::new();
-    let token = stop.clone();
-    tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            if token.is_cancelled() {
-                std::process::exit(KILLED);
-            }
-            token.cancel();
-        }
-    });
-    stop
-}
-
 /// Takes a job's destinations. An earlier runner of the same job, which may have been killed, is
 /// waited for until its time is up; another job isn't.
 async fn taken(jobs: &impl Jobs, job: &Job, holder: &str) -> Result<(), Failure> {
@@ -432,71 +419,4 @@ async fn halted(jobs: &impl Jobs, job: Job, halt: Halt, stage: Stage) -> Result<
 fn outcome(job: &Job) -> String {
     let Job { stage, progress, plan, .. } = job;
     format!("{}, {} of {} re-queued", stage.as_str(), progress.requeued, plan.letters)
-}
-
-/// One, for a person.
-pub(crate) fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
-    let Job { id, made, asked, destinations, pace, plan, stage, why, progress, .. } = job;
-    let because = match made.because.as_str() {
-        "" => String::new(),
-        because => format!(": {because}"),
-    };
-    writeln!(out, "job          {id}, planned at {} by {}{because}", made.at, made.by)?;
-    writeln!(out, "letters      {asked}, at {}", destinations.join(", "))?;
-    let time = plan.seconds.map_or_else(String::new, |seconds| {
-        format!(", in about {}", humantime::format_duration(Duration::from_secs(seconds)))
-    });
-    writeln!(out, "plan         {} letters{time}", plan.letters)?;
-    for (of, count) in &plan.by {
-        writeln!(out, "             {count:>7}  {of}")?;
-    }
-    if let Some(oldest) = plan.oldest {
-        writeln!(out, "             the oldest was received at {oldest}")?;
-    }
-    let rate = match pace.rate {
-        0 => "as fast as it goes".to_owned(),
-        rate => format!("{rate} a second"),
-    };
-    writeln!(
-        out,
-        "pace         a canary of {}, then {rate}; stops when more than {} % fail",
-        pace.canary, pace.max_failures
-    )?;
-    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-    writeln!(out, "stage        {}{why}", stage.as_str())?;
-    let Progress { requeued, delivered, failed, .. } = progress;
-    let Progress { again, unsuited, busy, leftover, forgotten, .. } = progress;
-    writeln!(out, "re-queued    {requeued}; watched: {delivered} delivered, {failed} failed")?;
-    for (count, words) in [
-        (again, "were given up again, and left"),
-        (unsuited, "left: suspected replays go on by zentra event release, and only they"),
-        (busy, "left: a worker was at them"),
-        (leftover, "had been dealt with before"),
-        (forgotten, "left: so old that nobody knows whether they were delivered (--force)"),
-    ] {
-        if *count > 0 {
-            writeln!(out, "             {count} {words}")?;
-        }
-    }
-    match stage {
-        Stage::Planned => writeln!(out, "nothing was changed; run it with zentra job run {id}"),
-        Stage::Paused | Stage::Stopped => {
-            writeln!(out, "go on with zentra job run {id}, or end it with zentra job cancel {id}")
-        }
-        Stage::Canary | Stage::Running | Stage::Cancelled | Stage::Done => Ok(()),
-    }
-}
-
-/// All, for a person: one line each.
-pub(crate) fn show_all(jobs: &[Job], out: &mut impl Write) -> std::io::Result<()> {
-    if jobs.is_empty() {
-        return writeln!(out, "no jobs");
-    }
-    writeln!(out, "{:<8}  {:<9}  {:>17}  {:<24}  LETTERS", "JOB", "STAGE", "RE-QUEUED", "PLANNED")?;
-    for Job { id, stage, progress, plan, made, asked, .. } in jobs {
-        let done = format!("{} of {}", progress.requeued, plan.letters);
-        let (stage, made) = (stage.as_str(), made.at.to_string());
-        writeln!(out, "{id:<8}  {stage:<9}  {done:>17}  {made:<24}  {asked}")?;
-    }
-    Ok(())
 }

@@ -10,9 +10,10 @@ use zentra_shared::event::Event;
 use zentra_shared::job::Scope;
 use zentra_shared::journal::{Delivery, Histories, What};
 use zentra_shared::lifecycle::State;
-use zentra_shared::queue::{Archived, Message, Operate, QueueError, Subscriber};
+use zentra_shared::queue::{Archived, Message, Operate, Subscriber};
 use zentra_shared::seal::Sealed;
 
+use crate::archive;
 use crate::dead::{Act, Letter, Tally};
 use crate::failure::Failure;
 
@@ -56,15 +57,9 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
     /// Goes through it, in its order.
     pub(super) async fn run(&self, act: &mut impl Act) -> Result<Tally, Failure> {
         let mut tally = Tally { dry_run: self.dry_run, ..Tally::default() };
-        let archive = self.config.routes().archive;
-        if archive.sources.is_empty() {
-            return Err(crate::archive::no_archive());
-        }
         let from = self.scope.after.unwrap_or_default();
-        let mut archived = match self.queue.archived(&archive, from).await {
-            // No program has declared it yet: it is empty.
-            Err(QueueError::Missing(_)) => return Ok(tally),
-            archived => archived?,
+        let Some(mut archived) = archive::open(self.queue, self.config, from).await? else {
+            return Ok(tally);
         };
         let subscribers = self.config.subscribers();
         let pace =
@@ -72,16 +67,19 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
         while act.goes_on(&tally).await?
             && let Some(sealed) = archived.next().await?
         {
+            let mut opened = delivery::open(&self.config.seal, "", &sealed);
             // What has no fitting seal is nobody's event.
-            let Ok(event) = self.config.seal.open(&sealed) else { continue };
+            let Ok(event) = &opened.event else { continue };
             if event.envelope.received_at > self.planned.plus(SKEW) {
                 break;
             }
-            if !self.is_named(&event) {
+            if !self.is_named(event) {
                 continue;
             }
-            for destination in self.takers(&subscribers, &event.envelope.route()) {
-                self.one(destination, &sealed, act, &mut tally, pace.as_ref()).await?;
+            let route = event.envelope.route();
+            for destination in self.takers(&subscribers, &route) {
+                opened.turn(destination);
+                self.one(&opened, &sealed, act, &mut tally, pace.as_ref()).await?;
             }
         }
         Ok(tally)
@@ -107,13 +105,12 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
 
     async fn one(
         &self,
-        destination: &str,
+        opened: &Opened,
         sealed: &Sealed,
         act: &mut impl Act,
         tally: &mut Tally,
         pace: Option<&governor::DefaultDirectRateLimiter>,
     ) -> Result<(), Failure> {
-        let opened = delivery::open(&self.config.seal, destination, sealed);
         let known = self.histories.history(&opened.key).await?;
         let known = known.as_ref();
         tally.looked += 1;
@@ -123,14 +120,14 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
         }
         let generation = known.map_or(0, |known| known.record.generation);
         let message = Message { sealed: sealed.clone(), attempt: 1, generation, dead };
-        let letter = Letter { message: &message, opened: &opened, known };
-        match self.standing(&opened, known) {
+        let letter = Letter { message: &message, opened, known };
+        match self.standing(opened, known) {
             Standing::Busy => tally.busy += 1,
             Standing::Done => tally.leftover += 1,
             Standing::Forgotten => tally.forgotten += 1,
             Standing::Runs(_) if !act.suits(&letter) => tally.unsuited += 1,
             Standing::Runs(how) => {
-                tally.count(destination, how, opened.summary.received_at);
+                tally.count(opened.key.destination(), how, opened.summary.received_at);
                 if self.dry_run {
                     return Ok(());
                 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
-use zentra_shared::job::{Halt, Job, Jobs, Progress, Stage, Through};
+use zentra_shared::job::{HOLD, Halt, Job, Jobs, Progress, Stage, Through};
 use zentra_shared::journal::{Histories, What};
 use zentra_shared::lifecycle::State;
 use zentra_shared::queue::{Message, Operate};
@@ -96,6 +96,7 @@ impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
             again: 0,
             later: 0,
             tended: None,
+            held: None,
             halted: false,
             bar,
         };
@@ -159,6 +160,8 @@ struct Running<'a, 'r, H, Q> {
     /// Received after the job was planned.
     later: u64,
     tended: Option<Instant>,
+    /// When its destinations were last taken for longer.
+    held: Option<Instant>,
     halted: bool,
     bar: &'a ProgressBar,
 }
@@ -267,10 +270,13 @@ impl<H: Histories + Jobs, Q: Operate> Running<'_, '_, H, Q> {
     async fn tend(&mut self) -> Result<(), Failure> {
         let Runner { histories, holder, .. } = self.runner;
         self.tended = Some(Instant::now());
-        if let Some(other) = histories.hold(&self.job.destinations, holder).await? {
-            return Err(Failure::Asked(format!(
-                "another one ({other}) has taken over, since this one stood still."
-            )));
+        if self.held.is_none_or(|at| at.elapsed() >= HOLD / 3) {
+            if let Some(other) = histories.hold(&self.job.destinations, holder).await? {
+                return Err(Failure::Asked(format!(
+                    "another one ({other}) has taken over, since this one stood still."
+                )));
+            }
+            self.held = Some(Instant::now());
         }
         match histories.asked_of_job(&self.job.id).await? {
             Some(Halt::Pause) => self.halt(Stage::Paused, super::ASKED.into()),

@@ -1,36 +1,37 @@
 //! `zentra reconcile`: what a provider says it had, beside what came; and what didn't come, brought
 //! in after all.
 
+mod ingest;
 mod list;
 mod provider;
+mod show;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use http::{HeaderValue, header};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use zentra_ingress::admit;
-use zentra_ingress::keys::Keys;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
-use zentra_shared::event::{Admitted, Event};
+use zentra_shared::event::Event;
 use zentra_shared::journal::{Delivery, Histories};
 use zentra_shared::lifecycle::State;
-use zentra_shared::queue::{Operate, Publish};
+use zentra_shared::queue::Operate;
 use zentra_shared::secret::Secret;
-use zentra_shared::verify::{Callback, Location, Signed, Source, Unverified};
+use zentra_shared::verify::{Location, Source};
 
 use crate::archive;
 use crate::backend::Backend;
 use crate::control::{Asked, Audited};
 use crate::failure::Failure;
+use crate::progress::progress;
+use ingest::{brought_in, ingestible};
 use list::{Fields, Format, Listed};
 use provider::{Api, Kind};
+use show::tell;
 
 /// What came so lately may still be on its way.
 const YOUNG: Duration = Duration::from_secs(300);
@@ -305,7 +306,15 @@ async fn compared(
         let (standing, detail) = standing(&listed, &known, young);
         Ok::<_, Failure>(Row { listed, standing, detail })
     };
-    stream::iter(listed).map(one).buffered(AT_A_TIME).try_collect().await
+    let (bar, many) = (progress(), listed.len());
+    let rows = stream::iter(listed).map(one).buffered(AT_A_TIME).enumerate();
+    let rows = rows.map(|(at, row)| {
+        bar.set_message(format!("{} of {many} events looked up", at + 1));
+        row
+    });
+    let rows = rows.try_collect().await;
+    bar.finish_and_clear();
+    rows
 }
 
 fn standing(listed: &Listed, known: &[Delivery], young: bool) -> (Standing, String) {
@@ -364,98 +373,6 @@ async fn accepted(
     Ok(())
 }
 
-/// Whether what is brought in would be known as the same event when its callback comes late.
-fn ingestible(source: &Source, by_api: bool) -> Result<(), Failure> {
-    if by_api && Kind::of(&source.provider) == Some(Kind::Github) {
-        return Ok(());
-    }
-    let scheme = &source.scheme;
-    let known = scheme.id.as_ref().is_some_and(|at| scheme.covers(at)) || source.trusts_id;
-    match (known, &scheme.items) {
-        (true, None) => Ok(()),
-        (true, Some(_)) => Err(Failure::Asked(format!(
-            "{} puts many events into one callback, so none can be made of one.\nHave the \
-             provider send them again.",
-            source.provider
-        ))),
-        (false, _) => Err(Failure::Asked(format!(
-            "the ids of {} aren't signed, so a late callback of what is brought in here couldn't \
-             be known as a copy.\nHave the provider send them again; or set identity = \"id\" for \
-             the source, if you trust its ids.",
-            source.provider
-        ))),
-    }
-}
-
-/// Brings in what is missing; how many that were.
-async fn brought_in(
-    queue: &(impl Operate + Publish),
-    config: &Config,
-    source: &Source,
-    api: Option<&Api>,
-    by: &str,
-    rows: &mut [Row],
-) -> Result<usize, Failure> {
-    let (keys, mut done) = (Keys::default(), 0);
-    for row in rows.iter_mut().filter(|row| row.standing == Standing::Missing) {
-        if let (Some(api), Some(delivery)) = (api, &row.listed.delivery) {
-            match api.send_again(delivery).await {
-                Ok(()) => (row.standing, done) = (Standing::AskedFor, done + 1),
-                // The others would fare no better: what was done is told.
-                Err(failure) => {
-                    failure.text().clone_into(&mut row.detail);
-                    break;
-                }
-            }
-            continue;
-        }
-        let made = match made(source, &row.listed) {
-            Ok(made) => made,
-            Err(what) => {
-                row.detail = what;
-                continue;
-            }
-        };
-        let (at, refused_for) = (clock::now(), Admitted::NOT_RECEIVED.to_owned());
-        let admitted = Admitted { by: by.into(), at, refused_for };
-        let admitted = Some(admitted);
-        match admit::admit(&made, source, &config.seal, queue, &keys, admitted).await {
-            Ok(_) => (row.standing, done) = (Standing::Ingested, done + 1),
-            Err(refusal) => row.detail = format!("refused: {}", refusal.reason()),
-        }
-    }
-    Ok(done)
-}
-
-/// The callback that never came, as its provider would have signed it: it takes the same way in as
-/// any other, and gets the same identity.
-fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
-    let body = listed.body.as_ref().ok_or("the list has only its id, not all of it")?;
-    let secret = source.secrets.first().ok_or("the source has no secret")?;
-    let received_at = clock::now();
-    let callback = Callback {
-        id: &listed.id,
-        kind: listed.kind.as_deref().unwrap_or_default(),
-        time: received_at,
-        body,
-        url: source.public_url.as_deref().unwrap_or_default(),
-    };
-    let signed = source.scheme.sign(&secret.secret, &callback);
-    let Signed { mut headers, query, body } =
-        signed.map_err(|what| format!("its callback can't be made here: {what}"))?;
-    headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
-    let made = Unverified { headers, query, peer: None, body, received_at };
-    // Where the id is looked for in the body, it must be there.
-    let verified =
-        made.verify(source).map_err(|refusal| format!("refused: {}", refusal.reason()))?;
-    let events = verified.into_events();
-    let same = events.iter().all(|event| event.envelope.identity.id() == Some(&listed.id));
-    match same && events.len() == 1 {
-        true => Ok(made),
-        false => Err("the provider's callback has its id elsewhere: see --id".into()),
-    }
-}
-
 fn report(source: &Source, rows: Vec<Row>) -> Report {
     let mut counts = BTreeMap::new();
     for row in &rows {
@@ -465,41 +382,4 @@ fn report(source: &Source, rows: Vec<Row>) -> Report {
         rows.into_iter().filter(|row| row.standing != Standing::Received).collect();
     events.sort_by_key(|one| one.standing);
     Report { source: source.name.clone(), counts, events }
-}
-
-fn tell(report: Report, json: bool) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match json {
-        true => crate::print_json(&report, &mut out)?,
-        false => show(&report, &mut out)?,
-    }
-    let left = report.events.iter().filter(|row| !row.standing.is_well()).count();
-    match left {
-        0 => Ok(()),
-        left => Err(Failure::Asked(format!(
-            "{left} of the provider's events aren't as they should be.\nBring in what is missing \
-             with --ingest; see zentra event show ID for the others."
-        ))),
-    }
-}
-
-fn show(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
-    let all: usize = report.counts.values().sum();
-    writeln!(out, "{all} events of {} on the provider's list", report.source)?;
-    for (standing, count) in &report.counts {
-        writeln!(out, "  {count:>7}  {standing}")?;
-    }
-    if report.events.is_empty() {
-        return Ok(());
-    }
-    let width = report.events.iter().map(|row| row.listed.id.len()).max().unwrap_or(0).max(5);
-    writeln!(out, "{:<9}  {:<width$}  {:<24}  TYPE", "STANDING", "EVENT", "AT")?;
-    for Row { listed, standing, detail } in &report.events {
-        let Listed { id, kind, at, .. } = listed;
-        let (standing, at) = (standing.as_str(), at.map_or("-".to_owned(), |at| at.to_string()));
-        let kind = kind.as_deref().unwrap_or("(no type)");
-        let detail = if detail.is_empty() { String::new() } else { format!("  ({detail})") };
-        writeln!(out, "{standing:<9}  {id:<width$}  {at:<24}  {kind}{detail}")?;
-    }
-    Ok(())
 }

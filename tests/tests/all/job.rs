@@ -184,10 +184,10 @@ async fn a_job_is_paused_and_cancelled_while_it_runs_and_no_other_comes_between(
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let stack = &world.stack;
     let _worker = stack.worker().await;
-    bury(&world, 12).await;
+    bury(&world, 20).await;
     let slow = job(stack, &["plan", "--source", "acme", "--canary", "1", "--rate", "1"]);
     let id = slow["id"].as_str().unwrap();
-    assert_eq!(slow["plan"]["seconds"], 12);
+    assert_eq!(slow["plan"]["seconds"], 20);
     let (other, _) = plan(stack, &[]);
     let run = |id: &str| {
         let mut command = stack.command("zentra");
@@ -216,12 +216,17 @@ async fn a_job_is_paused_and_cancelled_while_it_runs_and_no_other_comes_between(
 
     let mut running = run(id);
     begun().await;
+    assert!(running.terminate(BOUND).is_some_and(|status| status.success()));
+    assert_eq!(job(stack, &["show", id])["why"], "its runner was stopped");
+
+    let mut running = run(id);
+    begun().await;
     assert_eq!(job(stack, &["cancel", id])["stage"], "cancelled");
     ended(&mut running);
-    assert!(rows(&world.ledger) < 12, "some are left");
+    assert!(rows(&world.ledger) < 20, "some are left");
     assert_eq!(job(stack, &["run", id])["stage"], "cancelled", "it never goes on");
     assert_eq!(job(stack, &["run", &other])["stage"], "done");
-    assert_eq!(rows(&world.ledger), 12);
+    assert_eq!(rows(&world.ledger), 20);
     let unknown = stack.zentra(&["job", "run", "0000"]);
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("there is no job 0000"));
     let nothing = stack.zentra(&["job", "plan", "--all"]);

@@ -20,7 +20,7 @@ use zentra_tests::{queue_settings, services};
 
 const NAMESPACE: &str = "bench";
 const AT_A_TIME: usize = 512;
-const LOOK: Duration = Duration::from_millis(20);
+const BOUND: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     let (rabbit, redis) = (services::rabbit(), services::redis());
@@ -86,13 +86,14 @@ fn plan(stack: &Stack, count: usize) -> anyhow::Result<(Duration, u64)> {
     let mut running = command.spawn()?;
     let status = format!("/proc/{}/status", running.id());
     let mut most = 0;
-    while running.try_wait()?.is_none() {
+    let ended = services::poll(BOUND, || {
         let told = std::fs::read_to_string(&status).unwrap_or_default();
         let line = told.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let now = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
         most = most.max(now.unwrap_or_default());
-        std::thread::sleep(LOOK);
-    }
+        running.try_wait().ok()?
+    });
+    ensure!(ended.is_some(), "it doesn't come to its end");
     let took = started.elapsed();
     let job: Value = serde_json::from_slice(&running.wait_with_output()?.stdout)?;
     ensure!(job["plan"]["letters"] == count, "not all letters were found: {job}");

@@ -161,7 +161,7 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
     if let Some(note) = &scheme.note {
         _ = writeln!(text, "\nNote: {note}");
     }
-    if let Some(timeout) = scheme.timeout {
+    if let Some(timeout) = scheme.timeout.time() {
         let timeout = humantime::format_duration(timeout);
         _ = writeln!(
             text,

@@ -180,7 +180,7 @@ impl Reader<'_> {
     ) {
         let (name, retention) = (&source.name, source.retention);
         let key = format!("source.{name}.retention");
-        if source.scheme.retries.is_some_and(|horizon| retention <= horizon) {
+        if source.scheme.retries.time().is_some_and(|horizon| retention <= horizon) {
             let rule = format!(
                 "must be longer than {} sends its callbacks again, or a late copy would be taken \
                  for a new event",
@@ -209,6 +209,6 @@ fn public_url(text: &str) -> Option<String> {
 
 /// How long a provider's callbacks are remembered at the least.
 fn outlasting(scheme: Option<&Scheme>) -> Duration {
-    let horizon = scheme.and_then(|scheme| scheme.retries);
+    let horizon = scheme.and_then(|scheme| scheme.retries.time());
     horizon.map_or(Duration::ZERO, |horizon| horizon.saturating_add(SPARE))
 }

@@ -42,12 +42,12 @@ pub struct Scheme {
     /// What it has been held to: a vendor's SDK and its version (`npm stripe 23.1.0`). None: it
     /// is unproven.
     pub proof: Option<String>,
-    /// For how long the provider sends a callback again, if it is known.
-    #[serde(default, deserialize_with = "some_duration")]
-    pub retries: Option<Duration>,
-    /// How long the provider waits for its answer, if it is known.
-    #[serde(default, deserialize_with = "some_duration")]
-    pub timeout: Option<Duration>,
+    /// For how long the provider sends a callback again.
+    #[serde(default)]
+    pub retries: Told,
+    /// How long the provider waits for its answer.
+    #[serde(default)]
+    pub timeout: Told,
     /// The request headers that are kept for an operator to see. Never one that holds a
     /// signature or a credential.
     #[serde(default, deserialize_with = "header_names")]
@@ -485,8 +485,36 @@ fn header_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D
     names.map_err(|_| serde::de::Error::custom("not a list of header names"))
 }
 
-fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    duration(from).map(Some)
+/// What a provider's documents tell of a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Told {
+    /// Not looked up, or no page was found that tells it.
+    #[default]
+    Unknown,
+    /// The provider's page doesn't say (`"unstated"`).
+    Unstated,
+    Time(Duration),
+}
+
+impl Told {
+    pub fn time(self) -> Option<Duration> {
+        match self {
+            Self::Time(time) => Some(time),
+            Self::Unknown | Self::Unstated => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Told {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        match text.as_str() {
+            "unstated" => Ok(Self::Unstated),
+            time => humantime::parse_duration(time).map(Self::Time).map_err(|_| {
+                serde::de::Error::custom("neither a duration like \"5m\" nor \"unstated\"")
+            }),
+        }
+    }
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::key::Algorithm;
 use super::place::Location;
-use super::scheme::Scheme;
+use super::scheme::{Scheme, Told};
 use super::template::Part;
 use crate::event::Weakness;
 
@@ -44,6 +44,10 @@ pub fn table() -> String {
          it covers no id, a copy is recognised by its bytes. What is older or further ahead than the \
          *window* is refused. Where id and type are *of the item*, one callback may hold several \
          events.\n\n\
+         How long a provider waits for its answer, and for how long it sends again, is from its own \
+         pages, which the entries name; *unstated* where they don't say, *?* where none was found. \
+         A source remembers its events for a day longer than its provider sends again, and for \
+         `redis.retention` at the least.\n\n\
          | provider | signature | signs | window | id | type | waits, sends again for | proven by |\n\
          |---|---|---|---|---|---|---|---|\n",
         rows.len()
@@ -84,8 +88,13 @@ pub fn table() -> String {
     text
 }
 
-fn known(time: Option<Duration>) -> String {
-    time.map_or_else(|| "?".into(), |time| humantime::format_duration(time).to_string())
+fn known(time: Told) -> String {
+    match time {
+        Told::Unknown => "?".into(),
+        Told::Unstated => "unstated".into(),
+        Told::Time(Duration::ZERO) => "never".into(),
+        Told::Time(time) => humantime::format_duration(time).to_string(),
+    }
 }
 
 fn signed(scheme: &Scheme) -> String {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use zentra_shared::verify::Scheme;
 
@@ -162,11 +163,21 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
         _ = writeln!(text, "\nNote: {note}");
     }
     if let Some(timeout) = scheme.timeout.time() {
-        let timeout = humantime::format_duration(timeout);
-        _ = writeln!(
-            text,
-            "\nIt waits {timeout} for its answer, and sends the callback again then."
-        );
+        _ = writeln!(text, "\nIt waits {} for its answer.", humantime::format_duration(timeout));
+    }
+    match scheme.retries.time() {
+        Some(Duration::ZERO) => {
+            _ = writeln!(
+                text,
+                "\nIt never sends a callback again: what couldn't be taken is missing, until \
+                 zentra reconcile finds it."
+            );
+        }
+        Some(horizon) => {
+            let horizon = humantime::format_duration(horizon);
+            _ = writeln!(text, "\nWhat it isn't told was taken may come again for {horizon}.");
+        }
+        None => {}
     }
     if let Some(weakness) = scheme.weakness() {
         _ = writeln!(text, "\nWeak: {}.", weakness.words());

@@ -7,6 +7,7 @@ mod canonical;
 mod catalogue;
 mod claims;
 mod content;
+mod documented;
 mod explain;
 mod fetched;
 mod handshake;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::canonical::Canonical;
 use super::claims::Claims;
+use super::documented::Documented;
 use super::fetched::Keys;
 use super::handshake::{Handshake, Verb, Yes};
 use super::key::{Algorithm, KeyFormat};
@@ -44,10 +45,10 @@ pub struct Scheme {
     pub proof: Option<String>,
     /// For how long the provider sends a callback again.
     #[serde(default)]
-    pub retries: Told,
+    pub retries: Documented,
     /// How long the provider waits for its answer.
     #[serde(default)]
-    pub timeout: Told,
+    pub timeout: Documented,
     /// The request headers that are kept for an operator to see. Never one that holds a
     /// signature or a credential.
     #[serde(default, deserialize_with = "header_names")]
@@ -483,38 +484,6 @@ fn header_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D
     let texts = Vec::<String>::deserialize(from)?;
     let names = texts.into_iter().map(HeaderName::try_from).collect::<Result<_, _>>();
     names.map_err(|_| serde::de::Error::custom("not a list of header names"))
-}
-
-/// What a provider's documents tell of a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Told {
-    /// Not looked up, or no page was found that tells it.
-    #[default]
-    Unknown,
-    /// The provider's page doesn't say (`"unstated"`).
-    Unstated,
-    Time(Duration),
-}
-
-impl Told {
-    pub fn time(self) -> Option<Duration> {
-        match self {
-            Self::Time(time) => Some(time),
-            Self::Unknown | Self::Unstated => None,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Told {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        match text.as_str() {
-            "unstated" => Ok(Self::Unstated),
-            time => humantime::parse_duration(time).map(Self::Time).map_err(|_| {
-                serde::de::Error::custom("neither a duration like \"5m\" nor \"unstated\"")
-            }),
-        }
-    }
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

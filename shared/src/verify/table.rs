@@ -3,9 +3,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::documented::Documented;
 use super::key::Algorithm;
 use super::place::Location;
-use super::scheme::{Scheme, Told};
+use super::scheme::Scheme;
 use super::template::Part;
 use crate::event::Weakness;
 
@@ -80,20 +81,18 @@ pub fn table() -> String {
             window.map_or_else(|| "none".into(), |window| window.to_string()),
             place(&scheme.id),
             place(&scheme.kind),
-            known(scheme.timeout),
-            known(scheme.retries),
+            scheme.timeout,
+            retries(scheme.retries),
             scheme.proof.as_deref().unwrap_or("**unproven**"),
         );
     }
     text
 }
 
-fn known(time: Told) -> String {
-    match time {
-        Told::Unknown => "?".into(),
-        Told::Unstated => "unstated".into(),
-        Told::Time(Duration::ZERO) => "never".into(),
-        Told::Time(time) => humantime::format_duration(time).to_string(),
+fn retries(horizon: Documented) -> String {
+    match horizon {
+        Documented::Time(Duration::ZERO) => "never".into(),
+        horizon => horizon.to_string(),
     }
 }
 

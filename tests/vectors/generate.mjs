@@ -12,7 +12,7 @@ import { NOW } from "./sdks/lib.mjs";
 import { more } from "./sdks/more.mjs";
 import { tokens } from "./sdks/tokens.mjs";
 
-/** Further from now than any provider allows. */
+/** Further from now than a provider allows, but where it says more. */
 const FAR = 3 * 3600;
 const clock = Date.now;
 Date.now = () => NOW * 1000;
@@ -55,6 +55,7 @@ function otherVersion(text) {
 /** The callbacks of one provider, and what becomes of them. */
 async function cases(provider) {
   const { secret, timed, header, id, url } = provider;
+  const far = provider.far ?? FAR;
   const other = provider.other ?? `${secret}_of_another`;
   const bodyAt = (time) =>
     typeof provider.body === "function"
@@ -71,16 +72,16 @@ async function cases(provider) {
       url: of.url ?? url,
     };
     const signed = await provider.sign(event);
-    return provider.inBody ? { headers: {}, body: signed.body } : { headers: signed, body };
+    return provider.inBody ? { headers: provider.headers ?? {}, body: signed.body } : { headers: signed, body };
   };
   const valid = await made();
   if (provider.inBody) {
-    const as = (change) => ({ headers: {}, body: change(valid.body) });
+    const as = (change) => ({ headers: valid.headers, body: change(valid.body) });
     const others = Object.entries(provider.others ?? {});
     return {
       ...(timed && {
-        stale: [await made({ time: NOW - FAR }), "timestamp_stale"],
-        future: [await made({ time: NOW + FAR }), "timestamp_future"],
+        stale: [await made({ time: NOW - far }), "timestamp_stale"],
+        future: [await made({ time: NOW + far }), "timestamp_future"],
       }),
       ...Object.fromEntries(others.map(([label, [change, reason]]) => [label, [as(change), reason]])),
       valid: [valid, "ok"],

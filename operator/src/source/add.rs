@@ -143,8 +143,9 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
         _ = writeln!(text, "  {steps}. {what}");
     };
     step(format!(
-        "At {provider}, let callbacks be sent to https://YOUR-HOST/in/{name} (POST, JSON): the \
-         address at which the ingress, or what stands before it, is reached."
+        "At {provider}, let callbacks be sent to https://YOUR-HOST/in/{name} (POST, {}): the \
+         address at which the ingress, or what stands before it, is reached.",
+        scheme.content_type()
     ));
     step(match scheme.is_token() {
         true => format!("At {provider}, enter a long random secret, and put it into {secret}."),

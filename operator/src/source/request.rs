@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use http::header;
 use serde_json::json;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::config::{self, Config};
@@ -186,11 +187,7 @@ pub(crate) fn sign(path: &Path, asked: &Sign) -> Result<(), Failure> {
                 false => format!("@{}", asked.body.display()),
                 true => String::from_utf8_lossy(&signed.body).into_owned(),
             };
-            let kind = match source.scheme.sends_forms() {
-                true => "application/x-www-form-urlencoded",
-                false => "application/json",
-            };
-            writeln!(out, "{}", curl(url, &signed, kind, &data))
+            writeln!(out, "{}", curl(url, &signed, source.scheme.content_type(), &data))
         }
     };
     Ok(written?)
@@ -230,7 +227,9 @@ fn curl(url: &str, signed: &Signed, kind: &str, data: &str) -> String {
         let line = format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
         command += &format!(" \\\n  --header {}", quoted(&line));
     }
-    command += &format!(" \\\n  --header {}", quoted(&format!("content-type: {kind}")));
+    if !signed.headers.contains_key(header::CONTENT_TYPE) {
+        command += &format!(" \\\n  --header {}", quoted(&format!("content-type: {kind}")));
+    }
     command + &format!(" \\\n  --data-binary {}", quoted(data))
 }
 

@@ -58,6 +58,7 @@ catalogue! {
     "docusign"
     "dodopayments"
     "dropbox"
+    "dropbox-sign"
     "dwolla"
     "dyte"
     "easypost"

@@ -53,7 +53,9 @@ impl Unverified {
         }
         let hints = match refusal {
             Some(Refusal::SignatureMismatch) => self.mismatch(source, others, key),
-            Some(Refusal::SignatureMissing | Refusal::SignatureMalformed) => self.elsewhere(source),
+            Some(Refusal::SignatureMissing | Refusal::SignatureMalformed) => {
+                self.elsewhere(source).into_iter().chain(self.no_form(source)).collect()
+            }
             Some(Refusal::TimestampStale) => vec![
                 "It was signed longer ago than the window allows. A captured request? Give the \
                  time of its receipt with --at. A live one? Then this machine's clock is ahead, \
@@ -274,6 +276,17 @@ impl Unverified {
                 && self.fits(&Source { scheme: scheme.clone(), ..source.clone() }, None)
         });
         fits.map(|(name, _)| format!("It verifies as a callback of the provider {name}.")).collect()
+    }
+
+    /// Where the provider sends multipart forms, and this is none.
+    fn no_form(&self, source: &Source) -> Option<String> {
+        let found = Lookup::new(&self.headers, None, &self.body);
+        source.scheme.multipart_field().filter(|_| found.fields().is_none())?;
+        let kind = found.header(&http::header::CONTENT_TYPE).unwrap_or("nothing");
+        Some(format!(
+            "The body can't be read as a multipart form with the boundary that its Content-Type \
+             names ({kind}): both must be as they were sent."
+        ))
     }
 }
 

@@ -14,6 +14,7 @@ mod handshake;
 mod items;
 mod jwk;
 mod key;
+mod multipart;
 mod place;
 mod pointer;
 mod scheme;
@@ -445,7 +446,7 @@ impl<'a> Judged<'a> {
     }
 
     /// The identity of a callback without a signed id: the digest over all that is
-    /// signed but the time, which changes when a provider signs a retry anew. Each piece
+    /// signed (or over what the entry names instead) but the time, which changes when a provider signs a retry anew. Each piece
     /// is preceded by its length, so pieces can't run into each other.
     fn digest(&self) -> Result<Identity, Refusal> {
         let scheme = &self.source.scheme;
@@ -454,7 +455,12 @@ impl<'a> Judged<'a> {
         // apart.
         let body = [Part::Body];
         let only_body = scheme.is_token() || scheme.claims.is_some();
-        for part in if only_body { &body[..] } else { scheme.signature.content.parts() } {
+        let parts = match &scheme.identity {
+            Some(identity) => identity.parts(),
+            None if only_body => &body,
+            None => scheme.signature.content.parts(),
+        };
+        for part in parts {
             let piece = match part {
                 Part::Literal(_)
                 | Part::Timestamp

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 use percent_encoding::percent_decode;
 use serde::{Deserialize, Deserializer};
 
+use super::multipart::{self, Field};
 use super::pointer::text_at;
 
 /// The most parameters that are looked at in a form or a query.
@@ -29,6 +30,9 @@ pub enum Location {
     Query(String),
     /// A field of the body, an `application/x-www-form-urlencoded` form.
     Form(String),
+    /// A field of the body, a `multipart/form-data` form; or what is in the field's JSON, by a
+    /// pointer behind its name: `json/event/type`.
+    Multipart(String),
     /// At all of these places, with `:` between.
     All(Vec<Self>),
 }
@@ -42,6 +46,12 @@ impl fmt::Display for Location {
             Self::Json(pointer) => write!(f, "`{pointer}` of the JSON body"),
             Self::Query(name) => write!(f, "parameter `{name}` of the query"),
             Self::Form(name) => write!(f, "field `{name}` of the form"),
+            Self::Multipart(path) => match multipart::split(path) {
+                (name, "") => write!(f, "field `{name}` of the multipart form"),
+                (name, pointer) => {
+                    write!(f, "`{pointer}` of the JSON in field `{name}` of the multipart form")
+                }
+            },
             Self::All(places) => {
                 let places: Vec<String> = places.iter().map(ToString::to_string).collect();
                 f.write_str(&places.join(", "))
@@ -80,11 +90,12 @@ pub(super) struct Lookup<'a> {
     query: Option<&'a str>,
     body: &'a [u8],
     form: OnceCell<Option<Vec<Parameter<'a>>>>,
+    fields: OnceCell<Option<Vec<Field<'a>>>>,
 }
 
 impl<'a> Lookup<'a> {
     pub(super) fn new(headers: &'a HeaderMap, query: Option<&'a str>, body: &'a [u8]) -> Self {
-        Self { headers, query, body, form: OnceCell::new() }
+        Self { headers, query, body, form: OnceCell::new(), fields: OnceCell::new() }
     }
 
     /// What is at a place, if it occurs exactly once: of two, the provider meant one.
@@ -96,6 +107,7 @@ impl<'a> Lookup<'a> {
                 only(&parameters(self.query?.as_bytes())?, name).map(Cow::Owned)
             }
             Location::Form(name) => only(self.form()?, name).map(Cow::Owned),
+            Location::Multipart(path) => multipart::text(self.fields()?, path),
             Location::All(places) => {
                 let texts = places.iter().map(|at| self.text(at));
                 Some(Cow::Owned(texts.collect::<Option<Vec<_>>>()?.join(":")))
@@ -125,6 +137,12 @@ impl<'a> Lookup<'a> {
     /// The body's fields, in their order.
     pub(super) fn form(&self) -> Option<&[Parameter<'a>]> {
         self.form.get_or_init(|| parameters(self.body)).as_deref()
+    }
+
+    /// The same, where it is a multipart form.
+    pub(super) fn fields(&self) -> Option<&[Field<'a>]> {
+        let read = || multipart::fields(self.header(&header::CONTENT_TYPE)?, self.body);
+        self.fields.get_or_init(read).as_deref()
     }
 }
 

@@ -11,6 +11,7 @@ use super::documented::Documented;
 use super::fetched::Keys;
 use super::handshake::{Handshake, Verb, Yes};
 use super::key::{Algorithm, KeyFormat};
+use super::multipart;
 use super::place::Location;
 use super::template::{Part, Template};
 use crate::clock::{Timestamp, millis};
@@ -40,6 +41,8 @@ pub struct Scheme {
     /// Whether the signature leaves the body open: it proves who sent it, not what.
     #[serde(default)]
     pub body_unsigned: bool,
+    /// What tells two events apart where neither a signed id nor what is signed does.
+    pub identity: Option<Template>,
     /// What it has been held to: a vendor's SDK and its version (`npm stripe 23.1.0`). None: it
     /// is unproven.
     pub proof: Option<String>,
@@ -219,8 +222,9 @@ impl Scheme {
         let Signature { at, grammar, algorithm, key, content, .. } = &self.signature;
         let (token, listed) = (self.is_token(), matches!(grammar, Grammar::List { .. }));
         let time = self.timestamp.as_ref().map(|time| &time.at);
-        let inside = matches!(time, Some(Location::Json(_) | Location::Form(_)))
-            && !content.covers(&Part::Timestamp);
+        let inside =
+            matches!(time, Some(Location::Json(_) | Location::Form(_) | Location::Multipart(_)))
+                && !content.covers(&Part::Timestamp);
         let jws = matches!(grammar, Grammar::Jws);
         let claimed = matches!(time, Some(Location::Claim(_)));
         let takes_secret = content.covers(&Part::Secret);
@@ -361,6 +365,25 @@ impl Scheme {
         all.any(|at| matches!(at, Location::Form(_))) || parts.iter().any(Part::is_form)
     }
 
+    /// The field of a multipart form in which its callbacks are, if they are.
+    pub(super) fn multipart_field(&self) -> Option<&str> {
+        let signed = self.signature.content.parts().iter().filter_map(Part::place);
+        let mut all = self.places().chain(signed);
+        all.find_map(|at| match at {
+            Location::Multipart(path) => Some(multipart::split(path).0),
+            _ => None,
+        })
+    }
+
+    /// What its bodies are.
+    pub fn content_type(&self) -> &'static str {
+        match self.multipart_field() {
+            Some(_) => "multipart/form-data",
+            None if self.sends_forms() => "application/x-www-form-urlencoded",
+            None => "application/json",
+        }
+    }
+
     /// Every place where something is looked for.
     fn places(&self) -> impl Iterator<Item = &Location> {
         let time = self.timestamp.as_ref().map(|time| &time.at);
@@ -453,7 +476,9 @@ impl Scheme {
         self.signature.content.takes(location)
             || match location {
                 Location::Header(_) | Location::Item(_) => false,
-                Location::Json(_) | Location::Form(_) => self.covers_body(),
+                Location::Json(_) | Location::Form(_) | Location::Multipart(_) => {
+                    self.covers_body()
+                }
                 Location::Query(_) => self.covers_query(),
                 Location::Claim(_) => true,
                 Location::All(places) => places.iter().all(|at| self.covers(at)),

@@ -4,10 +4,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 use super::content::Content;
+use super::multipart::{self, Field};
 use super::place::{Location, Lookup};
 use super::scheme::{Grammar, Scheme, Time};
 use super::signature::{Read, signed};
@@ -64,7 +65,7 @@ impl Scheme {
     pub fn write_into(&self, body: &mut Value, id: &str, kind: &str, time: Timestamp) {
         for (at, text) in [(&self.id, id), (&self.kind, kind)] {
             for at in at.iter().flat_map(Location::each) {
-                if let Location::Json(pointer) = at {
+                if let Some(pointer) = in_json(at) {
                     *place(body, pointer) = Value::String(text.into());
                 }
             }
@@ -73,7 +74,9 @@ impl Scheme {
             let item = body.take();
             *place(body, pointer) = Value::Array(vec![item]);
         }
-        if let Some(Time { at: Location::Json(pointer), unit, .. }) = &self.timestamp {
+        if let Some(Time { at, unit, .. }) = &self.timestamp
+            && let Some(pointer) = in_json(at)
+        {
             *place(body, pointer) = Value::String(unit.write(time));
         }
     }
@@ -163,6 +166,10 @@ impl Scheme {
     fn unsigned(&self, callback: &Callback<'_>) -> Result<Signed, Unsignable> {
         let body = Bytes::copy_from_slice(callback.body);
         let mut made = Signed { headers: HeaderMap::new(), query: None, body };
+        if let Some(field) = self.multipart_field() {
+            let body = std::mem::take(&mut made.body);
+            made.write_form(&[(field, &body)]);
+        }
         let sent = |at: &&Location| matches!(at, Location::Header(_) | Location::Query(_));
         for (at, text) in [(&self.id, callback.id), (&self.kind, callback.kind)] {
             for at in at.iter().flat_map(Location::each).filter(sent) {
@@ -172,7 +179,7 @@ impl Scheme {
         if let Some(time) = &self.timestamp {
             let inside = self.signature.content.covers(&Part::Timestamp);
             match &time.at {
-                Location::Json(_) | Location::Form(_) if !inside => {}
+                Location::Json(_) | Location::Form(_) | Location::Multipart(_) if !inside => {}
                 Location::Item(_) | Location::Claim(_) => {}
                 at => made.put(at, &self.written(callback.time))?,
             }
@@ -221,9 +228,17 @@ impl Scheme {
 }
 
 impl Signed {
+    /// Makes the body a multipart form of these fields.
+    fn write_form(&mut self, fields: &[Field<'_>]) {
+        let (kind, body) = multipart::form(fields);
+        self.body = body;
+        self.headers.insert(header::CONTENT_TYPE, kind);
+    }
+
     /// Puts a text where the provider has it.
     fn put(&mut self, at: &Location, text: &str) -> Result<(), Unsignable> {
         let unsendable = || Unsignable::Unsendable(at.to_string());
+        let lacking = || Unsignable::Body(at.to_string());
         // In the place of what may stand there already.
         let pair = |name: &str, before: &str| {
             let others = form_urlencoded::parse(before.as_bytes()).filter(|(key, _)| key != name);
@@ -243,10 +258,21 @@ impl Signed {
                 self.body = pair(name, form).into();
             }
             Location::Json(pointer) => {
-                let lacking = |_| Unsignable::Body(at.to_string());
-                let mut body: Value = serde_json::from_slice(&self.body).map_err(lacking)?;
-                *place(&mut body, pointer) = Value::String(text.into());
-                self.body = body.to_string().into();
+                self.body = with(&self.body, pointer, text).ok_or_else(lacking)?;
+            }
+            Location::Multipart(path) => {
+                let (name, pointer) = multipart::split(path);
+                let (headers, before) = (self.headers.clone(), self.body.clone());
+                let found = Lookup::new(&headers, None, &before);
+                let fields = found.fields().ok_or_else(lacking)?;
+                let value = match fields.iter().find(|(field, _)| *field == name) {
+                    _ if pointer.is_empty() => Bytes::copy_from_slice(text.as_bytes()),
+                    Some((_, json)) => with(json, pointer, text).ok_or_else(lacking)?,
+                    None => return Err(lacking()),
+                };
+                let others = fields.iter().filter(|(field, _)| *field != name).copied();
+                let fields: Vec<_> = others.chain([(name, &value[..])]).collect();
+                self.write_form(&fields);
             }
             Location::Item(_) | Location::Claim(_) | Location::All(_) => return Err(unsendable()),
         }
@@ -256,6 +282,24 @@ impl Signed {
             false => Err(unsendable()),
         }
     }
+}
+
+/// Where in a JSON body, or in the JSON of a field, it is.
+fn in_json(at: &Location) -> Option<&str> {
+    match at {
+        Location::Json(pointer) => Some(pointer),
+        Location::Multipart(path) => {
+            Some(multipart::split(path).1).filter(|pointer| !pointer.is_empty())
+        }
+        _ => None,
+    }
+}
+
+/// The JSON with a text at this place.
+fn with(json: &[u8], pointer: &str, text: &str) -> Option<Bytes> {
+    let mut json: Value = serde_json::from_slice(json).ok()?;
+    *place(&mut json, pointer) = Value::String(text.into());
+    Some(json.to_string().into())
 }
 
 /// The place of a JSON pointer, made where it isn't there.

@@ -158,6 +158,7 @@ fn place(text: &str) -> Result<Location, String> {
         Some(("json", pointer)) => Ok(Location::Json(pointer.into())),
         Some(("query", name)) => Ok(Location::Query(name.into())),
         Some(("form", name)) => Ok(Location::Form(name.into())),
+        Some(("multipart", path)) => Ok(Location::Multipart(path.into())),
         Some(("item", name)) => Ok(Location::Item(name.into())),
         _ => Err(unknown()),
     }
@@ -165,8 +166,8 @@ fn place(text: &str) -> Result<Location, String> {
 
 fn unknown() -> String {
     "the template knows {body}, {form}, {timestamp}, {method}, {url}, {path}, {secret}, \
-     {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, {item:NAME}, {lower:…}, {maybe:…} \
-     and {canonical:NAME}: twilio, plivo, contentful, easypost, sns, truelayer or \
+     {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, {multipart:NAME/POINTER}, {item:NAME}, {lower:…}, \
+     {maybe:…} and {canonical:NAME}: twilio, plivo, contentful, easypost, sns, truelayer or \
      crc32"
         .into()
 }

@@ -190,7 +190,7 @@ async fn what_is_signed_in_the_body_or_the_query_can_be_made_as_well() {
          secrets = [{{ name = \"k1\", secret = \"file:{}\" }}]\n",
         key.display()
     ));
-    for provider in ["pandadoc", "braintree", "mercadopago", "mailgun"] {
+    for provider in ["pandadoc", "braintree", "mercadopago", "mailgun", "dropbox-sign"] {
         stack.add(&format!(
             "[source.{provider}]\nprovider = \"{provider}\"\n\
              secrets = [{{ name = \"k1\", secret = \"env:GITHUB\" }}]\n"
@@ -206,6 +206,7 @@ async fn what_is_signed_in_the_body_or_the_query_can_be_made_as_well() {
         ("braintree", "bt_payload=e30%3D"),
         ("mercadopago", "{}"),
         ("mailgun", token),
+        ("dropbox-sign", r#"{"event":{"event_type":"template_created"}}"#),
     ] {
         let captured = Captured::new(&stack, "", body);
         let file = Captured::path(&captured.body);
@@ -243,8 +244,13 @@ async fn what_is_signed_in_the_body_or_the_query_can_be_made_as_well() {
         let command =
             stack.zentra(&["sign", "--source", source, "--body", file, "--curl", "http://h/"]);
         let command = stdout(&command);
-        let kind = if source == "braintree" { "x-www-form-urlencoded" } else { "json" };
-        assert!(command.contains(&format!("content-type: application/{kind}")), "{command}");
+        let kind = match source {
+            "braintree" => "application/x-www-form-urlencoded'",
+            "dropbox-sign" => "multipart/form-data; boundary=",
+            _ => "application/json'",
+        };
+        assert!(command.contains(&format!("content-type: {kind}")), "{command}");
+        assert_eq!(command.matches("content-type: ").count(), 1, "{command}");
     }
     let other = Captured::new(&stack, "", "a=b");
     let file = Captured::path(&other.body);

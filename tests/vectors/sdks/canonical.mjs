@@ -7,9 +7,17 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { hex } from "./lib.mjs";
+
 const require = createRequire(import.meta.url);
 const form = (fields) => new URLSearchParams(fields).toString();
 const parsed = (body) => Object.fromEntries(new URLSearchParams(body));
+
+const BOUNDARY = "------------------------d74496d66958873e";
+const multipart = (fields) =>
+  Object.entries(fields)
+    .map(([name, value]) => `--${BOUNDARY}\r\nContent-Disposition: form-data; name="${name}"\r\n\r\n${value}\r\n`)
+    .join("") + `--${BOUNDARY}--\r\n`;
 
 /** An Adyen notification, signed; what the provider's SDK takes is the item. */
 const ADYEN_KEY = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
@@ -86,6 +94,34 @@ export const canonical = {
     async verify({ secret, body }) {
       const { bt_signature, bt_payload } = parsed(body);
       return braintree(secret).webhookNotification.parse(bt_signature, bt_payload);
+    },
+  },
+  "dropbox-sign": {
+    package: "@dropbox/sign",
+    secret: "api_key",
+    inBody: true,
+    timed: true,
+    far: 5 * 24 * 3600,
+    // Its SDK looks at no time.
+    lenient: ["stale", "future", "field_twice"],
+    headers: { "content-type": `multipart/form-data; boundary=${BOUNDARY}` },
+    sign({ secret, time }) {
+      const [event_type, event_time] = ["signature_request_sent", `${time}`];
+      const event = { event_type, event_time, event_hash: hex(secret, event_time + event_type) };
+      return { body: multipart({ json: JSON.stringify({ event, signature_request: { title: "Lease" } }) }) };
+    },
+    tamper: (body) => body.replace("request_sent", "request_remind"),
+    unsign: (body) => body.replace("event_hash", "event_hush"),
+    malform: (body) => body.replace(/"event_hash":"../, '"event_hash":"no'),
+    others: {
+      field_twice: [(body) => multipart({ json: "{}" }).replace(/--\r\n$/, "") + body.slice(`--${BOUNDARY}`.length), "signature_missing"],
+      another_field: [(body) => body.replace('name="json"', 'name="data"'), "signature_missing"],
+      no_end: [(body) => body.slice(0, -10), "signature_missing"],
+    },
+    async verify({ secret, body, headers }) {
+      const { EventCallbackHelper, EventCallbackRequest } = require("@dropbox/sign");
+      const form = await new Response(body, { headers }).formData();
+      return EventCallbackHelper.isValid(secret, EventCallbackRequest.init(JSON.parse(form.get("json"))));
     },
   },
   twilio: {

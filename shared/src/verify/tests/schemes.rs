@@ -270,3 +270,45 @@ fn what_can_not_be_signed_says_why() {
     assert!(made("braintree", "s", "a=b").contains("field `bt_payload` of the form"));
     assert!(made("mailgun", "s", "{}").contains("`/signature/token` of the JSON body"));
 }
+
+#[test]
+fn what_is_signed_alike_is_told_apart_by_what_the_entry_names() {
+    let source = source("dropbox-sign", &["key"]);
+    let time = Timestamp::from_secs(T);
+    let judge = |title: &str, boundary: Option<&str>| {
+        let mut body = serde_json::json!({ "signature_request": { "title": title } });
+        source.scheme.write_into(&mut body, "e", "signature_request_sent", time);
+        let body = body.to_string();
+        let made = Callback {
+            id: "e",
+            kind: "signature_request_sent",
+            time,
+            body: body.as_bytes(),
+            url: "",
+        };
+        let secret = &source.secrets[0].secret;
+        let Signed { mut headers, body, .. } = source.scheme.sign(secret, &made).unwrap();
+        let mut body = String::from_utf8(body.to_vec()).unwrap();
+        if let Some(boundary) = boundary {
+            let kind = headers["content-type"].to_str().unwrap().to_owned();
+            let (_, before) = kind.split_once("boundary=").unwrap();
+            body = body.replace(before, boundary);
+            headers.insert("content-type", kind.replace(before, boundary).try_into().unwrap());
+        }
+        let body = body.into();
+        envelope(Unverified { headers, query: None, peer: None, body, received_at: time }, &source)
+    };
+    let first = judge("Lease", None);
+    assert_eq!(first.event_type.as_deref(), Some("signature_request_sent"));
+    assert_ne!(first.identity, judge("Sale", None).identity, "two events of one second");
+    assert_eq!(first.identity, judge("Lease", Some("again")).identity, "the same, sent again");
+}
+
+#[test]
+fn a_multipart_form_that_its_content_type_does_not_fit_is_explained() {
+    let source = source("dropbox-sign", &["key"]);
+    let kind = "multipart/form-data; boundary=b";
+    let explained = callback("--c--", T, &[("content-type", kind)]).explain(&source, &[], None);
+    assert_eq!(explained.refusal, Some(Refusal::SignatureMissing));
+    assert!(explained.hints.iter().any(|hint| hint.contains(kind)), "{:?}", explained.hints);
+}

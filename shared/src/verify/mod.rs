@@ -445,9 +445,9 @@ impl<'a> Judged<'a> {
         kept.collect()
     }
 
-    /// The identity of a callback without a signed id: the digest over all that is
-    /// signed (or over what the entry names instead) but the time, which changes when a provider signs a retry anew. Each piece
-    /// is preceded by its length, so pieces can't run into each other.
+    /// The identity of a callback without a signed id: the digest over all that is signed, or over
+    /// what the entry names instead; but not over the time, which changes when a provider signs a
+    /// retry anew. Each piece is preceded by its length, so pieces can't run into each other.
     fn digest(&self) -> Result<Identity, Refusal> {
         let scheme = &self.source.scheme;
         let mut hash = Sha256::new();

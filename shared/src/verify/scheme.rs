@@ -299,6 +299,12 @@ impl Scheme {
                 "{secret} in signature.content is for plain digests, and for [keys]",
             ),
             (
+                self.identity.as_ref().is_some_and(|identity| {
+                    !identity.parts().iter().any(|part| part.place().is_some() || part.is_body())
+                }),
+                "identity names no place: all its events would be taken for one",
+            ),
+            (
                 self.context.iter().any(|name| at.contains(&Location::Header(name.clone()))),
                 "context must not list the signature's header",
             ),
@@ -538,6 +544,18 @@ mod tests {
         for content in ["{timestamp}.", "{body}", "{timestamp}.{payload}"] {
             let text = stripe.replace("{timestamp}.{body}", content);
             assert!(Scheme::from_toml(text.parse().unwrap()).is_err(), "{content}");
+        }
+    }
+
+    #[test]
+    fn an_identity_that_is_the_same_for_every_event_is_refused() {
+        let stripe = include_str!("providers/stripe.toml");
+        let with = |identity| format!("identity = {identity:?}\n{stripe}").parse().unwrap();
+        for good in ["{json:/id}", "a {body}", "{maybe:header:x}"] {
+            assert!(Scheme::from_toml(with(good)).is_ok(), "{good}");
+        }
+        for bad in ["", "stripe", "{timestamp}", "{url}"] {
+            assert!(Scheme::from_toml(with(bad)).is_err(), "{bad}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+/// A time that a provider's documents give, if they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Documented {
     /// Not looked up, or no page was found that says anything.
@@ -16,6 +17,7 @@ pub enum Documented {
 }
 
 impl Documented {
+    /// None where the documents don't say, or weren't found.
     pub fn time(self) -> Option<Duration> {
         match self {
             Self::Time(time) => Some(time),

@@ -11,6 +11,7 @@ mod documented;
 mod explain;
 mod fetched;
 mod handshake;
+mod identity;
 mod items;
 mod jwk;
 mod key;
@@ -22,6 +23,7 @@ mod sign;
 mod signature;
 mod table;
 mod template;
+mod time;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -32,7 +34,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::clock::Timestamp;
@@ -52,9 +53,8 @@ pub use place::Location;
 use place::Lookup;
 pub use scheme::Scheme;
 pub use sign::{Callback, Signed, Unsignable};
-use signature::{Piece, Read};
+use signature::Read;
 pub use table::table;
-use template::Part;
 
 /// A source: whose callbacks they are, how they are signed, and with which secrets.
 #[derive(Clone, Debug)]
@@ -411,7 +411,7 @@ impl<'a> Judged<'a> {
             unsigned_id: event_id.filter(|_| identity.is_none()),
             identity: match identity {
                 Some(identity) => identity,
-                None => item.map_or_else(|| self.digest(), |item| Ok(whole(item)))?,
+                None => item.map_or_else(|| self.identity(), |item| Ok(identity::whole(item)))?,
             },
             event_type: find(&scheme.kind).filter(|kind| usable_type(kind)),
             content_type: content_type
@@ -444,55 +444,6 @@ impl<'a> Judged<'a> {
         });
         kept.collect()
     }
-
-    /// The identity of a callback without a signed id: the digest over all that is signed, or over
-    /// what the entry names instead; but not over the time, which changes when a provider signs a
-    /// retry anew. Each piece is preceded by its length, so pieces can't run into each other.
-    fn digest(&self) -> Result<Identity, Refusal> {
-        let scheme = &self.source.scheme;
-        let mut hash = Sha256::new();
-        // A token signs nothing, and a claim stands for the body: it is what tells two events
-        // apart.
-        let body = [Part::Body];
-        let only_body = scheme.is_token() || scheme.claims.is_some();
-        let parts = match &scheme.identity {
-            Some(identity) => identity.parts(),
-            None if only_body => &body,
-            None => scheme.signature.content.parts(),
-        };
-        for part in parts {
-            let piece = match part {
-                Part::Literal(_)
-                | Part::Timestamp
-                | Part::Method
-                | Part::Url
-                | Part::Path
-                | Part::Secret
-                | Part::At(Location::Item(_)) => continue,
-                part => self.content.piece(part).ok_or(Refusal::SignatureMalformed)?,
-            };
-            let Some(length) = piece.len() else { continue };
-            hash.update((length as u64).to_be_bytes());
-            match piece {
-                Piece::Bytes(bytes) => hash.update(bytes),
-                Piece::Many(all) => all.iter().for_each(|bytes| hash.update(bytes)),
-                Piece::Secret => {}
-            }
-        }
-        Ok(Identity::from_digest(&hash.finalize()))
-    }
-}
-
-/// The identity of what is one whole.
-fn whole(bytes: &[u8]) -> Identity {
-    let mut hash = Sha256::new();
-    add(&mut hash, bytes);
-    Identity::from_digest(&hash.finalize())
-}
-
-fn add(hash: &mut Sha256, piece: &[u8]) {
-    hash.update((piece.len() as u64).to_be_bytes());
-    hash.update(piece);
 }
 
 /// What comes from outside is cut off where it would grow too long.

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use memchr::memmem;
 use sha2::{Digest, Sha256};
 
+use super::place::one;
 use super::pointer::text_at;
 
 /// The most fields that are looked at.
@@ -38,7 +39,7 @@ pub(super) fn fields<'a>(content_type: &str, body: &'a [u8]) -> Option<Vec<Field
         let named = |header: &&httparse::Header<'_>| {
             header.name.eq_ignore_ascii_case("content-disposition")
         };
-        let disposition = headers.iter().find(named)?.value;
+        let disposition = one(headers.iter().filter(named))?.value;
         let name = parameter(std::str::from_utf8(disposition).ok()?, "form-data", "name")?;
         let value = &field[start..];
         let end = memmem::find(value, delimiter.as_bytes())?;
@@ -61,14 +62,17 @@ fn parameter<'a>(value: &'a str, kind: &str, name: &str) -> Option<&'a str> {
         let text;
         (text, rest) = match behind.strip_prefix('"') {
             Some(quoted) => quoted.split_once('"')?,
-            None => behind.split_at(behind.find(';').unwrap_or(behind.len())),
+            None => {
+                let (token, next) = behind.split_at(behind.find(';').unwrap_or(behind.len()));
+                (token.trim(), next)
+            }
         };
         rest = match rest.trim_start().strip_prefix(';') {
             None if !rest.trim().is_empty() => return None,
             next => next.unwrap_or_default(),
         };
         if key.trim().eq_ignore_ascii_case(name) {
-            let text = Some(text.trim()).filter(|text| !text.is_empty() && !text.contains('\\'));
+            let text = Some(text).filter(|text| !text.is_empty() && !text.contains('\\'));
             if found.replace(text?).is_some() {
                 return None;
             }
@@ -85,12 +89,10 @@ pub(super) fn split(path: &str) -> (&str, &str) {
 /// What is at a path, if there is one such field and no more.
 pub(super) fn text<'a>(fields: &[Field<'a>], path: &str) -> Option<Cow<'a, str>> {
     let (name, pointer) = split(path);
-    let mut found = fields.iter().filter(|(field, _)| *field == name);
-    let (_, value) = found.next()?;
-    match (found.next(), pointer) {
-        (Some(_), _) => None,
-        (None, "") => std::str::from_utf8(value).ok().map(Cow::Borrowed),
-        (None, pointer) => text_at(value, pointer).map(Cow::Owned),
+    let (_, value) = one(fields.iter().filter(|(field, _)| *field == name))?;
+    match pointer {
+        "" => std::str::from_utf8(value).ok().map(Cow::Borrowed),
+        pointer => text_at(value, pointer).map(Cow::Owned),
     }
 }
 
@@ -138,7 +140,7 @@ mod tests {
         assert_eq!(text(&fields, "json/event/type").as_deref(), Some("sent"));
         assert_eq!(text(&fields, "json/event/at").as_deref(), Some("7"));
         assert_eq!(text(&fields, "json").as_deref(), Some(json));
-        for missing in ["x", "other", "json/event/none", "event/type", ""] {
+        for missing in ["x", "other", " json", "json/event/none", "event/type", ""] {
             assert_eq!(text(&fields, missing), None, "{missing}");
         }
     }
@@ -157,6 +159,7 @@ mod tests {
             "--b\n\nno name\n--b--\n",
             "--b\ncontent-disposition: form-data; name=\"a\"\n--b--\n",
             "--b\ncontent-disposition: form-data; name=\"a\"; name=\"b\"\n\n\n--b--\n",
+            "--b\ncontent-disposition: form-data; name=\"a\"\ncontent-disposition: form-data; name=\"b\"\n\n\n--b--\n",
             "--b\ncontent-disposition: form-data; name=\"a\\\"b\"\n\n\n--b--\n",
             &format!("preamble\n{whole}"),
         ] {

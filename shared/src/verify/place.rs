@@ -129,9 +129,7 @@ impl<'a> Lookup<'a> {
     }
 
     pub(super) fn header(&self, name: &HeaderName) -> Option<&'a str> {
-        let mut values = self.headers.get_all(name).iter();
-        let value = values.next()?.to_str().ok()?;
-        values.next().is_none().then_some(value)
+        one(self.headers.get_all(name).iter())?.to_str().ok()
     }
 
     /// The body's fields, in their order.
@@ -147,9 +145,14 @@ impl<'a> Lookup<'a> {
 }
 
 fn only(parameters: &[Parameter<'_>], name: &str) -> Option<String> {
-    let mut found = parameters.iter().filter(|(key, _)| key == name);
-    let (_, value) = found.next()?;
-    found.next().is_none().then(|| value.clone().into_owned())
+    let (_, value) = one(parameters.iter().filter(|(key, _)| key == name))?;
+    Some(value.clone().into_owned())
+}
+
+/// What there is once: of two, the provider meant one.
+pub(super) fn one<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    let first = all.next()?;
+    all.next().is_none().then_some(first)
 }
 
 /// None where there are too many, or where what they encode is no text: read in any other way, two

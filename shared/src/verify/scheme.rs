@@ -1,7 +1,5 @@
 //! A provider's scheme as data.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use http::HeaderName;
 use serde::{Deserialize, Deserializer};
 
@@ -14,7 +12,7 @@ use super::key::{Algorithm, KeyFormat};
 use super::multipart;
 use super::place::Location;
 use super::template::{Part, Template};
-use crate::clock::{Timestamp, millis};
+use super::time::Time;
 use crate::event::Weakness;
 use crate::secret::Secret;
 
@@ -147,62 +145,6 @@ pub enum Encoding {
     Base64url,
     /// As it is: a token.
     Text,
-}
-
-/// The signed time.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Time {
-    /// Where it is written.
-    pub at: Location,
-    /// How.
-    #[serde(default)]
-    pub unit: Unit,
-    /// How far it may be from the time of receipt, either way.
-    #[serde(deserialize_with = "duration")]
-    pub tolerance: Duration,
-}
-
-/// How a time is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Unit {
-    /// Unix seconds.
-    #[default]
-    Seconds,
-    /// Unix milliseconds.
-    Milliseconds,
-    /// RFC 3339 in UTC, with or without the `Z` (or `+00:00`).
-    Rfc3339,
-    /// As in a `Date` header (RFC 9110, section 5.6.7).
-    HttpDate,
-}
-
-impl Unit {
-    /// A time as it is written; none if it isn't one.
-    pub(super) fn read(self, text: &str) -> Option<Timestamp> {
-        match self {
-            Self::Seconds => text.parse().ok().map(Timestamp::from_secs),
-            Self::Milliseconds => text.parse().ok().map(Timestamp::from_millis),
-            Self::Rfc3339 => {
-                let utc = text.strip_suffix("+00:00").or_else(|| text.strip_suffix("-00:00"));
-                instant(humantime::parse_rfc3339_weak(utc.unwrap_or(text)).ok()?)
-            }
-            Self::HttpDate => instant(httpdate::parse_http_date(text).ok()?),
-        }
-    }
-
-    /// As a provider would write it.
-    pub(super) fn write(self, time: Timestamp) -> String {
-        match self {
-            Self::Seconds => time.secs().to_string(),
-            Self::Milliseconds => time.millis().to_string(),
-            Self::Rfc3339 => time.to_string(),
-            Self::HttpDate => {
-                httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.secs()))
-            }
-        }
-    }
 }
 
 impl Scheme {
@@ -358,24 +300,20 @@ impl Scheme {
     /// Whether the query is looked at. Of any other provider it isn't kept: it may hold a
     /// credential.
     pub fn needs_query(&self) -> bool {
-        let signed = self.signature.content.parts().iter().filter_map(Part::place);
         let asked = self.handshakes.iter().flat_map(Handshake::places);
-        let mut all = self.places().chain(signed).chain(asked);
+        let mut all = self.places().chain(asked);
         self.signs_url() || all.any(|place| matches!(place, Location::Query(_)))
     }
 
     /// Whether its bodies are forms (`application/x-www-form-urlencoded`).
     pub fn sends_forms(&self) -> bool {
-        let parts = self.signature.content.parts();
-        let mut all = self.places().chain(parts.iter().filter_map(Part::place));
-        all.any(|at| matches!(at, Location::Form(_))) || parts.iter().any(Part::is_form)
+        self.places().any(|at| matches!(at, Location::Form(_)))
+            || self.signature.content.parts().iter().any(Part::is_form)
     }
 
     /// The field of a multipart form in which its callbacks are, if they are.
     pub(super) fn multipart_field(&self) -> Option<&str> {
-        let signed = self.signature.content.parts().iter().filter_map(Part::place);
-        let mut all = self.places().chain(signed);
-        all.find_map(|at| match at {
+        self.places().find_map(|at| match at {
             Location::Multipart(path) => Some(multipart::split(path).0),
             _ => None,
         })
@@ -397,7 +335,10 @@ impl Scheme {
         let named = named.into_iter().filter_map(Option::as_ref);
         let keys =
             self.keys.iter().flat_map(|keys| [keys.at.as_ref(), keys.pin.as_ref()]).flatten();
-        self.signature.at.iter().chain(time).chain(named).chain(keys).flat_map(Location::each)
+        let templates = [Some(&self.signature.content), self.identity.as_ref()];
+        let parts = templates.into_iter().flatten().flat_map(Template::parts);
+        let all = self.signature.at.iter().chain(time).chain(named).chain(keys);
+        all.chain(parts.filter_map(Part::place)).flat_map(Location::each)
     }
 
     /// Whether it signs nothing: the secret itself is sent along.
@@ -492,11 +433,6 @@ impl Scheme {
     }
 }
 
-fn instant(time: SystemTime) -> Option<Timestamp> {
-    let since = time.duration_since(UNIX_EPOCH).ok()?;
-    Some(Timestamp::from_millis(millis(since)))
-}
-
 /// One place, or a list of them.
 fn places<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Location>, D::Error> {
     #[derive(Deserialize)]
@@ -515,12 +451,6 @@ fn header_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D
     let texts = Vec::<String>::deserialize(from)?;
     let names = texts.into_iter().map(HeaderName::try_from).collect::<Result<_, _>>();
     names.map_err(|_| serde::de::Error::custom("not a list of header names"))
-}
-
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
-    humantime::parse_duration(&text)
-        .map_err(|_| serde::de::Error::custom("not a duration like \"5m\""))
 }
 
 #[cfg(test)]

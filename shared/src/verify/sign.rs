@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 use super::content::Content;
 use super::multipart::{self, Field};
 use super::place::{Location, Lookup};
-use super::scheme::{Grammar, Scheme, Time};
+use super::scheme::{Grammar, Scheme};
 use super::signature::{Read, signed};
 use super::template::Part;
+use super::time::Time;
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 

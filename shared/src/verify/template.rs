@@ -166,9 +166,9 @@ fn place(text: &str) -> Result<Location, String> {
 
 fn unknown() -> String {
     "the template knows {body}, {form}, {timestamp}, {method}, {url}, {path}, {secret}, \
-     {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, {multipart:NAME/POINTER}, {item:NAME}, {lower:…}, \
-     {maybe:…} and {canonical:NAME}: twilio, plivo, contentful, easypost, sns, truelayer or \
-     crc32"
+     {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, {multipart:NAME/POINTER}, \
+     {item:NAME}, {lower:…}, {maybe:…} and {canonical:NAME}: twilio, plivo, contentful, easypost, \
+     sns, truelayer or crc32"
         .into()
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::*;
 

@@ -305,6 +305,29 @@ fn what_is_signed_alike_is_told_apart_by_what_the_entry_names() {
 }
 
 #[test]
+fn what_an_identity_names_and_isnt_there_makes_no_two_events_one() {
+    let scheme = Scheme::from_toml(
+        "identity = \"{json:/a}{query:b}\"\nbody_unsigned = true\n[signature]\n\
+         at = { header = \"x-signature\" }\ngrammar = \"bare\"\nalgorithm = \"hmac-sha256\"\n\
+         encoding = \"hex\"\nkey = \"utf8\"\ncontent = \"{header:x-nonce}\""
+            .parse()
+            .unwrap(),
+    );
+    let source = Source { scheme: scheme.unwrap(), ..source("github", &["key"]) };
+    assert!(source.scheme.needs_query(), "the identity is in it");
+    let judge = |body: &str, query: Option<&str>| {
+        let headers = [("x-nonce", "n"), ("x-signature", &*hmac_hex("key", "n"))];
+        let callback =
+            Unverified { query: query.map(str::to_owned), ..callback(body, T, &headers) };
+        envelope(callback, &source).identity
+    };
+    let first = judge(r#"{"a":1,"c":1}"#, Some("b=1"));
+    assert_eq!(first, judge(r#"{"a":1,"c":2}"#, Some("b=1")));
+    assert_ne!(first, judge(r#"{"a":1,"c":1}"#, Some("b=2")));
+    assert_ne!(judge(r#"{"c":1}"#, Some("b=1")), judge(r#"{"c":2}"#, Some("b=1")));
+}
+
+#[test]
 fn a_multipart_form_that_its_content_type_does_not_fit_is_explained() {
     let source = source("dropbox-sign", &["key"]);
     let kind = "multipart/form-data; boundary=b";

@@ -1,0 +1,75 @@
+//! The signed time, and how it is written.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer};
+
+use super::place::Location;
+use crate::clock::{Timestamp, millis};
+
+/// The signed time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Time {
+    /// Where it is written.
+    pub at: Location,
+    /// How.
+    #[serde(default)]
+    pub unit: Unit,
+    /// How far it may be from the time of receipt, either way.
+    #[serde(deserialize_with = "duration")]
+    pub tolerance: Duration,
+}
+
+/// How a time is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Unix seconds.
+    #[default]
+    Seconds,
+    /// Unix milliseconds.
+    Milliseconds,
+    /// RFC 3339 in UTC, with or without the `Z` (or `+00:00`).
+    Rfc3339,
+    /// As in a `Date` header (RFC 9110, section 5.6.7).
+    HttpDate,
+}
+
+impl Unit {
+    /// A time as it is written; none if it isn't one.
+    pub(super) fn read(self, text: &str) -> Option<Timestamp> {
+        match self {
+            Self::Seconds => text.parse().ok().map(Timestamp::from_secs),
+            Self::Milliseconds => text.parse().ok().map(Timestamp::from_millis),
+            Self::Rfc3339 => {
+                let utc = text.strip_suffix("+00:00").or_else(|| text.strip_suffix("-00:00"));
+                instant(humantime::parse_rfc3339_weak(utc.unwrap_or(text)).ok()?)
+            }
+            Self::HttpDate => instant(httpdate::parse_http_date(text).ok()?),
+        }
+    }
+
+    /// As a provider would write it.
+    pub(super) fn write(self, time: Timestamp) -> String {
+        match self {
+            Self::Seconds => time.secs().to_string(),
+            Self::Milliseconds => time.millis().to_string(),
+            Self::Rfc3339 => time.to_string(),
+            Self::HttpDate => {
+                httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.secs()))
+            }
+        }
+    }
+}
+
+fn instant(time: SystemTime) -> Option<Timestamp> {
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_millis(millis(since)))
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    humantime::parse_duration(&text)
+        .map_err(|_| serde::de::Error::custom("not a duration like \"5m\""))
+}

@@ -333,5 +333,9 @@ fn a_multipart_form_that_its_content_type_does_not_fit_is_explained() {
     let kind = "multipart/form-data; boundary=b";
     let explained = callback("--c--", T, &[("content-type", kind)]).explain(&source, &[], None);
     assert_eq!(explained.refusal, Some(Refusal::SignatureMissing));
-    assert!(explained.hints.iter().any(|hint| hint.contains(kind)), "{:?}", explained.hints);
+    assert!(
+        explained.hints.iter().any(|hint| hint.contains("multipart form")),
+        "{:?}",
+        explained.hints
+    );
 }

@@ -2,7 +2,9 @@
 // their documents. A vector is written only if the SDK takes the valid callback and refuses the
 // wrong ones. For development only: the tests read what is committed.
 //
-//   cd tests/vectors && npm install --ignore-scripts && node generate.mjs [PROVIDER ...]
+//   cd tests/vectors && npm install --ignore-scripts
+//   python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
+//   node generate.mjs [PROVIDER ...]
 
 import { readFileSync, writeFileSync } from "node:fs";
 
@@ -10,6 +12,7 @@ import { canonical } from "./sdks/canonical.mjs";
 import { headers } from "./sdks/headers.mjs";
 import { NOW } from "./sdks/lib.mjs";
 import { more } from "./sdks/more.mjs";
+import { python } from "./sdks/python.mjs";
 import { tokens } from "./sdks/tokens.mjs";
 
 /** Further from now than a provider allows, but where it says more. */
@@ -23,7 +26,7 @@ globalThis.Date = class extends RealDate {
   }
 };
 
-const providers = { ...headers, ...more, ...tokens, ...canonical };
+const providers = { ...headers, ...more, ...tokens, ...canonical, ...python };
 
 /** Whether it doesn't throw, and doesn't say no. */
 const accepts = async (call) => {
@@ -127,6 +130,17 @@ async function cases(provider) {
   return all;
 }
 
+/** The SDK's registry, name and version. */
+function proof(provider) {
+  const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
+  if (provider.python) {
+    const pinned = new RegExp(`^${provider.python}(?:\\[.*\\])?==(.*)$`, "m");
+    return `PyPI ${provider.python} ${read("requirements.txt").match(pinned)[1]}`;
+  }
+  const { version } = JSON.parse(read(`node_modules/${provider.package}/package.json`));
+  return `npm ${provider.package} ${version}`;
+}
+
 const wanted = process.argv.slice(2);
 for (const [name, provider] of Object.entries(providers)) {
   if (wanted.length > 0 && !wanted.includes(name)) continue;
@@ -144,11 +158,9 @@ for (const [name, provider] of Object.entries(providers)) {
     }
     found.push({ name: label, headers: made.headers, body: made.body, expect: open ? "ok" : expect });
   }
-  const folder = new URL(`node_modules/${provider.package}/package.json`, import.meta.url);
-  const { version } = JSON.parse(readFileSync(folder));
   const vectors = {
     provider: provider.provider ?? name,
-    proof: `npm ${provider.package} ${version}`,
+    proof: proof(provider),
     secret: provider.secret,
     key: provider.key?.(),
     url: provider.url,

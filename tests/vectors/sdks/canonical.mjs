@@ -1,13 +1,9 @@
 // What no template says: each has a canonical form of its own.
 
-import { execFileSync } from "node:child_process";
 import { createHash, createHmac, createSign, generateKeyPairSync } from "node:crypto";
-import { mkdtempSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 
-import { hex } from "./lib.mjs";
+import { certified, hex } from "./lib.mjs";
 
 const require = createRequire(import.meta.url);
 const form = (fields) => new URLSearchParams(fields).toString();
@@ -228,18 +224,7 @@ export const canonical = {
 
 // AWS SNS: the SDK fetches the certificate, here from this process.
 
-const sns = (() => {
-  const make = (name) => {
-    const folder = mkdtempSync(join(tmpdir(), "sns-"));
-    const at = (file) => join(folder, file);
-    const subject = ["-subj", `/CN=${name}`, "-days", "36500"];
-    const key = ["-newkey", "rsa:2048", "-nodes", "-keyout", at("key"), "-out", at("pem")];
-    execFileSync("openssl", ["req", "-x509", ...key, ...subject], { stdio: "ignore" });
-    return { key: readFileSync(at("key")), pem: readFileSync(at("pem"), "utf8") };
-  };
-  let made;
-  return () => (made ??= { own: make("sns.amazonaws.com"), other: make("sns.amazonaws.com") });
-})();
+const sns = certified("sns.amazonaws.com");
 const ARN = "arn:aws:sns:eu-west-1:123456789012:events";
 const CERTIFICATE =
   "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-7ff5318490ec183fbaddaa2a969abfda.pem";

@@ -448,6 +448,14 @@ export const headers = {
       return verifyWebhook(request, { signingSecret: secret });
     }),
   },
+  seam: {
+    package: "@seamapi/webhook",
+    ...standard("svix", ({ secret, body, headers }) => {
+      const { SeamWebhook } = require("@seamapi/webhook");
+      return new SeamWebhook(secret).verify(body, headers);
+    }),
+    body: '{"event_id":"evt_1","event_type":"lock.unlocked","device_id":"dev_8172"}',
+  },
   shopify: {
     package: "@shopify/shopify-api",
     secret: "shpss_app_secret",

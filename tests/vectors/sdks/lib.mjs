@@ -1,6 +1,10 @@
 // What the SDKs' descriptions have in common.
 
+import { execFileSync } from "node:child_process";
 import { createHmac, generateKeyPairSync } from "node:crypto";
+import { mkdtempSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 
 /** Seconds: the clock stands still there, for the SDKs as well. */
 export const NOW = 1_700_000_000;
@@ -37,3 +41,17 @@ export const p256 = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
 export const p256Other = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
 export const spki = ({ publicKey }) => publicKey.export({ type: "spki", format: "der" }).toString("base64");
 
+
+/** Two RSA keys, each with a certificate of its own making for this name; made when first asked for. */
+export const certified = (name) => {
+  const make = () => {
+    const folder = mkdtempSync(join(tmpdir(), "certified-"));
+    const at = (file) => join(folder, file);
+    const subject = ["-subj", `/CN=${name}`, "-days", "36500"];
+    const key = ["-newkey", "rsa:2048", "-nodes", "-keyout", at("key"), "-out", at("pem")];
+    execFileSync("openssl", ["req", "-x509", ...key, ...subject], { stdio: "ignore" });
+    return { key: readFileSync(at("key")), pem: readFileSync(at("pem"), "utf8") };
+  };
+  let made;
+  return () => (made ??= { own: make(), other: make() });
+};

@@ -59,7 +59,8 @@ pub(super) fn resolve(
     } else {
         return Err("must be \"env:NAME\" or \"file:PATH\": secrets are not written here".into());
     };
-    if secret.expose().is_empty() {
+    // NULs: what a crash leaves of a file, and to HMAC the empty key.
+    if secret.expose().iter().all(|&byte| byte == 0) {
         return Err("the secret is empty".into());
     }
     Ok(Some(secret))

@@ -52,9 +52,13 @@ fn a_program_resolves_only_the_secrets_that_it_needs() {
     let redis = ("REDIS_URL", "redis://localhost");
     let seal = ("SEAL_KEY", "0123456789abcdef");
     assert!(only(&[rabbit, seal, ("STRIPE_EU", "x")], Role::Ingress).is_ok());
-    assert!(only(&[rabbit, redis, seal, ("LEDGER_SIGNING", "AAAA")], Role::Worker).is_ok());
+    assert!(only(&[rabbit, redis, seal, ("LEDGER_SIGNING", "c2ln")], Role::Worker).is_ok());
     assert!(only(&[rabbit, redis, seal], Role::Operator).is_ok());
     assert!(only(&[rabbit, seal], Role::Ingress).is_err());
+    for nothing in ["", "\0\0"] {
+        let refused = only(&[rabbit, seal, ("STRIPE_EU", nothing)], Role::Ingress).unwrap_err();
+        assert!(refused.to_string().contains("the secret is empty"), "{refused}");
+    }
 }
 
 #[test]
@@ -395,7 +399,7 @@ fn one_config_has_one_backend_and_each_program_says_which_it_needs() {
     let secrets = environment(&[
         ("SEAL_KEY", "0123456789abcdef"),
         ("STRIPE_EU", "x"),
-        ("LEDGER_SIGNING", "AAAA"),
+        ("LEDGER_SIGNING", "c2ln"),
     ]);
     let told = |text: &str, role| match Config::parse(text, role, &secrets, &[]) {
         Ok(_) => String::new(),

@@ -228,7 +228,8 @@ impl KeyFormat {
             Self::X509 => certified(bytes).map(Cow::Owned),
             Self::Jwk => None,
         };
-        key.filter(|key| !key.is_empty())
+        // To HMAC a key of NULs is the empty key, with which anyone signs.
+        key.filter(|key| key.iter().any(|&byte| byte != 0))
     }
 
     /// Whether a secret has this format: told at start rather than at each callback.

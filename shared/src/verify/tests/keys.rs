@@ -1,6 +1,19 @@
 use super::vectors::{Vectors, judged};
 use super::*;
 
+#[test]
+fn a_key_of_nuls_is_the_empty_key_and_none() {
+    for (format, text) in [
+        (KeyFormat::Utf8, "\0\0"),
+        (KeyFormat::Hex, "0000"),
+        (KeyFormat::Base64, "AAAA"),
+        (KeyFormat::Whsec, "whsec_AAAA"),
+    ] {
+        assert!(!format.accepts(&Secret::new(text)), "{format:?}");
+    }
+    assert!(KeyFormat::Hex.accepts(&Secret::new("0001")));
+}
+
 /// Tokens by HS256, signed here by the rules of RFC 7515.
 #[test]
 fn a_token_is_held_to_its_algorithm_its_times_its_issuer_and_the_body() {

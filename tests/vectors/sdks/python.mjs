@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { createSign } from "node:crypto";
 import { crc32 } from "node:zlib";
 
-import { base64, certified, hex, NOW, standard } from "./lib.mjs";
+import { certified, hex, NOW, standard } from "./lib.mjs";
 
 /** Whether the vendor's SDK takes a callback. */
 const judged = (name) => (callback) => {

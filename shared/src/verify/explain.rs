@@ -187,10 +187,8 @@ impl Unverified {
                 );
             }
             Err(Refusal::SignatureMalformed) => {
-                step(
-                    false,
-                    format!("The signed time ({}) can't be read as {:?}.", rule.at, rule.unit),
-                );
+                let (at, unit) = (&rule.at, rule.unit);
+                step(false, format!("The signed time ({at}) isn't there, or isn't {unit}."));
             }
             Err(_) => {
                 let time = judged.content.time().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The signed time, and how it is written.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer};
@@ -60,6 +61,17 @@ impl Unit {
                 httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.secs()))
             }
         }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Seconds => "Unix seconds",
+            Self::Milliseconds => "Unix milliseconds",
+            Self::Rfc3339 => "a UTC time by RFC 3339",
+            Self::HttpDate => "a date as HTTP writes it",
+        })
     }
 }
 

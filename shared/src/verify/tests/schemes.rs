@@ -339,3 +339,20 @@ fn a_multipart_form_that_its_content_type_does_not_fit_is_explained() {
         explained.hints
     );
 }
+
+#[test]
+fn a_signed_time_that_is_not_there_is_malformed_and_told_with_how_it_is_written() {
+    let source = source("klaviyo", &["key"]);
+    let date = "Tue, 14 Nov 2023 17:13:20 GMT";
+    let sent = |meta: &str| {
+        let body = format!(r#"{{"meta":{{{meta}}},"data":[{{"external_id":"1","topic":"t"}}]}}"#);
+        let tag = hmac_hex("key", &format!("{body}{date}"));
+        callback(&body, T, &[("klaviyo-signature", &tag), ("klaviyo-timestamp", date)])
+    };
+    let good = sent(r#""timestamp":"2023-11-14T22:13:19.101159+00:00""#);
+    assert!(good.verify(&source).is_ok());
+    let explained = sent("").explain(&source, &[], None);
+    assert_eq!(explained.refusal, Some(Refusal::SignatureMalformed));
+    let told = "The signed time (`/meta/timestamp` of the JSON body) isn't there, or isn't a UTC time by RFC 3339.";
+    assert_eq!(explained.steps.last().unwrap().found, told);
+}

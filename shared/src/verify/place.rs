@@ -106,7 +106,10 @@ impl<'a> Lookup<'a> {
             Location::Query(name) => {
                 only(&parameters(self.query?.as_bytes())?, name).map(Cow::Owned)
             }
-            Location::Form(name) => only(self.form()?, name).map(Cow::Owned),
+            Location::Form(name) => {
+                let read = self.form.get().is_some() || may_name(self.body, name);
+                only(read.then(|| self.form())??, name).map(Cow::Owned)
+            }
             Location::Multipart(path) => multipart::text(self.fields()?, path),
             Location::All(places) => {
                 let texts = places.iter().map(|at| self.text(at));
@@ -144,6 +147,16 @@ impl<'a> Lookup<'a> {
     }
 }
 
+/// Whether a form may have a field of this name, which is encoded at most thrice as long. To read
+/// all of a body as a form takes longer than its HMAC, and most are none.
+fn may_name(form: &[u8], name: &str) -> bool {
+    let mut pairs = form.split(|&byte| byte == b'&');
+    pairs.any(|pair| {
+        let end = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
+        end <= 3 * name.len()
+    })
+}
+
 fn only(parameters: &[Parameter<'_>], name: &str) -> Option<String> {
     let (_, value) = one(parameters.iter().filter(|(key, _)| key == name))?;
     Some(value.clone().into_owned())
@@ -158,7 +171,32 @@ pub(super) fn one<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
 /// None where there are too many, or where what they encode is no text: read in any other way, two
 /// forms would be one.
 pub(super) fn parameters(text: &[u8]) -> Option<Vec<Parameter<'_>>> {
-    percent_decode(text).decode_utf8().ok()?;
     let read: Vec<_> = form_urlencoded::parse(text).take(MAX_PARAMETERS + 1).collect();
+    // What is no text reads as U+FFFD; but that may also be what was sent.
+    let odd =
+        |(name, value): &Parameter<'_>| name.contains('\u{fffd}') || value.contains('\u{fffd}');
+    if read.iter().any(odd) {
+        percent_decode(text).decode_utf8().ok()?;
+    }
     (read.len() <= MAX_PARAMETERS).then_some(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_field_is_found_where_all_of_the_form_is_read_and_nowhere_else(
+            body in "[ab=&%+{]{0,12}|([ab]|%6[12]|%C3%A4){1,4}=[ab%]{0,3}(&([ab]|%6[12]){0,4}=x)?",
+            name in "[ab]{1,3}|ä",
+        ) {
+            let (headers, body) = (HeaderMap::new(), body.as_bytes());
+            let found = Lookup::new(&headers, None, body);
+            let read = parameters(body).and_then(|all| only(&all, &name));
+            prop_assert_eq!(found.text(&Location::Form(name)).map(Cow::into_owned), read);
+        }
+    }
 }

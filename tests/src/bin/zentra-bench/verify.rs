@@ -21,6 +21,8 @@ const URL: &str = "https://hooks.example.com/in/s";
 /// So many at a time, so many times; the best time counts.
 const BATCH: u32 = 2000;
 const ROUNDS: usize = 15;
+/// What it is to be below, above the hash.
+const BOUND: Duration = Duration::from_micros(5);
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let mut rows = Vec::new();
@@ -45,6 +47,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let name = format!("{what} ({provider})");
         println!("{name:<34} {:>9} {:>12} {:>14}", us(*whole), us(*alone), us(*above));
     }
+    let over = rows.iter().rev().take_while(|row| row.0 >= BOUND);
+    let over: Vec<String> =
+        over.map(|(above, .., provider)| format!("{provider} {}", us(*above))).collect();
+    println!("{} above it or more: {}", us(BOUND), over.len());
+    over.iter().for_each(|one| println!("  {one}"));
     Ok(())
 }
 

@@ -198,5 +198,13 @@ mod tests {
             let read = parameters(body).and_then(|all| only(&all, &name));
             prop_assert_eq!(found.text(&Location::Form(name)).map(Cow::into_owned), read);
         }
+
+        #[test]
+        fn a_form_is_read_only_if_all_that_it_encodes_is_text(
+            text in "(a|&|=|[+]|\u{fffd}|%EF%BF%BD|%C3|%A4|%FF|%){0,8}",
+        ) {
+            let text = text.as_bytes();
+            prop_assert_eq!(parameters(text).is_some(), percent_decode(text).decode_utf8().is_ok());
+        }
     }
 }

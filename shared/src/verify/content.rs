@@ -1,6 +1,7 @@
 //! What a signature covers, taken out of a callback: the same for who verifies and who signs.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use http::Uri;
 
@@ -18,9 +19,20 @@ pub(super) struct Content<'a> {
     pub(super) url: Option<String>,
     pub(super) found: Lookup<'a>,
     pub(super) read: Read,
+    time: OnceCell<Option<String>>,
 }
 
-impl Content<'_> {
+impl<'a> Content<'a> {
+    pub(super) fn new(
+        scheme: &'a Scheme,
+        body: &'a [u8],
+        url: Option<String>,
+        found: Lookup<'a>,
+        read: Read,
+    ) -> Self {
+        Self { scheme, body, url, found, read, time: OnceCell::new() }
+    }
+
     /// The signed content, in pieces.
     pub(super) fn pieces(&self) -> Result<Vec<Piece<'_>>, Refusal> {
         let parts = self.scheme.signature.content.parts().iter();
@@ -37,7 +49,7 @@ impl Content<'_> {
             Part::Literal(literal) => Cow::Borrowed(literal.as_bytes()),
             Part::Body => Cow::Borrowed(self.body),
             Part::Form => return self.sorted_form().map(Piece::Many),
-            Part::Timestamp => text(self.time()?),
+            Part::Timestamp => Cow::Borrowed(self.time()?.as_bytes()),
             Part::At(at) => text(self.at(at)?),
             Part::Lower(at) => text(Cow::Owned(self.at(at)?.to_lowercase())),
             Part::Maybe(at) => text(self.at(at).unwrap_or_default()),
@@ -64,9 +76,11 @@ impl Content<'_> {
         }
     }
 
-    /// The time as the provider wrote it; that in a token is read once its signature fits.
-    pub(super) fn time(&self) -> Option<Cow<'_, str>> {
-        self.at(&self.scheme.timestamp.as_ref()?.at)
+    /// The time as the provider wrote it; that in a token is read once its signature fits. Looked
+    /// for once: it may be in the body, and is needed for the signature and for itself.
+    pub(super) fn time(&self) -> Option<&str> {
+        let find = || Some(self.at(&self.scheme.timestamp.as_ref()?.at)?.into_owned());
+        self.time.get_or_init(find).as_deref()
     }
 
     fn sorted_form(&self) -> Option<Vec<Cow<'_, [u8]>>> {

@@ -21,13 +21,13 @@ pub(super) fn items(body: &Bytes, pointer: &str) -> Result<Option<Vec<Bytes>>, R
 }
 
 fn array<'a>(body: &'a Bytes, pointer: &str) -> Option<Vec<&'a RawValue>> {
-    let mut at: &RawValue = serde_json::from_slice(body).ok()?;
+    let mut at = std::str::from_utf8(body).ok()?;
     for step in pointer.split('/').skip(1) {
         let step = step.replace("~1", "/").replace("~0", "~");
-        let mut fields: HashMap<String, &RawValue> = serde_json::from_str(at.get()).ok()?;
-        at = fields.remove(&step)?;
+        let mut fields: HashMap<String, &RawValue> = serde_json::from_str(at).ok()?;
+        at = fields.remove(&step)?.get();
     }
-    serde_json::from_str(at.get()).ok()
+    serde_json::from_str(at).ok()
 }
 
 #[cfg(test)]

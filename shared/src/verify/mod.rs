@@ -271,7 +271,8 @@ impl Unverified {
         read: Read,
     ) -> Judged<'a> {
         let (scheme, body, url) = (&source.scheme, &self.body[..], self.url(source));
-        Judged { callback: self, source, key, content: Content { scheme, body, url, found, read } }
+        let content = Content::new(scheme, body, url, found, read);
+        Judged { callback: self, source, key, content }
     }
 
     /// The address as the provider knows it: behind a proxy, only the config does as well.
@@ -344,7 +345,7 @@ impl<'a> Judged<'a> {
             Location::Claim(name) => claims
                 .and_then(|said| said[name.as_str()].as_u64())
                 .map(|number| Cow::Owned(number.to_string())),
-            _ => self.content.time(),
+            _ => self.content.time().map(Cow::Borrowed),
         };
         let signed = text.and_then(|text| rule.unit.read(&text));
         let signed = signed.ok_or(Refusal::SignatureMalformed)?;

@@ -10,14 +10,24 @@ use serde_json::Number;
 /// A string, number or boolean, as text. `None` where there is none, or the body isn't JSON. Of
 /// two fields with one name the last counts, as everywhere in Zentra.
 pub(super) fn text_at(body: &[u8], pointer: &str) -> Option<String> {
-    let path = path(pointer)?;
+    texts_at(body, &[pointer]).pop()?
+}
+
+/// The same at several places, which are looked for in one pass.
+pub(super) fn texts_at(body: &[u8], pointers: &[&str]) -> Vec<Option<String>> {
+    let ways: Vec<_> = pointers.iter().map(|pointer| way(pointer)).collect();
+    let wanted = ways.iter().enumerate().filter_map(|(at, way)| Some((at, way.as_deref()?)));
+    let wanted: Vec<_> = wanted.collect();
+    let mut found = vec![None; pointers.len()];
     let mut json = serde_json::Deserializer::from_slice(body);
-    let found = At(&path).deserialize(&mut json).ok()?;
-    json.end().ok()?;
+    let read = Here { wanted: &wanted, found: &mut found }.deserialize(&mut json);
+    if read.and_then(|()| json.end()).is_err() {
+        found.fill(None);
+    }
     found
 }
 
-fn path(pointer: &str) -> Option<Vec<Cow<'_, str>>> {
+fn way(pointer: &str) -> Option<Vec<Cow<'_, str>>> {
     if pointer.is_empty() {
         return Some(Vec::new());
     }
@@ -29,108 +39,135 @@ fn path(pointer: &str) -> Option<Vec<Cow<'_, str>>> {
     Some(unescaped.collect())
 }
 
-/// The rest of the way.
-struct At<'p>(&'p [Cow<'p, str>]);
+/// Which of the places it is, and the rest of the way to it.
+type Wanted<'p> = (usize, &'p [Cow<'p, str>]);
 
-impl<'de> DeserializeSeed<'de> for At<'_> {
-    type Value = Option<String>;
+/// The ways that lead through here, and what has been found.
+struct Here<'a, 'p> {
+    wanted: &'a [Wanted<'p>],
+    found: &'a mut [Option<String>],
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+impl<'p> Here<'_, 'p> {
+    /// What is here counts only at the end of a way.
+    fn is(self, text: impl fmt::Display) {
+        for (at, _) in self.wanted.iter().filter(|(_, rest)| rest.is_empty()) {
+            self.found[*at] = Some(text.to_string());
+        }
+    }
+
+    /// One step on: of what has this name, the last counts, whatever it is.
+    fn inside<'a>(&'a mut self, wanted: &'a [Wanted<'p>]) -> Here<'a, 'p> {
+        wanted.iter().for_each(|(at, _)| self.found[*at] = None);
+        Here { wanted, found: self.found }
+    }
+}
+
+/// Those of the ways whose next step is this one.
+fn through<'p>(wanted: &[Wanted<'p>], is: impl Fn(&str) -> bool) -> Vec<Wanted<'p>> {
+    let on = wanted.iter().filter_map(|(at, way)| match way {
+        [step, rest @ ..] => is(step).then_some((*at, rest)),
+        [] => None,
+    });
+    on.collect()
+}
+
+/// Without leading zeros, as RFC 6901 has it.
+fn is_index(step: &str, index: usize) -> bool {
+    step.parse() == Ok(index) && (step == "0" || !step.starts_with(['0', '+']))
+}
+
+impl<'de> DeserializeSeed<'de> for Here<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
         json.deserialize_any(self)
     }
 }
 
-impl At<'_> {
-    /// What is here counts only at the end of the way.
-    fn here(&self, text: impl FnOnce() -> String) -> Option<String> {
-        self.0.is_empty().then(text)
-    }
-}
-
-impl<'de> Visitor<'de> for At<'_> {
-    type Value = Option<String>;
+impl<'de> Visitor<'de> for Here<'_, '_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(self.here(|| text.to_owned()))
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.is(text);
+        Ok(())
     }
 
-    fn visit_bool<E>(self, truth: bool) -> Result<Self::Value, E> {
-        Ok(self.here(|| truth.to_string()))
+    fn visit_bool<E>(self, truth: bool) -> Result<(), E> {
+        self.is(truth);
+        Ok(())
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(self.here(|| number.to_string()))
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.is(number);
+        Ok(())
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-        Ok(self.here(|| number.to_string()))
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.is(number);
+        Ok(())
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
-        Ok(Number::from_f64(number).and_then(|number| self.here(|| number.to_string())))
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        if let Some(number) = Number::from_f64(number) {
+            self.is(number);
+        }
+        Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut found = None;
-        while let Some(fits) = map.next_key_seed(Is(self.0.first()))? {
-            match (fits, self.0) {
-                (true, [_, rest @ ..]) => found = map.next_value_seed(At(rest))?,
-                _ => drop(map.next_value::<IgnoredAny>()?),
+    fn visit_map<M: MapAccess<'de>>(mut self, mut map: M) -> Result<(), M::Error> {
+        while let Some(on) = map.next_key_seed(Named(self.wanted))? {
+            match on.is_empty() {
+                true => drop(map.next_value::<IgnoredAny>()?),
+                false => map.next_value_seed(self.inside(&on))?,
             }
         }
-        Ok(found)
+        Ok(())
     }
 
-    fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<Self::Value, S::Error> {
-        let [step, rest @ ..] = self.0 else {
-            while items.next_element::<IgnoredAny>()?.is_some() {}
-            return Ok(None);
-        };
-        // Without leading zeros, as RFC 6901 has it.
-        let wanted = step.parse::<usize>().ok().filter(|index| index.to_string() == **step);
-        let mut found = None;
-        for index in 0.. {
-            if Some(index) == wanted {
-                match items.next_element_seed(At(rest))? {
-                    Some(text) => found = text,
-                    None => break,
-                }
-            } else if items.next_element::<IgnoredAny>()?.is_none() {
+    fn visit_seq<S: SeqAccess<'de>>(mut self, mut items: S) -> Result<(), S::Error> {
+        for index in 0_usize.. {
+            let on = through(self.wanted, |step| is_index(step, index));
+            let more = match on.is_empty() {
+                true => items.next_element::<IgnoredAny>()?.is_some(),
+                false => items.next_element_seed(self.inside(&on))?.is_some(),
+            };
+            if !more {
                 break;
             }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
-/// Whether a field's name is this one.
-struct Is<'p>(Option<&'p Cow<'p, str>>);
+/// The ways that go through the field of this name.
+struct Named<'a, 'p>(&'a [Wanted<'p>]);
 
-impl<'de> DeserializeSeed<'de> for Is<'_> {
-    type Value = bool;
+impl<'de, 'p> DeserializeSeed<'de> for Named<'_, 'p> {
+    type Value = Vec<Wanted<'p>>;
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<bool, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Is<'_> {
-    type Value = bool;
+impl<'p> Visitor<'_> for Named<'_, 'p> {
+    type Value = Vec<Wanted<'p>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field's name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
-        Ok(self.0.is_some_and(|wanted| **wanted == *name))
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(through(self.0, |step| step == name))
     }
 }
 
@@ -190,9 +227,11 @@ mod tests {
             "/l/99999999999999999999",
         ];
         for body in bodies {
-            for pointer in pointers {
+            let all = texts_at(body.as_bytes(), &pointers);
+            for (pointer, one_of_all) in pointers.into_iter().zip(all) {
                 let found = text_at(body.as_bytes(), pointer);
                 assert_eq!(found, by_tree(body.as_bytes(), pointer), "{pointer} of {body}");
+                assert_eq!(found, one_of_all, "{pointer} of {body}, with the others");
             }
         }
     }
@@ -201,9 +240,11 @@ mod tests {
         #[test]
         fn any_bytes_are_looked_through_as_by_the_tree(
             body in "(\\{|\\}|\\[|\\]|\"[ab]\"|:|,|1|null|true| |-1.5e3){0,24}",
-            pointer in "(/[ab01])?(/[ab01])?",
+            pointers in prop::array::uniform3("(/[ab01])?(/[ab01])?"),
         ) {
-            prop_assert_eq!(text_at(body.as_bytes(), &pointer), by_tree(body.as_bytes(), &pointer));
+            let pointers = pointers.each_ref().map(String::as_str);
+            let by_tree = pointers.map(|pointer| by_tree(body.as_bytes(), pointer));
+            prop_assert_eq!(texts_at(body.as_bytes(), &pointers), by_tree);
         }
     }
 }

@@ -129,7 +129,7 @@ impl Scheme {
             read = Read::of(vec![(name.clone(), time.clone())]);
         }
         let found = Lookup::new(&made.headers, made.query.as_deref(), &made.body);
-        let content = Content { scheme: self, body: &made.body, url: Some(url), found, read };
+        let content = Content::new(self, &made.body, Some(url), found, read);
         let parts = signature.content.parts().iter();
         let pieces =
             parts.map(|part| content.piece(part).ok_or_else(|| Unsignable::Body(part.to_string())));

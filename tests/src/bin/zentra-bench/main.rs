@@ -5,8 +5,8 @@
 //! A private RabbitMQ with a quorum queue, 1 KiB signed bodies, 64 and 256 in flight,
 //! rounds that alternate so that a slow spell of the machine hits all rows alike. Load
 //! comes from `wrk`. The numbers are printed, and nothing fails by them. Arguments: other
-//! numbers in flight, or `verify`, `worker`, `whole`, `file`, `list [COUNT]` or `dead [COUNT]` for
-//! that part alone.
+//! numbers in flight, or `verify [PROVIDER]`, `worker`, `whole`, `file`, `list [COUNT]` or
+//! `dead [COUNT]` for that part alone.
 
 mod bare;
 mod dead;
@@ -73,14 +73,15 @@ async fn run() -> anyhow::Result<()> {
         ["worker"] => return worker::run().await,
         ["whole"] => return whole::run().await,
         ["file"] => return file::run().await,
-        ["verify"] => return verify::run(),
+        ["verify"] => return verify::run(""),
+        ["verify", provider] => return verify::run(provider),
         ["dead"] => return dead::run(LETTERS).await,
         ["dead", count] => return dead::run(count.parse()?).await,
         ["list"] => return list::run(DELIVERIES).await,
         ["list", count] => return list::run(count.parse()?).await,
         _ => {}
     }
-    verify::run()?;
+    verify::run("")?;
     entrance().await?;
     worker::run().await?;
     whole::run().await?;

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use hmac::{Hmac, KeyInit, Mac};
 use http::StatusCode;
 use sha1::Sha1;
@@ -45,6 +45,7 @@ pub(crate) fn run(only: &str) -> anyhow::Result<()> {
         (whole.saturating_sub(alone), whole, alone, provider)
     });
     let mut rows: Vec<_> = rows.collect();
+    ensure!(!rows.is_empty(), "no provider is named `{only}`, signs by HMAC and can be made here");
     rows.sort();
     println!(
         "\nverifying 1 KiB, the best of {ROUNDS} rounds of {BATCH}: {} providers by HMAC",

@@ -2,7 +2,7 @@
 //! their SDKs, as the rest is (`tests/vectors/sdks/canonical.mjs`).
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -132,14 +132,11 @@ fn twilio<'b>(found: &'b Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<Cow<'
         let own = hex::encode(Sha256::digest(body));
         return bool::from(own.as_bytes().ct_eq(claimed.as_bytes())).then_some(content);
     }
-    let mut fields: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (name, value) in found.form()? {
-        fields.entry(name).or_default().insert(value);
-    }
-    for (name, values) in fields {
-        for value in values {
-            content.extend([name, value].map(|text| Cow::Borrowed(text.as_bytes())));
-        }
+    let mut fields: Vec<_> = found.form()?.iter().collect();
+    fields.sort_unstable();
+    fields.dedup();
+    for (name, value) in fields {
+        content.extend([name, value].map(|text| Cow::Borrowed(text.as_bytes())));
     }
     Some(content)
 }
@@ -149,7 +146,7 @@ fn plivo<'b>(found: &'b Lookup<'_>, url: &str) -> Option<Vec<Cow<'b, [u8]>>> {
     let mut query = parameters(query.as_bytes())?;
     let mut fields: Vec<_> = found.form()?.iter().collect();
     query.sort();
-    fields.sort();
+    fields.sort_unstable();
     let query = query.iter().map(|(name, value)| format!("{name}={value}"));
     let query = query.collect::<Vec<_>>().join("&");
     let mut head = base.to_owned();

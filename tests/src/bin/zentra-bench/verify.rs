@@ -12,7 +12,7 @@ use sha2::{Sha256, Sha384, Sha512};
 use zentra_shared::clock::Timestamp;
 use zentra_shared::secret::Secret;
 use zentra_shared::verify::{
-    Algorithm, Callback, NamedSecret, Scheme, Signed, Source, Success, Unverified,
+    Algorithm, Callback, Location, NamedSecret, Scheme, Signed, Source, Success, Unverified,
 };
 
 /// Of a form that every scheme with a secret takes.
@@ -94,6 +94,18 @@ fn hash(algorithm: Algorithm) -> Option<fn(&[u8])> {
     }
 }
 
+/// A form of 1 KiB as a telephony provider has them: 26 fields, half of them encoded.
+fn form(kind: &str) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair(kind, "transfer.settled");
+    form.append_pair("Body", "Your transfer has arrived: 12 € are yours!");
+    for n in 0..24 {
+        let value = ["SM1NG8Du2eZvKYlo2C1NG8Du2eZvKYlo2C", "+15551234567"][n % 2];
+        form.append_pair(&format!("Parameter{n:02}"), value);
+    }
+    form.finish()
+}
+
 /// A genuine callback of 1 KiB.
 fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
     let time = Timestamp::from_secs(1_700_000_000);
@@ -102,7 +114,10 @@ fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
         scheme.write_into(&mut body, "evt_1NG8Du2eZvKYlo2C", "transfer.settled", time);
         body.to_string()
     };
-    let body = body(1024_usize.saturating_sub(body(0).len()));
+    let body = match &scheme.kind {
+        Some(Location::Form(kind)) => form(kind),
+        _ => body(1024_usize.saturating_sub(body(0).len())),
+    };
     let callback = Callback {
         id: "evt_1NG8Du2eZvKYlo2C",
         kind: "transfer.settled",

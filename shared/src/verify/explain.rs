@@ -125,13 +125,16 @@ impl Unverified {
             return;
         }
         let judged = self.judged(source, key, found, read);
-        let mut lengths = Vec::new();
+        let (mut pieces, mut lengths) = (Vec::new(), Vec::new());
         for part in signature.content.parts() {
             match judged.content.piece(part) {
-                Some(piece) => lengths.push(match piece.len() {
-                    Some(length) => format!("{part} {length}"),
-                    None => format!("{part} hidden"),
-                }),
+                Some(piece) => {
+                    lengths.push(match piece.len() {
+                        Some(length) => format!("{part} {length}"),
+                        None => format!("{part} hidden"),
+                    });
+                    pieces.push(piece);
+                }
                 None => {
                     return step(
                         false,
@@ -146,7 +149,7 @@ impl Unverified {
             step(true, format!("Signed content, in bytes: {}.", lengths.join(", ")));
         }
         let names = source.secrets.iter().map(|named| named.name.as_str()).collect::<Vec<_>>();
-        match judged.secret() {
+        match judged.secret(&pieces) {
             Err(_) => {
                 let names = names.join(", ");
                 return step(

@@ -163,8 +163,9 @@ fn any(signatures: &[Vec<u8>], fits: impl Fn(&[u8]) -> bool) -> bool {
 }
 
 fn mac<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Option<M> {
-    let mac = <M as KeyInit>::new_from_slice(key).ok()?;
-    Some(pieces.iter().fold(mac, |mac, piece| mac.chain_update(piece)))
+    let mut mac = <M as KeyInit>::new_from_slice(key).ok()?;
+    pieces.iter().for_each(|piece| mac.update(piece));
+    Some(mac)
 }
 
 /// In constant time.
@@ -182,7 +183,8 @@ fn made<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
 }
 
 fn digest<D: Digest>(pieces: &[&[u8]]) -> Vec<u8> {
-    let digest = pieces.iter().fold(D::new(), |digest, piece| digest.chain_update(piece));
+    let mut digest = D::new();
+    pieces.iter().for_each(|piece| digest.update(piece));
     digest.finalize().to_vec()
 }
 

@@ -53,7 +53,7 @@ pub use place::Location;
 use place::Lookup;
 pub use scheme::Scheme;
 pub use sign::{Callback, Signed, Unsignable};
-use signature::Read;
+use signature::{Piece, Read};
 pub use table::table;
 
 /// A source: whose callbacks they are, how they are signed, and with which secrets.
@@ -245,13 +245,14 @@ impl Unverified {
         let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
         let read = source.scheme.signature.read(&found)?;
         let judged = self.judged(source, key, found, read);
-        let secret = judged.secret()?;
+        let pieces = judged.content.pieces()?;
+        let secret = judged.secret(&pieces)?;
         let claims = judged.claims()?;
         let provider_time = judged.fresh(claims.as_ref())?;
         let handshake = source.handshake(&judged.content.found);
         let events = match handshake {
             Some(_) => Vec::new(),
-            None => judged.events(secret, provider_time)?,
+            None => judged.events(secret, provider_time, &pieces)?,
         };
         Ok(Verified { events, handshake })
     }
@@ -294,12 +295,11 @@ struct Judged<'a> {
 }
 
 impl<'a> Judged<'a> {
-    /// The secret that fits.
-    fn secret(&self) -> Result<&'a NamedSecret, Refusal> {
+    /// The secret by which the signature fits these pieces.
+    fn secret(&self, pieces: &[Piece<'_>]) -> Result<&'a NamedSecret, Refusal> {
         if self.source.scheme.signs_for_anyone() && handshake::challenge(&self.callback.body) {
             return Err(Refusal::SignatureMismatch);
         }
-        let pieces = self.content.pieces()?;
         let Scheme { signature, keys, .. } = &self.source.scheme;
         let pin = keys.as_ref().and_then(|keys| keys.pin.as_ref());
         let pinned = |secret: &Secret| match pin {
@@ -317,7 +317,7 @@ impl<'a> Judged<'a> {
         };
         let fits = |named: &&NamedSecret| {
             let key = by.unwrap_or(&named.secret);
-            pinned(&named.secret) && signature.fits(key, &named.secret, &pieces, &self.content.read)
+            pinned(&named.secret) && signature.fits(key, &named.secret, pieces, &self.content.read)
         };
         self.source.secrets.iter().find(fits).ok_or(Refusal::SignatureMismatch)
     }
@@ -364,6 +364,7 @@ impl<'a> Judged<'a> {
         &self,
         secret: &NamedSecret,
         provider_time: Option<Timestamp>,
+        signed: &[Piece<'_>],
     ) -> Result<Vec<Event>, Refusal> {
         let body = &self.callback.body;
         let items = match &self.source.scheme.items {
@@ -371,17 +372,17 @@ impl<'a> Judged<'a> {
             _ => None,
         };
         let Some(items) = items else {
-            let envelope = self.envelope(secret, provider_time, None)?;
+            let envelope = self.envelope(secret, provider_time, signed, None);
             return Ok(vec![Event { envelope, body: body.clone() }]);
         };
         let (callback, of) = (body_sha256(body), items.len() as u32);
         let events = items.into_iter().zip(1..).map(|(body, item)| {
-            let mut envelope = self.envelope(secret, provider_time, Some(&body))?;
+            let mut envelope = self.envelope(secret, provider_time, signed, Some(&body));
             let body_sha256 = callback.clone();
             envelope.context.batch = Some(Batch { body_sha256, item, of });
-            Ok(Event { envelope, body })
+            Event { envelope, body }
         });
-        events.collect()
+        Ok(events.collect())
     }
 
     /// With an item, id and type are looked up in it, and it alone is what identifies it.
@@ -389,8 +390,9 @@ impl<'a> Judged<'a> {
         &self,
         secret: &NamedSecret,
         provider_time: Option<Timestamp>,
+        signed: &[Piece<'_>],
         item: Option<&Bytes>,
-    ) -> Result<Envelope, Refusal> {
+    ) -> Envelope {
         let Self { source, callback, .. } = self;
         let scheme = &source.scheme;
         let inside = item.map(|item| Lookup::new(&callback.headers, None, item));
@@ -401,18 +403,18 @@ impl<'a> Judged<'a> {
             (_, at) => Some(self.content.at(at)?.into_owned()),
         };
         let event_id = find(&scheme.id).filter(|id| usable_id(id));
-        let signed = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
-        let trusted = signed || source.trusts_id;
+        let covered = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
+        let trusted = covered || source.trusts_id;
         let identity = event_id.as_deref().filter(|_| trusted).and_then(Identity::from_id);
         let content_type = self.content.found.header(&header::CONTENT_TYPE);
-        Ok(Envelope {
+        Envelope {
             v: 1,
             source: source.name.clone(),
             provider: source.provider.clone(),
             unsigned_id: event_id.filter(|_| identity.is_none()),
             identity: match identity {
                 Some(identity) => identity,
-                None => item.map_or_else(|| self.identity(), |item| Ok(identity::whole(item)))?,
+                None => item.map_or_else(|| self.identity(signed), |item| identity::whole(item)),
             },
             event_type: find(&scheme.kind).filter(|kind| usable_type(kind)),
             content_type: content_type
@@ -432,7 +434,7 @@ impl<'a> Judged<'a> {
             },
             admitted: None,
             suspected: false,
-        })
+        }
     }
 
     fn context(&self) -> Vec<(String, String)> {

@@ -12,8 +12,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::place::{Location, Lookup, parameters};
-use super::signature::Read;
+use super::form::{Parameter, parameters};
+use super::place::{Location, Lookup};
+use super::signature::{Piece, Read};
 
 const TRUELAYER_TIME: HeaderName = HeaderName::from_static("x-tl-webhook-timestamp");
 
@@ -110,13 +111,13 @@ impl Canonical {
         read: &Read,
         url: Option<&str>,
         body: &'b [u8],
-    ) -> Option<Vec<Cow<'b, [u8]>>> {
-        let whole = |content: Vec<u8>| vec![Cow::Owned(content)];
+    ) -> Option<Vec<Piece<'b>>> {
+        let whole = |content: Vec<u8>| vec![owned(content)];
         match self {
             Self::Twilio => twilio(found, url?, body),
             Self::Plivo => plivo(found, url?),
             Self::Contentful => contentful(found, url?, body),
-            Self::Easypost => Some(easypost(body)),
+            Self::Easypost => Some(easypost(body).into_iter().map(Piece::Bytes).collect()),
             Self::Sns => sns(found).map(whole),
             Self::Truelayer => truelayer(found, read.item("header")?, url?, body).map(whole),
             Self::Crc32 => Some(whole(crc32fast::hash(body).to_string().into_bytes())),
@@ -124,31 +125,43 @@ impl Canonical {
     }
 }
 
-fn twilio<'b>(found: &'b Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<Cow<'b, [u8]>>> {
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    let digest = parameters(query.as_bytes())?.into_iter().find(|(name, _)| name == "bodySHA256");
-    let mut content = vec![Cow::Owned(url.as_bytes().to_vec())];
-    if let Some((_, claimed)) = digest {
-        let own = hex::encode(Sha256::digest(body));
-        return bool::from(own.as_bytes().ct_eq(claimed.as_bytes())).then_some(content);
-    }
-    let mut fields: Vec<_> = found.form()?.iter().collect();
-    fields.sort_unstable();
-    fields.dedup();
-    for (name, value) in fields {
-        content.extend([name, value].map(|text| Cow::Borrowed(text.as_bytes())));
-    }
-    Some(content)
+fn owned<'b>(bytes: impl Into<Vec<u8>>) -> Piece<'b> {
+    Piece::Bytes(Cow::Owned(bytes.into()))
 }
 
-fn plivo<'b>(found: &'b Lookup<'_>, url: &str) -> Option<Vec<Cow<'b, [u8]>>> {
+/// Something, and each field's name and value.
+fn and_fields<'b>(first: String, fields: &[Parameter<'b>]) -> Vec<Piece<'b>> {
+    let mut content = Vec::with_capacity(1 + 2 * fields.len());
+    content.push(owned(first));
+    for (name, value) in fields {
+        content.extend([*name, *value].map(Piece::Encoded));
+    }
+    content
+}
+
+fn twilio<'b>(found: &'b Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<Piece<'b>>> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let query = parameters(query.as_bytes())?;
+    if let Some((_, claimed)) = query.iter().find(|(name, _)| name.is("bodySHA256")) {
+        let own = hex::encode(Sha256::digest(body));
+        let fits = own.as_bytes().ct_eq(claimed.text()?.as_bytes());
+        return bool::from(fits).then(|| and_fields(url.to_owned(), &[]));
+    }
+    let mut fields = found.form()?.to_vec();
+    fields.sort_unstable();
+    fields.dedup();
+    Some(and_fields(url.to_owned(), &fields))
+}
+
+fn plivo<'b>(found: &'b Lookup<'_>, url: &str) -> Option<Vec<Piece<'b>>> {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let mut query = parameters(query.as_bytes())?;
-    let mut fields: Vec<_> = found.form()?.iter().collect();
-    query.sort();
+    let mut fields = found.form()?.to_vec();
+    query.sort_unstable();
     fields.sort_unstable();
-    let query = query.iter().map(|(name, value)| format!("{name}={value}"));
-    let query = query.collect::<Vec<_>>().join("&");
+    let query =
+        query.iter().map(|(name, value)| Some(format!("{}={}", name.text()?, value.text()?)));
+    let query = query.collect::<Option<Vec<_>>>()?.join("&");
     let mut head = base.to_owned();
     if !query.is_empty() || !fields.is_empty() {
         head += "?";
@@ -157,15 +170,11 @@ fn plivo<'b>(found: &'b Lookup<'_>, url: &str) -> Option<Vec<Cow<'b, [u8]>>> {
     if !query.is_empty() && !fields.is_empty() {
         head += ".";
     }
-    let mut content = vec![Cow::Owned(head.into_bytes())];
-    for (name, value) in fields {
-        content.extend([name, value].map(|text| Cow::Borrowed(text.as_bytes())));
-    }
-    Some(content)
+    Some(and_fields(head, &fields))
 }
 
 /// Its SDK escapes a query twice; without knowing why, one is refused.
-fn contentful<'b>(found: &Lookup<'_>, url: &str, body: &'b [u8]) -> Option<Vec<Cow<'b, [u8]>>> {
+fn contentful<'b>(found: &Lookup<'_>, url: &str, body: &'b [u8]) -> Option<Vec<Piece<'b>>> {
     let url = url.parse::<Uri>().ok()?;
     if url.query().is_some() {
         return None;
@@ -184,7 +193,7 @@ fn contentful<'b>(found: &Lookup<'_>, url: &str, body: &'b [u8]) -> Option<Vec<C
     let headers: Vec<String> =
         headers.into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
     let head = format!("POST\n{}\n{}\n", url.path(), headers.join(";"));
-    Some(vec![Cow::Owned(head.into_bytes()), Cow::Borrowed(body)])
+    Some(vec![owned(head), Piece::Bytes(Cow::Borrowed(body))])
 }
 
 /// A line each for `POST` with the path and for each header, spelt as the signature does, before
@@ -271,8 +280,9 @@ pub(super) fn atlassian_qsh(url: &[u8]) -> Option<String> {
         Some(path) => path,
     };
     let query = parameters(url.query().unwrap_or_default().as_bytes())?;
-    let query = query.iter().filter(|(name, _)| name != "jwt");
-    let mut query: Vec<_> = query.map(|(name, value)| (escaped(name), escaped(value))).collect();
+    let query = query.iter().filter(|(name, _)| !name.is("jwt"));
+    let query = query.map(|(name, value)| Some((escaped(&name.text()?), escaped(&value.text()?))));
+    let mut query: Vec<_> = query.collect::<Option<_>>()?;
     query.sort();
     let query = query.chunk_by(|a, b| a.0 == b.0).map(|same| {
         let values: Vec<&str> = same.iter().map(|(_, value)| value.as_str()).collect();
@@ -312,7 +322,9 @@ mod tests {
         let headers = http::HeaderMap::new();
         let found = Lookup::new(&headers, None, b"123456789");
         let content = Canonical::Crc32.content(&found, &Read::default(), None, b"123456789");
-        assert_eq!(content.unwrap().concat(), b"3421780262");
+        let mut signed = Vec::new();
+        Piece::Many(content.unwrap()).each(b"", &mut |bytes| signed.extend_from_slice(bytes));
+        assert_eq!(signed, b"3421780262");
     }
 
     #[test]

@@ -83,10 +83,10 @@ impl<'a> Content<'a> {
         self.time.get_or_init(find).as_deref()
     }
 
-    fn sorted_form(&self) -> Option<Vec<Cow<'_, [u8]>>> {
-        let mut fields: Vec<_> = self.found.form()?.iter().collect();
-        fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+    fn sorted_form(&self) -> Option<Vec<Piece<'_>>> {
+        let mut fields = self.found.form()?.to_vec();
+        fields.sort_by_key(|(name, _)| *name);
         let texts = fields.into_iter().flat_map(|(name, value)| [name, value]);
-        Some(texts.map(|text| Cow::Borrowed(text.as_bytes())).collect())
+        Some(texts.map(Piece::Encoded).collect())
     }
 }

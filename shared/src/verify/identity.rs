@@ -46,11 +46,7 @@ fn digest(parts: &[Part], pieces: &[Piece<'_>]) -> Identity {
         }
         let Some(length) = piece.len() else { continue };
         hash.update((length as u64).to_be_bytes());
-        match piece {
-            Piece::Bytes(bytes) => hash.update(bytes),
-            Piece::Many(all) => all.iter().for_each(|bytes| hash.update(bytes)),
-            Piece::Secret => {}
-        }
+        piece.each(b"", &mut |bytes| hash.update(bytes));
     }
     Identity::from_digest(&hash.finalize())
 }

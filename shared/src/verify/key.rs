@@ -122,39 +122,57 @@ impl Algorithm {
 
     /// Whether any of the signatures fits these pieces. A body is hashed where it lies; only
     /// public keys need it in one piece.
-    pub(super) fn fits(self, key: &[u8], pieces: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+    pub(super) fn fits(self, key: &[u8], content: &impl Chunks, signatures: &[Vec<u8>]) -> bool {
         match self {
-            Self::HmacSha1 => mac_fits::<Hmac<Sha1>>(key, pieces, signatures),
-            Self::HmacSha256 => mac_fits::<Hmac<Sha256>>(key, pieces, signatures),
-            Self::HmacSha384 => mac_fits::<Hmac<Sha384>>(key, pieces, signatures),
-            Self::HmacSha512 => mac_fits::<Hmac<Sha512>>(key, pieces, signatures),
+            Self::HmacSha1 => mac_fits::<Hmac<Sha1>>(key, content, signatures),
+            Self::HmacSha256 => mac_fits::<Hmac<Sha256>>(key, content, signatures),
+            Self::HmacSha384 => mac_fits::<Hmac<Sha384>>(key, content, signatures),
+            Self::HmacSha512 => mac_fits::<Hmac<Sha512>>(key, content, signatures),
             Self::Token => any(signatures, |token| token.ct_eq(key).into()),
-            Self::Sha1 => digest_fits::<Sha1>(pieces, signatures),
-            Self::Sha256 => digest_fits::<Sha256>(pieces, signatures),
-            Self::Sha512 => digest_fits::<Sha512>(pieces, signatures),
-            Self::Es512 => es512_fits(key, pieces, signatures),
+            Self::Sha1 => digest_fits::<Sha1>(content, signatures),
+            Self::Sha256 => digest_fits::<Sha256>(content, signatures),
+            Self::Sha512 => digest_fits::<Sha512>(content, signatures),
+            Self::Es512 => es512_fits(key, content, signatures),
             _ => {
                 let Some(algorithm) = self.public() else { return false };
-                let (key, content) = (UnparsedPublicKey::new(algorithm, key), pieces.concat());
+                let (key, content) = (UnparsedPublicKey::new(algorithm, key), whole(content));
                 any(signatures, |candidate| key.verify(&content, candidate).is_ok())
             }
         }
     }
 
     /// The signature that this key makes; none where the key is public.
-    pub(crate) fn sign(self, key: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
+    pub(crate) fn sign(self, key: &[u8], content: &impl Chunks) -> Option<Vec<u8>> {
         match self {
-            Self::HmacSha1 => made::<Hmac<Sha1>>(key, pieces),
-            Self::HmacSha256 => made::<Hmac<Sha256>>(key, pieces),
-            Self::HmacSha384 => made::<Hmac<Sha384>>(key, pieces),
-            Self::HmacSha512 => made::<Hmac<Sha512>>(key, pieces),
+            Self::HmacSha1 => made::<Hmac<Sha1>>(key, content),
+            Self::HmacSha256 => made::<Hmac<Sha256>>(key, content),
+            Self::HmacSha384 => made::<Hmac<Sha384>>(key, content),
+            Self::HmacSha512 => made::<Hmac<Sha512>>(key, content),
             Self::Token => Some(key.to_vec()),
-            Self::Sha1 => Some(digest::<Sha1>(pieces)),
-            Self::Sha256 => Some(digest::<Sha256>(pieces)),
-            Self::Sha512 => Some(digest::<Sha512>(pieces)),
+            Self::Sha1 => Some(digest::<Sha1>(content)),
+            Self::Sha256 => Some(digest::<Sha256>(content)),
+            Self::Sha512 => Some(digest::<Sha512>(content)),
             _ => None,
         }
     }
+}
+
+/// What is signed, chunk by chunk.
+pub(crate) trait Chunks {
+    /// Hands over each.
+    fn each(&self, to: &mut impl FnMut(&[u8]));
+}
+
+impl<const N: usize> Chunks for [&[u8]; N] {
+    fn each(&self, to: &mut impl FnMut(&[u8])) {
+        self.iter().for_each(|bytes| to(bytes));
+    }
+}
+
+fn whole(content: &impl Chunks) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    content.each(&mut |chunk| bytes.extend_from_slice(chunk));
+    bytes
 }
 
 /// Every one is compared, so that the time tells nothing of which.
@@ -162,41 +180,41 @@ fn any(signatures: &[Vec<u8>], fits: impl Fn(&[u8]) -> bool) -> bool {
     signatures.iter().fold(false, |found, candidate| found | fits(candidate))
 }
 
-fn mac<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Option<M> {
+fn mac<M: Mac + KeyInit>(key: &[u8], content: &impl Chunks) -> Option<M> {
     let mut mac = <M as KeyInit>::new_from_slice(key).ok()?;
-    pieces.iter().for_each(|piece| mac.update(piece));
+    content.each(&mut |bytes| mac.update(bytes));
     Some(mac)
 }
 
 /// In constant time.
 fn mac_fits<M: Mac + KeyInit + Clone>(
     key: &[u8],
-    pieces: &[&[u8]],
+    content: &impl Chunks,
     signatures: &[Vec<u8>],
 ) -> bool {
-    let Some(mac) = mac::<M>(key, pieces) else { return false };
+    let Some(mac) = mac::<M>(key, content) else { return false };
     any(signatures, |candidate| mac.clone().verify_slice(candidate).is_ok())
 }
 
-fn made<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
-    Some(mac::<M>(key, pieces)?.finalize().into_bytes().to_vec())
+fn made<M: Mac + KeyInit>(key: &[u8], content: &impl Chunks) -> Option<Vec<u8>> {
+    Some(mac::<M>(key, content)?.finalize().into_bytes().to_vec())
 }
 
-fn digest<D: Digest>(pieces: &[&[u8]]) -> Vec<u8> {
+fn digest<D: Digest>(content: &impl Chunks) -> Vec<u8> {
     let mut digest = D::new();
-    pieces.iter().for_each(|piece| digest.update(piece));
+    content.each(&mut |bytes| digest.update(bytes));
     digest.finalize().to_vec()
 }
 
-fn digest_fits<D: Digest>(pieces: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
-    let own = digest::<D>(pieces);
+fn digest_fits<D: Digest>(content: &impl Chunks, signatures: &[Vec<u8>]) -> bool {
+    let own = digest::<D>(content);
     any(signatures, |candidate| own.ct_eq(candidate).into())
 }
 
 /// On a curve that the other public keys' library doesn't know.
-fn es512_fits(key: &[u8], pieces: &[&[u8]], signatures: &[Vec<u8>]) -> bool {
+fn es512_fits(key: &[u8], content: &impl Chunks, signatures: &[Vec<u8>]) -> bool {
     let Ok(key) = p521::ecdsa::VerifyingKey::from_sec1_bytes(key) else { return false };
-    let content = pieces.concat();
+    let content = whole(content);
     any(signatures, |candidate| {
         let signature = p521::ecdsa::Signature::from_slice(candidate);
         signature.is_ok_and(|signature| key.verify(&content, &signature).is_ok())

@@ -10,6 +10,7 @@ mod content;
 mod documented;
 mod explain;
 mod fetched;
+mod form;
 mod handshake;
 mod identity;
 mod items;

@@ -11,7 +11,7 @@ use super::content::Content;
 use super::multipart::{self, Field};
 use super::place::{Location, Lookup};
 use super::scheme::{Grammar, Scheme};
-use super::signature::{Read, signed};
+use super::signature::{self, Read};
 use super::template::Part;
 use super::time::Time;
 use crate::clock::Timestamp;
@@ -134,8 +134,8 @@ impl Scheme {
         let pieces =
             parts.map(|part| content.piece(part).ok_or_else(|| Unsignable::Body(part.to_string())));
         let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
-        let pieces = signed(&pieces, secret);
-        let tag = signature.algorithm.sign(&key, &pieces).ok_or(Unsignable::PrivateKey)?;
+        let content = signature::Signed { pieces: &pieces, secret };
+        let tag = signature.algorithm.sign(&key, &content).ok_or(Unsignable::PrivateKey)?;
         let text = signature.encoding.encode(&tag).ok_or(Unsignable::Secret)?;
         let text = match &signature.grammar {
             Grammar::Bare => text,

@@ -7,6 +7,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use serde_json::Value;
 
 use super::Refusal;
+use super::form::Encoded;
+use super::key::Chunks;
 use super::place::Lookup;
 use super::scheme::{Encoding, Grammar, Signature};
 use crate::secret::Secret;
@@ -138,9 +140,9 @@ impl Signature {
         pieces: &[Piece<'_>],
         read: &Read,
     ) -> bool {
-        let pieces = signed(pieces, secret);
+        let signed = Signed { pieces, secret };
         let mut keys = self.key.keys(key).into_iter();
-        keys.any(|key| self.algorithm.fits(&key, &pieces, &read.signatures))
+        keys.any(|key| self.algorithm.fits(&key, &signed, &read.signatures))
     }
 }
 
@@ -148,8 +150,10 @@ impl Signature {
 pub(super) enum Piece<'a> {
     /// These bytes.
     Bytes(Cow<'a, [u8]>),
+    /// What this stands for.
+    Encoded(Encoded<'a>),
     /// These, one after the other.
-    Many(Vec<Cow<'a, [u8]>>),
+    Many(Vec<Self>),
     /// The secret that is tried.
     Secret,
 }
@@ -159,23 +163,33 @@ impl Piece<'_> {
     pub(super) fn len(&self) -> Option<usize> {
         match self {
             Self::Bytes(bytes) => Some(bytes.len()),
-            Self::Many(all) => Some(all.iter().map(|bytes| bytes.len()).sum()),
+            Self::Encoded(text) => Some(text.len()),
+            Self::Many(all) => all.iter().map(Self::len).sum(),
             Self::Secret => None,
+        }
+    }
+
+    /// Hands over its bytes.
+    pub(super) fn each(&self, secret: &[u8], to: &mut impl FnMut(&[u8])) {
+        match self {
+            Self::Bytes(bytes) => to(bytes),
+            Self::Encoded(text) => text.each(to),
+            Self::Many(all) => all.iter().for_each(|piece| piece.each(secret, to)),
+            Self::Secret => to(secret),
         }
     }
 }
 
-/// What is signed with a secret, as its algorithm takes it.
-pub(super) fn signed<'s>(pieces: &'s [Piece<'_>], secret: &'s Secret) -> Vec<&'s [u8]> {
-    let mut all = Vec::with_capacity(pieces.len());
-    for piece in pieces {
-        match piece {
-            Piece::Bytes(bytes) => all.push(&**bytes),
-            Piece::Many(many) => all.extend(many.iter().map(|bytes| &**bytes)),
-            Piece::Secret => all.push(secret.expose()),
-        }
+/// What is signed with a secret.
+pub(super) struct Signed<'s> {
+    pub(super) pieces: &'s [Piece<'s>],
+    pub(super) secret: &'s Secret,
+}
+
+impl Chunks for Signed<'_> {
+    fn each(&self, to: &mut impl FnMut(&[u8])) {
+        self.pieces.iter().for_each(|piece| piece.each(self.secret.expose(), to));
     }
-    all
 }
 
 impl Encoding {

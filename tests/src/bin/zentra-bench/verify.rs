@@ -94,16 +94,34 @@ fn hash(algorithm: Algorithm) -> Option<fn(&[u8])> {
     }
 }
 
-/// A form of 1 KiB as a telephony provider has them: 26 fields, half of them encoded.
-fn form(kind: &str) -> String {
+/// A form of 1 KiB as a telephony provider has them, with id and type: some 26 fields in no order,
+/// half of them encoded.
+fn form(id: &str, kind: &str, scheme: &Scheme) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair(kind, "transfer.settled");
+    let mut ids = names(&scheme.id);
+    let kinds = names(&scheme.kind);
+    ids.retain(|name| !kinds.contains(name));
+    form.extend_pairs(ids.iter().map(|name| (name, id)));
+    form.extend_pairs(kinds.iter().map(|name| (name, kind)));
     form.append_pair("Body", "Your transfer has arrived: 12 € are yours!");
-    for n in 0..24 {
-        let value = ["SM1NG8Du2eZvKYlo2C1NG8Du2eZvKYlo2C", "+15551234567"][n % 2];
+    for n in (0..23).map(|n| n * 7 % 23) {
+        let value = ["+15551234567", "SM1NG8Du2eZvKYlo2C1NG8Du2eZvKYlo2C"][n % 2];
         form.append_pair(&format!("Parameter{n:02}"), value);
     }
     form.finish()
+}
+
+/// The form's fields that a place names.
+fn names(at: &Option<Location>) -> Vec<&str> {
+    let places = match at {
+        Some(Location::All(places)) => &places[..],
+        one => one.as_slice(),
+    };
+    let names = places.iter().filter_map(|at| match at {
+        Location::Form(name) => Some(name.as_str()),
+        _ => None,
+    });
+    names.collect()
 }
 
 /// A genuine callback of 1 KiB.
@@ -115,7 +133,7 @@ fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
         body.to_string()
     };
     let body = match &scheme.kind {
-        Some(Location::Form(kind)) => form(kind),
+        Some(Location::Form(_)) => form("evt_1NG8Du2eZvKYlo2C", "transfer.settled", &scheme),
         _ => body(1024_usize.saturating_sub(body(0).len())),
     };
     let callback = Callback {

@@ -1,0 +1,186 @@
+//! The parameters of an `application/x-www-form-urlencoded` form or query, as slices of it: verifying
+//! takes no memory that grows with the body, and the libraries for it copy what they read.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use memchr::{memchr, memchr2};
+
+/// The most parameters that are looked at in a form or a query.
+const MAX_PARAMETERS: usize = 1000;
+
+/// Name and value.
+pub(super) type Parameter<'a> = (Encoded<'a>, Encoded<'a>);
+
+/// The parameters in their order
+/// (<https://url.spec.whatwg.org/#application/x-www-form-urlencoded>). None where there are too many.
+pub(super) fn parameters(text: &[u8]) -> Option<Vec<Parameter<'_>>> {
+    let mut read = Vec::with_capacity(16);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let pair;
+        (pair, rest) = split(rest, b'&');
+        if pair.is_empty() {
+            continue;
+        }
+        if read.len() == MAX_PARAMETERS {
+            return None;
+        }
+        let (name, value) = split(pair, b'=');
+        read.push((Encoded::new(name), Encoded::new(value)));
+    }
+    Some(read)
+}
+
+fn split(text: &[u8], by: u8) -> (&[u8], &[u8]) {
+    memchr(by, text).map_or((text, &[]), |at| (&text[..at], &text[at + 1..]))
+}
+
+/// The byte that the next two are in hexadecimal, and what is after them.
+fn escaped(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    /// Each byte, to be sliced.
+    static ALL: [u8; 256] = {
+        let mut all = [0; 256];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = at as u8;
+            at += 1;
+        }
+        all
+    };
+    let (digits, after) = text.split_at_checked(2)?;
+    let mut byte = [0];
+    hex::decode_to_slice(digits, &mut byte).ok()?;
+    Some((std::slice::from_ref(&ALL[usize::from(byte[0])]), after))
+}
+
+/// A name or a value as it was sent. Two are equal, and in order, as what they stand for.
+#[derive(Clone, Copy)]
+pub(super) struct Encoded<'a> {
+    raw: &'a [u8],
+    /// Whether it stands for itself, as most do.
+    plain: bool,
+}
+
+impl<'a> Encoded<'a> {
+    fn new(raw: &'a [u8]) -> Self {
+        Self { raw, plain: memchr2(b'%', b'+', raw).is_none() }
+    }
+
+    /// What it stands for, in slices.
+    fn slices(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.raw;
+        std::iter::from_fn(move || {
+            let (first, after) = rest.split_first()?;
+            let slice;
+            (slice, rest) = match first {
+                b'+' => (&b" "[..], after),
+                b'%' => escaped(after).unwrap_or((b"%", after)),
+                _ => rest.split_at(memchr2(b'%', b'+', rest).unwrap_or(rest.len())),
+            };
+            Some(slice)
+        })
+    }
+
+    fn bytes(self) -> impl Iterator<Item = u8> {
+        self.slices().flatten().copied()
+    }
+
+    /// How many bytes it stands for.
+    pub(super) fn len(self) -> usize {
+        if self.plain { self.raw.len() } else { self.slices().map(<[u8]>::len).sum() }
+    }
+
+    /// Hands over what it stands for.
+    pub(super) fn each(self, to: &mut impl FnMut(&[u8])) {
+        if self.plain { to(self.raw) } else { self.slices().for_each(to) }
+    }
+
+    /// The text that it stands for, if that is one.
+    pub(super) fn text(self) -> Option<Cow<'a, str>> {
+        if self.plain {
+            return std::str::from_utf8(self.raw).ok().map(Cow::Borrowed);
+        }
+        String::from_utf8(self.slices().collect::<Vec<_>>().concat()).ok().map(Cow::Owned)
+    }
+
+    /// Whether it stands for this text.
+    pub(super) fn is(self, text: &str) -> bool {
+        self == Encoded { raw: text.as_bytes(), plain: true }
+    }
+}
+
+impl Ord for Encoded<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self.plain, other.plain) {
+            (true, true) => self.raw.cmp(other.raw),
+            (true, false) => self.raw.iter().copied().cmp(other.bytes()),
+            (false, true) => self.bytes().cmp(other.raw.iter().copied()),
+            (false, false) => self.bytes().cmp(other.bytes()),
+        }
+    }
+}
+
+impl PartialOrd for Encoded<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Encoded<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match self.plain && other.plain {
+            true => self.raw == other.raw,
+            false => self.cmp(other).is_eq(),
+        }
+    }
+}
+
+impl Eq for Encoded<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// But for what is no text, where the library has U+FFFD.
+        #[test]
+        fn a_form_is_read_as_the_library_reads_it(
+            text in prop::string::bytes_regex(
+                r"(?-u)([a&=+%]|%EF%BF%BD|%C3%A4|%26|%C3|%A4|\xC3|\xA4|\xEF\xBF\xBD){0,10}",
+            ).unwrap(),
+        ) {
+            let by_library: Vec<_> = form_urlencoded::parse(&text).collect();
+            let read = parameters(&text).unwrap();
+            prop_assert_eq!(read.len(), by_library.len());
+            for ((name, value), by_library) in read.iter().zip(by_library) {
+                for (one, by_library) in [(name, by_library.0), (value, by_library.1)] {
+                    let mut handed = Vec::new();
+                    one.each(&mut |bytes| handed.extend_from_slice(bytes));
+                    prop_assert_eq!(String::from_utf8_lossy(&handed), &*by_library);
+                    prop_assert_eq!(one.len(), handed.len());
+                    let is_text = std::str::from_utf8(&handed).is_ok();
+                    prop_assert_eq!(one.text(), is_text.then_some(by_library));
+                    prop_assert_eq!(one.text().is_some_and(|text| one.is(&text)), is_text);
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_encoded_has_the_order_of_what_it_stands_for(
+            (a, b) in ("([a-c+]|%6[123]|%20|%C3%A4){0,4}", "([a-c+]|%6[123]|%20|%C3%A4){0,4}"),
+        ) {
+            let (a, b) = (Encoded::new(a.as_bytes()), Encoded::new(b.as_bytes()));
+            prop_assert_eq!(a.cmp(&b), a.text().cmp(&b.text()));
+            prop_assert_eq!(a == b, a.text() == b.text());
+        }
+
+        #[test]
+        fn more_parameters_than_the_bound_are_none(more in 0..3_usize) {
+            let text = "a=b&".repeat(MAX_PARAMETERS - 1 + more);
+            prop_assert_eq!(parameters(text.as_bytes()).is_some(), more <= 1);
+        }
+    }
+}

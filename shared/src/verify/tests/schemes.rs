@@ -196,6 +196,23 @@ fn of_two_fields_of_one_name_none_is_taken_and_groups_may_only_say_the_same_agai
     assert_eq!(judge(&two_times), Err(Refusal::SignatureMalformed));
 }
 
+#[test]
+fn a_form_is_signed_by_what_its_fields_stand_for_in_the_order_of_their_names() {
+    let form = "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+                content = \"{form}\"";
+    let form = Source { scheme: own(form).unwrap(), ..source("github", &["key"]) };
+    let judge = |body: &str, signed: &str| {
+        let signature = hmac_hex("key", signed);
+        callback(body, T, &[("x-signature", &signature)]).verify(&form).map(drop)
+    };
+    // Of one name, in the order that they were sent in.
+    for body in ["c=%26&a=2&b=+&a=1", "%63=%26&b=%20&%61=2&a=%31"] {
+        assert_eq!(judge(body, "a2a1b c&"), Ok(()), "{body}");
+        assert_eq!(judge(body, "a1a2b c&"), Err(Refusal::SignatureMismatch), "{body}");
+        assert_eq!(judge(body, "c&a2b a1"), Err(Refusal::SignatureMismatch), "{body}");
+    }
+}
+
 /// A secret in the form that a scheme's are given out in.
 fn secret_for(scheme: &Scheme) -> &'static str {
     let forms = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "00112233445566778899aabbccddeeff"];

@@ -9,9 +9,9 @@ use super::template::Part;
 use crate::event::Identity;
 
 impl Judged<'_> {
-    /// The digest over all that is signed, whose pieces these are, or over what the entry names instead; but not over the
-    /// time, which changes when a provider signs a retry anew. Where something isn't there that the
-    /// entry names, it is the body's: two events are never one.
+    /// The digest over all that is signed, whose pieces these are, or over what the entry names
+    /// instead; but not over the time, which changes when a provider signs a retry anew. Where
+    /// something isn't there that the entry names, it is the body's: two events are never one.
     pub(super) fn identity(&self, signed: &[Piece<'_>]) -> Identity {
         let (scheme, body) = (&self.source.scheme, &self.callback.body);
         if let Some(named) = &scheme.identity {

@@ -120,7 +120,7 @@ impl Algorithm {
         }
     }
 
-    /// Whether any of the signatures fits these pieces. A body is hashed where it lies; only
+    /// Whether any of the signatures fits this content. A body is hashed where it lies; only
     /// public keys need it in one piece.
     pub(super) fn fits(self, key: &[u8], content: &impl Chunks, signatures: &[Vec<u8>]) -> bool {
         match self {

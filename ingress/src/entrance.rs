@@ -36,6 +36,7 @@ fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
         peer: None,
         body: Bytes::new(),
         received_at: clock::now(),
+        receipt: 0,
     };
     callback.unsigned_handshake(method, source)
 }

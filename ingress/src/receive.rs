@@ -71,10 +71,10 @@ impl Receiver {
         let _one = self.bodies.try_acquire().map_err(|_| Refusal::Overloaded)?;
         let read = timeout(self.time, self.body(body, source.max_body));
         let (body, memory) = read.await.map_err(|_| Refusal::BodyTimeout)??;
-        let (headers, received_at) = (parts.headers, clock::now());
+        let (headers, received_at, receipt) = (parts.headers, clock::now(), rand::random());
         // It may hold a credential: only what is verified is kept.
         let query = parts.uri.query().filter(|_| source.scheme.needs_query()).map(str::to_owned);
-        let callback = Unverified { headers, query, peer: Some(peer), body, received_at };
+        let callback = Unverified { headers, query, peer: Some(peer), body, received_at, receipt };
         Ok(Received { callback, memory })
     }
 

@@ -213,8 +213,8 @@ pub(crate) enum EventCommand {
         #[arg(long, value_name = "FILE", conflicts_with = "json")]
         case_file: Option<PathBuf>,
     },
-    /// Lets a suspected replay go on as an event of its own: the provider did mean to send
-    /// the same bytes again. Or has one that waits for its next attempt attempted now.
+    /// Release a suspected replay or a conflict as an event of its own: the provider meant to send
+    /// it. A delivery that waits for its next attempt is attempted now.
     Release {
         /// The provider's id of it, or its delivery key.
         id: String,

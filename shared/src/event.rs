@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
-use crate::lifecycle::Print;
+use crate::lifecycle::{DeadReason, Print};
 
 /// The longest provider id that is used as an identity, in bytes. A longer one, or one
 /// with anything but visible ASCII, is digested with the body instead: the identity
@@ -30,11 +30,15 @@ pub fn body_sha256(body: &[u8]) -> String {
     hex::encode(Sha256::digest(body))
 }
 
-/// Tells one unsigned id from another, in the room of eight bytes.
-fn id_print(id: &str) -> [u8; 8] {
-    let digest: [u8; 32] = Sha256::digest(id).into();
+/// Tells one text from another, in the room of eight bytes: the start of its SHA-256.
+pub(crate) fn digest_start(text: &str) -> u64 {
+    let digest: [u8; 32] = Sha256::digest(text).into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
-    [a, b, c, d, e, f, g, h]
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn id_print(id: &str) -> [u8; 8] {
+    digest_start(id).to_be_bytes()
 }
 
 /// What makes two callbacks of one source the same event.
@@ -66,9 +70,10 @@ impl Identity {
         (!self.0.starts_with(Self::DIGEST)).then_some(&self.0)
     }
 
-    /// The same bytes under an unsigned id of their own: an event of its own.
-    fn under(&self, unsigned_id: &str) -> Self {
-        Self(format!("{}+{}", self.0, hex::encode(id_print(unsigned_id))))
+    /// What came under this identity and isn't the same event: an event of its own, named by what
+    /// it differs in.
+    fn differing_in(&self, text: &str) -> Self {
+        Self(format!("{}+{}", self.0, hex::encode(id_print(text))))
     }
 
     /// As text: the provider's id, or `sha256:` and hex.
@@ -121,10 +126,41 @@ pub struct Envelope {
     /// How it came in, if it was refused at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admitted: Option<Admitted>,
-    /// Whether a worker took it for a replay: another event has the same signed bytes and
-    /// another unsigned id. From then on it is a delivery of its own.
+    /// Whether another body under its identity is the same event, written anew for a retry.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renders_retries: bool,
+    /// Whether a worker of an older version took it for a replay under another unsigned id.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspected: bool,
+    /// Why a worker set it apart from what has the same identity. From then on it is a delivery of
+    /// its own, which waits for an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_apart: Option<SetApart>,
+}
+
+/// In what an event differs from another one with the same identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "differs_in", rename_all = "snake_case")]
+pub enum SetApart {
+    /// The same signed bytes came under another unsigned id.
+    Id,
+    /// The same signed bytes came under another unsigned type.
+    Type,
+    /// Another body came under the same id.
+    Body {
+        /// Its SHA-256, in hex.
+        sha256: String,
+    },
+}
+
+impl SetApart {
+    /// Why its dead letter waits.
+    pub fn reason(&self) -> DeadReason {
+        match self {
+            Self::Id | Self::Type => DeadReason::SuspectedReplay,
+            Self::Body { .. } => DeadReason::Conflict,
+        }
+    }
 }
 
 impl Envelope {
@@ -136,10 +172,23 @@ impl Envelope {
     /// What names its deliveries: the identity, and the unsigned id with it if it is a
     /// suspected replay.
     pub fn name(&self) -> Identity {
-        match &self.unsigned_id {
-            Some(id) if self.suspected => self.identity.under(id),
-            _ => self.identity.clone(),
+        let unsigned_id = self.unsigned_id.as_deref().unwrap_or_default();
+        match &self.set_apart {
+            Some(SetApart::Type) => {
+                let kind = self.event_type.as_deref().unwrap_or_default();
+                self.identity.differing_in(&format!("{unsigned_id}\n{kind}"))
+            }
+            Some(SetApart::Body { sha256 }) => self.identity.differing_in(sha256),
+            Some(SetApart::Id) => self.identity.differing_in(unsigned_id),
+            None if self.suspected => self.identity.differing_in(unsigned_id),
+            None => self.identity.clone(),
         }
+    }
+
+    /// Why it waits for an operator, if a worker set it apart.
+    pub fn waits_for(&self) -> Option<DeadReason> {
+        let suspected = self.suspected.then_some(DeadReason::SuspectedReplay);
+        self.set_apart.as_ref().map(SetApart::reason).or(suspected)
     }
 
     /// What subscriptions are matched with: `source.event_type`, or `source` alone.
@@ -177,6 +226,9 @@ pub struct Context {
     /// The callback that it came in, if that had several events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batch>,
+    /// Whether the signature leaves its type open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub type_unsigned: bool,
 }
 
 /// What a provider's scheme leaves open.
@@ -190,6 +242,8 @@ pub enum Weakness {
     BodyUnsigned,
     /// It signs a checksum of the body that is no protection against anyone.
     Checksum,
+    /// It signs by a plain digest that can be gone on with.
+    LengthExtension,
 }
 
 impl Weakness {
@@ -207,6 +261,10 @@ impl Weakness {
             Self::Checksum => {
                 "it signs a checksum of the body: whoever has seen a callback can send it with \
                  another body that has the same"
+            }
+            Self::LengthExtension => {
+                "it signs by a plain digest that begins with the secret: whoever has seen a callback \
+                 can add to the end of its body (length extension)"
             }
         }
     }

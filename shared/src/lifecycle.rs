@@ -53,6 +53,9 @@ pub enum DeadReason {
     /// The same signed bytes as another event's, under another unsigned id: perhaps one
     /// that somebody has seen and sent again. An operator can release it.
     SuspectedReplay,
+    /// Another body than that of the event that came first under the same id, which isn't shown to
+    /// name one event. An operator can release it.
+    Conflict,
     /// Worker after worker went away with it: too many claims of one attempt ran out, or the
     /// broker has seen it come back too often. Of the latter only the dead-letter queue knows.
     Crashed,
@@ -62,16 +65,22 @@ pub enum DeadReason {
 
 impl DeadReason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Exhausted,
         Self::Permanent,
         Self::TooOld,
         Self::SealBroken,
         Self::NotOurs,
         Self::SuspectedReplay,
+        Self::Conflict,
         Self::Crashed,
         Self::Ended,
     ];
+
+    /// Whether it waits for an operator's decision: it is released, not requeued.
+    pub fn is_released(self) -> bool {
+        matches!(self, Self::SuspectedReplay | Self::Conflict)
+    }
 
     /// The one of this stable name.
     pub fn named(name: &str) -> Option<Self> {
@@ -87,6 +96,7 @@ impl DeadReason {
             Self::SealBroken => "seal_broken",
             Self::NotOurs => "not_ours",
             Self::SuspectedReplay => "suspected_replay",
+            Self::Conflict => "conflict",
             Self::Crashed => "crashed",
             Self::Ended => "ended",
         }

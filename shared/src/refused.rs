@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::event::digest_start;
 use crate::seal::{Domain, SealError, Sealed, Sealer};
 use crate::verify::{Refusal, Scheme, Source, Unverified};
 
@@ -91,7 +92,9 @@ impl Kept {
         }
         let (body, received_at, peer) = (sealed.body.clone(), kept.received_at, kept.peer);
         let query = kept.query.clone();
-        Ok((kept, Unverified { headers, query, peer, body, received_at }))
+        // The same each time that it is admitted.
+        let receipt = digest_start(&kept.id);
+        Ok((kept, Unverified { headers, query, peer, body, received_at, receipt }))
     }
 }
 
@@ -167,6 +170,7 @@ mod tests {
             peer: None,
             body: "{}".into(),
             received_at,
+            receipt: 0,
         }
     }
 

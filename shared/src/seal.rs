@@ -172,7 +172,9 @@ mod tests {
                 verified_with: "k1".into(),
                 context: Default::default(),
                 admitted: None,
+                renders_retries: false,
                 suspected: false,
+                set_apart: None,
             },
             body: Bytes::from_static(body),
         }

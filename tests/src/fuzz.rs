@@ -48,7 +48,14 @@ fn source(named: &[u8]) -> Source {
 
 fn unverified(headers: HeaderMap, query: Option<String>, body: &[u8]) -> Unverified {
     let body = Bytes::copy_from_slice(body);
-    Unverified { headers, query, peer: None, body, received_at: Timestamp::from_secs(NOW) }
+    Unverified {
+        headers,
+        query,
+        peer: None,
+        body,
+        received_at: Timestamp::from_secs(NOW),
+        receipt: 0,
+    }
 }
 
 fn line(data: &[u8]) -> (&[u8], &[u8]) {

@@ -119,6 +119,11 @@ impl Ledger {
         Ok(Self { shared, url, hung })
     }
 
+    /// Where it takes anything and writes nothing.
+    pub fn any(&self) -> String {
+        self.url.replace("/transfers", "/any")
+    }
+
     /// The next requests get these turns; after them, the ledger does its work.
     pub fn take_turns(&self, turns: impl IntoIterator<Item = Turn>) {
         lock(&self.shared.turns).extend(turns);
@@ -164,9 +169,11 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 impl Shared {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
-        if (&parts.method, parts.uri.path()) != (&Method::POST, "/transfers") {
-            return respond(404, "POST /transfers", &[]);
-        }
+        let writes = match (&parts.method, parts.uri.path()) {
+            (&Method::POST, "/transfers") => true,
+            (&Method::POST, "/any") => false,
+            _ => return respond(404, "POST /transfers or /any", &[]),
+        };
         let Ok(body) = Limited::new(body, 1 << 20).collect().await else {
             return respond(400, "the body can't be read", &[]);
         };
@@ -182,6 +189,7 @@ impl Shared {
                 let _ = self.hung.send(seen.header("idempotency-key").to_owned());
                 std::future::pending().await
             }
+            None if !writes => respond(200, "seen", &[]),
             None => match self.write(&seen) {
                 Ok(written) => respond(200, written, &[]),
                 Err(error) => respond(422, &error.to_string(), &[]),

@@ -15,6 +15,8 @@ pub const ACME_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 pub const STRIPE_SECRET: &str = "whsec_stripe_test";
 /// The secret of the source `github`.
 pub const GITHUB_SECRET: &str = "It's a Secret to Everybody";
+/// The secret of sources of one test's own.
+pub const CASE_SECRET: &str = "test_secret_0123456789abcdef";
 /// The ledger's own key, with which deliveries to it are signed.
 pub const LEDGER_SECRET: &str = "whsec_bGVkZ2VyLXNpZ25pbmcta2V5LTI0Ynl0ZXM=";
 

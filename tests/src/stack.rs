@@ -116,6 +116,7 @@ timeout = "1s"
             .env("ACME", sign::ACME_SECRET)
             .env("STRIPE_EU", sign::STRIPE_SECRET)
             .env("GITHUB", sign::GITHUB_SECRET)
+            .env("CASE", sign::CASE_SECRET)
             .env("LEDGER_SIGNING", sign::LEDGER_SECRET);
         command
     }

@@ -155,7 +155,9 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
         let retention = Arc::new(retention.collect::<HashMap<_, _>>());
         let mut gates = BTreeMap::new();
         for destination in &config.destinations {
-            let metrics = self.metrics.of(&destination.name);
+            let sources = config.sources.iter().map(|source| source.name.as_str());
+            let sources = sources.filter(|source| destination.can_take(source));
+            let metrics = self.metrics.of(&destination.name, sources);
             let Some(deliver) = self.deliver(destination) else {
                 tracing::info!(
                     destination = destination.name,

@@ -14,6 +14,7 @@ pub(crate) struct Metrics {
     duplicates: IntCounterVec,
     busy: IntCounterVec,
     conflicts: IntCounterVec,
+    rendered_retries: IntCounterVec,
     suspected: IntCounterVec,
     leases_lost: IntCounterVec,
     circuit_open: IntGaugeVec,
@@ -53,7 +54,7 @@ impl Metrics {
             duplicates: count(
                 "zentra_worker_duplicates_total",
                 "Messages without effect: copies of what is delivered or dead, or overtaken.",
-                &["destination", "of"],
+                &["destination", "source", "of"],
             )?,
             busy: count(
                 "zentra_worker_busy_total",
@@ -62,14 +63,21 @@ impl Metrics {
             )?,
             conflicts: count(
                 "zentra_worker_conflicts_total",
-                "Messages whose id was known with another body: no effect.",
-                &["destination"],
+                "Messages whose id was known with another body: kept as dead letters, no effect.",
+                &["destination", "source"],
             )?,
+            rendered_retries: count(
+                "zentra_worker_rendered_retries_total",
+                "Messages whose id is shown to name an event and was known with another body: \
+                 retries that the provider wrote anew, no effect.",
+                &["destination", "source"],
+            )?,
+
             suspected: count(
                 "zentra_worker_suspected_replays_total",
-                "Messages whose signed bytes were known under another unsigned id: kept as \
+                "Messages whose signed bytes were known under another unsigned id or type: kept as \
                  dead letters, no effect.",
-                &["destination"],
+                &["destination", "source"],
             )?,
             leases_lost: count(
                 "zentra_worker_leases_lost_total",
@@ -142,8 +150,21 @@ impl Metrics {
     }
 
     /// One destination's, which are there from the start, so that their first increase shows.
-    pub(crate) fn of(&self, destination: &str) -> DestinationMetrics {
+    pub(crate) fn of<'s>(
+        &self,
+        destination: &str,
+        sources: impl Iterator<Item = &'s str>,
+    ) -> DestinationMetrics {
         let of_it = [destination];
+        for source in sources {
+            let of_both = [destination, source];
+            for counter in [&self.conflicts, &self.rendered_retries, &self.suspected] {
+                counter.with_label_values(&of_both);
+            }
+            for of in ["delivered", "dead", "overtaken"] {
+                self.duplicates.with_label_values(&[destination, source, of]);
+            }
+        }
         let outcome = |outcome| self.attempts.with_label_values(&[destination, outcome]);
         DestinationMetrics {
             delivered: outcome("delivered"),
@@ -151,8 +172,6 @@ impl Metrics {
             permanent: outcome("permanent"),
             retries: self.retries.with_label_values(&of_it),
             busy: self.busy.with_label_values(&of_it),
-            conflicts: self.conflicts.with_label_values(&of_it),
-            suspected: self.suspected.with_label_values(&of_it),
             leases_lost: self.leases_lost.with_label_values(&of_it),
             circuit_open: self.circuit_open.with_label_values(&of_it),
             circuit_opened: self.circuit_opened.with_label_values(&of_it),
@@ -174,8 +193,6 @@ pub(crate) struct DestinationMetrics {
     pub(crate) permanent: IntCounter,
     pub(crate) retries: IntCounter,
     pub(crate) busy: IntCounter,
-    pub(crate) conflicts: IntCounter,
-    pub(crate) suspected: IntCounter,
     pub(crate) leases_lost: IntCounter,
     pub(crate) circuit_open: IntGauge,
     pub(crate) circuit_opened: IntCounter,
@@ -189,9 +206,24 @@ pub(crate) struct DestinationMetrics {
 }
 
 impl DestinationMetrics {
-    /// A message without effect.
-    pub(crate) fn duplicate(&self, of: &str) {
-        self.all.duplicates.with_label_values(&[&self.name, of]).inc();
+    /// A source's message without effect.
+    pub(crate) fn duplicate(&self, source: &str, of: &str) {
+        self.all.duplicates.with_label_values(&[&self.name, source, of]).inc();
+    }
+
+    /// A source's message has a known id and another body.
+    pub(crate) fn conflict(&self, source: &str) {
+        self.all.conflicts.with_label_values(&[&self.name, source]).inc();
+    }
+
+    /// The same, where the id is shown to name an event.
+    pub(crate) fn rendered_retry(&self, source: &str) {
+        self.all.rendered_retries.with_label_values(&[&self.name, source]).inc();
+    }
+
+    /// A source's message has known bytes and another unsigned id or type.
+    pub(crate) fn suspected(&self, source: &str) {
+        self.all.suspected.with_label_values(&[&self.name, source]).inc();
     }
 
     /// A message was put into the dead-letter queue.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use zentra_shared::clock;
 use zentra_shared::config::Destination;
 use zentra_shared::delivery::{self, Opened};
-use zentra_shared::event::{DeliveryKey, Event};
+use zentra_shared::event::{DeliveryKey, Event, SetApart};
 use zentra_shared::journal::{AttemptResult, Claim, ErrorClass, Journal, JournalError, Settle};
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_shared::queue::{Delay, Message, Process, Receipt};
@@ -82,6 +82,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
 
     /// `Ok` when the message may be acknowledged.
     async fn carry(&self, message: &Message, opened: &Opened) -> Result<(), Stopped> {
+        if self.has_another_type(opened).await? {
+            self.metrics.suspected(&opened.summary.source);
+            return self.set_apart(message, opened, SetApart::Type).await;
+        }
         let claim = Claim {
             key: &opened.key,
             generation: message.generation,
@@ -98,8 +102,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             Ok::<_, JournalError>((asked, self.journal.claim(&claim).await?))
         };
         let (asked, answer) = self.insist("claim", ask).await?;
+        let source = opened.summary.source.as_str();
         let without_effect = |of| {
-            self.metrics.duplicate(of);
+            self.metrics.duplicate(source, of);
             Ok(())
         };
         match answer {
@@ -108,17 +113,19 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                     let none = AttemptResult::default();
                     self.bury(message, opened, fence, *reason, &none).await
                 }
+                Ok(event)
+                    if let Some(reason) = event.envelope.waits_for()
+                        && message.generation == 0 =>
+                {
+                    // Until an operator releases it, which makes it a newer generation.
+                    self.bury(message, opened, fence, reason, &AttemptResult::default()).await
+                }
                 Ok(_) if expired >= MOST_EXPIRED => {
                     let error = format!("{expired} claims ran out: their workers went away");
                     let class = Some(ErrorClass::Crash);
                     let result =
                         AttemptResult { error: Some(error), class, ..AttemptResult::default() };
                     self.bury(message, opened, fence, DeadReason::Crashed, &result).await
-                }
-                // Kept until an operator releases it, which makes it a newer generation.
-                Ok(event) if event.envelope.suspected && message.generation == 0 => {
-                    let (reason, none) = (DeadReason::SuspectedReplay, AttemptResult::default());
-                    self.bury(message, opened, fence, reason, &none).await
                 }
                 // The claim itself took so long that an attempt might outlast its lease.
                 Ok(_) if asked.elapsed() + self.destination.timeout > self.lease => {
@@ -130,12 +137,11 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 self.metrics.busy.inc();
                 self.park(message, remaining).await
             }
-            Answer::Suspected => self.suspect(message, opened).await,
-            Answer::Conflict => {
-                tracing::warn!(key = %opened.key, "another body came under this id: no effect");
-                self.metrics.conflicts.inc();
-                Ok(())
+            Answer::Suspected => {
+                self.metrics.suspected(source);
+                self.set_apart(message, opened, SetApart::Id).await
             }
+            Answer::Conflict => self.conflict(message, opened).await,
             Answer::Done => without_effect("delivered"),
             Answer::Dead => without_effect("dead"),
             _ => without_effect("overtaken"),
@@ -147,21 +153,54 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         of_source.copied().unwrap_or(self.default_retention)
     }
 
-    /// The same signed bytes as another event's, under another unsigned id: from here on a
-    /// delivery of its own, sealed as such.
-    async fn suspect(&self, message: &Message, opened: &Opened) -> Result<(), Stopped> {
+    /// Whether the same identity came under another type before, at whatever destination. Where
+    /// the signature leaves the type open, whoever has seen a callback could send it to those that
+    /// subscribe to another one.
+    async fn has_another_type(&self, opened: &Opened) -> Result<bool, Stopped> {
+        let Ok(Event { envelope, .. }) = &opened.event else { return Ok(false) };
+        if !envelope.context.type_unsigned || envelope.waits_for().is_some() {
+            return Ok(false);
+        }
+        let (source, kind) = (envelope.source.as_str(), envelope.event_type.as_deref());
+        let (kind, retention) = (kind.unwrap_or_default(), self.retention(opened));
+        let first = || self.journal.first_type(source, &envelope.identity, kind, retention);
+        Ok(self.insist("first type", first).await? != kind)
+    }
+
+    /// Another body under a known id. Where the id is shown to name an event, its provider has
+    /// written it anew for a retry. Elsewhere it may be another event: an operator decides.
+    async fn conflict(&self, message: &Message, opened: &Opened) -> Result<(), Stopped> {
+        let Ok(event) = &opened.event else { return Ok(()) };
+        let source = opened.summary.source.as_str();
+        if event.envelope.renders_retries {
+            tracing::info!(key = %opened.key, "a retry with another body: no effect");
+            self.metrics.rendered_retry(source);
+            return Ok(());
+        }
+        self.metrics.conflict(source);
+        let sha256 = opened.summary.body_sha256.clone();
+        self.set_apart(message, opened, SetApart::Body { sha256 }).await
+    }
+
+    /// What has another event's identity and differs from it: from here on a delivery of its own,
+    /// sealed as such, which waits in the dead-letter queue.
+    async fn set_apart(
+        &self,
+        message: &Message,
+        opened: &Opened,
+        differs: SetApart,
+    ) -> Result<(), Stopped> {
         let name = self.destination.name.as_str();
         let Ok(event) = &opened.event else {
             return Ok(());
         };
         let mut event = event.clone();
-        event.envelope.suspected = true;
+        event.envelope.set_apart = Some(differs);
         let seal = || std::future::ready(self.sealer.seal(event.clone()));
         let (_, sealed) = self.insist("seal", seal).await?;
         let sealed = Sealed { trace: message.sealed.trace, ..sealed };
         let opened = delivery::open(&self.sealer, name, &sealed);
-        tracing::warn!(key = %opened.key, "a suspected replay is kept: see zentra dead list");
-        self.metrics.suspected.inc();
+        tracing::warn!(key = %opened.key, "set apart as a dead letter: see zentra dead list");
         let kept = Message { sealed, attempt: 1, generation: 0, dead: None };
         Box::pin(self.carry(&kept, &opened)).await
     }

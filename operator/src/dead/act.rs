@@ -31,10 +31,10 @@ pub(crate) struct Requeue<'a, H, Q> {
 }
 
 impl<H: Histories, Q: Operate> Act for Requeue<'_, H, Q> {
-    /// A suspected replay goes on only with a reason; and only such a one needs it.
+    /// What was set apart goes on only with a reason; and only that needs it.
     fn suits(&mut self, letter: &Letter<'_>) -> bool {
-        let suspected = letter.message.dead == Some(DeadReason::SuspectedReplay);
-        suspected == matches!(self.what, What::Released { .. })
+        let set_apart = letter.message.dead.is_some_and(DeadReason::is_released);
+        set_apart == matches!(self.what, What::Released { .. })
     }
 
     async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, Failure> {

@@ -204,17 +204,22 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
     }
 }
 
-/// A suspected replay is released, not re-queued; and only such a one.
+/// What was set apart is released, not requeued; and only that.
 fn fits(what: Option<&What>, delivery: &Delivery) -> Result<(), Failure> {
-    let suspected = delivery.reason == Some(DeadReason::SuspectedReplay);
+    let reason = delivery.reason.filter(|reason| reason.is_released());
     let key = &delivery.key;
-    match (what, suspected) {
-        (Some(What::Requeued { .. }), true) => Err(Failure::Asked(format!(
-            "{key} is a suspected replay: the same signed bytes came before, under another id.\n\
-             If the provider meant it, let it go on with zentra event release {key} --reason …"
+    let found = match reason {
+        Some(DeadReason::Conflict) => "in conflict: another body came before under the same id",
+        _ => "a suspected replay: the same signed bytes came before, under another id or type",
+    };
+    match (what, reason) {
+        (Some(What::Requeued { .. }), Some(_)) => Err(Failure::Asked(format!(
+            "{key} is {found}.\n\
+             If the provider meant it, release it with zentra event release {key} --reason …"
         ))),
-        (Some(What::Released { .. }), false) => Err(Failure::Asked(format!(
-            "{key} is dead, but no suspected replay.\nUse zentra dead requeue {key}."
+        (Some(What::Released { .. }), None) => Err(Failure::Asked(format!(
+            "{key} is dead, but neither a suspected replay nor in conflict.\n\
+             Use zentra dead requeue {key}."
         ))),
         _ => Ok(()),
     }
@@ -231,7 +236,10 @@ pub(crate) fn tell(tally: &Tally, done: &str, out: &mut impl Write) -> std::io::
         writeln!(out, "the oldest was received at {oldest}")?;
     }
     for (count, why) in [
-        (tally.unsuited, "left: suspected replays go on by zentra event release, and only they"),
+        (
+            tally.unsuited,
+            "left: suspected replays and conflicts are released by zentra event release",
+        ),
         (tally.leftover, "had been dealt with before: only copies were left"),
         (tally.busy, "left: a worker is at them just now"),
     ] {

@@ -305,7 +305,10 @@ fn line(entry: &Entry) -> String {
         What::DuplicateDead => "duplicate of what is dead, the same body: no effect".into(),
         What::Stale => "overtaken by a newer attempt: no effect".into(),
         What::Conflict { body_sha256 } => {
-            format!("another body under the same id, no effect: sha256:{body_sha256}")
+            format!(
+                "another body under the same id: no effect here; a dead letter holds it, unless the \
+                 id is shown to name one event: sha256:{body_sha256}"
+            )
         }
         What::Suspected { kept_as } => {
             format!("suspected replay under another id: no effect, kept as {kept_as}")

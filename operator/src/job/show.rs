@@ -40,7 +40,7 @@ pub(super) fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "re-queued    {requeued}; watched: {delivered} delivered, {failed} failed")?;
     for (count, words) in [
         (again, "were given up again, and left"),
-        (unsuited, "left: suspected replays go on by zentra event release, and only they"),
+        (unsuited, "left: suspected replays and conflicts are released by zentra event release"),
         (busy, "left: a worker was at them"),
         (leftover, "had been dealt with before"),
         (forgotten, "left: so old that nobody knows whether they were delivered (--force)"),

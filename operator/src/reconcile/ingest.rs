@@ -20,7 +20,7 @@ pub(super) fn ingestible(source: &Source, by_api: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let scheme = &source.scheme;
-    let known = scheme.id.as_ref().is_some_and(|at| scheme.covers(at)) || source.trusts_id;
+    let known = scheme.id_is_identity() || source.trusts_id;
     match (known, &scheme.items) {
         (true, None) => Ok(()),
         (true, Some(_)) => Err(Failure::Asked(format!(
@@ -29,8 +29,8 @@ pub(super) fn ingestible(source: &Source, by_api: bool) -> Result<(), Failure> {
             source.provider
         ))),
         (false, _) => Err(Failure::Asked(format!(
-            "the ids of {} aren't signed, so a late callback of what is brought in here couldn't \
-             be known as a copy.\nHave the provider send them again; or set identity = \"id\" for \
+            "the ids of {} aren't signed, or aren't shown to name one event, so a late callback of \
+             what is brought in here couldn't be known as a copy.\nHave the provider send them again; or set identity = \"id\" for \
              the source, if you trust its ids.",
             source.provider
         ))),
@@ -94,7 +94,8 @@ fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
     let Signed { mut headers, query, body } =
         signed.map_err(|what| format!("its callback can't be made here: {what}"))?;
     headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
-    let made = Unverified { headers, query, peer: None, body, received_at };
+    let made =
+        Unverified { headers, query, peer: None, body, received_at, receipt: rand::random() };
     // Where the id is looked for in the body, it must be there.
     let verified =
         made.verify(source).map_err(|refusal| format!("refused: {}", refusal.reason()))?;

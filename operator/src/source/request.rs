@@ -86,6 +86,7 @@ pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
         peer: None,
         body: read(&asked.body)?.into(),
         received_at: asked.at.unwrap_or_else(clock::now),
+        receipt: 0,
     };
     let key = asked.key.as_deref().map(read).transpose()?.map(Secret::new);
     let explained = callback.explain(&source, &others, key.as_ref());

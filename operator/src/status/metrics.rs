@@ -46,6 +46,13 @@ fn sources(page: &Page, status: &Status) -> prometheus::Result<()> {
     let last = of("source_last_accepted_timestamp_seconds", "The newest receipt; 0 if none")?;
     let events = of("source_events", "Events among the deliveries that were looked at")?;
     let copies = of("source_copies", "Copies of them")?;
+    let conflicts = of("source_conflicts", "Dead letters with another body under a known id")?;
+    let rendered = of("source_rendered_retries", "Retries that the provider wrote anew")?;
+    let suspected =
+        of("source_suspected_replays", "Dead letters with known bytes under another id or type")?;
+    let labels = ["source", "of"];
+    let rate = "In the last hour, for each of its events: copies, conflicts, suspected_replays";
+    let rate = page.gauge("source_rate", rate, &labels)?;
     let delay = of("source_delay_seconds", "From the signed time to the receipt, in the middle")?;
     let labels = ["source", "reason"];
     let refused = page.gauge("source_refused", "Refused and kept in the last hour", &labels)?;
@@ -54,7 +61,21 @@ fn sources(page: &Page, status: &Status) -> prometheus::Result<()> {
         let name = one.source.as_str();
         last.with_label_values(&[name]).set(seconds(one.last_accepted));
         events.with_label_values(&[name]).set(number(one.events as u64));
-        copies.with_label_values(&[name]).set(number(one.copies as u64));
+        for (counter, of) in [
+            (&copies, &one.copies),
+            (&conflicts, &one.conflicts),
+            (&rendered, &one.rendered_retries),
+            (&suspected, &one.suspected_replays),
+        ] {
+            counter.with_label_values(&[name]).set(number(of.count as u64));
+        }
+        for (kind, of) in [
+            ("copies", &one.copies),
+            ("conflicts", &one.conflicts),
+            ("suspected_replays", &one.suspected_replays),
+        ] {
+            rate.with_label_values(&[name, kind]).set(of.last_hour_percent / 100.0);
+        }
         let middle = one.delay_ms.map_or(0, |(middle, _)| middle);
         delay.with_label_values(&[name]).set(number(middle) / 1000.0);
         for (reason, count) in &one.refused {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use zentra_shared::clock::Timestamp;
 
 use super::Status;
+use super::source::{Rate, Source};
 
 /// Shows it.
 pub(crate) fn show(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
@@ -21,6 +22,19 @@ pub(crate) fn show(status: &Status, out: &mut impl Write) -> std::io::Result<()>
     writeln!(out)?;
     let ago = |at: Option<Timestamp>| at.map_or("never".into(), |at| ago(status.at, at));
     row(out, ["SOURCE", "LAST", "EVENTS", "COPIES", "DELAY", "REFUSED", "KEYS", "STANDING"])?;
+    let rates = |of: &Source| {
+        let all = [
+            ("conflicts", &of.conflicts),
+            ("rendered retries", &of.rendered_retries),
+            ("suspected replays", &of.suspected_replays),
+        ];
+        let some = all.into_iter().filter(|(_, rate)| rate.count > 0);
+        let words = some.map(|(name, rate)| {
+            let Rate { count, last_hour, last_hour_percent, .. } = rate;
+            format!("{count} {name} ({last_hour} in the last hour: {last_hour_percent:.1} %)")
+        });
+        words.collect::<Vec<_>>()
+    };
     for source in &status.sources {
         let delay = source.delay_ms.map(|(middle, _)| short(Duration::from_millis(middle)));
         let refused: u64 = source.refused.values().sum();
@@ -31,13 +45,16 @@ pub(crate) fn show(status: &Status, out: &mut impl Write) -> std::io::Result<()>
                 &source.source,
                 &ago(source.last_accepted),
                 &source.events.to_string(),
-                &source.copies.to_string(),
+                &source.copies.count.to_string(),
                 &delay.unwrap_or_else(|| "-".into()),
                 &refused.to_string(),
                 &keys,
                 &findings(&source.findings, "on time"),
             ],
         )?;
+        for rate in rates(source) {
+            writeln!(out, "{:<20} {rate}", "")?;
+        }
     }
     writeln!(out)?;
     row(

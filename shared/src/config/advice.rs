@@ -1,6 +1,7 @@
 //! What a usable config had better say, or what its reader should know.
 
 use super::{Config, can_match};
+use crate::verify::IdNames;
 
 impl Config {
     /// Notes on a config that has no problems: each names its key.
@@ -24,17 +25,52 @@ impl Config {
                     source.provider
                 ));
             }
-            let signed = source.scheme.id.as_ref().is_some_and(|id| source.scheme.covers(id));
+            let scheme = &source.scheme;
+            let signed = scheme.id.as_ref().is_some_and(|id| scheme.covers(id));
+            if scheme.type_unsigned() {
+                let rule = match scheme.types_share_bytes {
+                    true => "the same bytes under another type are another event",
+                    false => "the same bytes under another type are kept as a suspected replay",
+                };
+                notes.push(format!(
+                    "source.{name}: type unsigned: {} doesn't sign its event type; {rule}",
+                    source.provider
+                ));
+            }
+            if scheme.delivers_at_least_once() {
+                notes.push(format!(
+                    "source.{name}: at least once: {} sends the same bytes for different events, so \
+                     each callback is an event, and a retry may be delivered again",
+                    source.provider
+                ));
+            }
             if source.trusts_id && !signed {
                 notes.push(format!(
                     "source.{name}.identity: {} signs no event id, and it is trusted: whoever has \
                      seen a callback can have it delivered again under another id",
                     source.provider
                 ));
-            } else if source.scheme.id.is_none() {
+            } else if scheme.repeats || scheme.id_is_identity() {
+                // Said above, or nothing to say.
+            } else if scheme.id.is_none() {
+                let apart = scheme.told_apart_by.as_ref();
+                let apart = apart.map(|by| format!(": its events differ by {by}"));
                 notes.push(format!(
                     "source.{name}: {} sends no event id, so two callbacks with the same bytes are \
-                     taken for one",
+                     taken for one{}",
+                    source.provider,
+                    apart.unwrap_or_default()
+                ));
+            } else if scheme.id_names.is_none() {
+                notes.push(format!(
+                    "source.{name}: nothing shows what the id of {} names, so a copy is recognised by \
+                     its bytes; an own [provider.NAME] says it with id_names",
+                    source.provider
+                ));
+            } else if scheme.id_names == Some(IdNames::Resource) {
+                notes.push(format!(
+                    "source.{name}: the id of {} names what an event is about, so a copy is \
+                     recognised by its bytes",
                     source.provider
                 ));
             } else if !signed {

@@ -285,9 +285,10 @@ pub(super) const KEYS: &[Key] = &[
         "source.NAME.identity",
         Kind::Text,
         "signed",
-        "What deduplicates: `signed` is the provider's id if its signature covers it, or else a \
-         digest of what is signed. `id` trusts the id though nothing signs it: whoever has seen \
-         one callback can then have it delivered again under another id.",
+        "What makes two callbacks the same event. `signed`: the provider's id if it names an event \
+         or a delivery and the signature covers it, or else a digest of what is signed. `id`: the \
+         id, though nothing signs it. Whoever has seen one callback can then have it delivered \
+         again under another id. See docs/identity.md.",
     ),
     key(
         "source.NAME.retention",

@@ -213,7 +213,7 @@ pub struct Breaker {
 
 impl Destination {
     /// Whether a subscription's first word can be this source.
-    fn can_take(&self, source: &str) -> bool {
+    pub fn can_take(&self, source: &str) -> bool {
         self.subscribe.iter().any(|pattern| can_match(pattern, source))
     }
 }

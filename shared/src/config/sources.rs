@@ -11,7 +11,7 @@ use super::secrets::secret;
 use super::section::Section;
 use crate::redact::Redact;
 use crate::secret::Secret;
-use crate::verify::{NamedSecret, Scheme, Source, Success};
+use crate::verify::{IdNames, NamedSecret, Scheme, Source, Success};
 
 /// By how much what is remembered outlasts the provider's retries, if nothing else is said.
 const SPARE: Duration = Duration::from_secs(86_400);
@@ -145,6 +145,11 @@ impl Reader<'_> {
         };
         if trusts && scheme.is_some_and(|scheme| scheme.id.is_none()) {
             section.problem("identity", "can't be \"id\": this provider sends none");
+        }
+        if trusts && scheme.is_some_and(|scheme| scheme.id_names == Some(IdNames::Resource)) {
+            let rule = "can't be \"id\": this provider's id names what an event is about, so later \
+                        events about it would be taken for copies";
+            section.problem("identity", rule);
         }
         trusts
     }

@@ -1,3 +1,12 @@
+-- The type that an identity of a source came with first, where the signature leaves the type open.
+CREATE TABLE IF NOT EXISTS first_type (
+    key TEXT PRIMARY KEY,
+    type TEXT NOT NULL,
+    -- Milliseconds since the epoch: forgotten after.
+    until INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS first_type_until ON first_type (until);
+
 -- How each worker does: as it told at last, until when that is believed.
 CREATE TABLE IF NOT EXISTS worker (
     name TEXT PRIMARY KEY,

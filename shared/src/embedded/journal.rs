@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{Store, StoreError, number};
 use crate::clock::{self, Timestamp};
-use crate::event::DeliveryKey;
+use crate::event::{DeliveryKey, Identity};
 use crate::journal::list::{Listed, Page, Query, SCAN};
 use crate::journal::{
     AttemptResult, COPIES, Claim, Delivery, Entry, HISTORY, Histories, Journal, JournalError,
@@ -247,6 +247,29 @@ impl Journal for EmbeddedJournal {
             retention,
         })
         .await
+    }
+
+    async fn first_type(
+        &self,
+        source: &str,
+        identity: &Identity,
+        event_type: &str,
+        retention: Duration,
+    ) -> Result<String, JournalError> {
+        let key = format!("{source}/{}", identity.as_str());
+        let event_type = event_type.to_owned();
+        let write = move |file: &Connection| {
+            let now = clock::now();
+            let until = number(now.plus(retention));
+            let mut insert = file.prepare_cached(
+                "INSERT INTO first_type (key, type, until) VALUES (?1, ?2, ?3) ON CONFLICT (key) \
+                 DO UPDATE SET type = excluded.type, until = excluded.until WHERE until <= ?4",
+            )?;
+            insert.execute(params![key, event_type, until, number(now)])?;
+            let mut first = file.prepare_cached("SELECT type FROM first_type WHERE key = ?1")?;
+            first.query_row([key], |row| row.get(0))
+        };
+        Ok(self.store.write(write).await?)
     }
 
     async fn renew(

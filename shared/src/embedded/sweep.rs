@@ -131,6 +131,11 @@ fn shrink_file(file: &Connection) -> rusqlite::Result<()> {
 
 /// Of the deliveries from `at` on, some; 0 after the last.
 fn forget(file: &Connection, now: Timestamp, at: i64) -> rusqlite::Result<i64> {
+    file.prepare_cached(
+        "DELETE FROM first_type WHERE key IN \
+         (SELECT key FROM first_type WHERE until <= ?1 ORDER BY until LIMIT ?2)",
+    )?
+    .execute(params![number(now), rows()])?;
     let next = at.saturating_add(LOOK);
     file.prepare_cached("DELETE FROM delivery WHERE id >= ?1 AND id < ?2 AND until <= ?3")?
         .execute(params![at, next, number(now)])?;

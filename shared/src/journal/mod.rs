@@ -231,7 +231,8 @@ pub enum What {
     DuplicateDead,
     /// A message that a newer attempt or generation has overtaken: no effect.
     Stale,
-    /// The same id with another body came: no effect.
+    /// Another body came under the same id: no effect on this delivery. Where the id isn't shown to
+    /// name one event, a dead letter of its own holds it.
     Conflict {
         /// SHA-256 of that body, in hex.
         body_sha256: String,
@@ -324,6 +325,16 @@ pub trait Journal: Clone + Send + Sync + 'static {
     /// Asks to run an attempt. Whatever the answer, it is in the history.
     fn claim(&self, claim: &Claim<'_>)
     -> impl Future<Output = Result<Answer, JournalError>> + Send;
+
+    /// The type that a source's identity came with first: this one, if none is remembered. It is
+    /// remembered for `retention`.
+    fn first_type(
+        &self,
+        source: &str,
+        identity: &Identity,
+        event_type: &str,
+        retention: Duration,
+    ) -> impl Future<Output = Result<String, JournalError>> + Send;
 
     /// Makes the claim of a running attempt last `lease` from now. [`Answer::Lost`] if it
     /// has passed to another worker.

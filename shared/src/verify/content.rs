@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Uri;
 
 use super::Refusal;
 use super::place::{Location, Lookup};
+use super::pointer::text_at;
 use super::scheme::Scheme;
 use super::signature::{Piece, Read};
 use super::template::Part;
@@ -72,8 +75,15 @@ impl<'a> Content<'a> {
     pub(super) fn at(&self, at: &Location) -> Option<Cow<'_, str>> {
         match at {
             Location::Item(name) => self.read.item(name).map(Cow::Borrowed),
+            Location::Claim(name) => self.claim(name).map(Cow::Owned),
             _ => self.found.text(at),
         }
+    }
+
+    /// A claim of the token that the signature is: a string or a number.
+    fn claim(&self, name: &str) -> Option<String> {
+        let payload = URL_SAFE_NO_PAD.decode(self.read.item("payload")?).ok()?;
+        text_at(&payload, &format!("/{}", name.replace('~', "~0").replace('/', "~1")))
     }
 
     /// The time as the provider wrote it; that in a token is read once its signature fits. Looked

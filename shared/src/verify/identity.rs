@@ -1,36 +1,179 @@
-//! What tells a callback from any other where its id isn't signed.
+//! What tells a callback from any other where its id alone doesn't, and whether what is signed can
+//! be taken apart in one way only.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::Judged;
 use super::place::Location;
 use super::signature::Piece;
 use super::template::Part;
+use super::{Judged, Refusal};
+use crate::clock::Timestamp;
 use crate::event::Identity;
+
+/// A text that reads as a time this far from the receipt, either way, could be taken for the signed
+/// one.
+const PLAUSIBLE: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// One of the events of a callback.
+pub(super) struct Item<'a> {
+    /// Its bytes.
+    pub(super) body: &'a Bytes,
+    /// How many items of the same bytes stand before it.
+    pub(super) before: u32,
+}
 
 impl Judged<'_> {
     /// The digest over all that is signed, whose pieces these are, or over what the entry names
     /// instead; but not over the time, which changes when a provider signs a retry anew. Where
     /// something isn't there that the entry names, it is the body's: two events are never one.
-    pub(super) fn identity(&self, signed: &[Piece<'_>]) -> Identity {
+    pub(super) fn identity(
+        &self,
+        signed: &[Piece<'_>],
+        ambiguous: bool,
+        item: Option<&Item<'_>>,
+        event_type: Option<&str>,
+    ) -> Identity {
+        let mut digest = self.digest(signed, ambiguous, item);
+        let scheme = &self.source.scheme;
+        if scheme.types_share_bytes {
+            digest.add(event_type.unwrap_or_default().as_bytes());
+        }
+        if let Some(before) = item.map(|item| item.before).filter(|before| *before > 0) {
+            digest.add(&before.to_be_bytes());
+        }
+        if scheme.repeats {
+            match self.signed_time() {
+                Some(time) => digest.add(time.as_bytes()),
+                None => digest.add(&self.callback.receipt.to_be_bytes()),
+            }
+        }
+        digest.identity()
+    }
+
+    fn digest(&self, signed: &[Piece<'_>], ambiguous: bool, item: Option<&Item<'_>>) -> Fields {
         let (scheme, body) = (&self.source.scheme, &self.callback.body);
         if let Some(named) = &scheme.identity {
             let pieces = named.parts().iter().map(|part| self.content.piece(part));
             let pieces: Option<Vec<_>> = pieces.collect();
-            return pieces.map_or_else(|| whole(body), |pieces| digest(named.parts(), &pieces));
+            let own = pieces.map_or_else(|| Fields::of(body), |all| fields(named.parts(), &all));
+            return match item {
+                Some(item) => own.and(item.body),
+                None => own,
+            };
         }
-        // A token signs nothing, and a claim stands for the body: it is what tells two events
-        // apart.
-        match scheme.is_token() || scheme.claims.is_some() {
-            true => whole(body),
-            false => digest(scheme.signature.content.parts(), signed),
+        if let Some(item) = item {
+            return Fields::of(item.body);
         }
+        let parts = scheme.signature.content.parts();
+        match () {
+            // A token signs nothing, and a claim stands for the body: it is what tells two events
+            // apart.
+            () if scheme.is_token() || scheme.claims.is_some() => Fields::of(body),
+            () if ambiguous => run_together(parts, signed),
+            () => fields(parts, signed),
+        }
+    }
+
+    /// The signed time as it is written, if the signature covers one.
+    fn signed_time(&self) -> Option<std::borrow::Cow<'_, str>> {
+        self.content.at(&self.source.scheme.timestamp.as_ref()?.at)
+    }
+
+    /// Whether the signed bytes can be taken apart in another way: a text holds what stands between
+    /// it and the next one. What is read from such a place could be another's.
+    pub(super) fn is_ambiguous(&self, signed: &[Piece<'_>]) -> bool {
+        let parts = self.source.scheme.signature.content.parts();
+        if self.source.scheme.claims.is_some() {
+            return false;
+        }
+        let around = |at: usize| {
+            let neighbours = [at.checked_sub(1), at.checked_add(1)].into_iter().flatten();
+            neighbours.filter_map(|at| match parts.get(at) {
+                Some(Part::Literal(text)) => Some(text.as_str()),
+                _ => None,
+            })
+        };
+        let texts = parts.iter().zip(signed).enumerate().filter_map(|(at, (part, piece))| {
+            let text = match (part.place(), piece) {
+                (Some(_), Piece::Bytes(bytes)) => std::str::from_utf8(bytes).ok()?,
+                _ => return None,
+            };
+            Some((at, text))
+        });
+        let mut texts = texts.filter(|_| parts.len() > 1);
+        texts.any(|(at, text)| around(at).any(|between| text.contains(between)))
+    }
+
+    /// Refuses what is genuine as a whole and taken apart in another way than its provider did: a
+    /// text that has swallowed the signed time, or an address that has swallowed a part of the body.
+    pub(super) fn cut_as_sent(&self, signed: &[Piece<'_>]) -> Result<(), Refusal> {
+        let scheme = &self.source.scheme;
+        let query = self.callback.query.as_deref().filter(|_| scheme.url_adjoins_body());
+        if query.is_some_and(|query| !query.bytes().all(in_query)) {
+            return Err(Refusal::SignatureMalformed);
+        }
+        let parts = scheme.signature.content.parts();
+        let Some(time) = parts.iter().position(|part| *part == Part::Timestamp) else {
+            return Ok(());
+        };
+        let literal = |at: Option<usize>| match at.and_then(|at| parts.get(at)) {
+            Some(Part::Literal(text)) => text.as_str(),
+            _ => "",
+        };
+        let (before, after) = (literal(time.checked_sub(1)), literal(Some(time + 1)));
+        let texts = parts[..time].iter().zip(signed).filter_map(|(part, piece)| match piece {
+            Piece::Bytes(bytes) if part.place().is_some() => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        });
+        let mut texts = texts.peekable();
+        // What stands before the time may have been shortened as well: then the body has the rest.
+        let left = texts.peek().is_some() && self.begins_with_time(after);
+        match left || texts.any(|text| self.holds_time(text, before, after)) {
+            true => Err(Refusal::SignatureMalformed),
+            false => Ok(()),
+        }
+    }
+
+    fn begins_with_time(&self, after: &str) -> bool {
+        let start = self.callback.body.get(..32).unwrap_or(&self.callback.body);
+        let text = std::str::from_utf8(start).unwrap_or_default();
+        let digits = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        match after {
+            "" => self.holds_time(text.get(..19).unwrap_or_default(), "", ""),
+            after => {
+                digits.starts_with(after)
+                    && self.holds_time(&text[..text.len() - digits.len()], "", after)
+            }
+        }
+    }
+
+    /// Whether a text holds a time of now between what stands around the signed one.
+    fn holds_time(&self, text: &str, before: &str, after: &str) -> bool {
+        let Some(rule) = &self.source.scheme.timestamp else { return false };
+        let now = self.callback.received_at;
+        let near = |time: Timestamp| now.since(time).max(time.since(now)) < PLAUSIBLE;
+        let starts = text.char_indices().map(|(at, _)| &text[at..]);
+        let mut times = starts.filter_map(|rest| rest.strip_prefix(before));
+        times.any(|rest| {
+            // Numbers end where their digits do.
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let ended = digits < 10 || rest[digits..].starts_with(after) || digits == rest.len();
+            ended && rule.unit.starting(rest).is_some_and(near)
+        })
     }
 }
 
+/// What may stand in a query as it is (RFC 3986, section 3.4).
+fn in_query(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte)
+}
+
 /// Each part's piece is preceded by its length, so pieces can't run into each other.
-fn digest(parts: &[Part], pieces: &[Piece<'_>]) -> Identity {
-    let mut hash = Sha256::new();
+fn fields(parts: &[Part], pieces: &[Piece<'_>]) -> Fields {
+    let mut all = Fields::default();
     for (part, piece) in parts.iter().zip(pieces) {
         if matches!(
             part,
@@ -45,16 +188,44 @@ fn digest(parts: &[Part], pieces: &[Piece<'_>]) -> Identity {
             continue;
         }
         let Some(length) = piece.len() else { continue };
-        hash.update((length as u64).to_be_bytes());
-        piece.each(b"", &mut |bytes| hash.update(bytes));
+        all.0.update((length as u64).to_be_bytes());
+        piece.each(b"", &mut |bytes| all.0.update(bytes));
     }
-    Identity::from_digest(&hash.finalize())
+    all
 }
 
-/// The identity of what is one whole.
-pub(super) fn whole(bytes: &[u8]) -> Identity {
-    let mut hash = Sha256::new();
-    hash.update((bytes.len() as u64).to_be_bytes());
-    hash.update(bytes);
-    Identity::from_digest(&hash.finalize())
+/// As they are signed, but for the time and the secret: the same, however they are taken apart.
+fn run_together(parts: &[Part], pieces: &[Piece<'_>]) -> Fields {
+    let mut all = Fields::default();
+    for (part, piece) in parts.iter().zip(pieces) {
+        if !matches!(part, Part::Timestamp | Part::Secret) {
+            piece.each(b"", &mut |bytes| all.0.update(bytes));
+        }
+    }
+    all
+}
+
+/// What an identity is made of.
+#[derive(Default)]
+struct Fields(Sha256);
+
+impl Fields {
+    fn of(bytes: &[u8]) -> Self {
+        Self::default().and(bytes)
+    }
+
+    fn and(mut self, bytes: &[u8]) -> Self {
+        self.add(bytes);
+        self
+    }
+
+    /// Preceded by its length.
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn identity(self) -> Identity {
+        Identity::from_digest(&self.0.finalize())
+    }
 }

@@ -27,6 +27,7 @@ mod template;
 mod time;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -48,11 +49,12 @@ use crate::secret::Secret;
 use content::Content;
 pub use explain::{Explanation, captured};
 pub use handshake::Answered;
+use identity::Item;
 pub use items::MAX_ITEMS;
 pub use key::{Algorithm, KeyFormat};
 pub use place::Location;
 use place::Lookup;
-pub use scheme::Scheme;
+pub use scheme::{IdNames, Scheme};
 pub use sign::{Callback, Signed, Unsignable};
 use signature::{Piece, Read};
 pub use table::table;
@@ -164,6 +166,8 @@ pub struct Unverified {
     pub body: Bytes,
     /// When it had been read.
     pub received_at: Timestamp,
+    /// Random: tells it from any other callback with the same bytes.
+    pub receipt: u64,
 }
 
 /// A callback whose signature fits and whose time is fresh.
@@ -223,7 +227,10 @@ impl Unverified {
         let (callback, of) = (body_sha256(&self.body), items.len() as u32);
         let mut events = Vec::with_capacity(items.len());
         for (body, item) in items.into_iter().zip(1..) {
-            for mut event in self.with_body(body).verify_whole(source, None)?.events {
+            // Of two items with the same bytes, each may be an event.
+            let receipt = self.receipt.wrapping_add(item.into());
+            let one = Self { receipt, ..self.with_body(body) };
+            for mut event in one.verify_whole(source, None)?.events {
                 let body_sha256 = callback.clone();
                 event.envelope.context.batch = Some(Batch { body_sha256, item, of });
                 events.push(event);
@@ -239,7 +246,8 @@ impl Unverified {
 
     fn with_body(&self, body: Bytes) -> Self {
         let (headers, query) = (self.headers.clone(), self.query.clone());
-        Self { headers, query, peer: self.peer, body, received_at: self.received_at }
+        let Self { peer, received_at, receipt, .. } = *self;
+        Self { headers, query, peer, body, received_at, receipt }
     }
 
     fn verify_whole(&self, source: &Source, key: Option<&Secret>) -> Result<Verified, Refusal> {
@@ -250,6 +258,7 @@ impl Unverified {
         let secret = judged.secret(&pieces)?;
         let claims = judged.claims()?;
         let provider_time = judged.fresh(claims.as_ref())?;
+        judged.cut_as_sent(&pieces)?;
         let handshake = source.handshake(&judged.content.found);
         let events = match handshake {
             Some(_) => Vec::new(),
@@ -348,7 +357,8 @@ impl<'a> Judged<'a> {
                 .map(|number| Cow::Owned(number.to_string())),
             _ => self.content.time().map(Cow::Borrowed),
         };
-        let signed = text.and_then(|text| rule.unit.read(&text));
+        let whole = |text: &str| !self.source.scheme.time_adjoins() || rule.unit.is_whole(text);
+        let signed = text.filter(|text| whole(text)).and_then(|text| rule.unit.read(&text));
         let signed = signed.ok_or(Refusal::SignatureMalformed)?;
         let received_at = self.callback.received_at;
         if received_at.since(signed) > rule.tolerance {
@@ -377,10 +387,14 @@ impl<'a> Judged<'a> {
             return Ok(vec![Event { envelope, body: body.clone() }]);
         };
         let (callback, of) = (body_sha256(body), items.len() as u32);
-        let events = items.into_iter().zip(1..).map(|(body, item)| {
-            let mut envelope = self.envelope(secret, provider_time, signed, Some(&body));
+        let mut seen: HashMap<Bytes, u32> = HashMap::new();
+        let events = items.into_iter().zip(1..).map(|(body, place)| {
+            let before = seen.entry(body.clone()).or_default();
+            let item = Item { body: &body, before: *before };
+            *before += 1;
+            let mut envelope = self.envelope(secret, provider_time, signed, Some(&item));
             let body_sha256 = callback.clone();
-            envelope.context.batch = Some(Batch { body_sha256, item, of });
+            envelope.context.batch = Some(Batch { body_sha256, item: place, of });
             Event { envelope, body }
         });
         Ok(events.collect())
@@ -392,21 +406,20 @@ impl<'a> Judged<'a> {
         secret: &NamedSecret,
         provider_time: Option<Timestamp>,
         signed: &[Piece<'_>],
-        item: Option<&Bytes>,
+        item: Option<&Item<'_>>,
     ) -> Envelope {
         let Self { source, callback, .. } = self;
         let scheme = &source.scheme;
-        let inside = item.map(|item| Lookup::new(&callback.headers, None, item));
+        let inside = item.map(|item| Lookup::new(&callback.headers, None, item.body));
         let find = |at: &Option<Location>| match (&inside, at.as_ref()?) {
-            (Some(item), at @ (Location::Json(_) | Location::All(_))) => {
-                Some(item.text(at)?.into_owned())
-            }
+            (Some(item), at) if at.is_in_body() => Some(item.text(at)?.into_owned()),
             (_, at) => Some(self.content.at(at)?.into_owned()),
         };
         let event_id = find(&scheme.id).filter(|id| usable_id(id));
-        let covered = scheme.id.as_ref().is_some_and(|at| scheme.covers(at));
-        let trusted = covered || source.trusts_id;
+        let ambiguous = self.is_ambiguous(signed);
+        let trusted = (scheme.id_is_identity() && !ambiguous) || source.trusts_id;
         let identity = event_id.as_deref().filter(|_| trusted).and_then(Identity::from_id);
+        let event_type = find(&scheme.kind).filter(|kind| usable_type(kind));
         let content_type = self.content.found.header(&header::CONTENT_TYPE);
         Envelope {
             v: 1,
@@ -415,9 +428,10 @@ impl<'a> Judged<'a> {
             unsigned_id: event_id.filter(|_| identity.is_none()),
             identity: match identity {
                 Some(identity) => identity,
-                None => item.map_or_else(|| self.identity(signed), |item| identity::whole(item)),
+                None => self.identity(signed, ambiguous, item, event_type.as_deref()),
             },
-            event_type: find(&scheme.kind).filter(|kind| usable_type(kind)),
+            renders_retries: scheme.renders_retries(),
+            event_type,
             content_type: content_type
                 .filter(|kind| kind.len() <= MAX_CONTENT_TYPE)
                 .map(str::to_owned),
@@ -432,9 +446,11 @@ impl<'a> Judged<'a> {
                 provider_reason: find(&scheme.attempt.reason).map(bounded),
                 weakness: scheme.weakness(),
                 batch: None,
+                type_unsigned: scheme.type_unsigned(),
             },
             admitted: None,
             suspected: false,
+            set_apart: None,
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Location {
     Multipart(String),
     /// At all of these places, with `:` between.
     All(Vec<Self>),
+    /// At the first of these places where there is anything.
+    Any(Vec<Self>),
 }
 
 impl fmt::Display for Location {
@@ -53,17 +55,36 @@ impl fmt::Display for Location {
                 let places: Vec<String> = places.iter().map(ToString::to_string).collect();
                 f.write_str(&places.join(", "))
             }
+            Self::Any(places) => {
+                let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+                f.write_str(&places.join(" or "))
+            }
         }
     }
 }
 
 impl Location {
-    /// Itself, or the places that it is made of.
-    pub(super) fn each(&self) -> &[Self] {
+    /// Itself, or the single places that it is made of.
+    pub(super) fn each(&self) -> Vec<&Self> {
         match self {
-            Self::All(places) => places,
-            one => std::slice::from_ref(one),
+            Self::All(places) | Self::Any(places) => places.iter().flat_map(Self::each).collect(),
+            one => vec![one],
         }
+    }
+
+    /// The single places that a callback of ours fills: of alternatives, the first.
+    pub(super) fn filled(&self) -> Vec<&Self> {
+        match self {
+            Self::All(places) => places.iter().flat_map(Self::filled).collect(),
+            Self::Any(places) => places.first().map(Self::filled).unwrap_or_default(),
+            one => vec![one],
+        }
+    }
+
+    /// Whether all of it is in the body.
+    pub(super) fn is_in_body(&self) -> bool {
+        let inside = |at: &Self| matches!(at, Self::Json(_) | Self::Form(_) | Self::Multipart(_));
+        self.each().into_iter().all(inside)
     }
 
     /// Where the time-first grammar has the time.
@@ -113,6 +134,7 @@ impl<'a> Lookup<'a> {
                 };
                 Some(Cow::Owned(texts?.join(":")))
             }
+            Location::Any(places) => places.iter().find_map(|at| self.text(at)),
             Location::Item(_) | Location::Claim(_) => None,
         }
     }

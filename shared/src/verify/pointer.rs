@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Number;
+use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
-/// A string, number or boolean, as text. `None` where there is none, or the body isn't JSON. Of
+/// A string, number or boolean, as text; a number with its digits as they are written. `None` where there is none, or the body isn't JSON. Of
 /// two fields with one name the last counts, as everywhere in Zentra.
 pub(super) fn text_at(body: &[u8], pointer: &str) -> Option<String> {
     texts_at(body, &[pointer]).pop()?
@@ -50,10 +51,12 @@ struct Here<'a, 'p> {
 
 impl<'p> Here<'_, 'p> {
     /// What is here counts only at the end of a way.
-    fn is(self, text: impl fmt::Display) {
+    fn is(&mut self, json: &str) -> serde_json::Result<()> {
+        let text = text(json)?;
         for (at, _) in self.wanted.iter().filter(|(_, rest)| rest.is_empty()) {
-            self.found[*at] = Some(text.to_string());
+            self.found[*at].clone_from(&text);
         }
+        Ok(())
     }
 
     /// One step on: of what has this name, the last counts, whatever it is.
@@ -61,6 +64,15 @@ impl<'p> Here<'_, 'p> {
         wanted.iter().for_each(|(at, _)| self.found[*at] = None);
         Here { wanted, found: self.found }
     }
+}
+
+/// A string without its quotes, and a number or boolean as it is written.
+fn text(json: &str) -> serde_json::Result<Option<String>> {
+    Ok(match json.as_bytes().first() {
+        Some(b'"') => Some(serde_json::from_str(json)?),
+        Some(b'{' | b'[' | b'n') | None => None,
+        Some(_) => Some(json.to_owned()),
+    })
 }
 
 /// Those of the ways whose next step is this one.
@@ -80,8 +92,23 @@ fn is_index(step: &str, index: usize) -> bool {
 impl<'de> DeserializeSeed<'de> for Here<'_, '_> {
     type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
+    fn deserialize<D: Deserializer<'de>>(mut self, json: D) -> Result<(), D::Error> {
+        if self.wanted.iter().all(|(_, rest)| !rest.is_empty()) {
+            return json.deserialize_any(self);
+        }
+        // A number keeps its digits, so it is taken as it is written.
+        let raw = <&RawValue>::deserialize(json)?.get();
+        self.is(raw).map_err(de::Error::custom)?;
+        let further = self.wanted.iter().filter(|(_, rest)| !rest.is_empty());
+        let further: Vec<_> = further.copied().collect();
+        match further.is_empty() {
+            true => Ok(()),
+            false => {
+                let mut json = serde_json::Deserializer::from_str(raw);
+                let inside = Here { wanted: &further, found: self.found };
+                inside.deserialize(&mut json).map_err(de::Error::custom)
+            }
+        }
     }
 }
 
@@ -92,30 +119,23 @@ impl<'de> Visitor<'de> for Here<'_, '_> {
         f.write_str("any JSON")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.is(text);
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
         Ok(())
     }
 
-    fn visit_bool<E>(self, truth: bool) -> Result<(), E> {
-        self.is(truth);
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
         Ok(())
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.is(number);
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
         Ok(())
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        self.is(number);
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
         Ok(())
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        if let Some(number) = Number::from_f64(number) {
-            self.is(number);
-        }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
         Ok(())
     }
 
@@ -173,18 +193,45 @@ impl<'p> Visitor<'_> for Named<'_, 'p> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
     use serde_json::Value;
 
     use super::*;
 
-    /// The same, by the tree.
+    /// The same, by the tree; a number's digits by the text of it.
     fn by_tree(body: &[u8], pointer: &str) -> Option<String> {
-        match serde_json::from_slice::<Value>(body).ok()?.pointer(pointer)? {
+        let tree = serde_json::from_slice::<Value>(body).ok()?;
+        match tree.pointer(pointer)? {
             Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
+            Value::Number(_) => {
+                let mut at: &RawValue = serde_json::from_slice(body).ok()?;
+                for step in pointer.split('/').skip(1) {
+                    let step = step.replace("~1", "/").replace("~0", "~");
+                    let fields = serde_json::from_str::<HashMap<String, &RawValue>>(at.get());
+                    at = match fields {
+                        Ok(mut fields) => fields.remove(&step)?,
+                        Err(_) => {
+                            let items: Vec<&RawValue> = serde_json::from_str(at.get()).ok()?;
+                            items.into_iter().nth(step.parse().ok()?)?
+                        }
+                    };
+                }
+                Some(at.get().to_owned())
+            }
             Value::Bool(truth) => Some(truth.to_string()),
             _ => None,
+        }
+    }
+
+    #[test]
+    fn a_number_keeps_its_digits_as_they_are_written() {
+        let numbers = ["100000000000000000000001", "18446744073709551616", "1e+23", "1.50", "-0"];
+        for number in numbers {
+            let body = format!("{{\"id\": {number} }}");
+            assert_eq!(text_at(body.as_bytes(), "/id").as_deref(), Some(number));
+            assert_eq!(texts_at(body.as_bytes(), &["/id", "/id/x"])[0].as_deref(), Some(number));
         }
     }
 

@@ -39,8 +39,23 @@ pub struct Scheme {
     /// Whether the signature leaves the body open: it proves who sent it, not what.
     #[serde(default)]
     pub body_unsigned: bool,
+    /// What `id` names. By itself it is an identity only if it names an event, or a delivery whose
+    /// retries share it. What the provider's documents don't show is left out.
+    pub id_names: Option<IdNames>,
+    /// The document or SDK that shows what `id` names, or what else tells two events apart.
+    pub identity_source: Option<String>,
     /// What tells two events apart where neither a signed id nor what is signed does.
     pub identity: Option<Template>,
+    /// What in the signed bytes differs between any two events, in words, where no id does.
+    pub told_apart_by: Option<String>,
+    /// Whether the provider sends the same bytes for different events. Then each callback is an
+    /// event, but for one that was signed at the same time; a retry may be delivered again.
+    #[serde(default)]
+    pub repeats: bool,
+    /// Whether the provider sends the same bytes under several types that nothing signs. Then the
+    /// type is a part of the identity, and whoever has seen a callback can send it under another.
+    #[serde(default)]
+    pub types_share_bytes: bool,
     /// What it has been held to: a vendor's SDK and its version (`npm stripe 23.1.0`). None: it
     /// is unproven.
     pub proof: Option<String>,
@@ -75,6 +90,29 @@ pub struct Scheme {
     /// Where the event's type is.
     #[serde(rename = "type")]
     pub kind: Option<Location>,
+}
+
+/// What a provider's id names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdNames {
+    /// An event: the same in all of its deliveries and retries, whatever their bytes.
+    Event,
+    /// A delivery: the same in its retries.
+    Delivery,
+    /// What the event is about (a message, a payment): later events about it have the same id.
+    Resource,
+}
+
+impl IdNames {
+    /// Its name, as an entry of the catalogue writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Delivery => "delivery",
+            Self::Resource => "resource",
+        }
+    }
 }
 
 /// Where the provider tells of its own attempts.
@@ -247,6 +285,28 @@ impl Scheme {
                 "identity names no place: all its events would be taken for one",
             ),
             (
+                self.id_names.is_some() && self.id.is_none(),
+                "id_names says what [id] names, and there is no [id]",
+            ),
+            (
+                content
+                    .parts()
+                    .iter()
+                    .filter_map(Part::place)
+                    .flat_map(Location::each)
+                    .any(|at| matches!(at, Location::Claim(_))),
+                "signature.content can't take {claim:…}: claims are read once the signature fits",
+            ),
+            (
+                self.repeats && self.identity.is_some(),
+                "repeats = true and identity exclude each other: one says that nothing tells two \
+                 events apart, the other what does",
+            ),
+            (
+                self.types_share_bytes && (self.kind.is_none() || !self.type_unsigned()),
+                "types_share_bytes is for a [type] that the signature doesn't cover",
+            ),
+            (
                 self.context.iter().any(|name| at.contains(&Location::Header(name.clone()))),
                 "context must not list the signature's header",
             ),
@@ -363,6 +423,10 @@ impl Scheme {
             (true, _) => Some(Weakness::Token),
             (_, true) => Some(Weakness::BodyUnsigned),
             _ if parts.contains(&Part::Canonical(Canonical::Crc32)) => Some(Weakness::Checksum),
+            // SHA-1 and SHA-2 go on from a digest whose input ends anywhere but in the secret.
+            _ if self.signature.algorithm.is_digest() && parts.last() != Some(&Part::Secret) => {
+                Some(Weakness::LengthExtension)
+            }
             _ => None,
         }
     }
@@ -412,6 +476,43 @@ impl Scheme {
         claimed || self.signature.content.parts().iter().any(Part::is_body)
     }
 
+    /// Whether its id alone makes two callbacks the same event: it is shown to name one, and it is as
+    /// good as the signature. Where nothing signs the body, what is in it is.
+    pub fn id_is_identity(&self) -> bool {
+        let names = matches!(self.id_names, Some(IdNames::Event | IdNames::Delivery));
+        let vouched = |at: &Location| self.covers(at) || (self.body_unsigned && at.is_in_body());
+        names && self.identity.is_none() && self.id.as_ref().is_some_and(vouched)
+    }
+
+    /// Whether another body under its identity is the same event, written anew for a retry.
+    pub fn renders_retries(&self) -> bool {
+        self.id_names == Some(IdNames::Event)
+    }
+
+    /// Whether it has a type that its signature leaves open.
+    pub fn type_unsigned(&self) -> bool {
+        self.kind.as_ref().is_some_and(|at| !self.covers(at))
+    }
+
+    /// Whether nothing tells a retry of its from a new event, so that a retry may be delivered again.
+    pub fn delivers_at_least_once(&self) -> bool {
+        self.repeats
+    }
+
+    /// Whether address and body run into each other in what is signed.
+    pub(super) fn url_adjoins_body(&self) -> bool {
+        let parts = self.signature.content.parts();
+        let both = |two: &[Part]| two.contains(&Part::Url) && two.contains(&Part::Body);
+        parts.windows(2).any(both)
+    }
+
+    /// Whether the signed time runs into what is signed before or after it.
+    pub(super) fn time_adjoins(&self) -> bool {
+        let parts = self.signature.content.parts();
+        let literal = |part: &Part| matches!(part, Part::Literal(_));
+        parts.windows(2).any(|two| two.contains(&Part::Timestamp) && !two.iter().any(literal))
+    }
+
     /// Whether the signature covers what is at this place. Derived, not declared, so an
     /// entry can't claim more than its template signs.
     ///
@@ -423,12 +524,16 @@ impl Scheme {
         self.signature.content.takes(location)
             || match location {
                 Location::Header(_) | Location::Item(_) => false,
-                Location::Json(_) | Location::Form(_) | Location::Multipart(_) => {
-                    self.covers_body()
+                Location::Json(_) | Location::Multipart(_) => self.covers_body(),
+                // Names and values that run together can be cut in other ways.
+                Location::Form(_) => {
+                    self.covers_body() && !self.signature.content.parts().iter().any(Part::is_form)
                 }
                 Location::Query(_) => self.covers_query(),
                 Location::Claim(_) => true,
-                Location::All(places) => places.iter().all(|at| self.covers(at)),
+                Location::All(places) | Location::Any(places) => {
+                    places.iter().all(|at| self.covers(at))
+                }
             }
     }
 }

@@ -65,7 +65,7 @@ impl Scheme {
     /// several events in one callback, the body becomes one of them.
     pub fn write_into(&self, body: &mut Value, id: &str, kind: &str, time: Timestamp) {
         for (at, text) in [(&self.id, id), (&self.kind, kind)] {
-            for at in at.iter().flat_map(Location::each) {
+            for at in at.iter().flat_map(Location::filled) {
                 if let Some(pointer) = in_json(at) {
                     *place(body, pointer) = Value::String(text.into());
                 }
@@ -173,7 +173,7 @@ impl Scheme {
         }
         let sent = |at: &&Location| matches!(at, Location::Header(_) | Location::Query(_));
         for (at, text) in [(&self.id, callback.id), (&self.kind, callback.kind)] {
-            for at in at.iter().flat_map(Location::each).filter(sent) {
+            for at in at.iter().flat_map(Location::filled).filter(sent) {
                 made.put(at, text)?;
             }
         }
@@ -194,7 +194,7 @@ impl Scheme {
             }
         }
         // What else is signed along: any text will do.
-        for at in parts.iter().filter_map(Part::place).filter(sent) {
+        for at in parts.iter().filter_map(Part::place).flat_map(Location::filled).filter(sent) {
             let found = Lookup::new(&made.headers, made.query.as_deref(), &made.body);
             if found.text(at).is_none() {
                 made.put(at, callback.id)?;
@@ -274,6 +274,10 @@ impl Signed {
                 let others = fields.iter().filter(|(field, _)| *field != name).copied();
                 let fields: Vec<_> = others.chain([(name, &value[..])]).collect();
                 self.write_form(&fields);
+            }
+            Location::Any(places) => {
+                let first = places.first().ok_or_else(unsendable)?;
+                return self.put(first, text);
             }
             Location::Item(_) | Location::Claim(_) | Location::All(_) => return Err(unsendable()),
         }

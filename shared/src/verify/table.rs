@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::documented::Documented;
 use super::key::Algorithm;
 use super::place::Location;
-use super::scheme::Scheme;
+use super::scheme::{IdNames, Scheme};
 use super::template::Part;
 use crate::event::Weakness;
 
@@ -36,6 +36,8 @@ impl Algorithm {
 pub fn table() -> String {
     let rows: Vec<(&str, Scheme)> =
         Scheme::names().filter_map(|name| Some((name, Scheme::named(name)?))).collect();
+    let repeats = rows.iter().filter(|(_, scheme)| scheme.delivers_at_least_once());
+    let at_least_once = repeats.map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let proven = rows.iter().filter(|(_, scheme)| scheme.proof.is_some()).count();
     let mut text = format!(
         "# Providers\n\n\
@@ -49,8 +51,15 @@ pub fn table() -> String {
          pages, which the entries name; *unstated* where they don't say, *?* where none was found. \
          A source remembers its events for a day longer than its provider sends again, and for \
          `redis.retention` at the least.\n\n\
-         | provider | signature | signs | window | id | type | waits, sends again for | proven by |\n\
-         |---|---|---|---|---|---|---|---|\n",
+         *One event* says what makes two callbacks the same event, with its source. *Copy of an event \
+         id* (or *delivery id*): the id alone, since the source shows that it names an event (or a \
+         delivery whose retries share it) and the signature vouches for it. *Same bytes*: what is \
+         signed, without the time; beside it stands what differs between any two events. **At least \
+         once**: the provider sends the same bytes for different events, so each callback is an event, \
+         and a retry of its may be delivered again ({at_least_once}). Where the *type* is \
+         **unsigned**, see [identity.md](identity.md).\n\n\
+         | provider | signature | signs | window | id | one event | type | waits, sends again for | proven by |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
         rows.len()
     );
     for (name, scheme) in rows {
@@ -74,19 +83,51 @@ pub fn table() -> String {
         };
         let _ = writeln!(
             text,
-            "| {linked} | {}, {} | {} | {} | {} | {} | {}, {} | {} |",
+            "| {linked} | {}, {} | {} | {} | {} | {} | {}{} | {}, {} | {} |",
             signed_at,
             signature.algorithm.name(),
             signed(&scheme),
             window.map_or_else(|| "none".into(), |window| window.to_string()),
             place(&scheme.id),
+            one_event(&scheme),
             place(&scheme.kind),
+            if scheme.type_unsigned() && !scheme.body_unsigned { ", **unsigned**" } else { "" },
             scheme.timeout,
             retries(scheme.retries),
             scheme.proof.as_deref().unwrap_or("**unproven**"),
         );
     }
     text
+}
+
+/// What makes two callbacks the same event, and where that is shown.
+fn one_event(scheme: &Scheme) -> String {
+    let names = scheme.id_names.map(IdNames::as_str);
+    let mut text = match (names, scheme.id_is_identity()) {
+        (Some(names), true) => format!("{names} id"),
+        (_, false) if scheme.repeats => {
+            let time = if scheme.timestamp.is_some() { " and signed time" } else { "" };
+            format!("**at least once**{time}")
+        }
+        _ => {
+            let bytes = match (&scheme.identity, scheme.types_share_bytes) {
+                (Some(_), _) => "what the entry names",
+                (None, true) => "same bytes and type",
+                (None, false) => "same bytes",
+            };
+            let apart = scheme.told_apart_by.as_ref().map(|by| format!(" (differs by {by})"));
+            let named = names.map(|names| format!("; its id names a {names}"));
+            let named = named.map(|text| text.replace("a event", "an event"));
+            format!("{bytes}{}{}", apart.unwrap_or_default(), named.unwrap_or_default())
+        }
+    };
+    if scheme.id_is_identity() && scheme.repeats {
+        text += "; without one **at least once**";
+    }
+    match &scheme.identity_source {
+        Some(url) => format!("{text} ([source]({url}))"),
+        None => text,
+    }
 }
 
 fn retries(horizon: Documented) -> String {
@@ -112,6 +153,7 @@ fn signed(scheme: &Scheme) -> String {
     let names = all.iter().filter(|(_, signed)| *signed).map(|(name, _)| *name);
     let weak = match scheme.weakness() {
         Some(Weakness::BodyUnsigned) => Some("no body: **weak**"),
+        Some(Weakness::LengthExtension) => Some("but by a digest that can be extended: **weak**"),
         Some(Weakness::Checksum) => Some("but a checksum of the body: **weak**"),
         _ => None,
     };

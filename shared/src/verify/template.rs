@@ -13,7 +13,7 @@ use super::place::Location;
 /// - `{method}`, `{url}` (as the provider knows it, with the query) and `{path}` (of that);
 /// - `{header:NAME}`, `{json:/POINTER}`, `{query:NAME}`, `{form:NAME}`, `{item:NAME}`: the value
 ///   there, which must be there; `{lower:…}` for the same in lower case, and `{maybe:…}` for
-///   nothing where it isn't there;
+///   nothing where it isn't there; `{json:/POINTER|form:NAME}`: the first of these that is there;
 /// - `{canonical:NAME}`: a form that one provider has of its own;
 /// - `{secret}`, for plain digests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -151,6 +151,9 @@ fn variable(name: &str) -> Result<Part, String> {
 }
 
 fn place(text: &str) -> Result<Location, String> {
+    if text.contains('|') {
+        return text.split('|').map(place).collect::<Result<_, _>>().map(Location::Any);
+    }
     match text.split_once(':') {
         Some(("header", name)) => HeaderName::try_from(name)
             .map(Location::Header)
@@ -160,6 +163,7 @@ fn place(text: &str) -> Result<Location, String> {
         Some(("form", name)) => Ok(Location::Form(name.into())),
         Some(("multipart", path)) => Ok(Location::Multipart(path.into())),
         Some(("item", name)) => Ok(Location::Item(name.into())),
+        Some(("claim", name)) => Ok(Location::Claim(name.into())),
         _ => Err(unknown()),
     }
 }
@@ -167,7 +171,7 @@ fn place(text: &str) -> Result<Location, String> {
 fn unknown() -> String {
     "the template knows {body}, {form}, {timestamp}, {method}, {url}, {path}, {secret}, \
      {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, {multipart:NAME/POINTER}, \
-     {item:NAME}, {lower:…}, {maybe:…} and {canonical:NAME}: twilio, plivo, contentful, easypost, \
+     {item:NAME}, {lower:…}, {maybe:…}, {PLACE|PLACE} and {canonical:NAME}: twilio, plivo, contentful, easypost, \
      sns, truelayer or crc32"
         .into()
 }

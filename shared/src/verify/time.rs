@@ -51,6 +51,30 @@ impl Unit {
         }
     }
 
+    /// Whether nothing before or after it could belong to it: where a time runs into other signed
+    /// bytes, it must be seen where it ends.
+    pub(super) fn is_whole(self, text: &str) -> bool {
+        match self {
+            // One digit less or more is another time by years.
+            Self::Seconds | Self::Milliseconds => text.bytes().all(|byte| byte.is_ascii_digit()),
+            Self::Rfc3339 => ["Z", "z", "+00:00", "-00:00"].iter().any(|end| text.ends_with(end)),
+            Self::HttpDate => true,
+        }
+    }
+
+    /// The time that a text begins with, if it is one.
+    pub(super) fn starting(self, text: &str) -> Option<Timestamp> {
+        let end = match self {
+            Self::Seconds | Self::Milliseconds => {
+                text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())
+            }
+            // `2024-02-29T12:00:00`, and what belongs to it besides says little.
+            Self::Rfc3339 => 19,
+            Self::HttpDate => text.find("GMT")? + 3,
+        };
+        self.read(text.get(..end)?)
+    }
+
     /// As a provider would write it.
     pub(super) fn write(self, time: Timestamp) -> String {
         match self {

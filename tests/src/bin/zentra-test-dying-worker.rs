@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::config::{Live, Origin, Role};
 use zentra_shared::control::{Beat, Follow, Orders};
-use zentra_shared::event::DeliveryKey;
+use zentra_shared::event::{DeliveryKey, Identity};
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{Claim, Journal, JournalError, Settle};
 use zentra_shared::lifecycle::{Answer, DeadReason};
@@ -70,6 +70,16 @@ impl Journal for DoomedJournal {
             self.doom.at("claimed");
         }
         Ok(answer)
+    }
+
+    async fn first_type(
+        &self,
+        source: &str,
+        identity: &Identity,
+        event_type: &str,
+        retention: Duration,
+    ) -> Result<String, JournalError> {
+        self.inner.first_type(source, identity, event_type, retention).await
     }
 
     async fn renew(

@@ -14,6 +14,7 @@ mod fuzzed;
 mod handlers;
 mod handshakes;
 mod harness;
+mod identity;
 mod ingress;
 mod isolation;
 mod job;

@@ -46,7 +46,7 @@ const STATES: [(&str, State); 4] = [
 ];
 
 /// In this order for good.
-const REASONS: [DeadReason; 8] = [
+const REASONS: [DeadReason; 9] = [
     DeadReason::Exhausted,
     DeadReason::Permanent,
     DeadReason::TooOld,
@@ -55,6 +55,7 @@ const REASONS: [DeadReason; 8] = [
     DeadReason::SuspectedReplay,
     DeadReason::Crashed,
     DeadReason::Ended,
+    DeadReason::Conflict,
 ];
 
 /// The kinds of a history's line, by number; `_LINE` where a state has the name.
@@ -159,6 +160,8 @@ struct StoredSummary<'a> {
     weakness: Option<Weakness>,
     #[serde(default)]
     batch: Option<(ByteBuf, u32, u32)>,
+    #[serde(default)]
+    type_unsigned: bool,
 }
 
 /// A summary as the scripts take it; without the headers where it would be too long.
@@ -188,6 +191,7 @@ pub(super) fn summary(summary: &Summary) -> Option<Vec<u8>> {
         batch: context.batch.as_ref().and_then(|Batch { body_sha256, item, of }| {
             Some((ByteBuf::from(hex::decode(body_sha256).ok()?), *item, *of))
         }),
+        type_unsigned: context.type_unsigned,
     };
     let packed = rmp_serde::to_vec(&stored).ok()?;
     if packed.len() <= SUMMARY {
@@ -353,6 +357,7 @@ fn shown(stored: StoredSummary<'_>, body: &[u8]) -> Summary {
                 item,
                 of,
             }),
+            type_unsigned: stored.type_unsigned,
         },
         admitted: stored.admitted.map(|(by, at, refused_for)| Admitted {
             by: by.into_owned(),

@@ -24,7 +24,7 @@ use super::{
     Claim, Delivery, Histories, Journal, JournalError, Remembered, Settle, Summary, What, named,
 };
 use crate::clock::{Timestamp, millis};
-use crate::event::DeliveryKey;
+use crate::event::{DeliveryKey, Identity};
 use crate::lifecycle::{Answer, Outcome, State};
 use crate::secret::Secret;
 
@@ -99,6 +99,10 @@ impl RedisJournal {
         format!("{}:taken", self.namespace)
     }
 
+    fn type_key(&self, source: &str, identity: &str) -> String {
+        format!("{}:type:{source}/{identity}", self.namespace)
+    }
+
     fn dead_index(&self, destination: &str) -> String {
         format!("{}:dead:{destination}", self.namespace)
     }
@@ -167,6 +171,11 @@ impl RedisJournal {
             set.arg("PX").arg(millis(retention).max(1));
         }
         let set: Option<String> = set.query_async(&mut connection).await?;
+        if delivery.event.context.type_unsigned {
+            let (identity, retention) = (Identity::from_text(key.identity()), retention);
+            let kind = delivery.event.event_type.as_deref().unwrap_or_default();
+            self.first_type(key.source(), &identity, kind, retention).await?;
+        }
         if set.is_some() {
             self.list_anew(key, &delivery.event).await?;
         }
@@ -298,6 +307,26 @@ impl RedisJournal {
 impl Journal for RedisJournal {
     async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
         Ok(self.claim_at(claim).await?.0)
+    }
+
+    async fn first_type(
+        &self,
+        source: &str,
+        identity: &Identity,
+        event_type: &str,
+        retention: Duration,
+    ) -> Result<String, JournalError> {
+        let mut connection = self.connection.clone();
+        let key = self.type_key(source, identity.as_str());
+        let mut set = redis::cmd("SET");
+        set.arg(&key).arg(event_type).arg("NX").arg("PX").arg(millis(retention).max(1));
+        let new: Option<String> = set.query_async(&mut connection).await?;
+        if new.is_some() {
+            return Ok(event_type.into());
+        }
+        let first: Option<String> =
+            redis::cmd("GET").arg(&key).query_async(&mut connection).await?;
+        Ok(first.unwrap_or_else(|| event_type.into()))
     }
 
     async fn renew(

@@ -1,4 +1,5 @@
 mod handshakes;
+mod identity;
 mod items;
 mod keys;
 mod schemes;
@@ -52,6 +53,7 @@ fn callback(body: &str, now: u64, headers: &[(&'static str, &str)]) -> Unverifie
         peer: None,
         body: Bytes::copy_from_slice(body.as_bytes()),
         received_at: Timestamp::from_secs(now),
+        receipt: 0,
     }
 }
 

@@ -30,8 +30,14 @@ fn what_is_signed_like_a_provider_verifies_under_its_name() {
         };
         let headers = source.scheme.sign(secret, &made).unwrap().headers;
         let received_at = Timestamp::from_secs(T + 1);
-        let callback =
-            Unverified { headers, query: None, peer: None, body: body.into(), received_at };
+        let callback = Unverified {
+            headers,
+            query: None,
+            peer: None,
+            body: body.into(),
+            received_at,
+            receipt: 0,
+        };
         let envelope = callback.verify(&source).unwrap().into_events().remove(0).envelope;
         assert_eq!(envelope.event_id(), Some("evt_1"), "{provider}");
         assert_eq!(envelope.event_type.as_deref(), Some("transfer.settled"), "{provider}");
@@ -109,8 +115,14 @@ fn times_in_other_units_and_in_the_body_are_judged_as_well() {
             };
             let headers = source.scheme.sign(&source.secrets[0].secret, &event).unwrap().headers;
             let received_at = Timestamp::from_secs(now);
-            let callback =
-                Unverified { headers, query: None, peer: None, body: body.into(), received_at };
+            let callback = Unverified {
+                headers,
+                query: None,
+                peer: None,
+                body: body.into(),
+                received_at,
+                receipt: 0,
+            };
             callback.verify(&source).map(|of| of.into_events().remove(0).envelope.provider_time)
         };
         assert_eq!(judge(text, T + 60), Ok(Some(Timestamp::from_secs(T))), "{unit}");
@@ -149,7 +161,8 @@ fn an_id_of_several_places_is_signed_only_where_all_of_them_are() {
             "grammar = \"bare\"\nalgorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
              content = \"{{body}}\"\n[id]\nall = [{places}]"
         ));
-        Source { scheme: scheme.unwrap(), ..source("github", &["key"]) }
+        let scheme = Scheme { id_names: Some(IdNames::Event), ..scheme.unwrap() };
+        Source { scheme, ..source("github", &["key"]) }
     };
     let judge = |source: &Source| {
         let body = r#"{"a":"x","b":7}"#;
@@ -251,7 +264,8 @@ fn a_callback_of_every_provider_that_signs_with_a_secret_can_be_made_and_verifie
         let secret = &source.secrets[0].secret;
         let Signed { headers, query, body } = scheme.sign(secret, &made).unwrap();
         let sent = |headers: HeaderMap, query: Option<String>, body: Bytes| {
-            Unverified { headers, query, peer: None, body, received_at: time }.verify(&source)
+            Unverified { headers, query, peer: None, body, received_at: time, receipt: 0 }
+                .verify(&source)
         };
         let verified = sent(headers.clone(), query.clone(), body.clone());
         let events = verified.unwrap_or_else(|refusal| panic!("{provider}: {refusal}"));
@@ -313,7 +327,10 @@ fn what_is_signed_alike_is_told_apart_by_what_the_entry_names() {
             headers.insert("content-type", kind.replace(before, boundary).try_into().unwrap());
         }
         let body = body.into();
-        envelope(Unverified { headers, query: None, peer: None, body, received_at: time }, &source)
+        envelope(
+            Unverified { headers, query: None, peer: None, body, received_at: time, receipt: 0 },
+            &source,
+        )
     };
     let first = judge("Lease", None);
     assert_eq!(first.event_type.as_deref(), Some("signature_request_sent"));

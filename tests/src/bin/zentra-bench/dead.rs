@@ -68,7 +68,9 @@ async fn bury(queue: &Amqp, sealer: &Sealer, at: usize) -> anyhow::Result<()> {
         verified_with: "k1".into(),
         context: event::Context::default(),
         admitted: None,
+        renders_retries: false,
         suspected: false,
+        set_apart: None,
     };
     let (_, sealed) = sealer.seal(Event { envelope, body: body.into() })?;
     let message = Message { sealed, attempt: 8, generation: 0, dead: None };

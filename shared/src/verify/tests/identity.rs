@@ -1,0 +1,321 @@
+//! One identity per event: what makes two callbacks the same, for every entry and kind.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::event::Weakness;
+
+const ADDRESS: &str = "https://hooks.example.com/in/source";
+
+/// A source whose secret fits the provider's form.
+fn any(provider: &str) -> Source {
+    let scheme = Scheme::named(provider).unwrap();
+    let forms = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "00112233445566778899aabbccddeeff"];
+    let secret = forms.into_iter().find(|text| scheme.accepts(&Secret::new(*text))).unwrap();
+    Source { public_url: Some(ADDRESS.into()), ..source(provider, &[secret]) }
+}
+
+/// A callback as the provider would sign it.
+fn signed(source: &Source, body: &str, id: &str, kind: &str, time: u64) -> Unverified {
+    let time = Timestamp::from_secs(time);
+    let made = Callback { id, kind, time, body: body.as_bytes(), url: ADDRESS };
+    let Signed { headers, query, body } =
+        source.scheme.sign(&source.secrets[0].secret, &made).unwrap();
+    Unverified { headers, query, peer: None, body, received_at: time, receipt: 0 }
+}
+
+fn all() -> impl Iterator<Item = (&'static str, Scheme)> {
+    Scheme::names().map(|name| (name, Scheme::named(name).unwrap()))
+}
+
+#[test]
+fn every_entry_says_what_its_id_names_or_what_tells_its_events_apart_and_where_that_is_shown() {
+    for (name, scheme) in all() {
+        let said = scheme.id_names.is_some() || scheme.told_apart_by.is_some() || scheme.repeats;
+        assert!(said, "{name}: neither id_names nor told_apart_by nor repeats");
+        let shown =
+            scheme.identity_source.as_deref().is_some_and(|url| url.starts_with("https://"));
+        assert!(shown, "{name}: no identity_source");
+        // An id that is no identity leaves the bytes: something has to be known of them.
+        let bytes = scheme.told_apart_by.is_some() || scheme.repeats || scheme.identity.is_some();
+        let id = matches!(scheme.id_names, Some(IdNames::Event | IdNames::Delivery));
+        assert!(id || bytes, "{name}: its resource id, and nothing that tells its events apart");
+    }
+}
+
+/// The rule for all entries: another body under the same id is the same event only where the id is
+/// shown to name one, and vouched for.
+#[test]
+fn another_body_under_the_same_id_is_the_same_event_only_where_the_id_names_one() {
+    let (mut same, mut other) = (0, 0);
+    for (name, scheme) in all() {
+        if scheme.signature.algorithm.is_public() || scheme.identity.is_some() {
+            continue;
+        }
+        let source = any(name);
+        let identity = |status: &str| {
+            let body = match scheme.sends_forms() {
+                true => format!(
+                    "MessageSid=SM1&MessageUUID=u1&MessageStatus={status}&bt_payload={status}"
+                ),
+                false => {
+                    let mut body = serde_json::json!({ "signature": { "token": "t" } });
+                    body["detail"] = status.into();
+                    scheme.write_into(&mut body, "id_1", "kind", Timestamp::from_secs(T));
+                    body.to_string()
+                }
+            };
+            let verified = signed(&source, &body, "id_1", "kind", T).verify(&source);
+            let events =
+                verified.unwrap_or_else(|refusal| panic!("{name}: {refusal}")).into_events();
+            events.first().map(|event| event.envelope.identity.clone())
+        };
+        let (first, second) = (identity("submitted"), identity("delivered"));
+        if first.is_none() {
+            continue;
+        }
+        // What nothing signs of the body differs without a sign of it.
+        let nonce = scheme.body_unsigned && scheme.claims.is_none() && !scheme.id_is_identity();
+        match scheme.id_is_identity() || nonce {
+            true => same += 1,
+            false => {
+                assert_ne!(first, second, "{name}: two states are taken for one event");
+                other += 1;
+            }
+        }
+        if scheme.id_is_identity() {
+            assert_eq!(first, second, "{name}: its id names an event");
+        }
+    }
+    assert!(same > 60 && other > 40, "{same} and {other}");
+}
+
+#[test]
+fn the_same_bytes_are_an_event_each_time_where_the_provider_repeats_them() {
+    for (name, scheme) in all().filter(|(_, scheme)| scheme.repeats) {
+        if scheme.signature.algorithm.is_public() {
+            continue;
+        }
+        let source = any(name);
+        let body = match name {
+            "ms-graph" => r#"{"value":[{"resource":"me/drive/root","changeType":"updated"}]}"#,
+            _ => r#"{"list_folder":{"accounts":["dbid:AAH1"]}}"#,
+        };
+        let identity = |time: u64, receipt: u64| {
+            let callback = Unverified { receipt, ..signed(&source, body, "", "", time) };
+            envelope(callback, &source).identity
+        };
+        assert_eq!(identity(T, 1), identity(T, 1), "{name}: admitted again, it is the same");
+        match scheme.timestamp {
+            // Signed at the same time, it can't be a new one.
+            Some(_) => {
+                assert_eq!(identity(T, 1), identity(T, 2), "{name}");
+                assert_ne!(identity(T, 1), identity(T + 60, 2), "{name}");
+            }
+            None => assert_ne!(identity(T, 1), identity(T, 2), "{name}"),
+        }
+    }
+}
+
+#[test]
+fn of_one_type_or_of_several_the_same_bytes_are_one_event_or_several() {
+    for (provider, header, signature, shares) in [
+        ("woocommerce", "x-wc-webhook-topic", "x-wc-webhook-signature", true),
+        ("shopify", "x-shopify-topic", "x-shopify-hmac-sha256", true),
+        ("github", "x-github-event", "x-hub-signature-256", false),
+        ("snyk", "x-snyk-event", "x-hub-signature", false),
+    ] {
+        let source = any(provider);
+        assert!(source.scheme.type_unsigned(), "{provider}");
+        let with = |kind: &str| {
+            let callback = signed(&source, r#"{"id":77}"#, "d1", kind, T);
+            assert!(callback.headers.contains_key(signature), "{provider}");
+            assert_eq!(callback.headers[header], kind, "{provider}");
+            envelope(callback, &source)
+        };
+        let (created, updated) = (with("order.created"), with("order.updated"));
+        assert!(created.context.type_unsigned);
+        assert_eq!(created.identity != updated.identity, shares, "{provider}");
+        assert_eq!(created.identity, with("order.created").identity, "{provider}");
+    }
+}
+
+/// Each way to take a signed text apart in another way must be refused, or be known as the same.
+#[test]
+fn what_can_be_taken_apart_in_several_ways_is_one_event() {
+    // Twilio and Plivo: names and values run together.
+    let forms = [
+        "MessageSid=SM2&MessageStatus=delivered",
+        "MessageSid=SM2MessageStatusdelivered",
+        "MessageSi=dSM2&MessageStatus=delivered",
+        "MessageSid=SM2&MessageStatu=sdelivered",
+        "MessageSid=SM&2MessageStatus=delivered",
+        "MessageSidSM2MessageStatusdelivered=",
+        "M=essageSidSM2MessageStatusdelivered",
+    ];
+    for (provider, forms) in [("twilio", &forms[..]), ("mandrill", &forms[..])] {
+        let source = any(provider);
+        let genuine = signed(&source, forms[0], "", "", T);
+        let mut names = HashSet::new();
+        for form in forms {
+            let body = Bytes::copy_from_slice(form.as_bytes());
+            let headers = genuine.headers.clone();
+            let cut = Unverified { headers, query: None, peer: None, body, ..genuine };
+            if let Ok(verified) = cut.verify(&source) {
+                names.insert(verified.into_events().remove(0).envelope.name());
+            }
+        }
+        assert_eq!(names.len(), 1, "{provider}: {names:?}");
+    }
+}
+
+#[test]
+fn a_text_that_has_swallowed_the_signed_time_is_refused_and_a_dotted_id_counts_as_unsigned() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let source = source("standard-webhooks", &[secret]);
+    let send = |id: &str, time: &str, body: &str, tag: &str| {
+        let headers = [("webhook-id", id), ("webhook-timestamp", time), ("webhook-signature", tag)];
+        callback(body, T + 5, &headers).verify(&source)
+    };
+    let tag = |content: String| {
+        let key = base64::engine::general_purpose::STANDARD.decode(&secret[6..]).unwrap();
+        let mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+        let tag = mac.chain_update(content).finalize().into_bytes();
+        format!("v1,{}", base64::engine::general_purpose::STANDARD.encode(tag))
+    };
+    // A body in which somebody has put a time: cut there, the genuine signature fits as well.
+    let body = format!(r#"{{"text":"a.{}.b","n":1}}"#, T + 2);
+    let genuine = tag(format!("msg_1.{T}.{body}"));
+    assert!(send("msg_1", &T.to_string(), &body, &genuine).is_ok());
+    let swallowed = format!(r#"msg_1.{T}.{{"text":"a"#);
+    let cut = send(&swallowed, &(T + 2).to_string(), r#"b","n":1}"#, &genuine);
+    assert_eq!(cut.unwrap_err(), Refusal::SignatureMalformed);
+    // The other way round: the provider's own id has a time in it.
+    let genuine = tag(format!("msg.{}.{T}.{{}}", T + 1));
+    let cut = send("msg", &(T + 1).to_string(), &format!("{T}.{{}}"), &genuine);
+    assert_eq!(cut.unwrap_err(), Refusal::SignatureMalformed);
+
+    let dotted = |time: u64| {
+        let tag = tag(format!("order.7.{time}.{{}}"));
+        let verified = send("order.7", &time.to_string(), "{}", &tag).unwrap();
+        verified.into_events().remove(0).envelope
+    };
+    let first = dotted(T);
+    assert!(first.identity.as_str().starts_with("sha256:"), "{first:?}");
+    assert_eq!(first.unsigned_id.as_deref(), Some("order.7"));
+    assert_eq!(first.identity, dotted(T + 3).identity, "a retry that is signed anew is a copy");
+}
+
+#[test]
+fn a_time_that_runs_into_the_body_must_be_whole() {
+    let source = source("zendesk", &["secret"]);
+    let (time, body) = ("2023-11-14T22:13:20Z", r#"{"type":"a"}"#);
+    let content = format!("{time}{body}");
+    let mac = Hmac::<Sha256>::new_from_slice(b"secret").unwrap();
+    let tag = mac.chain_update(&content).finalize().into_bytes();
+    let tag = base64::engine::general_purpose::STANDARD.encode(tag);
+    let mut taken = Vec::new();
+    for cut in 1..content.len() {
+        let (time, body) = content.split_at(cut);
+        let headers = [
+            ("x-zendesk-webhook-signature", tag.as_str()),
+            ("x-zendesk-webhook-signature-timestamp", time),
+        ];
+        if callback(body, T, &headers).verify(&source).is_ok() {
+            taken.push(cut);
+        }
+    }
+    assert_eq!(taken, [time.len()]);
+}
+
+#[test]
+fn a_query_that_has_swallowed_the_start_of_a_body_is_refused() {
+    for provider in ["square", "hubspot-v2"] {
+        let source = Source { public_url: Some(ADDRESS.into()), ..source(provider, &["secret"]) };
+        let genuine = signed(&source, r#"{"event_id":"e1","type":"t"}"#, "", "", T);
+        assert!(genuine.verify(&source).is_ok(), "{provider}");
+        let mut with_query = Unverified { query: Some("a=1".into()), ..genuine };
+        let content = format!("{ADDRESS}?a=1{{\"event_id\":\"e1\"}}");
+        let header = source.scheme.signature.at[0].clone();
+        let Location::Header(header) = header else { unreachable!() };
+        let tag = match provider {
+            "square" => {
+                let mac = Hmac::<Sha256>::new_from_slice(b"secret").unwrap();
+                let tag = mac.chain_update(&content).finalize().into_bytes();
+                base64::engine::general_purpose::STANDARD.encode(tag)
+            }
+            _ => hex::encode(Sha256::digest(format!("secretPOST{content}"))),
+        };
+        with_query.headers.insert(header, HeaderValue::from_str(&tag).unwrap());
+        with_query.body = r#"{"event_id":"e1"}"#.into();
+        assert!(with_query.verify(&source).is_ok(), "{provider}");
+        for cut in 1..10 {
+            let (start, rest) = r#"{"event_id":"e1"}"#.split_at(cut);
+            with_query.query = Some(format!("a=1{start}"));
+            with_query.body = Bytes::copy_from_slice(rest.as_bytes());
+            let refused = with_query.verify(&source).unwrap_err();
+            assert_eq!(refused, Refusal::SignatureMalformed, "{provider}: {start}");
+        }
+    }
+}
+
+#[test]
+fn where_fields_run_together_by_a_mark_that_one_of_them_holds_no_id_is_taken_from_them() {
+    let source = any("adyen");
+    let item = |reference: &str| {
+        serde_json::json!({ "NotificationRequestItem": {
+            "pspReference": "psp", "eventCode": "AUTHORISATION", "success": "true",
+            "merchantAccountCode": "shop", "merchantReference": reference,
+            "amount": { "value": 5, "currency": "EUR" }, "additionalData": {},
+        }})
+    };
+    let judge = |reference: &str| {
+        let body = serde_json::json!({ "notificationItems": [item(reference)] }).to_string();
+        envelope(signed(&source, &body, "", "", T), &source).identity
+    };
+    assert_eq!(judge("order 7").as_str(), "psp:AUTHORISATION:true");
+    assert!(judge("a:b").as_str().starts_with("sha256:"));
+    assert_ne!(judge("a:b"), judge("a:c"));
+}
+
+#[test]
+fn a_digest_that_begins_with_the_secret_is_weak_and_one_that_ends_with_it_is_not() {
+    for (provider, weakness) in [
+        ("hubspot-v1", Some(Weakness::LengthExtension)),
+        ("hubspot-v2", Some(Weakness::LengthExtension)),
+        ("sellsy", Some(Weakness::LengthExtension)),
+        ("cloudinary", None),
+        ("hubspot", None),
+    ] {
+        assert_eq!(Scheme::named(provider).unwrap().weakness(), weakness, "{provider}");
+    }
+}
+
+proptest! {
+    /// However a genuine callback of Standard Webhooks is cut, there is one event.
+    #[test]
+    fn no_cut_of_what_standard_webhooks_signs_makes_a_second_event(
+        body in "[ab{}\".]{0,6}(\\.17000000[0-9]{2}\\.[ab.]{0,4}){0,3}",
+        id in "msg_[a-z.]{1,6}",
+    ) {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let source = source("standard-webhooks", &[secret]);
+        let genuine = signed(&source, &body, &id, "", T);
+        let Ok(verified) = genuine.verify(&source) else { return Ok(()) };
+        let mut names = HashSet::from([verified.into_events().remove(0).envelope.name()]);
+        let content = format!("{id}.{T}.{body}");
+        for (at, _) in content.match_indices('.') {
+            let Some(end) = content[at + 1..].find('.').map(|end| at + 1 + end) else { continue };
+            let mut cut = signed(&source, "", "x", "", T);
+            cut.headers = genuine.headers.clone();
+            cut.headers.insert("webhook-id", HeaderValue::from_str(&content[..at]).unwrap());
+            let time = HeaderValue::from_str(&content[at + 1..end]).unwrap();
+            cut.headers.insert("webhook-timestamp", time);
+            cut.body = Bytes::copy_from_slice(&content.as_bytes()[end + 1..]);
+            if let Ok(verified) = cut.verify(&source) {
+                names.extend(verified.into_events().into_iter().map(|of| of.envelope.name()));
+            }
+        }
+        prop_assert_eq!(names.len(), 1, "{:?}", names);
+    }
+}

@@ -31,6 +31,7 @@ fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
         return None;
     }
     let callback = Unverified {
+        method: method.clone(),
         headers: request.headers().clone(),
         query: request.uri().query().map(str::to_owned),
         peer: None,

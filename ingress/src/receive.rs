@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -58,7 +58,7 @@ impl Receiver {
         peer: IpAddr,
         source: &Source,
     ) -> Result<Received, Refusal> {
-        if request.method() != Method::POST {
+        if !source.scheme.methods.contains(request.method()) {
             return Err(Refusal::MethodNotAllowed);
         }
         if !self.fits(request.headers()) {
@@ -72,9 +72,10 @@ impl Receiver {
         let read = timeout(self.time, self.body(body, source.max_body));
         let (body, memory) = read.await.map_err(|_| Refusal::BodyTimeout)??;
         let (headers, received_at, receipt) = (parts.headers, clock::now(), rand::random());
-        // It may hold a credential: only what is verified is kept.
-        let query = parts.uri.query().filter(|_| source.scheme.needs_query()).map(str::to_owned);
-        let callback = Unverified { headers, query, peer: Some(peer), body, received_at, receipt };
+        let query = parts.uri.query().map(str::to_owned);
+        let method = parts.method;
+        let callback =
+            Unverified { method, headers, query, peer: Some(peer), body, received_at, receipt };
         Ok(Received { callback, memory })
     }
 

@@ -77,11 +77,15 @@ impl Refusal {
         match self {
             Self::UnknownSource => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooLarge(_) | Self::Verify(verify::Refusal::BatchTooLarge) => {
+            Self::BodyTooLarge(_)
+            | Self::Verify(verify::Refusal::BatchTooLarge | verify::Refusal::BodyTooLarge) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadersTooLarge | Self::Verify(verify::Refusal::HeadersTooLarge) => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
+            Self::Verify(verify::Refusal::QueryTooLong) => StatusCode::URI_TOO_LONG,
             Self::Tls
             | Self::BadRequest
             | Self::BodyUnreadable

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
 use zentra_shared::control::{Act, Control, Said};
+use zentra_shared::event::Envelope;
+use zentra_shared::journal::Summary;
 
 use crate::failure::Failure;
 
@@ -40,6 +42,29 @@ impl Payload {
         let act = Act { action, on: on.to_owned(), result: String::new(), said };
         control.audit(&act).await?;
         Ok(body.clone())
+    }
+}
+
+/// What is known of an event without what its source redacts.
+pub(crate) fn summary(config: &Config, summary: &Summary) -> Summary {
+    let mut shown = summary.clone();
+    if let Some(source) = config.sources.iter().find(|known| known.name == summary.source) {
+        source.redact.context(&mut shown.context);
+    }
+    shown
+}
+
+/// A sealed envelope's JSON without what its source redacts: then the seal doesn't fit it any more.
+pub(crate) fn envelope(config: &Config, json: &[u8]) -> String {
+    let text = || String::from_utf8_lossy(json).into_owned();
+    let Ok(mut envelope) = serde_json::from_slice::<Envelope>(json) else { return text() };
+    let source = config.sources.iter().find(|known| known.name == envelope.source);
+    let Some(source) = source else { return text() };
+    let before = envelope.context.clone();
+    source.redact.context(&mut envelope.context);
+    match envelope.context == before {
+        true => text(),
+        false => serde_json::to_string(&envelope).unwrap_or_default(),
     }
 }
 

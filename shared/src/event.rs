@@ -1,5 +1,6 @@
 //! The event: a verified callback, and what identifies it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -22,7 +23,8 @@ pub const MAX_TYPE: usize = 128;
 /// the envelope has to fit into one AMQP frame.
 pub const MAX_CONTENT_TYPE: usize = 255;
 
-/// The longest header value kept in a [`Context`], in characters; a longer one is cut off.
+/// The longest attempt number or reason of a provider kept in a [`Context`], in characters; a longer
+/// one is cut off.
 pub const MAX_CONTEXT: usize = 200;
 
 /// How a body is known where it isn't shown: its SHA-256 in hex.
@@ -87,9 +89,19 @@ pub fn usable_id(id: &str) -> bool {
     (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Whether an event type may be kept: 1 to [`MAX_TYPE`] bytes of visible ASCII.
+/// Whether an event type may be kept: 1 to [`MAX_TYPE`] bytes, as it is in a route, without control
+/// characters.
 pub fn usable_type(kind: &str) -> bool {
-    (1..=MAX_TYPE).contains(&kind.len()) && kind.bytes().all(|byte| byte.is_ascii_graphic())
+    !kind.contains(char::is_control) && (1..=MAX_TYPE).contains(&in_route(kind).len())
+}
+
+/// A type as a part of a route: what patterns have as wildcards is escaped.
+fn in_route(kind: &str) -> Cow<'_, str> {
+    if !kind.contains(['%', '*', '#']) {
+        return Cow::Borrowed(kind);
+    }
+    let words = kind.replace('%', "%25").replace('*', "%2A").replace('#', "%23");
+    Cow::Owned(words)
 }
 
 /// What is known of an event besides its bytes. Sealed by the ingress.
@@ -191,10 +203,11 @@ impl Envelope {
         self.set_apart.as_ref().map(SetApart::reason).or(suspected)
     }
 
-    /// What subscriptions are matched with: `source.event_type`, or `source` alone.
+    /// What subscriptions are matched with: `source.event_type`, or `source` alone. In the type, `*`,
+    /// `#` and `%` are escaped as in patterns.
     pub fn route(&self) -> String {
         match &self.event_type {
-            Some(kind) => format!("{}.{kind}", self.source),
+            Some(kind) => format!("{}.{}", self.source, in_route(kind)),
             None => self.source.clone(),
         }
     }
@@ -211,9 +224,16 @@ pub struct Context {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub peer: Option<IpAddr>,
-    /// The request headers that the provider's scheme lists.
+    /// The request's headers, but for hop-by-hop ones, credentials and signatures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+    /// The request's query, but for signatures in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// What of the request the signature covers: `body`, `query`, `method`, `type`, and names of
+    /// headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed: Vec<String>,
     /// The provider's own count of this delivery, as it sends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_attempt: Option<String>,
@@ -380,6 +400,25 @@ mod tests {
         assert!(Identity::from_id("evt_1").is_some());
         for id in ["", "a b", "é", "sha256:00", "a\r\nb", &"x".repeat(MAX_ID + 1)] {
             assert!(Identity::from_id(id).is_none(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_type_is_taken_as_it_is_and_its_wildcards_are_escaped_in_a_route() {
+        for (kind, route) in [
+            ("orders/create", "s.orders/create"),
+            ("Push Hook", "s.Push Hook"),
+            ("jira:issue_created", "s.jira:issue_created"),
+            ("zen:event-type:ticket.created", "s.zen:event-type:ticket.created"),
+            ("Änderung", "s.Änderung"),
+            ("a.*.#", "s.a.%2A.%23"),
+            ("100%", "s.100%25"),
+        ] {
+            assert!(usable_type(kind), "{kind}");
+            assert_eq!(format!("s.{}", in_route(kind)), route);
+        }
+        for kind in ["", "a\nb", &"x".repeat(MAX_TYPE + 1), &"%".repeat(MAX_TYPE)] {
+            assert!(!usable_type(kind), "{kind:?}");
         }
     }
 

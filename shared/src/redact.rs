@@ -6,11 +6,14 @@ use bytes::Bytes;
 use http::HeaderName;
 use serde_json::Value;
 
+use crate::event::Context;
+
 /// What stands where something was.
 pub const REDACTED: &str = "[redacted]";
 /// What stands where all of a body was: a field can't be found in it.
 const UNREADABLE: &[u8] = b"[redacted: the body isn't JSON, and its source redacts fields]";
 const HEADER: &str = "header:";
+const QUERY: &str = "query:";
 
 /// What is redacted of one source's callbacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,14 +21,20 @@ pub struct Redact {
     /// Each the steps of a JSON pointer.
     fields: Vec<Vec<String>>,
     headers: Vec<HeaderName>,
+    /// Names of the query's parameters.
+    parameters: Vec<String>,
 }
 
 impl Redact {
-    /// From texts: a JSON pointer (RFC 6901) in which `*` is any one name or number, or `header:`
-    /// and a header's name. The error is the text that is neither.
+    /// From texts: a JSON pointer (RFC 6901) in which `*` is any one name or number, `header:` and a
+    /// header's name, or `query:` and a parameter's name. The error is the text that is none of them.
     pub fn new(texts: &[String]) -> Result<Self, String> {
         let mut all = Self::default();
         for text in texts {
+            if let Some(name) = text.strip_prefix(QUERY).filter(|name| !name.is_empty()) {
+                all.parameters.push(name.to_owned());
+                continue;
+            }
             match (text.strip_prefix(HEADER), text.strip_prefix('/')) {
                 (Some(name), _) => {
                     all.headers.push(name.parse().map_err(|_| text.clone())?);
@@ -44,6 +53,24 @@ impl Redact {
     /// Whether this header's value is redacted.
     pub fn header(&self, name: &str) -> bool {
         self.headers.iter().any(|header| header.as_str().eq_ignore_ascii_case(name))
+    }
+
+    /// How a callback came, as it may be seen.
+    pub fn context(&self, context: &mut Context) {
+        for (name, value) in &mut context.headers {
+            if self.header(name) {
+                *value = REDACTED.to_owned();
+            }
+        }
+        if let Some(query) = context.query.as_mut().filter(|_| !self.parameters.is_empty()) {
+            let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+                Some((name, _)) if self.parameters.iter().any(|known| known == name) => {
+                    format!("{name}={REDACTED}")
+                }
+                _ => pair.to_owned(),
+            });
+            *query = pairs.collect::<Vec<_>>().join("&");
+        }
     }
 
     /// Whether bodies are shown as they are.
@@ -119,7 +146,17 @@ mod tests {
     fn headers_are_named_in_any_case_and_what_is_neither_is_told() {
         let redact = Redact::new(&["header:X-Name".into()]).unwrap();
         assert!(redact.header("x-name") && redact.header("X-NAME") && !redact.header("x"));
-        for text in ["a", "", "header:", "header:a b"] {
+        let redact = Redact::new(&["header:x-a".into(), "query:token".into()]).unwrap();
+        let mut context = Context {
+            headers: vec![("x-a".into(), "1".into()), ("x-b".into(), "2".into())],
+            query: Some("a=1&token=2&b".into()),
+            ..Context::default()
+        };
+        redact.context(&mut context);
+        assert_eq!(context.headers[0].1, REDACTED);
+        assert_eq!(context.headers[1].1, "2");
+        assert_eq!(context.query.as_deref(), Some("a=1&token=[redacted]&b"));
+        for text in ["a", "", "header:", "header:a b", "query:"] {
             assert_eq!(Redact::new(&[text.into()]), Err(text.into()));
         }
     }

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -38,6 +38,9 @@ pub struct Kept {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub peer: Option<IpAddr>,
+    /// Its method: POST, if it isn't said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
     /// Its query, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
@@ -56,6 +59,7 @@ impl Kept {
             reason: refusal.reason().into(),
             received_at: callback.received_at,
             peer: callback.peer,
+            method: (callback.method != Method::POST).then(|| callback.method.to_string()),
             query: callback.query.clone(),
             headers: headers(&callback.headers, &source.scheme),
         }
@@ -94,7 +98,9 @@ impl Kept {
         let query = kept.query.clone();
         // The same each time that it is admitted.
         let receipt = digest_start(&kept.id);
-        Ok((kept, Unverified { headers, query, peer, body, received_at, receipt }))
+        let method = kept.method.as_deref().and_then(|text| text.parse().ok());
+        let method = method.unwrap_or(Method::POST);
+        Ok((kept, Unverified { method, headers, query, peer, body, received_at, receipt }))
     }
 }
 
@@ -165,6 +171,7 @@ mod tests {
         }
         let received_at = Timestamp::from_secs(7);
         Unverified {
+            method: Method::POST,
             headers,
             query: Some("a=1".into()),
             peer: None,

@@ -49,6 +49,7 @@ fn source(named: &[u8]) -> Source {
 fn unverified(headers: HeaderMap, query: Option<String>, body: &[u8]) -> Unverified {
     let body = Bytes::copy_from_slice(body);
     Unverified {
+        method: Method::POST,
         headers,
         query,
         peer: None,

@@ -48,7 +48,15 @@ fn signed(provider: &str, written: Written, size: usize) -> Option<(Source, Unve
     let callback = Callback { id: "evt_1", kind: "kind", time, body: &body, url: URL };
     let Signed { headers, query, body } =
         source.scheme.sign(&source.secrets[0].secret, &callback).ok()?;
-    let unverified = Unverified { headers, query, peer: None, body, received_at: time, receipt: 0 };
+    let unverified = Unverified {
+        method: http::Method::POST,
+        headers,
+        query,
+        peer: None,
+        body,
+        received_at: time,
+        receipt: 0,
+    };
     Some((source, unverified))
 }
 

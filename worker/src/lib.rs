@@ -151,8 +151,11 @@ struct Crew<Q, J> {
 impl<Q: Process, J: Journal> Crew<Q, J> {
     /// Starts to work for each destination until `stop`.
     fn start(&self, config: &Config, stop: &CancellationToken, loops: &mut JoinSet<()>) {
-        let retention = config.sources.iter().map(|source| (source.name.clone(), source.retention));
-        let retention = Arc::new(retention.collect::<HashMap<_, _>>());
+        let sources = config.sources.iter().map(|source| {
+            let redact = source.redact.clone();
+            (source.name.clone(), process::OfSource { retention: source.retention, redact })
+        });
+        let of_sources = Arc::new(sources.collect::<HashMap<_, _>>());
         let mut gates = BTreeMap::new();
         for destination in &config.destinations {
             let sources = config.sources.iter().map(|source| source.name.as_str());
@@ -177,7 +180,7 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
                 destination: destination.clone(),
                 worker: self.worker.clone(),
                 lease: config.lease,
-                retention: retention.clone(),
+                sources: of_sources.clone(),
                 default_retention: config.redis.retention,
                 sealer: config.seal.clone(),
                 queue: self.queue.clone(),

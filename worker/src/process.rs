@@ -20,6 +20,7 @@ use zentra_shared::event::{DeliveryKey, Event, SetApart};
 use zentra_shared::journal::{AttemptResult, Claim, ErrorClass, Journal, JournalError, Settle};
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_shared::queue::{Delay, Message, Process, Receipt};
+use zentra_shared::redact::Redact;
 use zentra_shared::retry::Decision;
 use zentra_shared::seal::{Sealed, Sealer};
 use zentra_shared::telemetry::One;
@@ -41,8 +42,9 @@ pub(crate) struct Processor<Q, J> {
     pub(crate) destination: Destination,
     pub(crate) worker: String,
     pub(crate) lease: Duration,
-    /// How long deliveries are remembered: by source, and those of none.
-    pub(crate) retention: Arc<HashMap<String, Duration>>,
+    /// By source: how long its deliveries are remembered, and what is never shown of them.
+    pub(crate) sources: Arc<HashMap<String, OfSource>>,
+    /// How long those of no source are remembered.
     pub(crate) default_retention: Duration,
     pub(crate) sealer: Sealer,
     pub(crate) queue: Q,
@@ -57,6 +59,12 @@ pub(crate) struct Processor<Q, J> {
     pub(crate) stop: CancellationToken,
 }
 
+/// What the config says of a source's deliveries.
+pub(crate) struct OfSource {
+    pub(crate) retention: Duration,
+    pub(crate) redact: Redact,
+}
+
 /// Giving up on a message for now, unsettled: it comes again.
 struct Stopped;
 
@@ -69,7 +77,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 () = self.stop.cancelled() => return receipt.give_back().await,
             }
         }
-        let opened = delivery::open(&self.sealer, &self.destination.name, &message.sealed);
+        let opened = self.open(&message.sealed);
         if let Err((reason, error)) = &opened.event {
             let reason = reason.as_str();
             tracing::error!(key = %opened.key, reason, %error, "message refused");
@@ -78,6 +86,15 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             Ok(()) => receipt.ack().await,
             Err(Stopped) => receipt.give_back().await,
         }
+    }
+
+    /// A message as what it is. What its source redacts isn't in what is kept of it.
+    fn open(&self, sealed: &Sealed) -> Opened {
+        let mut opened = delivery::open(&self.sealer, &self.destination.name, sealed);
+        if let Some(source) = self.sources.get(&opened.summary.source) {
+            source.redact.context(&mut opened.summary.context);
+        }
+        opened
     }
 
     /// `Ok` when the message may be acknowledged.
@@ -149,8 +166,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     }
 
     fn retention(&self, opened: &Opened) -> Duration {
-        let of_source = self.retention.get(&opened.summary.source);
-        of_source.copied().unwrap_or(self.default_retention)
+        let source = self.sources.get(&opened.summary.source);
+        source.map_or(self.default_retention, |source| source.retention)
     }
 
     /// Whether the same identity came under another type before, at whatever destination. Where
@@ -190,7 +207,6 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         opened: &Opened,
         differs: SetApart,
     ) -> Result<(), Stopped> {
-        let name = self.destination.name.as_str();
         let Ok(event) = &opened.event else {
             return Ok(());
         };
@@ -199,7 +215,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let seal = || std::future::ready(self.sealer.seal(event.clone()));
         let (_, sealed) = self.insist("seal", seal).await?;
         let sealed = Sealed { trace: message.sealed.trace, ..sealed };
-        let opened = delivery::open(&self.sealer, name, &sealed);
+        let opened = self.open(&sealed);
         tracing::warn!(key = %opened.key, "set apart as a dead letter: see zentra dead list");
         let kept = Message { sealed, attempt: 1, generation: 0, dead: None };
         Box::pin(self.carry(&kept, &opened)).await

@@ -16,7 +16,7 @@ use zentra_shared::queue::{Message, Operate};
 
 use super::letters::{Act, Letter};
 use crate::failure::Failure;
-use crate::payload::shown;
+use crate::payload::{self, shown};
 
 /// Back to the work queue, as the next generation. It passes the same seal, claim and
 /// attempt as any message.
@@ -96,12 +96,18 @@ impl<H: Histories> Act for Drain<'_, H> {
                 dead: message.dead.map(DeadReason::as_str),
                 attempt: message.attempt,
                 generation: message.generation,
-                event: &opened.summary,
+                event: &match self.redacts {
+                    Some(config) => payload::summary(config, &opened.summary),
+                    None => opened.summary.clone(),
+                },
                 body_base64: STANDARD.encode(match self.redacts {
                     Some(config) => shown(config, &opened.summary.source, &message.sealed.body),
                     None => message.sealed.body.clone(),
                 }),
-                envelope: String::from_utf8_lossy(&message.sealed.envelope).into_owned(),
+                envelope: match self.redacts {
+                    Some(config) => payload::envelope(config, &message.sealed.envelope),
+                    None => String::from_utf8_lossy(&message.sealed.envelope).into_owned(),
+                },
                 seal: &message.sealed.seal,
             };
             serde_json::to_writer(&mut *file, &line).map_err(std::io::Error::from)?;

@@ -12,6 +12,7 @@ use zentra_shared::queue::{Message, Operate, Place};
 
 use crate::failure::Failure;
 use crate::look::each;
+use crate::payload;
 use crate::{archive, event};
 
 /// So many of a work queue's messages are looked at. A look holds them back from workers for a
@@ -57,7 +58,8 @@ pub(crate) async fn find(
         let fits = |message: &Message| {
             let opened = delivery::open(&config.seal, destination, &message.sealed);
             let event = opened.event.ok()?;
-            (named(&event) || opened.key.as_str() == id).then_some(opened.summary)
+            (named(&event) || opened.key.as_str() == id)
+                .then(|| payload::summary(config, &opened.summary))
         };
         let place = Place::Work(destination);
         found.extend(first(queue, place, LOOK, fits).await?.map(|event| Accepted {

@@ -232,8 +232,17 @@ fn show_context(event: &Summary, out: &mut impl Write) -> std::io::Result<()> {
         let peer = context.peer.map(|peer| format!(" from {peer}")).unwrap_or_default();
         writeln!(out, "request    {method}{peer}")?;
     }
+    if let Some(query) = &context.query {
+        writeln!(out, "query      {query}")?;
+    }
     for (name, value) in &context.headers {
         writeln!(out, "header     {name}: {value}")?;
+    }
+    if !context.signed.is_empty() {
+        writeln!(out, "signed     {}", context.signed.join(", "))?;
+    }
+    if context.type_unsigned {
+        writeln!(out, "unsigned   its type: see docs/identity.md")?;
     }
     if let Some(weakness) = context.weakness {
         writeln!(out, "weak       {}", weakness.words())?;

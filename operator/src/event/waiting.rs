@@ -17,6 +17,7 @@ use crate::archive;
 use crate::backend::Backend;
 use crate::control::{Asked, Audited};
 use crate::failure::Failure;
+use crate::payload;
 
 /// How long an operator's claim lasts, should he be killed in between.
 const LEASE: Duration = Duration::from_secs(30);
@@ -138,7 +139,7 @@ async fn given_up(
     let key = &delivery.key;
     let opened = delivery::open(&config.seal, key.destination(), &message.sealed);
     let (generation, attempt) = (message.generation, message.attempt);
-    let (print, summary) = (&opened.print, &opened.summary);
+    let (print, summary) = (&opened.print, &payload::summary(config, &opened.summary));
     let retention = config.redis.retention;
     let (worker, lease) = (asked.by.as_str(), LEASE);
     let claim = Claim { key, generation, attempt, lease, worker, print, summary, retention };

@@ -94,8 +94,15 @@ fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
     let Signed { mut headers, query, body } =
         signed.map_err(|what| format!("its callback can't be made here: {what}"))?;
     headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
-    let made =
-        Unverified { headers, query, peer: None, body, received_at, receipt: rand::random() };
+    let made = Unverified {
+        method: http::Method::POST,
+        headers,
+        query,
+        peer: None,
+        body,
+        received_at,
+        receipt: rand::random(),
+    };
     // Where the id is looked for in the body, it must be there.
     let verified =
         made.verify(source).map_err(|refusal| format!("refused: {}", refusal.reason()))?;

@@ -163,6 +163,27 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
     if let Some(note) = &scheme.note {
         _ = writeln!(text, "\nNote: {note}");
     }
+    if let Some(most) = scheme.max_body {
+        let most = bytesize::ByteSize(most as u64).display().iec();
+        _ = writeln!(
+            text,
+            "\nIt sends bodies up to {most}, and this source takes them (max_body). A proxy before \
+             the ingress, and RabbitMQ's max_message_size, must take them as well."
+        );
+    }
+    if scheme.delivers_at_least_once() {
+        _ = writeln!(
+            text,
+            "\nAt least once: it sends the same bytes for different events, so each callback is \
+             delivered, and a retry may be delivered again (docs/identity.md)."
+        );
+    }
+    if scheme.type_unsigned() {
+        _ = writeln!(
+            text,
+            "\nType unsigned: it doesn't sign the event's type. docs/identity.md says what follows."
+        );
+    }
     if let Some(timeout) = scheme.timeout.time() {
         _ = writeln!(text, "\nIt waits {} for its answer.", humantime::format_duration(timeout));
     }

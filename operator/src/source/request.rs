@@ -81,6 +81,7 @@ pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
     let text = text.map_err(|_| unreadable(&asked.headers, "it is no text"))?;
     let (headers, query) = captured(&text).map_err(|what| unreadable(&asked.headers, &what))?;
     let callback = Unverified {
+        method: http::Method::POST,
         headers,
         query: query.filter(|_| source.scheme.needs_query()),
         peer: None,

@@ -258,7 +258,8 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Texts,
         "",
         "What of its callbacks is never shown or exported: fields of the body as JSON pointers \
-         (`/customer/email`, `/items/*/name`), and `header:NAME`. Destinations get all of it.",
+         (`/customer/email`, `/items/*/name`), `header:NAME` and `query:NAME`. Destinations get \
+         all of it.",
     ),
     key(
         "source.NAME.public_url",
@@ -322,7 +323,9 @@ pub(super) const KEYS: &[Key] = &[
         "destination.NAME.subscribe",
         Kind::Texts,
         "",
-        "Patterns over source.event_type; `*` is one word, `#` any number.",
+        "Patterns over source.event_type, whose words have dots between them: `*` is one word, `#` any \
+         number, every other word is taken as it is (`shop.orders/create`, `git.Push Hook`). In a \
+         word, `%2A`, `%23` and `%25` stand for `*`, `#` and `%`.",
     ),
     key(
         "destination.NAME.signing",

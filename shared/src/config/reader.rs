@@ -279,8 +279,8 @@ impl Reader<'_> {
         if !subscribe.iter().all(|pattern| usable_pattern(pattern)) {
             section.problem(
                 "subscribe",
-                "a pattern is words joined by dots, at most 200 characters; a word is *, # or \
-                 of A-Z, a-z, 0-9, - and _",
+                "a pattern is words joined by dots, at most 200 bytes: * and # stand alone, every \
+                 other word is taken as it is; write %2A for *, %23 for # and %25 for % in a word",
             );
         }
         let signing = match section.missing("signing") {
@@ -359,9 +359,13 @@ pub(super) fn destination_url(text: &str) -> Option<http::Uri> {
 }
 
 fn usable_pattern(pattern: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    pattern.len() <= 200
-        && pattern
-            .split('.')
-            .all(|word| matches!(word, "*" | "#") || (!word.is_empty() && word.bytes().all(plain)))
+    let escaped = |rest: &str| ["2A", "23", "25"].iter().any(|code| rest.starts_with(code));
+    let literal = |word: &str| {
+        !word.contains(['*', '#'])
+            && !word.contains(char::is_control)
+            && word.split('%').skip(1).all(escaped)
+    };
+    (1..=200).contains(&pattern.len())
+        && !pattern.starts_with('.')
+        && pattern.split('.').all(|word| matches!(word, "*" | "#") || literal(word))
 }

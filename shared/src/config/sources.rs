@@ -89,7 +89,11 @@ impl Reader<'_> {
         if signs_url && public_url.is_none() {
             section.problem("public_url", "is missing: this provider signs where it sends to");
         }
-        let max_body = section.size("max_body");
+        let needs = scheme.as_ref().and_then(|scheme| scheme.max_body);
+        let max_body = match section.missing("max_body") {
+            true => section.size("max_body").max(needs.unwrap_or_default()),
+            false => section.size("max_body"),
+        };
         let trusts_id = self.identity(&mut section, scheme.as_ref());
         let retention = match section.missing("retention") {
             true => outlasting(scheme.as_ref()).max(retention),
@@ -97,8 +101,9 @@ impl Reader<'_> {
         };
         let archive = section.flag("archive");
         let redact = Redact::new(&section.texts("redact")).unwrap_or_else(|text| {
-            let rule = "must be JSON pointers (/customer/email, /items/*/name) or header:NAME";
-            section.problem("redact", &format!("{rule}, and {text:?} is neither"));
+            let rule =
+                "must be JSON pointers (/customer/email, /items/*/name), header:NAME or query:NAME";
+            section.problem("redact", &format!("{rule}, and {text:?} is none of them"));
             Redact::default()
         });
         let environment = section.text_or_default("environment");

@@ -81,7 +81,7 @@ fn all_problems_are_told_at_once_with_their_keys_and_without_a_value() {
         [source.B]
         [destination.d]
         url = "http://user:sk_live_7@host/"
-        subscribe = ["sk live 8"]
+        subscribe = ["sk live 8*"]
         retry = { attempts = 0, jitter = 2, initial = "2h", max = "1h" }
         [destination.e]
         url = "http://host/"

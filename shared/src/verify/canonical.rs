@@ -43,6 +43,9 @@ pub enum Canonical {
     Truelayer,
     /// The body's CRC-32, in decimal.
     Crc32,
+    /// The body with all but ASCII, and slashes, escaped as JSON may: how Box writes some bodies
+    /// before it signs them (the vendor's SDK, `jsonStringifyWithEscapedUnicode`).
+    Box,
 }
 
 impl Canonical {
@@ -55,6 +58,7 @@ impl Canonical {
             "sns" => Some(Self::Sns),
             "truelayer" => Some(Self::Truelayer),
             "crc32" => Some(Self::Crc32),
+            "box" => Some(Self::Box),
             _ => None,
         }
     }
@@ -68,6 +72,7 @@ impl Canonical {
             Self::Sns => "sns",
             Self::Truelayer => "truelayer",
             Self::Crc32 => "crc32",
+            Self::Box => "box",
         }
     }
 
@@ -90,6 +95,23 @@ impl Canonical {
         let name = || HeaderName::from_static("x-contentful-signed-headers");
         let contentful = self == Self::Contentful;
         contentful.then(|| (name(), "x-contentful-signed-headers,x-contentful-timestamp"))
+    }
+
+    /// Other ways in which the provider may have written the address. Twilio signs some requests
+    /// with the port and some without; its SDKs try both (twilio-node#411).
+    pub(super) fn other_urls(self, url: &str) -> Vec<String> {
+        if self != Self::Twilio {
+            return Vec::new();
+        }
+        let Some((scheme, rest)) = url.split_once("://") else { return Vec::new() };
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => authority,
+        };
+        let port = if scheme == "http" { 80 } else { 443 };
+        let all = [format!("{scheme}://{host}{path}"), format!("{scheme}://{host}:{port}{path}")];
+        all.into_iter().filter(|other| other != url).collect()
     }
 
     /// Whether it signs this header.
@@ -121,6 +143,7 @@ impl Canonical {
             Self::Sns => sns(found).map(whole),
             Self::Truelayer => truelayer(found, read.item("header")?, url?, body).map(whole),
             Self::Crc32 => Some(whole(crc32fast::hash(body).to_string().into_bytes())),
+            Self::Box => box_escaped(body).map(whole),
         }
     }
 }
@@ -173,12 +196,62 @@ fn plivo<'b>(found: &'b Lookup<'_>, url: &str) -> Option<Vec<Piece<'b>>> {
     Some(and_fields(head, &fields))
 }
 
-/// Its SDK escapes a query twice; without knowing why, one is refused.
+/// Each UTF-16 unit from U+007F on as `\uXXXX`, and each slash that no backslash stands before.
+fn box_escaped(body: &[u8]) -> Option<Vec<u8>> {
+    let mut escaped = String::with_capacity(body.len());
+    let mut before = '\0';
+    for c in std::str::from_utf8(body).ok()?.chars() {
+        match c {
+            '/' if before != '\\' => escaped += "\\/",
+            '\0'..'\u{7f}' => escaped.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    escaped += &format!("\\u{unit:04x}");
+                }
+            }
+        }
+        before = c;
+    }
+    Some(escaped.into_bytes())
+}
+
+/// Path and query as Contentful signs them: the query is escaped whole, and both once more (the
+/// vendor's SDK, `getNormalizedEncodedURI`). What follows a second `?` is left out.
+fn contentful_path(url: &Uri) -> String {
+    // What `querystring.escape` leaves as it is, and what `encodeURI` does besides.
+    const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'!')
+        .remove(b'~')
+        .remove(b'*')
+        .remove(b'\'')
+        .remove(b'(')
+        .remove(b')');
+    const URI: &AsciiSet = &COMPONENT
+        .remove(b';')
+        .remove(b',')
+        .remove(b'/')
+        .remove(b'?')
+        .remove(b':')
+        .remove(b'@')
+        .remove(b'&')
+        .remove(b'=')
+        .remove(b'+')
+        .remove(b'$')
+        .remove(b'#');
+    let search = url.query().and_then(|query| query.split('?').next()).unwrap_or_default();
+    let search = utf8_percent_encode(search, COMPONENT).to_string();
+    let uri = match search.as_str() {
+        "" => url.path().to_owned(),
+        search => format!("{}?{search}", url.path()),
+    };
+    utf8_percent_encode(&uri, URI).to_string()
+}
+
 fn contentful<'b>(found: &Lookup<'_>, url: &str, body: &'b [u8]) -> Option<Vec<Piece<'b>>> {
     let url = url.parse::<Uri>().ok()?;
-    if url.query().is_some() {
-        return None;
-    }
     let names = found.header(&HeaderName::from_static("x-contentful-signed-headers"))?;
     let mut headers = BTreeMap::new();
     for name in names.split(',') {
@@ -192,7 +265,7 @@ fn contentful<'b>(found: &Lookup<'_>, url: &str, body: &'b [u8]) -> Option<Vec<P
     }
     let headers: Vec<String> =
         headers.into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
-    let head = format!("POST\n{}\n{}\n", url.path(), headers.join(";"));
+    let head = format!("POST\n{}\n{}\n", contentful_path(&url), headers.join(";"));
     Some(vec![owned(head), Piece::Bytes(Cow::Borrowed(body))])
 }
 

@@ -78,6 +78,7 @@ catalogue! {
     "gitlab-signed"
     "gocardless"
     "google-channels"
+    "google-pubsub"
     "gr4vy"
     "grafana"
     "helpscout"

@@ -5,18 +5,19 @@ use std::cell::OnceCell;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::Uri;
+use http::{Method, Uri};
 
 use super::Refusal;
 use super::place::{Location, Lookup};
 use super::pointer::text_at;
 use super::scheme::Scheme;
 use super::signature::{Piece, Read};
-use super::template::Part;
+use super::template::{Part, Template};
 
 /// A callback as its scheme looks at it.
 pub(super) struct Content<'a> {
     pub(super) scheme: &'a Scheme,
+    method: &'a Method,
     pub(super) body: &'a [u8],
     /// Where it was sent, as the provider knows it, with the query.
     pub(super) url: Option<String>,
@@ -28,17 +29,18 @@ pub(super) struct Content<'a> {
 impl<'a> Content<'a> {
     pub(super) fn new(
         scheme: &'a Scheme,
+        method: &'a Method,
         body: &'a [u8],
         url: Option<String>,
         found: Lookup<'a>,
         read: Read,
     ) -> Self {
-        Self { scheme, body, url, found, read, time: OnceCell::new() }
+        Self { scheme, method, body, url, found, read, time: OnceCell::new() }
     }
 
-    /// The signed content, in pieces.
-    pub(super) fn pieces(&self) -> Result<Vec<Piece<'_>>, Refusal> {
-        let parts = self.scheme.signature.content.parts().iter();
+    /// What a template stands for in this callback, in pieces.
+    pub(super) fn pieces<'p>(&'p self, of: &'p Template) -> Result<Vec<Piece<'p>>, Refusal> {
+        let parts = of.parts().iter();
         let pieces = parts.map(|part| self.piece(part).ok_or(Refusal::SignatureMalformed));
         pieces.collect()
     }
@@ -50,14 +52,13 @@ impl<'a> Content<'a> {
         };
         let bytes = match part {
             Part::Literal(literal) => Cow::Borrowed(literal.as_bytes()),
-            Part::Body => Cow::Borrowed(self.body),
+            Part::Body => Cow::Borrowed(self.signed_body()?),
             Part::Form => return self.sorted_form().map(Piece::Many),
             Part::Timestamp => Cow::Borrowed(self.time()?.as_bytes()),
             Part::At(at) => text(self.at(at)?),
             Part::Lower(at) => text(Cow::Owned(self.at(at)?.to_lowercase())),
             Part::Maybe(at) => text(self.at(at).unwrap_or_default()),
-            // Nothing else is let in.
-            Part::Method => Cow::Borrowed(&b"POST"[..]),
+            Part::Method => Cow::Borrowed(self.method.as_str().as_bytes()),
             Part::Url => Cow::Borrowed(self.url.as_ref()?.as_bytes()),
             Part::Path => {
                 let url = self.url.as_ref()?.parse::<Uri>().ok()?;
@@ -65,11 +66,20 @@ impl<'a> Content<'a> {
             }
             Part::Canonical(form) => {
                 let url = self.url.as_deref();
-                return form.content(&self.found, &self.read, url, self.body).map(Piece::Many);
+                let body = self.signed_body()?;
+                return form.content(&self.found, &self.read, url, body).map(Piece::Many);
             }
             Part::Secret => return Some(Piece::Secret),
         };
         Some(Piece::Bytes(bytes))
+    }
+
+    /// The bytes that the provider has signed: as they were sent, or before it compressed them.
+    fn signed_body(&self) -> Option<&[u8]> {
+        match self.scheme.signs_decoded_body {
+            true => self.found.plain().ok(),
+            false => Some(self.body),
+        }
     }
 
     pub(super) fn at(&self, at: &Location) -> Option<Cow<'_, str>> {

@@ -75,7 +75,7 @@ impl Unverified {
 
     /// The first item that fails, or the first one.
     fn walk_each(&self, source: &Source, pointer: &str, steps: &mut Vec<Step>) {
-        let items = match self.each(pointer) {
+        let items = match self.each(source, pointer) {
             Ok(items) => items,
             Err(Refusal::BatchTooLarge) => return,
             Err(_) => {
@@ -96,7 +96,7 @@ impl Unverified {
         let mut step = |good: bool, found: String| steps.push(Step { good, found });
         let scheme = &source.scheme;
         let signature = &scheme.signature;
-        let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
+        let found = self.lookup(source);
         let places = signature.at.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
         let read = match signature.read(&found) {
             Ok(read) => read,
@@ -124,7 +124,14 @@ impl Unverified {
         if source.scheme.keys.is_some() && key.is_none() {
             return;
         }
-        let judged = self.judged(source, key, found, read);
+        let url = self.url(source);
+        let others = url.iter().flat_map(|url| scheme.other_urls(url));
+        let fits = |url: &String| {
+            let judged = self.verify_at(source, key, Some(url.clone()));
+            judged.err() != Some(Refusal::SignatureMismatch)
+        };
+        let url = url.clone().filter(fits).or_else(|| others.into_iter().find(fits)).or(url);
+        let judged = self.judged(source, key, url, found, read);
         let (mut pieces, mut lengths) = (Vec::new(), Vec::new());
         for part in signature.content.parts() {
             match judged.content.piece(part) {
@@ -250,7 +257,9 @@ impl Unverified {
             }
         }
         hints.extend(self.elsewhere(source));
-        if self.headers.contains_key(http::header::CONTENT_ENCODING) {
+        if self.headers.contains_key(http::header::CONTENT_ENCODING)
+            && !source.scheme.signs_decoded_body
+        {
             hints.push(
                 "The request has a Content-Encoding: it is the encoded bytes that are verified, so \
                  the capture must be of those."

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 use spki::SubjectPublicKeyInfoRef;
 use spki::der::{Decode, Document};
 use subtle::ConstantTimeEq;
+use unicode_normalization::UnicodeNormalization;
 use x509_cert::Certificate;
 
 use super::jwk;
@@ -67,7 +68,9 @@ pub enum Algorithm {
 pub enum KeyFormat {
     /// Its bytes are the key.
     Utf8,
-    /// Base64, after `whsec_` if that is there (Standard Webhooks).
+    /// Its text in Unicode's form NFKD, as UTF-8 (the EasyPost SDKs).
+    Nfkd,
+    /// Base64, after `whsec_` if that is there (Standard Webhooks), or after `v1,whsec_` (Supabase).
     Whsec,
     /// Hexadecimal.
     Hex,
@@ -240,7 +243,14 @@ impl KeyFormat {
             |text: &[u8]| STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok();
         let key = match self {
             Self::Utf8 => Some(Cow::Borrowed(bytes)),
-            Self::Whsec => base64(bytes.strip_prefix(b"whsec_").unwrap_or(bytes)).map(Cow::Owned),
+            Self::Nfkd => {
+                let text: String = std::str::from_utf8(bytes).ok()?.nfkd().collect();
+                Some(Cow::Owned(text.into_bytes()))
+            }
+            Self::Whsec => {
+                let bare = bytes.strip_prefix(b"v1,").unwrap_or(bytes);
+                base64(bare.strip_prefix(b"whsec_").unwrap_or(bare)).map(Cow::Owned)
+            }
             Self::Hex => hex::decode(bytes).ok().map(Cow::Owned),
             Self::Base64 => base64(bytes).map(Cow::Owned),
             Self::Spki => public(bytes).map(Cow::Owned),

@@ -19,6 +19,7 @@ mod key;
 mod multipart;
 mod place;
 mod pointer;
+mod request;
 mod scheme;
 mod sign;
 mod signature;
@@ -43,7 +44,7 @@ use crate::event::{
     Batch, Context, Envelope, Event, Identity, MAX_CONTENT_TYPE, MAX_CONTEXT, body_sha256,
     usable_id, usable_type,
 };
-use crate::redact::{REDACTED, Redact};
+use crate::redact::Redact;
 use crate::secret::Secret;
 
 use content::Content;
@@ -54,6 +55,8 @@ pub use items::MAX_ITEMS;
 pub use key::{Algorithm, KeyFormat};
 pub use place::Location;
 use place::Lookup;
+pub use request::{MAX_HEADERS as MAX_FORWARDED_HEADERS, MAX_QUERY};
+use scheme::Required;
 pub use scheme::{IdNames, Scheme};
 pub use sign::{Callback, Signed, Unsignable};
 use signature::{Piece, Read};
@@ -135,6 +138,17 @@ pub enum Refusal {
     /// Genuine, but it holds more events than [`MAX_ITEMS`].
     #[error("the callback holds more than {MAX_ITEMS} events")]
     BatchTooLarge,
+    /// Genuine, but its headers are more than [`MAX_FORWARDED_HEADERS`] bytes.
+    #[error(
+        "the headers that go on to the destination are more than {MAX_FORWARDED_HEADERS} bytes"
+    )]
+    HeadersTooLarge,
+    /// Genuine, but its query is longer than [`MAX_QUERY`] bytes.
+    #[error("the query is longer than {MAX_QUERY} bytes")]
+    QueryTooLong,
+    /// Its body, decompressed, is larger than the source takes.
+    #[error("the decompressed body is larger than the source's max_body")]
+    BodyTooLarge,
 }
 
 impl Refusal {
@@ -149,6 +163,9 @@ impl Refusal {
             Self::KeyNotAllowed => "key_not_allowed",
             Self::KeyUnavailable => "key_unavailable",
             Self::BatchTooLarge => "batch_too_large",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::QueryTooLong => "query_too_long",
+            Self::BodyTooLarge => "body_too_large",
         }
     }
 }
@@ -156,9 +173,11 @@ impl Refusal {
 /// A callback as it was read: nothing of it has been looked at.
 #[derive(Debug)]
 pub struct Unverified {
+    /// The request's method.
+    pub method: Method,
     /// The request's headers.
     pub headers: HeaderMap,
-    /// The request's query, without the `?`; only where the scheme looks at it.
+    /// The request's query, without the `?`.
     pub query: Option<String>,
     /// The address that sent it, if it is known.
     pub peer: Option<IpAddr>,
@@ -208,7 +227,7 @@ impl Unverified {
     /// Where the key is that it is signed with, if its scheme's keys are published.
     pub fn key_address(&self, source: &Source) -> Result<Option<Uri>, Refusal> {
         let Some(keys) = &source.scheme.keys else { return Ok(None) };
-        let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
+        let found = self.lookup(source);
         source.scheme.signature.read(&found)?;
         keys.address(&found).map(Some)
     }
@@ -223,13 +242,15 @@ impl Unverified {
 
     /// Each item as a callback of its own. A body that holds none has nothing that is signed.
     fn verify_each(&self, source: &Source, pointer: &str) -> Result<Verified, Refusal> {
-        let items = self.each(pointer)?;
+        let items = self.each(source, pointer)?;
         let (callback, of) = (body_sha256(&self.body), items.len() as u32);
         let mut events = Vec::with_capacity(items.len());
         for (body, item) in items.into_iter().zip(1..) {
             // Of two items with the same bytes, each may be an event.
             let receipt = self.receipt.wrapping_add(item.into());
-            let one = Self { receipt, ..self.with_body(body) };
+            let mut one = Self { receipt, ..self.with_body(body) };
+            // An item is a piece of what was compressed.
+            one.headers.remove(header::CONTENT_ENCODING);
             for mut event in one.verify_whole(source, None)?.events {
                 let body_sha256 = callback.clone();
                 event.envelope.context.batch = Some(Batch { body_sha256, item, of });
@@ -239,22 +260,50 @@ impl Unverified {
         Ok(Verified { events, handshake: None })
     }
 
-    fn each(&self, pointer: &str) -> Result<Vec<Bytes>, Refusal> {
-        let items = items::items(&self.body, pointer)?.filter(|items| !items.is_empty());
+    fn each(&self, source: &Source, pointer: &str) -> Result<Vec<Bytes>, Refusal> {
+        let body = self.lookup(source).plain_bytes(&self.body)?;
+        let items = items::items(&body, pointer)?.filter(|items| !items.is_empty());
         items.ok_or(Refusal::SignatureMissing)
+    }
+
+    /// What has to be decompressed is bounded as the body itself is.
+    fn lookup(&self, source: &Source) -> Lookup<'_> {
+        Lookup::new(&self.headers, self.query.as_deref(), &self.body).within(source.max_body)
     }
 
     fn with_body(&self, body: Bytes) -> Self {
         let (headers, query) = (self.headers.clone(), self.query.clone());
         let Self { peer, received_at, receipt, .. } = *self;
-        Self { headers, query, peer, body, received_at, receipt }
+        Self { method: self.method.clone(), headers, query, peer, body, received_at, receipt }
     }
 
+    /// Where a provider isn't sure how it writes an address, each way is tried.
     fn verify_whole(&self, source: &Source, key: Option<&Secret>) -> Result<Verified, Refusal> {
-        let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
+        let url = self.url(source);
+        let first = self.verify_at(source, key, url.clone());
+        let (Err(Refusal::SignatureMismatch), Some(url)) = (&first, url) else { return first };
+        let mut others = source.scheme.other_urls(&url).into_iter();
+        let fits = others.find_map(|url| match self.verify_at(source, key, Some(url)) {
+            Err(Refusal::SignatureMismatch) => None,
+            judged => Some(judged),
+        });
+        fits.unwrap_or(first)
+    }
+
+    fn verify_at(
+        &self,
+        source: &Source,
+        key: Option<&Secret>,
+        url: Option<String>,
+    ) -> Result<Verified, Refusal> {
+        let found = self.lookup(source);
         let read = source.scheme.signature.read(&found)?;
-        let judged = self.judged(source, key, found, read);
-        let pieces = judged.content.pieces()?;
+        let judged = self.judged(source, key, url, found, read);
+        if source.scheme.signs_decoded_body {
+            judged.content.found.plain()?;
+        }
+        let pieces = judged.content.pieces(&source.scheme.signature.content)?;
+        judged.required()?;
         let secret = judged.secret(&pieces)?;
         let claims = judged.claims()?;
         let provider_time = judged.fresh(claims.as_ref())?;
@@ -270,19 +319,18 @@ impl Unverified {
     /// What it is to be answered if it is a handshake that carries no signature. By POST, that is
     /// asked when [`Unverified::verify`] found none.
     pub fn unsigned_handshake(&self, method: &Method, source: &Source) -> Option<Answered> {
-        let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
-        source.unsigned_handshake(method, &found)
+        source.unsigned_handshake(method, &self.lookup(source))
     }
 
     fn judged<'a>(
         &'a self,
         source: &'a Source,
         key: Option<&'a Secret>,
+        url: Option<String>,
         found: Lookup<'a>,
         read: Read,
     ) -> Judged<'a> {
-        let (scheme, body, url) = (&source.scheme, &self.body[..], self.url(source));
-        let content = Content::new(scheme, body, url, found, read);
+        let content = Content::new(&source.scheme, &self.method, &self.body, url, found, read);
         Judged { callback: self, source, key, content }
     }
 
@@ -315,8 +363,7 @@ impl<'a> Judged<'a> {
         let pinned = |secret: &Secret| match pin {
             Some(at) => self
                 .content
-                .found
-                .text(at)
+                .at(at)
                 .is_some_and(|whose| whose.as_bytes().ct_eq(secret.expose()).into()),
             None => true,
         };
@@ -325,11 +372,29 @@ impl<'a> Judged<'a> {
             (Some(_), key) => key,
             (None, _) => None,
         };
-        let fits = |named: &&NamedSecret| {
-            let key = by.unwrap_or(&named.secret);
-            pinned(&named.secret) && signature.fits(key, &named.secret, pieces, &self.content.read)
+        let fitting = |pieces: &[Piece<'_>]| {
+            let fits = |named: &&NamedSecret| {
+                let (key, read) = (by.unwrap_or(&named.secret), &self.content.read);
+                pinned(&named.secret) && signature.fits(key, &named.secret, pieces, read)
+            };
+            self.source.secrets.iter().find(fits)
         };
-        self.source.secrets.iter().find(fits).ok_or(Refusal::SignatureMismatch)
+        let other = || {
+            let others = signature.also.iter().filter_map(|also| self.content.pieces(also).ok());
+            others.into_iter().find_map(|pieces| fitting(&pieces))
+        };
+        fitting(pieces).or_else(other).ok_or(Refusal::SignatureMismatch)
+    }
+
+    /// What must be there besides the signature.
+    fn required(&self) -> Result<(), Refusal> {
+        let there = |required: &Required| {
+            self.content.at(&required.at).is_some_and(|text| text == required.is)
+        };
+        match self.source.scheme.required.iter().all(there) {
+            true => Ok(()),
+            false => Err(Refusal::SignatureMalformed),
+        }
     }
 
     /// What a token says, held to the request.
@@ -377,22 +442,28 @@ impl<'a> Judged<'a> {
         provider_time: Option<Timestamp>,
         signed: &[Piece<'_>],
     ) -> Result<Vec<Event>, Refusal> {
-        let body = &self.callback.body;
+        let forwarded = self.forwarded()?;
+        let body = &self.content.found.plain_bytes(&self.callback.body)?;
         let items = match &self.source.scheme.items {
             Some(pointer) if !self.source.scheme.items_signed => items::items(body, pointer)?,
             _ => None,
         };
         let Some(items) = items else {
-            let envelope = self.envelope(secret, provider_time, signed, None);
-            return Ok(vec![Event { envelope, body: body.clone() }]);
+            let envelope = self.envelope(secret, provider_time, signed, &forwarded, None);
+            return Ok(vec![Event { envelope, body: self.callback.body.clone() }]);
         };
-        let (callback, of) = (body_sha256(body), items.len() as u32);
+        // An item is a piece of what was compressed.
+        let encoding = |(name, _): &(String, String)| name != header::CONTENT_ENCODING.as_str();
+        let headers = forwarded.headers.into_iter().filter(encoding).collect();
+        let forwarded = Forwarded { headers, ..forwarded };
+        let (callback, of) = (body_sha256(&self.callback.body), items.len() as u32);
         let mut seen: HashMap<Bytes, u32> = HashMap::new();
         let events = items.into_iter().zip(1..).map(|(body, place)| {
             let before = seen.entry(body.clone()).or_default();
             let item = Item { body: &body, before: *before };
             *before += 1;
-            let mut envelope = self.envelope(secret, provider_time, signed, Some(&item));
+            let mut envelope =
+                self.envelope(secret, provider_time, signed, &forwarded, Some(&item));
             let body_sha256 = callback.clone();
             envelope.context.batch = Some(Batch { body_sha256, item: place, of });
             Event { envelope, body }
@@ -406,6 +477,7 @@ impl<'a> Judged<'a> {
         secret: &NamedSecret,
         provider_time: Option<Timestamp>,
         signed: &[Piece<'_>],
+        forwarded: &Forwarded,
         item: Option<&Item<'_>>,
     ) -> Envelope {
         let Self { source, callback, .. } = self;
@@ -439,9 +511,11 @@ impl<'a> Judged<'a> {
             provider_time,
             verified_with: secret.name.clone(),
             context: Context {
-                method: Some(Method::POST.to_string()),
+                method: Some(callback.method.to_string()),
                 peer: callback.peer,
-                headers: self.context(),
+                headers: forwarded.headers.clone(),
+                query: forwarded.query.clone(),
+                signed: forwarded.signed.clone(),
                 provider_attempt: find(&scheme.attempt.number).map(bounded),
                 provider_reason: find(&scheme.attempt.reason).map(bounded),
                 weakness: scheme.weakness(),
@@ -454,16 +528,20 @@ impl<'a> Judged<'a> {
         }
     }
 
-    fn context(&self) -> Vec<(String, String)> {
-        let kept = self.source.scheme.context.iter().filter_map(|name| {
-            let value = match self.source.redact.header(name.as_str()) {
-                true => self.content.found.header(name).map(|_| REDACTED)?,
-                false => self.content.found.header(name)?,
-            };
-            Some((name.to_string(), bounded(value.to_owned())))
-        });
-        kept.collect()
+    /// What goes on of the request besides its body.
+    fn forwarded(&self) -> Result<Forwarded, Refusal> {
+        let (Unverified { headers, query, .. }, scheme) = (self.callback, &self.source.scheme);
+        let on = request::headers(headers, scheme)?;
+        let signed = request::signed(scheme, &on, headers);
+        Ok(Forwarded { headers: on, query: request::query(query.as_deref(), scheme)?, signed })
     }
+}
+
+/// What goes on of a request besides its body.
+struct Forwarded {
+    headers: Vec<(String, String)>,
+    query: Option<String>,
+    signed: Vec<String>,
 }
 
 /// What comes from outside is cut off where it would grow too long.

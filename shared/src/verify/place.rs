@@ -3,10 +3,14 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
+use std::io::Read;
 
+use bytes::Bytes;
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, HeaderName, header};
 use serde::{Deserialize, Deserializer};
 
+use super::Refusal;
 use super::form::{Parameter, parameters};
 use super::multipart::{self, Field};
 use super::pointer::{text_at, texts_at};
@@ -104,20 +108,58 @@ pub(super) struct Lookup<'a> {
     headers: &'a HeaderMap,
     query: Option<&'a str>,
     body: &'a [u8],
+    /// The most bytes that it may be decompressed to.
+    most: usize,
+    decoded: OnceCell<Result<Option<Bytes>, Refusal>>,
     form: OnceCell<Option<Vec<Parameter<'a>>>>,
     fields: OnceCell<Option<Vec<Field<'a>>>>,
 }
 
 impl<'a> Lookup<'a> {
     pub(super) fn new(headers: &'a HeaderMap, query: Option<&'a str>, body: &'a [u8]) -> Self {
-        Self { headers, query, body, form: OnceCell::new(), fields: OnceCell::new() }
+        let (form, fields) = (OnceCell::new(), OnceCell::new());
+        Self { headers, query, body, most: MOST, decoded: OnceCell::new(), form, fields }
+    }
+
+    /// The same, with another bound for what is compressed.
+    pub(super) fn within(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
+
+    /// The body without its compression, if that is one that is known and fits. A byte order mark
+    /// before JSON isn't part of it (RFC 8259, section 8.1): see [`Lookup::json`].
+    pub(super) fn plain(&self) -> Result<&[u8], Refusal> {
+        let decode = || {
+            let encoding = self.header(&header::CONTENT_ENCODING);
+            encoding.map_or(Ok(None), |encoding| decoded(encoding, self.body, self.most))
+        };
+        match self.decoded.get_or_init(decode) {
+            Ok(Some(plain)) => Ok(plain),
+            Ok(None) => Ok(self.body),
+            Err(refusal) => Err(*refusal),
+        }
+    }
+
+    /// The same, as bytes that share the body's memory where nothing was compressed.
+    pub(super) fn plain_bytes(&self, body: &Bytes) -> Result<Bytes, Refusal> {
+        self.plain()?;
+        let plain = match self.decoded.get() {
+            Some(Ok(Some(plain))) => plain.clone(),
+            _ => body.clone(),
+        };
+        let mark = plain.len() - without_mark(&plain).len();
+        Ok(plain.slice(mark..))
+    }
+
+    fn json(&self) -> &[u8] {
+        without_mark(self.plain().unwrap_or_default())
     }
 
     /// What is at a place, if it occurs exactly once: of two, the provider meant one.
     pub(super) fn text(&self, at: &Location) -> Option<Cow<'_, str>> {
         match at {
             Location::Header(name) => self.header(name).map(Cow::Borrowed),
-            Location::Json(pointer) => text_at(self.body, pointer).map(Cow::Owned),
+            Location::Json(pointer) => text_at(self.json(), pointer).map(Cow::Owned),
             Location::Query(name) => only(&parameters(self.query?.as_bytes())?, name),
             Location::Form(name) => {
                 let read = self.form.get().is_some() || may_name(self.body, name);
@@ -127,7 +169,7 @@ impl<'a> Lookup<'a> {
             Location::All(places) => {
                 let texts: Option<Vec<_>> = match pointers(places) {
                     Some(pointers) => {
-                        let texts = texts_at(self.body, &pointers).into_iter();
+                        let texts = texts_at(self.json(), &pointers).into_iter();
                         texts.map(|text| text.map(Cow::Owned)).collect()
                     }
                     None => places.iter().map(|at| self.text(at)).collect(),
@@ -165,6 +207,35 @@ impl<'a> Lookup<'a> {
         let read = || multipart::fields(self.header(&header::CONTENT_TYPE)?, self.body);
         self.fields.get_or_init(read).as_deref()
     }
+}
+
+/// What a compressed body is bounded by where its source says nothing.
+const MOST: usize = 1 << 20;
+
+/// A body without its compression (RFC 9110, section 8.4). None where it isn't compressed, not in a
+/// way that is known, or not what its header says: then it is looked at as it is.
+fn decoded(encoding: &str, body: &[u8], most: usize) -> Result<Option<Bytes>, Refusal> {
+    let read = |from: &mut dyn Read| {
+        let mut plain = Vec::new();
+        let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+        from.take(limit).read_to_end(&mut plain).ok().map(|_| plain)
+    };
+    let plain = match encoding.trim().to_ascii_lowercase().as_str() {
+        "gzip" | "x-gzip" => read(&mut MultiGzDecoder::new(body)),
+        // By RFC 9110 it is zlib's form; some send the bare one.
+        "deflate" => {
+            read(&mut ZlibDecoder::new(body)).or_else(|| read(&mut DeflateDecoder::new(body)))
+        }
+        _ => None,
+    };
+    match plain {
+        Some(plain) if plain.len() > most => Err(Refusal::BodyTooLarge),
+        plain => Ok(plain.map(Bytes::from)),
+    }
+}
+
+fn without_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
 }
 
 /// The places' pointers, if all of them are in the JSON body: to be read in one pass.

@@ -1,6 +1,6 @@
 //! A provider's scheme as data.
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 use serde::{Deserialize, Deserializer};
 
 use super::canonical::Canonical;
@@ -15,9 +15,6 @@ use super::template::{Part, Template};
 use super::time::Time;
 use crate::event::Weakness;
 use crate::secret::Secret;
-
-/// The envelope has to fit into one AMQP frame.
-const MAX_CONTEXT_HEADERS: usize = 16;
 
 /// How one provider signs: where the signature is, what it covers, how old it may be,
 /// and where id and type are.
@@ -65,13 +62,26 @@ pub struct Scheme {
     /// How long the provider waits for its answer.
     #[serde(default)]
     pub timeout: Documented,
-    /// The request headers that are kept for an operator to see. Never one that holds a
-    /// signature or a credential.
-    #[serde(default, deserialize_with = "header_names")]
-    pub context: Vec<HeaderName>,
+    /// Of no effect: all headers are kept that are neither a signature nor a credential. Configs of
+    /// before may have it.
+    #[serde(default, rename = "context")]
+    pub(super) _context: serde::de::IgnoredAny,
+    /// The methods by which the provider sends callbacks: POST, if nothing is said.
+    #[serde(default = "by_post", deserialize_with = "methods")]
+    pub methods: Vec<Method>,
+    /// The largest body that the provider sends, in bytes, where that is more than a source takes if
+    /// nothing is said. By size: `"25MB"`.
+    #[serde(default, deserialize_with = "size")]
+    pub max_body: Option<usize>,
+    /// Whether a compressed body (`content-encoding`) is signed before it is compressed.
+    #[serde(default)]
+    pub signs_decoded_body: bool,
     /// Where the provider says which try this is, and why it tries again.
     #[serde(default)]
     pub attempt: Attempt,
+    /// What must be there besides: a version, the name of an algorithm.
+    #[serde(default, rename = "require")]
+    pub required: Vec<Required>,
     /// Requests that are no events, but by which the provider makes sure of the endpoint.
     #[serde(default, rename = "handshake")]
     pub handshakes: Vec<Handshake>,
@@ -142,6 +152,19 @@ pub struct Signature {
     pub key: KeyFormat,
     /// What it covers.
     pub content: Template,
+    /// What it may cover instead: the same in other forms, as the vendor's SDK tries them.
+    #[serde(default)]
+    pub also: Vec<Template>,
+}
+
+/// What must be in a callback besides its signature, as the vendor's SDK has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Required {
+    /// Where.
+    pub at: Location,
+    /// What is there.
+    pub is: String,
 }
 
 /// How the text that holds a signature is read.
@@ -250,6 +273,10 @@ impl Scheme {
             ),
             (claimed && self.claims.is_none(), "timestamp.at.claim needs [claims]"),
             (
+                self.claims.is_none() && self.places().any(|at| matches!(at, Location::Claim(_))),
+                "a claim needs [claims]: only a JSON Web Token has one",
+            ),
+            (
                 self.claims.is_some() && !content.takes(&Location::Item("payload".into())),
                 "[claims] are only as good as their signature: signature.content must be \
                  {item:header}.{item:payload}",
@@ -285,6 +312,12 @@ impl Scheme {
                 "identity names no place: all its events would be taken for one",
             ),
             (
+                self.signature.also.iter().any(|also| {
+                    !token && !self.body_unsigned && !also.parts().iter().any(Part::is_body)
+                }),
+                "each of signature.also must cover the body",
+            ),
+            (
                 self.id_names.is_some() && self.id.is_none(),
                 "id_names says what [id] names, and there is no [id]",
             ),
@@ -305,10 +338,6 @@ impl Scheme {
             (
                 self.types_share_bytes && (self.kind.is_none() || !self.type_unsigned()),
                 "types_share_bytes is for a [type] that the signature doesn't cover",
-            ),
-            (
-                self.context.iter().any(|name| at.contains(&Location::Header(name.clone()))),
-                "context must not list the signature's header",
             ),
             (
                 self.handshakes.iter().any(|one| one.when.is_none() && one.method != Verb::Head),
@@ -338,7 +367,6 @@ impl Scheme {
                 self.items_signed && at.iter().any(|at| !matches!(at, Location::Json(_))),
                 "with items_signed, signature.at is in each item: { json = … }",
             ),
-            (self.context.len() > MAX_CONTEXT_HEADERS, "context lists more than 16 headers"),
         ]
     }
 
@@ -365,18 +393,19 @@ impl Scheme {
         self.signs_url() || all.any(|place| matches!(place, Location::Query(_)))
     }
 
-    /// Whether its bodies are forms (`application/x-www-form-urlencoded`).
+    /// Whether its bodies are forms (`application/x-www-form-urlencoded`): of several kinds, the
+    /// first one counts.
     pub fn sends_forms(&self) -> bool {
-        self.places().any(|at| matches!(at, Location::Form(_)))
+        matches!(self.signature.at.first(), Some(Location::Form(_)))
             || self.signature.content.parts().iter().any(Part::is_form)
     }
 
     /// The field of a multipart form in which its callbacks are, if they are.
     pub(super) fn multipart_field(&self) -> Option<&str> {
-        self.places().find_map(|at| match at {
-            Location::Multipart(path) => Some(multipart::split(path).0),
+        match self.signature.at.first() {
+            Some(Location::Multipart(path)) => Some(multipart::split(path).0),
             _ => None,
-        })
+        }
     }
 
     /// What its bodies are.
@@ -397,7 +426,8 @@ impl Scheme {
             self.keys.iter().flat_map(|keys| [keys.at.as_ref(), keys.pin.as_ref()]).flatten();
         let templates = [Some(&self.signature.content), self.identity.as_ref()];
         let parts = templates.into_iter().flatten().flat_map(Template::parts);
-        let all = self.signature.at.iter().chain(time).chain(named).chain(keys);
+        let required = self.required.iter().map(|required| &required.at);
+        let all = self.signature.at.iter().chain(time).chain(named).chain(keys).chain(required);
         all.chain(parts.filter_map(Part::place)).flat_map(Location::each)
     }
 
@@ -431,6 +461,16 @@ impl Scheme {
         }
     }
 
+    /// Other ways in which the provider may have written an address that it signed.
+    pub(super) fn other_urls(&self, url: &str) -> Vec<String> {
+        let parts = self.signature.content.parts();
+        let forms = parts.iter().filter_map(|part| match part {
+            Part::Canonical(form) => Some(form.other_urls(url)),
+            _ => None,
+        });
+        forms.flatten().collect()
+    }
+
     /// Whether a source needs to know where its provider sends to.
     pub fn signs_url(&self) -> bool {
         let claimed = self.claims.as_ref().is_some_and(|claims| claims.url.is_some());
@@ -458,7 +498,7 @@ impl Scheme {
         }
     }
 
-    fn covers_query(&self) -> bool {
+    pub(super) fn covers_query(&self) -> bool {
         let claimed = self.claims.as_ref().is_some_and(|claims| claims.url.is_some());
         let mut parts = self.signature.content.parts().iter();
         claimed || parts.any(|part| part.is_url() && *part != Part::Path)
@@ -552,10 +592,27 @@ fn places<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Location>, D::Error>
     })
 }
 
-fn header_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D::Error> {
+fn by_post() -> Vec<Method> {
+    vec![Method::POST]
+}
+
+fn methods<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Method>, D::Error> {
+    let known = |text: &str| match text {
+        "POST" => Some(Method::POST),
+        "GET" => Some(Method::GET),
+        _ => None,
+    };
     let texts = Vec::<String>::deserialize(from)?;
-    let names = texts.into_iter().map(HeaderName::try_from).collect::<Result<_, _>>();
-    names.map_err(|_| serde::de::Error::custom("not a list of header names"))
+    let all: Option<Vec<_>> = texts.iter().map(|text| known(text)).collect();
+    let all = all.filter(|all| !all.is_empty());
+    all.ok_or_else(|| serde::de::Error::custom("methods are \"POST\" and \"GET\""))
+}
+
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    let text = String::deserialize(from)?;
+    let bytes = text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64());
+    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    bytes.map(Some).ok_or_else(|| serde::de::Error::custom("not a size like \"25MB\""))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::{Map, Value};
 
 use super::content::Content;
@@ -129,7 +129,8 @@ impl Scheme {
             read = Read::of(vec![(name.clone(), time.clone())]);
         }
         let found = Lookup::new(&made.headers, made.query.as_deref(), &made.body);
-        let content = Content::new(self, &made.body, Some(url), found, read);
+        let method = self.methods.first().unwrap_or(&Method::POST);
+        let content = Content::new(self, method, &made.body, Some(url), found, read);
         let parts = signature.content.parts().iter();
         let pieces =
             parts.map(|part| content.piece(part).ok_or_else(|| Unsignable::Body(part.to_string())));
@@ -191,6 +192,11 @@ impl Scheme {
                 && let Some((name, value)) = form.announces()
             {
                 made.put(&Location::Header(name), value)?;
+            }
+        }
+        for required in &self.required {
+            if sent(&&required.at) {
+                made.put(&required.at, &required.is)?;
             }
         }
         // What else is signed along: any text will do.

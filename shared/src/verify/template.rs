@@ -172,7 +172,7 @@ fn unknown() -> String {
     "the template knows {body}, {form}, {timestamp}, {method}, {url}, {path}, {secret}, \
      {header:NAME}, {json:/POINTER}, {query:NAME}, {form:NAME}, {multipart:NAME/POINTER}, \
      {item:NAME}, {lower:…}, {maybe:…}, {PLACE|PLACE} and {canonical:NAME}: twilio, plivo, contentful, easypost, \
-     sns, truelayer or crc32"
+     sns, truelayer, crc32 or box"
         .into()
 }
 

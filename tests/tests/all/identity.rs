@@ -25,11 +25,16 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// `tables` is the config of the source `s`; its secret is `env:GITHUB`.
+    /// `tables` is the config of the source `s`, and what else there is; its secret is `env:CASE`.
     pub(crate) async fn start(embedded: bool, tables: &str) -> Self {
+        Self::subscribed(embedded, tables, "s.#").await
+    }
+
+    /// With another pattern.
+    pub(crate) async fn subscribed(embedded: bool, tables: &str, pattern: &str) -> Self {
         let ledger = Ledger::start(&folder("ledger")).await.unwrap();
         let more = format!(
-            "[destination.app]\ntimeout = \"1s\"\nurl = \"{}\"\nsubscribe = [\"s.#\"]\n{}",
+            "[destination.app]\ntimeout = \"1s\"\nurl = \"{}\"\nsubscribe = [\"{pattern}\"]\n{}",
             ledger.any(),
             tables.replace("ANY", &ledger.any())
         );
@@ -88,12 +93,26 @@ impl Site {
         .await;
     }
 
+    /// Replays all of the archive, also what is delivered.
+    pub(crate) async fn replay(&self) {
+        let id = eventually("it is archived", BOUND, async || {
+            let plan = ["job", "plan", "--archive", "--source", "s", "--force", "--json"];
+            let planned = self.stack.zentra(&plan);
+            let planned: Value = serde_json::from_slice(&planned.stdout).ok()?;
+            planned["id"].as_str().map(str::to_owned)
+        })
+        .await;
+        let ran = self.stack.zentra(&["job", "run", &id]);
+        assert!(ran.status.success(), "{ran:?}");
+    }
+
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.ledger.seen()
     }
 }
 
-fn source(provider: &str, more: &str) -> String {
+/// The source `s`.
+pub(crate) fn source(provider: &str, more: &str) -> String {
     let secret = "secrets = [{ name = \"a\", secret = \"env:CASE\" }]";
     format!("[source.s]\nprovider = \"{provider}\"\n{secret}\n{more}\n")
 }
@@ -353,6 +372,8 @@ macro_rules! on_both {
         )* }
     };
 }
+
+pub(crate) use on_both;
 
 on_both! {
     a_second_change_of_the_same_account_is_delivered

@@ -30,6 +30,7 @@ mod redact;
 mod refused;
 mod rehearse;
 mod reload;
+mod request;
 mod routes;
 mod seen;
 mod source;

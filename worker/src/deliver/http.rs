@@ -22,7 +22,7 @@ use zentra_shared::sign::standard_webhooks;
 use zentra_shared::telemetry;
 
 use super::resolve::{PrivateAddress, PublicOnly};
-use super::{Attempted, Order, Verdict, cloudevents};
+use super::{Attempted, Order, Verdict, cloudevents, provider};
 
 /// How much of an answer's body is kept for the history.
 const EXCERPT: usize = 1024;
@@ -185,6 +185,9 @@ fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
         .header(IDEMPOTENCY_KEY, order.key.as_str())
         .header(ATTEMPT, order.attempt)
         .header(TRACEPARENT, order.trace.to_string());
+    for (name, value) in provider::headers(&order.event.envelope.context) {
+        request = request.header(name, value);
+    }
     let content_type = order.event.envelope.content_type.as_deref();
     if let Some(value) = content_type.and_then(|text| HeaderValue::from_str(text).ok()) {
         request = request.header(CONTENT_TYPE, value);

@@ -3,6 +3,7 @@
 mod cloudevents;
 pub(crate) mod handler;
 pub(crate) mod http;
+mod provider;
 mod resolve;
 
 use std::time::Duration;

@@ -162,6 +162,10 @@ struct StoredSummary<'a> {
     batch: Option<(ByteBuf, u32, u32)>,
     #[serde(default)]
     type_unsigned: bool,
+    #[serde(default)]
+    query: Option<Cow<'a, str>>,
+    #[serde(default)]
+    signed: Cow<'a, [String]>,
 }
 
 /// A summary as the scripts take it; without the headers where it would be too long.
@@ -192,6 +196,8 @@ pub(super) fn summary(summary: &Summary) -> Option<Vec<u8>> {
             Some((ByteBuf::from(hex::decode(body_sha256).ok()?), *item, *of))
         }),
         type_unsigned: context.type_unsigned,
+        query: text(&context.query),
+        signed: Cow::Borrowed(&context.signed),
     };
     let packed = rmp_serde::to_vec(&stored).ok()?;
     if packed.len() <= SUMMARY {
@@ -349,6 +355,8 @@ fn shown(stored: StoredSummary<'_>, body: &[u8]) -> Summary {
             method: text(stored.method),
             peer: stored.peer,
             headers: stored.headers.into_owned(),
+            query: text(stored.query),
+            signed: stored.signed.into_owned(),
             provider_attempt: text(stored.provider_attempt),
             provider_reason: text(stored.provider_reason),
             weakness: stored.weakness,

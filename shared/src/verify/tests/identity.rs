@@ -21,7 +21,15 @@ fn signed(source: &Source, body: &str, id: &str, kind: &str, time: u64) -> Unver
     let made = Callback { id, kind, time, body: body.as_bytes(), url: ADDRESS };
     let Signed { headers, query, body } =
         source.scheme.sign(&source.secrets[0].secret, &made).unwrap();
-    Unverified { headers, query, peer: None, body, received_at: time, receipt: 0 }
+    Unverified {
+        method: Method::POST,
+        headers,
+        query,
+        peer: None,
+        body,
+        received_at: time,
+        receipt: 0,
+    }
 }
 
 fn all() -> impl Iterator<Item = (&'static str, Scheme)> {
@@ -160,7 +168,14 @@ fn what_can_be_taken_apart_in_several_ways_is_one_event() {
         for form in forms {
             let body = Bytes::copy_from_slice(form.as_bytes());
             let headers = genuine.headers.clone();
-            let cut = Unverified { headers, query: None, peer: None, body, ..genuine };
+            let cut = Unverified {
+                method: Method::POST,
+                headers,
+                query: None,
+                peer: None,
+                body,
+                ..genuine
+            };
             if let Ok(verified) = cut.verify(&source) {
                 names.insert(verified.into_events().remove(0).envelope.name());
             }

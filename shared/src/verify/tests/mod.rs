@@ -48,6 +48,7 @@ fn callback(body: &str, now: u64, headers: &[(&'static str, &str)]) -> Unverifie
         map.append(*name, HeaderValue::from_str(value).unwrap());
     }
     Unverified {
+        method: Method::POST,
         headers: map,
         query: None,
         peer: None,

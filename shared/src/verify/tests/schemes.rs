@@ -31,6 +31,7 @@ fn what_is_signed_like_a_provider_verifies_under_its_name() {
         let headers = source.scheme.sign(secret, &made).unwrap().headers;
         let received_at = Timestamp::from_secs(T + 1);
         let callback = Unverified {
+            method: Method::POST,
             headers,
             query: None,
             peer: None,
@@ -116,6 +117,7 @@ fn times_in_other_units_and_in_the_body_are_judged_as_well() {
             let headers = source.scheme.sign(&source.secrets[0].secret, &event).unwrap().headers;
             let received_at = Timestamp::from_secs(now);
             let callback = Unverified {
+                method: Method::POST,
                 headers,
                 query: None,
                 peer: None,
@@ -264,8 +266,16 @@ fn a_callback_of_every_provider_that_signs_with_a_secret_can_be_made_and_verifie
         let secret = &source.secrets[0].secret;
         let Signed { headers, query, body } = scheme.sign(secret, &made).unwrap();
         let sent = |headers: HeaderMap, query: Option<String>, body: Bytes| {
-            Unverified { headers, query, peer: None, body, received_at: time, receipt: 0 }
-                .verify(&source)
+            Unverified {
+                method: Method::POST,
+                headers,
+                query,
+                peer: None,
+                body,
+                received_at: time,
+                receipt: 0,
+            }
+            .verify(&source)
         };
         let verified = sent(headers.clone(), query.clone(), body.clone());
         let events = verified.unwrap_or_else(|refusal| panic!("{provider}: {refusal}"));
@@ -328,7 +338,15 @@ fn what_is_signed_alike_is_told_apart_by_what_the_entry_names() {
         }
         let body = body.into();
         envelope(
-            Unverified { headers, query: None, peer: None, body, received_at: time, receipt: 0 },
+            Unverified {
+                method: Method::POST,
+                headers,
+                query: None,
+                peer: None,
+                body,
+                received_at: time,
+                receipt: 0,
+            },
             &source,
         )
     };

@@ -70,7 +70,15 @@ fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
             }
             let received_at = Timestamp::from_secs(vectors.now);
             let (query, body) = (query.clone(), case.body.into());
-            let callback = Unverified { headers, query, peer: None, body, received_at, receipt: 0 };
+            let callback = Unverified {
+                method: Method::POST,
+                headers,
+                query,
+                peer: None,
+                body,
+                received_at,
+                receipt: 0,
+            };
             let key = vectors.key.as_deref().map(Secret::new);
             let judged = match judged(&callback, &source, key.as_ref()) {
                 Ok(_) => "ok",

@@ -159,7 +159,15 @@ fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
         archive: false,
         success: Success { status: StatusCode::OK, body: Default::default() },
     };
-    let callback = Unverified { headers, query, peer: None, body, received_at: time, receipt: 0 };
+    let callback = Unverified {
+        method: http::Method::POST,
+        headers,
+        query,
+        peer: None,
+        body,
+        received_at: time,
+        receipt: 0,
+    };
     callback.verify(&source).ok()?;
     Some((source, callback))
 }

@@ -187,7 +187,15 @@ fn sealed(source: &Source, sealer: &Sealer, id: &str) -> anyhow::Result<Sealed> 
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let peer = Some([127, 0, 0, 1].into());
     let (query, received_at) = (None, clock::now());
-    let callback = Unverified { headers, query, peer, body: body.into(), received_at, receipt: 0 };
+    let callback = Unverified {
+        method: http::Method::POST,
+        headers,
+        query,
+        peer,
+        body: body.into(),
+        received_at,
+        receipt: 0,
+    };
     let event = callback.verify(source)?.into_events().remove(0);
     Ok(sealer.seal(event)?.1)
 }

@@ -14,6 +14,7 @@ import { NOW } from "./sdks/lib.mjs";
 import { more } from "./sdks/more.mjs";
 import { python } from "./sdks/python.mjs";
 import { tokens } from "./sdks/tokens.mjs";
+import { variants } from "./sdks/variants.mjs";
 
 /** Further from now than a provider allows, but where it says more. */
 const FAR = 3 * 3600;
@@ -26,7 +27,7 @@ globalThis.Date = class extends RealDate {
   }
 };
 
-const providers = { ...headers, ...more, ...tokens, ...canonical, ...python };
+const providers = { ...headers, ...more, ...tokens, ...canonical, ...python, ...variants };
 
 /** Whether it doesn't throw, and doesn't say no. */
 const accepts = async (call) => {
@@ -164,6 +165,7 @@ for (const [name, provider] of Object.entries(providers)) {
     secret: provider.secret,
     key: provider.key?.(),
     url: provider.url,
+    method: provider.method,
     now: NOW,
     cases: found,
   };

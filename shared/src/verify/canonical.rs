@@ -301,6 +301,8 @@ fn sns(found: &Lookup<'_>) -> Option<Vec<u8>> {
     let mut content = String::new();
     for name in names {
         match field(name) {
+            // Only a message has several lines: others would let the text be cut in other ways.
+            Some(value) if *name != "Message" && value.contains('\n') => return None,
             Some(value) => {
                 for line in [*name, &*value] {
                     content += line;

@@ -1,6 +1,6 @@
 // JSON Web Tokens, and passwords.
 
-import { createHash, createHmac } from "node:crypto";
+import { createHash, createHmac, createSign, generateKeyPairSync } from "node:crypto";
 import { createRequire } from "node:module";
 
 const require = createRequire(import.meta.url);
@@ -13,7 +13,49 @@ const jwt = (secret, claims, header = {}) => {
   return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
 };
 
+const google = generateKeyPairSync("rsa", { modulusLength: 2048 });
+
+/** A token by RS256, as Google signs those of push subscriptions. */
+const googleToken = (claims) => {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${encode({ alg: "RS256", kid: "k1", typ: "JWT" })}.${encode(claims)}`;
+  return `${signed}.${createSign("RSA-SHA256").update(signed).sign(google.privateKey, "base64url")}`;
+};
+
 export const tokens = {
+  "google-pubsub": {
+    package: "google-auth-library",
+    secret: "push@project.iam.gserviceaccount.com",
+    other: "push@another.iam.gserviceaccount.com",
+    timed: true,
+    header: "authorization",
+    url: "https://hooks.example.com/in/google-pubsub",
+    body: '{"message":{"messageId":"136969346945","data":"e30=","attributes":{"eventType":"OBJECT_FINALIZE"}},"subscription":"projects/p/subscriptions/s"}',
+    key: () => JSON.stringify({ keys: [{ ...google.publicKey.export({ format: "jwk" }), kid: "k1" }] }),
+    sign: ({ secret, time, url }) => ({
+      authorization: `Bearer ${googleToken({
+        aud: url,
+        azp: "113774264463038321964",
+        email: secret,
+        email_verified: true,
+        exp: time + 3600,
+        iat: time,
+        iss: "https://accounts.google.com",
+        sub: "113774264463038321964",
+      })}`,
+    }),
+    async verify({ secret, headers, url }) {
+      const { OAuth2Client } = require("google-auth-library");
+      const token = (headers.authorization ?? "").replace("Bearer ", "");
+      const keys = { k1: google.publicKey.export({ type: "spki", format: "pem" }) };
+      const issuers = ["https://accounts.google.com"];
+      const ticket = await new OAuth2Client().verifySignedJwtWithCertsAsync(token, keys, url, issuers);
+      const { email, email_verified } = ticket.getPayload();
+      return email_verified && email === secret;
+    },
+    // The body isn't signed.
+    open: ["tampered_body"],
+  },
   qstash: {
     package: "@upstash/qstash",
     secret: "sig_current",

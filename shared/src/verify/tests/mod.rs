@@ -2,6 +2,7 @@ mod handshakes;
 mod identity;
 mod items;
 mod keys;
+mod leniencies;
 mod schemes;
 mod vectors;
 

@@ -9,6 +9,8 @@ pub(super) struct Vectors {
     pub(super) secret: String,
     /// Where it is sent, if that is signed.
     url: Option<String>,
+    /// POST, if it isn't said.
+    method: Option<String>,
     /// The published key, if there is one.
     pub(super) key: Option<String>,
     pub(super) now: u64,
@@ -59,6 +61,8 @@ fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
             Some((url, query)) => (Some(url.to_owned()), Some(query.to_owned())),
             None => (vectors.url, None),
         };
+        let method = vectors.method.as_deref().unwrap_or("POST").parse::<Method>().unwrap();
+        assert!(source.scheme.methods.contains(&method), "{name}");
         source.public_url = url;
         assert!(source.scheme.accepts(&source.secrets[0].secret), "{name}");
         assert!(vectors.cases.iter().any(|case| case.expect == "ok"), "{name}");
@@ -71,7 +75,7 @@ fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
             let received_at = Timestamp::from_secs(vectors.now);
             let (query, body) = (query.clone(), case.body.into());
             let callback = Unverified {
-                method: Method::POST,
+                method: method.clone(),
                 headers,
                 query,
                 peer: None,

@@ -67,6 +67,7 @@ impl Refusal {
             Self::BodyTimeout => "body_timeout",
             Self::BodyUnreadable => "body_unreadable",
             Self::Verify(refusal) => refusal.reason(),
+            Self::Queue(QueueError::TooLarge(_)) => "body_too_large",
             Self::Queue(_) => "queue_unavailable",
             Self::Seal => "seal_unavailable",
         }
@@ -78,6 +79,7 @@ impl Refusal {
             Self::UnknownSource => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge(_)
+            | Self::Queue(QueueError::TooLarge(_))
             | Self::Verify(verify::Refusal::BatchTooLarge | verify::Refusal::BodyTooLarge) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }

@@ -129,6 +129,17 @@ impl Rabbit {
         self.control(&["set_vm_memory_high_watermark", "absolute", limit]);
     }
 
+    /// The largest message that new channels take, in bytes.
+    pub fn limit_messages(&self, bytes: usize) {
+        let set = format!("application:set_env(rabbit, max_message_size, {bytes}).");
+        self.control(&["eval", &set]);
+    }
+
+    /// Deletes a queue.
+    pub fn delete_queue(&self, name: &str) {
+        self.control(&["delete_queue", name]);
+    }
+
     /// Its queues that aren't empty, a line each: name, ready, unacknowledged, consumers.
     pub fn waiting(&self) -> String {
         let columns = ["name", "messages_ready", "messages_unacknowledged", "consumers"];

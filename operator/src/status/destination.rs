@@ -22,7 +22,7 @@ const ENOUGH: u64 = 5;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Destination {
     pub(super) destination: String,
-    /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `stuck`, `dead_letters`;
+    /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`;
     /// nothing if all is well.
     pub(super) findings: Vec<&'static str>,
     /// How many workers work for it. `None` if that can't be known.
@@ -35,6 +35,8 @@ pub(crate) struct Destination {
     /// What waits for a worker. `None` where no worker has run with it yet, or the queue can't be
     /// asked.
     pub(super) backlog: Option<u64>,
+    /// Whether its work queue was looked for and is not there.
+    pub(super) queue_missing: bool,
     /// Attempts of the last hour, among what was looked at, and how many of them succeeded.
     pub(super) attempts: u64,
     pub(super) succeeded: u64,
@@ -59,6 +61,7 @@ impl Destination {
             circuit: None,
             paused: None,
             backlog: None,
+            queue_missing: false,
             attempts: 0,
             succeeded: 0,
             in_flight: 0,
@@ -120,6 +123,7 @@ impl Destination {
             ("paused", self.paused.is_some()),
             ("circuit_open", self.circuit.is_some_and(|circuit| circuit != Circuit::Closed)),
             ("failing", self.attempts >= ENOUGH && self.succeeded * 2 < self.attempts),
+            ("queue_missing", self.queue_missing),
             ("stuck", self.backlog > Some(0) && self.attempts == 0),
             ("dead_letters", !self.dead.is_empty()),
         ];

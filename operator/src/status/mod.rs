@@ -105,6 +105,7 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
         Ok(queue) => {
             for one in &mut destinations {
                 one.backlog = depth(&queue, Place::Work(&one.destination)).await?;
+                one.queue_missing = one.backlog.is_none();
             }
             unrouted = depth(&queue, Place::Unrouted).await?;
             let kept = refused::count(&queue, &config.seal, REFUSED, now.minus(RECENT)).await;

@@ -339,6 +339,7 @@ impl Config {
             refused: self.refused.bounds.clone(),
             publish_timeout: self.rabbitmq.publish_timeout,
             lanes: self.rabbitmq.lanes,
+            largest_body: self.sources.iter().map(|source| source.max_body).max(),
         }
     }
 }

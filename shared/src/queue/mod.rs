@@ -63,6 +63,9 @@ pub enum QueueError {
     /// The broker said no: the queue is full, or the message can't be routed.
     #[error("the broker refused the message")]
     Refused,
+    /// The broker takes no message as large as this one (`max_message_size`).
+    #[error("the broker takes messages up to {0} bytes (its max_message_size)")]
+    TooLarge(usize),
     /// There is no such queue: no program has declared it yet.
     #[error("there is no such queue: {0}")]
     Missing(String),

@@ -36,6 +36,11 @@ async fn handle(database: Arc<Mutex<Connection>>, delivery: Delivery) -> Result<
         "slow" if first => std::future::pending().await,
         "fails" if first => return Err(Failed::after(Duration::from_secs(1), "not yet")),
         "never" => return Err(Failed::permanent("not mine")),
+        "tells" => {
+            let context = &delivery.event.envelope.context;
+            let shop = context.headers.iter().find(|(name, _)| name == "x-shop");
+            return Err(Failed::permanent(format!("{:?} {shop:?}", context.query)));
+        }
         _ => {}
     }
     let new = tokio::task::spawn_blocking({

@@ -17,7 +17,9 @@ use zentra_shared::secret::Secret;
 use zentra_tests::http::Http;
 use zentra_tests::services;
 use zentra_tests::stack::Stack;
-use zentra_tests::{eventually, namespace, queue_settings, routes, shared_rabbit, sign};
+use zentra_tests::{
+    eventually, namespace, queue_settings, routes, shared_rabbit, shared_redis, sign,
+};
 
 const BOUND: Duration = Duration::from_secs(30);
 /// What the issue of a late answer allows: the deadline is two seconds.
@@ -263,4 +265,35 @@ async fn every_2xx_of_1000_is_queued_as_sent_over_kill_9_and_a_memory_alarm() {
         let body = format!(r#"{{"type":"t.x","n":{at}}}"#);
         assert!(found.contains_key(&body), "{body} got its 2xx and isn't queued");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_that_is_too_large_for_the_broker_is_refused_and_hurts_no_other() {
+    let rabbit = services::rabbit();
+    rabbit.limit_messages(2 << 20);
+    let stack = Stack::new(&rabbit.url(), &shared_redis(), &namespace(), "http://127.0.0.1:9/", "");
+    stack.replace(
+        "provider = \"standard-webhooks\"",
+        "provider = \"standard-webhooks\"\nmax_body = \"8MiB\"",
+    );
+    let ingress = stack.ingress().await;
+    let url = format!("{}/in/acme", ingress.listen);
+    let post = async |id: String, body: String| {
+        let headers = sign::acme(&id, sign::now(), body.as_bytes());
+        Http::default().post(&url, &headers, body).await.unwrap()
+    };
+    let large = tokio::spawn({
+        let body = "x".repeat(3 << 20);
+        let (url, headers) = (url.clone(), sign::acme("large", sign::now(), body.as_bytes()));
+        async move { Http::default().post(&url, &headers, body).await.unwrap() }
+    });
+    for at in 0..60 {
+        assert_eq!(post(format!("small-{at}"), "{}".into()).await.status, 200, "{at}");
+    }
+    let large = large.await.unwrap();
+    assert_eq!((large.status.as_u16(), large.reason()), (413, "body_too_large".to_owned()));
+    let fits = post("fits".into(), "x".repeat(2 << 20)).await;
+    assert_eq!(fits.status, 200, "just what the broker takes");
+    let connects = ["zentra_rabbitmq_connects_total", "connection=\"ingress\""];
+    assert_eq!(ingress.metric(&Http::default(), &connects).await, 1.0);
 }

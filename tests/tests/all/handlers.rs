@@ -10,7 +10,7 @@ use zentra_tests::ledger::transfer;
 use zentra_tests::services::{Postgres, folder};
 use zentra_tests::stack::Program;
 use zentra_tests::world::{BOUND, World, count, dead, delivered};
-use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 use zentra_worker::inbox;
 
 const QUICK: &str = r#"attempts = 3, initial = "250ms", multiplier = 1.0, jitter = 0.0"#;
@@ -63,6 +63,20 @@ async fn a_handler_is_called_as_an_application_would_be_and_its_failures_are_jud
     assert_eq!(booked(&database), ["fails_1", "good_1", "panics_1", "slow_1"]);
     let outcome = ["zentra_worker_attempts_total", "outcome=\"permanent\""];
     assert_eq!(worker.metric(&world.stack.http, &outcome).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_gets_the_providers_headers_and_query() {
+    let (world, database) = world().await;
+    let _worker = worker(&world, &database).await;
+    let body = transfer("tells_1", "trf_1", 1);
+    let mut headers = sign::acme("tells_1", sign::now(), body.as_bytes());
+    headers.push(("x-shop", "ann".into()));
+    let url = format!("{}/in/acme?tenant=7", world.ingress.listen);
+    assert_eq!(world.stack.http.post(&url, &headers, body).await.unwrap().status, 200);
+    let told = world.until("tells_1", dead).await.history;
+    let What::Dead { result, .. } = &told[1].what else { panic!("{told:?}") };
+    assert_eq!(result.error.as_deref(), Some(r#"Some("tenant=7") Some(("x-shop", "ann"))"#));
 }
 
 #[tokio::test(flavor = "multi_thread")]

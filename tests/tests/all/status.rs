@@ -101,3 +101,27 @@ async fn on_the_file_it_is_told_as_well() {
     assert_eq!((&ledger["backlog"], &ledger["succeeded"]), (&0.into(), &1.into()));
     assert_eq!(of(&all, "sources", "github")["findings"][0], "nothing_seen");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_work_queue_that_was_deleted_is_told_and_declared_again() {
+    let (rabbit, redis, name) = (services::rabbit(), services::redis(), namespace());
+    let world = World::start(&rabbit.url(), &redis.url(), &name, "attempts = 1").await.unwrap();
+    let worker = world.stack.worker().await;
+    world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
+    world.until("evt_1", delivered).await;
+    let queue = format!("{name}.work.ledger");
+    rabbit.delete_queue(&queue);
+    eventually("it is declared again", BOUND, async || {
+        let ledger = of(&status(&world.stack).1, "destinations", "ledger").clone();
+        ledger["backlog"].is_number().then_some(())
+    })
+    .await;
+    world.send("evt_2", &transfer("evt_2", "trf_2", 1)).await;
+    world.until("evt_2", delivered).await;
+    // With no worker, nobody declares it again.
+    drop(worker);
+    rabbit.delete_queue(&queue);
+    let ledger = of(&status(&world.stack).1, "destinations", "ledger").clone();
+    let findings = ledger["findings"].as_array().unwrap();
+    assert!(findings.contains(&"queue_missing".into()), "{ledger}");
+}

@@ -13,7 +13,7 @@ use super::acks::{self, BATCH, Ended, Ends};
 use super::link::Link;
 use super::message::read;
 use super::topology::short;
-use super::{Consumer, Message, QueueError, Receipt};
+use super::{Amqp, Consumer, Message, QueueError, Receipt};
 
 /// After a consumer ended while its connection goes on (its queue was deleted).
 const PAUSE: Duration = Duration::from_secs(1);
@@ -22,6 +22,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Reads a work queue; see [`Consumer`].
 pub struct AmqpConsumer {
     link: Link,
+    /// To declare the queue again when it was deleted.
+    amqp: Amqp,
     queue: String,
     prefetch: u16,
     current: Option<Current>,
@@ -37,8 +39,8 @@ struct Current {
 }
 
 impl AmqpConsumer {
-    pub(super) fn new(link: Link, queue: String, prefetch: u16) -> Self {
-        Self { link, queue, prefetch, current: None, stopped: false }
+    pub(super) fn new(link: Link, amqp: Amqp, queue: String, prefetch: u16) -> Self {
+        Self { link, amqp, queue, prefetch, current: None, stopped: false }
     }
 
     /// `None` when the link is gone for good.
@@ -94,6 +96,18 @@ impl Consumer for AmqpConsumer {
                 Ok(opened) => self.current = Some(opened),
                 Err(error) => {
                     tracing::warn!(queue = self.queue, %error, "can't consume, trying again");
+                    if matches!(error, QueueError::Missing(_)) {
+                        match self.amqp.declare_again().await {
+                            Ok(()) => {
+                                tracing::warn!(
+                                    queue = self.queue,
+                                    "it was deleted: declared again"
+                                );
+                                continue;
+                            }
+                            Err(error) => tracing::warn!(%error, "it can't be declared again"),
+                        }
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }

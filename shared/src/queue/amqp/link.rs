@@ -7,11 +7,13 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use lapin::{Channel, Connection, ConnectionProperties, Event};
+use lapin::options::BasicPublishOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use prometheus::IntGauge;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -163,6 +165,8 @@ pub(super) struct Session {
     jobs: Vec<mpsc::Sender<Job>>,
     pub(super) metrics: Metrics,
     names: Names,
+    /// The largest body that the broker takes, as far as it is known.
+    largest: AtomicUsize,
 }
 
 impl Session {
@@ -191,6 +195,7 @@ impl Session {
             jobs,
             metrics: metrics.clone(),
             names: Names::new(&settings.namespace),
+            largest: AtomicUsize::new(usize::MAX),
         });
         let prepared = timeout(PREPARE, session.prepare(settings, routes, applied, inboxes)).await;
         match prepared.unwrap_or(Err(QueueError::Timeout(PREPARE))) {
@@ -223,11 +228,45 @@ impl Session {
         if let Some(routes) = &routes {
             self.attach_archive(routes).await?;
         }
+        if let Some(wanted) = settings.largest_body {
+            self.measure(wanted).await?;
+        }
         for inbox in inboxes {
             let channel = lane::open(self).await?;
             tokio::spawn(lane::run(self.clone(), channel, inbox, settings.publish_timeout));
         }
         Ok(())
+    }
+
+    /// Asks the broker whether it takes a body of this size: by a message to a queue that isn't
+    /// there. It judges the size first, and then drops it.
+    async fn measure(&self, wanted: usize) -> Result<(), QueueError> {
+        let channel = lane::open(self).await?;
+        let (exchange, nowhere) = (short("")?, short(&format!("{}.nowhere", self.names.probe()))?);
+        let (options, body) = (BasicPublishOptions::default(), vec![0; wanted]);
+        let properties = BasicProperties::default();
+        let asked = async {
+            channel.basic_publish(exchange, nowhere, options, &body, properties).await?.await
+        };
+        match asked.await {
+            Ok(_) => Ok(channel.close(REPLY_SUCCESS, short("")?).await?),
+            Err(error) => {
+                let most = most_told(&error).ok_or(error)?;
+                self.largest.store(most, Ordering::Release);
+                tracing::error!(
+                    max_message_size = most,
+                    max_body = wanted,
+                    "rabbitmq takes no messages as large as the sources' max_body: larger callbacks \
+                     are refused (413); raise max_message_size in rabbitmq.conf or lower max_body"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// The largest body that the broker takes, as far as it is known, in bytes.
+    pub(super) fn largest(&self) -> usize {
+        self.largest.load(Ordering::Acquire)
     }
 
     /// Declares all exchanges and queues, binds these routes, and unbinds others.
@@ -397,6 +436,18 @@ impl Session {
     pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
         Ok(self.connection.create_channel().await?)
     }
+}
+
+/// The bound in "message size 3145728 is larger than configured max size 2097152".
+fn most_told(error: &lapin::Error) -> Option<usize> {
+    let ErrorKind::ProtocolError(told) = error.kind() else { return None };
+    let precondition = AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED);
+    let text = told.get_message().to_string();
+    let size = text.contains("message size") && *told.kind() == precondition;
+    size.then(|| text.rsplit(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty()))
+        .flatten()?
+        .parse()
+        .ok()
 }
 
 async fn connect(url: &Secret, settings: &Settings, purpose: &str) -> lapin::Result<Connection> {

@@ -31,6 +31,7 @@ use crate::clock::Timestamp;
 use crate::lifecycle::DeadReason;
 use crate::seal::Sealed;
 use crate::secret::Secret;
+use applied::declare_only;
 pub use archive::AmqpArchived;
 pub use consumer::{AmqpConsumer, AmqpReceipt};
 use lane::Job;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub publish_timeout: Duration,
     /// Channels that publish, each with up to 64 messages under way.
     pub lanes: usize,
+    /// The largest body that the ingress takes, in bytes. The broker is asked whether it takes it.
+    pub largest_body: Option<usize>,
 }
 
 /// RabbitMQ behind the seam. One connection publishes; consuming has one of its own, so
@@ -75,8 +78,12 @@ pub struct Amqp {
 }
 
 impl Amqp {
-    /// For the ingress and the operator. Connects in the background.
+    /// For the operator. Connects in the background.
     pub fn publisher(settings: Settings, purpose: &'static str) -> Self {
+        Self::linked(Settings { largest_body: None, ..settings }, purpose)
+    }
+
+    fn linked(settings: Settings, purpose: &'static str) -> Self {
         let settings = Arc::new(settings);
         let metrics = Metrics::new();
         let (routes, current) = watch::channel(settings.routes.clone());
@@ -99,7 +106,7 @@ impl Amqp {
 
     /// For the ingress, which also keeps what it refuses.
     pub fn entrance(settings: Settings) -> Self {
-        let publisher = Self::publisher(settings, "ingress");
+        let publisher = Self::linked(settings, "ingress");
         let keeping = publisher.second_link("ingress-refused", 1);
         Self { keeping: Some(keeping), ..publisher }
     }
@@ -163,6 +170,10 @@ impl Amqp {
         if session.stalled() {
             return Err(QueueError::Stalled);
         }
+        // The broker would close the channel, and what is under way beside it would be in doubt.
+        if body.len() > session.largest() {
+            return Err(QueueError::TooLarge(session.largest()));
+        }
         let (done, confirmed) = oneshot::channel();
         let (exchange, key) = (short(exchange)?, short(key)?);
         session.put(Job { exchange, key, body, properties, done })?;
@@ -177,6 +188,17 @@ impl Amqp {
             Err(_) if session.blocked() => Err(QueueError::Blocked),
             Err(_) => Err(QueueError::Timeout(limit)),
         }
+    }
+
+    /// Declares exchanges and queues again, since one of them isn't there any more.
+    pub(super) async fn declare_again(&self) -> Result<(), QueueError> {
+        let routes = self.routes.borrow().clone();
+        let session = self.publishing.now();
+        let (Some(routes), Some(session)) = (routes, session) else {
+            return Err(QueueError::Disconnected);
+        };
+        let declare = declare_only(&session.connection, &self.names, &self.settings, &routes);
+        Ok(timeout(DECLARE, declare).await.map_err(|_| QueueError::Timeout(DECLARE))??)
     }
 
     async fn send_message(
@@ -239,7 +261,7 @@ impl Process for Amqp {
 
     fn consume(&self, destination: &str, prefetch: u16) -> AmqpConsumer {
         let link = self.consuming.as_ref().unwrap_or(&self.publishing).clone();
-        AmqpConsumer::new(link, self.names.work_queue(destination), prefetch)
+        AmqpConsumer::new(link, self.clone(), self.names.work_queue(destination), prefetch)
     }
 
     async fn retry(

@@ -62,6 +62,11 @@ impl Identity {
         Self(format!("{}{}", Self::DIGEST, hex::encode(digest)))
     }
 
+    /// That of another event with the same bytes, before which so many of them stand in a batch.
+    pub(crate) fn again(&self, before: u32) -> Self {
+        Self::from_digest(&Sha256::digest(format!("{}\n{before}", self.0)))
+    }
+
     /// As an operator writes it.
     pub fn from_text(text: &str) -> Self {
         Self(text.into())

@@ -162,6 +162,8 @@ for (const [name, provider] of Object.entries(providers)) {
   const vectors = {
     provider: provider.provider ?? name,
     proof: proof(provider),
+    // The SDK signs, or judges what is signed here by the rules of the vendor's documents.
+    made_by: provider.made_by ?? "document",
     secret: provider.secret,
     key: provider.key?.(),
     url: provider.url,

@@ -210,6 +210,11 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let Ok(event) = &opened.event else {
             return Ok(());
         };
+        // What differs in more than one thing has been counted and is in the history; set apart
+        // again and again, it would never end.
+        if event.envelope.waits_for().is_some() {
+            return Ok(());
+        }
         let mut event = event.clone();
         event.envelope.set_apart = Some(differs);
         let seal = || std::future::ready(self.sealer.seal(event.clone()));

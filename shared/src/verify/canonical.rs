@@ -216,7 +216,7 @@ fn box_escaped(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Path and query as Contentful signs them: the query is escaped whole, and both once more (the
-/// vendor's SDK, `getNormalizedEncodedURI`). What follows a second `?` is left out.
+/// vendor's SDK, `getNormalizedEncodedURI`).
 fn contentful_path(url: &Uri) -> String {
     // What `querystring.escape` leaves as it is, and what `encodeURI` does besides.
     const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -241,7 +241,7 @@ fn contentful_path(url: &Uri) -> String {
         .remove(b'+')
         .remove(b'$')
         .remove(b'#');
-    let search = url.query().and_then(|query| query.split('?').next()).unwrap_or_default();
+    let search = url.query().unwrap_or_default();
     let search = utf8_percent_encode(search, COMPONENT).to_string();
     let uri = match search.as_str() {
         "" => url.path().to_owned(),
@@ -252,6 +252,10 @@ fn contentful_path(url: &Uri) -> String {
 
 fn contentful<'b>(found: &Lookup<'_>, url: &str, body: &'b [u8]) -> Option<Vec<Piece<'b>>> {
     let url = url.parse::<Uri>().ok()?;
+    // What follows a second `?` isn't signed.
+    if url.query().is_some_and(|query| query.contains('?')) {
+        return None;
+    }
     let names = found.header(&HeaderName::from_static("x-contentful-signed-headers"))?;
     let mut headers = BTreeMap::new();
     for name in names.split(',') {

@@ -57,6 +57,8 @@ impl<'a> Content<'a> {
             Part::Timestamp => Cow::Borrowed(self.time()?.as_bytes()),
             Part::At(at) => text(self.at(at)?),
             Part::Lower(at) => text(Cow::Owned(self.at(at)?.to_lowercase())),
+            // Of two, the provider meant one.
+            Part::Maybe(Location::Header(name)) if self.found.is_doubled(name) => return None,
             Part::Maybe(at) => text(self.at(at).unwrap_or_default()),
             Part::Method => Cow::Borrowed(self.method.as_str().as_bytes()),
             Part::Url => Cow::Borrowed(self.url.as_ref()?.as_bytes()),

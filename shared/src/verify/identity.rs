@@ -17,6 +17,9 @@ use crate::event::Identity;
 /// one.
 const PLAUSIBLE: Duration = Duration::from_secs(400 * 24 * 3600);
 
+/// No time has more: so a long text costs no more than its length.
+const MOST_DIGITS: usize = 32;
+
 /// One of the events of a callback.
 pub(super) struct Item<'a> {
     /// Its bytes.
@@ -58,7 +61,7 @@ impl Judged<'_> {
         if let Some(named) = &scheme.identity {
             let pieces = named.parts().iter().map(|part| self.content.piece(part));
             let pieces: Option<Vec<_>> = pieces.collect();
-            let own = pieces.map_or_else(|| Fields::of(body), |all| fields(named.parts(), &all));
+            let own = pieces.map_or_else(|| Fields::of(body), |all| declared(named.parts(), &all));
             return match item {
                 Some(item) => own.and(item.body),
                 None => own,
@@ -67,12 +70,13 @@ impl Judged<'_> {
         if let Some(item) = item {
             return Fields::of(item.body);
         }
-        let parts = scheme.signature.content.parts();
+        let parts = self.template().parts();
         match () {
             // A token signs nothing, and a claim stands for the body: it is what tells two events
             // apart.
             () if scheme.is_token() || scheme.claims.is_some() => Fields::of(body),
-            () if ambiguous => run_together(parts, signed),
+            // The SDK's other forms of a content are the same bytes in the end.
+            () if ambiguous || !scheme.signature.also.is_empty() => run_together(parts, signed),
             () => fields(parts, signed),
         }
     }
@@ -85,9 +89,13 @@ impl Judged<'_> {
     /// Whether the signed bytes can be taken apart in another way: a text holds what stands between
     /// it and the next one. What is read from such a place could be another's.
     pub(super) fn is_ambiguous(&self, signed: &[Piece<'_>]) -> bool {
-        let parts = self.source.scheme.signature.content.parts();
+        let parts = self.template().parts();
         if self.source.scheme.claims.is_some() {
             return false;
+        }
+        let adjoin = |two: &[Part]| two.contains(&Part::Url) && two.contains(&Part::Form);
+        if parts.windows(2).any(adjoin) {
+            return true;
         }
         let around = |at: usize| {
             let neighbours = [at.checked_sub(1), at.checked_add(1)].into_iter().flatten();
@@ -111,11 +119,29 @@ impl Judged<'_> {
     /// text that has swallowed the signed time, or an address that has swallowed a part of the body.
     pub(super) fn cut_as_sent(&self, signed: &[Piece<'_>]) -> Result<(), Refusal> {
         let scheme = &self.source.scheme;
-        let query = self.callback.query.as_deref().filter(|_| scheme.url_adjoins_body());
-        if query.is_some_and(|query| !query.bytes().all(in_query)) {
+        if scheme.url_adjoins_body() {
+            let query = self.callback.query.as_deref().unwrap_or_default();
+            let json = |byte: &u8| b"{[\"".contains(byte) || byte.is_ascii_whitespace();
+            let body = self.callback.body.first();
+            if !query.bytes().all(in_query) || !body.is_none_or(json) {
+                return Err(Refusal::SignatureMalformed);
+            }
+        }
+        let parts = self.template().parts();
+        // A text beside the body that holds what stands between them has swallowed a part of it.
+        let swallows = parts.windows(3).zip(signed.windows(3)).any(|(three, pieces)| {
+            let [first, Part::Literal(between), last] = three else { return false };
+            let text = match (first.is_body(), last.is_body()) {
+                (true, false) if last.place().is_some() => &pieces[2],
+                (false, true) if first.place().is_some() => &pieces[0],
+                _ => return false,
+            };
+            let Piece::Bytes(bytes) = text else { return false };
+            std::str::from_utf8(bytes).is_ok_and(|text| text.contains(between.as_str()))
+        });
+        if swallows {
             return Err(Refusal::SignatureMalformed);
         }
-        let parts = scheme.signature.content.parts();
         let Some(time) = parts.iter().position(|part| *part == Part::Timestamp) else {
             return Ok(());
         };
@@ -159,7 +185,7 @@ impl Judged<'_> {
         let mut times = starts.filter_map(|rest| rest.strip_prefix(before));
         times.any(|rest| {
             // Numbers end where their digits do.
-            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let digits = rest.bytes().take(MOST_DIGITS).take_while(u8::is_ascii_digit).count();
             let ended = digits < 10 || rest[digits..].starts_with(after) || digits == rest.len();
             ended && rule.unit.starting(rest).is_some_and(near)
         })
@@ -187,6 +213,18 @@ fn fields(parts: &[Part], pieces: &[Piece<'_>]) -> Fields {
         ) {
             continue;
         }
+        let Some(length) = piece.len() else { continue };
+        all.0.update((length as u64).to_be_bytes());
+        piece.each(b"", &mut |bytes| all.0.update(bytes));
+    }
+    all
+}
+
+/// The same, of what an entry names: all of it but literal text.
+fn declared(parts: &[Part], pieces: &[Piece<'_>]) -> Fields {
+    let mut all = Fields::default();
+    for (_, piece) in parts.iter().zip(pieces).filter(|(part, _)| !matches!(part, Part::Literal(_)))
+    {
         let Some(length) = piece.len() else { continue };
         all.0.update((length as u64).to_be_bytes());
         piece.each(b"", &mut |bytes| all.0.update(bytes));

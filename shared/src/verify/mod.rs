@@ -28,6 +28,7 @@ mod template;
 mod time;
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -61,6 +62,7 @@ pub use scheme::{IdNames, Scheme};
 pub use sign::{Callback, Signed, Unsignable};
 use signature::{Piece, Read};
 pub use table::table;
+use template::Template;
 
 /// A source: whose callbacks they are, how they are signed, and with which secrets.
 #[derive(Clone, Debug)]
@@ -243,9 +245,15 @@ impl Unverified {
     /// Each item as a callback of its own. A body that holds none has nothing that is signed.
     fn verify_each(&self, source: &Source, pointer: &str) -> Result<Verified, Refusal> {
         let items = self.each(source, pointer)?;
+        let headers: usize = self.headers.values().map(http::HeaderValue::len).sum();
+        if headers.saturating_mul(items.len()) > MAX_BATCH_CONTEXT {
+            return Err(Refusal::BatchTooLarge);
+        }
         let (callback, of) = (body_sha256(&self.body), items.len() as u32);
         let mut events = Vec::with_capacity(items.len());
+        let mut seen: HashMap<Bytes, u32> = HashMap::new();
         for (body, item) in items.into_iter().zip(1..) {
+            let before = seen.entry(body.clone()).or_default();
             // Of two items with the same bytes, each may be an event.
             let receipt = self.receipt.wrapping_add(item.into());
             let mut one = Self { receipt, ..self.with_body(body) };
@@ -254,8 +262,13 @@ impl Unverified {
             for mut event in one.verify_whole(source, None)?.events {
                 let body_sha256 = callback.clone();
                 event.envelope.context.batch = Some(Batch { body_sha256, item, of });
+                // Without an id, a second item with the same bytes is a second event.
+                if *before > 0 && event.envelope.identity.id().is_none() {
+                    event.envelope.identity = event.envelope.identity.again(*before);
+                }
                 events.push(event);
             }
+            *before += 1;
         }
         Ok(Verified { events, handshake: None })
     }
@@ -305,6 +318,8 @@ impl Unverified {
         let pieces = judged.content.pieces(&source.scheme.signature.content)?;
         judged.required()?;
         let secret = judged.secret(&pieces)?;
+        // As it was signed: perhaps in another form.
+        let pieces = judged.content.pieces(judged.template())?;
         let claims = judged.claims()?;
         let provider_time = judged.fresh(claims.as_ref())?;
         judged.cut_as_sent(&pieces)?;
@@ -331,7 +346,7 @@ impl Unverified {
         read: Read,
     ) -> Judged<'a> {
         let content = Content::new(&source.scheme, &self.method, &self.body, url, found, read);
-        Judged { callback: self, source, key, content }
+        Judged { callback: self, source, key, content, fitted: OnceCell::new() }
     }
 
     /// The address as the provider knows it: behind a proxy, only the config does as well.
@@ -350,9 +365,16 @@ struct Judged<'a> {
     source: &'a Source,
     key: Option<&'a Secret>,
     content: Content<'a>,
+    /// Which of the scheme's contents the signature fits.
+    fitted: OnceCell<&'a Template>,
 }
 
 impl<'a> Judged<'a> {
+    /// What is signed, as far as it is known.
+    fn template(&self) -> &'a Template {
+        self.fitted.get().copied().unwrap_or(&self.source.scheme.signature.content)
+    }
+
     /// The secret by which the signature fits these pieces.
     fn secret(&self, pieces: &[Piece<'_>]) -> Result<&'a NamedSecret, Refusal> {
         if self.source.scheme.signs_for_anyone() && handshake::challenge(&self.callback.body) {
@@ -380,8 +402,11 @@ impl<'a> Judged<'a> {
             self.source.secrets.iter().find(fits)
         };
         let other = || {
-            let others = signature.also.iter().filter_map(|also| self.content.pieces(also).ok());
-            others.into_iter().find_map(|pieces| fitting(&pieces))
+            signature.also.iter().find_map(|also| {
+                let secret = fitting(&self.content.pieces(also).ok()?)?;
+                let _ = self.fitted.set(also);
+                Some(secret)
+            })
         };
         fitting(pieces).or_else(other).ok_or(Refusal::SignatureMismatch)
     }
@@ -389,7 +414,8 @@ impl<'a> Judged<'a> {
     /// What must be there besides the signature.
     fn required(&self) -> Result<(), Refusal> {
         let there = |required: &Required| {
-            self.content.at(&required.at).is_some_and(|text| text == required.is)
+            let there = self.content.at(&required.at);
+            there.is_some_and(|text| required.is.as_ref().is_none_or(|is| text == *is))
         };
         match self.source.scheme.required.iter().all(there) {
             true => Ok(()),
@@ -456,6 +482,9 @@ impl<'a> Judged<'a> {
         let encoding = |(name, _): &(String, String)| name != header::CONTENT_ENCODING.as_str();
         let headers = forwarded.headers.into_iter().filter(encoding).collect();
         let forwarded = Forwarded { headers, ..forwarded };
+        if forwarded.bytes().saturating_mul(items.len()) > MAX_BATCH_CONTEXT {
+            return Err(Refusal::BatchTooLarge);
+        }
         let (callback, of) = (body_sha256(&self.callback.body), items.len() as u32);
         let mut seen: HashMap<Bytes, u32> = HashMap::new();
         let events = items.into_iter().zip(1..).map(|(body, place)| {
@@ -537,11 +566,23 @@ impl<'a> Judged<'a> {
     }
 }
 
+/// The most bytes of headers and query that the events of one batch have together.
+const MAX_BATCH_CONTEXT: usize = 32 * 1024 * 1024;
+
 /// What goes on of a request besides its body.
 struct Forwarded {
     headers: Vec<(String, String)>,
     query: Option<String>,
     signed: Vec<String>,
+}
+
+impl Forwarded {
+    fn bytes(&self) -> usize {
+        let pair = |(name, value): &(String, String)| name.len() + value.len();
+        let headers: usize = self.headers.iter().map(pair).sum();
+        let signed: usize = self.signed.iter().map(String::len).sum();
+        headers + signed + self.query.as_ref().map_or(0, String::len)
+    }
 }
 
 /// What comes from outside is cut off where it would grow too long.

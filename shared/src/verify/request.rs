@@ -4,6 +4,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::Refusal;
+use super::canonical::Canonical;
 use super::place::Location;
 use super::scheme::Scheme;
 use super::template::Part;
@@ -38,7 +39,7 @@ pub(super) fn headers(all: &HeaderMap, scheme: &Scheme) -> Result<Vec<(String, S
     let named = all.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<&str> = named.flat_map(|value| value.split(',')).map(str::trim).collect();
     let goes_on = |name: &HeaderName| {
-        !HOP_BY_HOP.contains(name)
+        !is_hop_by_hop(name)
             && !named.iter().any(|named| name.as_str().eq_ignore_ascii_case(named))
             // What is beside the body already.
             && *name != header::CONTENT_TYPE
@@ -55,6 +56,12 @@ pub(super) fn headers(all: &HeaderMap, scheme: &Scheme) -> Result<Vec<(String, S
     Ok(on)
 }
 
+/// Some servers take `_` for `-`.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    let text = name.as_str().replace('_', "-");
+    HOP_BY_HOP.iter().any(|known| known.as_str() == text)
+}
+
 /// A signature, or a credential.
 fn is_secret(name: &HeaderName, scheme: &Scheme) -> bool {
     scheme.signs_in(name) || is_signature(name) || is_credential(name)
@@ -69,25 +76,29 @@ fn is_signature(name: &HeaderName) -> bool {
 /// Whether a header's name says that it may hold a credential. An idempotency key or token is none,
 /// and neither is the id of a key.
 pub(crate) fn is_credential(name: &HeaderName) -> bool {
-    const WORDS: [&str; 11] = [
+    const WORDS: [&str; 15] = [
+        "accesstoken",
         "auth",
         "authorization",
         "authentication",
         "apikey",
         "cookie",
         "credential",
+        "jwt",
         "key",
+        "oidc",
         "password",
         "secret",
+        "session",
         "token",
         "tokens",
     ];
     const HARMLESS: [&str; 7] =
         ["-id", "-algo", "-algorithm", "-type", "-url", "-uuid", "-version"];
-    let text = name.as_str();
-    let harmless = text.split('-').any(|word| word == "idempotency")
+    let text = name.as_str().replace('_', "-");
+    let harmless = ["idempotency-key", "idempotency-token"].iter().any(|end| text.ends_with(end))
         || HARMLESS.iter().any(|end| text.ends_with(end));
-    !harmless && text.split(['-', '_']).any(|word| WORDS.contains(&word))
+    !harmless && text.split('-').any(|word| WORDS.contains(&word))
 }
 
 /// As it stands; what is no UTF-8 is read as Latin-1, byte by byte.
@@ -124,11 +135,14 @@ pub(super) fn signed(scheme: &Scheme, on: &[(String, String)], all: &HeaderMap) 
     }
     let content = &scheme.signature.content;
     let typed = scheme.kind.as_ref().is_some_and(|at| scheme.covers(at));
+    // Some of its fields, or no more than a checksum of it.
+    let part = |part: &Part| matches!(part, Part::Canonical(Canonical::Sns | Canonical::Crc32));
+    let partly = content.parts().iter().any(part);
     let parts = [
-        ("body", !scheme.body_unsigned),
+        ("body", !scheme.body_unsigned && !partly),
         ("query", scheme.covers_query()),
         ("method", content.covers(&Part::Method)),
-        ("type", typed),
+        ("type", typed && scheme.weakness().is_none()),
     ];
     let listed = content.parts().iter().filter_map(|part| match part {
         Part::Canonical(form) => form.announces().map(|(name, _)| name),
@@ -174,6 +188,10 @@ mod tests {
             ("cookie", "s"),
             ("x-api-key", "s"),
             ("x-auth-token", "s"),
+            ("api_key", "s"),
+            ("cf-access-jwt-assertion", "s"),
+            ("x-idempotency-secret", "s"),
+            ("transfer_encoding", "chunked"),
             ("x-hub-signature", "sha1=00"),
             ("x-hub-signature-256", "sha256=00"),
         ];

@@ -56,6 +56,10 @@ pub struct Scheme {
     /// What it has been held to: a vendor's SDK and its version (`npm stripe 23.1.0`). None: it
     /// is unproven.
     pub proof: Option<String>,
+    /// Whether that SDK has signed the callbacks, too. Otherwise they were made by the vendor's documents
+    /// and judged by it.
+    #[serde(default)]
+    pub sdk_signs: bool,
     /// For how long the provider sends a callback again.
     #[serde(default)]
     pub retries: Documented,
@@ -163,8 +167,8 @@ pub struct Signature {
 pub struct Required {
     /// Where.
     pub at: Location,
-    /// What is there.
-    pub is: String,
+    /// What is there; if it isn't said, anything.
+    pub is: Option<String>,
 }
 
 /// How the text that holds a signature is read.
@@ -501,7 +505,8 @@ impl Scheme {
     pub(super) fn covers_query(&self) -> bool {
         let claimed = self.claims.as_ref().is_some_and(|claims| claims.url.is_some());
         let mut parts = self.signature.content.parts().iter();
-        claimed || parts.any(|part| part.is_url() && *part != Part::Path)
+        let path = [Part::Path, Part::Canonical(Canonical::Truelayer)];
+        claimed || parts.any(|part| part.is_url() && !path.contains(part))
     }
 
     fn covers_time(&self) -> bool {

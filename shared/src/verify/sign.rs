@@ -195,8 +195,8 @@ impl Scheme {
             }
         }
         for required in &self.required {
-            if sent(&&required.at) {
-                made.put(&required.at, &required.is)?;
+            if let Some(is) = required.is.as_ref().filter(|_| sent(&&required.at)) {
+                made.put(&required.at, is)?;
             }
         }
         // What else is signed along: any text will do.

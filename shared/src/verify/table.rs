@@ -42,7 +42,9 @@ pub fn table() -> String {
     let mut text = format!(
         "# Providers\n\n\
          `zentra source list` prints this page. The catalogue has {} providers; {proven} are held to \
-         callbacks that their vendor's own SDK has signed or judged (`tests/vectors`).\n\n\
+         callbacks that their vendor's own SDK has signed or judged (`tests/vectors`): where it \
+         *signs*, it made the callbacks as well; where it *judges*, they were made by the vendor's \
+         documents, and a real one may have more than these say.\n\n\
          *Signs* is what a signature covers. Where it covers no time, freshness can't be judged; where \
          it covers no id, a copy is recognised by its bytes. What is older or further ahead than the \
          *window* is refused. Where id and type are *of the item*, one callback may hold several \
@@ -94,10 +96,18 @@ pub fn table() -> String {
             if scheme.type_unsigned() && !scheme.body_unsigned { ", **unsigned**" } else { "" },
             scheme.timeout,
             retries(scheme.retries),
-            scheme.proof.as_deref().unwrap_or("**unproven**"),
+            proven_by(&scheme),
         );
     }
     text
+}
+
+fn proven_by(scheme: &Scheme) -> String {
+    match (&scheme.proof, scheme.sdk_signs) {
+        (Some(sdk), true) => format!("{sdk}, which signs"),
+        (Some(sdk), false) => format!("{sdk}, which judges"),
+        (None, _) => "**unproven**".into(),
+    }
 }
 
 /// What makes two callbacks the same event, and where that is shown.

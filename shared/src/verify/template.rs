@@ -96,9 +96,9 @@ impl Template {
         &self.0
     }
 
-    /// Whether what is at this place is taken in.
+    /// Whether what is at this place is taken in, as it is there.
     pub fn takes(&self, place: &Location) -> bool {
-        self.0.iter().any(|part| part.place() == Some(place))
+        self.0.iter().any(|part| !matches!(part, Part::Lower(_)) && part.place() == Some(place))
     }
 
     /// Whether a piece occurs.

@@ -68,11 +68,13 @@ impl Unit {
     pub(super) fn starting(self, text: &str) -> Option<Timestamp> {
         let end = match self {
             Self::Seconds | Self::Milliseconds => {
-                text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())
+                // No time has more digits.
+                text.bytes().take(32).take_while(u8::is_ascii_digit).count()
             }
             // `2024-02-29T12:00:00`, and what belongs to it besides says little.
             Self::Rfc3339 => 19,
-            Self::HttpDate => text.find("GMT")? + 3,
+            // `Tue, 14 Nov 2023 22:13:20 GMT`
+            Self::HttpDate => 29,
         };
         self.read(text.get(..end)?)
     }

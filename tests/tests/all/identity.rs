@@ -386,3 +386,38 @@ on_both! {
     another_body_under_a_delivery_id_is_a_dead_letter_that_can_be_released
     another_body_under_an_events_id_is_a_retry_that_was_written_anew
 }
+
+/// By another encoding of the same form and another unsigned id, in every order: it comes to an end,
+/// and there is one request.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_differs_from_one_event_in_several_things_comes_to_an_end() {
+    let more = "public_url = \"https://hooks.example.com/in/s\"";
+    let site = Site::start(true, &source("twilio", more)).await;
+    let content = "https://hooks.example.com/in/sMessageSidSM2MessageStatussent";
+    let mac = Hmac::<sha1::Sha1>::new_from_slice(SECRET.as_bytes()).unwrap();
+    let tag = base64::engine::general_purpose::STANDARD
+        .encode(mac.chain_update(content).finalize().into_bytes());
+    let bodies = [
+        "MessageSid=SM2&MessageStatus=sent",
+        "MessageSid=S%4d2&MessageStatus=sent",
+        "MessageSid=SM2&MessageStatus=s%65nt",
+    ];
+    let sent = [(0, "id0"), (1, "X"), (2, "id0"), (2, "X"), (1, "id0"), (0, "X"), (0, "id0")];
+    for (body, id) in sent {
+        let headers = vec![
+            ("content-type", "application/x-www-form-urlencoded".to_owned()),
+            ("x-twilio-signature", tag.clone()),
+            ("i-twilio-idempotency-token", id.to_owned()),
+        ];
+        site.post(&headers, bodies[body]).await;
+    }
+    eventually("the queue is empty", BOUND, async || {
+        let status = site.stack.zentra(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&status.stdout).ok()?;
+        let app =
+            status["destinations"].as_array()?.iter().find(|one| one["destination"] == "app")?;
+        (app["backlog"] == 0 && app["in_flight"] == 0).then_some(())
+    })
+    .await;
+    assert_eq!(site.seen().len(), 1);
+}

@@ -36,6 +36,7 @@ const braintree = (privateKey) => {
 
 export const canonical = {
   adyen: {
+    made_by: "sdk",
     package: "@adyen/api-library",
     secret: ADYEN_KEY,
     other: ADYEN_KEY.replace("44", "45"),
@@ -71,6 +72,7 @@ export const canonical = {
     },
   },
   braintree: {
+    made_by: "sdk",
     package: "braintree",
     secret: "private_key",
     inBody: true,
@@ -121,6 +123,7 @@ export const canonical = {
     },
   },
   twilio: {
+    made_by: "sdk",
     package: "twilio",
     secret: "12345",
     header: "x-twilio-signature",
@@ -141,6 +144,7 @@ export const canonical = {
   },
   "twilio-body": {
     provider: "twilio",
+    made_by: "sdk",
     package: "twilio",
     secret: "12345",
     header: "x-twilio-signature",
@@ -184,6 +188,7 @@ export const canonical = {
     },
   },
   contentful: {
+    made_by: "sdk",
     package: "@contentful/node-apps-toolkit",
     timed: true,
     secret: "contentful_signing_secret_of_64_characters_0123456789abcdefghijk".padEnd(64, "x"),
@@ -317,6 +322,7 @@ const truelayerKeys = () =>
   });
 
 canonical.truelayer = {
+  made_by: "sdk",
   package: "truelayer-signing",
   // It takes none: its keys are published.
   secret: "none",

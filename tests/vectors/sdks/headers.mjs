@@ -13,6 +13,7 @@ const RealDate = Date;
 
 export const headers = {
   stripe: {
+    made_by: "sdk",
     package: "stripe",
     secret: "whsec_test_secret",
     timed: true,
@@ -36,6 +37,7 @@ export const headers = {
     lenient: ["future"],
   },
   github: {
+    made_by: "sdk",
     package: "@octokit/webhooks-methods",
     secret: "It's a Secret to Everybody",
     header: "x-hub-signature-256",
@@ -218,6 +220,7 @@ export const headers = {
     lenient: ["future"],
   },
   sanity: {
+    made_by: "sdk",
     package: "@sanity/webhook",
     secret: "sanity_secret",
     timed: true,

@@ -234,6 +234,7 @@ export const more = {
     },
   ),
   schematic: {
+    made_by: "sdk",
     package: "@schematichq/schematic-typescript-node",
     secret: "schematic_webhook_secret",
     timed: true,

@@ -134,6 +134,7 @@ export const tokens = {
     lenient: ["future", "stale"],
   },
   "atlassian-connect": {
+    made_by: "sdk",
     package: "atlassian-jwt",
     secret: "atlassian_shared_secret",
     timed: true,

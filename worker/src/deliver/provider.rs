@@ -14,9 +14,10 @@ const ORIGINAL: &str = "zentra-original-";
 
 /// Headers that say something of this request, and not of the provider's: nobody but the worker
 /// sets them. Others begin with `ce-`, `zentra-` or `x-forwarded-`.
-const RESERVED: [&str; 19] = [
+const RESERVED: [&str; 27] = [
     "accept-encoding",
     "authorization",
+    "cf-connecting-ip",
     "content-length",
     "content-type",
     "date",
@@ -28,12 +29,19 @@ const RESERVED: [&str; 19] = [
     "range",
     "traceparent",
     "tracestate",
+    "true-client-ip",
     "user-agent",
     "via",
     "webhook-id",
     "webhook-signature",
     "webhook-timestamp",
+    "x-client-ip",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
     "x-real-ip",
+    "x-rewrite-url",
 ];
 
 /// The provider's headers under their own names; those that the request has of its own under
@@ -59,9 +67,11 @@ pub(super) fn headers(context: &Context) -> Vec<(HeaderName, HeaderValue)> {
     all
 }
 
+/// Some servers take `_` for `-`.
 fn is_reserved(name: &str) -> bool {
+    let name = name.replace('_', "-");
     let prefixes = ["ce-", "zentra-", "x-forwarded-"];
-    RESERVED.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
+    RESERVED.contains(&name.as_str()) || prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -93,6 +103,7 @@ mod tests {
                 ("idempotency-key", "k1"),
                 ("zentra-signed", "everything"),
                 ("ce-id", "forged"),
+                ("zentra_signed", "everything"),
                 ("content-encoding", "gzip"),
             ])
         };
@@ -101,6 +112,7 @@ mod tests {
             "zentra-original-idempotency-key: k1",
             "zentra-original-zentra-signed: everything",
             "zentra-original-ce-id: forged",
+            "zentra-original-zentra_signed: everything",
             "content-encoding: gzip",
             "zentra-query: tenant=7&a=%C3%A4",
             "zentra-method: GET",

@@ -334,3 +334,122 @@ proptest! {
         prop_assert_eq!(names.len(), 1, "{:?}", names);
     }
 }
+
+#[test]
+fn a_nonce_that_has_swallowed_a_part_of_the_form_is_refused() {
+    let source = any("plivo");
+    let genuine = signed(&source, "MessageUUID=u1&Price=3.50&Status=sent", "nonce", "", T);
+    assert!(genuine.verify(&source).is_ok());
+    let nonce = genuine.headers["x-plivo-signature-v3-nonce"].to_str().unwrap().to_owned();
+    let mut cut = Unverified { body: "MessageUUID=u1&Price=3".into(), ..genuine };
+    let swallowed = format!("50Statussent.{nonce}");
+    let swallowed = HeaderValue::from_str(&swallowed).unwrap();
+    cut.headers.insert("x-plivo-signature-v3-nonce", swallowed);
+    assert_eq!(cut.verify(&source).unwrap_err(), Refusal::SignatureMalformed);
+}
+
+#[test]
+fn a_body_that_has_swallowed_the_end_of_the_query_is_refused() {
+    let source = Source { public_url: Some(ADDRESS.into()), ..source("square", &["secret"]) };
+    let body = r#"{"event_id":"e1"}"#;
+    let mac = Hmac::<Sha256>::new_from_slice(b"secret").unwrap();
+    let tag = mac.chain_update(format!("{ADDRESS}?t=7{body}")).finalize().into_bytes();
+    let tag = base64::engine::general_purpose::STANDARD.encode(tag);
+    let judge = |query: Option<&str>, body: &str| {
+        let sent = callback(body, T, &[("x-square-hmacsha256-signature", &tag)]);
+        Unverified { query: query.map(str::to_owned), ..sent }.verify(&source).map(drop)
+    };
+    assert_eq!(judge(Some("t=7"), body), Ok(()));
+    for (query, start) in [(None, "?t=7"), (Some(""), "t=7"), (Some("t"), "=7"), (Some("t="), "7")]
+    {
+        let refused = judge(query, &format!("{start}{body}"));
+        let refused = refused.unwrap_err();
+        let reasons = [Refusal::SignatureMalformed, Refusal::SignatureMismatch];
+        assert!(reasons.contains(&refused), "{query:?}: {refused}");
+    }
+}
+
+#[test]
+fn what_is_signed_in_another_form_is_the_same_event() {
+    let lost = super::vectors::Vectors::of("braintree-lf");
+    let source = source("braintree", &[&lost.secret]);
+    let mut bodies = HashSet::new();
+    for vectors in [lost, super::vectors::Vectors::of("braintree")] {
+        let valid = vectors.cases.iter().find(|case| case.expect == "ok").unwrap();
+        let fields: Vec<(String, String)> =
+            form_urlencoded::parse(valid.body.as_bytes()).into_owned().collect();
+        for end in ["\n", ""] {
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            for (name, value) in &fields {
+                let end = if name == "bt_payload" { end } else { "" };
+                form.append_pair(name, &format!("{}{end}", value.trim_end()));
+            }
+            bodies.insert(form.finish());
+        }
+    }
+    // Two callbacks, each with and without its line feed.
+    let names = bodies.iter().filter_map(|body| {
+        let verified = callback(body, T, &[]).verify(&source).ok()?;
+        Some(verified.into_events().remove(0).envelope.name())
+    });
+    let (sent, names) = (bodies.len(), names.collect::<Vec<_>>());
+    assert_eq!(names.len(), sent, "each is accepted");
+    assert_eq!(names.iter().collect::<HashSet<_>>().len() * 2, sent, "{names:?}");
+}
+
+#[test]
+fn of_items_that_are_signed_each_two_with_the_same_bytes_are_two_events() {
+    let source = any("adyen");
+    let item = serde_json::json!({ "NotificationRequestItem": {
+        "pspReference": "psp", "eventCode": "AUTHORISATION", "success": "true",
+        "merchantReference": "a:b", "additionalData": {},
+    }});
+    let body = serde_json::json!({ "notificationItems": [item, item] }).to_string();
+    let events = signed(&source, &body, "", "", T).verify(&source).unwrap().into_events();
+    assert_ne!(events[0].envelope.identity, events[1].envelope.identity);
+}
+
+#[test]
+fn what_an_entry_names_counts_wherever_it_is() {
+    let with = |identity: &str| {
+        let text = format!(
+            "identity = \"{identity}\"\n[signature]\nat = {{ header = \"x-signature\" }}\n\
+             grammar = {{ list = {{ separator = \",\", assign = \"=\", item = \"v1\" }} }}\n\
+             algorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\n\
+             content = \"{{timestamp}}.{{body}}\"\n[timestamp]\nat = {{ item = \"t\" }}\n\
+             tolerance = \"5m\""
+        );
+        let scheme = Scheme::from_toml(text.parse().unwrap()).unwrap();
+        Source { scheme, ..source("github", &["key"]) }
+    };
+    let judge = |source: &Source, id: &str, time: u64| {
+        let tag = hmac_hex("key", &format!("{time}.{{}}"));
+        let header = format!("t={time},id={id},v1={tag}");
+        envelope(callback("{}", T, &[("x-signature", &header)]), source).identity
+    };
+    let item = with("{item:id}");
+    assert_ne!(judge(&item, "a", T), judge(&item, "b", T));
+    let time = with("{body}{timestamp}");
+    assert_ne!(judge(&time, "a", T), judge(&time, "a", T + 1));
+}
+
+#[test]
+fn who_leaves_the_content_encoding_out_hides_no_id() {
+    use std::io::Write;
+    let mut to = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    to.write_all(br#"{"id":"evt_1","type":"t"}"#).unwrap();
+    let body = to.finish().unwrap();
+    let source = source("checkr", &["key"]);
+    let mac = Hmac::<Sha256>::new_from_slice(b"key").unwrap();
+    let tag = hex::encode(mac.chain_update(&body).finalize().into_bytes());
+    for headers in [
+        &[("x-checkr-signature", &*tag), ("content-encoding", "gzip")][..],
+        &[("x-checkr-signature", &tag)],
+        &[("x-checkr-signature", &tag), ("content-encoding", "gzip"), ("content-encoding", "gzip")],
+        &[("x-checkr-signature", &tag), ("content-encoding", "identity")],
+    ] {
+        let sent = Unverified { body: body.clone().into(), ..callback("", T, headers) };
+        let event = envelope(sent, &source);
+        assert_eq!(event.identity.as_str(), "evt_1", "{headers:?}");
+    }
+}

@@ -6,6 +6,8 @@ use super::*;
 pub(super) struct Vectors {
     provider: String,
     proof: String,
+    /// `sdk`, or `document`.
+    made_by: String,
     pub(super) secret: String,
     /// Where it is sent, if that is signed.
     url: Option<String>,
@@ -45,7 +47,7 @@ pub(super) fn judged(
 #[test]
 fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors");
-    let mut proven = Vec::new();
+    let (mut proven, mut signing) = (Vec::new(), std::collections::BTreeSet::new());
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -55,6 +57,9 @@ fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
         let vectors: Vectors = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let mut source = source(&vectors.provider, &[&vectors.secret]);
         assert_eq!(source.scheme.proof, Some(vectors.proof), "{name}");
+        let signs = vectors.made_by == "sdk";
+        assert!(!signs || source.scheme.sdk_signs, "{name}");
+        signing.extend(signs.then(|| vectors.provider.clone()));
         let addressed = source.scheme.signs_url() || source.scheme.needs_query();
         assert_eq!(addressed, vectors.url.is_some(), "{name}");
         let (url, query) = match vectors.url.as_deref().and_then(|url| url.split_once('?')) {
@@ -93,6 +98,8 @@ fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
         }
         proven.push(vectors.provider);
     }
+    let signs = |name: &&str| Scheme::named(name).is_some_and(|scheme| scheme.sdk_signs);
+    assert!(Scheme::names().filter(signs).eq(signing.iter().map(String::as_str)), "{signing:?}");
     proven.sort();
     proven.dedup();
     let says_so = |name: &&str| Scheme::named(name).is_some_and(|scheme| scheme.proof.is_some());

@@ -124,20 +124,20 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             self.metrics.duplicate(source, of);
             Ok(())
         };
+        // A release makes it a newer generation.
+        let event = opened.event.as_ref().ok().filter(|_| message.generation == 0);
+        let waits_for = event.and_then(|event| event.envelope.waits_for());
         match answer {
-            Answer::Claimed { fence, expired } => match &opened.event {
-                Err((reason, _)) => {
+            Answer::Claimed { fence, expired } => match (&opened.event, waits_for) {
+                (Err((reason, _)), _) => {
                     let none = AttemptResult::default();
                     self.bury(message, opened, fence, *reason, &none).await
                 }
-                Ok(event)
-                    if let Some(reason) = event.envelope.waits_for()
-                        && message.generation == 0 =>
-                {
-                    // Until an operator releases it, which makes it a newer generation.
+                // Until an operator releases it.
+                (Ok(_), Some(reason)) => {
                     self.bury(message, opened, fence, reason, &AttemptResult::default()).await
                 }
-                Ok(_) if expired >= MOST_EXPIRED => {
+                (Ok(_), None) if expired >= MOST_EXPIRED => {
                     let error = format!("{expired} claims ran out: their workers went away");
                     let class = Some(ErrorClass::Crash);
                     let result =
@@ -145,10 +145,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                     self.bury(message, opened, fence, DeadReason::Crashed, &result).await
                 }
                 // The claim itself took so long that an attempt might outlast its lease.
-                Ok(_) if asked.elapsed() + self.destination.timeout > self.lease => {
+                (Ok(_), None) if asked.elapsed() + self.destination.timeout > self.lease => {
                     self.park(message, self.lease).await
                 }
-                Ok(event) => self.attempt(message, opened, event, fence).await,
+                (Ok(event), None) => self.attempt(message, opened, event, fence).await,
             },
             Answer::Busy { remaining } => {
                 self.metrics.busy.inc();

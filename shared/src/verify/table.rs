@@ -53,9 +53,9 @@ pub fn table() -> String {
          pages, which the entries name; *unstated* where they don't say, *?* where none was found. \
          A source remembers its events for a day longer than its provider sends again, and for \
          `redis.retention` at the least.\n\n\
-         *One event* says what makes two callbacks the same event, with its source. *Copy of an event \
-         id* (or *delivery id*): the id alone, since the source shows that it names an event (or a \
-         delivery whose retries share it) and the signature vouches for it. *Same bytes*: what is \
+         *One event* says what makes two callbacks the same event, with the vendor's page about it; not \
+         all of these pages have been read whole. *Event id* (or *delivery id*): the id alone. It names \
+         an event (or a delivery whose retries share it), and the signature vouches for it. *Same bytes*: what is \
          signed, without the time; beside it stands what differs between any two events. **At least \
          once**: the provider sends the same bytes for different events, so each callback is an event, \
          and a retry of its may be delivered again ({at_least_once}). Where the *type* is \

@@ -62,7 +62,7 @@ impl Identity {
         Self(format!("{}{}", Self::DIGEST, hex::encode(digest)))
     }
 
-    /// That of another event with the same bytes, before which so many of them stand in a batch.
+    /// The identity of a later item with the same bytes in a batch: `before` is its place among them.
     pub(crate) fn again(&self, before: u32) -> Self {
         Self::from_digest(&Sha256::digest(format!("{}\n{before}", self.0)))
     }

@@ -67,7 +67,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// By when it happened, of so many events in the last hour and before.
+    /// From the times at which it happened, and the number of events in the last hour and before.
     fn new(times: &[Timestamp], recent: usize, before: usize, now: Timestamp) -> Self {
         let last_hour = times.iter().filter(|at| now.since(**at) < RECENT).count();
         let count = times.len();

@@ -318,8 +318,10 @@ impl Unverified {
         let pieces = judged.content.pieces(&source.scheme.signature.content)?;
         judged.required()?;
         let secret = judged.secret(&pieces)?;
-        // As it was signed: perhaps in another form.
-        let pieces = judged.content.pieces(judged.template())?;
+        let pieces = match judged.fitted.get() {
+            Some(other) => judged.content.pieces(other)?,
+            None => pieces,
+        };
         let claims = judged.claims()?;
         let provider_time = judged.fresh(claims.as_ref())?;
         judged.cut_as_sent(&pieces)?;

@@ -301,7 +301,7 @@ export const headers = {
     secret: "modern_treasury_key",
     header: "x-signature",
     sign: ({ secret, body }) => ({
-      "x-event-id": "7d2b1d1c-9f0e-4c55-9d5f-0a2b4f6f8f7e",
+      "x-webhook-id": "7d2b1d1c-9f0e-4c55-9d5f-0a2b4f6f8f7e",
       "x-signature": hex(secret, body),
     }),
     async verify({ secret, body, headers }) {

@@ -437,16 +437,16 @@ fn what_an_entry_names_counts_wherever_it_is() {
 fn who_leaves_the_content_encoding_out_hides_no_id() {
     use std::io::Write;
     let mut to = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    to.write_all(br#"{"id":"evt_1","type":"t"}"#).unwrap();
+    to.write_all(br#"{"_id":"evt_1","kind":"t"}"#).unwrap();
     let body = to.finish().unwrap();
-    let source = source("checkr", &["key"]);
+    let source = source("launchdarkly", &["key"]);
     let mac = Hmac::<Sha256>::new_from_slice(b"key").unwrap();
     let tag = hex::encode(mac.chain_update(&body).finalize().into_bytes());
     for headers in [
-        &[("x-checkr-signature", &*tag), ("content-encoding", "gzip")][..],
-        &[("x-checkr-signature", &tag)],
-        &[("x-checkr-signature", &tag), ("content-encoding", "gzip"), ("content-encoding", "gzip")],
-        &[("x-checkr-signature", &tag), ("content-encoding", "identity")],
+        &[("x-ld-signature", &*tag), ("content-encoding", "gzip")][..],
+        &[("x-ld-signature", &tag)],
+        &[("x-ld-signature", &tag), ("content-encoding", "gzip"), ("content-encoding", "gzip")],
+        &[("x-ld-signature", &tag), ("content-encoding", "identity")],
     ] {
         let sent = Unverified { body: body.clone().into(), ..callback("", T, headers) };
         let event = envelope(sent, &source);

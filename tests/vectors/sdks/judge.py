@@ -6,6 +6,7 @@ Ends with 0 if it takes it.
 import json
 import sys
 from types import SimpleNamespace
+from urllib.parse import parse_qsl
 
 from freezegun import freeze_time
 
@@ -20,8 +21,11 @@ def increase(secret, headers, body, **_):
 def mailgun(secret, body, **_):
     from mailgun.security import SecurityGuard
 
-    signature = json.loads(body)["signature"]
-    return SecurityGuard.verify_webhook(secret, **signature)
+    if body.startswith("{"):
+        return SecurityGuard.verify_webhook(secret, **json.loads(body)["signature"])
+    fields = dict(parse_qsl(body))
+    names = ("timestamp", "token", "signature")
+    return SecurityGuard.verify_webhook(secret, **{name: fields[name] for name in names})
 
 
 def paypal(secret, headers, body, key, **_):

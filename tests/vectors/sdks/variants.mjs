@@ -1,11 +1,13 @@
 // Callbacks in a second form that the vendors' SDKs take as well.
 
 import { createRequire } from "node:module";
+import { gunzipSync, gzipSync } from "node:zlib";
 
 import { canonical } from "./canonical.mjs";
 import { headers } from "./headers.mjs";
-import { base64 } from "./lib.mjs";
+import { base64, hex } from "./lib.mjs";
 import { more } from "./more.mjs";
+import { python } from "./python.mjs";
 
 const require = createRequire(import.meta.url);
 const RealDate = Date;
@@ -45,6 +47,59 @@ export const variants = {
     body: "",
     sign: ({ secret, url }) => twilio({})(secret, url),
     skip: ["tampered_body"],
+  },
+  // Plivo signs the parameters of a GET sorted and without percent-encoding.
+  "plivo-get": {
+    ...canonical.plivo,
+    provider: "plivo",
+    method: "GET",
+    url: "https://hooks.example.com/in/plivo?To=14153336666&Status=sent&From=%C3%BC+x&MessageUUID=db3",
+    body: "",
+    sign({ secret, id, url }) {
+      const [base, query] = url.split("?");
+      const sorted = [...new URLSearchParams(query)].sort().map((pair) => pair.join("=")).join("&");
+      return {
+        "x-plivo-signature-v3-nonce": id,
+        "x-plivo-signature-v3": base64(secret, `${base}?${sorted}.${id}`),
+      };
+    },
+    verify({ secret, headers, url }) {
+      const { validateV3Signature } = require("plivo/dist/utils/v3Security");
+      const { "x-plivo-signature-v3-nonce": nonce, "x-plivo-signature-v3": signature } = headers;
+      return validateV3Signature("GET", url, nonce, secret, signature ?? "");
+    },
+    skip: ["tampered_body"],
+  },
+  // Routes and legacy events sign fields of a form.
+  "mailgun-form": {
+    ...python.mailgun,
+    provider: "mailgun",
+    headers: { "content-type": "application/x-www-form-urlencoded" },
+    sign(of) {
+      const { signature } = JSON.parse(python.mailgun.sign(of).body);
+      return { body: form({ recipient: "a@example.com", "body-plain": "hello", ...signature }) };
+    },
+    tamper: (body) => form({ ...parsed(body), token: "of_another" }),
+    unsign: (body) => form(Object.entries(parsed(body)).filter(([name]) => name !== "signature")),
+    malform: (body) => form({ ...parsed(body), signature: "no signature!" }),
+  },
+  // GetStream signs the body before it compresses it.
+  "getstream-gzip": {
+    ...more.getstream,
+    provider: "getstream",
+    binary: true,
+    body: gzipSync(more.getstream.body).toString("latin1"),
+    sign: ({ secret, body }) => ({
+      "content-encoding": "gzip",
+      "x-signature": hex(secret, gunzipSync(Buffer.from(body, "latin1"))),
+    }),
+    verify({ secret, body, headers }) {
+      const { StreamChat } = require("stream-chat");
+      const signature = headers["x-signature"] ?? "";
+      return Boolean(new StreamChat("key", secret).verifyAndParseWebhook(Buffer.from(body, "latin1"), signature));
+    },
+    // Its digest no longer fits the compressed data.
+    reasons: { tampered_body: "refused" },
   },
   "shopify-new": {
     ...headers.shopify,

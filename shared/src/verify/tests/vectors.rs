@@ -1,3 +1,6 @@
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::schemes::own;
 use super::*;
 
@@ -30,8 +33,20 @@ impl Vectors {
 pub(super) struct Case {
     name: String,
     headers: std::collections::BTreeMap<String, String>,
+    #[serde(default)]
     pub(super) body: String,
+    /// Instead of `body`, if that isn't text.
+    body_base64: Option<String>,
     pub(super) expect: String,
+}
+
+impl Case {
+    fn sent(&self) -> bytes::Bytes {
+        match &self.body_base64 {
+            Some(text) => STANDARD.decode(text).unwrap().into(),
+            None => self.body.clone().into(),
+        }
+    }
 }
 
 /// As the ingress does it: first whether the key's address is believed.
@@ -78,7 +93,7 @@ fn every_vector_of_the_vendors_sdks_is_judged_as_they_judge_it() {
                 headers.append(name, HeaderValue::from_str(value).unwrap());
             }
             let received_at = Timestamp::from_secs(vectors.now);
-            let (query, body) = (query.clone(), case.body.into());
+            let (query, body) = (query.clone(), case.sent());
             let callback = Unverified {
                 method: method.clone(),
                 headers,

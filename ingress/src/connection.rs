@@ -61,6 +61,16 @@ impl Pressure {
         self.wanted.store(false, Ordering::Release);
         place
     }
+
+    /// Ends when a connection that serves nothing yet has to give way.
+    pub(crate) async fn gives_way(&self) {
+        loop {
+            self.asked.notified().await;
+            if self.wanted.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
 }
 
 /// How a connection ended.

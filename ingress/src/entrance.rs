@@ -61,7 +61,7 @@ impl<Q: Publish> Entrance<Q> {
     ) -> Self {
         Self {
             gate,
-            receiver: Receiver::new(bounds),
+            receiver: Receiver::new(bounds, metrics.bodies.clone()),
             trusted_proxies,
             in_flight: Semaphore::new(bounds.max_in_flight as usize),
             metrics,
@@ -122,6 +122,11 @@ impl<Q: Publish> Entrance<Q> {
         let admitted = gate.admit(received.callback, source).await;
         drop(received.memory);
         admitted
+    }
+
+    /// Makes the slowest body give way to a new connection.
+    pub(crate) fn make_way(&self) {
+        self.receiver.make_way();
     }
 
     /// Counts a connection while what it returns lives.

@@ -5,6 +5,7 @@
 //! it. The ingress needs RabbitMQ and nothing else.
 
 pub mod admit;
+mod bodies;
 mod client;
 mod connection;
 mod entrance;

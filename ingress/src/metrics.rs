@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     refused_kept: IntCounterVec,
     refused_dropped: IntCounterVec,
     pub(crate) connections: IntGauge,
+    pub(crate) bodies: IntGauge,
     pub(crate) in_flight: IntGauge,
 }
 
@@ -103,6 +104,7 @@ impl Metrics {
                 &["source", "why"],
             )?,
             connections: alone("zentra_ingress_connections", "Open connections.")?,
+            bodies: alone("zentra_ingress_bodies", "Bodies that are waited for.")?,
             in_flight: alone(
                 "zentra_ingress_in_flight",
                 "Callbacks that are read and not answered yet.",

@@ -2,18 +2,20 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::poll_immediate;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use hyper::body::{Body, Frame, Incoming};
+use prometheus::IntGauge;
+use tokio::time::sleep_until;
 use zentra_shared::clock;
 use zentra_shared::config::Bounds;
 use zentra_shared::verify::{Source, Unverified};
 
+use crate::bodies::{Bodies, Reading};
 use crate::refusal::Refusal;
 
 /// The source that a path names: `/in/{source}` and nothing else.
@@ -27,28 +29,28 @@ pub(crate) struct Receiver {
     headers: usize,
     header_bytes: usize,
     time: Duration,
-    bodies: Semaphore,
-    bytes: Arc<Semaphore>,
+    bodies: Arc<Bodies>,
 }
 
 /// A callback as it was read, and the memory that it may take until this is dropped.
 pub(crate) struct Received {
     pub(crate) callback: Unverified,
-    pub(crate) memory: Memory,
+    pub(crate) memory: Reading,
 }
 
-/// The right to hold so many bytes.
-pub(crate) type Memory = Option<OwnedSemaphorePermit>;
-
 impl Receiver {
-    pub(crate) fn new(bounds: &Bounds) -> Self {
+    pub(crate) fn new(bounds: &Bounds, waiting: IntGauge) -> Self {
         Self {
             headers: bounds.max_headers,
             header_bytes: bounds.max_header_bytes,
             time: bounds.body_timeout,
-            bodies: Semaphore::new(bounds.max_connections as usize),
-            bytes: Arc::new(Semaphore::new(bounds.max_buffered.min(Semaphore::MAX_PERMITS))),
+            bodies: Bodies::new(bounds, waiting),
         }
+    }
+
+    /// Makes the slowest body give way to a new connection.
+    pub(crate) fn make_way(&self) {
+        self.bodies.make_way();
     }
 
     /// Reads the raw body. An announced length over the bound is refused unread.
@@ -68,9 +70,8 @@ impl Receiver {
         if body.size_hint().lower() > source.max_body as u64 {
             return Err(Refusal::BodyTooLarge(source.max_body));
         }
-        let _one = self.bodies.try_acquire().map_err(|_| Refusal::Overloaded)?;
-        let read = timeout(self.time, self.body(body, source.max_body));
-        let (body, memory) = read.await.map_err(|_| Refusal::BodyTimeout)??;
+        let mut memory = self.bodies.begin(peer);
+        let body = self.body(body, source.max_body, &mut memory).await?;
         let (headers, received_at, receipt) = (parts.headers, clock::now(), rand::random());
         let query = parts.uri.query().map(str::to_owned);
         let method = parts.method;
@@ -87,23 +88,21 @@ impl Receiver {
     }
 
     /// Memory is asked for as bytes arrive, not as they are announced.
-    async fn body(&self, mut body: Incoming, most: usize) -> Result<(Bytes, Memory), Refusal> {
+    async fn body(
+        &self,
+        mut body: Incoming,
+        most: usize,
+        reading: &mut Reading,
+    ) -> Result<Bytes, Refusal> {
+        let ends = Instant::now() + self.time;
         let mut first = Bytes::new();
         let mut more = BytesMut::new();
-        let mut memory: Memory = None;
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|_| Refusal::BodyUnreadable)?.into_data() else {
-                continue;
-            };
-            let length = first.len() + more.len() + data.len();
-            if length > most {
+        while let Some(frame) = frame(&mut body, reading, ends).await? {
+            let Ok(data) = frame.into_data() else { continue };
+            if first.len() + more.len() + data.len() > most {
                 return Err(Refusal::BodyTooLarge(most));
             }
-            let held = self.hold(data.len())?;
-            match &mut memory {
-                None => memory = Some(held),
-                Some(memory) => memory.merge(held),
-            }
+            reading.hold(data.len())?;
             // Most bodies come in one piece, which is taken as it is.
             match (first.is_empty(), more.is_empty()) {
                 (true, true) => first = data,
@@ -115,13 +114,30 @@ impl Receiver {
                 }
             }
         }
-        let whole = if more.is_empty() { first } else { more.freeze() };
-        Ok((whole, memory))
+        reading.complete()?;
+        Ok(if more.is_empty() { first } else { more.freeze() })
     }
+}
 
-    fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        let count = u32::try_from(bytes).map_err(|_| Refusal::Overloaded)?;
-        let held = self.bytes.clone().try_acquire_many_owned(count);
-        held.map_err(|_| Refusal::Overloaded)
-    }
+/// The next piece of a body. Only one that isn't there yet takes a place among those that are
+/// waited for.
+async fn frame(
+    body: &mut Incoming,
+    reading: &mut Reading,
+    ends: Instant,
+) -> Result<Option<Frame<Bytes>>, Refusal> {
+    let frame = match poll_immediate(body.frame()).await {
+        Some(frame) => frame,
+        None => {
+            reading.wait()?;
+            let until = reading.stalls_at().map_or(ends, |stalls| stalls.min(ends));
+            tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = reading.evicted() => return Err(Refusal::Overloaded),
+                () = sleep_until(until.into()) => return Err(Refusal::BodyTimeout),
+            }
+        }
+    };
+    frame.transpose().map_err(|_| Refusal::BodyUnreadable)
 }

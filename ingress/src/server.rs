@@ -64,7 +64,7 @@ pub(crate) async fn serve<Q: Publish>(
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let Some(permit) = place(&permits, &rules).await else {
+        let Some(permit) = place(&permits, &rules, &entrance).await else {
             entrance.refused(&Refusal::TooManyConnections);
             if let (Ok(last), None) = (partings.clone().try_acquire_owned(), &*tls.borrow()) {
                 let parting = Parting::unserved(stream, &Refusal::TooManyConnections);
@@ -85,11 +85,14 @@ pub(crate) async fn serve<Q: Publish>(
                 return serve_one(stream, peer, &entrance, &rules, permit, &partings).await;
             };
             let handshake = TlsAcceptor::from(tls).accept(stream);
-            match timeout(rules.bounds.header_timeout, handshake).await {
-                Ok(Ok(stream)) => {
-                    serve_one(stream, peer, &entrance, &rules, permit, &partings).await
-                }
-                _ => entrance.refused(&Refusal::Tls),
+            let handshake = timeout(rules.bounds.header_timeout, handshake);
+            let shaken = tokio::select! {
+                shaken = handshake => shaken.ok().and_then(Result::ok),
+                () = rules.pressure.gives_way() => None,
+            };
+            match shaken {
+                Some(stream) => serve_one(stream, peer, &entrance, &rules, permit, &partings).await,
+                None => entrance.refused(&Refusal::Tls),
             }
         });
     }
@@ -125,11 +128,17 @@ fn header_list(bounds: &Bounds) -> u32 {
     u32::try_from(most).unwrap_or(u32::MAX)
 }
 
-/// A place for a new connection. If all are taken, an idle one has to give way.
-async fn place(permits: &Arc<Semaphore>, rules: &Rules) -> Option<OwnedSemaphorePermit> {
+/// A place for a new connection. If all are taken, an idle one has to give way, and the one with
+/// the slowest body.
+async fn place<Q: Publish>(
+    permits: &Arc<Semaphore>,
+    rules: &Rules,
+    entrance: &Entrance<Q>,
+) -> Option<OwnedSemaphorePermit> {
     if let Ok(permit) = permits.clone().try_acquire_owned() {
         return Some(permit);
     }
+    entrance.make_way();
     let freed = timeout(GIVE_WAY, permits.clone().acquire_owned());
     rules.pressure.while_waiting(freed).await.ok()?.ok()
 }

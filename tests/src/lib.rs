@@ -1,5 +1,6 @@
 //! One harness that starts real services, and every test that crosses a process.
 
+pub mod flood;
 pub mod fuzz;
 pub mod http;
 pub mod ledger;

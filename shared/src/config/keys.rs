@@ -78,8 +78,9 @@ pub(super) const KEYS: &[Key] = &[
         "ingress.max_connections",
         Kind::Integer(1, 100_000),
         "4096",
-        "Connections at a time. Beyond it the longest idle one is closed, and if none is \
-         idle the new one gets 503. Also the bound on bodies being read at a time.",
+        "Connections at a time. Beyond it the longest idle one is closed, or the one with the \
+         slowest body; if there is none, the new one gets 503. Also the bound on bodies that are \
+         waited for at a time: beyond it the slowest gets 503.",
     ),
     key(
         "ingress.max_in_flight",
@@ -91,7 +92,16 @@ pub(super) const KEYS: &[Key] = &[
         "ingress.max_buffered",
         Kind::Size(64 * KIB, 64 * GIB),
         "128MiB",
-        "Bytes of all bodies held in memory at a time. Beyond it: 503.",
+        "Bytes of all bodies held in memory at a time. Beyond it the slowest body gets 503, or \
+         the new one if none is slow.",
+    ),
+    key(
+        "ingress.max_peer_share",
+        Kind::Integer(1, 100),
+        "50",
+        "Percent of the bodies that are waited for, and of `max_buffered`, that one client (an \
+         address of IPv4, a /64 of IPv6) may hold. Behind a proxy that is not in \
+         `trusted_proxies` all clients are one: set it to 100 there.",
     ),
     key(
         "ingress.max_headers",
@@ -116,6 +126,13 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Duration("100ms", "10m"),
         "10s",
         "How long a body may take. Beyond it: 408.",
+    ),
+    key(
+        "ingress.min_body_rate",
+        Kind::Size(0, MIB),
+        "512B",
+        "Bytes per second that a body must arrive with, in any two seconds. A slower one gets 408. \
+         0: no bound.",
     ),
     key(
         "ingress.idle_timeout",

@@ -167,10 +167,14 @@ pub struct Bounds {
     pub max_connections: u32,
     pub max_in_flight: u32,
     pub max_buffered: usize,
+    /// In percent, 1 to 100.
+    pub max_peer_share: usize,
     pub max_headers: usize,
     pub max_header_bytes: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
+    /// Bytes per second; 0 for no bound.
+    pub min_body_rate: usize,
     pub idle_timeout: Duration,
     pub drain_timeout: Duration,
 }

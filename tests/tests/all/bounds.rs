@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use zentra_tests::http::{Answer, Headers, Http};
 use zentra_tests::stack::{Program, Stack};
-use zentra_tests::{eventually, namespace, services, shared_rabbit, sign};
+use zentra_tests::{eventually, flood, namespace, services, shared_rabbit, sign};
 
 const BOUND: Duration = Duration::from_secs(20);
 const BODY: &str = r#"{"type":"transfer.settled","id":"x"}"#;
@@ -235,21 +235,39 @@ async fn beside_2000_idle_connections_an_honest_callback_is_taken_and_memory_sta
     assert!(grown < 64 * 1024, "{grown} KiB more");
 }
 
+/// Goes on with a body of 1 MiB by small pieces until it is dropped.
+async fn keeps_sending(ingress: &Program, id: &str) -> JoinSet<()> {
+    let mut stream = connect(ingress).await;
+    let head = callback(id, "content-length: 1048576\r\n", "{");
+    let mut sending = JoinSet::new();
+    sending.spawn(async move {
+        let mut piece = head.into_bytes();
+        while stream.write_all(&piece).await.is_ok() {
+            piece = vec![b'x'; 2000];
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    sending
+}
+
+async fn waiting_bodies(stack: &Stack, ingress: &Program, count: f64) {
+    eventually("the bodies are waited for", BOUND, async || {
+        let waiting = ingress.metric(&stack.http, &["zentra_ingress_bodies"]).await;
+        (waiting >= count).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_connections_that_are_all_at_work_a_new_one_gets_503() {
-    let (stack, ingress) = ingress(&shared_rabbit(), "max_connections = 2").await;
-    let whole = callback("evt_1", &(length(BODY) + "expect: 100-continue\r\n"), "");
-    let mut working = Vec::new();
-    for _ in 0..2 {
-        let mut stream = connect(&ingress).await;
-        stream.write_all(whole.as_bytes()).await.unwrap();
-        let mut go_on = [0; 25];
-        stream.read_exact(&mut go_on).await.unwrap();
-        working.push(stream);
-    }
+    let settings = "max_connections = 2\nmax_peer_share = 100";
+    let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
+    let one = keeps_sending(&ingress, "evt_1").await;
+    let _other = keeps_sending(&ingress, "evt_2").await;
+    waiting_bodies(&stack, &ingress, 2.0).await;
     let answer = say(&ingress, b"").await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 5"), "{answer}");
-    working.pop();
+    drop(one);
     eventually("a place is free", BOUND, async || {
         let answer = honest(&stack, &ingress, "evt_2").await;
         answer.status.is_success().then_some(())
@@ -259,28 +277,104 @@ async fn beyond_the_connections_that_are_all_at_work_a_new_one_gets_503() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_body_does_not_come_gives_way_to_a_new_one() {
+    let settings = "max_connections = 2\nmax_peer_share = 100\nmin_body_rate = 0\n\
+                    body_timeout = \"10m\"";
+    let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
+    let mut silent = Vec::new();
+    for at in 0..2 {
+        let mut stream = connect(&ingress).await;
+        let head = callback(&format!("evt_{at}"), &length(BODY), "");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    waiting_bodies(&stack, &ingress, 2.0).await;
+    assert_eq!(honest(&stack, &ingress, "evt_3").await.status, 200);
+    assert_eq!(refused(&stack, &ingress, "overloaded").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_without_a_byte_keep_no_honest_callback_out() {
+    // Nothing ends them but the honest ones, and one client may hold all places.
+    let settings = "max_connections = 64\nmax_peer_share = 100\nmin_body_rate = 0\n\
+                    body_timeout = \"10m\"";
+    let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
+    let _flood = flood::unfinished_bodies(&ingress.listen, None, 3, 32, None).await.unwrap();
+    waiting_bodies(&stack, &ingress, 64.0).await;
+    for at in 0..50 {
+        let mut stream = connect(&ingress).await;
+        // Its body comes a moment after its headers, as that of many clients does.
+        let whole = callback(&format!("evt_{at}"), &length(BODY), BODY);
+        let (head, body) = whole.split_at(whole.len() - BODY.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200", "{at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_holds_no_more_than_its_share_of_places() {
+    let settings = "max_connections = 40\nmin_body_rate = 0\nbody_timeout = \"10m\"";
+    let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
+    let from = Some("127.0.0.2".parse().unwrap());
+    let first = Some(bytes::Bytes::from_static(b"{"));
+    let _flood = flood::unfinished_bodies(&ingress.listen, from, 1, 32, first).await.unwrap();
+    waiting_bodies(&stack, &ingress, 20.0).await;
+    let _others = keeps_sending(&ingress, "evt_1").await;
+    waiting_bodies(&stack, &ingress, 21.0).await;
+    let waiting = ingress.metric(&stack.http, &["zentra_ingress_bodies"]).await;
+    assert_eq!(waiting, 21.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_comes_too_slowly_gets_408_before_its_time_is_over() {
+    let settings = "min_body_rate = \"1KiB\"\nbody_timeout = \"10m\"";
+    let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
+    let mut stream = connect(&ingress).await;
+    let head = callback("evt_1", "content-length: 1048576\r\n", &"x".repeat(5000));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut hears, mut says) = stream.into_split();
+    let mut dribbling = JoinSet::new();
+    dribbling.spawn(async move {
+        while says.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut answer = [0; 12];
+    tokio::time::timeout(BOUND, hears.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    assert_eq!(refused(&stack, &ingress, "body_timeout").await, 1.0);
+    assert_eq!(honest(&stack, &ingress, "evt_2").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_callbacks_in_flight_and_the_bytes_in_memory_there_is_503_and_small_ones_pass() {
-    let settings = "max_in_flight = 3\nmax_buffered = \"64KiB\"\nbody_timeout = \"2m\"";
+    let settings = "max_in_flight = 3\nmax_buffered = \"64KiB\"\nmax_peer_share = 100\n\
+                    min_body_rate = 0\nbody_timeout = \"2m\"";
     let mut rabbit = services::rabbit();
     let (stack, ingress) = ingress(&rabbit.url(), settings).await;
     let large = format!(r#"{{"type":"a","fill":"{}"}}"#, "x".repeat(60_000));
     let mut slow = connect(&ingress).await;
     let whole = callback("evt_1", &length(&large), &large);
     slow.write_all(&whole.as_bytes()[..whole.len() - 1]).await.unwrap();
+    waiting_bodies(&stack, &ingress, 1.0).await;
     let url = format!("{}/in/acme", ingress.listen);
-    eventually("memory is taken", BOUND, async || {
-        let body = large[..20_000].to_owned();
+    let body = large[..20_000].to_owned();
+    assert_eq!(honest(&stack, &ingress, "evt_3").await.status, 200);
+    // It has stalled: it gives way to one that needs its memory.
+    eventually("the slow one gives way", BOUND, async || {
         let headers = sign::acme("evt_2", sign::now(), body.as_bytes());
-        let answer = stack.http.post(&url, &headers, body).await?;
-        (answer.reason() == "overloaded" && answer.headers.contains_key("retry-after"))
-            .then_some(())
+        let answer = stack.http.post(&url, &headers, body.clone()).await?;
+        let overloaded = answer.reason() == "overloaded";
+        assert!(!overloaded || answer.headers.contains_key("retry-after"));
+        (!overloaded).then_some(())
     })
     .await;
-    assert_eq!(honest(&stack, &ingress, "evt_3").await.status, 200);
-    slow.write_all(&whole.as_bytes()[whole.len() - 1..]).await.unwrap();
-    let mut answer = [0; 12];
-    slow.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    let answer = to_the_end(&mut slow).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("overloaded"), "{answer}");
 
     // A broker that says nothing holds three; the others needn't wait to hear 503.
     rabbit.freeze();

@@ -1,0 +1,432 @@
+//! The bodies that are being read: how many are waited for at a time, how many bytes are held, and
+//! which one gives way when there is no room.
+//!
+//! A body that is there as soon as it is asked for takes no place. Only one that has to be waited
+//! for does, so a client that sends headers and nothing else can't keep honest callbacks out: it
+//! is the first to give way.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indexmap::IndexMap;
+use prometheus::IntGauge;
+use rand::Rng;
+use tokio::sync::Notify;
+use zentra_shared::config::Bounds;
+
+use crate::refusal::Refusal;
+
+/// In this time a body must make progress: `min_body_rate` times this many bytes.
+pub(crate) const STALL: Duration = Duration::from_secs(2);
+/// A body that has made no progress for this long gives way to another one.
+const SLOW: Duration = Duration::from_millis(500);
+/// How many bodies are compared to find the slowest. Comparing all of them would make a flood
+/// expensive.
+const SAMPLE: usize = 16;
+/// How many bodies at most give way to one.
+const VICTIMS: usize = 8;
+
+/// All bodies of one ingress.
+pub(crate) struct Bodies {
+    state: Mutex<State>,
+    /// Bodies that are waited for at a time.
+    places: usize,
+    /// Bytes that are held at a time.
+    bytes: usize,
+    /// The same, of one peer.
+    peer_places: usize,
+    peer_bytes: usize,
+    /// Bytes that count as progress.
+    progress: usize,
+}
+
+struct State {
+    /// Those that are waited for.
+    waiting: IndexMap<u64, Waiting>,
+    /// How many these are.
+    gauge: IntGauge,
+    peers: HashMap<IpAddr, Held>,
+    bytes: usize,
+    next: u64,
+}
+
+/// What one peer holds.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    places: usize,
+    bytes: usize,
+}
+
+struct Waiting {
+    peer: IpAddr,
+    bytes: usize,
+    progress: Instant,
+    eviction: Arc<Eviction>,
+}
+
+#[derive(Default)]
+struct Eviction {
+    done: AtomicBool,
+    notify: Notify,
+}
+
+/// What a newcomer needs room for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Place,
+    Bytes,
+}
+
+impl Bodies {
+    pub(crate) fn new(bounds: &Bounds, gauge: IntGauge) -> Arc<Self> {
+        let share = |of: usize| (of.saturating_mul(bounds.max_peer_share) / 100).max(1);
+        let places = bounds.max_connections as usize;
+        let stall = usize::try_from(STALL.as_secs()).unwrap_or(1);
+        let state =
+            State { waiting: IndexMap::new(), gauge, peers: HashMap::new(), bytes: 0, next: 0 };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            places,
+            bytes: bounds.max_buffered,
+            peer_places: share(places),
+            peer_bytes: share(bounds.max_buffered),
+            progress: bounds.min_body_rate.saturating_mul(stall),
+        })
+    }
+
+    /// Begins to read a body of this peer.
+    pub(crate) fn begin(self: &Arc<Self>, peer: IpAddr) -> Reading {
+        Reading {
+            bodies: self.clone(),
+            peer: network(peer),
+            bytes: 0,
+            progress: Instant::now(),
+            since: 0,
+            place: None,
+        }
+    }
+
+    /// Makes the slowest body give way, so that its connection ends.
+    pub(crate) fn make_way(&self) {
+        let mut state = self.state();
+        // Nobody knows yet whose the new connection is: a fast body doesn't give way to it.
+        let most = Held { places: usize::MAX / 4, bytes: 0 };
+        if let Some(victim) = state.victim(Need::Place, None, most) {
+            state.evict(victim);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One body, and the right to hold its bytes until this is dropped.
+pub(crate) struct Reading {
+    bodies: Arc<Bodies>,
+    peer: IpAddr,
+    bytes: usize,
+    /// When enough bytes had come last, and how many have since.
+    progress: Instant,
+    since: usize,
+    /// Its place among those that are waited for.
+    place: Option<(u64, Arc<Eviction>)>,
+}
+
+impl Reading {
+    /// Holds so many bytes more.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Overloaded`] where `max_buffered` or its peer's share is taken, and no other body
+    /// gives way.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let bodies = self.bodies.clone();
+        let mut state = bodies.state();
+        if self.is_evicted() {
+            return Err(Refusal::Overloaded);
+        }
+        for left in (0..=VICTIMS).rev() {
+            let own = state.held(self.peer);
+            let over_share = own.bytes + bytes > bodies.peer_bytes;
+            if !over_share && state.bytes + bytes <= bodies.bytes {
+                break;
+            }
+            let within = over_share.then_some(self.peer);
+            let own = Held { bytes: own.bytes + bytes, ..own };
+            match state.victim(Need::Bytes, within, own) {
+                Some(victim) if left > 0 && !self.is(victim) => state.evict(victim),
+                _ => return Err(Refusal::Overloaded),
+            }
+        }
+        state.bytes += bytes;
+        state.peers.entry(self.peer).or_default().bytes += bytes;
+        self.bytes += bytes;
+        self.since += bytes;
+        if self.since >= bodies.progress {
+            (self.progress, self.since) = (Instant::now(), 0);
+        }
+        if let Some(waiting) = self.place.as_ref().and_then(|(id, _)| state.waiting.get_mut(id)) {
+            (waiting.bytes, waiting.progress) = (self.bytes, self.progress);
+        }
+        Ok(())
+    }
+
+    /// Takes a place among those that are waited for, if it has none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Overloaded`] where all places, or its peer's share of them, are taken, and no
+    /// other body gives way.
+    pub(crate) fn wait(&mut self) -> Result<(), Refusal> {
+        if self.place.is_some() {
+            return Ok(());
+        }
+        let bodies = self.bodies.clone();
+        let mut state = bodies.state();
+        let own = state.held(self.peer);
+        let over_share = own.places >= bodies.peer_places;
+        if over_share || state.waiting.len() >= bodies.places {
+            let within = over_share.then_some(self.peer);
+            let victim = state.victim(Need::Place, within, own).ok_or(Refusal::Overloaded)?;
+            state.evict(victim);
+        }
+        let id = state.next;
+        state.next += 1;
+        let eviction = Arc::new(Eviction::default());
+        let (peer, bytes, progress) = (self.peer, self.bytes, self.progress);
+        let waiting = Waiting { peer, bytes, progress, eviction: eviction.clone() };
+        state.waiting.insert(id, waiting);
+        state.gauge.inc();
+        state.peers.entry(peer).or_default().places += 1;
+        self.place = Some((id, eviction));
+        Ok(())
+    }
+
+    /// Ends when it has to give way.
+    pub(crate) async fn evicted(&self) {
+        match &self.place {
+            Some((_, eviction)) => eviction.notify.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// When it is too slow, if nothing comes until then.
+    pub(crate) fn stalls_at(&self) -> Option<Instant> {
+        (self.bodies.progress > 0).then(|| self.progress + STALL)
+    }
+
+    /// It is complete, and gives way to nobody. Its bytes are held until this is dropped.
+    pub(crate) fn complete(&mut self) -> Result<(), Refusal> {
+        let bodies = self.bodies.clone();
+        let mut state = bodies.state();
+        if self.is_evicted() {
+            return Err(Refusal::Overloaded);
+        }
+        if let Some((id, _)) = self.place.take() {
+            state.leave(id);
+        }
+        Ok(())
+    }
+
+    fn is(&self, id: u64) -> bool {
+        self.place.as_ref().is_some_and(|(own, _)| *own == id)
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.place.as_ref().is_some_and(|(_, eviction)| eviction.done.load(Ordering::Acquire))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut state = self.bodies.state();
+        // The bytes of an evicted one have been given back.
+        if self.is_evicted() {
+            return;
+        }
+        if let Some((id, _)) = self.place.take() {
+            state.leave(id);
+        }
+        state.release(self.peer, self.bytes);
+    }
+}
+
+impl State {
+    fn held(&self, peer: IpAddr) -> Held {
+        self.peers.get(&peer).copied().unwrap_or_default()
+    }
+
+    /// The slowest of a sample, of this peer only where one is named. One that has sent nothing, or
+    /// made no progress for [`SLOW`], gives way to any other; a faster one only if its peer holds
+    /// more than twice what the newcomer's does.
+    fn victim(&self, need: Need, within: Option<IpAddr>, own: Held) -> Option<u64> {
+        let (now, mut random) = (Instant::now(), rand::rng());
+        let held = |peer| match need {
+            Need::Place => self.held(peer).places,
+            Need::Bytes => self.held(peer).bytes,
+        };
+        let fair = match need {
+            Need::Place => 2 * (own.places + 1),
+            Need::Bytes => 2 * own.bytes,
+        };
+        let one = |_| {
+            let at = random.random_range(0..self.waiting.len().max(1));
+            let (id, one) = self.waiting.get_index(at)?;
+            let (idle, greedy) = (now.duration_since(one.progress), held(one.peer) > fair);
+            let silent = one.bytes == 0;
+            let fits = match need {
+                Need::Place => silent || idle >= SLOW || greedy,
+                Need::Bytes => !silent && (idle >= SLOW || greedy),
+            };
+            let fits = fits && within.is_none_or(|peer| peer == one.peer);
+            fits.then_some(((greedy, silent, idle, one.bytes), *id))
+        };
+        (0..SAMPLE).filter_map(one).max().map(|(_, id)| id)
+    }
+
+    fn evict(&mut self, id: u64) {
+        let Some(waiting) = self.leave(id) else { return };
+        self.release(waiting.peer, waiting.bytes);
+        waiting.eviction.done.store(true, Ordering::Release);
+        waiting.eviction.notify.notify_one();
+    }
+
+    fn leave(&mut self, id: u64) -> Option<Waiting> {
+        let waiting = self.waiting.swap_remove(&id)?;
+        self.gauge.dec();
+        self.change(waiting.peer, |held| held.places -= 1);
+        Some(waiting)
+    }
+
+    fn release(&mut self, peer: IpAddr, bytes: usize) {
+        self.bytes -= bytes;
+        self.change(peer, |held| held.bytes -= bytes);
+    }
+
+    /// A peer that holds nothing is forgotten.
+    fn change(&mut self, peer: IpAddr, change: impl FnOnce(&mut Held)) {
+        if let Some(held) = self.peers.get_mut(&peer) {
+            change(held);
+            if held.places == 0 && held.bytes == 0 {
+                self.peers.remove(&peer);
+            }
+        }
+    }
+}
+
+/// Whoever has one address of IPv6 has its whole /64.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bodies(places: u32, bytes: usize, share: usize) -> Arc<Bodies> {
+        let bounds = Bounds {
+            max_connections: places,
+            max_in_flight: 1,
+            max_buffered: bytes,
+            max_peer_share: share,
+            max_headers: 1,
+            max_header_bytes: 1,
+            header_timeout: STALL,
+            body_timeout: STALL,
+            min_body_rate: 0,
+            idle_timeout: STALL,
+            drain_timeout: STALL,
+        };
+        Bodies::new(&bounds, IntGauge::new("bodies", "bodies").unwrap())
+    }
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([203, 0, 113, last])
+    }
+
+    #[test]
+    fn who_has_sent_nothing_gives_way_and_who_has_just_sent_something_does_not() {
+        let bodies = bodies(1, 100, 100);
+        let (mut silent, mut sending, mut late) =
+            (bodies.begin(peer(1)), bodies.begin(peer(1)), bodies.begin(peer(1)));
+        silent.wait().unwrap();
+        sending.hold(10).unwrap();
+        sending.wait().unwrap();
+        assert!(silent.is_evicted() && silent.hold(1).is_err() && silent.complete().is_err());
+        assert!(late.wait().is_err() && !sending.is_evicted());
+        sending.complete().unwrap();
+        assert!(late.wait().is_ok());
+    }
+
+    #[test]
+    fn no_peer_holds_more_than_its_share_and_one_that_holds_much_gives_way_to_others() {
+        let bodies = bodies(20, 1000, 50);
+        let mut of_one: Vec<_> = (0..10).map(|_| bodies.begin(peer(1))).collect();
+        for one in &mut of_one {
+            one.hold(1).unwrap();
+            one.wait().unwrap();
+        }
+        let mut another = bodies.begin(peer(1));
+        another.hold(1).unwrap();
+        assert!(another.wait().is_err(), "its share of places");
+        assert!(another.hold(490).is_err(), "its share of bytes");
+        // Whoever has a /64 of IPv6 is one peer.
+        let v6 = |last| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]);
+        let mut of_net: Vec<_> = (0..10).map(|at| bodies.begin(v6(at))).collect();
+        for one in &mut of_net {
+            one.hold(1).unwrap();
+            one.wait().unwrap();
+        }
+        // All places are taken, by those who have just sent something.
+        let mut newcomer = bodies.begin(peer(2));
+        newcomer.hold(1).unwrap();
+        newcomer.wait().unwrap();
+        let evicted = of_one.iter().chain(&of_net).filter(|one| one.is_evicted()).count();
+        assert_eq!(evicted, 1);
+    }
+
+    proptest! {
+        /// Whatever comes, the bounds hold, what is counted is what is held, and nothing is left.
+        #[test]
+        fn what_is_held_is_counted_and_within_the_bounds(
+            steps in prop::collection::vec((0..5_u8, 0..12_usize, 0..4_u8, 1..40_usize), 1..200),
+        ) {
+            let bodies = bodies(4, 100, 60);
+            let mut reading: HashMap<usize, Reading> = HashMap::new();
+            for (what, at, of, bytes) in steps {
+                let one = reading.entry(at).or_insert_with(|| bodies.begin(peer(of)));
+                match what {
+                    0 | 1 => drop(one.hold(bytes)),
+                    2 => drop(one.wait()),
+                    3 => drop(one.complete()),
+                    _ => drop(reading.remove(&at)),
+                }
+                let state = bodies.state();
+                let held = reading.values().filter(|one| !one.is_evicted());
+                let bytes: usize = held.map(|one| one.bytes).sum();
+                prop_assert_eq!(state.bytes, bytes);
+                prop_assert!(state.bytes <= 100 && state.waiting.len() <= 4);
+                prop_assert_eq!(state.peers.values().map(|held| held.bytes).sum::<usize>(), bytes);
+                let places = state.peers.values().map(|held| held.places).sum::<usize>();
+                prop_assert_eq!(places, state.waiting.len());
+                prop_assert!(state.peers.values().all(|held| held.bytes <= 60 && held.places <= 2));
+                prop_assert_eq!(state.gauge.get(), i64::try_from(places).unwrap());
+            }
+            reading.clear();
+            let state = bodies.state();
+            prop_assert!(state.bytes == 0 && state.waiting.is_empty() && state.peers.is_empty());
+        }
+    }
+}

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, block_in_place};
 use zentra_shared::config::Config;
 use zentra_shared::event::{Admitted, Envelope, Event};
 use zentra_shared::queue::Publish;
@@ -21,6 +22,9 @@ use crate::refusal::Refusal;
 
 /// How many of one callback's events may wait for their confirm.
 const AT_A_TIME: usize = 256;
+/// A larger body is verified beside the runtime: one of 1 MiB can take as long as a thousand small
+/// callbacks.
+const LARGE: usize = 64 * 1024;
 
 /// The one way in, for a callback that has just come and for one that was refused at
 /// first and is `admitted` by an operator. Returns the envelopes of its events when the broker
@@ -33,7 +37,8 @@ pub async fn admit(
     keys: &Keys,
     admitted: Option<Admitted>,
 ) -> Result<Vec<Envelope>, Refusal> {
-    let verified = keys.judge(callback, source, |key| callback.verify_by(source, key)).await?;
+    let verified =
+        keys.judge(callback, source, None, |key| callback.verify_by(source, key)).await?;
     publish(verified, sealer, queue, admitted).await
 }
 
@@ -81,6 +86,8 @@ pub(crate) struct Gate<Q> {
     queue: Q,
     keeper: Keeper,
     keys: Keys,
+    /// Large bodies that are verified at a time: they leave a core to the small ones.
+    large: Semaphore,
     metrics: Metrics,
 }
 
@@ -99,7 +106,9 @@ impl<Q: Publish> Gate<Q> {
         );
         let sources = config.sources.iter().map(|source| (source.name.clone(), source.clone()));
         let (keys, metrics) = (Keys::default(), metrics.clone());
-        (Self { sources: sources.collect(), sealer, queue, keeper, keys, metrics }, keeping)
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let large = Semaphore::new(cores.div_ceil(2));
+        (Self { sources: sources.collect(), sealer, queue, keeper, keys, large, metrics }, keeping)
     }
 
     pub(crate) fn source(&self, name: &str) -> Result<&Source, Refusal> {
@@ -112,13 +121,18 @@ impl<Q: Publish> Gate<Q> {
         callback: Unverified,
         source: &Source,
     ) -> Result<Taken, Refusal> {
+        let is_large = callback.body.len() > LARGE;
         let by = |key: Option<&Secret>| {
             let started = Instant::now();
-            let verified = callback.verify_by(source, key);
+            let verified = match is_large {
+                true => block_in_place(|| callback.verify_by(source, key)),
+                false => callback.verify_by(source, key),
+            };
             self.metrics.verified(&source.name, started.elapsed());
             verified
         };
-        match self.keys.judge(&callback, source, by).await {
+        let turns = is_large.then_some(&self.large);
+        match self.keys.judge(&callback, source, turns, by).await {
             Ok(verified) => match verified.handshake() {
                 Some(answer) => {
                     if let Some(address) = &answer.visit {

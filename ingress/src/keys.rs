@@ -14,6 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 use zentra_shared::secret::Secret;
 use zentra_shared::telemetry::causes;
 use zentra_shared::verify::{Refusal, Source, Unverified, Verified};
@@ -93,18 +94,29 @@ fn client() -> Option<Http> {
 impl Keys {
     /// Judges a callback by the key that it is signed with, if its scheme's keys are published. A
     /// set that it doesn't fit may be older than its key: then it is judged by the newest, too.
+    /// `turns` bounds how many are judged at a time; waiting for a key takes no turn.
     pub async fn judge(
         &self,
         callback: &Unverified,
         source: &Source,
+        turns: Option<&Semaphore>,
         by: impl Fn(Option<&Secret>) -> Result<Verified, Refusal>,
     ) -> Result<Verified, Refusal> {
+        let turn = async || match turns {
+            Some(turns) => turns.acquire().await.ok(),
+            None => None,
+        };
         let key = self.of(callback, source).await?;
+        let taken = turn().await;
         let judged = by(key.as_ref());
+        drop(taken);
         match (key, &judged) {
             (Some(key), Err(Refusal::SignatureMismatch)) if source.scheme.has_key_set() => {
                 match self.anew(callback, source).await {
-                    Some(newest) if newest.expose() != key.expose() => by(Some(&newest)),
+                    Some(newest) if newest.expose() != key.expose() => {
+                        let _taken = turn().await;
+                        by(Some(&newest))
+                    }
                     _ => judged,
                 }
             }

@@ -299,7 +299,7 @@ pub(crate) async fn admit<Q: Operate + Publish>(
             None => Err("unknown_source"),
             Some(source) if dry_run => {
                 let by = |key: Option<&Secret>| callback.verify_by(source, key);
-                keys.judge(&callback, source, by)
+                keys.judge(&callback, source, None, by)
                     .await
                     .map(drop)
                     .map_err(|refusal| refusal.reason())

@@ -23,7 +23,7 @@ fn json(scheme: &Scheme, size: usize, time: Timestamp) -> Bytes {
 }
 
 fn form(_: &Scheme, size: usize, _: Timestamp) -> Bytes {
-    format!("a%5Bb%5D=c&text={}&{}=d", "%C3%A4+".repeat(size / 7), "%5B".repeat(size / 3)).into()
+    format!("a%5Bb%5D=c&text={}&%5Bd=%5D{}", "%C3%A4+".repeat(size / 7), "e".repeat(size)).into()
 }
 
 /// A genuine callback with such a body, if it can be signed here.

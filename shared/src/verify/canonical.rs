@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, Uri, header};
+use memchr::memmem;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::form::{Parameter, parameters};
+use super::form::{Parameter, by_name_and_value, parameters};
 use super::place::{Location, Lookup};
 use super::signature::{Piece, Read};
 
@@ -170,18 +171,14 @@ fn twilio<'b>(found: &'b Lookup<'_>, url: &str, body: &[u8]) -> Option<Vec<Piece
         let fits = own.as_bytes().ct_eq(claimed.text()?.as_bytes());
         return bool::from(fits).then(|| and_fields(url.to_owned(), &[]));
     }
-    let mut fields = found.form()?.to_vec();
-    fields.sort_unstable();
-    fields.dedup();
+    let fields = by_name_and_value(found.form()?, true);
     Some(and_fields(url.to_owned(), &fields))
 }
 
 fn plivo<'b>(found: &'b Lookup<'_>, url: &str) -> Option<Vec<Piece<'b>>> {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut query = parameters(query.as_bytes())?;
-    let mut fields = found.form()?.to_vec();
-    query.sort_unstable();
-    fields.sort_unstable();
+    let query = by_name_and_value(&parameters(query.as_bytes())?, false);
+    let fields = by_name_and_value(found.form()?, false);
     let query =
         query.iter().map(|(name, value)| Some(format!("{}={}", name.text()?, value.text()?)));
     let query = query.collect::<Option<Vec<_>>>()?.join("&");
@@ -327,7 +324,7 @@ fn easypost(body: &[u8]) -> Vec<Cow<'_, [u8]>> {
     const KEY: &[u8] = b"\"weight\":";
     let mut content = Vec::new();
     let mut rest = body;
-    while let Some(at) = rest.windows(KEY.len()).position(|window| window == KEY) {
+    while let Some(at) = memmem::find(rest, KEY) {
         let (before, after) = rest.split_at(at + KEY.len());
         content.push(Cow::Borrowed(before));
         rest = after;

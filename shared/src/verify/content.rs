@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, Uri};
 
 use super::Refusal;
+use super::form::by_name;
 use super::place::{Location, Lookup};
 use super::pointer::text_at;
 use super::scheme::Scheme;
@@ -106,9 +107,7 @@ impl<'a> Content<'a> {
     }
 
     fn sorted_form(&self) -> Option<Vec<Piece<'_>>> {
-        let mut fields = self.found.form()?.to_vec();
-        fields.sort_by_key(|(name, _)| *name);
-        let texts = fields.into_iter().flat_map(|(name, value)| [name, value]);
+        let texts = by_name(self.found.form()?).into_iter().flat_map(|(name, value)| [name, value]);
         Some(texts.map(Piece::Encoded).collect())
     }
 }

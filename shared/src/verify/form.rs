@@ -2,7 +2,6 @@
 //! takes no memory that grows with the body, and `form_urlencoded` copies what it decodes.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::iter;
 
 use memchr::{memchr, memchr2};
@@ -10,16 +9,18 @@ use percent_encoding::percent_decode;
 
 /// The most parameters that are looked at in a form or a query.
 const MAX_PARAMETERS: usize = 1000;
+/// The most bytes that their names may have together: names are compared with each other.
+const MAX_NAMES: usize = 64 * 1024;
 
 /// Name and value.
 pub(super) type Parameter<'a> = (Encoded<'a>, Encoded<'a>);
 
 /// The parameters in their order
 /// (<https://url.spec.whatwg.org/#application/x-www-form-urlencoded>). None where there are more than
-/// [`MAX_PARAMETERS`].
+/// [`MAX_PARAMETERS`], or their names have more than [`MAX_NAMES`].
 pub(super) fn parameters(text: &[u8]) -> Option<Vec<Parameter<'_>>> {
     let mut read = Vec::with_capacity(16);
-    let mut rest = text;
+    let (mut rest, mut names) = (text, 0);
     while !rest.is_empty() {
         let pair;
         (pair, rest) = split(rest, b'&');
@@ -30,16 +31,57 @@ pub(super) fn parameters(text: &[u8]) -> Option<Vec<Parameter<'_>>> {
             return None;
         }
         let (name, value) = split(pair, b'=');
+        names += name.len();
+        if names > MAX_NAMES {
+            return None;
+        }
         read.push((Encoded::new(name), Encoded::new(value)));
     }
     Some(read)
+}
+
+/// The parameters in the order of their names; those of one name in their own order.
+pub(super) fn by_name<'a>(parameters: &[Parameter<'a>]) -> Vec<Parameter<'a>> {
+    let mut named = named(parameters);
+    named.sort_by(|a, b| a.0.cmp(&b.0));
+    named.into_iter().map(|(_, parameter)| parameter).collect()
+}
+
+/// The parameters in the order of their names, and of their values under one name. `unique`: of
+/// those alike in both there is one.
+pub(super) fn by_name_and_value<'a>(
+    parameters: &[Parameter<'a>],
+    unique: bool,
+) -> Vec<Parameter<'a>> {
+    let mut named = named(parameters);
+    named.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let mut ordered = Vec::with_capacity(named.len());
+    for same in named.chunk_by(|a, b| a.0 == b.0) {
+        if let [(_, one)] = same {
+            ordered.push(*one);
+            continue;
+        }
+        let decoded = same.iter().map(|(_, parameter)| (parameter.1.decoded(), *parameter));
+        let mut decoded: Vec<_> = decoded.collect();
+        decoded.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if unique {
+            decoded.dedup_by(|a, b| a.0 == b.0);
+        }
+        ordered.extend(decoded.into_iter().map(|(_, parameter)| parameter));
+    }
+    ordered
+}
+
+/// Each decoded once: to do so at each comparison would cost as much as many HMACs.
+fn named<'a>(parameters: &[Parameter<'a>]) -> Vec<(Cow<'a, [u8]>, Parameter<'a>)> {
+    parameters.iter().map(|parameter| (parameter.0.decoded(), *parameter)).collect()
 }
 
 fn split(text: &[u8], by: u8) -> (&[u8], &[u8]) {
     memchr(by, text).map_or((text, &[]), |at| (&text[..at], &text[at + 1..]))
 }
 
-/// A name or a value as it was sent. Two are equal, and in order, as what they stand for.
+/// A name or a value as it was sent. Two are equal as what they stand for.
 #[derive(Clone, Copy)]
 pub(super) struct Encoded<'a> {
     raw: &'a [u8],
@@ -57,6 +99,13 @@ impl<'a> Encoded<'a> {
         let mut words = self.raw.split(|&byte| byte == b'+');
         let first = percent_decode(words.next().unwrap_or_default());
         first.chain(words.flat_map(|word| iter::once(b' ').chain(percent_decode(word))))
+    }
+
+    fn decoded(self) -> Cow<'a, [u8]> {
+        match self.plain {
+            true => Cow::Borrowed(self.raw),
+            false => Cow::Owned(self.bytes().collect()),
+        }
     }
 
     /// How many bytes it stands for.
@@ -93,28 +142,11 @@ impl<'a> Encoded<'a> {
     }
 }
 
-impl Ord for Encoded<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self.plain, other.plain) {
-            (true, true) => self.raw.cmp(other.raw),
-            (true, false) => self.raw.iter().copied().cmp(other.bytes()),
-            (false, true) => self.bytes().cmp(other.raw.iter().copied()),
-            (false, false) => self.bytes().cmp(other.bytes()),
-        }
-    }
-}
-
-impl PartialOrd for Encoded<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
 impl PartialEq for Encoded<'_> {
     fn eq(&self, other: &Self) -> bool {
         match self.plain && other.plain {
             true => self.raw == other.raw,
-            false => self.cmp(other).is_eq(),
+            false => self.bytes().eq(other.bytes()),
         }
     }
 }
@@ -153,16 +185,36 @@ mod tests {
 
         #[test]
         fn what_is_encoded_has_the_order_of_what_it_stands_for(
-            (a, b) in ("([a-c+]|%6[123]|%20|%C3%A4){0,4}", "([a-c+]|%6[123]|%20|%C3%A4){0,4}"),
+            pairs in prop::collection::vec(
+                ("([a-c+]|%6[123]|%20|%C3%A4){0,2}", "([a-c+]|%6[123]|%20|%C3%A4){0,2}"),
+                0..8,
+            ),
         ) {
-            let (a, b) = (Encoded::new(a.as_bytes()), Encoded::new(b.as_bytes()));
-            prop_assert_eq!(a.cmp(&b), a.text().cmp(&b.text()));
-            prop_assert_eq!(a == b, a.text() == b.text());
+            let text: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let text = text.join("&");
+            let read = parameters(text.as_bytes()).unwrap();
+            let texts = |all: &[Parameter<'_>]| -> Vec<(String, String)> {
+                let text = |one: Encoded<'_>| one.text().unwrap().into_owned();
+                all.iter().map(|(name, value)| (text(*name), text(*value))).collect()
+            };
+            let mut by_library: Vec<_> =
+                form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+            by_library.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+            prop_assert_eq!(texts(&by_name(&read)), by_library.clone());
+            by_library.sort();
+            prop_assert_eq!(texts(&by_name_and_value(&read, false)), by_library.clone());
+            by_library.dedup();
+            prop_assert_eq!(texts(&by_name_and_value(&read, true)), by_library);
+            for (a, b) in read.iter().zip(read.iter().rev()) {
+                prop_assert_eq!(a.1 == b.1, a.1.text() == b.1.text());
+            }
         }
 
         #[test]
         fn more_parameters_than_the_bound_are_none(more in 0..3_usize) {
             let text = "a=b&".repeat(MAX_PARAMETERS - 1 + more);
+            prop_assert_eq!(parameters(text.as_bytes()).is_some(), more <= 1);
+            let text = format!("a=b&{}=c&d=e", "n".repeat(MAX_NAMES - 3 + more));
             prop_assert_eq!(parameters(text.as_bytes()).is_some(), more <= 1);
         }
     }

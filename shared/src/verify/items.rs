@@ -1,8 +1,9 @@
 //! A callback that holds several events: each is a slice of the verified body, byte for byte.
 
-use std::collections::HashMap;
+use std::fmt;
 
 use bytes::Bytes;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Refusal;
@@ -24,10 +25,98 @@ fn array<'a>(body: &'a Bytes, pointer: &str) -> Option<Vec<&'a RawValue>> {
     let mut at = std::str::from_utf8(body).ok()?;
     for step in pointer.split('/').skip(1) {
         let step = step.replace("~1", "/").replace("~0", "~");
-        let mut fields: HashMap<String, &RawValue> = serde_json::from_str(at).ok()?;
-        at = fields.remove(&step)?.get();
+        let mut json = serde_json::Deserializer::from_str(at);
+        at = Field(&step).deserialize(&mut json).ok()??.get();
+        json.end().ok()?;
     }
-    serde_json::from_str(at).ok()
+    let mut json = serde_json::Deserializer::from_str(at);
+    let items = Items.deserialize(&mut json).ok()?;
+    json.end().ok()?;
+    Some(items)
+}
+
+/// What is in the field of this name; of two, the last.
+struct Field<'n>(&'n str);
+
+impl<'de> DeserializeSeed<'de> for Field<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Field<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut fields: M) -> Result<Self::Value, M::Error> {
+        let mut found = None;
+        while let Some(named) = fields.next_key_seed(Is(self.0))? {
+            match named {
+                true => found = Some(fields.next_value()?),
+                false => drop(fields.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a field has this name.
+struct Is<'n>(&'n str);
+
+impl<'de> DeserializeSeed<'de> for Is<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<bool, D::Error> {
+        json.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Is<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field's name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
+    }
+}
+
+/// The items of an array; one more than the bound where there are more.
+struct Items;
+
+impl<'de> DeserializeSeed<'de> for Items {
+    type Value = Vec<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<Self::Value, S::Error> {
+        let mut found = Vec::new();
+        while found.len() <= MAX_ITEMS {
+            match items.next_element()? {
+                Some(item) => found.push(item),
+                None => return Ok(found),
+            }
+        }
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(found)
+    }
 }
 
 #[cfg(test)]

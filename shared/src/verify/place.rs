@@ -6,7 +6,8 @@ use std::fmt;
 use std::io::Read;
 
 use bytes::Bytes;
-use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::bufread::GzDecoder;
+use flate2::read::{DeflateDecoder, ZlibDecoder};
 use http::{HeaderMap, HeaderName, header};
 use serde::{Deserialize, Deserializer};
 
@@ -215,18 +216,21 @@ impl<'a> Lookup<'a> {
 
 /// What a compressed body is bounded by where its source says nothing.
 const MOST: usize = 1 << 20;
+/// The members of a gzip file that are read: senders write one. Each costs as much as 1 KiB, however
+/// short it is.
+const MEMBERS: usize = 16;
 
 /// A body without its compression (RFC 9110, section 8.4). None where it isn't compressed, not in a
 /// way that is known, or not what its header says: then it is looked at as it is.
 fn decoded(encoding: &str, body: &[u8], most: usize) -> Result<Option<Bytes>, Refusal> {
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     let read = |from: &mut dyn Read| {
         let mut plain = Vec::new();
-        let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
         from.take(limit).read_to_end(&mut plain).ok().map(|_| plain)
     };
     // The header isn't signed: whoever leaves it out must not hide the id. No JSON begins so.
     let plain = match (body, encoding.trim().to_ascii_lowercase().as_str()) {
-        ([0x1f, 0x8b, ..], _) => read(&mut MultiGzDecoder::new(body)),
+        ([0x1f, 0x8b, ..], _) => gunzipped(body, limit),
         ([0x78, 0x01 | 0x5e | 0x9c | 0xda, ..], _) => read(&mut ZlibDecoder::new(body)),
         // By RFC 9110 it is zlib's form; some send the bare one.
         (_, "deflate") => read(&mut DeflateDecoder::new(body)),
@@ -236,6 +240,24 @@ fn decoded(encoding: &str, body: &[u8], most: usize) -> Result<Option<Bytes>, Re
         Some(plain) if plain.len() > most => Err(Refusal::BodyTooLarge),
         plain => Ok(plain.map(Bytes::from)),
     }
+}
+
+/// The members of a gzip file (RFC 1952, section 2.2), one after the other.
+fn gunzipped(body: &[u8], limit: u64) -> Option<Vec<u8>> {
+    let (mut plain, mut rest) = (Vec::new(), body);
+    for _ in 0..MEMBERS {
+        let left = limit.saturating_sub(plain.len() as u64);
+        let mut member = GzDecoder::new(rest);
+        (&mut member).take(left).read_to_end(&mut plain).ok()?;
+        if plain.len() as u64 == limit {
+            return Some(plain);
+        }
+        rest = member.into_inner();
+        if rest.is_empty() {
+            return Some(plain);
+        }
+    }
+    None
 }
 
 fn without_mark(json: &[u8]) -> &[u8] {
@@ -274,9 +296,32 @@ pub(super) fn one<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
     use proptest::prelude::*;
 
     use super::*;
+
+    fn member(text: &[u8]) -> Vec<u8> {
+        let mut to = GzEncoder::new(Vec::new(), Compression::fast());
+        to.write_all(text).unwrap();
+        to.finish().unwrap()
+    }
+
+    #[test]
+    fn more_members_of_gzip_than_the_bound_are_not_read_and_no_more_than_the_body_may_have() {
+        let of = |count: usize, most| decoded("gzip", &member(b"ab").repeat(count), most);
+        for count in [1, 2, MEMBERS] {
+            let plain = b"ab".repeat(count);
+            assert_eq!(of(count, plain.len()), Ok(Some(plain.clone().into())), "{count}");
+            assert_eq!(of(count, plain.len() - 1), Err(Refusal::BodyTooLarge), "{count}");
+        }
+        assert_eq!(of(MEMBERS + 1, 1000), Ok(None));
+        let broken = [member(b"ab"), b"\x1f\x8bno".to_vec()].concat();
+        assert_eq!(decoded("gzip", &broken, 1000), Ok(None));
+    }
 
     proptest! {
         #[test]

@@ -5,12 +5,13 @@
 //! A private RabbitMQ with a quorum queue, 1 KiB signed bodies, 64 and 256 in flight,
 //! rounds that alternate so that a slow spell of the machine hits all rows alike. Load
 //! comes from `wrk`. The numbers are printed, and nothing fails by them. Arguments: other
-//! numbers in flight, or `verify [PROVIDER]`, `worker`, `whole`, `file`, `list [COUNT]` or
+//! numbers in flight, or `verify [PROVIDER]`, `hostile [PROVIDER]`, `worker`, `whole`, `file`, `list [COUNT]` or
 //! `dead [COUNT]` for that part alone.
 
 mod bare;
 mod dead;
 mod file;
+mod hostile;
 mod list;
 mod verify;
 mod whole;
@@ -75,6 +76,8 @@ async fn run() -> anyhow::Result<()> {
         ["file"] => return file::run().await,
         ["verify"] => return verify::run(""),
         ["verify", provider] => return verify::run(provider),
+        ["hostile"] => return hostile::run(""),
+        ["hostile", provider] => return hostile::run(provider),
         ["dead"] => return dead::run(LETTERS).await,
         ["dead", count] => return dead::run(count.parse()?).await,
         ["list"] => return list::run(DELIVERIES).await,
@@ -82,6 +85,7 @@ async fn run() -> anyhow::Result<()> {
         _ => {}
     }
     verify::run("")?;
+    hostile::run("")?;
     entrance().await?;
     worker::run().await?;
     whole::run().await?;

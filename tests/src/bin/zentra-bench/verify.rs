@@ -125,7 +125,7 @@ fn names(at: &Option<Location>) -> Vec<&str> {
 }
 
 /// A genuine callback of 1 KiB.
-fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
+pub(crate) fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
     let time = Timestamp::from_secs(1_700_000_000);
     let body = |padding: usize| {
         let mut body = serde_json::json!({ "padding": "x".repeat(padding) });

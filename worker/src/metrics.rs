@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     conflicts: IntCounterVec,
     rendered_retries: IntCounterVec,
     suspected: IntCounterVec,
+    not_kept: IntCounterVec,
     leases_lost: IntCounterVec,
     circuit_open: IntGaugeVec,
     circuit_opened: IntCounterVec,
@@ -77,6 +78,12 @@ impl Metrics {
                 "zentra_worker_suspected_replays_total",
                 "Messages whose signed bytes were known under another unsigned id or type: kept as \
                  dead letters, no effect.",
+                &["destination", "source"],
+            )?,
+            not_kept: count(
+                "zentra_worker_suspected_replays_not_kept_total",
+                "Suspected replays that are counted only: the first few of the same signed bytes are \
+                 kept as dead letters.",
                 &["destination", "source"],
             )?,
             leases_lost: count(
@@ -158,7 +165,9 @@ impl Metrics {
         let of_it = [destination];
         for source in sources {
             let of_both = [destination, source];
-            for counter in [&self.conflicts, &self.rendered_retries, &self.suspected] {
+            for counter in
+                [&self.conflicts, &self.rendered_retries, &self.suspected, &self.not_kept]
+            {
                 counter.with_label_values(&of_both);
             }
             for of in ["delivered", "dead", "overtaken"] {
@@ -224,6 +233,11 @@ impl DestinationMetrics {
     /// A source's message has known bytes and another unsigned id or type.
     pub(crate) fn suspected(&self, source: &str) {
         self.all.suspected.with_label_values(&[&self.name, source]).inc();
+    }
+
+    /// Such a message isn't kept: enough of the same are.
+    pub(crate) fn not_kept(&self, source: &str) {
+        self.all.not_kept.with_label_values(&[&self.name, source]).inc();
     }
 
     /// A message was put into the dead-letter queue.

@@ -17,7 +17,9 @@ use zentra_shared::clock;
 use zentra_shared::config::Destination;
 use zentra_shared::delivery::{self, Opened};
 use zentra_shared::event::{DeliveryKey, Event, SetApart};
-use zentra_shared::journal::{AttemptResult, Claim, ErrorClass, Journal, JournalError, Settle};
+use zentra_shared::journal::{
+    AttemptResult, Claim, ErrorClass, First, Journal, JournalError, Settle,
+};
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_shared::queue::{Delay, Message, Process, Receipt};
 use zentra_shared::redact::Redact;
@@ -30,6 +32,9 @@ use crate::deliver::{Attempted, Deliver, Order, Verdict};
 use crate::gate::Gate;
 use crate::metrics::DestinationMetrics;
 
+/// Copies of the same signed bytes, under other unsigned ids or types, that are kept as dead letters
+/// for one destination. The others are counted.
+const COPIES: usize = 5;
 /// Between two tries while RabbitMQ or Redis is away.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -180,7 +185,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
         let (source, kind) = (envelope.source.as_str(), envelope.event_type.as_deref());
         let (kind, retention) = (kind.unwrap_or_default(), self.retention(opened));
-        let first = || self.journal.first_type(source, &envelope.identity, kind, retention);
+        let of = First::Type { source, identity: &envelope.identity };
+        let first = || self.journal.first(of, kind, retention);
         Ok(self.insist("first type", first).await? != kind)
     }
 
@@ -199,6 +205,25 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         self.set_apart(message, opened, SetApart::Body { sha256 }).await
     }
 
+    /// Whether the same signed bytes have been set apart fewer than [`COPIES`] times, this one left
+    /// out. Whoever has seen one callback could fill the dead letters with it otherwise.
+    async fn has_place(&self, event: &Event, opened: &Opened) -> Result<bool, Stopped> {
+        let envelope = &event.envelope;
+        let (source, identity) = (envelope.source.as_str(), &envelope.identity);
+        let destination = self.destination.name.as_str();
+        let kind = envelope.event_type.as_deref().unwrap_or_default();
+        let differs = format!("{kind} {}", envelope.event_id().unwrap_or_default());
+        let retention = self.retention(opened);
+        for place in 0..COPIES {
+            let of = First::Copy { destination, source, identity, place };
+            let first = || self.journal.first(of, &differs, retention);
+            if self.insist("set apart", first).await? == differs {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What has another event's identity and differs from it: from here on a delivery of its own,
     /// sealed as such, which waits in the dead-letter queue.
     async fn set_apart(
@@ -213,6 +238,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         // What differs in more than one thing has been counted and is in the history; set apart
         // again and again, it would never end.
         if event.envelope.waits_for().is_some() {
+            return Ok(());
+        }
+        if !matches!(differs, SetApart::Body { .. }) && !self.has_place(event, opened).await? {
+            self.metrics.not_kept(&opened.summary.source);
             return Ok(());
         }
         let mut event = event.clone();

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{Store, StoreError, number};
 use crate::clock::{self, Timestamp};
-use crate::event::{DeliveryKey, Identity};
+use crate::event::DeliveryKey;
 use crate::journal::list::{Listed, Page, Query, SCAN};
 use crate::journal::{
-    AttemptResult, COPIES, Claim, Delivery, Entry, HISTORY, Histories, Journal, JournalError,
-    Settle, Summary, What, named,
+    AttemptResult, COPIES, Claim, Delivery, Entry, First, HISTORY, Histories, Journal,
+    JournalError, Settle, Summary, What, named,
 };
 use crate::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
 
@@ -249,15 +249,17 @@ impl Journal for EmbeddedJournal {
         .await
     }
 
-    async fn first_type(
+    async fn first(
         &self,
-        source: &str,
-        identity: &Identity,
-        event_type: &str,
+        of: First<'_>,
+        value: &str,
         retention: Duration,
     ) -> Result<String, JournalError> {
-        let key = format!("{source}/{}", identity.as_str());
-        let event_type = event_type.to_owned();
+        let key = match of.name() {
+            ("type", name) => name,
+            (kind, name) => format!("{kind}:{name}"),
+        };
+        let value = value.to_owned();
         let write = move |file: &Connection| {
             let now = clock::now();
             let until = number(now.plus(retention));
@@ -265,7 +267,7 @@ impl Journal for EmbeddedJournal {
                 "INSERT INTO first_type (key, type, until) VALUES (?1, ?2, ?3) ON CONFLICT (key) \
                  DO UPDATE SET type = excluded.type, until = excluded.until WHERE until <= ?4",
             )?;
-            insert.execute(params![key, event_type, until, number(now)])?;
+            insert.execute(params![key, value, until, number(now)])?;
             let mut first = file.prepare_cached("SELECT type FROM first_type WHERE key = ?1")?;
             first.query_row([key], |row| row.get(0))
         };

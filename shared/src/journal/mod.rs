@@ -320,19 +320,52 @@ pub struct Delivery {
     pub history: Vec<Entry>,
 }
 
+/// Of what a journal remembers the first.
+#[derive(Clone, Copy, Debug)]
+pub enum First<'a> {
+    /// The type that a source's identity came with.
+    Type {
+        /// The source's name.
+        source: &'a str,
+        /// Of the event.
+        identity: &'a Identity,
+    },
+    /// The delivery key of a copy of these signed bytes that a destination set apart.
+    Copy {
+        /// Where it was set apart.
+        destination: &'a str,
+        /// The source's name.
+        source: &'a str,
+        /// Of the event.
+        identity: &'a Identity,
+        /// There are several of them.
+        place: usize,
+    },
+}
+
+impl First<'_> {
+    /// The kind, and a name of its own within it.
+    pub(crate) fn name(&self) -> (&'static str, String) {
+        match self {
+            Self::Type { source, identity } => ("type", format!("{source}/{}", identity.as_str())),
+            Self::Copy { destination, source, identity, place } => {
+                ("copy", format!("{place}/{destination}/{source}/{}", identity.as_str()))
+            }
+        }
+    }
+}
+
 /// What a worker needs. Each call is atomic, and may be repeated.
 pub trait Journal: Clone + Send + Sync + 'static {
     /// Asks to run an attempt. Whatever the answer, it is in the history.
     fn claim(&self, claim: &Claim<'_>)
     -> impl Future<Output = Result<Answer, JournalError>> + Send;
 
-    /// The type that a source's identity came with first: this one, if none is remembered. It is
-    /// remembered for `retention`.
-    fn first_type(
+    /// What came first of this: `value`, if nothing is remembered. It is remembered for `retention`.
+    fn first(
         &self,
-        source: &str,
-        identity: &Identity,
-        event_type: &str,
+        of: First<'_>,
+        value: &str,
         retention: Duration,
     ) -> impl Future<Output = Result<String, JournalError>> + Send;
 

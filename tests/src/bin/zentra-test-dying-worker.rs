@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::config::{Live, Origin, Role};
 use zentra_shared::control::{Beat, Follow, Orders};
-use zentra_shared::event::{DeliveryKey, Identity};
+use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::redis::RedisJournal;
-use zentra_shared::journal::{Claim, Journal, JournalError, Settle};
+use zentra_shared::journal::{Claim, First, Journal, JournalError, Settle};
 use zentra_shared::lifecycle::{Answer, DeadReason};
 use zentra_shared::queue::amqp::{Amqp, AmqpConsumer};
 use zentra_shared::queue::{Delay, Message, Process, QueueError, Routes, Subscribe};
@@ -72,14 +72,13 @@ impl Journal for DoomedJournal {
         Ok(answer)
     }
 
-    async fn first_type(
+    async fn first(
         &self,
-        source: &str,
-        identity: &Identity,
-        event_type: &str,
+        of: First<'_>,
+        value: &str,
         retention: Duration,
     ) -> Result<String, JournalError> {
-        self.inner.first_type(source, identity, event_type, retention).await
+        self.inner.first(of, value, retention).await
     }
 
     async fn renew(

@@ -19,7 +19,7 @@ use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 pub(crate) struct Site {
     pub(crate) stack: Stack,
     pub(crate) ledger: Ledger,
-    _programs: Vec<Program>,
+    programs: Vec<Program>,
     listen: String,
     http: Http,
 }
@@ -51,7 +51,7 @@ impl Site {
             let ingress = stack.ingress().await;
             (ingress.listen.clone(), vec![ingress, stack.worker().await])
         };
-        Self { stack, ledger, _programs: programs, listen, http: Http::default() }
+        Self { stack, ledger, programs, listen, http: Http::default() }
     }
 
     /// Sends to the source `s`.
@@ -304,6 +304,51 @@ async fn signed_bytes_under_another_type_reach_no_further_destination(embedded: 
     site.until("released", 2, 1, 3).await;
 }
 
+/// Who has seen a callback of GitHub's can send it under any number of ids.
+async fn of_the_same_signed_bytes_the_first_few_copies_are_kept(embedded: bool) {
+    let site = Site::start(embedded, &source("github", "")).await;
+    let body = r#"{"ref":"main"}"#;
+    let tag = format!("sha256={}", hex::encode(hmac(body.as_bytes())));
+    let send = async |kind: &str, id: &str| {
+        let headers = json(&[
+            ("x-github-event", kind),
+            ("x-github-delivery", id),
+            ("x-hub-signature-256", &tag),
+        ]);
+        site.post(&headers, body).await;
+    };
+    send("push", "d0").await;
+    site.until("the push", 1, 0, 0).await;
+    for at in 0..20 {
+        send("push", &format!("d{}", at + 1)).await;
+        send(&format!("kind{at}"), "d0").await;
+    }
+    eventually("all of them are counted", BOUND, async || {
+        let mut counted = [0.0; 2];
+        for program in &site.programs {
+            for (sum, of) in counted.iter_mut().zip(["", "_not_kept"]) {
+                let name = format!("zentra_worker_suspected_replays{of}_total{{");
+                *sum += program.metric(&site.http, &[&name]).await;
+            }
+        }
+        (counted == [40.0, 35.0]).then_some(())
+    })
+    .await;
+    site.until("the first few", 1, 0, 5).await;
+    // One of those that are kept takes no other place.
+    let kept = site.deliveries().into_iter().find(|one| one["record"]["state"] == "dead").unwrap();
+    let of = |field: &str| kept["event"][field].as_str().unwrap().to_owned();
+    send(&of("event_type"), &of("event_id")).await;
+    eventually("a copy of it", BOUND, async || {
+        let lines = site.deliveries();
+        let lines = lines.iter().filter_map(|one| one["history"].as_array()).flatten();
+        let copies = lines.filter(|line| line["what"] == "duplicate_dead").count();
+        (copies == 1).then_some(())
+    })
+    .await;
+    site.until("the same", 1, 0, 5).await;
+}
+
 /// Another body under an id that isn't shown to name one event waits for an operator, with its bytes.
 async fn another_body_under_a_delivery_id_is_a_dead_letter_that_can_be_released(embedded: bool) {
     let site =
@@ -383,6 +428,7 @@ on_both! {
     two_topics_with_the_same_bytes_both_arrive
     a_retry_that_is_signed_anew_is_a_copy_by_its_events_id
     signed_bytes_under_another_type_reach_no_further_destination
+    of_the_same_signed_bytes_the_first_few_copies_are_kept
     another_body_under_a_delivery_id_is_a_dead_letter_that_can_be_released
     another_body_under_an_events_id_is_a_retry_that_was_written_anew
 }

@@ -21,7 +21,8 @@ use redis::{Client, IntoConnectionInfo, Script};
 
 use super::list::{Page, Query};
 use super::{
-    Claim, Delivery, Histories, Journal, JournalError, Remembered, Settle, Summary, What, named,
+    Claim, Delivery, First, Histories, Journal, JournalError, Remembered, Settle, Summary, What,
+    named,
 };
 use crate::clock::{Timestamp, millis};
 use crate::event::{DeliveryKey, Identity};
@@ -99,10 +100,6 @@ impl RedisJournal {
         format!("{}:taken", self.namespace)
     }
 
-    fn type_key(&self, source: &str, identity: &str) -> String {
-        format!("{}:type:{source}/{identity}", self.namespace)
-    }
-
     fn dead_index(&self, destination: &str) -> String {
         format!("{}:dead:{destination}", self.namespace)
     }
@@ -174,7 +171,8 @@ impl RedisJournal {
         if delivery.event.context.type_unsigned {
             let (identity, retention) = (Identity::from_text(key.identity()), retention);
             let kind = delivery.event.event_type.as_deref().unwrap_or_default();
-            self.first_type(key.source(), &identity, kind, retention).await?;
+            let of = First::Type { source: key.source(), identity: &identity };
+            self.first(of, kind, retention).await?;
         }
         if set.is_some() {
             self.list_anew(key, &delivery.event).await?;
@@ -309,24 +307,24 @@ impl Journal for RedisJournal {
         Ok(self.claim_at(claim).await?.0)
     }
 
-    async fn first_type(
+    async fn first(
         &self,
-        source: &str,
-        identity: &Identity,
-        event_type: &str,
+        of: First<'_>,
+        value: &str,
         retention: Duration,
     ) -> Result<String, JournalError> {
         let mut connection = self.connection.clone();
-        let key = self.type_key(source, identity.as_str());
+        let (kind, name) = of.name();
+        let key = format!("{}:{kind}:{name}", self.namespace);
         let mut set = redis::cmd("SET");
-        set.arg(&key).arg(event_type).arg("NX").arg("PX").arg(millis(retention).max(1));
+        set.arg(&key).arg(value).arg("NX").arg("PX").arg(millis(retention).max(1));
         let new: Option<String> = set.query_async(&mut connection).await?;
         if new.is_some() {
-            return Ok(event_type.into());
+            return Ok(value.into());
         }
         let first: Option<String> =
             redis::cmd("GET").arg(&key).query_async(&mut connection).await?;
-        Ok(first.unwrap_or_else(|| event_type.into()))
+        Ok(first.unwrap_or_else(|| value.into()))
     }
 
     async fn renew(

@@ -98,7 +98,7 @@ impl<Q: Publish> Gate<Q> {
         metrics.know(&config.sources);
         let sealer = config.seal.clone();
         let (keeper, keeping) = Keeper::start(
-            config.refused.per_second,
+            &config.refused,
             &config.sources,
             sealer.clone(),
             queue.clone(),

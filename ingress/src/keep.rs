@@ -1,14 +1,17 @@
 //! Keeping refused callbacks for an operator to see: never in an event's way.
 //!
-//! Each source has an allowance per second, so that a flood of forgeries can't drown
-//! what else is refused. What doesn't fit, or can't be queued, is dropped and counted.
+//! Each source has an allowance per second, and a share of what is kept in all, so that one source's
+//! flood of forgeries can't push out what is refused of another. What doesn't fit, or can't be
+//! queued, is dropped and counted.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use zentra_shared::config;
 use zentra_shared::queue::Publish;
 use zentra_shared::refused::Kept;
 use zentra_shared::seal::Sealer;
@@ -19,9 +22,52 @@ use crate::metrics::Metrics;
 /// Refused callbacks that wait to be queued.
 const WAITING: usize = 64;
 
+/// What a share of the bytes is counted in.
+const KIB: usize = 1024;
+
+/// What one source may still keep.
+struct Allowance {
+    per_second: DefaultDirectRateLimiter,
+    /// Of `max_count` and `max_bytes` (in KiB), in `max_age`.
+    count: DefaultDirectRateLimiter,
+    bytes: DefaultDirectRateLimiter,
+}
+
+impl Allowance {
+    fn new(refused: &config::Refused, sources: usize) -> Option<Self> {
+        let bounds = &refused.bounds;
+        let share = |of: usize| {
+            let most = u32::try_from(of / sources.max(1)).unwrap_or(u32::MAX).max(1);
+            let most = NonZeroU32::new(most)?;
+            let period = (bounds.age / most.get()).max(Duration::from_nanos(1));
+            Some(RateLimiter::direct(Quota::with_period(period)?.allow_burst(most)))
+        };
+        Some(Self {
+            per_second: RateLimiter::direct(Quota::per_second(NonZeroU32::new(
+                refused.per_second,
+            )?)),
+            count: share(bounds.count as usize)?,
+            bytes: share(bounds.bytes / KIB)?,
+        })
+    }
+
+    /// Why a body of this size isn't kept.
+    fn denies(&self, bytes: usize) -> Option<&'static str> {
+        if self.per_second.check().is_err() {
+            return Some("rate");
+        }
+        let kib = u32::try_from(bytes.div_ceil(KIB).max(1)).ok().and_then(NonZeroU32::new);
+        let fits = |kib| self.bytes.check_n(kib).is_ok_and(|checked| checked.is_ok());
+        match self.count.check().is_ok() && kib.is_some_and(fits) {
+            true => None,
+            false => Some("share"),
+        }
+    }
+}
+
 /// Takes refused callbacks, as far as there is room.
 pub(crate) struct Keeper {
-    allowances: HashMap<String, DefaultDirectRateLimiter>,
+    allowances: HashMap<String, Allowance>,
     waiting: mpsc::Sender<(Kept, Unverified)>,
     metrics: Metrics,
 }
@@ -29,17 +75,15 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Starts to queue what is kept, until the keeper is dropped and all is queued.
     pub(crate) fn start<Q: Publish>(
-        per_second: u32,
+        refused: &config::Refused,
         sources: &[Source],
         sealer: Sealer,
         queue: Q,
         metrics: Metrics,
     ) -> (Self, JoinHandle<()>) {
-        let quota = NonZeroU32::new(per_second).map(Quota::per_second);
-        let allowances = sources
-            .iter()
-            .filter_map(|source| Some((source.name.clone(), RateLimiter::direct(quota?))))
-            .collect();
+        let allowance =
+            |source: &Source| Some((source.name.clone(), Allowance::new(refused, sources.len())?));
+        let allowances = sources.iter().filter_map(allowance).collect();
         let (waiting, inbox) = mpsc::channel(WAITING);
         let keeping = tokio::spawn(queue_all(inbox, sealer, queue, metrics.clone()));
         (Self { allowances, waiting, metrics }, keeping)
@@ -50,10 +94,12 @@ impl Keeper {
         let dropped = |why| {
             self.metrics.dropped(&source.name, why);
         };
-        let allowed =
-            self.allowances.get(&source.name).is_some_and(|allowance| allowance.check().is_ok());
-        if !allowed {
-            return dropped("rate");
+        let denied = match self.allowances.get(&source.name) {
+            Some(allowance) => allowance.denies(callback.body.len()),
+            None => Some("rate"),
+        };
+        if let Some(why) = denied {
+            return dropped(why);
         }
         let kept = Kept::of(&callback, source, refusal);
         if self.waiting.try_send((kept, callback)).is_err() {

@@ -99,8 +99,8 @@ impl Metrics {
             )?,
             refused_dropped: count(
                 "zentra_ingress_refused_dropped_total",
-                "Refused callbacks not kept: over the source's rate, too many waiting, or not \
-                 queued.",
+                "Refused callbacks not kept: over the source's rate or its share, too many waiting, or \
+                 not queued.",
                 &["source", "why"],
             )?,
             connections: alone("zentra_ingress_connections", "Open connections.")?,

@@ -242,7 +242,7 @@ impl Publish for EmbeddedQueue {
     }
 
     async fn keep(&self, refused: &Sealed) -> Result<(), QueueError> {
-        self.store.room()?;
+        self.store.room_to_spare()?;
         let message = Message { sealed: refused.clone(), attempt: 1, generation: 0, dead: None };
         self.put(REFUSED.into(), clock::now(), message, None).await
     }

@@ -201,6 +201,16 @@ impl Store {
         used.saturating_add(left.saturating_sub(RESERVE))
     }
 
+    /// Whether a quarter of it is left, and as much again of the disk as what is accepted needs: for
+    /// what may be dropped.
+    pub fn room_to_spare(&self) -> Result<()> {
+        match self.sizes() {
+            (used, _) if used >= self.max / 4 * 3 => Err(StoreError::Full),
+            (_, left) if left < 2 * RESERVE => Err(StoreError::DiskFull),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether there is room for one more event.
     pub fn room(&self) -> Result<()> {
         match self.sizes() {

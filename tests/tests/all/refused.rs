@@ -104,7 +104,7 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
 {
     let stack =
         Stack::new(&shared_rabbit(), &shared_redis(), &namespace(), "http://127.0.0.1:9/", "");
-    stack.add("[refused]\nper_second = 5\nmax_count = 3");
+    stack.add("[refused]\nper_second = 5\nmax_count = 20");
     stack.replace("[source.github]", "[source.flooded]");
     stack.replace("github.#", "flooded.#");
     let ingress = stack.ingress().await;
@@ -137,8 +137,44 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
     assert!((10.0..=most).contains(&lines), "{lines} lines, of at most {most}");
     let listed = json(&stack, &["refused", "list"]);
     let listed = listed.as_array().unwrap();
-    assert!(listed.len() <= 3, "{} are kept", listed.len());
+    assert!(listed.len() <= 20, "{} are kept", listed.len());
     assert!(listed.iter().any(|one| one["source"] == "acme"), "the newest is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sources_flood_pushes_out_nothing_that_was_refused_of_another() {
+    // By their number, and by their size.
+    for (bounds, body) in [("max_count = 20", 10), ("max_bytes = \"1MiB\"", 100_000)] {
+        let stack =
+            Stack::new(&shared_rabbit(), &shared_redis(), &namespace(), "http://127.0.0.1:9/", "");
+        stack.add(&format!("[refused]\nper_second = 10000\n{bounds}"));
+        let ingress = stack.ingress().await;
+        let post = async |source: &str, headers, body: String| {
+            let url = format!("{}/in/{source}", ingress.listen);
+            stack.http.post(&url, &headers, body).await.unwrap()
+        };
+        post("acme", sign::acme("evt_1", sign::now() - 4000, BODY.as_bytes()), BODY.into()).await;
+        kept(&stack, &ingress, 1.0).await;
+        for _ in 0..60 {
+            let forged = sign::github("d", "push", b"another body");
+            assert_eq!(post("github", forged, "x".repeat(body)).await.status, 401);
+        }
+        eventually("all are counted", BOUND, async || {
+            let (kept, dropped) =
+                ("zentra_ingress_refused_kept_total", "zentra_ingress_refused_dropped_total");
+            let kept = ingress.metric(&stack.http, &[kept, "github"]).await;
+            let dropped = ingress.metric(&stack.http, &[dropped, "github"]).await;
+            (kept >= 2.0 && kept + dropped == 60.0).then_some(())
+        })
+        .await;
+        let listed = json(&stack, &["refused", "list"]);
+        let of = |source: &str| {
+            let listed = listed.as_array().unwrap().iter();
+            listed.filter(|one| one["source"] == source).count()
+        };
+        assert_eq!(of("acme"), 1, "{bounds}");
+        assert!(of("github") >= 2, "{bounds}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

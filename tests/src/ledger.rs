@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -87,6 +88,8 @@ pub struct Ledger {
 struct Shared {
     rows: Mutex<Connection>,
     turns: Mutex<VecDeque<Turn>>,
+    /// How many of its first attempts each event fails.
+    fails: AtomicU32,
     seen: Mutex<Vec<Seen>>,
     hung: mpsc::UnboundedSender<String>,
 }
@@ -112,6 +115,7 @@ impl Ledger {
         let shared = Arc::new(Shared {
             rows: Mutex::new(rows),
             turns: Mutex::default(),
+            fails: AtomicU32::default(),
             seen: Mutex::default(),
             hung: sender,
         });
@@ -127,6 +131,11 @@ impl Ledger {
     /// The next requests get these turns; after them, the ledger does its work.
     pub fn take_turns(&self, turns: impl IntoIterator<Item = Turn>) {
         lock(&self.shared.turns).extend(turns);
+    }
+
+    /// Each event fails so many of its first attempts.
+    pub fn fail_first_attempts(&self, count: u32) {
+        self.shared.fails.store(count, Ordering::Relaxed);
     }
 
     /// Every request so far.
@@ -179,6 +188,10 @@ impl Shared {
         };
         let seen = Seen { headers: parts.headers, body: body.to_bytes() };
         lock(&self.seen).push(seen.clone());
+        let attempt = seen.header("zentra-attempt").parse::<u32>().unwrap_or(u32::MAX);
+        if attempt <= self.fails.load(Ordering::Relaxed) {
+            return respond(500, "not at this attempt", &[]);
+        }
         let turn = lock(&self.turns).pop_front();
         match turn {
             Some(Turn::Answer(status, headers)) => respond(status, "not now", &headers),

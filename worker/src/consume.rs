@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use zentra_shared::journal::Journal;
 use zentra_shared::queue::{Consumer, Process, Receipt};
 
-use crate::circuit::Allowed;
+use crate::circuit::{Admission, Allowed};
 use crate::gate::Standing;
 use crate::process::Processor;
 
@@ -46,15 +46,14 @@ async fn run<Q: Process, J: Journal>(
     stop: &CancellationToken,
     gate: &mut watch::Receiver<Standing>,
 ) -> bool {
-    let (name, most) = (&processor.destination.name, processor.destination.concurrency);
+    let name = &processor.destination.name;
     // Few more are fetched than run at once: at a crash, each one fetched is charged.
-    let mut consumer = processor.queue.consume(name, most);
+    let mut consumer = processor.queue.consume(name, processor.destination.concurrency);
     let mut running = JoinSet::new();
     let mut closed = false;
     while gate.borrow_and_update().is_open() {
         let (room, pause) = match processor.gate.circuit.allowed(Instant::now()) {
-            Allowed::Many => (usize::from(most), None),
-            Allowed::One => (1, None),
+            Allowed::UpTo(room) => (room, None),
             Allowed::NoneUntil(until) => (0, Some(until)),
         };
         let over = tokio::time::sleep_until(pause.unwrap_or_else(Instant::now).into());
@@ -69,8 +68,16 @@ async fn run<Q: Process, J: Journal>(
                     break;
                 };
                 let processor = processor.clone();
+                let admission = processor.gate.circuit.admits(message.attempt, Instant::now());
                 // Boxed where it is made: it is large, and would be moved several times.
-                running.spawn(Box::pin(async move { processor.handle(message, receipt).await }));
+                running.spawn(Box::pin(async move {
+                    match admission {
+                        Admission::Take => processor.handle(message, receipt).await,
+                        Admission::PutAside(pause) => {
+                            processor.put_aside(message, receipt, pause).await;
+                        }
+                    }
+                }));
             }
         }
     }

@@ -130,6 +130,7 @@ impl Hall {
 mod tests {
     use std::time::Duration;
 
+    use zentra_shared::config::Breaker;
     use zentra_shared::control::{Circuit as Shown, Said};
 
     use super::*;
@@ -141,12 +142,15 @@ mod tests {
     #[test]
     fn it_is_shut_until_operators_are_heard_and_only_a_new_word_closes_the_circuit() {
         let gauge = || IntGauge::new("g", "g").unwrap();
-        let gate = Gate::new(Circuit::new(1, Duration::from_secs(3600), gauge()), gauge());
+        let hour = Duration::from_secs(3600);
+        let settings = Breaker { failures: 1, first_pause: hour, pause: hour };
+        let gate = Gate::new(Circuit::new(settings, 1, gauge()), gauge());
+        let fails = || gate.circuit.attempted(false, gate.circuit.epoch(), Instant::now());
         let watch = gate.watch();
         let open = || watch.borrow().is_open();
         let circuit = || gate.work().circuit;
         assert!(!open());
-        gate.circuit.attempted(false, Instant::now());
+        fails();
         // What was said before this worker began.
         gate.hear(Order { pause: said(1), close: said(1) });
         assert_eq!((open(), gate.work().paused, circuit()), (false, true, Shown::Open));
@@ -154,7 +158,7 @@ mod tests {
         assert_eq!((open(), gate.work().paused, circuit()), (true, false, Shown::Open));
         gate.hear(Order { pause: None, close: said(2) });
         assert_eq!((open(), circuit()), (true, Shown::Closed));
-        gate.circuit.attempted(false, Instant::now());
+        fails();
         // Forgotten by the store, it is no word.
         gate.hear(Order::default());
         assert_eq!(circuit(), Shown::Open);

@@ -168,9 +168,11 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
                 );
                 continue;
             };
-            let breaker = &destination.circuit;
-            let circuit =
-                Circuit::new(breaker.failures, breaker.pause, metrics.circuit_open.clone());
+            let circuit = Circuit::new(
+                destination.circuit.clone(),
+                destination.concurrency,
+                metrics.circuit_open.clone(),
+            );
             let gate = Arc::new(Gate::new(circuit, metrics.in_flight.clone()));
             gates.insert(destination.name.clone(), gate.clone());
             let rate = NonZeroU32::new(destination.rate);

@@ -99,7 +99,7 @@ impl Metrics {
             )?,
             circuit_opened: count(
                 "zentra_worker_circuit_opened_total",
-                "Pauses after too many failures in a row.",
+                "Pauses after too many failures.",
                 &["destination"],
             )?,
             dead_letters: count(

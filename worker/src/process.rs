@@ -93,6 +93,14 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
     }
 
+    /// Lets a message come again after a pause, unattempted.
+    pub(crate) async fn put_aside(&self, message: Message, receipt: impl Receipt, pause: Duration) {
+        match self.park(&message, pause).await {
+            Ok(()) => receipt.ack().await,
+            Err(Stopped) => receipt.give_back().await,
+        }
+    }
+
     /// A message as what it is. What its source redacts isn't in what is kept of it.
     fn open(&self, sealed: &Sealed) -> Opened {
         let mut opened = delivery::open(&self.sealer, &self.destination.name, sealed);
@@ -255,10 +263,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         Box::pin(self.carry(&kept, &opened)).await
     }
 
-    /// Sets the same attempt aside until past the lease. Never dropped: it may be the
+    /// Sets the same attempt aside for this time at least. Never dropped: it may be the
     /// original of a worker that is about to crash.
-    async fn park(&self, message: &Message, lease: Duration) -> Result<(), Stopped> {
-        let delay = self.queue.delay(Delay::AtLeast(lease));
+    async fn park(&self, message: &Message, time: Duration) -> Result<(), Stopped> {
+        let delay = self.queue.delay(Delay::AtLeast(time));
         let name = &self.destination.name;
         self.insist("park", || self.queue.retry(name, message, delay)).await
     }
@@ -282,6 +290,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             now: clock::now(),
         };
         let running = One::more(&self.metrics.in_flight);
+        let epoch = self.gate.circuit.epoch();
         let Attempted { verdict, result } = tokio::select! {
             attempted = self.deliver.deliver(&order) => attempted,
             never = self.renew(&opened.key, fence) => match never {},
@@ -289,9 +298,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         drop(running);
         let name = self.destination.name.as_str();
         let worked = !matches!(verdict, Verdict::Failed { .. });
-        if self.gate.circuit.attempted(worked, Instant::now()) {
-            let pause = self.destination.circuit.pause;
-            tracing::warn!(destination = name, ?pause, "too many failures in a row: pausing");
+        if let Some(pause) = self.gate.circuit.attempted(worked, epoch, Instant::now()) {
+            tracing::warn!(destination = name, ?pause, "most attempts failed: pausing");
             self.metrics.circuit_opened.inc();
         }
         let (outcome, count) = match verdict {
@@ -335,6 +343,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 });
                 let next = Message { attempt: message.attempt + 1, ..message.clone() };
                 self.insist("retry", || self.queue.retry(name, &next, delay)).await?;
+                self.gate.circuit.comes_back(Instant::now() + delay, next.attempt);
                 self.metrics.retries.inc();
                 self.metrics.retry_delay.observe(delay.as_secs_f64());
                 let next_at = clock::now().plus(delay);

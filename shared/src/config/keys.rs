@@ -403,14 +403,21 @@ pub(super) const KEYS: &[Key] = &[
         "destination.NAME.circuit.failures",
         Kind::Integer(0, 10_000),
         "20",
-        "Failed attempts in a row after which a worker pauses this destination, so that an \
-         outage burns no attempts; 0: never.",
+        "Failed attempts after which a worker pauses this destination, if they are four fifths of \
+         the last ones, so that an outage burns no attempts; 0: never.",
+    ),
+    key(
+        "destination.NAME.circuit.first_pause",
+        Kind::Duration("100ms", "1h"),
+        "1s",
+        "How long it pauses at first. Then messages probe: first one, and twice as many after each \
+         that works. If none works the pause doubles.",
     ),
     key(
         "destination.NAME.circuit.pause",
         Kind::Duration("100ms", "1h"),
         "30s",
-        "How long it pauses; then one message at a time probes.",
+        "How long it pauses at most.",
     ),
     key(
         "destination.NAME.permanent",

@@ -209,9 +209,11 @@ pub struct Destination {
 /// When a worker pauses a destination.
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    /// After so many failures in a row; 0: never.
+    /// After so many failures, if they are four fifths of the last attempts; 0: never.
     pub failures: u32,
-    /// For so long.
+    /// For so long at first; it doubles as long as no probe works.
+    pub first_pause: Duration,
+    /// For so long at most.
     pub pause: Duration,
 }
 

@@ -305,8 +305,11 @@ impl Reader<'_> {
         let allow_private = section.flag("allow_private");
         let rate = section.integer("rate");
         let mut breaker = section.section("circuit");
-        let circuit =
-            Breaker { failures: breaker.integer("failures"), pause: breaker.duration("pause") };
+        let circuit = Breaker {
+            failures: breaker.integer("failures"),
+            first_pause: breaker.duration("first_pause"),
+            pause: breaker.duration("pause"),
+        };
         breaker.finish();
         section.finish();
         (url.is_some() || handler).then_some(Destination {

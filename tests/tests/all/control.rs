@@ -96,7 +96,7 @@ async fn an_open_circuit_is_closed_by_an_operator_and_no_earlier_word_closes_it(
     let stack = &world.stack;
     stack.replace(
         "timeout = \"1s\"",
-        "timeout = \"1s\"\ncircuit = { failures = 2, pause = \"1h\" }",
+        "timeout = \"1s\"\ncircuit = { failures = 2, first_pause = \"1h\", pause = \"1h\" }",
     );
     // Said before the circuit has opened, it is past by then.
     let close = ["destination", "close-circuit", "ledger"];

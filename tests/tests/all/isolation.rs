@@ -24,7 +24,8 @@ async fn send(world: &World, id: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_circuit_takes_no_messages_and_burns_no_attempts_and_closes_by_a_probe() {
-    let settings = "concurrency = 1\ncircuit = { failures = 3, pause = \"2s\" }";
+    let settings =
+        "concurrency = 1\ncircuit = { failures = 3, first_pause = \"2s\", pause = \"2s\" }";
     let world = world(settings).await;
     // Three in a row, and the probe as well.
     world.ledger.take_turns((0..4).map(|_| Turn::Answer(500, Vec::new())));
@@ -54,6 +55,24 @@ async fn an_open_circuit_takes_no_messages_and_burns_no_attempts_and_closes_by_a
         failed += count(&known, |what| matches!(what, What::Failed { .. }));
     }
     assert_eq!((failed, world.ledger.seen().len()), (4, 24), "as many as were answered with 500");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_works_at_its_second_attempt_is_delivered_though_each_first_one_fails() {
+    let world = world("concurrency = 8").await;
+    world.ledger.fail_first_attempts(1);
+    let worker = world.stack.worker().await;
+    for at in 0..200 {
+        send(&world, &format!("evt_{at}")).await;
+    }
+    let done = Duration::from_secs(60);
+    eventually("all of them are delivered", done, async || {
+        (world.ledger.rows().ok()?.len() == 200).then_some(())
+    })
+    .await;
+    let opened = worker.metric(&world.stack.http, &["zentra_worker_circuit_opened_total"]).await;
+    assert!(opened > 0.0, "the circuit never opened");
+    assert_eq!(world.ledger.seen().len(), 400, "one failed attempt each, and one that worked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
 //! Who asks: a bearer token, checked before anything else is looked at.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::Semaphore;
 use zentra_shared::control::{Role, Token};
+use zentra_shared::telemetry::places::Connection;
 
 use super::problem::Problem;
 use super::service::Service;
@@ -22,6 +24,9 @@ const PER_TOKEN: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// So many requests are answered at a time.
 const AT_ONCE: usize = 32;
 
+/// So many of them by one token.
+const PLACES: usize = 8;
+
 /// The door.
 #[derive(Clone)]
 pub(super) struct Guard(Arc<Inner>);
@@ -30,6 +35,52 @@ struct Inner {
     service: Arc<dyn Service>,
     by_token: DefaultKeyedRateLimiter<String>,
     room: Semaphore,
+    places: PerToken,
+}
+
+impl Inner {
+    fn place(&self, token: &str) -> Option<Held<'_>> {
+        self.places.take(token, PLACES)
+    }
+}
+
+/// How much of something each token holds.
+#[derive(Default)]
+pub(super) struct PerToken(Mutex<BTreeMap<String, usize>>);
+
+/// One of a token's, until this is dropped.
+pub(super) struct Held<'a> {
+    of: &'a PerToken,
+    token: String,
+}
+
+impl PerToken {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    /// One more, if the token holds fewer than `most`.
+    pub(super) fn take(&self, token: &str, most: usize) -> Option<Held<'_>> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(token.to_owned()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Held { of: self, token: token.to_owned() })
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut held = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&self.token) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.token);
+            }
+        }
+    }
 }
 
 impl Guard {
@@ -38,6 +89,7 @@ impl Guard {
             service,
             by_token: RateLimiter::keyed(Quota::per_second(PER_TOKEN)),
             room: Semaphore::new(AT_ONCE),
+            places: PerToken::new(),
         }))
     }
 }
@@ -54,14 +106,25 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
         };
         let text = request.headers().get(header::AUTHORIZATION);
         let text = text.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        match who(&guard, text).await {
-            Ok(token) => {
-                let mut request = request;
-                request.extensions_mut().insert(Who(token));
-                next.run(request).await
-            }
-            Err(problem) => problem.into_response(),
+        let known = match who(&guard, text).await {
+            Ok(token) => Who(token),
+            Err(problem) => return problem.into_response(),
+        };
+        if let Some(connection) = request.extensions().get::<Connection>() {
+            connection.trust();
         }
+        // Nothing but looking is done by a viewer: his body isn't even read.
+        if !request.method().is_safe()
+            && let Err(problem) = known.may(Role::Operator)
+        {
+            return problem.into_response();
+        }
+        let Some(_place) = guard.place(&known.0.id) else {
+            return too_many(&format!("{PLACES} requests at a time by one token")).into_response();
+        };
+        let mut request = request;
+        request.extensions_mut().insert(known);
+        next.run(request).await
     };
     let late = || {
         let detail = format!("no answer within {} s: ask for less", patience.as_secs());
@@ -97,6 +160,11 @@ fn too_many(detail: &str) -> Problem {
 pub(super) struct Who(Token);
 
 impl Who {
+    /// His token's id.
+    pub(super) fn token(&self) -> &str {
+        &self.0.id
+    }
+
     /// His name, for the audit.
     pub(super) fn name(&self) -> String {
         self.0.name.clone()

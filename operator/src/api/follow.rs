@@ -17,7 +17,7 @@ use zentra_shared::journal::list::Query as Asking;
 use zentra_shared::lifecycle::{DeadReason, State as Standing};
 
 use super::State;
-use super::auth::Who;
+use super::auth::{PerToken, Who};
 use super::problem::Problem;
 use super::routes::{Answer, Query, bad};
 use crate::control::Asked;
@@ -25,6 +25,9 @@ use crate::event::Matches;
 
 /// So many may be told at a time what happens,
 static LISTENERS: Semaphore = Semaphore::const_new(8);
+/// So many of them by one token.
+const BY_TOKEN: usize = 3;
+static BY_ONE: PerToken = PerToken::new();
 /// each for so long, lest a token that was revoked is told for ever,
 const AN_HOUR: Duration = Duration::from_secs(3600);
 /// and each may be so many looks behind.
@@ -88,19 +91,22 @@ pub(super) struct Tail {
     )
 )]
 pub(super) async fn tail(
+    who: Who,
     state: State,
     Query(asked): Query<Tail>,
 ) -> Result<impl IntoResponse, Problem> {
-    let listens = LISTENERS.try_acquire().map_err(|_| {
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many are told already: try again")
-    })?;
+    let too_many = |detail: &str| Problem::new(StatusCode::TOO_MANY_REQUESTS, detail);
+    let by_one = BY_ONE.take(who.token(), BY_TOKEN);
+    let by_one = by_one.ok_or_else(|| too_many("three tails at a time by one token"))?;
+    let listens = LISTENERS.try_acquire();
+    let listens = listens.map_err(|_| too_many("too many are told already: try again"))?;
     let Tail { source, destination, kind, state: stands, reason, id } = asked;
     let query =
         Asking { source, destination, kind, state: stands, reason, since: None, until: None };
     let (sender, receiver) = mpsc::channel(BEHIND);
     let service = Arc::clone(&state.0);
     tokio::spawn(async move {
-        let _listens = listens;
+        let _listens = (listens, by_one);
         let mut lines = Lines { written: Vec::new(), sender };
         let told = service.tail(&query, id.as_deref(), &mut lines);
         // It ends when its reader does.

@@ -4,6 +4,7 @@
 mod auth;
 mod follow;
 mod jobs;
+mod listen;
 mod problem;
 mod queue_service;
 mod queues;
@@ -86,11 +87,10 @@ where
         let service = service.clone();
         async move { service.attend().await }
     });
-    let stopped = async move { stop.cancelled().await };
-    let served = axum::serve(listener, router(service)).with_graceful_shutdown(stopped).await;
+    listen::serve(listener, router(service), stop).await;
     let _ = attending.await;
     tracing::info!("zentra serve stopped");
-    Ok(served?)
+    Ok(())
 }
 
 #[derive(OpenApi)]

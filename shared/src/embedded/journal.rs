@@ -236,6 +236,7 @@ fn cut_off() -> rusqlite::Error {
 
 impl Journal for EmbeddedJournal {
     async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
+        self.store.room_to_settle()?;
         let Claim { generation, attempt, lease, retention, .. } = *claim;
         self.change(Change {
             key: claim.key.clone(),

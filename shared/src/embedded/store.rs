@@ -211,6 +211,16 @@ impl Store {
         }
     }
 
+    /// Whether there is room to write how an attempt ended. Half of the reserve is kept for those
+    /// that are under way: an attempt whose outcome can't be written would be made again.
+    pub fn room_to_settle(&self) -> Result<()> {
+        match self.sizes() {
+            (used, _) if used >= self.max.saturating_add(RESERVE / 2) => Err(StoreError::Full),
+            (_, left) if left < RESERVE / 4 => Err(StoreError::DiskFull),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether there is room for one more event.
     pub fn room(&self) -> Result<()> {
         match self.sizes() {
@@ -378,6 +388,14 @@ mod tests {
         // Before it is full, no more events are taken in: those that are can be finished.
         store.room.left.store(RESERVE - 1, Ordering::Relaxed);
         assert!(matches!(store.room(), Err(StoreError::DiskFull)));
+        assert!(matches!(store.room_to_spare(), Err(StoreError::DiskFull)));
+        assert!(store.room_to_settle().is_ok());
+        // And before they can't be finished, no attempt is begun.
+        store.room.left.store(RESERVE / 4 - 1, Ordering::Relaxed);
+        assert!(matches!(store.room_to_settle(), Err(StoreError::DiskFull)));
+        store.room.left.store(u64::MAX, Ordering::Relaxed);
+        store.room.used.store((1 << 30) + RESERVE / 2, Ordering::Relaxed);
+        assert!(matches!(store.room_to_settle(), Err(StoreError::Full)));
         insert(100, 10).await.unwrap();
         assert!(store.room().is_ok(), "the disk is looked at again after each commit");
         std::fs::remove_dir_all(&folder).unwrap();

@@ -12,8 +12,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+use super::places::Places;
 
 /// Connections at a time: Prometheus, probes, a person.
 const CONNECTIONS: usize = 32;
@@ -32,21 +33,20 @@ pub async fn serve<R, F>(
     R: Fn() -> F + Send + Sync + 'static,
     F: Future<Output = bool> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS);
     let shared = Arc::new((registry, ready, draining));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let (Ok((stream, _)), Ok(permit)) = (accepted, permits.clone().try_acquire_owned()) else {
-            // Out of files or of permits: give way, so that the loop can't spin.
+        let (Ok((stream, _)), Some(place)) = (accepted, places.take()) else {
+            // Out of files: give way, so that the loop can't spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
         let shared = shared.clone();
         tokio::spawn(async move {
-            let _permit = permit;
             let service = service_fn(|request: Request<Incoming>| {
                 let shared = shared.clone();
                 async move {
@@ -61,7 +61,10 @@ pub async fn serve<R, F>(
                 .header_read_timeout(HEADERS)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            let _ = tokio::time::timeout(CONNECTION, connection).await;
+            tokio::select! {
+                _ = tokio::time::timeout(CONNECTION, connection) => {}
+                () = place.connection.ended() => {}
+            }
         });
     }
 }

@@ -1,6 +1,7 @@
 //! What operators and Prometheus see of a running program: logs, metrics, health.
 
 pub mod admin;
+pub mod places;
 
 use std::io::IsTerminal;
 

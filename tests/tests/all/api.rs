@@ -13,7 +13,7 @@ use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::{self, Guarded, free_port};
 use zentra_tests::stack::Stack;
 use zentra_tests::world::{BOUND, World, dead, delivered};
-use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis};
+use zentra_tests::{eventually, flood, namespace, shared_rabbit, shared_redis};
 
 use crate::standalone::Shop;
 
@@ -270,7 +270,9 @@ async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
     drop(api);
 
     let api = Api::with(stack, &["--admit"]).await;
-    let (_, ingested) = api.ask(Method::POST, "/v1/reconcile", &ada, &list(true)).await;
+    assert_eq!(api.ask(Method::POST, "/v1/reconcile", &ada, &list(true)).await.0, 403);
+    let root = api.token(&["root", "--role", "admin"]);
+    let (_, ingested) = api.ask(Method::POST, "/v1/reconcile", &root, &list(true)).await;
     assert_eq!(ingested["counts"], json!({ "received": 1, "ingested": 1 }), "{ingested}");
     world.until("evt_lost", delivered).await;
     let (_, outcomes) = api.ask(Method::POST, "/v1/refused/admit", &ada, &admit).await;
@@ -283,6 +285,52 @@ async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
         assert!(audit.contains(&format!("ada  {line}")), "{audit}");
     }
     assert!(audit.contains("ada  dead drain evt_dead (1 of "), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_connections_shut_nobody_out_and_a_viewers_body_is_not_read() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let api = Api::start(&world.stack).await;
+    let viewer = api.token(&["vera", "--role", "viewer"]);
+    let asked = async || api.ask(Method::GET, "/v1/status", &viewer, "").await.0;
+    assert_eq!(asked().await, 200);
+    let mut slow = Vec::new();
+    // More than either has places.
+    for (address, count) in [(&api.at, 1100), (&world.ingress.admin, 40)] {
+        for _ in 0..count {
+            let mut stream = flood::connect(address, None).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+            slow.push(stream);
+        }
+    }
+    assert_eq!(asked().await, 200);
+    let alive = world.stack.http.get(&format!("{}/livez", world.ingress.admin)).await.unwrap();
+    assert_eq!(alive.status, 200);
+
+    let mut stream = flood::connect(&api.at, None).await.unwrap();
+    let head = format!(
+        "POST /v1/reconcile HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {viewer}\r\n\
+         content-type: application/json\r\ncontent-length: 8000000\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    tokio::time::timeout(BOUND, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 403");
+
+    // A token holds no more tails than its own.
+    let mut tails = Vec::new();
+    for _ in 0..3 {
+        let mut stream = flood::connect(&api.at, None).await.unwrap();
+        let head =
+            format!("GET /v1/tail HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {viewer}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        tails.push(stream);
+    }
+    assert_eq!(api.ask(Method::GET, "/v1/tail", &viewer, "").await.0, 429);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,13 @@
-//! Events that were accepted, but that no worker has taken up: they are in a queue, and not in the
-//! journal.
+//! Events that were accepted, and that the journal doesn't know: no worker has taken them up, or no
+//! destination subscribes to them.
+//!
+//! Work queues are not looked through. RabbitMQ counts each look as a delivery, and gives a message
+//! up after a hundred of them.
 
 use std::io::Write;
 
 use serde::Serialize;
 use zentra_shared::config::Config;
-use zentra_shared::delivery;
 use zentra_shared::event::Event;
 use zentra_shared::journal::Summary;
 use zentra_shared::queue::{Message, Operate, Place};
@@ -15,10 +17,7 @@ use crate::look::each;
 use crate::payload;
 use crate::{archive, event};
 
-/// So many of a work queue's messages are looked at. A look holds them back from workers for a
-/// moment, and counts as one of the deliveries after which RabbitMQ gives a message up.
-const LOOK: usize = 1000;
-/// So many of the unrouted are.
+/// How many of the unrouted are looked at.
 const UNROUTED: usize = 10_000;
 
 /// One such event.
@@ -28,62 +27,44 @@ pub(crate) struct Accepted {
     state: &'static str,
     /// Where it was found.
     place: Waiting,
-    /// For whom it waits, in a work queue.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    destination: Option<String>,
     event: Summary,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Waiting {
-    Work,
     Unrouted,
     Archive,
 }
 
-/// Where an event of this name is, if it is in a queue: in work queues, else among the unrouted,
-/// else in the archive.
+/// Where an event of this name is: among the unrouted, else in the archive.
 pub(crate) async fn find(
     queue: &impl Operate,
     config: &Config,
     id: &str,
 ) -> Result<Vec<Accepted>, Failure> {
+    // A delivery's key is destination, source and identity.
+    let of = |name: &str| id.strip_prefix(name)?.strip_prefix('/');
+    let key = config.destinations.iter().find_map(|destination| of(&destination.name));
     let named = |event: &Event| {
-        let envelope = &event.envelope;
-        envelope.event_id() == Some(id) || envelope.name().as_str() == id
+        let (envelope, name) = (&event.envelope, event.envelope.name());
+        let of_source = || key?.strip_prefix(&envelope.source)?.strip_prefix('/');
+        envelope.event_id() == Some(id) || name.as_str() == id || of_source() == Some(name.as_str())
     };
-    let mut found = Vec::new();
-    for destination in config.destinations.iter().map(|destination| &destination.name) {
-        let fits = |message: &Message| {
-            let opened = delivery::open(&config.seal, destination, &message.sealed);
-            let event = opened.event.ok()?;
-            (named(&event) || opened.key.as_str() == id)
-                .then(|| payload::summary(config, &opened.summary))
-        };
-        let place = Place::Work(destination);
-        found.extend(first(queue, place, LOOK, fits).await?.map(|event| Accepted {
-            destination: Some(destination.clone()),
-            ..Accepted::new(Waiting::Work, event)
-        }));
+    let shown = |event: &Event| payload::summary(config, &Summary::of(event, &event.print()));
+    let fits = |message: &Message| {
+        let event = config.seal.open(&message.sealed).ok().filter(named)?;
+        let trace = message.sealed.trace.map(|trace| trace.id());
+        Some(Summary { trace, ..shown(&event) })
+    };
+    if let Some(event) = first(queue, Place::Unrouted, UNROUTED, fits).await? {
+        return Ok(vec![Accepted::new(Waiting::Unrouted, event)]);
     }
-    if found.is_empty() {
-        let fits = |message: &Message| {
-            let event = config.seal.open(&message.sealed).ok().filter(named)?;
-            let trace = message.sealed.trace.map(|trace| trace.id());
-            Some(Summary { trace, ..Summary::of(&event, &event.print()) })
-        };
-        let unrouted = first(queue, Place::Unrouted, UNROUTED, fits).await?;
-        found.extend(unrouted.map(|event| Accepted::new(Waiting::Unrouted, event)));
+    if config.routes().archive.sources.is_empty() {
+        return Ok(Vec::new());
     }
-    if found.is_empty() && !config.routes().archive.sources.is_empty() {
-        let archived = archive::first(queue, config, &named).await?;
-        found.extend(
-            archived
-                .map(|event| Accepted::new(Waiting::Archive, Summary::of(&event, &event.print()))),
-        );
-    }
-    Ok(found)
+    let archived = archive::first(queue, config, &named).await?;
+    Ok(archived.map(|event| Accepted::new(Waiting::Archive, shown(&event))).into_iter().collect())
 }
 
 /// Of the first messages in a queue, the first that fits.
@@ -104,7 +85,7 @@ async fn first<T>(
 
 impl Accepted {
     fn new(place: Waiting, event: Summary) -> Self {
-        Self { state: "accepted", place, destination: None, event }
+        Self { state: "accepted", place, event }
     }
 
     /// What is known of the event itself.
@@ -113,20 +94,15 @@ impl Accepted {
     }
 
     /// Where it waits, and what for.
-    fn words(&self) -> String {
-        let place = match (self.place, &self.destination) {
-            (Waiting::Unrouted, _) => {
+    fn words(&self) -> &'static str {
+        match self.place {
+            Waiting::Unrouted => {
                 "no destination subscribes to it (zentra unrouted requeue routes it once one does)"
             }
-            (Waiting::Archive, _) => {
-                "it is in the archive: further back in a work queue, or long forgotten"
+            Waiting::Archive => {
+                "it is in the archive: no worker has taken it up yet, or it was forgotten long ago"
             }
-            (Waiting::Work, destination) => {
-                let name = destination.as_deref().unwrap_or_default();
-                return format!("it waits in the work queue of {name}: no worker has taken it up");
-            }
-        };
-        place.into()
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `zentra event find TEXT`: which events have it in their bodies, as a customer's transfer number is.
-//! Looks wherever bodies are kept; what is delivered is kept in the archive alone.
+//! Looks wherever bodies are kept, except in work queues: RabbitMQ counts each look there as a
+//! delivery. What waits in one, and what is delivered, is found in the archive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -20,10 +21,8 @@ use crate::backend::Backend;
 use crate::failure::Failure;
 use crate::look::each;
 
-/// So many of a work queue's messages are looked at: each look counts as a delivery there.
-const WORK: usize = 1000;
-/// So many of any other place's are.
-const ELSEWHERE: usize = 1_000_000;
+/// How many messages of a place are looked at.
+const LOOK: usize = 1_000_000;
 /// So many events are told.
 const MOST: usize = 100;
 
@@ -75,19 +74,18 @@ pub(crate) async fn find(
 async fn look(queue: &impl Operate, config: &Config, text: &str) -> Result<Matches, Failure> {
     let finder = Finder::new(text);
     let mut found = Events::default();
-    let mut places = vec![(Place::Unrouted, ELSEWHERE, "unrouted".to_owned())];
+    let mut places = vec![(Place::Unrouted, "unrouted".to_owned())];
     for name in config.destinations.iter().map(|destination| &destination.name) {
-        places.push((Place::Dead(name), ELSEWHERE, format!("dead letters of {name}")));
-        places.push((Place::Work(name), WORK, format!("work queue of {name}")));
+        places.push((Place::Dead(name), format!("dead letters of {name}")));
     }
-    for (place, most, words) in places {
+    for (place, words) in places {
         let enough = |message: &Message| {
             // The body first: opening a seal costs more.
             let has = finder.find(&message.sealed.body).is_some();
             let event = has.then(|| config.seal.open(&message.sealed).ok()).flatten();
             event.is_some_and(|event| found.add(&event, &words))
         };
-        each(queue, place, most, enough).await?;
+        each(queue, place, LOOK, enough).await?;
     }
     let mut refused = Vec::new();
     let take = |message: &Message| {
@@ -96,7 +94,7 @@ async fn look(queue: &impl Operate, config: &Config, text: &str) -> Result<Match
         refused.extend(kept.map(|(kept, _)| kept.id));
         refused.len() == MOST
     };
-    each(queue, Place::Refused, ELSEWHERE, take).await?;
+    each(queue, Place::Refused, LOOK, take).await?;
     let archived = !config.routes().archive.sources.is_empty();
     if archived {
         let has = |event: &Event| finder.find(&event.body).is_some();

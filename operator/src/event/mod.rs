@@ -147,7 +147,8 @@ fn unknown(id: &str) -> Failure {
     Failure::Asked(format!(
         "no event {id} is known.\nGive a provider's event id, or a delivery key \
          (destination/source/id). Was it refused? See zentra refused list. Has RabbitMQ given it \
-         up itself? zentra dead requeue --reason crashed counts those."
+         up itself? zentra dead requeue --reason crashed counts those. Does it wait in a work queue, \
+         without an archive? Those are not looked through: zentra status counts what waits."
     ))
 }
 

@@ -1,11 +1,15 @@
 //! "The customer says that transfer trf_8172 never arrived": what an operator finds by that alone.
 
+use http::Method;
+use lapin::options::BasicGetOptions;
+use lapin::{Connection, ConnectionProperties};
 use serde_json::Value;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::stack::Stack;
 use zentra_tests::world::{BOUND, World, dead, delivered};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
+use crate::api::Api;
 use crate::standalone::Shop;
 
 fn find(stack: &Stack, text: &str) -> (Option<i32>, String) {
@@ -23,7 +27,7 @@ async fn a_transfer_is_found_by_its_number_wherever_its_callback_is() {
     world.send("evt_new", &transfer("evt_new", "trf_17", 1)).await;
     let (code, waits) = find(stack, "trf_17");
     assert_eq!(code, Some(0), "{waits}");
-    for told in ["acme/evt_new", "work queue of ledger", "no delivery of it is remembered"] {
+    for told in ["acme/evt_new", "archive", "no delivery of it is remembered"] {
         assert!(waits.contains(told), "{told}: {waits}");
     }
     let worker = stack.worker().await;
@@ -51,6 +55,53 @@ async fn a_transfer_is_found_by_its_number_wherever_its_callback_is() {
     assert!(code == Some(1) && none.contains("no body that is kept has \"trf_81729\""), "{none}");
     assert_eq!(stack.zentra(&["event", "find", ""]).status.code(), Some(64));
     drop(worker);
+}
+
+/// RabbitMQ gives a message of a work queue up after a hundred deliveries, and a look would be one.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_look_takes_anything_out_of_a_work_queue() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let stack = &world.stack;
+    for at in 0..5 {
+        world.send(&format!("evt_{at}"), &transfer(&format!("evt_{at}"), "trf_17", 1)).await;
+    }
+    let api = Api::start(stack).await;
+    let viewer = api.token(&["vera", "--payloads"]);
+    let headers = vec![("authorization", format!("Bearer {viewer}"))];
+    let paths = [
+        "/v1/events/evt_unknown",
+        "/v1/events/evt_1",
+        "/v1/events",
+        "/v1/find?text=trf_17",
+        "/v1/status",
+        "/v1/destinations",
+        "/v1/unrouted",
+        "/v1/dead",
+    ];
+    for path in paths {
+        let answer = stack.http.send(Method::GET, &api.url(path), &headers, "").await.unwrap();
+        assert!([200, 404].contains(&answer.status.as_u16()), "{path}: {}", answer.body);
+    }
+    let commands: [&[&str]; 6] = [
+        &["event", "show", "evt_unknown"],
+        &["event", "show", "evt_1"],
+        &["event", "find", "trf_17"],
+        &["event", "list"],
+        &["dead", "list"],
+        &["status"],
+    ];
+    for command in commands {
+        stack.zentra(command);
+    }
+    let connect = Connection::connect(&stack.rabbit, ConnectionProperties::default());
+    let channel = connect.await.unwrap().create_channel().await.unwrap();
+    let work = format!("{}.work.ledger", stack.namespace);
+    for _ in 0..5 {
+        let got = channel.basic_get(work.clone().into(), BasicGetOptions::default()).await.unwrap();
+        assert!(!got.unwrap().delivery.redelivered, "it was taken out and given back");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,20 +74,21 @@ async fn an_event_that_no_worker_has_taken_up_is_found_where_it_waits() {
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     let (text, json) = shown("evt_1");
     assert!(
-        text.starts_with("status     accepted: it waits in the work queue of ledger"),
+        text.starts_with(
+            "status     accepted: it is in the archive: no worker has taken it up yet"
+        ),
         "{text}"
     );
     assert!(text.contains("signature  verified (standard-webhooks, secret k1)"), "{text}");
-    assert_eq!((&json["state"], &json["place"]), (&"accepted".into(), &"work".into()));
-    assert_eq!(json["destination"], "ledger");
-    assert_eq!(shown("ledger/acme/evt_1").1["place"], "work");
+    assert_eq!((&json["state"], &json["place"]), (&"accepted".into(), &"archive".into()));
+    assert_eq!(shown("ledger/acme/evt_1").1["place"], "archive");
     let page = stdout(&world.stack.zentra(&["event", "show", "evt_1", "--case-file", "-"]));
     assert!(page.starts_with("# Event evt_1\n") && page.contains("No worker"), "{page}");
 
     // So it is while Redis is away.
     let mut redis = redis;
     redis.kill();
-    assert_eq!(shown("evt_1").1["place"], "work");
+    assert_eq!(shown("evt_1").1["place"], "archive");
     let away = world.stack.zentra(&["event", "show", "evt_2"]);
     assert!(fails(&away, 2).contains("redis"), "{away:?}");
     redis.restart().unwrap();

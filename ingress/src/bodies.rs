@@ -97,11 +97,13 @@ impl Bodies {
         })
     }
 
-    /// Begins to read a body of this peer.
-    pub(crate) fn begin(self: &Arc<Self>, peer: IpAddr) -> Reading {
+    /// Begins to read a body of this peer, of at most so many bytes. One such body is within its
+    /// share.
+    pub(crate) fn begin(self: &Arc<Self>, peer: IpAddr, most: usize) -> Reading {
         Reading {
             bodies: self.clone(),
             peer: network(peer),
+            share: self.peer_bytes.max(most),
             bytes: 0,
             progress: Instant::now(),
             since: 0,
@@ -128,6 +130,8 @@ impl Bodies {
 pub(crate) struct Reading {
     bodies: Arc<Bodies>,
     peer: IpAddr,
+    /// Bytes that its peer may hold.
+    share: usize,
     bytes: usize,
     /// When enough bytes had come last, and how many have since.
     progress: Instant,
@@ -151,7 +155,7 @@ impl Reading {
         }
         for left in (0..=VICTIMS).rev() {
             let own = state.held(self.peer);
-            let over_share = own.bytes + bytes > bodies.peer_bytes;
+            let over_share = own.bytes + bytes > self.share;
             if !over_share && state.bytes + bytes <= bodies.bytes {
                 break;
             }
@@ -261,8 +265,8 @@ impl State {
     }
 
     /// The slowest of a sample, of this peer only where one is named. One that has sent nothing, or
-    /// made no progress for [`SLOW`], gives way to any other; a faster one only if its peer holds
-    /// more than twice what the newcomer's does.
+    /// made no progress for [`SLOW`], gives way to any other and before any other; a faster one only
+    /// if its peer holds more than twice what the newcomer's does.
     fn victim(&self, need: Need, within: Option<IpAddr>, own: Held) -> Option<u64> {
         let (now, mut random) = (Instant::now(), rand::rng());
         let held = |peer| match need {
@@ -273,19 +277,22 @@ impl State {
             Need::Place => 2 * (own.places + 1),
             Need::Bytes => 2 * own.bytes,
         };
-        let one = |_| {
-            let at = random.random_range(0..self.waiting.len().max(1));
+        let one = |at| {
             let (id, one) = self.waiting.get_index(at)?;
             let (idle, greedy) = (now.duration_since(one.progress), held(one.peer) > fair);
             let silent = one.bytes == 0;
-            let fits = match need {
-                Need::Place => silent || idle >= SLOW || greedy,
-                Need::Bytes => !silent && (idle >= SLOW || greedy),
-            };
-            let fits = fits && within.is_none_or(|peer| peer == one.peer);
-            fits.then_some(((greedy, silent, idle, one.bytes), *id))
+            let slow = silent || idle >= SLOW;
+            let fits = (slow || greedy)
+                && (need == Need::Place || !silent)
+                && within.is_none_or(|peer| peer == one.peer);
+            fits.then_some(((slow, greedy, silent, idle, one.bytes), *id))
         };
-        (0..SAMPLE).filter_map(one).max().map(|(_, id)| id)
+        let all = self.waiting.len();
+        let sample: Vec<usize> =
+            (0..SAMPLE.min(all)).map(|_| random.random_range(0..all)).collect();
+        // Few of them may fit at all: then each is looked at.
+        let victim = sample.into_iter().filter_map(one).max();
+        victim.or_else(|| (0..all).filter_map(one).max()).map(|(_, id)| id)
     }
 
     fn evict(&mut self, id: u64) {
@@ -360,7 +367,7 @@ mod tests {
     fn who_has_sent_nothing_gives_way_and_who_has_just_sent_something_does_not() {
         let bodies = bodies(1, 100, 100);
         let (mut silent, mut sending, mut late) =
-            (bodies.begin(peer(1)), bodies.begin(peer(1)), bodies.begin(peer(1)));
+            (bodies.begin(peer(1), 1), bodies.begin(peer(1), 1), bodies.begin(peer(1), 1));
         silent.wait().unwrap();
         sending.hold(10).unwrap();
         sending.wait().unwrap();
@@ -373,28 +380,57 @@ mod tests {
     #[test]
     fn no_peer_holds_more_than_its_share_and_one_that_holds_much_gives_way_to_others() {
         let bodies = bodies(20, 1000, 50);
-        let mut of_one: Vec<_> = (0..10).map(|_| bodies.begin(peer(1))).collect();
+        let mut of_one: Vec<_> = (0..10).map(|_| bodies.begin(peer(1), 1)).collect();
         for one in &mut of_one {
             one.hold(1).unwrap();
             one.wait().unwrap();
         }
-        let mut another = bodies.begin(peer(1));
+        let mut another = bodies.begin(peer(1), 1);
         another.hold(1).unwrap();
         assert!(another.wait().is_err(), "its share of places");
         assert!(another.hold(490).is_err(), "its share of bytes");
         // Whoever has a /64 of IPv6 is one peer.
         let v6 = |last| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]);
-        let mut of_net: Vec<_> = (0..10).map(|at| bodies.begin(v6(at))).collect();
+        let mut of_net: Vec<_> = (0..10).map(|at| bodies.begin(v6(at), 1)).collect();
         for one in &mut of_net {
             one.hold(1).unwrap();
             one.wait().unwrap();
         }
         // All places are taken, by those who have just sent something.
-        let mut newcomer = bodies.begin(peer(2));
+        let mut newcomer = bodies.begin(peer(2), 1);
         newcomer.hold(1).unwrap();
         newcomer.wait().unwrap();
         let evicted = of_one.iter().chain(&of_net).filter(|one| one.is_evicted()).count();
         assert_eq!(evicted, 1);
+    }
+
+    #[test]
+    fn the_slow_go_first_and_one_that_holds_bytes_is_found_among_many_that_hold_none() {
+        let bodies = bodies(400, 100, 100);
+        let mut fast: Vec<_> = (0..30).map(|_| bodies.begin(peer(1), 1)).collect();
+        for one in &mut fast {
+            one.hold(3).unwrap();
+            one.wait().unwrap();
+        }
+        let mut silent: Vec<_> = (0..370_u16)
+            .map(|at| bodies.begin([10, 0, (at >> 8) as u8, at as u8].into(), 1))
+            .collect();
+        for one in &mut silent {
+            one.wait().unwrap();
+        }
+        // A greedy peer's fast bodies stay as long as there are silent ones.
+        let mut newcomers: Vec<_> =
+            (0..100).map(|at| bodies.begin([10, 1, 0, at].into(), 1)).collect();
+        for one in &mut newcomers {
+            one.wait().unwrap();
+        }
+        assert_eq!(fast.iter().filter(|one| one.is_evicted()).count(), 0);
+        // Only 30 of 400 hold bytes, and their peer holds nearly all of them.
+        let mut large = bodies.begin(peer(2), 1);
+        large.hold(20).unwrap();
+        assert!(fast.iter().any(|one| one.is_evicted()));
+        // A body that its source allows is within its peer's share.
+        assert!(self::bodies(4, 100, 10).begin(peer(1), 80).hold(80).is_ok());
     }
 
     proptest! {
@@ -406,7 +442,7 @@ mod tests {
             let bodies = bodies(4, 100, 60);
             let mut reading: HashMap<usize, Reading> = HashMap::new();
             for (what, at, of, bytes) in steps {
-                let one = reading.entry(at).or_insert_with(|| bodies.begin(peer(of)));
+                let one = reading.entry(at).or_insert_with(|| bodies.begin(peer(of), 1));
                 match what {
                     0 | 1 => drop(one.hold(bytes)),
                     2 => drop(one.wait()),

@@ -36,11 +36,12 @@ struct Allowance {
 impl Allowance {
     fn new(refused: &config::Refused, sources: usize) -> Option<Self> {
         let bounds = &refused.bounds;
+        // Half of the share at once, and half in the time after which the first of it is gone.
         let share = |of: usize| {
-            let most = u32::try_from(of / sources.max(1)).unwrap_or(u32::MAX).max(1);
-            let most = NonZeroU32::new(most)?;
-            let period = (bounds.age / most.get()).max(Duration::from_nanos(1));
-            Some(RateLimiter::direct(Quota::with_period(period)?.allow_burst(most)))
+            let half = u32::try_from(of / sources.max(1) / 2).unwrap_or(u32::MAX).max(1);
+            let half = NonZeroU32::new(half)?;
+            let period = (bounds.age / half.get()).max(Duration::from_nanos(1));
+            Some(RateLimiter::direct(Quota::with_period(period)?.allow_burst(half)))
         };
         Some(Self {
             per_second: RateLimiter::direct(Quota::per_second(NonZeroU32::new(

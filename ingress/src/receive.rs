@@ -70,7 +70,7 @@ impl Receiver {
         if body.size_hint().lower() > source.max_body as u64 {
             return Err(Refusal::BodyTooLarge(source.max_body));
         }
-        let mut memory = self.bodies.begin(peer);
+        let mut memory = self.bodies.begin(peer, source.max_body);
         let body = self.body(body, source.max_body, &mut memory).await?;
         let (headers, received_at, receipt) = (parts.headers, clock::now(), rand::random());
         let query = parts.uri.query().map(str::to_owned);

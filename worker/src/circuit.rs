@@ -25,6 +25,8 @@ const RATE: f64 = 0.8;
 /// How many messages are put aside, in one round of probes, to find one that was attempted more
 /// often.
 const PUT_ASIDE: usize = 1000;
+/// For how long one is looked for in a round: another worker may have taken it.
+const SEARCH: Duration = Duration::from_secs(2);
 /// How many pauses in a row are as short as the first.
 const SHORT: u32 = 3;
 /// How many retries are known to come.
@@ -61,7 +63,6 @@ enum State {
     Closed,
     Open {
         until: Instant,
-        pause: Duration,
     },
     HalfOpen {
         /// Probes at a time.
@@ -69,8 +70,7 @@ enum State {
         worked: u32,
         failed: u32,
         put_aside: usize,
-        /// That came before it.
-        pause: Duration,
+        since: Instant,
     },
 }
 
@@ -117,9 +117,10 @@ impl Circuit {
         let mut inner = self.inner();
         match inner.state {
             State::Closed => Allowed::UpTo(self.concurrency),
-            State::Open { until, .. } if now < until => Allowed::NoneUntil(until),
-            State::Open { pause, .. } => {
-                let half = State::HalfOpen { room: 1, worked: 0, failed: 0, put_aside: 0, pause };
+            State::Open { until } if now < until => Allowed::NoneUntil(until),
+            State::Open { .. } => {
+                let half =
+                    State::HalfOpen { room: 1, worked: 0, failed: 0, put_aside: 0, since: now };
                 self.become_(&mut inner, half);
                 Allowed::UpTo(1)
             }
@@ -131,19 +132,19 @@ impl Circuit {
     pub(crate) fn admits(&self, attempt: u32, now: Instant) -> Admission {
         let mut inner = self.inner();
         let Inner { state, due, .. } = &mut *inner;
-        if let State::HalfOpen { put_aside, pause, .. } = state {
+        if let State::HalfOpen { put_aside, since, .. } = state {
             let there = due.iter().filter(|(due, _)| *due <= now);
             let best = there.map(|(_, attempt)| *attempt).max().unwrap_or_default();
-            if best > attempt && *put_aside < PUT_ASIDE {
-                *put_aside += 1;
-                return Admission::PutAside(*pause);
-            }
             if best > attempt {
+                if *put_aside < PUT_ASIDE && now.duration_since(*since) < SEARCH {
+                    *put_aside += 1;
+                    return Admission::PutAside(self.first_pause());
+                }
                 // Others have taken them, or they are too far behind.
                 due.retain(|(due, _)| *due > now);
             }
         }
-        if let Some(at) = due.iter().position(|(due, next)| *next == attempt && *due <= now) {
+        if let Some(at) = due.iter().position(|(_, next)| *next == attempt) {
             due.remove(at);
         }
         Admission::Take
@@ -196,9 +197,13 @@ impl Circuit {
             }
         }
         let doubled = 2_u32.saturating_pow(in_vain.saturating_sub(SHORT - 1));
-        let pause = self.settings.first_pause.saturating_mul(doubled).min(self.settings.pause);
-        self.become_(&mut inner, State::Open { until: now + pause, pause });
+        let pause = self.first_pause().saturating_mul(doubled).min(self.settings.pause);
+        self.become_(&mut inner, State::Open { until: now + pause });
         Some(pause)
+    }
+
+    fn first_pause(&self) -> Duration {
+        self.settings.first_pause.min(self.settings.pause)
     }
 
     /// Whether too many of the last attempts failed.
@@ -228,7 +233,7 @@ impl Circuit {
     pub(crate) fn standing(&self, now: Instant) -> control::Circuit {
         match self.inner().state {
             State::Closed => control::Circuit::Closed,
-            State::Open { until, .. } if now < until => control::Circuit::Open,
+            State::Open { until } if now < until => control::Circuit::Open,
             State::Open { .. } | State::HalfOpen { .. } => control::Circuit::HalfOpen,
         }
     }
@@ -321,9 +326,22 @@ mod tests {
             assert_eq!(circuit.admits(2, later), Admission::PutAside(FIRST));
         }
         assert_eq!(circuit.admits(1, later), Admission::Take, "it isn't found");
-        circuit.comes_back(later, 4);
+        // One that comes a moment before its time is the one that was meant.
+        circuit.comes_back(later + FIRST, 4);
         assert_eq!(circuit.admits(4, later), Admission::Take);
-        assert_eq!(circuit.admits(1, later), Admission::Take);
+        assert_eq!(circuit.admits(1, later + FIRST), Admission::Take);
+    }
+
+    #[test]
+    fn what_another_worker_has_taken_is_not_looked_for_for_long() {
+        let ((circuit, _), now) = (circuit(1, 4), Instant::now());
+        circuit.comes_back(now, 7);
+        attempted(&circuit, false, now);
+        let half_open = now + FIRST;
+        assert_eq!(circuit.allowed(half_open), Allowed::UpTo(1));
+        assert_eq!(circuit.admits(1, half_open), Admission::PutAside(FIRST));
+        assert_eq!(circuit.admits(1, half_open + SEARCH), Admission::Take);
+        assert_eq!(circuit.admits(1, half_open), Admission::Take, "it is forgotten");
     }
 
     /// How a destination does its work.

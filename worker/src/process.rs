@@ -342,8 +342,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                     None => Delay::Near(delay),
                 });
                 let next = Message { attempt: message.attempt + 1, ..message.clone() };
+                let due = Instant::now() + delay;
                 self.insist("retry", || self.queue.retry(name, &next, delay)).await?;
-                self.gate.circuit.comes_back(Instant::now() + delay, next.attempt);
+                self.gate.circuit.comes_back(due, next.attempt);
                 self.metrics.retries.inc();
                 self.metrics.retry_delay.observe(delay.as_secs_f64());
                 let next_at = clock::now().plus(delay);

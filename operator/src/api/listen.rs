@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use zentra_shared::telemetry::places::Places;
 
-/// Connections at a time. Beyond it the oldest one without a good token is closed.
+/// Connections at a time. Beyond it the oldest one is closed, and those with a good token last.
 const CONNECTIONS: usize = 1024;
 /// How long a request's headers may take, and a connection may be idle.
 const HEADERS: Duration = Duration::from_secs(10);
@@ -33,11 +33,12 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let (Ok((stream, _)), Some(place)) = (accepted, places.take()) else {
-            // Out of files or of places: give way, so that the loop can't spin.
+        let Ok((stream, _)) = accepted else {
+            // Out of files: give way, so that the loop can't spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
+        let place = places.take();
         let (router, connection) = (router.clone(), place.connection.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let mut router = router.clone();

@@ -195,7 +195,8 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Integer(1, 10_000_000),
         "10000",
         "Refused callbacks kept. Beyond it the oldest go. Each source has an equal share of it, and \
-         of `max_bytes`, in `max_age`; beyond its share they are counted only. With other bounds, a \
+         of `max_bytes`, in `max_age`, by each ingress and since its start; beyond its share they are \
+         counted only. With other bounds, a \
          new queue is begun, and the old one is left to run out.",
     ),
     key(

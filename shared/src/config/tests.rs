@@ -253,7 +253,7 @@ fn the_example_file_knows_every_key_and_its_default() {
     for key in keys::KEYS {
         // Small tables stand in one line.
         let (table, last) = key.path.rsplit_once('.').unwrap_or(("", key.path));
-        let (inline, of_table) = (format!("{last} = "), found.get(table));
+        let (inline, of_table) = (format!(" {last} = "), found.get(table));
         let in_line = || of_table.filter(|(_, value)| value.contains(&inline));
         let (commented, value) = found
             .get(key.path)

@@ -40,11 +40,12 @@ pub async fn serve<R, F>(
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let (Ok((stream, _)), Some(place)) = (accepted, places.take()) else {
+        let Ok((stream, _)) = accepted else {
             // Out of files: give way, so that the loop can't spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
+        let place = places.take();
         let shared = shared.clone();
         tokio::spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {

@@ -1,5 +1,6 @@
 //! Connections of a listener for few clients: bounded in number. Where all places are taken, the
-//! oldest connection that nobody trusts gives way, so that slow ones can't shut a new one out.
+//! oldest connection gives way, so that slow ones can't shut a new one out: one that nobody trusts,
+//! if there is any.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +28,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// It gives way to no other one from now on: who asks by it has shown who that is.
+    /// It gives way after those that aren't trusted: who asks by it has shown who that is.
     pub fn trust(&self) {
         self.trusted.store(true, Ordering::Release);
     }
@@ -52,21 +53,21 @@ impl Places {
         Arc::new(Self { most, open: Mutex::default() })
     }
 
-    /// A place for a new connection. None if all are taken by trusted ones.
-    pub fn take(self: &Arc<Self>) -> Option<Place> {
+    /// A place for a new connection.
+    pub fn take(self: &Arc<Self>) -> Place {
         let mut open = self.open();
         if open.connections.len() >= self.most {
             let trusted = |one: &Connection| one.trusted.load(Ordering::Acquire);
-            let oldest = open.connections.iter().find(|(_, one)| !trusted(one));
-            let id = *oldest?.0;
-            if let Some(oldest) = open.connections.remove(&id) {
+            let oldest = open.connections.iter().min_by_key(|(id, one)| (trusted(one), **id));
+            let oldest = oldest.map(|(id, _)| *id);
+            if let Some(oldest) = oldest.and_then(|id| open.connections.remove(&id)) {
                 oldest.ended.cancel();
             }
         }
         let (id, connection) = (open.next, Connection::default());
         open.next += 1;
         open.connections.insert(id, connection.clone());
-        Some(Place { places: self.clone(), id, connection })
+        Place { places: self.clone(), id, connection }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -85,17 +86,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_that_is_not_trusted_gives_way() {
+    fn the_oldest_gives_way_and_a_trusted_one_last() {
         let places = Places::new(2);
-        let (first, second) = (places.take().unwrap(), places.take().unwrap());
+        let (first, second) = (places.take(), places.take());
         first.connection.trust();
-        let third = places.take().unwrap();
+        let third = places.take();
         let ended = |place: &Place| place.connection.ended.is_cancelled();
         assert_eq!([&first, &second, &third].map(ended), [false, true, false]);
         drop(second);
         third.connection.trust();
-        assert!(places.take().is_none());
-        drop(first);
-        assert!(places.take().is_some());
+        let fourth = places.take();
+        assert_eq!([&first, &third, &fourth].map(ended), [true, false, false]);
     }
 }

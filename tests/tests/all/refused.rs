@@ -104,7 +104,7 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
 {
     let stack =
         Stack::new(&shared_rabbit(), &shared_redis(), &namespace(), "http://127.0.0.1:9/", "");
-    stack.add("[refused]\nper_second = 5\nmax_count = 20");
+    stack.add("[refused]\nper_second = 5\nmax_count = 60");
     stack.replace("[source.github]", "[source.flooded]");
     stack.replace("github.#", "flooded.#");
     let ingress = stack.ingress().await;
@@ -137,14 +137,14 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
     assert!((10.0..=most).contains(&lines), "{lines} lines, of at most {most}");
     let listed = json(&stack, &["refused", "list"]);
     let listed = listed.as_array().unwrap();
-    assert!(listed.len() <= 20, "{} are kept", listed.len());
+    assert!(listed.len() <= 60, "{} are kept", listed.len());
     assert!(listed.iter().any(|one| one["source"] == "acme"), "the newest is there");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_sources_flood_pushes_out_nothing_that_was_refused_of_another() {
     // By their number, and by their size.
-    for (bounds, body) in [("max_count = 20", 10), ("max_bytes = \"1MiB\"", 100_000)] {
+    for (bounds, body) in [("max_count = 40", 10), ("max_bytes = \"2MiB\"", 100_000)] {
         let stack =
             Stack::new(&shared_rabbit(), &shared_redis(), &namespace(), "http://127.0.0.1:9/", "");
         stack.add(&format!("[refused]\nper_second = 10000\n{bounds}"));

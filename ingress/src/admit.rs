@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
-use http::header::CONTENT_ENCODING;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, block_in_place};
 use zentra_shared::config::Config;
@@ -72,13 +71,6 @@ async fn publish(
     events.map(one).buffered(AT_A_TIME).try_collect().await
 }
 
-/// Whether it may be much larger than it was sent.
-fn is_compressed(callback: &Unverified) -> bool {
-    let magic =
-        matches!(&callback.body[..], [0x1f, 0x8b, ..] | [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..]);
-    magic || callback.headers.contains_key(CONTENT_ENCODING)
-}
-
 /// What a callback was.
 pub(crate) enum Taken {
     /// Events, now durable.
@@ -129,7 +121,7 @@ impl<Q: Publish> Gate<Q> {
         callback: Unverified,
         source: &Source,
     ) -> Result<Taken, Refusal> {
-        let is_large = callback.body.len() > LARGE || is_compressed(&callback);
+        let is_large = callback.body.len() > LARGE || callback.is_compressed();
         let by = |key: Option<&Secret>| {
             let started = Instant::now();
             let verified = match is_large {

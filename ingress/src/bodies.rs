@@ -1,9 +1,9 @@
 //! The bodies that are being read: how many are waited for at a time, how many bytes are held, and
-//! which one gives way when there is no room.
+//! which one is evicted when there is no room.
 //!
 //! A body that is there as soon as it is asked for takes no place. Only one that has to be waited
-//! for does, so a client that sends headers and nothing else can't keep honest callbacks out: it
-//! is the first to give way.
+//! for does, so a client that sends headers and nothing else can't keep honest callbacks out: its
+//! bodies are evicted first.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -21,12 +21,12 @@ use crate::refusal::Refusal;
 
 /// In this time a body must make progress: `min_body_rate` times this many bytes.
 pub(crate) const STALL: Duration = Duration::from_secs(2);
-/// A body that has made no progress for this long gives way to another one.
+/// A body that has made no progress for this long may be evicted.
 const SLOW: Duration = Duration::from_millis(500);
 /// How many bodies are compared to find the slowest. Comparing all of them would make a flood
 /// expensive.
 const SAMPLE: usize = 16;
-/// How many bodies at most give way to one.
+/// The most bodies that are evicted for one.
 const VICTIMS: usize = 8;
 
 /// All bodies of one ingress.
@@ -97,8 +97,7 @@ impl Bodies {
         })
     }
 
-    /// Begins to read a body of this peer, of at most so many bytes. One such body is within its
-    /// share.
+    /// Begins to read a body of this peer. One body of `most` bytes is always within its share.
     pub(crate) fn begin(self: &Arc<Self>, peer: IpAddr, most: usize) -> Reading {
         Reading {
             bodies: self.clone(),
@@ -111,10 +110,10 @@ impl Bodies {
         }
     }
 
-    /// Makes the slowest body give way, so that its connection ends.
+    /// Evicts the slowest body, so that its connection ends.
     pub(crate) fn make_way(&self) {
         let mut state = self.state();
-        // Nobody knows yet whose the new connection is: a fast body doesn't give way to it.
+        // Nobody knows yet whose the new connection is: no fast body is evicted for it.
         let most = Held { places: usize::MAX / 4, bytes: 0 };
         if let Some(victim) = state.victim(Need::Place, None, most) {
             state.evict(victim);
@@ -141,12 +140,12 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Holds so many bytes more.
+    /// Holds more bytes.
     ///
     /// # Errors
     ///
     /// [`Refusal::Overloaded`] where `max_buffered` or its peer's share is taken, and no other body
-    /// gives way.
+    /// can be evicted.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
         let bodies = self.bodies.clone();
         let mut state = bodies.state();
@@ -184,7 +183,7 @@ impl Reading {
     /// # Errors
     ///
     /// [`Refusal::Overloaded`] where all places, or its peer's share of them, are taken, and no
-    /// other body gives way.
+    /// other body can be evicted.
     pub(crate) fn wait(&mut self) -> Result<(), Refusal> {
         if self.place.is_some() {
             return Ok(());
@@ -210,7 +209,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Ends when it has to give way.
+    /// Ends when it is evicted.
     pub(crate) async fn evicted(&self) {
         match &self.place {
             Some((_, eviction)) => eviction.notify.notified().await,
@@ -223,7 +222,7 @@ impl Reading {
         (self.bodies.progress > 0).then(|| self.progress + STALL)
     }
 
-    /// It is complete, and gives way to nobody. Its bytes are held until this is dropped.
+    /// It is complete and can't be evicted any more. Its bytes are held until this is dropped.
     pub(crate) fn complete(&mut self) -> Result<(), Refusal> {
         let bodies = self.bodies.clone();
         let mut state = bodies.state();
@@ -264,9 +263,9 @@ impl State {
         self.peers.get(&peer).copied().unwrap_or_default()
     }
 
-    /// The slowest of a sample, of this peer only where one is named. One that has sent nothing, or
-    /// made no progress for [`SLOW`], gives way to any other and before any other; a faster one only
-    /// if its peer holds more than twice what the newcomer's does.
+    /// The slowest of a sample, of this peer only where one is named. Those that have sent nothing, or
+    /// made no progress for [`SLOW`], are evicted first; a faster one only if its peer holds more than
+    /// twice what the newcomer's does.
     fn victim(&self, need: Need, within: Option<IpAddr>, own: Held) -> Option<u64> {
         let (now, mut random) = (Instant::now(), rand::rng());
         let held = |peer| match need {

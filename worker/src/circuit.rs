@@ -121,7 +121,7 @@ impl Circuit {
             State::Open { .. } => {
                 let half =
                     State::HalfOpen { room: 1, worked: 0, failed: 0, put_aside: 0, since: now };
-                self.become_(&mut inner, half);
+                self.change_to(&mut inner, half);
                 Allowed::UpTo(1)
             }
             State::HalfOpen { room, .. } => Allowed::UpTo(room),
@@ -181,7 +181,7 @@ impl Circuit {
                 *well += 1;
                 *room = room.saturating_mul(2);
                 if *room >= self.concurrency {
-                    self.become_(&mut inner, State::Closed);
+                    self.change_to(&mut inner, State::Closed);
                 }
                 return None;
             }
@@ -198,7 +198,7 @@ impl Circuit {
         }
         let doubled = 2_u32.saturating_pow(in_vain.saturating_sub(SHORT - 1));
         let pause = self.first_pause().saturating_mul(doubled).min(self.settings.pause);
-        self.become_(&mut inner, State::Open { until: now + pause });
+        self.change_to(&mut inner, State::Open { until: now + pause });
         Some(pause)
     }
 
@@ -217,7 +217,7 @@ impl Circuit {
         !worked && failures > 0 && failed >= failures
     }
 
-    fn become_(&self, inner: &mut Inner, state: State) {
+    fn change_to(&self, inner: &mut Inner, state: State) {
         inner.state = state;
         inner.epoch += 1;
         inner.recent.clear();
@@ -226,7 +226,7 @@ impl Circuit {
 
     /// An operator says that it works again.
     pub(crate) fn close(&self) {
-        self.become_(&mut self.inner(), State::Closed);
+        self.change_to(&mut self.inner(), State::Closed);
     }
 
     /// For an operator.

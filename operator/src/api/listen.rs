@@ -28,17 +28,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     // backend's and these need together.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let (places, graceful) = (Places::new(CONNECTIONS), GracefulShutdown::new());
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of files: give way, so that the loop can't spin.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        let place = places.take();
+    while let Some((stream, place)) = places.accept(&listener, &stop).await {
         let (router, connection) = (router.clone(), place.connection.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let mut router = router.clone();

@@ -35,17 +35,7 @@ pub async fn serve<R, F>(
 {
     let places = Places::new(CONNECTIONS);
     let shared = Arc::new((registry, ready, draining));
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of files: give way, so that the loop can't spin.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        let place = places.take();
+    while let Some((stream, place)) = places.accept(&listener, &stop).await {
         let shared = shared.clone();
         tokio::spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {

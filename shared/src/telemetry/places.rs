@@ -1,11 +1,13 @@
 //! Connections of a listener for few clients: bounded in number. Where all places are taken, the
-//! oldest connection gives way, so that slow ones can't shut a new one out: one that nobody trusts,
-//! if there is any.
+//! oldest connection is closed, so that slow ones can't shut a new one out. Trusted ones are closed
+//! last.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// The places of one listener.
@@ -28,12 +30,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// It gives way after those that aren't trusted: who asks by it has shown who that is.
+    /// Closes it after those that aren't trusted: its client has authenticated.
     pub fn trust(&self) {
         self.trusted.store(true, Ordering::Release);
     }
 
-    /// Ends when it has to give way.
+    /// Ends when it has to close.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
@@ -70,6 +72,25 @@ impl Places {
         Place { places: self.clone(), id, connection }
     }
 
+    /// The next connection of a listener, with its place; None once `stop` is cancelled.
+    pub async fn accept(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        stop: &CancellationToken,
+    ) -> Option<(TcpStream, Place)> {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return None,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => return Some((stream, self.take())),
+                // Out of file descriptors: a pause, so that the loop can't spin.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_gives_way_and_a_trusted_one_last() {
+    fn the_oldest_is_closed_and_a_trusted_one_last() {
         let places = Places::new(2);
         let (first, second) = (places.take(), places.take());
         first.connection.trust();

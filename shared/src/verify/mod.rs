@@ -333,6 +333,11 @@ impl Unverified {
         Ok(Verified { events, handshake })
     }
 
+    /// Whether its body may be much larger than it was sent.
+    pub fn is_compressed(&self) -> bool {
+        place::is_compressed(&self.headers, &self.body)
+    }
+
     /// What it is to be answered if it is a handshake that carries no signature. By POST, that is
     /// asked when [`Unverified::verify`] found none.
     pub fn unsigned_handshake(&self, method: &Method, source: &Source) -> Option<Answered> {

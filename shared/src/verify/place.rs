@@ -230,8 +230,8 @@ fn decoded(encoding: &str, body: &[u8], most: usize) -> Result<Option<Bytes>, Re
     };
     // The header isn't signed: whoever leaves it out must not hide the id. No JSON begins so.
     let plain = match (body, encoding.trim().to_ascii_lowercase().as_str()) {
-        ([0x1f, 0x8b, ..], _) => gunzipped(body, limit),
-        ([0x78, 0x01 | 0x5e | 0x9c | 0xda, ..], _) => read(&mut ZlibDecoder::new(body)),
+        _ if begins_as_gzip(body) => gunzipped(body, limit),
+        _ if begins_as_zlib(body) => read(&mut ZlibDecoder::new(body)),
         // By RFC 9110 it is zlib's form; some send the bare one.
         (_, "deflate") => read(&mut DeflateDecoder::new(body)),
         _ => None,
@@ -240,6 +240,20 @@ fn decoded(encoding: &str, body: &[u8], most: usize) -> Result<Option<Bytes>, Re
         Some(plain) if plain.len() > most => Err(Refusal::BodyTooLarge),
         plain => Ok(plain.map(Bytes::from)),
     }
+}
+
+fn begins_as_gzip(body: &[u8]) -> bool {
+    body.starts_with(&[0x1f, 0x8b])
+}
+
+fn begins_as_zlib(body: &[u8]) -> bool {
+    matches!(body, [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..])
+}
+
+/// Whether a body may be much larger than it was sent.
+pub(super) fn is_compressed(headers: &HeaderMap, body: &[u8]) -> bool {
+    let begins = begins_as_gzip(body) || begins_as_zlib(body);
+    begins || headers.contains_key(header::CONTENT_ENCODING)
 }
 
 /// The members of a gzip file (RFC 1952, section 2.2), one after the other.

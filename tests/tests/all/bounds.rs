@@ -241,10 +241,11 @@ async fn keeps_sending(ingress: &Program, id: &str) -> JoinSet<()> {
     let head = callback(id, "content-length: 1048576\r\n", "{");
     let mut sending = JoinSet::new();
     sending.spawn(async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
         let mut piece = head.into_bytes();
         while stream.write_all(&piece).await.is_ok() {
             piece = vec![b'x'; 2000];
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            pace.tick().await;
         }
     });
     sending
@@ -339,8 +340,9 @@ async fn a_body_that_comes_too_slowly_gets_408_before_its_time_is_over() {
     let (mut hears, mut says) = stream.into_split();
     let mut dribbling = JoinSet::new();
     dribbling.spawn(async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
         while says.write_all(b"x").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            pace.tick().await;
         }
     });
     let mut answer = [0; 12];

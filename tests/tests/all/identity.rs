@@ -25,6 +25,17 @@ pub(crate) struct Site {
 }
 
 impl Site {
+    /// A callback of GitHub's, whose signature covers neither type nor id.
+    async fn github(&self, kind: &str, id: &str, body: &str) {
+        let tag = format!("sha256={}", hex::encode(hmac(body.as_bytes())));
+        let headers = json(&[
+            ("x-github-event", kind),
+            ("x-github-delivery", id),
+            ("x-hub-signature-256", &tag),
+        ]);
+        self.post(&headers, body).await;
+    }
+
     /// `tables` is the config of the source `s`, and what else there is; its secret is `env:CASE`.
     pub(crate) async fn start(embedded: bool, tables: &str) -> Self {
         Self::subscribed(embedded, tables, "s.#").await
@@ -267,15 +278,7 @@ async fn signed_bytes_under_another_type_reach_no_further_destination(embedded: 
         "[destination.deploys]\ntimeout = \"1s\"\nurl = \"ANY\"\nsubscribe = [\"s.deployment\"]\n";
     let site = Site::start(embedded, &format!("{more}{}", source("github", ""))).await;
     let body = r#"{"ref":"main"}"#;
-    let tag = format!("sha256={}", hex::encode(hmac(body.as_bytes())));
-    let send = async |kind: &str, id: &str| {
-        let headers = json(&[
-            ("x-github-event", kind),
-            ("x-github-delivery", id),
-            ("x-hub-signature-256", &tag),
-        ]);
-        site.post(&headers, body).await;
-    };
+    let send = async |kind: &str, id: &str| site.github(kind, id, body).await;
     send("push", "d1").await;
     site.until("the push", 1, 0, 0).await;
     // With the delivery's own id, and with another one: at both destinations, without effect.
@@ -308,15 +311,7 @@ async fn signed_bytes_under_another_type_reach_no_further_destination(embedded: 
 async fn of_the_same_signed_bytes_the_first_few_copies_are_kept(embedded: bool) {
     let site = Site::start(embedded, &source("github", "")).await;
     let body = r#"{"ref":"main"}"#;
-    let tag = format!("sha256={}", hex::encode(hmac(body.as_bytes())));
-    let send = async |kind: &str, id: &str| {
-        let headers = json(&[
-            ("x-github-event", kind),
-            ("x-github-delivery", id),
-            ("x-hub-signature-256", &tag),
-        ]);
-        site.post(&headers, body).await;
-    };
+    let send = async |kind: &str, id: &str| site.github(kind, id, body).await;
     send("push", "d0").await;
     site.until("the push", 1, 0, 0).await;
     for at in 0..20 {

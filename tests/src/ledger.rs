@@ -21,8 +21,6 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::services::free_port;
-
 /// What the ledger reads of a callback.
 #[derive(Deserialize)]
 struct Transfer {
@@ -109,7 +107,7 @@ impl Ledger {
                  transfer TEXT NOT NULL, amount_minor INTEGER NOT NULL, currency TEXT NOT NULL,
                  body BLOB NOT NULL)",
         )?;
-        let listener = TcpListener::bind(("127.0.0.1", free_port())).await?;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}/transfers", listener.local_addr()?);
         let (sender, hung) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {

@@ -53,14 +53,14 @@ impl Config {
             } else if scheme.repeats || scheme.id_is_identity() {
                 // Said above, or nothing to say.
             } else if scheme.id.is_none() {
-                let apart = scheme.told_apart_by.as_ref();
-                let apart = apart.map(|by| format!(": its events differ by {by}"));
-                notes.push(format!(
-                    "source.{name}: {} sends no event id, so two callbacks with the same bytes are \
-                     taken for one{}",
-                    source.provider,
-                    apart.unwrap_or_default()
-                ));
+                let rule = match &scheme.told_apart_by {
+                    Some(at) if scheme.covers(at) => format!(
+                        "two callbacks with the same bytes are taken for one if they have {at}; \
+                         without it, each is an event and a retry may be delivered again"
+                    ),
+                    _ => "two callbacks with the same bytes are taken for one".into(),
+                };
+                notes.push(format!("source.{name}: {} sends no event id: {rule}", source.provider));
             } else if scheme.id_names.is_none() {
                 notes.push(format!(
                     "source.{name}: nothing shows what the id of {} names, so a copy is recognised by \

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::place::Location;
+use super::place::{Location, Lookup};
 use super::signature::Piece;
 use super::template::Part;
 use super::{Judged, Refusal};
@@ -26,6 +26,8 @@ pub(super) struct Item<'a> {
     pub(super) body: &'a Bytes,
     /// How many items of the same bytes stand before it.
     pub(super) before: u32,
+    /// What is in it.
+    pub(super) found: Lookup<'a>,
 }
 
 impl Judged<'_> {
@@ -47,13 +49,29 @@ impl Judged<'_> {
         if let Some(before) = item.map(|item| item.before).filter(|before| *before > 0) {
             digest.add(&before.to_be_bytes());
         }
-        if scheme.repeats {
+        if scheme.repeats || self.lacks_what_tells_it_apart(item) {
             match self.signed_time() {
                 Some(time) => digest.add(time.as_bytes()),
                 None => digest.add(&self.callback.receipt.to_be_bytes()),
             }
         }
         digest.identity()
+    }
+
+    /// Whether the entry names what differs between any two events, and this one hasn't it. Where the
+    /// signature leaves that open, whoever has seen a callback could leave it out: then it isn't asked.
+    fn lacks_what_tells_it_apart(&self, item: Option<&Item<'_>>) -> bool {
+        let scheme = &self.source.scheme;
+        let told = scheme.told_apart_by.as_ref().filter(|at| scheme.covers(at));
+        told.is_some_and(|at| self.find(at, item).is_none_or(|found| found.is_empty()))
+    }
+
+    /// What is there: in the item, if there is one and the place is in the body.
+    pub(super) fn find(&self, at: &Location, item: Option<&Item<'_>>) -> Option<String> {
+        match item.filter(|_| at.is_in_body()) {
+            Some(item) => Some(item.found.text(at)?.into_owned()),
+            None => Some(self.content.at(at)?.into_owned()),
+        }
     }
 
     fn digest(&self, signed: &[Piece<'_>], ambiguous: bool, item: Option<&Item<'_>>) -> Fields {

@@ -496,7 +496,8 @@ impl<'a> Judged<'a> {
         let mut seen: HashMap<Bytes, u32> = HashMap::new();
         let events = items.into_iter().zip(1..).map(|(body, place)| {
             let before = seen.entry(body.clone()).or_default();
-            let item = Item { body: &body, before: *before };
+            let found = Lookup::new(&self.callback.headers, None, &body);
+            let item = Item { body: &body, before: *before, found };
             *before += 1;
             let mut envelope =
                 self.envelope(secret, provider_time, signed, &forwarded, Some(&item));
@@ -518,11 +519,7 @@ impl<'a> Judged<'a> {
     ) -> Envelope {
         let Self { source, callback, .. } = self;
         let scheme = &source.scheme;
-        let inside = item.map(|item| Lookup::new(&callback.headers, None, item.body));
-        let find = |at: &Option<Location>| match (&inside, at.as_ref()?) {
-            (Some(item), at) if at.is_in_body() => Some(item.text(at)?.into_owned()),
-            (_, at) => Some(self.content.at(at)?.into_owned()),
-        };
+        let find = |at: &Option<Location>| self.find(at.as_ref()?, item);
         let event_id = find(&scheme.id).filter(|id| usable_id(id));
         let ambiguous = self.is_ambiguous(signed);
         let trusted = (scheme.id_is_identity() && !ambiguous) || source.trusts_id;

@@ -43,8 +43,9 @@ pub struct Scheme {
     pub identity_source: Option<String>,
     /// What tells two events apart where neither a signed id nor what is signed does.
     pub identity: Option<Template>,
-    /// What in the signed bytes differs between any two events, in words, where no id does.
-    pub told_apart_by: Option<String>,
+    /// Where a value is that differs between any two events, if no id does. An event without it is
+    /// never a copy: nothing shows that the same bytes are the same event.
+    pub told_apart_by: Option<Location>,
     /// Whether the provider sends the same bytes for different events. Then each callback is an
     /// event, but for one that was signed at the same time; a retry may be delivered again.
     #[serde(default)]
@@ -337,6 +338,11 @@ impl Scheme {
             (
                 self.repeats && self.identity.is_some(),
                 "repeats = true and identity exclude each other: one says that nothing tells two \
+                 events apart, the other what does",
+            ),
+            (
+                self.repeats && self.told_apart_by.is_some(),
+                "repeats = true and told_apart_by exclude each other: one says that nothing tells two \
                  events apart, the other what does",
             ),
             (

@@ -56,8 +56,8 @@ pub fn table() -> String {
          *One event* says what makes two callbacks the same event, with the vendor's page about it; not \
          all of these pages have been read whole. *Event id* (or *delivery id*): the id alone. It names \
          an event (or a delivery whose retries share it), and the signature vouches for it. *Same bytes*: what is \
-         signed, without the time; beside it stands what differs between any two events. **At least \
-         once**: the provider sends the same bytes for different events, so each callback is an event, \
+         signed, without the time; beside it stands what differs between any two events: one without it \
+         is never taken for a copy. **At least once**: the provider sends the same bytes for different events, so each callback is an event, \
          and a retry of its may be delivered again ({at_least_once}). Where the *type* is \
          **unsigned**, see [identity.md](identity.md).\n\n\
          | provider | signature | signs | window | id | one event | type | waits, sends again for | proven by |\n\
@@ -125,7 +125,7 @@ fn one_event(scheme: &Scheme) -> String {
                 (None, true) => "same bytes and type",
                 (None, false) => "same bytes",
             };
-            let apart = scheme.told_apart_by.as_ref().map(|by| format!(" (differs by {by})"));
+            let apart = scheme.told_apart_by.as_ref().map(|at| differs_by(scheme, at));
             let named = names.map(|names| format!("; its id names a {names}"));
             let named = named.map(|text| text.replace("a event", "an event"));
             format!("{bytes}{}{}", apart.unwrap_or_default(), named.unwrap_or_default())
@@ -138,6 +138,16 @@ fn one_event(scheme: &Scheme) -> String {
         Some(url) => format!("{text} ([source]({url}))"),
         None => text,
     }
+}
+
+/// What differs between any two events, and what becomes of an event without it.
+fn differs_by(scheme: &Scheme, at: &Location) -> String {
+    let place = match scheme.items {
+        Some(_) => at.to_string().replace("of the JSON body", "of the item"),
+        None => at.to_string().replace(" of the JSON body", ""),
+    };
+    let without = if scheme.covers(at) { "; without it **at least once**" } else { "" };
+    format!(" (differs by {place}{without})")
 }
 
 fn retries(horizon: Documented) -> String {

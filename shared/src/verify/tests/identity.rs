@@ -125,6 +125,62 @@ fn the_same_bytes_are_an_event_each_time_where_the_provider_repeats_them() {
     }
 }
 
+/// The rule for all entries whose events are told apart by a value: with it, the same bytes are a
+/// copy; without it, nothing shows that they are.
+#[test]
+fn the_same_bytes_are_a_copy_only_if_they_have_what_tells_events_apart() {
+    let mut asked = 0;
+    for (name, scheme) in all() {
+        let Some(told) = scheme.told_apart_by.as_ref().filter(|at| scheme.covers(at)) else {
+            continue;
+        };
+        if !told.is_in_body() || scheme.signature.algorithm.is_public() || scheme.sends_forms() {
+            continue;
+        }
+        let source = any(name);
+        let with = Scheme { id: Some(told.clone()), ..scheme.clone() };
+        let identities = |scheme: &Scheme| {
+            let mut body = serde_json::json!({ "event": "a" });
+            scheme.write_into(&mut body, "1700000000", "kind", Timestamp::from_secs(T));
+            [(T, 1), (T, 2), (T + 60, 3)].map(|(time, receipt)| {
+                let sent = signed(&source, &body.to_string(), "id_1", "kind", time);
+                let received_at = Timestamp::from_secs(T + 60);
+                envelope(Unverified { receipt, received_at, ..sent }, &source).identity
+            })
+        };
+        let [first, again, later] = identities(&with);
+        assert_eq!(first, again, "{name}: a copy");
+        assert_eq!(first, later, "{name}: a copy that is signed anew");
+
+        let lacking = Scheme { id: None, ..scheme.clone() };
+        let [first, again, later] = identities(&lacking);
+        assert_ne!(first, later, "{name}: a new event is taken for a copy");
+        // What is signed at the same time can't be a new one.
+        assert_eq!(first == again, scheme.timestamp.is_some(), "{name}");
+        asked += 1;
+    }
+    assert!(asked > 30, "{asked}");
+}
+
+/// What the signature leaves open can be left out by whoever has seen a callback.
+#[test]
+fn what_nothing_signs_makes_no_new_event_by_its_absence() {
+    for (name, scheme) in all() {
+        let open = scheme.told_apart_by.as_ref().filter(|at| !scheme.covers(at));
+        if open.is_none() || scheme.signature.algorithm.is_public() || scheme.identity.is_some() {
+            continue;
+        }
+        let source = any(name);
+        let body = if scheme.sends_forms() { "a=1" } else { r#"{"a":1}"# };
+        let identity = |receipt: u64| {
+            let mut sent = signed(&source, body, "", "", T);
+            sent.receipt = receipt;
+            envelope(sent, &source).identity
+        };
+        assert_eq!(identity(1), identity(2), "{name}");
+    }
+}
+
 #[test]
 fn of_one_type_or_of_several_the_same_bytes_are_one_event_or_several() {
     for (provider, header, signature, shares) in [

@@ -10,7 +10,7 @@ use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store, StoreError}
 use zentra_shared::job::Jobs;
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{Histories, Journal};
-use zentra_shared::queue::amqp::{Amqp, Settings};
+use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::queue::{Operate, Process, Publish};
 
 use crate::failure::Failure;
@@ -59,7 +59,7 @@ impl Backend for Servers<'_> {
     }
 
     async fn queue(&self) -> Result<Amqp, Failure> {
-        let queue = Amqp::publisher(Settings { routes: None, ..self.0.amqp() }, "operator");
+        let queue = Amqp::operator(self.0.amqp());
         connected(&queue).await?;
         Ok(queue)
     }

@@ -68,6 +68,12 @@ impl From<QueueError> for Failure {
         if let QueueError::Store(error) = error {
             return error.into();
         }
+        if let QueueError::Blocked = error {
+            return Self::Ours(format!(
+                "{error}\n`rabbitmqctl status` names the alarm: give RabbitMQ memory \
+                 or disk, and try again."
+            ));
+        }
         Self::Ours(format!("{error}\nCheck [rabbitmq] urls, and that RabbitMQ runs."))
     }
 }

@@ -1,8 +1,11 @@
 //! Time as a value: `now` is read here and handed on as an argument.
 
 use std::fmt;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prometheus::{IntCounterVec, Registry};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch, UTC. Prints as RFC 3339.
@@ -64,15 +67,181 @@ pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The only place that reads the wall clock.
+/// The time, by the wall clock: the only place that reads it. A step of the wall clock by more than
+/// a second counts once it has lasted a minute.
 pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(millis(since))
+    static CLOCK: Mutex<Option<SteadyClock>> = Mutex::new(None);
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
+    let running = millis(running());
+    let (time, step) = CLOCK
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_or_insert(SteadyClock { wall, running, stepped: None })
+        .read(wall, running);
+    if let Some(step) = step {
+        step.report();
+    }
+    Timestamp(time)
+}
+
+/// The time since the machine has started, suspended or not. No one sets it.
+pub fn running() -> Duration {
+    let since = clock_gettime(ClockId::Boottime);
+    Duration::new(since.tv_sec.unsigned_abs(), u32::try_from(since.tv_nsec).unwrap_or(0))
+}
+
+/// Counts the steps of the wall clock that this process sees, with a label `outcome`.
+static STEPS: OnceLock<IntCounterVec> = OnceLock::new();
+
+/// Shows the steps of the wall clock by more than a second, by outcome.
+pub fn register(registry: &Registry) -> prometheus::Result<()> {
+    let help = "Steps of the wall clock by over 1 s: noticed, then followed or reverted.";
+    let opts = prometheus::opts!("zentra_clock_steps_total", help);
+    let new = IntCounterVec::new(opts, &["outcome"])?;
+    let steps = STEPS.get_or_init(|| new);
+    for outcome in ["noticed", "followed", "reverted"] {
+        steps.with_label_values(&[outcome]);
+    }
+    registry.register(Box::new(steps.clone()))
+}
+
+/// What the wall clock may be off at once: it is slewed, and read in between.
+const SLEW: u64 = 1_000;
+/// How long a step has to last, in milliseconds.
+const LASTING: u64 = 60_000;
+
+/// The wall clock, but for steps that don't last. All times are in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct SteadyClock {
+    /// The wall clock when it was last right,
+    wall: u64,
+    /// and [`running`] then.
+    running: u64,
+    /// When the wall clock was first seen elsewhere, by [`running`].
+    stepped: Option<u64>,
+}
+
+/// What was seen of the wall clock. By milliseconds, forwards or backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It was stepped just now.
+    Noticed(i64),
+    /// A step has lasted, and counts from now on.
+    Followed(i64),
+    /// It is right again.
+    Reverted,
+}
+
+impl SteadyClock {
+    fn read(&mut self, wall: u64, running: u64) -> (u64, Option<Step>) {
+        let expected = self.wall.saturating_add(running.saturating_sub(self.running));
+        let off = wall.wrapping_sub(expected).cast_signed();
+        let right = Self { wall, running, stepped: None };
+        if off.unsigned_abs() <= SLEW {
+            let reverted = self.stepped.is_some().then_some(Step::Reverted);
+            *self = right;
+            return (wall, reverted);
+        }
+        match self.stepped {
+            None => {
+                self.stepped = Some(running);
+                (expected, Some(Step::Noticed(off)))
+            }
+            Some(since) if running.saturating_sub(since) < LASTING => (expected, None),
+            Some(_) => {
+                *self = right;
+                (wall, Some(Step::Followed(off)))
+            }
+        }
+    }
+}
+
+impl Step {
+    fn report(self) {
+        let outcome = match self {
+            Self::Noticed(off_ms) => {
+                tracing::warn!(off_ms, "the wall clock was stepped: followed if it lasts a minute");
+                "noticed"
+            }
+            Self::Followed(off_ms) => {
+                tracing::warn!(
+                    off_ms,
+                    "the step of the wall clock has lasted: its time counts now"
+                );
+                "followed"
+            }
+            Self::Reverted => {
+                tracing::info!("the wall clock is right again");
+                "reverted"
+            }
+        };
+        if let Some(steps) = STEPS.get() {
+            steps.with_label_values(&[outcome]).inc();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const DAY: u64 = 24 * 3_600_000;
+    const START: u64 = 1_700_000_000_000;
+
+    fn clock() -> SteadyClock {
+        SteadyClock { wall: START, running: 5_000, stepped: None }
+    }
+
+    #[test]
+    fn a_step_that_lasts_a_minute_is_followed_and_told() {
+        for off in [DAY.cast_signed(), -DAY.cast_signed(), 1_500] {
+            let mut clock = clock();
+            let mut at = |after: u64| {
+                let wall = (START + after).wrapping_add_signed(off);
+                let (time, step) = clock.read(wall, 5_000 + after);
+                ((time - after).wrapping_sub(START).cast_signed(), step)
+            };
+            assert_eq!(at(100), (0, Some(Step::Noticed(off))));
+            assert_eq!(at(60_099), (0, None));
+            assert_eq!(at(60_100), (off, Some(Step::Followed(off))));
+            assert_eq!(at(60_200), (off, None));
+        }
+    }
+
+    #[test]
+    fn a_step_that_does_not_last_is_told_and_changes_nothing() {
+        let mut clock = clock();
+        assert_eq!(clock.read(START + DAY, 5_000).1, Some(Step::Noticed(DAY.cast_signed())));
+        assert_eq!(clock.read(START + 2_500, 7_500), (START + 2_500, Some(Step::Reverted)));
+        // The next one has a minute of its own.
+        assert_eq!(clock.read(START, 64_900).1, Some(Step::Noticed(-59_900)));
+        assert_eq!(clock.read(START + 60_000, 65_000), (START + 60_000, Some(Step::Reverted)));
+    }
+
+    proptest! {
+        /// Whatever steps there are, if each is taken back within a minute, and however slowly the
+        /// clock is slewed meanwhile, time goes on.
+        #[test]
+        fn time_goes_on_over_steps_that_do_not_last(
+            reads in prop::collection::vec(
+                (1u64..20_000, 2_000i64..1_000_000_000_000, any::<bool>(), 0u8..3), 1..200
+            ),
+        ) {
+            let (mut clock, mut passed, mut stepped, mut last) = (clock(), 0, 0, START);
+            for (pause, off, back, choice) in reads {
+                passed += pause;
+                // At most two readings in a row: less than a minute.
+                stepped = if choice == 0 || stepped == 2 { 0 } else { stepped + 1 };
+                let off = if stepped == 0 { 0 } else if back { -off } else { off };
+                let (time, _) = clock.read((START + passed).wrapping_add_signed(off), 5_000 + passed);
+                prop_assert!(time.abs_diff(START + passed) <= SLEW, "{time}");
+                prop_assert!(time + SLEW >= last, "{time} after {last}");
+                last = time;
+            }
+        }
+    }
 
     #[test]
     fn a_timestamp_prints_as_rfc_3339_and_never_panics() {

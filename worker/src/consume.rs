@@ -50,19 +50,23 @@ async fn run<Q: Process, J: Journal>(
     // Few more are fetched than run at once: at a crash, each one fetched is charged.
     let mut consumer = processor.queue.consume(name, processor.destination.concurrency);
     let mut running = JoinSet::new();
+    let mut changes = processor.unpublished.changes();
     let mut closed = false;
     while gate.borrow_and_update().is_open() {
         let (room, pause) = match processor.gate.circuit.allowed(Instant::now()) {
             Allowed::UpTo(room) => (room, None),
             Allowed::NoneUntil(until) => (0, Some(until)),
         };
+        let unpublished = processor.unpublished.count();
+        consumer.set_waiting(unpublished).await;
         let over = tokio::time::sleep_until(pause.unwrap_or_else(Instant::now).into());
         tokio::select! {
             () = stop.cancelled() => break,
             _ = gate.changed() => {}
             Some(ended) = running.join_next() => report(ended),
             () = over, if pause.is_some() => {}
-            next = consumer.next(), if running.len() < room => {
+            () = changes.next() => {}
+            next = consumer.next(), if running.len() < room + unpublished => {
                 let Some((message, receipt)) = next else {
                     closed = true;
                     break;

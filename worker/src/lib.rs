@@ -16,6 +16,7 @@ pub mod inbox;
 mod metrics;
 mod process;
 mod program;
+mod unpublished;
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
@@ -31,7 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 use zentra_shared::clock;
 use zentra_shared::config::{Config, Destination, Live};
 use zentra_shared::control::Follow;
-use zentra_shared::journal::Journal;
+use zentra_shared::journal::{Journal, JournalError};
 use zentra_shared::queue::Process;
 use zentra_shared::telemetry::{self, admin};
 
@@ -39,6 +40,7 @@ use circuit::Circuit;
 use deliver::Deliver;
 use deliver::handler::Handlers;
 use gate::{Gate, Gates};
+use unpublished::Unpublished;
 
 pub use deliver::handler::{Delivery, Failed};
 pub use program::Worker;
@@ -75,7 +77,7 @@ async fn run<Q: Process, J: Journal + Follow>(
         let (queue, journal) = (queue.clone(), journal.clone());
         move || {
             let (queue, journal) = (queue.clone(), journal.clone());
-            async move { queue.ready() && journal.ready().await }
+            async move { queue.ready() && journal.ready().await.is_ok() }
         }
     };
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));
@@ -121,7 +123,10 @@ async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
     let mut tick = tokio::time::interval(LOOK);
     loop {
         tick.tick().await;
-        metrics.redis_up.set(journal.ready().await.into());
+        let ready = journal.ready().await;
+        let away = matches!(ready, Err(JournalError::Unavailable(_)));
+        metrics.redis_up.set((!away).into());
+        metrics.redis_writable.set(ready.is_ok().into());
         for destination in &live.config().destinations {
             if let Ok(oldest) = journal.oldest_dead(&destination.name).await {
                 let at = oldest.map_or(0, |at| i64::try_from(at.secs()).unwrap_or(i64::MAX));
@@ -177,6 +182,7 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
             gates.insert(destination.name.clone(), gate.clone());
             let rate = NonZeroU32::new(destination.rate);
             let processor = Arc::new(process::Processor {
+                unpublished: Unpublished::new(metrics.unpublished.clone()),
                 gate,
                 pace: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
                 destination: destination.clone(),

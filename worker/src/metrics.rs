@@ -27,7 +27,9 @@ pub(crate) struct Metrics {
     delivered_attempts: HistogramVec,
     delivery_seconds: HistogramVec,
     in_flight: IntGaugeVec,
+    unpublished: IntGaugeVec,
     pub(crate) redis_up: IntGauge,
+    pub(crate) redis_writable: IntGauge,
     pub(crate) oldest_dead: IntGaugeVec,
 }
 
@@ -145,8 +147,21 @@ impl Metrics {
                 "Attempts that run now.",
                 &["destination"],
             )?,
+            unpublished: gauge(
+                registry,
+                "zentra_worker_unpublished",
+                "Attempted messages whose retry or dead letter RabbitMQ does not take yet.",
+                &["destination"],
+            )?,
             redis_up: gauge(registry, "zentra_worker_redis_up", "1 while Redis answers.", &[])?
                 .with_label_values::<&str>(&[]),
+            redis_writable: gauge(
+                registry,
+                "zentra_worker_redis_writable",
+                "1 while Redis takes claims: a full Redis or a replica answers and takes none.",
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
             oldest_dead: gauge(
                 registry,
                 "zentra_worker_oldest_dead_timestamp_seconds",
@@ -189,6 +204,7 @@ impl Metrics {
             delivered_attempts: self.delivered_attempts.with_label_values(&of_it),
             delivery_seconds: self.delivery_seconds.with_label_values(&of_it),
             in_flight: self.in_flight.with_label_values(&of_it),
+            unpublished: self.unpublished.with_label_values(&of_it),
             all: self.clone(),
             name: destination.to_owned(),
         }
@@ -210,6 +226,7 @@ pub(crate) struct DestinationMetrics {
     pub(crate) delivered_attempts: Histogram,
     pub(crate) delivery_seconds: Histogram,
     pub(crate) in_flight: IntGauge,
+    pub(crate) unpublished: IntGauge,
     all: Metrics,
     name: String,
 }

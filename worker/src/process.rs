@@ -21,7 +21,7 @@ use zentra_shared::journal::{
     AttemptResult, Claim, ErrorClass, First, Journal, JournalError, Settle,
 };
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
-use zentra_shared::queue::{Delay, Message, Process, Receipt};
+use zentra_shared::queue::{Delay, Message, Process, QueueError, Receipt};
 use zentra_shared::redact::Redact;
 use zentra_shared::retry::Decision;
 use zentra_shared::seal::{Sealed, Sealer};
@@ -31,6 +31,7 @@ use zentra_shared::trace::Trace;
 use crate::deliver::{Attempted, Deliver, Order, Verdict};
 use crate::gate::Gate;
 use crate::metrics::DestinationMetrics;
+use crate::unpublished::Unpublished;
 
 /// Copies of the same signed bytes, under other unsigned ids or types, that are kept as dead letters
 /// for one destination. The others are counted.
@@ -56,6 +57,8 @@ pub(crate) struct Processor<Q, J> {
     pub(crate) journal: J,
     pub(crate) deliver: Deliver,
     pub(crate) metrics: DestinationMetrics,
+    /// Those that RabbitMQ doesn't take back yet: they hold no slot.
+    pub(crate) unpublished: Unpublished,
     /// Whether its messages are taken now.
     pub(crate) gate: Arc<Gate>,
     /// How many attempts a second it bears, if that is bounded.
@@ -268,7 +271,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     async fn park(&self, message: &Message, time: Duration) -> Result<(), Stopped> {
         let delay = self.queue.delay(Delay::AtLeast(time));
         let name = &self.destination.name;
-        self.insist("park", || self.queue.retry(name, message, delay)).await
+        self.publish("park", message, || self.queue.retry(name, message, delay)).await
     }
 
     async fn attempt(
@@ -343,7 +346,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 });
                 let next = Message { attempt: message.attempt + 1, ..message.clone() };
                 let due = Instant::now() + delay;
-                self.insist("retry", || self.queue.retry(name, &next, delay)).await?;
+                self.publish("retry", &next, || self.queue.retry(name, &next, delay)).await?;
                 self.gate.circuit.comes_back(due, next.attempt);
                 self.metrics.retries.inc();
                 self.metrics.retry_delay.observe(delay.as_secs_f64());
@@ -381,7 +384,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let name = self.destination.name.as_str();
         let status = result.status.map(|status| format!("the destination answered {status}"));
         let error = result.error.as_deref().or(status.as_deref());
-        self.insist("dead-letter", || self.queue.dead(name, message, reason, error)).await?;
+        let dead = || self.queue.dead(name, message, reason, error);
+        self.publish("dead-letter", message, dead).await?;
         self.metrics.dead_letter(reason);
         tracing::error!(key = %opened.key, reason = reason.as_str(), "dead-lettered");
         self.settle(message, opened, fence, Outcome::Dead(reason), result).await
@@ -412,6 +416,20 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             tracing::warn!(key = %opened.key, ?answer, "settled after its claim had run out");
         }
         Ok(())
+    }
+
+    /// Publishes a message, however often that takes. Meanwhile it holds no slot, as far as there is
+    /// room for such messages: in an alarm RabbitMQ takes none, and goes on handing them out.
+    async fn publish<F: Future<Output = Result<(), QueueError>>>(
+        &self,
+        step: &'static str,
+        message: &Message,
+        mut ask: impl FnMut() -> F,
+    ) -> Result<(), Stopped> {
+        let Err(error) = ask().await else { return Ok(()) };
+        tracing::debug!(step, %error, "not published yet");
+        let _held = self.unpublished.hold(message.sealed.body.len());
+        self.insist(step, ask).await
     }
 
     /// Tries until it works. A message whose broker or journal is away is held, not

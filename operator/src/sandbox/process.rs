@@ -4,7 +4,11 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use std::ops::Range;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,6 +16,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// This process's folder, and the pipe that keeps its reaper waiting.
@@ -75,21 +81,66 @@ pub fn sweep() {
     let _ = reaper.wait();
 }
 
-/// A port that is free now, outside the range that the kernel gives to outgoing
-/// connections: polling a free port inside it can connect to itself.
+/// The ports that are handed out: outside the range that the kernel gives to outgoing connections,
+/// since polling a free port inside it can connect to itself.
+const PORTS: Range<u16> = 20_000..32_000;
+const PORTS_PER_BLOCK: u16 = 100;
+
+/// Ports that no other process hands out as long as this one lives: it may be a while until the
+/// program that a port is for listens on it.
+struct ReservedPorts {
+    left: Range<u16>,
+    /// Each reserves a block, by its name; the kernel lets go of it when this process ends.
+    blocks: Vec<UnixDatagram>,
+}
+
+static RESERVED: Mutex<ReservedPorts> =
+    Mutex::new(ReservedPorts { left: 0..0, blocks: Vec::new() });
+
+impl ReservedPorts {
+    fn reserve_block(&mut self) -> io::Result<()> {
+        let starts: Vec<u16> = PORTS.step_by(PORTS_PER_BLOCK.into()).collect();
+        let skip = std::process::id() as usize % starts.len();
+        for start in starts.iter().cycle().skip(skip).take(starts.len()) {
+            let name = SocketAddr::from_abstract_name(format!("zentra-ports-{start}"))?;
+            match UnixDatagram::bind_addr(&name) {
+                Ok(block) => self.blocks.push(block),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
+                Err(error) => return Err(error),
+            }
+            self.left = *start..start + PORTS_PER_BLOCK;
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "all ports from {} to {} are reserved",
+            PORTS.start, PORTS.end
+        )))
+    }
+}
+
+/// A port that is free, and that no other caller gets, in this process or another, until this process
+/// ends.
 pub fn free_port() -> io::Result<u16> {
-    const FROM: u16 = 20_000;
-    const SPAN: u16 = 12_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() * 97 % u32::from(SPAN)).unwrap_or(0);
-    for _ in 0..SPAN {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FROM + (start + step) % SPAN;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
+    let mut ports = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        match ports.left.next() {
+            Some(port) if is_free(port)? => return Ok(port),
+            Some(_) => {}
+            None => ports.reserve_block()?,
         }
     }
-    Err(io::Error::other(format!("no port is free between {FROM} and {}", FROM + SPAN)))
+}
+
+/// Binds it without listening: a child that is forked meanwhile holds the socket until it executes its
+/// program, and a socket that listens would keep the port from whoever it is for.
+fn is_free(port: u16) -> io::Result<bool> {
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    match net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)) {
+        Ok(()) => Ok(true),
+        Err(Errno::ADDRINUSE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Starts a child that the kernel kills when this process dies. That signal follows the
@@ -216,5 +267,35 @@ pub fn poll<T>(bound: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T>
             return None;
         }
         std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_port_is_handed_out_once_and_its_block_to_one_process() {
+        let many = usize::from(PORTS_PER_BLOCK) + 1;
+        let ports: HashSet<u16> = (0..many).map(|_| free_port().unwrap()).collect();
+        assert_eq!(ports.len(), many, "also of two blocks");
+        for port in ports {
+            let name = format!("zentra-ports-{}", port - port % PORTS_PER_BLOCK);
+            let name = SocketAddr::from_abstract_name(name).unwrap();
+            let other = UnixDatagram::bind_addr(&name);
+            assert_eq!(other.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_not_free() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(!is_free(port).unwrap());
+        drop(listener);
+        assert!(is_free(port).unwrap());
     }
 }

@@ -84,8 +84,13 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
         Ok((listed, all)) => (listed, all, None),
         Err(failure) => (Vec::new(), false, Some(failure.text().to_owned())),
     };
+    let answers = journal.is_none();
+    let journal = match journal {
+        None => histories.refuses_claims().await?.map(|why| format!("claims are refused: {why}")),
+        away => away,
+    };
     let mut parts = vec![Part { name: backend.journal(), up: journal.is_none(), problem: journal }];
-    let (beats, orders) = match parts[0].up {
+    let (beats, orders) = match answers {
         true => (histories.workers().await?, histories.orders().await?),
         false => Default::default(),
     };
@@ -94,8 +99,11 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
     let mut destinations = Vec::new();
     for destination in &config.destinations {
         let mut one = Destination::new(&destination.name, &listed, now);
-        if parts[0].up {
+        if answers {
             one.count_dead(&histories).await?;
+        }
+        // Workers can't tell of themselves otherwise.
+        if parts[0].up {
             one.heard(&beats, orders.get(&destination.name));
         }
         destinations.push(one);
@@ -109,12 +117,15 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
             }
             unrouted = depth(&queue, Place::Unrouted).await?;
             let kept = refused::count(&queue, &config.seal, REFUSED, now.minus(RECENT)).await;
+            let blocked = queue.blocked().map(|reason| {
+                format!("takes no messages ({reason}): callbacks get 503, what waits is delivered")
+            });
             backend.close(queue).await;
             let kept: BTreeMap<(String, String), u64> = kept?;
             for one in &mut sources {
                 one.refused(&kept);
             }
-            parts.push(Part { name: backend.carrier(), up: true, problem: None });
+            parts.push(Part { name: backend.carrier(), up: blocked.is_none(), problem: blocked });
         }
         Err(failure) => {
             let problem = Some(failure.text().to_owned());

@@ -165,6 +165,9 @@ impl Consumer for EmbeddedConsumer {
         }
     }
 
+    /// What is in hand is no obstacle here.
+    async fn set_waiting(&mut self, _waiting: usize) {}
+
     async fn stop(&mut self) {
         self.stopped = true;
     }

@@ -7,6 +7,12 @@ CREATE TABLE IF NOT EXISTS first_type (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS first_type_until ON first_type (until);
 
+-- When the file was last worked on, in milliseconds since the epoch: shows a clock that was stepped.
+CREATE TABLE IF NOT EXISTS last_seen (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    at INTEGER NOT NULL
+) STRICT;
+
 -- How each worker does: as it told at last, until when that is believed.
 CREATE TABLE IF NOT EXISTS worker (
     name TEXT PRIMARY KEY,

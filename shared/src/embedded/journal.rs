@@ -82,9 +82,22 @@ fn find(file: &Connection, key: &DeliveryKey, now: Timestamp) -> rusqlite::Resul
         .optional()
 }
 
+/// A lease that ends later than one can that is granted now was granted by a clock that has gone back
+/// since, and its worker has ended: it would hold the event for as long.
+fn ended(record: Record, event: &Event, now: Timestamp) -> Record {
+    match event {
+        Event::Claim { lease, .. }
+            if record.state == State::InFlight && record.until > now.plus(*lease * 2) =>
+        {
+            Record { until: now, ..record }
+        }
+        _ => record,
+    }
+}
+
 fn apply(file: &Connection, change: &Change, now: Timestamp) -> rusqlite::Result<Answer> {
     let known = find(file, &change.key, now)?;
-    let before = known.as_ref().map(|known| record(&known.stored));
+    let before = known.as_ref().map(|known| ended(record(&known.stored), &change.event, now));
     let (after, answer) = step(before.as_ref(), &change.event, now);
     // As good as never heard of: there is nothing to write the line to.
     let Some(after) = after else { return Ok(answer) };
@@ -325,8 +338,9 @@ impl Journal for EmbeddedJournal {
         Ok(())
     }
 
-    async fn ready(&self) -> bool {
-        self.store.read(|file| file.query_row("SELECT 1", (), |_| Ok(()))).await.is_ok()
+    async fn ready(&self) -> Result<(), JournalError> {
+        self.store.read(|file| file.query_row("SELECT 1", (), |_| Ok(()))).await?;
+        Ok(self.store.room_to_settle()?)
     }
 }
 
@@ -348,6 +362,10 @@ pub(super) fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
 }
 
 impl Histories for EmbeddedJournal {
+    async fn refuses_claims(&self) -> Result<Option<String>, JournalError> {
+        Ok(self.store.room_to_settle().err().map(|error| error.to_string()))
+    }
+
     async fn find(
         &self,
         id: &str,

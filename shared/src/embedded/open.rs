@@ -17,13 +17,14 @@ const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off
 /// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
 const APPLICATION: i32 = 0x5a4e_5452;
 /// The form of the tables (`PRAGMA user_version`).
-const SCHEMA: i32 = 5;
+const SCHEMA: i32 = 6;
 /// From form 1 to 2: who holds a letter.
 const FROM_1: &str = "BEGIN IMMEDIATE;
     ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
     PRAGMA user_version = 2;
     COMMIT;";
-/// From form 2 to 3: workers and operators. To 4: jobs. To 5: first types.
+/// From form 2 to 3: workers and operators. To 4: jobs. To 5: first types. To 6: when it
+/// was last worked on.
 const CONTROL: &str = include_str!("control.sql");
 /// How long another process (an operator's command) may hold the file.
 const BUSY: Duration = Duration::from_secs(5);
@@ -163,7 +164,7 @@ mod tests {
         let file = Connection::open(&path).unwrap();
         let undo = "ALTER TABLE held DROP COLUMN pid; DROP TABLE worker; DROP TABLE wish; \
                     DROP TABLE audit; DROP TABLE token; DROP TABLE job; \
-                    DROP TABLE desk; PRAGMA user_version = 1";
+                    DROP TABLE desk; DROP TABLE last_seen; PRAGMA user_version = 1";
         file.execute_batch(undo).unwrap();
         drop(file);
         for _ in 0..2 {

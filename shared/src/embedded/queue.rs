@@ -306,6 +306,10 @@ impl Operate for EmbeddedQueue {
     type Walk = EmbeddedWalk;
     type Archived = EmbeddedArchived;
 
+    fn blocked(&self) -> Option<String> {
+        self.store.room().err().map(|error| error.to_string())
+    }
+
     async fn archived(
         &self,
         _archive: &Archive,

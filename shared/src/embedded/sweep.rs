@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::store::{Store, StoreError, number};
@@ -12,7 +12,7 @@ use crate::queue::Archive;
 use crate::queue::amqp::RefusedBounds;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Each so manyth time, refused callbacks are counted.
+/// Each so manyth time, refused callbacks are counted, and the time is written down.
 const SELDOM: u64 = 10;
 /// Rows that go, at most, in one commit.
 const ROWS: usize = 500;
@@ -22,6 +22,8 @@ const SPARE: i64 = 16_384;
 const PAGES: i64 = 1_024;
 /// Deliveries that are looked at in one commit.
 const LOOK: i64 = 5_000;
+/// What the time in the file may be off, in milliseconds, without a step of the clock: a slow disk.
+const OFF: i64 = 5_000;
 
 /// What is kept beside what is delivered.
 pub(super) struct Bounds {
@@ -33,14 +35,64 @@ pub(super) struct Bounds {
 pub(super) async fn sweep(store: Store, bounds: impl Fn() -> Bounds) {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut at = 0;
+    let (mut at, mut seen) = (0, None);
     for round in 0u64.. {
         tick.tick().await;
+        match follow_clock(&store, seen, round.is_multiple_of(SELDOM)).await {
+            Ok(now) => seen = now.or(seen),
+            Err(error) => tracing::warn!(%error, "due times do not follow the clock for now"),
+        }
         match one(&store, &bounds(), round.is_multiple_of(SELDOM), at).await {
             Ok(next) => at = next,
             Err(error) => tracing::warn!(%error, "what has had its time stays for now"),
         }
     }
+}
+
+/// Moves what waits along with a clock that was stepped, since this program last looked or, if it
+/// went back, since the file was last worked on. `seen` is when the time was last written down, by
+/// [`clock::running`], and `write` whether it is to be written down again. Returns when it was.
+async fn follow_clock(
+    store: &Store,
+    seen: Option<Duration>,
+    write: bool,
+) -> Result<Option<Duration>, StoreError> {
+    let (now, running) = (clock::now(), clock::running());
+    let passed = seen.map(|seen| running.saturating_sub(seen));
+    let last = store.read(last_seen).await?;
+    let off = last.map_or(0, |last| stepped(last, passed, now));
+    if off == 0 && !write {
+        return Ok(None);
+    }
+    if off != 0 {
+        tracing::warn!(off_ms = off, "the clock was stepped: what waits is moved along");
+    }
+    store.write(move |file| shift_due(file, now, off)).await?;
+    Ok(Some(running))
+}
+
+fn last_seen(file: &Connection) -> rusqlite::Result<Option<i64>> {
+    file.query_row("SELECT at FROM last_seen", (), |row| row.get(0)).optional()
+}
+
+/// By how many milliseconds the clock was stepped after `last`, when `passed` has passed since. At the
+/// start that isn't known, and only a clock that has gone back shows.
+fn stepped(last: i64, passed: Option<Duration>, now: Timestamp) -> i64 {
+    let passed_ms =
+        passed.map_or(0, |passed| i64::try_from(passed.as_millis()).unwrap_or(i64::MAX));
+    let off = number(now).saturating_sub(last.saturating_add(passed_ms));
+    let told = if passed.is_some() { off.abs() > OFF } else { off < -OFF };
+    if told { off } else { 0 }
+}
+
+fn shift_due(file: &Connection, now: Timestamp, off: i64) -> rusqlite::Result<()> {
+    let before = number(now).saturating_sub(off);
+    if off != 0 {
+        let wait = "UPDATE message SET due = due + ?1 WHERE queue LIKE 'work/%' AND due > ?2";
+        file.execute(wait, params![off, before])?;
+    }
+    let seen = "INSERT INTO last_seen (id, at) VALUES (1, ?1) ON CONFLICT DO UPDATE SET at = ?1";
+    file.execute(seen, [number(now)]).map(drop)
 }
 
 /// All that is beyond the bounds, by many commits. Returns where to look for forgotten
@@ -233,5 +285,67 @@ mod tests {
         for end in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{end}", path.display()));
         }
+    }
+
+    #[test]
+    fn a_step_shows_in_both_directions_and_at_the_start_only_backwards() {
+        let (day, minute) = (24 * 3_600_000, Duration::from_secs(60));
+        let at = |millis: i64| Timestamp::from_millis(millis.unsigned_abs());
+        let last = 1_700_000_000_000;
+        for (passed, now, off) in [
+            (Some(minute), last + 60_000, 0),
+            (Some(minute), last + 60_000 + OFF, 0),
+            (Some(minute), last + 60_000 + day, day),
+            (Some(minute), last + 60_000 - day, -day),
+            (None, last + day, 0),
+            (None, last - day, -day),
+        ] {
+            assert_eq!(stepped(last, passed, at(now)), off, "{passed:?} {now}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_keeps_its_delay_when_the_clock_is_stepped() {
+        let path = std::env::temp_dir().join(format!("zentra-step-{}.db", std::process::id()));
+        let store = Store::open(&path, 1 << 30).unwrap();
+        let day = 24 * 3_600_000;
+        let old = number(clock::now());
+        let message = "(queue, due, route, event, attempt, generation, seal, envelope, body)";
+        let rest = "'', '', 1, 0, '', zeroblob(0), zeroblob(0)";
+        let written = store.write(move |file| {
+            for (queue, due) in
+                [("work/d", old + 9_000), ("work/d", old - 5), ("dead/d", old + 9_000)]
+            {
+                let insert = format!("INSERT INTO message {message} VALUES (?1, ?2, {rest})");
+                file.execute(&insert, params![queue, due])?;
+            }
+            Ok(())
+        });
+        written.await.unwrap();
+        let dues = |file: &Connection| -> rusqlite::Result<Vec<i64>> {
+            let mut select = file.prepare("SELECT due FROM message ORDER BY id")?;
+            select.query_map((), |row| row.get(0))?.collect()
+        };
+        for off in [day, -day] {
+            let before = store.read(dues).await.unwrap();
+            let last = store.read(last_seen).await.unwrap().unwrap_or(old);
+            let now = Timestamp::from_millis((last + off).unsigned_abs());
+            store.write(move |file| shift_due(file, now, off)).await.unwrap();
+            let after = store.read(dues).await.unwrap();
+            assert_eq!(
+                after,
+                [before[0] + off, before[1], before[2]],
+                "only what waits for its time"
+            );
+            assert_eq!(store.read(last_seen).await.unwrap(), Some(number(now)));
+        }
+        // What was worked on by a clock that was ahead, and is opened by one that isn't.
+        let ahead = Timestamp::from_millis((old + day).unsigned_abs());
+        store.write(move |file| shift_due(file, ahead, day)).await.unwrap();
+        follow_clock(&store, None, false).await.unwrap().unwrap();
+        let due = store.read(dues).await.unwrap()[0];
+        assert!((due - old - 9_000).abs() < OFF, "{}", due - old);
+        assert!(follow_clock(&store, Some(clock::running()), false).await.unwrap().is_none());
+        let _ = std::fs::remove_file(&path);
     }
 }

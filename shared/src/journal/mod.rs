@@ -21,6 +21,9 @@ pub enum JournalError {
     /// Redis is away, or answered with an error.
     #[error("redis failed: {0}")]
     Unavailable(String),
+    /// Redis answers, and takes no writes: it is full, a replica, or can't save.
+    #[error("redis takes no writes: {0}")]
+    NotWritable(String),
     /// The embedded file didn't do it.
     #[error(transparent)]
     Store(crate::embedded::StoreError),
@@ -394,8 +397,8 @@ pub trait Journal: Clone + Send + Sync + 'static {
     /// remembered after its last change. To be called now and then.
     fn tidy(&self, retention: Duration) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// Whether the journal answers.
-    fn ready(&self) -> impl Future<Output = bool> + Send;
+    /// Whether it takes claims: it answers, and can be written to.
+    fn ready(&self) -> impl Future<Output = Result<(), JournalError>> + Send;
 }
 
 /// Bytes of a history: its newest lines are kept.
@@ -435,6 +438,10 @@ pub trait Histories: Send + Sync + 'static {
         id: &str,
         pairs: &[(&str, &str)],
     ) -> impl Future<Output = Result<Vec<DeliveryKey>, JournalError>> + Send;
+
+    /// Why claims are refused now, as far as that can be told without a write: nothing is delivered
+    /// then.
+    fn refuses_claims(&self) -> impl Future<Output = Result<Option<String>, JournalError>> + Send;
 
     /// One delivery, with its history.
     fn history(

@@ -196,6 +196,10 @@ pub trait Consumer: Send + 'static {
     /// at any time. `None` after [`Consumer::stop`], when nothing is left to handle.
     fn next(&mut self) -> impl Future<Output = Option<(Message, Self::Receipt)>> + Send;
 
+    /// How many of the messages that are being handled wait for something that may take long: as
+    /// many more are fetched, so that they hold up no others.
+    fn set_waiting(&mut self, waiting: usize) -> impl Future<Output = ()> + Send;
+
     /// Takes no new messages from the broker. Those already here still come by
     /// [`Consumer::next`].
     fn stop(&mut self) -> impl Future<Output = ()> + Send;
@@ -232,6 +236,9 @@ pub enum Place<'a> {
 
 /// What the operator needs.
 pub trait Operate: Send + Sync + 'static {
+    /// Why no message is taken now, as far as that is known: an alarm of the broker.
+    fn blocked(&self) -> Option<String>;
+
     /// Looks through a queue.
     type Walk: Walk;
 

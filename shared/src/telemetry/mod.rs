@@ -62,12 +62,12 @@ pub fn gauge(
     Ok(gauge)
 }
 
-/// Shows which build this is.
+/// Shows which build this is, and what its clock does.
 pub fn build_info(registry: &Registry, program: &str) -> prometheus::Result<()> {
     let help = "1, with what this build is.";
     let gauge = gauge(registry, "zentra_build_info", help, &["program", "version"])?;
     gauge.with_label_values(&[program, env!("CARGO_PKG_VERSION")]).set(1);
-    Ok(())
+    crate::clock::register(registry)
 }
 
 /// A registered histogram with buckets of its own.

@@ -106,7 +106,7 @@ impl Journal for DoomedJournal {
         self.inner.tidy(retention).await
     }
 
-    async fn ready(&self) -> bool {
+    async fn ready(&self) -> Result<(), JournalError> {
         self.inner.ready().await
     }
 }

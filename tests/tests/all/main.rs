@@ -1,6 +1,7 @@
 //! Every test that crosses a process, in one binary: they share one broker and one Redis.
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
+mod alarm;
 mod api;
 mod bounds;
 mod broker;

@@ -300,6 +300,19 @@ async fn while_redis_is_read_only_or_full_events_wait_and_go_on_by_themselves() 
         assert!(
             world.ledger.seen().iter().all(|seen| !seen.header("idempotency-key").contains(id))
         );
+        eventually("it is told as what it is", BOUND, async || {
+            let up = worker.metric(&world.stack.http, &["zentra_worker_redis_up"]).await;
+            let writable =
+                worker.metric(&world.stack.http, &["zentra_worker_redis_writable"]).await;
+            ((up, writable) == (1.0, 0.0)).then_some(())
+        })
+        .await;
+        let ready = world.stack.http.get(&format!("{}/readyz", worker.admin)).await.unwrap();
+        assert_eq!(ready.status, 503, "{id}");
+        let status = world.stack.zentra(&["status"]);
+        let told = String::from_utf8_lossy(&status.stdout).into_owned();
+        assert!(!status.status.success() && told.contains("claims are refused"), "{told}");
+        assert!(!told.contains("no_worker") && !told.contains("none has told"), "{told}");
         redis_is_told(&url, right).await;
         world.until(id, delivered).await;
     }

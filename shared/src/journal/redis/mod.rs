@@ -30,6 +30,8 @@ use crate::lifecycle::{Answer, Outcome, State};
 use crate::secret::Secret;
 
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long the key lasts by which writes are tried.
+const WRITABLE_MS: u64 = 60_000;
 
 /// Redis behind the seam.
 #[derive(Clone)]
@@ -351,13 +353,18 @@ impl Journal for RedisJournal {
         self.trim(retention).await
     }
 
-    async fn ready(&self) -> bool {
-        let ping = redis::cmd("PING").exec_async(&mut self.connection.clone()).await;
-        ping.is_ok()
+    async fn ready(&self) -> Result<(), JournalError> {
+        let mut write = redis::cmd("SET");
+        write.arg(format!("{}:writable", self.namespace)).arg(1).arg("PX").arg(WRITABLE_MS);
+        Ok(write.exec_async(&mut self.connection.clone()).await?)
     }
 }
 
 impl Histories for RedisJournal {
+    async fn refuses_claims(&self) -> Result<Option<String>, JournalError> {
+        self.not_writable().await
+    }
+
     async fn find(
         &self,
         id: &str,
@@ -463,6 +470,11 @@ fn packed(key: &DeliveryKey, packed: Option<Vec<u8>>) -> Result<Vec<u8>, Journal
 
 impl From<redis::RedisError> for JournalError {
     fn from(error: redis::RedisError) -> Self {
-        Self::Unavailable(error.to_string())
+        match error.code() {
+            Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => {
+                Self::NotWritable(error.to_string())
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
     }
 }

@@ -15,6 +15,31 @@ impl RedisJournal {
     }
 }
 
+impl RedisJournal {
+    /// Why this Redis takes no writes, each with what to do; `None` if it does.
+    pub(super) async fn not_writable(&self) -> Result<Option<String>, JournalError> {
+        let info = redis::cmd("INFO");
+        let info: InfoDict = info.query_async(&mut self.connection.clone()).await?;
+        Ok(not_writable(&info))
+    }
+}
+
+fn not_writable(info: &InfoDict) -> Option<String> {
+    let number = |key: &str| info.get::<u64>(key).unwrap_or(0);
+    let is = |key: &str, value: &str| info.get::<String>(key).is_some_and(|text| text == value);
+    let (used, most) = (number("used_memory"), number("maxmemory"));
+    // What replicas and the append-only file have buffered doesn't count.
+    let used = used.saturating_sub(number("mem_not_counted_for_evict"));
+    if is("role", "slave") {
+        return Some("it is a read-only replica: name the primary in redis.url".into());
+    }
+    if most > 0 && used > most && is("maxmemory_policy", "noeviction") {
+        return Some(format!("it is full, {used} of {most} bytes: raise its maxmemory"));
+    }
+    is("aof_last_write_status", "err")
+        .then(|| "it can't write its append-only file: make room on its disk".into())
+}
+
 fn weaknesses(info: &InfoDict) -> Vec<&'static str> {
     let text = |key: &str| info.get::<String>(key).unwrap_or_default();
     let number = |key: &str| info.get::<u64>(key);

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::SelectAll;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Acker, Channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -33,9 +34,27 @@ pub struct AmqpConsumer {
 /// What is consumed on one channel.
 struct Current {
     channel: Channel,
-    consumer: lapin::Consumer,
+    consumers: SelectAll<lapin::Consumer>,
+    /// Theirs. Each may have [`AmqpConsumer::window`] messages in hand.
+    tags: Vec<ShortString>,
     ends: Ends,
     acknowledging: JoinHandle<()>,
+}
+
+impl Current {
+    async fn consume(&mut self, queue: &str) -> Result<(), QueueError> {
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = self.channel.basic_consume(short(queue)?, short("")?, options, none).await?;
+        self.tags.push(consumer.tag());
+        self.consumers.push(consumer);
+        Ok(())
+    }
+
+    /// What it has in hand stays in hand.
+    async fn cancel_last(&mut self) -> Result<(), QueueError> {
+        let Some(tag) = self.tags.pop() else { return Ok(()) };
+        Ok(self.channel.basic_cancel(tag, BasicCancelOptions::default()).await?)
+    }
 }
 
 impl AmqpConsumer {
@@ -43,21 +62,23 @@ impl AmqpConsumer {
         Self { link, amqp, queue, prefetch, current: None, stopped: false }
     }
 
+    /// More than are handled at a time, since acknowledgements come late and together, and what they
+    /// make room for is on its way for a while.
+    fn window(&self) -> u16 {
+        self.prefetch.saturating_add(self.prefetch.min(2 * BATCH))
+    }
+
     /// `None` when the link is gone for good.
     async fn open(&mut self) -> Option<Result<Current, QueueError>> {
         let session = self.link.session().await?;
         let opened = async {
             let channel = session.channel().await?;
-            // More than are handled at a time, since acknowledgements come late and together, and
-            // what they make room for is on its way for a while.
-            let prefetch = self.prefetch.saturating_add(self.prefetch.min(2 * BATCH));
-            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            let options = BasicConsumeOptions::default();
-            let (queue, tag) = (short(&self.queue)?, short("")?);
-            let consumer =
-                channel.basic_consume(queue, tag, options, FieldTable::default()).await?;
+            channel.basic_qos(self.window(), BasicQosOptions::default()).await?;
             let (ends, acknowledging) = acks::start(channel.clone());
-            Ok(Current { channel, consumer, ends, acknowledging })
+            let (consumers, tags) = (SelectAll::new(), Vec::new());
+            let mut current = Current { channel, consumers, tags, ends, acknowledging };
+            current.consume(&self.queue).await?;
+            Ok(current)
         };
         Some(match timeout(ANSWER, opened).await {
             Ok(result) => result,
@@ -74,8 +95,8 @@ impl Consumer for AmqpConsumer {
 
     async fn next(&mut self) -> Option<(Message, AmqpReceipt)> {
         loop {
-            if let Some(Current { consumer, ends, .. }) = &mut self.current {
-                match consumer.next().await {
+            if let Some(Current { consumers, ends, .. }) = &mut self.current {
+                match consumers.next().await {
                     Some(Ok(mut delivery)) => {
                         let message = read(&mut delivery);
                         let (acker, tag) = (delivery.acker, delivery.delivery_tag);
@@ -114,13 +135,40 @@ impl Consumer for AmqpConsumer {
         }
     }
 
-    async fn stop(&mut self) {
-        self.stopped = true;
-        let Some(Current { channel, consumer, .. }) = &self.current else {
+    /// By further consumers: the prefetch of one can't be changed.
+    async fn set_waiting(&mut self, waiting: usize) {
+        let in_hand = waiting + usize::from(self.prefetch);
+        let wanted = in_hand.div_ceil(self.window().max(1).into()).max(1);
+        let Some(current) = &mut self.current else {
             return;
         };
-        let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-        if !matches!(timeout(ANSWER, cancel).await, Ok(Ok(()))) {
+        let changed = async {
+            while current.tags.len() < wanted {
+                current.consume(&self.queue).await?;
+            }
+            // Not with each one that leaves: others may come.
+            while waiting == 0 && current.tags.len() > wanted {
+                current.cancel_last().await?;
+            }
+            Ok::<_, QueueError>(())
+        };
+        if let Ok(Err(error)) = timeout(ANSWER, changed).await {
+            tracing::debug!(queue = self.queue, %error, "the prefetch can't be changed");
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.stopped = true;
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let cancelled = async {
+            while !current.tags.is_empty() {
+                current.cancel_last().await?;
+            }
+            Ok::<_, QueueError>(())
+        };
+        if !matches!(timeout(ANSWER, cancelled).await, Ok(Ok(()))) {
             self.current = None;
         }
     }

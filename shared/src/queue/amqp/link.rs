@@ -6,8 +6,8 @@
 //! been seen to hang for ever against a broker that was just starting.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -155,6 +155,8 @@ pub(super) struct Session {
     /// Cancelled when this generation is given up.
     pub(super) gone: CancellationToken,
     blocked: AtomicBool,
+    /// The broker's reason.
+    blocked_by: Mutex<String>,
     stalled: AtomicBool,
     /// Whether the archive is attached, or none is wanted.
     archived: AtomicBool,
@@ -188,6 +190,7 @@ impl Session {
             connection,
             gone: CancellationToken::new(),
             blocked: AtomicBool::new(false),
+            blocked_by: Mutex::default(),
             stalled: AtomicBool::new(false),
             archived: AtomicBool::new(true),
             started: Instant::now(),
@@ -295,6 +298,12 @@ impl Session {
         self.blocked.load(Ordering::Acquire)
     }
 
+    /// Why the broker takes no messages now.
+    pub(super) fn blocked_by(&self) -> Option<String> {
+        let reason = || self.blocked_by.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.blocked().then(reason)
+    }
+
     /// Whether confirms are overdue.
     pub(super) fn stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
@@ -350,6 +359,7 @@ impl Session {
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => {
                         tracing::warn!(reason, "rabbitmq blocks publishers");
+                        *self.blocked_by.lock().unwrap_or_else(PoisonError::into_inner) = reason;
                         self.blocked.store(true, Ordering::Release);
                         blocked.set(1);
                     }
@@ -428,7 +438,9 @@ impl Session {
     async fn close(&self) {
         self.gone.cancel();
         if let Ok(text) = short("done") {
-            let _ = timeout(CLOSE, self.connection.close(REPLY_SUCCESS, text)).await;
+            // While it blocks this connection, the broker doesn't hear of it.
+            let most = if self.blocked() { CLOSE / 10 } else { CLOSE };
+            let _ = timeout(most, self.connection.close(REPLY_SUCCESS, text)).await;
         }
     }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{BasicProperties, ErrorKind};
 use prometheus::Registry;
@@ -35,7 +36,7 @@ use applied::declare_only;
 pub use archive::AmqpArchived;
 pub use consumer::{AmqpConsumer, AmqpReceipt};
 use lane::Job;
-use link::Link;
+use link::{Link, Session};
 use metrics::Metrics;
 pub use topology::RefusedBounds;
 use topology::{Names, short};
@@ -63,8 +64,9 @@ pub struct Settings {
     pub largest_body: Option<usize>,
 }
 
-/// RabbitMQ behind the seam. One connection publishes; consuming has one of its own, so
-/// that a broker which blocks publishers still hears acknowledgements.
+/// RabbitMQ behind the seam. One connection publishes; what reads has one of its own: during an
+/// alarm RabbitMQ reads nothing more from a connection that has published, and so hears neither
+/// acknowledgements nor questions there.
 #[derive(Clone)]
 pub struct Amqp {
     settings: Arc<Settings>,
@@ -72,13 +74,13 @@ pub struct Amqp {
     names: Names,
     metrics: Metrics,
     publishing: Link,
-    consuming: Option<Link>,
+    reading: Option<Link>,
     /// Refused callbacks have a connection of their own: they slow no event.
     keeping: Option<Link>,
 }
 
 impl Amqp {
-    /// For the operator. Connects in the background.
+    /// Only publishes. Connects in the background.
     pub fn publisher(settings: Settings, purpose: &'static str) -> Self {
         Self::linked(Settings { largest_body: None, ..settings }, purpose)
     }
@@ -98,7 +100,7 @@ impl Amqp {
                 settings.lanes,
             ),
             metrics,
-            consuming: None,
+            reading: None,
             keeping: None,
             settings,
         }
@@ -114,8 +116,15 @@ impl Amqp {
     /// For a worker.
     pub fn processor(settings: Settings) -> Self {
         let publisher = Self::publisher(settings, "worker-publish");
-        let consuming = publisher.second_link("worker-consume", 0);
-        Self { consuming: Some(consuming), ..publisher }
+        let reading = publisher.second_link("worker-consume", 0);
+        Self { reading: Some(reading), ..publisher }
+    }
+
+    /// For operators.
+    pub fn operator(settings: Settings) -> Self {
+        let publisher = Self::publisher(Settings { routes: None, ..settings }, "operator-publish");
+        let reading = publisher.second_link("operator-read", 0);
+        Self { reading: Some(reading), ..publisher }
     }
 
     fn second_link(&self, purpose: &'static str, lanes: usize) -> Link {
@@ -128,17 +137,21 @@ impl Amqp {
     pub async fn connected(&self) {
         let mut publishing = self.publishing.clone();
         publishing.session().await;
-        if let Some(mut consuming) = self.consuming.clone() {
-            consuming.session().await;
+        if let Some(mut reading) = self.reading.clone() {
+            reading.session().await;
         }
     }
 
     /// Closes the connections for good, once nothing uses them any more.
     pub async fn close(self) {
-        for link in [self.keeping, self.consuming].into_iter().flatten() {
-            link.close().await;
-        }
-        self.publishing.close().await;
+        let links = [self.keeping, self.reading, Some(self.publishing)];
+        join_all(links.into_iter().flatten().map(Link::close)).await;
+    }
+
+    /// The connection that reads, if there is one now.
+    fn reader(&self) -> Result<Arc<Session>, QueueError> {
+        let link = self.reading.as_ref().unwrap_or(&self.publishing);
+        link.now().ok_or(QueueError::Disconnected)
     }
 
     /// Puts an event among those that nobody subscribed to, whoever may by now.
@@ -192,11 +205,8 @@ impl Amqp {
 
     /// Declares exchanges and queues again, since one of them isn't there any more.
     pub(super) async fn declare_again(&self) -> Result<(), QueueError> {
-        let routes = self.routes.borrow().clone();
-        let session = self.publishing.now();
-        let (Some(routes), Some(session)) = (routes, session) else {
-            return Err(QueueError::Disconnected);
-        };
+        let routes = self.routes.borrow().clone().ok_or(QueueError::Disconnected)?;
+        let session = self.reader()?;
         let declare = declare_only(&session.connection, &self.names, &self.settings, &routes);
         Ok(timeout(DECLARE, declare).await.map_err(|_| QueueError::Timeout(DECLARE))??)
     }
@@ -260,7 +270,7 @@ impl Process for Amqp {
     type Consumer = AmqpConsumer;
 
     fn consume(&self, destination: &str, prefetch: u16) -> AmqpConsumer {
-        let link = self.consuming.as_ref().unwrap_or(&self.publishing).clone();
+        let link = self.reading.as_ref().unwrap_or(&self.publishing).clone();
         AmqpConsumer::new(link, self.clone(), self.names.work_queue(destination), prefetch)
     }
 
@@ -292,7 +302,7 @@ impl Process for Amqp {
 
     fn ready(&self) -> bool {
         let connected = |link: &Link| link.now().is_some();
-        connected(&self.publishing) && self.consuming.as_ref().is_none_or(connected)
+        connected(&self.publishing) && self.reading.as_ref().is_none_or(connected)
     }
 }
 
@@ -311,23 +321,24 @@ impl Operate for Amqp {
     type Walk = AmqpWalk;
     type Archived = AmqpArchived;
 
+    fn blocked(&self) -> Option<String> {
+        self.publishing.now()?.blocked_by()
+    }
+
     async fn archived(
         &self,
         archive: &Archive,
         from: Timestamp,
     ) -> Result<AmqpArchived, QueueError> {
-        let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
-        AmqpArchived::start(&session, &self.names.archive(archive), from).await
+        AmqpArchived::start(&*self.reader()?, &self.names.archive(archive), from).await
     }
 
     async fn walk(&self, place: Place<'_>) -> Result<AmqpWalk, QueueError> {
-        let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
-        AmqpWalk::start(&session, self.queue_of(place)).await
+        AmqpWalk::start(&*self.reader()?, self.queue_of(place)).await
     }
 
     async fn depth(&self, place: Place<'_>) -> Result<u64, QueueError> {
-        let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
-        walk::depth(&session, self.queue_of(place)).await
+        walk::depth(&*self.reader()?, self.queue_of(place)).await
     }
 
     async fn reroute(&self, sealed: &Sealed) -> Result<(), QueueError> {

@@ -88,6 +88,8 @@ pub(crate) struct Gate<Q> {
     keys: Keys,
     /// Large bodies that are verified at a time: they leave a core to the small ones.
     large: Semaphore,
+    /// Those that are verified or wait for it: they leave most of `max_in_flight` to the small ones.
+    large_waiting: Semaphore,
     metrics: Metrics,
 }
 
@@ -107,8 +109,17 @@ impl<Q: Publish> Gate<Q> {
         let sources = config.sources.iter().map(|source| (source.name.clone(), source.clone()));
         let (keys, metrics) = (Keys::default(), metrics.clone());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let large = Semaphore::new(cores.div_ceil(2));
-        (Self { sources: sources.collect(), sealer, queue, keeper, keys, large, metrics }, keeping)
+        let gate = Self {
+            sources: sources.collect(),
+            sealer,
+            queue,
+            keeper,
+            keys,
+            large: Semaphore::new(cores.div_ceil(2)),
+            large_waiting: Semaphore::new((config.ingress.bounds.max_in_flight / 4).max(1) as usize),
+            metrics,
+        };
+        (gate, keeping)
     }
 
     pub(crate) fn source(&self, name: &str) -> Result<&Source, Refusal> {
@@ -132,7 +143,13 @@ impl<Q: Publish> Gate<Q> {
             verified
         };
         let turns = is_large.then_some(&self.large);
-        match self.keys.judge(&callback, source, turns, by).await {
+        let waiting = match is_large {
+            true => Some(self.large_waiting.try_acquire().map_err(|_| Refusal::Overloaded)?),
+            false => None,
+        };
+        let judged = self.keys.judge(&callback, source, turns, by).await;
+        drop(waiting);
+        match judged {
             Ok(verified) => match verified.handshake() {
                 Some(answer) => {
                     if let Some(address) = &answer.visit {

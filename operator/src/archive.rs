@@ -14,6 +14,7 @@ use crate::backend::Backend;
 use crate::cli::ArchiveCommand;
 use crate::failure::Failure;
 use crate::print_json;
+use crate::text;
 
 pub(crate) async fn command(
     config: &Config,
@@ -32,7 +33,7 @@ async fn with(
     backend: &impl Backend,
     command: ArchiveCommand,
 ) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match command {
         ArchiveCommand::List { wanted, json } => {
             let found = list(queue, config, &wanted).await?;
@@ -49,7 +50,7 @@ async fn with(
                     let (control, source) = (backend.histories()?, &event.envelope.source);
                     let seen =
                         payload.seen(&control, config, "archive show", &id, source, &event.body);
-                    Ok(out.write_all(&seen.await?)?)
+                    Ok(text::write_bytes(&seen.await?, payload.raw)?)
                 }
                 _ => Ok(show(&[found], &mut out)?),
             }

@@ -14,6 +14,7 @@ use crate::backend::Backend;
 use crate::cli::DestinationCommand;
 use crate::failure::Failure;
 use crate::print_json;
+use crate::text;
 
 /// Who asks, and why.
 #[derive(clap::Args, Clone)]
@@ -207,7 +208,7 @@ pub(crate) async fn command(
     let (told, deed) = match command {
         DestinationCommand::List { json } => {
             let all = destinations(&control, config).await?;
-            let mut out = std::io::stdout().lock();
+            let mut out = text::stdout();
             return match json {
                 true => print_json(&all, &mut out),
                 false => Ok(show(&all, &mut out)?),
@@ -220,7 +221,7 @@ pub(crate) async fn command(
     let name = told.destination;
     crate::destinations(config, Some(name.clone()))?;
     let words = act(&control, &name, deed, &told.asked).await?;
-    let mut out = std::io::stdout();
+    let mut out = text::stdout();
     if !told.json {
         return Ok(writeln!(out, "{name} is {words}")?);
     }
@@ -230,7 +231,7 @@ pub(crate) async fn command(
 
 pub(crate) async fn workers(backend: &impl Backend, json: bool) -> Result<(), Failure> {
     let workers = backend.histories()?.workers().await?;
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match json {
         true => print_json(&workers, &mut out),
         false => Ok(show_workers(&workers, &mut out)?),
@@ -239,7 +240,7 @@ pub(crate) async fn workers(backend: &impl Backend, json: bool) -> Result<(), Fa
 
 pub(crate) async fn audit(backend: &impl Backend, limit: usize, json: bool) -> Result<(), Failure> {
     let acts = backend.histories()?.audited(limit).await?;
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match json {
         true => print_json(&acts, &mut out),
         false => Ok(show_acts(&acts, &mut out)?),

@@ -6,6 +6,8 @@ use zentra_shared::config::ConfigError;
 use zentra_shared::journal::JournalError;
 use zentra_shared::queue::QueueError;
 
+use zentra_shared::printable::printable;
+
 /// A failed command. Every message ends with what to do next.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -24,7 +26,7 @@ impl Failure {
             Self::Ours(_) => 2,
             Self::Closed => return ExitCode::SUCCESS,
         };
-        eprintln!("zentra: {}", self.text());
+        eprintln!("zentra: {}", printable(self.text()));
         ExitCode::from(code)
     }
 

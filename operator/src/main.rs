@@ -20,6 +20,7 @@ mod rehearse;
 mod source;
 mod standalone;
 mod status;
+mod text;
 mod token;
 mod unrouted;
 
@@ -126,7 +127,7 @@ async fn on<B: Backend + Send + Sync + 'static>(
         Command::Tail { wanted, json } => {
             let (histories, id) = (backend.histories()?, wanted.id.as_deref());
             let query = wanted.query()?;
-            event::tail(&histories, &query, id, json, &mut std::io::stdout()).await
+            event::tail(&histories, &query, id, json, &mut text::stdout()).await
         }
         Command::Event(command) => event::command(config, backend, command).await,
         Command::Dead(command) => dead::command(config, backend, command).await,
@@ -152,7 +153,7 @@ async fn on<B: Backend + Send + Sync + 'static>(
 
 fn check(path: &Path) -> Result<(), Failure> {
     let config = load(path, Role::Check)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     for advice in config.advice() {
         writeln!(out, "note: {advice}")?;
     }
@@ -166,7 +167,7 @@ async fn status_command(
     json: bool,
 ) -> Result<(), Failure> {
     let status = status::look(backend, config).await?;
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match json {
         true => print_json(&status, &mut out)?,
         false => status::show(&status, &mut out)?,

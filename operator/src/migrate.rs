@@ -26,6 +26,7 @@ use crate::cli::Migrate;
 use crate::failure::Failure;
 use crate::print_json;
 use crate::progress::progress;
+use crate::text;
 
 /// Under way at a time.
 const AT_ONCE: usize = 64;
@@ -72,7 +73,7 @@ pub(crate) async fn run(config: &Config, asked: &Migrate) -> Result<(), Failure>
         true => expected(&load),
         false => on_servers(config, &carry).await?,
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match asked.json {
         true => print_json(&moved, &mut out),
         false => Ok(tell(&moved, asked.dry_run, &mut out)?),

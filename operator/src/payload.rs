@@ -12,9 +12,12 @@ use crate::failure::Failure;
 /// Whether a command shows the bytes.
 #[derive(clap::Args)]
 pub(crate) struct Payload {
-    /// Writes the bytes and nothing else, without what their source redacts.
+    /// Writes the bytes and nothing else, without what their source redacts. A terminal gets them as text.
     #[arg(long, conflicts_with = "json")]
     pub(crate) body: bool,
+    /// With --body: the bytes as they are, also to a terminal, which obeys control characters in them.
+    #[arg(long, requires = "body")]
+    pub(crate) raw: bool,
     /// With --body: also what is redacted. It is noted in the audit who has seen it.
     #[arg(long, requires = "body")]
     unredacted: bool,

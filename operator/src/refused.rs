@@ -23,6 +23,7 @@ use crate::control::{Asked, Audited};
 use crate::failure::Failure;
 use crate::look::each;
 use crate::print_json;
+use crate::text;
 
 pub(crate) async fn command(
     config: &Config,
@@ -41,7 +42,7 @@ async fn with(
     backend: &impl Backend,
     command: RefusedCommand,
 ) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match command {
         RefusedCommand::List { source, reason, limit, json } => {
             let wanted = Wanted { ids: Vec::new(), source, reason };
@@ -63,7 +64,7 @@ async fn with(
                 (_, true) => {
                     let (control, (source, body)) = (backend.histories()?, body(found));
                     let seen = payload.seen(&control, config, "refused show", &id, source, body);
-                    Ok(out.write_all(&seen.await?)?)
+                    Ok(text::write_bytes(&seen.await?, payload.raw)?)
                 }
                 _ => Ok(show(found, &config.sources, &mut out)?),
             }

@@ -15,6 +15,7 @@ use crate::cli::UnroutedCommand;
 use crate::control::Audited;
 use crate::failure::Failure;
 use crate::print_json;
+use crate::text;
 
 pub(crate) async fn command(
     config: &Config,
@@ -33,7 +34,7 @@ async fn with(
     backend: &impl Backend,
     command: UnroutedCommand,
 ) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     let subscribers = config.subscribers();
     match command {
         UnroutedCommand::List { source, limit, json } => {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::journal::JournalError;
+use crate::printable::printable;
 
 /// How often a worker tells how it does, and hears what is to be done.
 pub const BEAT: Duration = Duration::from_millis(500);
@@ -119,6 +120,24 @@ pub struct Act {
     /// Who, when and why.
     #[serde(flatten)]
     pub said: Said,
+}
+
+impl Act {
+    /// Without control characters: much of it is what somebody else wrote, ids of events above all.
+    pub(crate) fn printable(&self) -> Self {
+        let Said { by, at, because } = &self.said;
+        let said = Said { by: one_line(by), at: *at, because: one_line(because) };
+        Self {
+            action: one_line(&self.action),
+            on: one_line(&self.on),
+            result: one_line(&self.result),
+            said,
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\u000a")
 }
 
 /// Who may ask the operators' API, and for what. The token itself is known to nobody but its holder.

@@ -10,6 +10,7 @@ pub mod event;
 pub mod job;
 pub mod journal;
 pub mod lifecycle;
+pub mod printable;
 pub mod queue;
 pub mod redact;
 pub mod refused;

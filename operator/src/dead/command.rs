@@ -15,6 +15,7 @@ use crate::control::{Asked, Audited};
 use crate::failure::Failure;
 use crate::payload::Payload;
 use crate::print_json;
+use crate::text;
 
 pub(crate) async fn command(
     config: &Config,
@@ -25,11 +26,20 @@ pub(crate) async fn command(
         DeadCommand::List { filter, limit, json } => {
             let names = crate::destinations(config, filter.destination.clone())?;
             let found = super::list(&backend.histories()?, &names, &filter, limit).await?;
-            let mut out = std::io::stdout().lock();
-            match json {
-                true => print_json(&found, &mut out),
-                false => Ok(super::show(&found, &mut out)?),
+            let mut out = text::stdout();
+            if json {
+                return print_json(&found, &mut out);
             }
+            super::show(&found, &mut out)?;
+            for (destination, letters) in crate::status::given_up(backend, config, &names).await? {
+                writeln!(
+                    out,
+                    "{letters} more in the dead-letter queue of {destination}, which no worker has \
+                     written down: RabbitMQ gave them up. zentra dead requeue --destination \
+                     {destination} --reason crashed"
+                )?;
+            }
+            Ok(())
         }
         DeadCommand::Show { id, payload, json } => show(config, backend, &id, &payload, json).await,
         DeadCommand::Requeue { letters, why } => {
@@ -56,12 +66,12 @@ async fn show(
     let letter = desk.letter(&found.key).await;
     backend.close(queue).await;
     let letter = letter?;
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match (letter, payload.body) {
         (Some(letter), true) => {
             let (source, body) = (&found.event.source, &letter.sealed.body);
             let seen = payload.seen(&histories, config, "dead show", id, source, body).await?;
-            Ok(out.write_all(&seen)?)
+            Ok(text::write_bytes(&seen, payload.raw)?)
         }
         (None, true) => Err(no_letter(&found.key)),
         (letter, false) if json => {
@@ -103,7 +113,7 @@ async fn requeue(
     what: &What,
 ) -> Result<(), Failure> {
     let done = requeued(config, backend, letters, what).await?;
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match letters.json {
         true => print_json(&done.tally, &mut out),
         false => tell_requeued(&done, "re-queued", &mut out),
@@ -156,7 +166,7 @@ async fn drain(
     why: &str,
 ) -> Result<(), Failure> {
     let tally = drained(config, backend, letters, export, why).await?;
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match letters.json {
         true => print_json(&tally, &mut out),
         false => Ok(super::tell(&tally, "drained", &mut out)?),

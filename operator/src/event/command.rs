@@ -12,6 +12,7 @@ use crate::control::Asked;
 use crate::dead::{self, Done};
 use crate::failure::Failure;
 use crate::print_json;
+use crate::text;
 
 pub(crate) async fn command(
     config: &Config,
@@ -27,7 +28,7 @@ pub(crate) async fn command(
                 Some(id) => super::of_event(&histories, &config.pairs(), &query, id).await?,
                 None => super::list(&histories, &query, cursor, limit).await?,
             };
-            let mut out = std::io::stdout().lock();
+            let mut out = text::stdout();
             match json {
                 true => print_json(&page, &mut out),
                 false => Ok(super::show_page(&page, &mut out)?),
@@ -35,7 +36,7 @@ pub(crate) async fn command(
         }
         EventCommand::Find { text, json } => {
             let matches = super::find_text(backend, config, &text).await?;
-            let mut out = std::io::stdout().lock();
+            let mut out = text::stdout();
             match json {
                 true => print_json(&matches, &mut out)?,
                 false => super::show_matches(&matches, &text, &mut out)?,
@@ -49,7 +50,7 @@ pub(crate) async fn command(
         }
         EventCommand::Show { id, json, case_file } => {
             let found = super::look(backend, config, &id).await?;
-            let mut out = std::io::stdout().lock();
+            let mut out = text::stdout();
             match (&case_file, json) {
                 (Some(file), _) if file.as_os_str() == "-" => {
                     Ok(super::write_case(&id, &found, &mut out)?)
@@ -64,7 +65,7 @@ pub(crate) async fn command(
         }
         EventCommand::Release { id, reason, by, json } => {
             let done = let_go(config, backend, &id, &Asked { because: reason, by }).await?;
-            let mut out = std::io::stdout().lock();
+            let mut out = text::stdout();
             match (json, done) {
                 (true, Released::Waiting(key)) => print_json(
                     &serde_json::json!({ "delivery": key, "attempted": "now" }),
@@ -80,7 +81,7 @@ pub(crate) async fn command(
         EventCommand::End { id, reason, by, json } => {
             let asked = Asked { because: reason, by };
             let key = super::waiting::end(backend, config, &id, &asked).await?;
-            let mut out = std::io::stdout().lock();
+            let mut out = text::stdout();
             match json {
                 true => {
                     print_json(&serde_json::json!({ "delivery": key, "given_up": true }), &mut out)

@@ -11,6 +11,7 @@ use crate::backend::Backend;
 use crate::control::Asked;
 use crate::failure::Failure;
 use crate::print_json;
+use crate::text;
 
 #[derive(Subcommand)]
 pub(crate) enum JobCommand {
@@ -74,7 +75,7 @@ pub(crate) async fn command(
         }
         JobCommand::Run { told: Told { id, asked, json }, only_canary } => {
             let job = super::run(backend, config, &id, only_canary, &asked).await?;
-            tell(&job, json, &mut std::io::stdout().lock())?;
+            tell(&job, json, &mut text::stdout())?;
             return stopped(&job);
         }
         JobCommand::Pause(Told { id, asked, json }) => {
@@ -86,14 +87,14 @@ pub(crate) async fn command(
         JobCommand::Show { id, json } => (super::find(&backend.histories()?, &id).await?, json),
         JobCommand::List { json } => {
             let jobs = backend.histories()?.jobs().await?;
-            let mut out = std::io::stdout().lock();
+            let mut out = text::stdout();
             return match json {
                 true => print_json(&jobs, &mut out),
                 false => Ok(super::show_all(&jobs, &mut out)?),
             };
         }
     };
-    tell(&job, json, &mut std::io::stdout().lock())
+    tell(&job, json, &mut text::stdout())
 }
 
 fn tell(job: &Job, json: bool, out: &mut impl Write) -> Result<(), Failure> {

@@ -5,9 +5,10 @@ use std::io::Write;
 use super::list::Listed;
 use super::{Report, Row};
 use crate::failure::Failure;
+use crate::text;
 
 pub(super) fn tell(report: Report, json: bool) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match json {
         true => crate::print_json(&report, &mut out)?,
         false => show(&report, &mut out)?,

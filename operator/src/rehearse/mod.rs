@@ -23,6 +23,7 @@ use zentra_shared::lifecycle::State;
 use crate::backend::{Backend, File, Servers};
 use crate::failure::Failure;
 use crate::progress::progress;
+use crate::text;
 use crate::{event, load, print_json};
 use destination::Destination;
 use play::{End, Stage};
@@ -84,7 +85,7 @@ pub(crate) struct Demo {
 
 /// Plays the scenarios, and fails if one of them does.
 pub(crate) async fn rehearse(path: &Path, asked: &Rehearse) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     if asked.list {
         for scenario in Scenario::shipped() {
             writeln!(out, "{:<18}{}", scenario.name, scenario.about)?;
@@ -357,7 +358,7 @@ struct Told<'a> {
 
 /// The picture that tests it all.
 pub(crate) async fn demo(asked: &Demo) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     let mut shipped = Scenario::shipped().into_iter();
     let (name, event) = DEMO;
     let scenario = shipped.find(|scenario| scenario.name == name);

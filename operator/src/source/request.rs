@@ -11,6 +11,7 @@ use zentra_shared::secret::Secret;
 use zentra_shared::verify::{Callback, Explanation, Signed, Source, Unverified, captured};
 
 use crate::failure::Failure;
+use crate::text;
 
 /// What of a captured request.
 #[derive(clap::Args)]
@@ -91,7 +92,7 @@ pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
     };
     let key = asked.key.as_deref().map(read).transpose()?.map(Secret::new);
     let explained = callback.explain(&source, &others, key.as_ref());
-    let mut out = std::io::stdout().lock();
+    let mut out = text::stdout();
     match asked.json {
         true => writeln!(
             out,

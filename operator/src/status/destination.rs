@@ -22,8 +22,8 @@ const ENOUGH: u64 = 5;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Destination {
     pub(super) destination: String,
-    /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`;
-    /// nothing if all is well.
+    /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`,
+    /// `given_up_by_the_broker`; nothing if all is well.
     pub(super) findings: Vec<&'static str>,
     /// How many workers work for it. `None` if that can't be known.
     pub(super) workers: Option<usize>,
@@ -47,6 +47,9 @@ pub(crate) struct Destination {
     pub(super) last_delivered: Option<Timestamp>,
     /// By reason, up to a thousand.
     pub(super) dead: BTreeMap<&'static str, usize>,
+    /// Letters in its dead-letter queue that no worker has written down: RabbitMQ gave them up, after a
+    /// hundred deliveries that nobody acknowledged. `None` where that can't be told.
+    pub(super) given_up: Option<u64>,
     #[serde(skip)]
     since: Timestamp,
 }
@@ -69,6 +72,7 @@ impl Destination {
             oldest: None,
             last_delivered: None,
             dead: BTreeMap::new(),
+            given_up: None,
             since: now.minus(RECENT),
         };
         for Listed { delivery, .. } in listed {
@@ -108,6 +112,16 @@ impl Destination {
         Ok(())
     }
 
+    /// By how many letters its dead-letter queue has. What is dead goes there first, and is written down
+    /// then.
+    pub(super) fn compare(&mut self, letters: Option<u64>) {
+        let written: usize = self.dead.values().sum();
+        self.given_up = match letters {
+            Some(letters) if written < DEAD => Some(letters.saturating_sub(written as u64)),
+            _ => None,
+        };
+    }
+
     /// What its workers tell, and operators want.
     pub(super) fn heard(&mut self, beats: &[Beat], order: Option<&Order>) {
         let works = || beats.iter().filter_map(|beat| beat.destinations.get(&self.destination));
@@ -126,6 +140,7 @@ impl Destination {
             ("queue_missing", self.queue_missing),
             ("stuck", self.backlog > Some(0) && self.attempts == 0),
             ("dead_letters", !self.dead.is_empty()),
+            ("given_up_by_the_broker", self.given_up > Some(0)),
         ];
         self.findings = all.into_iter().filter(|(_, found)| *found).map(|(name, _)| name).collect();
     }

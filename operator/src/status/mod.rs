@@ -33,6 +33,8 @@ const LOOK: usize = 5000;
 const PAGE: usize = 1000;
 /// So many refused callbacks are looked at.
 const REFUSED: usize = 10_000;
+/// How long the broker is waited for where it is asked besides.
+const BRIEFLY: Duration = Duration::from_secs(2);
 /// What is as old as this says nothing of now.
 const RECENT: Duration = Duration::from_secs(3600);
 
@@ -114,6 +116,9 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
             for one in &mut destinations {
                 one.backlog = depth(&queue, Place::Work(&one.destination)).await?;
                 one.queue_missing = one.backlog.is_none();
+                if answers {
+                    one.compare(depth(&queue, Place::Dead(&one.destination)).await?);
+                }
             }
             unrouted = depth(&queue, Place::Unrouted).await?;
             let kept = refused::count(&queue, &config.seal, REFUSED, now.minus(RECENT)).await;
@@ -144,6 +149,27 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
     let since = listed.last().map(|listed| listed.taken_up);
     let seen = Seen { deliveries: listed.len(), since, all };
     Ok(Status { at: now, parts, seen, sources, destinations, unrouted })
+}
+
+/// The destinations in whose dead-letter queues there are letters that no worker has written down, and
+/// how many. None where the broker can't be asked.
+pub(crate) async fn given_up(
+    backend: &impl Backend,
+    config: &Config,
+    names: &[String],
+) -> Result<Vec<(String, u64)>, Failure> {
+    let Ok(Ok(queue)) = tokio::time::timeout(BRIEFLY, backend.queue()).await else {
+        return Ok(Vec::new());
+    };
+    let (histories, mut all) = (backend.histories()?, Vec::new());
+    for destination in config.destinations.iter().filter(|one| names.contains(&one.name)) {
+        let mut one = Destination::new(&destination.name, &[], clock::now());
+        one.count_dead(&histories).await?;
+        one.compare(depth(&queue, Place::Dead(&one.destination)).await?);
+        all.extend(one.given_up.filter(|count| *count > 0).map(|count| (one.destination, count)));
+    }
+    backend.close(queue).await;
+    Ok(all)
 }
 
 /// The newest deliveries, and whether those are all.

@@ -86,7 +86,8 @@ pub(super) const KEYS: &[Key] = &[
         "ingress.max_in_flight",
         Kind::Integer(1, 100_000),
         "1024",
-        "Callbacks at a time between their last byte and their answer. Beyond it: 503.",
+        "Callbacks at a time between their last byte and their answer. Beyond it: 503. Bodies over \
+         64 KiB take at most a quarter of it while they are verified.",
     ),
     key(
         "ingress.max_buffered",

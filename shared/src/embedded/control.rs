@@ -83,7 +83,7 @@ impl Control for EmbeddedJournal {
     }
 
     async fn audit(&self, act: &Act) -> Result<(), JournalError> {
-        let act = act.clone();
+        let act = act.printable();
         let write = move |file: &Connection| {
             let act = serde_json::to_vec(&act).map_err(unwritable)?;
             file.execute("INSERT INTO audit (act) VALUES (?1)", [act])?;

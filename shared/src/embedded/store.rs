@@ -195,6 +195,11 @@ impl Store {
         (self.room.used.load(Ordering::Relaxed), self.room.left.load(Ordering::Relaxed))
     }
 
+    /// By how many bytes it is fuller than it had better be: the last tenth is for what comes.
+    pub(super) fn crowding(&self) -> u64 {
+        self.sizes().0.saturating_sub(self.max - self.max / 10)
+    }
+
     /// What it can grow to on this disk, as it is now, in bytes.
     pub fn attainable(&self) -> u64 {
         let (used, left) = self.sizes();

@@ -99,9 +99,19 @@ fn shift_due(file: &Connection, now: Timestamp, off: i64) -> rusqlite::Result<()
 /// deliveries next.
 async fn one(store: &Store, bounds: &Bounds, refused: bool, at: i64) -> Result<i64, StoreError> {
     let now = clock::now();
+    // What is still to be delivered goes before what is archived.
+    let archived = store
+        .read(|file| file.query_row("SELECT bytes FROM archived", (), |row| row.get::<_, i64>(0)));
+    let (archived, crowding) = (archived.await?.unsigned_abs(), store.crowding());
+    let most = match crowding {
+        0 => bounds.archive.bytes,
+        crowding => bounds.archive.bytes.min(archived.saturating_sub(crowding)),
+    };
     loop {
-        let (of_refused, archive) =
-            (refused.then(|| bounds.refused.clone()), bounds.archive.clone());
+        let (of_refused, archive) = (
+            refused.then(|| bounds.refused.clone()),
+            Archive { bytes: most, ..bounds.archive.clone() },
+        );
         let gone = store.write(move |file| {
             let refused = of_refused.map_or(Ok(0), |of| shrink_refused(file, &of, now))?;
             Ok(refused.max(shrink_archive(file, &archive, now)?))
@@ -346,6 +356,34 @@ mod tests {
         let due = store.read(dues).await.unwrap()[0];
         assert!((due - old - 9_000).abs() < OFF, "{}", due - old);
         assert!(follow_clock(&store, Some(clock::running()), false).await.unwrap().is_none());
+        let _ = std::fs::remove_file(&path);
+    }
+
+    #[tokio::test]
+    async fn in_a_crowded_file_the_archive_makes_room_for_what_is_to_be_delivered() {
+        let path = std::env::temp_dir().join(format!("zentra-crowded-{}.db", std::process::id()));
+        let store = Store::open(&path, 20 << 20).unwrap();
+        let fill = "WITH RECURSIVE at(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM at WHERE n < ";
+        let insert = |rows: u32, what: &str| format!("{fill}{rows}) INSERT INTO {what} FROM at;");
+        let archive = "archive (at, route, event, seal, envelope, body) \
+                       SELECT 9e12, '', n, '', zeroblob(10), zeroblob(4000)";
+        let waiting = "message (queue, due, route, event, attempt, generation, seal, envelope, body) \
+                       SELECT 'work/d', n, '', n, 1, 0, '', zeroblob(0), zeroblob(4000)";
+        let (archive, waiting) = (insert(2000, archive), insert(3000, waiting));
+        store.write(move |file| file.execute_batch(&(archive + &waiting))).await.unwrap();
+        let crowding = store.crowding();
+        assert!(crowding > 1 << 20, "{:?}", store.sizes());
+        let bounds = || Bounds {
+            refused: RefusedBounds { count: 1, bytes: 1, age: FOREVER },
+            archive: Archive { sources: Vec::new(), bytes: 10 << 20, age: FOREVER },
+        };
+        one(&store, &bounds(), false, 0).await.unwrap();
+        let [archived, _, waiting, _] = store.read(counts).await.unwrap();
+        assert_eq!((waiting, store.crowding()), (3000, 0), "{:?}", store.sizes());
+        assert!(archived > 1000, "no more than it takes: {archived}");
+        // The same again trims nothing more.
+        one(&store, &bounds(), false, 0).await.unwrap();
+        assert_eq!(store.read(counts).await.unwrap()[0], archived);
         let _ = std::fs::remove_file(&path);
     }
 }

@@ -454,3 +454,28 @@ async fn http_2_has_bounds_of_its_headers_and_of_its_streams() {
 fn long(length: usize) -> Headers {
     vec![("x-long", "y".repeat(length))]
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_that_wait_to_be_verified_keep_no_small_one_out() {
+    let (stack, ingress) =
+        ingress(&shared_rabbit(), "max_in_flight = 12\nmax_peer_share = 100").await;
+    let form = (0..60_000).map(|at| format!("{at}=%41&")).collect::<String>();
+    let url = format!("{}/in/github", ingress.listen);
+    let mut flood = JoinSet::new();
+    for _ in 0..24 {
+        let (http, url, form) = (stack.http.clone(), url.clone(), form.clone());
+        flood.spawn(async move {
+            let headers = sign::github("d-1", "push", b"another body");
+            loop {
+                drop(http.post(&url, &headers, form.clone()).await);
+            }
+        });
+    }
+    eventually("some are turned away", BOUND, async || {
+        (refused(&stack, &ingress, "overloaded").await > 0.0).then_some(())
+    })
+    .await;
+    for at in 0..50 {
+        assert_eq!(honest(&stack, &ingress, &format!("evt_{at}")).await.status, 200, "{at}");
+    }
+}

@@ -494,6 +494,12 @@ async fn what_the_broker_itself_gave_up_is_counted_and_requeued_like_any_dead_le
     })
     .await;
     let zentra = |arguments: &[&str]| stdout(&world.stack.zentra(arguments));
+    let listed = zentra(&["dead", "list"]);
+    assert!(listed.contains("1 more in the dead-letter queue of ledger"), "{listed}");
+    let status = world.stack.zentra(&["status", "--json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    let findings = status["destinations"][0]["findings"].to_string();
+    assert!(findings.contains("given_up_by_the_broker"), "{status}");
     let told = zentra(&["dead", "requeue", "--all"]);
     assert!(told.contains("1  ledger, crashed"), "{told}");
     let unknown = fails(&world.stack.zentra(&["dead", "show", "evt_1"]), 1);
@@ -502,6 +508,7 @@ async fn what_the_broker_itself_gave_up_is_counted_and_requeued_like_any_dead_le
     let _worker = world.stack.worker().await;
     let done = world.until("evt_1", delivered).await;
     assert_eq!(done.record.generation, 1);
+    assert!(!zentra(&["dead", "list"]).contains("more in the dead-letter queue"));
     assert_eq!(
         (world.ledger.rows().unwrap().len(), depth(&world.stack.rabbit, &dead).await),
         (1, 0)
@@ -571,4 +578,53 @@ async fn what_can_not_be_done_says_why_what_next_and_whose_problem_it_is() {
     let away = Stack::new(&rabbit, "redis://127.0.0.1:9/", "t", "http://127.0.0.1:9/", "");
     let away = fails(&away.zentra(&["event", "show", "evt_1"]), 2);
     assert!(away.contains("Check [redis] url"), "{away}");
+}
+
+/// Whoever may sign for one source can put what he likes into ids, types and headers.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_hands_control_characters_on_to_a_terminal() {
+    let world = world().await;
+    let _worker = world.stack.worker().await;
+    let url = format!("{}/in/stripe-eu", world.ingress.listen);
+    // An override of the direction itself, which JSON allows; an escape only as JSON writes it.
+    let raw = r#"{"id":"evt_moc","type":"a\u2066b!c","note":"\u001b[2J"}"#.replace('!', "\u{202e}");
+    let mut headers = sign::stripe(sign::now(), raw.as_bytes());
+    headers.push(("x-note", "a\u{9b}31mb".into()));
+    let query = format!("{url}?n=%1b[2J");
+    assert_eq!(world.stack.http.post(&query, &headers, raw.clone()).await.unwrap().status, 200);
+    assert_eq!(world.stack.http.post(&url, &headers, "forged").await.unwrap().status, 401);
+    let name = "ledger/stripe-eu/evt_moc";
+    let settled = async || {
+        let shown = world.stack.zentra(&["event", "show", name]);
+        String::from_utf8_lossy(&shown.stdout).contains("dead").then_some(())
+    };
+    eventually("it is dead", BOUND, settled).await;
+    let commands: [&[&str]; 9] = [
+        &["event", "show", name],
+        &["event", "show", name, "--json"],
+        &["event", "list"],
+        &["event", "find", "moc"],
+        &["dead", "list"],
+        &["dead", "show", name],
+        &["archive", "list"],
+        &["refused", "list"],
+        &["event", "show", "evt_\u{1b}[2Junknown"],
+    ];
+    let obeyed = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{2066}".contains(c);
+    for command in commands {
+        let Output { stdout, stderr, .. } = world.stack.zentra(command);
+        for text in [&stdout, &stderr].map(|bytes| String::from_utf8_lossy(bytes)) {
+            // Logs are on the same stream.
+            let lines = text.lines().filter(|line| !line.contains(" zentra_"));
+            assert!(!lines.collect::<String>().contains(obeyed), "{command:?}: {text:?}");
+        }
+    }
+    let told = stdout(&world.stack.zentra(&["event", "show", name, "--json"]));
+    assert!(serde_json::from_str::<Value>(&told).is_ok() && told.contains("\\u202e"), "{told}");
+    // To a file, the bytes are as they came.
+    assert_eq!(stdout(&world.stack.zentra(&["dead", "show", name, "--body"])), raw);
+
+    stdout(&world.stack.zentra(&["dead", "requeue", name, "--because", "mended\u{202e}"]));
+    let acts = stdout(&world.stack.zentra(&["audit", "--json"]));
+    assert!(!acts.contains(obeyed) && acts.contains("moc"), "{acts}");
 }

@@ -103,7 +103,7 @@ impl Control for RedisJournal {
     async fn audit(&self, act: &Act) -> Result<(), JournalError> {
         let mut add = redis::cmd("XADD");
         add.arg(self.acts()).arg("MAXLEN").arg("~").arg(AUDITED);
-        add.arg("*").arg("act").arg(json("an act", act)?);
+        add.arg("*").arg("act").arg(json("an act", &act.printable())?);
         Ok(add.exec_async(&mut self.connection.clone()).await?)
     }
 

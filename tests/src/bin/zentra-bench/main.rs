@@ -1,16 +1,18 @@
-//! `make bench`: how fast the entrance is, beside the bare client library on the same
-//! broker in the same run; what verifying costs; how fast the worker is, beside a bare loop; all of it, end to
-//! end; `zentra standalone` on its file; what listing costs; and what looking through dead letters does.
+//! `make bench`: how fast the entrance is, beside the bare client library on the same broker in the
+//! same run; what verifying costs, also of forged bodies; what honest callbacks wait beside a flood; how
+//! fast the worker is, beside a bare loop; all of it, end to end; `zentra standalone` on its file; what
+//! listing costs; and what looking through dead letters does.
 //!
 //! A private RabbitMQ with a quorum queue, 1 KiB signed bodies, 64 and 256 in flight,
 //! rounds that alternate so that a slow spell of the machine hits all rows alike. Load
 //! comes from `wrk`. The numbers are printed, and nothing fails by them. Arguments: other
-//! numbers in flight, or `verify [PROVIDER]`, `hostile [PROVIDER]`, `worker`, `whole`, `file`, `list [COUNT]` or
-//! `dead [COUNT]` for that part alone.
+//! numbers in flight, or `verify [PROVIDER]`, `hostile [PROVIDER]`, `flood [KIND]`, `worker`, `whole`,
+//! `file`, `list [COUNT]` or `dead [COUNT]` for that part alone.
 
 mod bare;
 mod dead;
 mod file;
+mod flood;
 mod hostile;
 mod list;
 mod verify;
@@ -78,6 +80,8 @@ async fn run() -> anyhow::Result<()> {
         ["verify", provider] => return verify::run(provider),
         ["hostile"] => return hostile::run(""),
         ["hostile", provider] => return hostile::run(provider),
+        ["flood"] => return flood::run("").await,
+        ["flood", kind] => return flood::run(kind).await,
         ["dead"] => return dead::run(LETTERS).await,
         ["dead", count] => return dead::run(count.parse()?).await,
         ["list"] => return list::run(DELIVERIES).await,
@@ -86,6 +90,7 @@ async fn run() -> anyhow::Result<()> {
     }
     verify::run("")?;
     hostile::run("")?;
+    flood::run("").await?;
     entrance().await?;
     worker::run().await?;
     whole::run().await?;

@@ -54,8 +54,16 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Makes one, and gives what is kept and the token itself.
+/// Makes one, and gives what is kept and the token itself. No two that are good have one name: the audit
+/// tells who it was by that.
 pub(crate) async fn create(control: &impl Control, new: &New) -> Result<(Token, String), Failure> {
+    let (all, now) = (control.tokens().await?, clock::now());
+    if let Some(other) = all.iter().find(|one| one.name == new.name && now < one.expires_at) {
+        return Err(Failure::Asked(format!(
+            "token {} is {}'s already.\nGive another name, or revoke it: zentra token revoke {}.",
+            other.id, other.name, other.id
+        )));
+    }
     let mut random = [0; 40];
     rand::rng().fill_bytes(&mut random);
     let (id, secret) = random.split_at(8);

@@ -73,6 +73,11 @@ impl Sealer {
         (usable && !keys.is_empty()).then_some(Self { keys })
     }
 
+    /// Its keys; the first one seals.
+    pub(crate) fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
     /// Seals an event with the first key, and gives its envelope besides.
     pub fn seal(&self, event: Event) -> Result<(Envelope, Sealed), SealError> {
         let Event { envelope, body } = event;

@@ -5,17 +5,30 @@ use std::fmt;
 /// A secret's bytes. `Debug` is redacted and there is no `Display`, so neither a log
 /// line nor an error message can carry it by accident.
 #[derive(Clone)]
-pub struct Secret(Vec<u8>);
+pub struct Secret {
+    bytes: Vec<u8>,
+    others_can_write: bool,
+}
 
 impl Secret {
     /// Takes the bytes as they are: no trimming, no decoding.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into())
+        Self { bytes: bytes.into(), others_can_write: false }
+    }
+
+    /// The same, from a file that everyone can write to.
+    pub(crate) fn written_by_others(self) -> Self {
+        Self { others_can_write: true, ..self }
+    }
+
+    /// Whether it is from a file that everyone can write to.
+    pub fn others_can_write(&self) -> bool {
+        self.others_can_write
     }
 
     /// The bytes themselves. Named so that each use stands out in review.
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -48,13 +49,14 @@ pub async fn connect(listen: &str, from: Option<IpAddr>) -> std::io::Result<TcpS
 
 /// Callbacks to `/in/acme` on connections of HTTP/2, `streams` on each, whose bodies begin with
 /// `first` and never end. They go on until what is returned is dropped; one that is refused is sent
-/// again.
+/// again after `pause`.
 pub async fn unfinished_bodies(
     listen: &str,
     from: Option<IpAddr>,
     connections: usize,
     streams: usize,
     first: Option<Bytes>,
+    pause: Duration,
 ) -> std::io::Result<JoinSet<()>> {
     let mut all = JoinSet::new();
     for _ in 0..connections {
@@ -70,6 +72,7 @@ pub async fn unfinished_bodies(
                     let request = Request::post(&url).body(Unfinished(first.clone()));
                     let Ok(request) = request else { return };
                     drop(sender.send_request(request).await);
+                    tokio::time::sleep(pause).await;
                 }
             });
         }

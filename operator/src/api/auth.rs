@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::Semaphore;
 use zentra_shared::control::{Role, Token};
 use zentra_shared::telemetry::places::Connection;
@@ -26,6 +27,10 @@ const AT_ONCE: usize = 32;
 
 /// So many of them by one token.
 const PLACES: usize = 8;
+/// Failed sign-ins and refused roles that are logged a second. The others are counted.
+const LOGGED: NonZeroU32 = NonZeroU32::new(5).unwrap();
+/// So much of a path is logged.
+const LOGGED_PATH: usize = 200;
 
 /// The door.
 #[derive(Clone)]
@@ -36,9 +41,34 @@ struct Inner {
     by_token: DefaultKeyedRateLimiter<String>,
     room: Semaphore,
     places: PerToken,
+    logged: DefaultDirectRateLimiter,
+    /// Refusals since the last one that was logged.
+    not_logged: AtomicU64,
 }
 
 impl Inner {
+    /// Logs a failed sign-in or a refused role.
+    fn note(&self, status: StatusCode, request: &str, token: Option<&Token>) {
+        if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return;
+        }
+        if self.logged.check().is_err() {
+            self.not_logged.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let not_logged = self.not_logged.swap(0, Ordering::Relaxed);
+        let (token, name) = token.map_or(("", ""), |token| (&token.id, &token.name));
+        let status = status.as_u16();
+        tracing::warn!(
+            status,
+            request,
+            token,
+            name,
+            not_logged,
+            "an operator's request was refused"
+        );
+    }
+
     fn place(&self, token: &str) -> Option<Held<'_>> {
         self.places.take(token, PLACES)
     }
@@ -90,6 +120,8 @@ impl Guard {
             by_token: RateLimiter::keyed(Quota::per_second(PER_TOKEN)),
             room: Semaphore::new(AT_ONCE),
             places: PerToken::new(),
+            logged: RateLimiter::direct(Quota::per_second(LOGGED)),
+            not_logged: AtomicU64::new(0),
         }))
     }
 }
@@ -100,6 +132,9 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
     // A plan goes through all dead letters: of a million, that takes a minute and a half.
     let plans = request.method() == Method::POST && request.uri().path() == "/v1/jobs";
     let patience = if plans { PLANNING } else { PATIENCE };
+    let asked = format!("{} {}", request.method(), request.uri().path());
+    let asked: String = asked.chars().take(LOGGED_PATH).collect();
+    let known_as = OnceLock::new();
     let answer = async {
         let Ok(_room) = guard.room.try_acquire() else {
             return too_many("too many requests are under way: ask again").into_response();
@@ -107,7 +142,7 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
         let text = request.headers().get(header::AUTHORIZATION);
         let text = text.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let known = match who(&guard, text).await {
-            Ok(token) => Who(token),
+            Ok(token) => Who(known_as.get_or_init(|| token).clone()),
             Err(problem) => return problem.into_response(),
         };
         if let Some(connection) = request.extensions().get::<Connection>() {
@@ -130,7 +165,9 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
         let detail = format!("no answer within {} s: ask for less", patience.as_secs());
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
     };
-    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| late())
+    let answer = tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| late());
+    guard.note(answer.status(), &asked, known_as.get());
+    answer
 }
 
 async fn who(guard: &Inner, text: Option<String>) -> Result<Token, Problem> {

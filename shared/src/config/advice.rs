@@ -6,7 +6,7 @@ use crate::verify::IdNames;
 impl Config {
     /// Notes on a config that has no problems: each names its key.
     pub fn advice(&self) -> Vec<String> {
-        let mut notes = Vec::new();
+        let mut notes = self.weak_secrets();
         for source in &self.sources {
             let name = &source.name;
             if !self.destinations.iter().any(|to| to.can_take(name)) {

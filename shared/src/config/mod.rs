@@ -13,6 +13,7 @@ mod secrets;
 mod section;
 mod sources;
 mod tls;
+mod weak;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

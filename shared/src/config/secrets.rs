@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 
 use super::section::Section;
 use crate::secret::Secret;
@@ -77,7 +78,8 @@ fn missing_variable(name: &str) -> String {
 
 fn read_file(path: &str) -> Result<Secret, String> {
     let failed = |error: std::io::Error| format!("the file can't be read: {}", error.kind());
-    if std::fs::metadata(path).map_err(failed)?.len() > MAX {
+    let about = std::fs::metadata(path).map_err(failed)?;
+    if about.len() > MAX {
         return Err("the file is longer than 64 KiB".into());
     }
     let mut bytes = std::fs::read(path).map_err(failed)?;
@@ -88,5 +90,6 @@ fn read_file(path: &str) -> Result<Secret, String> {
             bytes.pop();
         }
     }
-    Ok(Secret::new(bytes))
+    let secret = Secret::new(bytes);
+    Ok(if about.mode() & 0o002 != 0 { secret.written_by_others() } else { secret })
 }

@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 fn secs(secs: u64) -> Duration {
@@ -305,7 +307,7 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
     for key in keys {
         assert!(notes.contains(key), "{key} is not noted:\n{notes}");
     }
-    assert!(!notes.contains("stripe-eu"), "{notes}");
+    assert!(!notes.contains("source.stripe-eu:"), "{notes}");
     let token = "signature = { at = { header = \"x-token\" }, grammar = \"bare\", algorithm = \"token\", \
                  encoding = \"text\", key = \"utf8\", content = \"\" }";
     let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY")
@@ -320,6 +322,31 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
     ]);
     let notes = Config::parse(&text, Role::Ingress, &secrets, &[]).unwrap().advice().join("\n");
     assert!(notes.contains("source.lab: lab is weak: it signs nothing"), "{notes}");
+    assert!(notes.contains("source.lab.secrets: k has fewer than 16 bytes"), "{notes}");
+    assert!(
+        notes.contains("source.stripe-eu.secrets: live-2026 is a secret of source.lab too"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn secrets_that_can_be_guessed_or_changed_by_others_are_noted_and_never_shown() {
+    let folder = std::env::temp_dir().join(format!("zentra-weak-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("seal");
+    std::fs::write(&path, "aaaaaaaaaaaaaaaabbbbbbbb").unwrap();
+    for (mode, noted) in [(0o666, true), (0o644, false)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let text = EXAMPLE.replace("/run/secrets/seal", path.to_str().unwrap());
+        let secrets =
+            environment(&[("RABBITMQ_URL", "a://b"), ("STRIPE_EU", "whsec_0123456789abcdef")]);
+        let notes = Config::parse(&text, Role::Ingress, &secrets, &[]).unwrap().advice().join("\n");
+        let written = notes.contains("is in a file that everyone can write to");
+        assert_eq!(written, noted, "{mode:o}: {notes}");
+        assert!(notes.contains("is no random key") && !notes.contains("aaaa"), "{notes}");
+        assert!(!notes.contains("fewer than 16"), "{notes}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -581,3 +581,27 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_sign_ins_and_refused_roles_are_logged_without_the_token_and_a_name_is_one_tokens() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "").await.unwrap();
+    let api = Api::start(&world.stack).await;
+    let viewer = api.token(&["the-one-who-looks"]);
+    let again = world.stack.zentra(&["token", "create", "the-one-who-looks"]);
+    let told = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(again.status.code() == Some(1) && told.contains("already"), "{told}");
+
+    let wrong = format!("{viewer}x");
+    assert_eq!(api.get("/v1/status?of=a-stranger", &wrong).await.0, 401);
+    let requeue = json!({ "ids": ["evt_1"], "because": "x" }).to_string();
+    assert_eq!(api.ask(Method::POST, "/v1/dead/requeue", &viewer, &requeue).await.0, 403);
+    let logged = || {
+        let all = services::output();
+        let refused = all.lines().filter(|line| line.contains("an operator's request was refused"));
+        let lines: Vec<String> = refused.map(str::to_owned).collect();
+        lines.iter().any(|line| line.contains("the-one-who-looks")).then_some(lines)
+    };
+    let lines = eventually("it is logged", BOUND, async || logged()).await;
+    assert!(lines.iter().any(|line| line.contains("status=401")), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains(&wrong) || line.contains(&viewer)), "{lines:?}");
+}

@@ -300,7 +300,8 @@ async fn bodies_without_a_byte_keep_no_honest_callback_out() {
     let settings = "max_connections = 64\nmax_peer_share = 100\nmin_body_rate = 0\n\
                     body_timeout = \"10m\"";
     let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
-    let _flood = flood::unfinished_bodies(&ingress.listen, None, 3, 32, None).await.unwrap();
+    let _flood =
+        flood::unfinished_bodies(&ingress.listen, None, 3, 32, None, Duration::ZERO).await.unwrap();
     waiting_bodies(&stack, &ingress, 64.0).await;
     for at in 0..50 {
         let mut stream = connect(&ingress).await;
@@ -322,7 +323,9 @@ async fn one_client_holds_no_more_than_its_share_of_places() {
     let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
     let from = Some("127.0.0.2".parse().unwrap());
     let first = Some(bytes::Bytes::from_static(b"{"));
-    let _flood = flood::unfinished_bodies(&ingress.listen, from, 1, 32, first).await.unwrap();
+    let _flood = flood::unfinished_bodies(&ingress.listen, from, 1, 32, first, Duration::ZERO)
+        .await
+        .unwrap();
     waiting_bodies(&stack, &ingress, 20.0).await;
     let _others = keeps_sending(&ingress, "evt_1").await;
     waiting_bodies(&stack, &ingress, 21.0).await;

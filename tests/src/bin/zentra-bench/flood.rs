@@ -24,6 +24,9 @@ use crate::body;
 const ROUND: Duration = Duration::from_secs(6);
 /// A flood is under way for this long before it is measured.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// Between a body that was refused and the next one in its place: the flood holds places, and is none of
+/// requests.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Honest callbacks a second.
 const RATE: u32 = 100;
 const STRANGER: [u8; 4] = [127, 0, 0, 2];
@@ -132,10 +135,12 @@ async fn start(kind: &str, ingress: &Program) -> anyhow::Result<Flood> {
         repeat(format!("{listen}{path}"), headers, body, per_second)
     };
     Ok(match kind {
-        "bodies without a byte" => unfinished_bodies(listen, stranger, 129, 32, None).await?,
+        "bodies without a byte" => {
+            unfinished_bodies(listen, stranger, 129, 32, None, AGAIN).await?
+        }
         "bodies that stop after 16 KiB" => {
             let first = Some(Bytes::from(vec![b'x'; 16 << 10]));
-            unfinished_bodies(listen, stranger, 129, 32, first).await?
+            unfinished_bodies(listen, stranger, 129, 32, first, AGAIN).await?
         }
         "forged forms of 1 MiB" => {
             let name = "x".repeat(1000);

@@ -31,12 +31,13 @@ pub(crate) async fn command(
                 return print_json(&found, &mut out);
             }
             super::show(&found, &mut out)?;
-            for (destination, letters) in crate::status::given_up(backend, config, &names).await? {
+            for (destination, letters) in
+                crate::status::unlisted_letters(backend, config, &names).await?
+            {
                 writeln!(
                     out,
-                    "{letters} more in the dead-letter queue of {destination}, which no worker has \
-                     written down: RabbitMQ gave them up. zentra dead requeue --destination \
-                     {destination} --reason crashed"
+                    "{letters} more in the dead-letter queue of {destination}: RabbitMQ gave them up, or a pass \
+                     that was killed left them. See zentra dead requeue --destination {destination} --all"
                 )?;
             }
             Ok(())

@@ -23,7 +23,7 @@ const ENOUGH: u64 = 5;
 pub(crate) struct Destination {
     pub(super) destination: String,
     /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`,
-    /// `given_up_by_the_broker`; nothing if all is well.
+    /// `unlisted_letters`; nothing if all is well.
     pub(super) findings: Vec<&'static str>,
     /// How many workers work for it. `None` if that can't be known.
     pub(super) workers: Option<usize>,
@@ -47,9 +47,10 @@ pub(crate) struct Destination {
     pub(super) last_delivered: Option<Timestamp>,
     /// By reason, up to a thousand.
     pub(super) dead: BTreeMap<&'static str, usize>,
-    /// Letters in its dead-letter queue that no worker has written down: RabbitMQ gave them up, after a
-    /// hundred deliveries that nobody acknowledged. `None` where that can't be told.
-    pub(super) given_up: Option<u64>,
+    /// Letters in its dead-letter queue beyond those that are known to be dead: RabbitMQ gave them up, after
+    /// a hundred deliveries that nobody acknowledged, or a pass that was killed left them there. `None`
+    /// where that can't be told.
+    pub(super) unlisted_letters: Option<u64>,
     #[serde(skip)]
     since: Timestamp,
 }
@@ -72,7 +73,7 @@ impl Destination {
             oldest: None,
             last_delivered: None,
             dead: BTreeMap::new(),
-            given_up: None,
+            unlisted_letters: None,
             since: now.minus(RECENT),
         };
         for Listed { delivery, .. } in listed {
@@ -116,7 +117,7 @@ impl Destination {
     /// then.
     pub(super) fn compare(&mut self, letters: Option<u64>) {
         let written: usize = self.dead.values().sum();
-        self.given_up = match letters {
+        self.unlisted_letters = match letters {
             Some(letters) if written < DEAD => Some(letters.saturating_sub(written as u64)),
             _ => None,
         };
@@ -140,7 +141,7 @@ impl Destination {
             ("queue_missing", self.queue_missing),
             ("stuck", self.backlog > Some(0) && self.attempts == 0),
             ("dead_letters", !self.dead.is_empty()),
-            ("given_up_by_the_broker", self.given_up > Some(0)),
+            ("unlisted_letters", self.unlisted_letters > Some(0)),
         ];
         self.findings = all.into_iter().filter(|(_, found)| *found).map(|(name, _)| name).collect();
     }

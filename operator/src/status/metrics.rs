@@ -102,9 +102,9 @@ fn destinations(page: &Page, status: &Status) -> prometheus::Result<()> {
     let succeeded = of("destination_succeeded", "Those of them that succeeded")?;
     let labels = ["destination", "reason"];
     let dead = page.gauge("destination_dead", "Dead deliveries, up to a thousand", &labels)?;
-    let given_up = of(
-        "destination_given_up",
-        "Letters in its dead-letter queue that no worker has written down: the broker gave them up",
+    let unlisted = of(
+        "destination_unlisted_letters",
+        "Letters in its dead-letter queue beyond those that are known to be dead",
     )?;
     let labels = ["destination", "finding"];
     let finding = page.gauge("destination_finding", "1 for what is wrong", &labels)?;
@@ -121,7 +121,7 @@ fn destinations(page: &Page, status: &Status) -> prometheus::Result<()> {
         for (reason, count) in &one.dead {
             dead.with_label_values(&[name, reason]).set(number(*count as u64));
         }
-        given_up.with_label_values(&[name]).set(number(one.given_up.unwrap_or_default()));
+        unlisted.with_label_values(&[name]).set(number(one.unlisted_letters.unwrap_or_default()));
         for found in &one.findings {
             finding.with_label_values(&[name, found]).set(1.0);
         }

@@ -151,9 +151,9 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
     Ok(Status { at: now, parts, seen, sources, destinations, unrouted })
 }
 
-/// The destinations in whose dead-letter queues there are letters that no worker has written down, and
-/// how many. None where the broker can't be asked.
-pub(crate) async fn given_up(
+/// The destinations whose dead-letter queues have more letters than are known to be dead, and how many
+/// more. None where the broker can't be asked.
+pub(crate) async fn unlisted_letters(
     backend: &impl Backend,
     config: &Config,
     names: &[String],
@@ -166,7 +166,9 @@ pub(crate) async fn given_up(
         let mut one = Destination::new(&destination.name, &[], clock::now());
         one.count_dead(&histories).await?;
         one.compare(depth(&queue, Place::Dead(&one.destination)).await?);
-        all.extend(one.given_up.filter(|count| *count > 0).map(|count| (one.destination, count)));
+        all.extend(
+            one.unlisted_letters.filter(|count| *count > 0).map(|count| (one.destination, count)),
+        );
     }
     backend.close(queue).await;
     Ok(all)

@@ -499,7 +499,7 @@ async fn what_the_broker_itself_gave_up_is_counted_and_requeued_like_any_dead_le
     let status = world.stack.zentra(&["status", "--json"]);
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
     let findings = status["destinations"][0]["findings"].to_string();
-    assert!(findings.contains("given_up_by_the_broker"), "{status}");
+    assert!(findings.contains("unlisted_letters"), "{status}");
     let told = zentra(&["dead", "requeue", "--all"]);
     assert!(told.contains("1  ledger, crashed"), "{told}");
     let unknown = fails(&world.stack.zentra(&["dead", "show", "evt_1"]), 1);

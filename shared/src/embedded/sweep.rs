@@ -86,10 +86,14 @@ fn stepped(last: i64, passed: Option<Duration>, now: Timestamp) -> i64 {
 }
 
 fn shift_due(file: &Connection, now: Timestamp, off: i64) -> rusqlite::Result<()> {
-    let before = number(now).saturating_sub(off);
+    let (now_ms, before) = (number(now), number(now).saturating_sub(off));
+    // Forwards: what was not due by the old clock, and was not written by the new one. Backwards: all
+    // that would wait for the old time to come again.
+    let (after, until) = if off > 0 { (before, now_ms) } else { (now_ms, i64::MAX) };
     if off != 0 {
-        let wait = "UPDATE message SET due = due + ?1 WHERE queue LIKE 'work/%' AND due > ?2";
-        file.execute(wait, params![off, before])?;
+        let wait = "UPDATE message SET due = due + ?1 \
+                    WHERE queue LIKE 'work/%' AND due > ?2 AND due < ?3";
+        file.execute(wait, params![off, after, until])?;
     }
     let seen = "INSERT INTO last_seen (id, at) VALUES (1, ?1) ON CONFLICT DO UPDATE SET at = ?1";
     file.execute(seen, [number(now)]).map(drop)
@@ -349,6 +353,14 @@ mod tests {
             );
             assert_eq!(store.read(last_seen).await.unwrap(), Some(number(now)));
         }
+        // The other way round: what was due stays due, and what waits has its delay again.
+        for off in [-day, day] {
+            let last = store.read(last_seen).await.unwrap().unwrap();
+            let now = Timestamp::from_millis((last + off).unsigned_abs());
+            store.write(move |file| shift_due(file, now, off)).await.unwrap();
+            assert!(store.read(dues).await.unwrap()[1] <= number(now), "{off}");
+        }
+        assert_eq!(store.read(dues).await.unwrap()[0], old + 9_000);
         // What was worked on by a clock that was ahead, and is opened by one that isn't.
         let ahead = Timestamp::from_millis((old + day).unsigned_abs());
         store.write(move |file| shift_due(file, ahead, day)).await.unwrap();

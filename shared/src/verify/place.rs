@@ -233,7 +233,7 @@ fn decoded(encoding: &str, body: &[u8], most: usize) -> Result<Option<Bytes>, Re
         _ if begins_as_gzip(body) => gunzipped(body, limit),
         _ if begins_as_zlib(body) => read(&mut ZlibDecoder::new(body)),
         // By RFC 9110 it is zlib's form; some send the bare one.
-        (_, "deflate") => read(&mut DeflateDecoder::new(body)),
+        (_, "deflate") if !begins_as_json(body) => read(&mut DeflateDecoder::new(body)),
         _ => None,
     };
     match plain {
@@ -248,6 +248,13 @@ fn begins_as_gzip(body: &[u8]) -> bool {
 
 fn begins_as_zlib(body: &[u8]) -> bool {
     matches!(body, [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..])
+}
+
+/// Such a body is no compressed one, but its first byte could begin one: whoever adds the header, which
+/// nothing signs, must not hide what is in it. Compressed JSON begins otherwise (RFC 1951, section 3.2).
+fn begins_as_json(body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    matches!(body.trim_ascii_start(), [b'{' | b'[', ..])
 }
 
 /// Whether a body may be much larger than it was sent.

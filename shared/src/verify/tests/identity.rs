@@ -162,6 +162,31 @@ fn the_same_bytes_are_a_copy_only_if_they_have_what_tells_events_apart() {
     assert!(asked > 30, "{asked}");
 }
 
+/// Plain JSON that can be read as a deflated body hides nothing under a header that says so.
+#[test]
+fn a_made_up_content_encoding_makes_no_new_event() {
+    use std::io::Read;
+    let source = any("airtable");
+    let mut readable = 0;
+    for n in 0..3000 {
+        let body = format!(r#"{{"by":"u{n}@example.com  ","timestamp":"2026-01-01T00:00:00Z"}}"#);
+        let mut plain = Vec::new();
+        let deflated = flate2::read::DeflateDecoder::new(body.as_bytes()).read_to_end(&mut plain);
+        readable += usize::from(deflated.is_ok());
+        let identity = |receipt: u64, encoding: Option<&'static str>| {
+            let mut sent = signed(&source, &body, "", "", T);
+            sent.receipt = receipt;
+            if let Some(encoding) = encoding {
+                sent.headers.insert("content-encoding", encoding.parse().unwrap());
+            }
+            envelope(sent, &source).identity
+        };
+        let first = identity(1, None);
+        assert_eq!(first, identity(2, Some("deflate")), "{body}");
+    }
+    assert!(readable > 0, "no body tries it");
+}
+
 /// What the signature leaves open can be left out by whoever has seen a callback.
 #[test]
 fn what_nothing_signs_makes_no_new_event_by_its_absence() {

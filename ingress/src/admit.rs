@@ -7,6 +7,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, block_in_place};
+use zentra_shared::clock;
 use zentra_shared::config::Config;
 use zentra_shared::event::{Admitted, Envelope, Event};
 use zentra_shared::queue::Publish;
@@ -136,8 +137,8 @@ impl<Q: Publish> Gate<Q> {
         let by = |key: Option<&Secret>| {
             let started = Instant::now();
             let verified = match is_large {
-                true => block_in_place(|| callback.verify_by(source, key)),
-                false => callback.verify_by(source, key),
+                true => block_in_place(|| callback.verify_by_either(source, key, clock::stepped)),
+                false => callback.verify_by_either(source, key, clock::stepped),
             };
             self.metrics.verified(&source.name, started.elapsed());
             verified

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use zentra_shared::config::ConfigError;
 use zentra_shared::journal::JournalError;
-use zentra_shared::queue::QueueError;
-
 use zentra_shared::printable::printable;
+use zentra_shared::queue::QueueError;
+use zentra_shared::seal::SealError;
 
 /// A failed command. Every message ends with what to do next.
 #[derive(Debug)]
@@ -77,6 +77,12 @@ impl From<QueueError> for Failure {
             ));
         }
         Self::Ours(format!("{error}\nCheck [rabbitmq] urls, and that RabbitMQ runs."))
+    }
+}
+
+impl From<SealError> for Failure {
+    fn from(error: SealError) -> Self {
+        Self::Ours(format!("the message can't be sealed: {error}\nCheck [seal] keys."))
     }
 }
 

@@ -70,6 +70,18 @@ pub fn millis(duration: Duration) -> u64 {
 /// The time, by the wall clock: the only place that reads it. A step of the wall clock by more than
 /// a second counts once it has lasted a minute.
 pub fn now() -> Timestamp {
+    both().0
+}
+
+/// The wall clock's time while it is off by a step that has not lasted yet. Nobody knows then which
+/// of the two is right.
+pub fn stepped() -> Option<Timestamp> {
+    let (steady, wall) = both();
+    (wall.0.abs_diff(steady.0) > SLEW).then_some(wall)
+}
+
+/// The time that counts, and the wall clock's.
+fn both() -> (Timestamp, Timestamp) {
     static CLOCK: Mutex<Option<SteadyClock>> = Mutex::new(None);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
     let running = millis(running());
@@ -81,7 +93,7 @@ pub fn now() -> Timestamp {
     if let Some(step) = step {
         step.report();
     }
-    Timestamp(time)
+    (Timestamp(time), Timestamp(wall))
 }
 
 /// The time since the machine has started, suspended or not. No one sets it.
@@ -117,8 +129,8 @@ struct SteadyClock {
     wall: u64,
     /// and [`running`] then.
     running: u64,
-    /// When the wall clock was first seen elsewhere, by [`running`].
-    stepped: Option<u64>,
+    /// When the wall clock was first seen elsewhere, by [`running`], and how far off.
+    stepped: Option<(u64, i64)>,
 }
 
 /// What was seen of the wall clock. By milliseconds, forwards or backwards.
@@ -143,14 +155,17 @@ impl SteadyClock {
             return (wall, reverted);
         }
         match self.stepped {
-            None => {
-                self.stepped = Some(running);
-                (expected, Some(Step::Noticed(off)))
-            }
-            Some(since) if running.saturating_sub(since) < LASTING => (expected, None),
-            Some(_) => {
+            Some((since, was)) if was.abs_diff(off) <= SLEW => {
+                if running.saturating_sub(since) < LASTING {
+                    return (expected, None);
+                }
                 *self = right;
                 (wall, Some(Step::Followed(off)))
+            }
+            // Another step has a minute of its own.
+            _ => {
+                self.stepped = Some((running, off));
+                (expected, Some(Step::Noticed(off)))
             }
         }
     }
@@ -218,6 +233,18 @@ mod tests {
         // The next one has a minute of its own.
         assert_eq!(clock.read(START, 64_900).1, Some(Step::Noticed(-59_900)));
         assert_eq!(clock.read(START + 60_000, 65_000), (START + 60_000, Some(Step::Reverted)));
+    }
+
+    #[test]
+    fn a_step_after_a_step_has_a_minute_of_its_own() {
+        let mut clock = clock();
+        assert_eq!(clock.read(START + DAY, 5_000).1, Some(Step::Noticed(DAY.cast_signed())));
+        let (time, step) = clock.read(START + 59_000 + 2 * DAY, 64_000);
+        assert_eq!((time, step), (START + 59_000, Some(Step::Noticed(2 * DAY.cast_signed()))));
+        assert_eq!(clock.read(START + 118_000 + 2 * DAY, 123_000), (START + 118_000, None));
+        let (time, step) = clock.read(START + 119_000 + 2 * DAY, 124_000);
+        let followed = Some(Step::Followed(2 * DAY.cast_signed()));
+        assert_eq!((time, step), (START + 119_000 + 2 * DAY, followed));
     }
 
     proptest! {

@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 use crate::event::{DeliveryKey, Event, Identity};
 use crate::journal::Summary;
 use crate::lifecycle::{DeadReason, Print};
-use crate::seal::{SealError, Sealed, Sealer};
+use crate::queue::Message;
+use crate::seal::{Domain, SealError, Sealed, Sealer};
 use crate::trace::Trace;
 
 /// The source under which messages without a fitting seal are remembered.
@@ -64,6 +65,30 @@ pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> Opened {
             }
         }
     }
+}
+
+/// Signs where a message stands: its destination, generation and attempt, which its seal leaves open.
+/// To be called by whoever sends it on. Whoever can only write to the broker could raise them
+/// otherwise, or have an event delivered where nobody subscribes to it.
+pub fn countersign(
+    sealer: &Sealer,
+    destination: &str,
+    message: Message,
+) -> Result<Message, SealError> {
+    let signed = sealer.sign(Domain::Attempt, &stand(destination, &message), &[])?;
+    Ok(Message { countersignature: Some(signed), ..message })
+}
+
+/// Whether [`countersign`] was called for this destination, generation and attempt.
+pub fn is_countersigned(sealer: &Sealer, destination: &str, message: &Message) -> bool {
+    let Some(signed) = &message.countersignature else { return false };
+    sealer.check(Domain::Attempt, signed, &stand(destination, message), &[]).is_ok()
+}
+
+/// The seal stands for envelope and body.
+fn stand(destination: &str, message: &Message) -> Vec<u8> {
+    let Message { sealed, generation, attempt, .. } = message;
+    format!("{destination}\n{generation}\n{attempt}\n{}", sealed.seal).into_bytes()
 }
 
 /// A stranger's message is known by its bytes, not by what it says.

@@ -146,6 +146,11 @@ pub struct Envelope {
     /// Whether another body under its identity is the same event, written anew for a retry.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub renders_retries: bool,
+    /// Digest that all callbacks with the same signed bytes share. Set if nothing shows whether this
+    /// one is a copy, and no signed time limits how long it can be sent again: then a worker limits
+    /// how many of them are delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_bytes: Option<Identity>,
     /// Whether a worker of an older version took it for a replay under another unsigned id.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspected: bool,
@@ -163,6 +168,8 @@ pub enum SetApart {
     Id,
     /// The same signed bytes came under another unsigned type.
     Type,
+    /// The same signed bytes came too often within an hour.
+    Repeat,
     /// Another body came under the same id.
     Body {
         /// Its SHA-256, in hex.
@@ -174,7 +181,7 @@ impl SetApart {
     /// Why its dead letter waits.
     pub fn reason(&self) -> DeadReason {
         match self {
-            Self::Id | Self::Type => DeadReason::SuspectedReplay,
+            Self::Id | Self::Type | Self::Repeat => DeadReason::SuspectedReplay,
             Self::Body { .. } => DeadReason::Conflict,
         }
     }
@@ -198,7 +205,8 @@ impl Envelope {
             Some(SetApart::Body { sha256 }) => self.identity.differing_in(sha256),
             Some(SetApart::Id) => self.identity.differing_in(unsigned_id),
             None if self.suspected => self.identity.differing_in(unsigned_id),
-            None => self.identity.clone(),
+            // Its identity is its own already.
+            Some(SetApart::Repeat) | None => self.identity.clone(),
         }
     }
 

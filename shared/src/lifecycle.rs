@@ -61,11 +61,13 @@ pub enum DeadReason {
     Crashed,
     /// An operator ended its retries.
     Ended,
+    /// Its destination doesn't subscribe to it, and nobody who holds a seal key sent it there.
+    NotSubscribed,
 }
 
 impl DeadReason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Exhausted,
         Self::Permanent,
         Self::TooOld,
@@ -75,6 +77,7 @@ impl DeadReason {
         Self::Conflict,
         Self::Crashed,
         Self::Ended,
+        Self::NotSubscribed,
     ];
 
     /// Whether it waits for an operator's decision: it is released, not requeued.
@@ -99,6 +102,7 @@ impl DeadReason {
             Self::Conflict => "conflict",
             Self::Crashed => "crashed",
             Self::Ended => "ended",
+            Self::NotSubscribed => "not_subscribed",
         }
     }
 }

@@ -80,7 +80,7 @@ impl Kept {
 
     /// Opens what [`Kept::seal`] made, and gives the callback as it was received.
     pub fn open(sealer: &Sealer, sealed: &Sealed) -> Result<(Self, Unverified), SealError> {
-        sealer.check(Domain::Refused, sealed)?;
+        sealer.check(Domain::Refused, &sealed.seal, &sealed.envelope, &sealed.body)?;
         let kept: Self =
             serde_json::from_slice(&sealed.envelope).map_err(|_| SealError::Envelope)?;
         if kept.v != 1 {

@@ -92,7 +92,7 @@ impl Sealer {
     /// Opens what [`Sealer::seal`] made: the HMAC first, and only then is the envelope
     /// parsed.
     pub fn open(&self, sealed: &Sealed) -> Result<Event, SealError> {
-        self.check(Domain::Event, sealed)?;
+        self.check(Domain::Event, &sealed.seal, &sealed.envelope, &sealed.body)?;
         let envelope: Envelope =
             serde_json::from_slice(&sealed.envelope).map_err(|_| SealError::Envelope)?;
         if envelope.v != 1 {
@@ -113,16 +113,22 @@ impl Sealer {
         Ok(format!("v1,{},{tag}", key.name))
     }
 
-    /// Whether a message has a seal of ours, which fits it.
-    pub(crate) fn check(&self, domain: Domain, sealed: &Sealed) -> Result<(), SealError> {
-        let mut parts = sealed.seal.splitn(3, ',');
+    /// Whether a seal is ours and fits these bytes.
+    pub(crate) fn check(
+        &self,
+        domain: Domain,
+        seal: &str,
+        envelope: &[u8],
+        body: &[u8],
+    ) -> Result<(), SealError> {
+        let mut parts = seal.splitn(3, ',');
         let (Some("v1"), Some(name), Some(tag)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(SealError::Malformed);
         };
         let tag = STANDARD.decode(tag).map_err(|_| SealError::Malformed)?;
         let key = self.keys.iter().find(|key| key.name == name);
         let key = key.ok_or(SealError::UnknownKey)?;
-        let mac = mac(key, domain, &sealed.envelope, &sealed.body)?;
+        let mac = mac(key, domain, envelope, body)?;
         mac.verify_slice(&tag).map_err(|_| SealError::Mismatch)
     }
 }
@@ -134,6 +140,8 @@ pub(crate) enum Domain {
     Event,
     /// A callback that was refused.
     Refused,
+    /// The attempt that a message asks for.
+    Attempt,
 }
 
 fn mac(key: &Key, domain: Domain, envelope: &[u8], body: &[u8]) -> Result<Hmac<Sha256>, SealError> {
@@ -142,6 +150,7 @@ fn mac(key: &Key, domain: Domain, envelope: &[u8], body: &[u8]) -> Result<Hmac<S
     mac.update(match domain {
         Domain::Event => b"zentra seal v1\n",
         Domain::Refused => b"zentra refused v1\n",
+        Domain::Attempt => b"zentra attempt v1\n",
     });
     // With its length, so that nothing can move between envelope and body.
     mac.update(&(envelope.len() as u64).to_be_bytes());
@@ -178,6 +187,7 @@ mod tests {
                 context: Default::default(),
                 admitted: None,
                 renders_retries: false,
+                same_bytes: None,
                 suspected: false,
                 set_apart: None,
             },

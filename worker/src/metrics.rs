@@ -78,8 +78,8 @@ impl Metrics {
 
             suspected: count(
                 "zentra_worker_suspected_replays_total",
-                "Messages whose signed bytes were known under another unsigned id or type: kept as \
-                 dead letters, no effect.",
+                "Messages whose signed bytes were known under another unsigned id or type, or \
+                 came too often within an hour: kept as dead letters, no effect.",
                 &["destination", "source"],
             )?,
             not_kept: count(

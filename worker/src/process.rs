@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use zentra_shared::journal::{
     AttemptResult, Claim, ErrorClass, First, Journal, JournalError, Settle,
 };
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
-use zentra_shared::queue::{Delay, Message, Process, QueueError, Receipt};
+use zentra_shared::queue::{self, Delay, Message, Process, QueueError, Receipt};
 use zentra_shared::redact::Redact;
 use zentra_shared::retry::Decision;
 use zentra_shared::seal::{Sealed, Sealer};
@@ -36,6 +36,15 @@ use crate::unpublished::Unpublished;
 /// Copies of the same signed bytes, under other unsigned ids or types, that are kept as dead letters
 /// for one destination. The others are counted.
 const COPIES: usize = 5;
+/// How many callbacks with the same signed bytes a destination gets within [`REPEATS_WITHIN`], where
+/// nothing shows which of them are copies and nothing signs a time. The others are suspected replays.
+const REPEATS: usize = 5;
+const REPEATS_WITHIN: Duration = Duration::from_secs(3600);
+/// How long programs may have different configs: an event that came within this time waits for its
+/// destination's worker to hear of the subscription,
+const RELOAD: Duration = Duration::from_secs(600);
+/// and is looked at again after this pause.
+const RELOAD_PAUSE: Duration = Duration::from_secs(5);
 /// Between two tries while RabbitMQ or Redis is away.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -90,7 +99,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             let reason = reason.as_str();
             tracing::error!(key = %opened.key, reason, %error, "message refused");
         }
-        match self.carry(&message, &opened).await {
+        match self.judge(message, &opened).await {
             Ok(()) => receipt.ack().await,
             Err(Stopped) => receipt.give_back().await,
         }
@@ -113,11 +122,50 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         opened
     }
 
-    /// `Ok` when the message may be acknowledged.
-    async fn carry(&self, message: &Message, opened: &Opened) -> Result<(), Stopped> {
-        if self.has_another_type(opened).await? {
+    /// What a message says of its attempt and generation counts if it is countersigned, or a new
+    /// event's. Otherwise the journal says where it stands, and an event that the journal doesn't know
+    /// begins anew. A new event goes on if its destination subscribes to it.
+    async fn judge(&self, mut message: Message, opened: &Opened) -> Result<(), Stopped> {
+        let name = self.destination.name.as_str();
+        if delivery::is_countersigned(&self.sealer, name, &message) {
+            return self.carry(&message, opened, None).await;
+        }
+        if (message.generation, message.attempt) != (0, 1) {
+            let known = self.insist("look up", || self.journal.known(&opened.key)).await?;
+            let stands = known.as_ref().map(|record| (record.generation, record.attempt));
+            (message.generation, message.attempt) = stands.unwrap_or((0, 1));
+            if known.is_some() {
+                return self.carry(&message, opened, None).await;
+            }
+        }
+        let Ok(Event { envelope, .. }) = &opened.event else {
+            return self.carry(&message, opened, None).await;
+        };
+        if queue::takes(&self.destination.subscribe, &envelope.route()) {
+            return self.carry(&message, opened, None).await;
+        }
+        tracing::warn!(key = %opened.key, "the destination does not subscribe to this event");
+        match clock::now().since(envelope.received_at) < RELOAD {
+            true => self.park(&message, RELOAD_PAUSE).await,
+            false => self.carry(&message, opened, Some(DeadReason::NotSubscribed)).await,
+        }
+    }
+
+    /// `Ok` when the message may be acknowledged. With a reason it is dead-lettered, if the journal
+    /// grants the claim.
+    async fn carry(
+        &self,
+        message: &Message,
+        opened: &Opened,
+        refused: Option<DeadReason>,
+    ) -> Result<(), Stopped> {
+        if refused.is_none() && self.has_another_type(opened).await? {
             self.metrics.suspected(&opened.summary.source);
             return self.set_apart(message, opened, SetApart::Type).await;
+        }
+        if refused.is_none() && self.came_too_often(message, opened).await? {
+            self.metrics.suspected(&opened.summary.source);
+            return self.set_apart(message, opened, SetApart::Repeat).await;
         }
         let claim = Claim {
             key: &opened.key,
@@ -142,14 +190,14 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         };
         // A release makes it a newer generation.
         let event = opened.event.as_ref().ok().filter(|_| message.generation == 0);
-        let waits_for = event.and_then(|event| event.envelope.waits_for());
+        let waits_for = event.and_then(|event| event.envelope.waits_for()).or(refused);
         match answer {
             Answer::Claimed { fence, expired } => match (&opened.event, waits_for) {
                 (Err((reason, _)), _) => {
                     let none = AttemptResult::default();
                     self.bury(message, opened, fence, *reason, &none).await
                 }
-                // Until an operator releases it.
+                // Until an operator releases or requeues it.
                 (Ok(_), Some(reason)) => {
                     self.bury(message, opened, fence, reason, &AttemptResult::default()).await
                 }
@@ -201,6 +249,28 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         Ok(self.insist("first type", first).await? != kind)
     }
 
+    /// Whether the same signed bytes came [`REPEATS`] times within the last hour, where nothing shows
+    /// which of them are copies. Whoever has seen one of them could have it delivered without end.
+    async fn came_too_often(&self, message: &Message, opened: &Opened) -> Result<bool, Stopped> {
+        let Ok(Event { envelope, .. }) = &opened.event else { return Ok(false) };
+        let Some(same_bytes) = &envelope.same_bytes else { return Ok(false) };
+        // Retries and what an operator requeued or released had their place.
+        let fresh = message.generation == 0 && message.attempt == 1;
+        if !fresh || envelope.waits_for().is_some() {
+            return Ok(false);
+        }
+        let (source, destination) = (envelope.source.as_str(), self.destination.name.as_str());
+        let identity = envelope.identity.as_str();
+        for place in 0..REPEATS {
+            let of = First::Repeat { destination, source, same_bytes, place };
+            let first = || self.journal.first(of, identity, REPEATS_WITHIN);
+            if self.insist("repeat", first).await? == identity {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Another body under a known id. Where the id is shown to name an event, its provider has
     /// written it anew for a retry. Elsewhere it may be another event: an operator decides.
     async fn conflict(&self, message: &Message, opened: &Opened) -> Result<(), Stopped> {
@@ -220,10 +290,15 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     /// out. Whoever has seen one callback could fill the dead letters with it otherwise.
     async fn has_place(&self, event: &Event, opened: &Opened) -> Result<bool, Stopped> {
         let envelope = &event.envelope;
-        let (source, identity) = (envelope.source.as_str(), &envelope.identity);
+        let source = envelope.source.as_str();
+        let identity = envelope.same_bytes.as_ref().unwrap_or(&envelope.identity);
         let destination = self.destination.name.as_str();
         let kind = envelope.event_type.as_deref().unwrap_or_default();
-        let differs = format!("{kind} {}", envelope.event_id().unwrap_or_default());
+        let id = envelope.event_id().unwrap_or_default();
+        let differs = match &envelope.same_bytes {
+            Some(_) => envelope.identity.as_str().to_owned(),
+            None => format!("{kind} {id}"),
+        };
         let retention = self.retention(opened);
         for place in 0..COPIES {
             let of = First::Copy { destination, source, identity, place };
@@ -257,13 +332,12 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
         let mut event = event.clone();
         event.envelope.set_apart = Some(differs);
-        let seal = || std::future::ready(self.sealer.seal(event.clone()));
+        let seal = || ready(self.sealer.seal(event.clone()));
         let (_, sealed) = self.insist("seal", seal).await?;
         let sealed = Sealed { trace: message.sealed.trace, ..sealed };
         let opened = self.open(&sealed);
         tracing::warn!(key = %opened.key, "set apart as a dead letter: see zentra dead list");
-        let kept = Message { sealed, attempt: 1, generation: 0, dead: None };
-        Box::pin(self.carry(&kept, &opened)).await
+        Box::pin(self.carry(&Message::new(sealed), &opened, None)).await
     }
 
     /// Sets the same attempt aside for this time at least. Never dropped: it may be the
@@ -345,6 +419,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                     None => Delay::Near(delay),
                 });
                 let next = Message { attempt: message.attempt + 1, ..message.clone() };
+                let sign = || ready(delivery::countersign(&self.sealer, name, next.clone()));
+                let next = self.insist("countersign", sign).await?;
                 let due = Instant::now() + delay;
                 self.publish("retry", &next, || self.queue.retry(name, &next, delay)).await?;
                 self.gate.circuit.comes_back(due, next.attempt);

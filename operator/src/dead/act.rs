@@ -9,10 +9,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use zentra_shared::config::Config;
+use zentra_shared::delivery::{countersign, is_countersigned};
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::{Histories, Summary, What};
 use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::queue::{Message, Operate};
+use zentra_shared::queue::{Message, Operate, takes};
 
 use super::letters::{Act, Letter};
 use crate::failure::Failure;
@@ -23,6 +24,7 @@ use crate::payload::{self, shown};
 pub(crate) struct Requeue<'a, H, Q> {
     pub(crate) histories: &'a H,
     pub(crate) queue: &'a Q,
+    pub(crate) config: &'a Config,
     pub(crate) by: &'a str,
     /// [`What::Requeued`] or [`What::Released`].
     pub(crate) what: &'a What,
@@ -31,10 +33,11 @@ pub(crate) struct Requeue<'a, H, Q> {
 }
 
 impl<H: Histories, Q: Operate> Act for Requeue<'_, H, Q> {
-    /// What was set apart goes on only with a reason; and only that needs it.
+    /// What was set apart goes on only with a reason; and only that needs it. Of what the journal
+    /// doesn't know, anyone who can write to the broker may have put it there.
     fn suits(&mut self, letter: &Letter<'_>) -> bool {
-        let set_apart = letter.message.dead.is_some_and(DeadReason::is_released);
-        set_apart == matches!(self.what, What::Released { .. })
+        let released = matches!(self.what, What::Released { .. });
+        letter.is_set_apart() == released && (letter.known.is_some() || self.is_subscribed(letter))
     }
 
     async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, Failure> {
@@ -45,9 +48,22 @@ impl<H: Histories, Q: Operate> Act for Requeue<'_, H, Q> {
         // forgotten begins a history of its own with its claim.
         self.histories.note(key, generation, self.by, self.what).await?;
         let next = Message { attempt: 1, generation, dead: None, ..letter.message.clone() };
+        let next = countersign(&self.config.seal, key.destination(), next)?;
         self.queue.requeue(key.destination(), &next).await?;
         self.last = Some((key.to_string(), generation));
         Ok(true)
+    }
+}
+
+impl<H, Q> Requeue<'_, H, Q> {
+    fn is_subscribed(&self, letter: &Letter<'_>) -> bool {
+        let Letter { message, opened, .. } = letter;
+        let name = opened.key.destination();
+        // What isn't ours comes back as that.
+        let Ok(event) = &opened.event else { return true };
+        let mut all = self.config.destinations.iter().filter(|one| one.name == name);
+        is_countersigned(&self.config.seal, name, message)
+            || all.any(|one| takes(&one.subscribe, &event.envelope.route()))
     }
 }
 
@@ -156,7 +172,7 @@ mod tests {
             id: "acme/evt_1".into(),
             trace: None,
         };
-        let message = Message { sealed, attempt: 1, generation: 0, dead: None };
+        let message = Message::new(sealed);
         let sealer = Sealer::new(vec![key]).unwrap();
         let opened = delivery::open(&sealer, "ledger", &message.sealed);
         let letter = Letter { message: &message, opened: &opened, known: None };

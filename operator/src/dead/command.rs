@@ -32,7 +32,7 @@ pub(crate) async fn command(
             }
             super::show(&found, &mut out)?;
             for (destination, letters) in
-                crate::status::unlisted_letters(backend, config, &names).await?
+                crate::status::unlisted_letters(backend, config, &names).await
             {
                 writeln!(
                     out,
@@ -186,7 +186,7 @@ pub(crate) async fn drained(
     let desk = desk(config, &histories, &queue, &pairs, letters.filter.destination.clone())?;
     let done = match choice(letters) {
         Ok(choice) => {
-            let deed = desk.drain(&choice, export, config, why, &letters.by);
+            let deed = desk.drain(&choice, export, why, &letters.by);
             let result = |tally: &Tally| format!("{} of {}", tally.done, tally.looked);
             audited(&histories, "dead drain", letters, &choice, why).run(deed, result).await
         }
@@ -240,5 +240,5 @@ pub(crate) fn desk<'a, H, Q>(
     destination: Option<String>,
 ) -> Result<Desk<'a, H, Q>, Failure> {
     let destinations = crate::destinations(config, destination)?;
-    Ok(Desk { histories, queue, sealer: &config.seal, pairs, destinations })
+    Ok(Desk { histories, queue, config, pairs, destinations })
 }

@@ -120,6 +120,20 @@ pub(crate) struct Letter<'a> {
     pub(crate) known: Option<&'a Delivery>,
 }
 
+impl Letter<'_> {
+    /// Whether it waits for an operator's decision. The message's own reason is not under the seal,
+    /// so it can only add to what the seal and the journal say.
+    pub(crate) fn is_set_apart(&self) -> bool {
+        let event = self.opened.event.as_ref();
+        let sealed = event.is_ok_and(|event| event.envelope.waits_for().is_some());
+        // Once it was released it is a delivery like any other.
+        let released = self.known.is_some_and(|known| known.record.generation > 0);
+        let known = self.known.and_then(|known| known.reason);
+        (sealed && !released)
+            || [self.message.dead, known].into_iter().flatten().any(DeadReason::is_released)
+    }
+}
+
 /// What is to be done with letters.
 pub(crate) trait Act: Send {
     /// Whether to look at one more letter. `so_far` is what came of the pass.

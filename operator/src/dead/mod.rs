@@ -13,7 +13,6 @@ use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::{Delivery, Histories, What};
 use zentra_shared::lifecycle::{DeadReason, State};
 use zentra_shared::queue::{Message, Operate, Place, Walk};
-use zentra_shared::seal::Sealer;
 use zentra_shared::{clock, delivery};
 
 use act::{Drain, export};
@@ -68,7 +67,7 @@ pub(crate) fn show(dead: &[Delivery], out: &mut impl Write) -> std::io::Result<(
 pub(crate) struct Desk<'a, H, Q> {
     pub(crate) histories: &'a H,
     pub(crate) queue: &'a Q,
-    pub(crate) sealer: &'a Sealer,
+    pub(crate) config: &'a Config,
     /// Each destination with each source.
     pub(crate) pairs: &'a [(&'a str, &'a str)],
     /// The destinations that are looked at.
@@ -108,8 +107,8 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
         by: &str,
     ) -> Result<Done, Failure> {
         let keys = self.keys(choice.ids, Some(what)).await?;
-        let (histories, queue) = (self.histories, self.queue);
-        let mut act = Requeue { histories, queue, by, what, last: None };
+        let (histories, queue, config) = (self.histories, self.queue, self.config);
+        let mut act = Requeue { histories, queue, config, by, what, last: None };
         let tally = self.run(choice, keys, &mut act).await?;
         Ok(Done { tally, last: act.last })
     }
@@ -119,14 +118,13 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
         &self,
         choice: &Choice<'_>,
         to: Option<Export<'_>>,
-        config: &Config,
         reason: &str,
         by: &str,
     ) -> Result<Tally, Failure> {
         let keys = self.keys(choice.ids, None).await?;
         let to = to.filter(|_| !choice.dry_run);
         let file = to.as_ref().map(|to| export(to.path)).transpose()?;
-        let redacts = to.filter(|to| !to.unredacted).map(|_| config);
+        let redacts = to.filter(|to| !to.unredacted).map(|_| self.config);
         let histories = self.histories;
         let mut act = Drain { histories, by, reason, file, redacts, waiting: Vec::new() };
         self.run(choice, keys, &mut act).await
@@ -142,7 +140,7 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
         let destination = key.destination();
         let mut walk = self.queue.walk(Place::Dead(destination)).await?;
         while let Some((message, _held)) = walk.next().await? {
-            if delivery::open(self.sealer, destination, &message.sealed).key == *key {
+            if delivery::open(&self.config.seal, destination, &message.sealed).key == *key {
                 walk.finish().await?;
                 return Ok(Some(message));
             }
@@ -169,7 +167,7 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
         let pass = Pass {
             histories: self.histories,
             queue: self.queue,
-            sealer: self.sealer,
+            sealer: &self.config.seal,
             destinations,
             scope: &scope,
             keys,
@@ -210,7 +208,7 @@ fn fits(what: Option<&What>, delivery: &Delivery) -> Result<(), Failure> {
     let key = &delivery.key;
     let found = match reason {
         Some(DeadReason::Conflict) => "in conflict: another body came before under the same id",
-        _ => "a suspected replay: the same signed bytes came before, under another id or type",
+        _ => "a suspected replay: the same signed bytes came before",
     };
     match (what, reason) {
         (Some(What::Requeued { .. }), Some(_)) => Err(Failure::Asked(format!(
@@ -225,6 +223,10 @@ fn fits(what: Option<&What>, delivery: &Delivery) -> Result<(), Failure> {
     }
 }
 
+/// Why letters that were chosen are left.
+pub(crate) const UNSUITED: &str = "left: suspected replays and conflicts are released by zentra event \
+    release; a letter that the journal does not know goes only where it is subscribed to";
+
 /// Tells a person what a pass came to. `done` says what was done, as in "re-queued".
 pub(crate) fn tell(tally: &Tally, done: &str, out: &mut impl Write) -> std::io::Result<()> {
     let would = if tally.dry_run { "would be " } else { "" };
@@ -236,10 +238,7 @@ pub(crate) fn tell(tally: &Tally, done: &str, out: &mut impl Write) -> std::io::
         writeln!(out, "the oldest was received at {oldest}")?;
     }
     for (count, why) in [
-        (
-            tally.unsuited,
-            "left: suspected replays and conflicts are released by zentra event release",
-        ),
+        (tally.unsuited, UNSUITED),
         (tally.leftover, "had been dealt with before: only copies were left"),
         (tally.busy, "left: a worker is at them just now"),
     ] {

@@ -120,7 +120,8 @@ async fn message(
     while let Some(sealed) = archived.next().await? {
         if delivery::open(&config.seal, destination, &sealed).key == delivery.key {
             let (attempt, generation) = (delivery.record.attempt, delivery.record.generation);
-            return Ok(Message { sealed, attempt, generation, dead: None });
+            let message = Message { attempt, generation, ..Message::new(sealed) };
+            return Ok(delivery::countersign(&config.seal, destination, message)?);
         }
     }
     Err(unknown())

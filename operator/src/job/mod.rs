@@ -198,10 +198,11 @@ async fn look(backend: &impl Backend, config: &Config, job: &Job) -> Result<Plan
     let found = match &job.through {
         Through::DeadLetters => {
             let what = What::Requeued { reason: String::new(), job: None };
-            let mut act = Requeue { histories, queue: &queue, by: "", what: &what, last: None };
+            let (queue, by) = (&queue, "");
+            let mut act = Requeue { histories, queue, config, by, what: &what, last: None };
             let pass = Pass {
                 histories,
-                queue: &queue,
+                queue,
                 sealer: &config.seal,
                 destinations: destinations.clone(),
                 scope,

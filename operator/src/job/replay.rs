@@ -119,7 +119,7 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
             return Ok(());
         }
         let generation = known.map_or(0, |known| known.record.generation);
-        let message = Message { sealed: sealed.clone(), attempt: 1, generation, dead };
+        let message = Message { generation, dead, ..Message::new(sealed.clone()) };
         let letter = Letter { message: &message, opened, known };
         match self.standing(opened, known) {
             Standing::Busy => tally.busy += 1,

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
+use zentra_shared::delivery::countersign;
 use zentra_shared::job::{HOLD, Halt, Job, Jobs, Progress, Stage, Through};
 use zentra_shared::journal::{Histories, What};
 use zentra_shared::lifecycle::State;
@@ -82,8 +83,9 @@ impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
             Through::DeadLetters => What::Requeued { reason, job: Some(run.clone()) },
             Through::Archive { .. } => What::Replayed { reason, job: run.clone() },
         };
-        let (histories, queue) = (self.histories, self.queue);
-        let requeue = Requeue { histories, queue, by: &of.made.by, what: &what, last: None };
+        let (histories, queue, config) = (self.histories, self.queue, self.config);
+        let by = &of.made.by;
+        let requeue = Requeue { histories, queue, config, by, what: &what, last: None };
         let before = job.progress.clone();
         let mut running = Running {
             runner: self,
@@ -242,7 +244,7 @@ impl<H: Histories + Jobs, Q: Operate> Running<'_, '_, H, Q> {
     /// From the archive into the work queue. The journal hears of it first: a replay that nobody
     /// can see must not happen.
     async fn replay(&mut self, letter: &Letter<'_>) -> Result<bool, Failure> {
-        let Requeue { histories, queue, by, what, .. } = &self.requeue;
+        let Requeue { histories, queue, config, by, what, .. } = &self.requeue;
         let key = &letter.opened.key;
         let record = letter.known.map(|known| &known.record);
         let generation = match record {
@@ -261,6 +263,7 @@ impl<H: Histories + Jobs, Q: Operate> Running<'_, '_, H, Q> {
             }
         };
         let next = Message { attempt: 1, generation, dead: None, ..letter.message.clone() };
+        let next = countersign(&config.seal, key.destination(), next)?;
         queue.requeue(key.destination(), &next).await?;
         self.requeue.last = Some((key.to_string(), generation));
         Ok(true)

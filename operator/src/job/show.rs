@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use zentra_shared::job::{Job, Progress, Stage};
 
+use crate::dead::UNSUITED;
+
 /// One, for a person.
 pub(super) fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
     let Job { id, made, asked, destinations, pace, plan, stage, why, progress, .. } = job;
@@ -40,7 +42,7 @@ pub(super) fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "re-queued    {requeued}; watched: {delivered} delivered, {failed} failed")?;
     for (count, words) in [
         (again, "were given up again, and left"),
-        (unsuited, "left: suspected replays and conflicts are released by zentra event release"),
+        (unsuited, UNSUITED),
         (busy, "left: a worker was at them"),
         (leftover, "had been dealt with before"),
         (forgotten, "left: so old that nobody knows whether they were delivered (--force)"),

@@ -17,7 +17,7 @@ use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketType};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// This process's folder, and the pipe that keeps its reaper waiting.
@@ -134,7 +134,8 @@ pub fn free_port() -> io::Result<u16> {
 /// Binds it without listening: a child that is forked meanwhile holds the socket until it executes its
 /// program, and a socket that listens would keep the port from whoever it is for.
 fn is_free(port: u16) -> io::Result<bool> {
-    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
+    let socket = net::socket_with(AddressFamily::INET, kind, flags, None)?;
     net::sockopt::set_socket_reuseaddr(&socket, true)?;
     match net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)) {
         Ok(()) => Ok(true),

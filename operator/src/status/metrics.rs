@@ -48,8 +48,10 @@ fn sources(page: &Page, status: &Status) -> prometheus::Result<()> {
     let copies = of("source_copies", "Copies of them")?;
     let conflicts = of("source_conflicts", "Dead letters with another body under a known id")?;
     let rendered = of("source_rendered_retries", "Retries that the provider wrote anew")?;
-    let suspected =
-        of("source_suspected_replays", "Dead letters with known bytes under another id or type")?;
+    let suspected = of(
+        "source_suspected_replays",
+        "Dead letters with known bytes under another id or type, or too often",
+    )?;
     let labels = ["source", "of"];
     let rate = "In the last hour, for each of its events: copies, conflicts, suspected_replays";
     let rate = page.gauge("source_rate", rate, &labels)?;

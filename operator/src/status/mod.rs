@@ -88,7 +88,8 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
     };
     let answers = journal.is_none();
     let journal = match journal {
-        None => histories.refuses_claims().await?.map(|why| format!("claims are refused: {why}")),
+        // Redis may forbid the question: then the workers show it.
+        None => histories.refuses_claims().await.unwrap_or_default().map(claims_are_refused),
         away => away,
     };
     let mut parts = vec![Part { name: backend.journal(), up: journal.is_none(), problem: journal }];
@@ -151,16 +152,27 @@ pub(crate) async fn look(backend: &impl Backend, config: &Config) -> Result<Stat
     Ok(Status { at: now, parts, seen, sources, destinations, unrouted })
 }
 
+fn claims_are_refused(why: String) -> String {
+    format!("claims are refused: {why}")
+}
+
 /// The destinations whose dead-letter queues have more letters than are known to be dead, and how many
-/// more. None where the broker can't be asked.
+/// more. None where the broker doesn't answer soon.
 pub(crate) async fn unlisted_letters(
     backend: &impl Backend,
     config: &Config,
     names: &[String],
+) -> Vec<(String, u64)> {
+    let counted = tokio::time::timeout(BRIEFLY, count_unlisted(backend, config, names)).await;
+    counted.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+async fn count_unlisted(
+    backend: &impl Backend,
+    config: &Config,
+    names: &[String],
 ) -> Result<Vec<(String, u64)>, Failure> {
-    let Ok(Ok(queue)) = tokio::time::timeout(BRIEFLY, backend.queue()).await else {
-        return Ok(Vec::new());
-    };
+    let queue = backend.queue().await?;
     let (histories, mut all) = (backend.histories()?, Vec::new());
     for destination in config.destinations.iter().filter(|one| names.contains(&one.name)) {
         let mut one = Destination::new(&destination.name, &[], clock::now());

@@ -149,7 +149,7 @@ impl Carry {
                 let due = Timestamp::from_millis(due.unsigned_abs());
                 let spot = match queue.split_once('/') {
                     Some(("work", destination)) => Spot::Work(destination.into(), due),
-                    Some((_, destination)) => Spot::Dead(destination.into(), row.get(11)?),
+                    Some((_, destination)) => Spot::Dead(destination.into(), row.get("error")?),
                     None if queue == queue::UNROUTED => Spot::Unrouted,
                     None => Spot::Refused,
                 };
@@ -216,19 +216,14 @@ mod tests {
         let routes = Routes { subscribers: Vec::new(), archive };
         // An operator's command that was there before.
         let other = EmbeddedQueue::new(Store::open(&path, 1 << 30).unwrap(), routes, refused);
-        let message = Message {
-            sealed: Sealed {
-                envelope: "{}".into(),
-                seal: String::new(),
-                body: "its bytes".into(),
-                route: String::new(),
-                id: String::new(),
-                trace: None,
-            },
-            attempt: 1,
-            generation: 0,
-            dead: None,
-        };
+        let message = Message::new(Sealed {
+            envelope: "{}".into(),
+            seal: String::new(),
+            body: "its bytes".into(),
+            route: String::new(),
+            id: String::new(),
+            trace: None,
+        });
         other.requeue("ledger", &message).await.unwrap();
         let carry = Carry::open(&path).unwrap();
         for _ in 0..2 {

@@ -30,6 +30,9 @@ struct Stored {
     body: [u8; 32],
     id: Option<[u8; 8]>,
     reason: Option<DeadReason>,
+    /// [`Store::opening`] of the program that claimed it last.
+    #[serde(default)]
+    opening: u64,
 }
 
 /// What a transition is about.
@@ -51,7 +54,8 @@ impl EmbeddedJournal {
     }
 
     async fn change(&self, change: Change) -> Result<Answer, JournalError> {
-        Ok(self.store.write(move |file| apply(file, &change, clock::now())).await?)
+        let opening = self.store.opening();
+        Ok(self.store.write(move |file| apply(file, &change, clock::now(), opening)).await?)
     }
 }
 
@@ -82,12 +86,15 @@ fn find(file: &Connection, key: &DeliveryKey, now: Timestamp) -> rusqlite::Resul
         .optional()
 }
 
-/// A lease that ends later than one can that is granted now was granted by a clock that has gone back
-/// since, and its worker has ended: it would hold the event for as long.
-fn ended(record: Record, event: &Event, now: Timestamp) -> Record {
+/// What is known before a transition. Of another program's lease that ends later than one can that is
+/// granted now, the clock has gone back since, and the program has ended: the lease has as well.
+fn before(stored: &Stored, event: &Event, now: Timestamp, opening: u64) -> Record {
+    let record = record(stored);
     match event {
         Event::Claim { lease, .. }
-            if record.state == State::InFlight && record.until > now.plus(*lease * 2) =>
+            if record.state == State::InFlight
+                && stored.opening != opening
+                && record.until > now.plus(*lease * 2) =>
         {
             Record { until: now, ..record }
         }
@@ -95,9 +102,14 @@ fn ended(record: Record, event: &Event, now: Timestamp) -> Record {
     }
 }
 
-fn apply(file: &Connection, change: &Change, now: Timestamp) -> rusqlite::Result<Answer> {
+fn apply(
+    file: &Connection,
+    change: &Change,
+    now: Timestamp,
+    opening: u64,
+) -> rusqlite::Result<Answer> {
     let known = find(file, &change.key, now)?;
-    let before = known.as_ref().map(|known| ended(record(&known.stored), &change.event, now));
+    let before = known.as_ref().map(|known| before(&known.stored, &change.event, now, opening));
     let (after, answer) = step(before.as_ref(), &change.event, now);
     // As good as never heard of: there is nothing to write the line to.
     let Some(after) = after else { return Ok(answer) };
@@ -119,7 +131,12 @@ fn apply(file: &Connection, change: &Change, now: Timestamp) -> rusqlite::Result
     let dead = (after.state == State::Dead).then_some(now);
     let until = dead.is_none().then(|| now.plus(change.retention));
     let print = after.print;
-    let record = packed(&Stored { record: after, body: print.body, id: print.id, reason })?;
+    let opening = match (answer, &known) {
+        (Answer::Claimed { .. }, _) | (_, None) => opening,
+        (_, Some(known)) => known.stored.opening,
+    };
+    let Print { body, id } = print;
+    let record = packed(&Stored { record: after, body, id, reason, opening })?;
     match known {
         Some(known) => {
             let mut update = file.prepare_cached(
@@ -261,6 +278,10 @@ impl Journal for EmbeddedJournal {
             retention,
         })
         .await
+    }
+
+    async fn known(&self, key: &DeliveryKey) -> Result<Option<Record>, JournalError> {
+        Ok(self.history(key).await?.map(|delivery| delivery.record))
     }
 
     async fn first(
@@ -536,5 +557,45 @@ impl Histories for EmbeddedJournal {
             Ok(true)
         };
         Ok(self.store.write(write).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(30);
+    const START: u64 = 1_700_000_000_000;
+
+    fn claim() -> Change {
+        let print = Print { body: [1; 32], id: None };
+        Change {
+            key: DeliveryKey::parse("d/s/e").unwrap(),
+            event: Event::Claim { generation: 0, attempt: 1, lease: LEASE, print },
+            by: "w".into(),
+            noted: None,
+            result: AttemptResult::default(),
+            summary: Summary::default(),
+            retention: LEASE * 1000,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_of_a_clock_that_went_back_has_ended_only_if_its_program_has() {
+        let path = std::env::temp_dir().join(format!("zentra-lease-{}.db", std::process::id()));
+        let store = Store::open(&path, 1 << 30).unwrap();
+        let claimed = |opening: u64, at: u64| {
+            let at = Timestamp::from_millis(at);
+            store.write(move |file| apply(file, &claim(), at, opening))
+        };
+        let granted = |answer: Answer| matches!(answer, Answer::Claimed { .. });
+        assert!(granted(claimed(1, START).await.unwrap()));
+        // Another program may have another lease by its config.
+        assert!(!granted(claimed(2, START + 1_000).await.unwrap()));
+        let back = START - 24 * 3_600_000;
+        assert!(!granted(claimed(1, back).await.unwrap()), "it is running");
+        assert!(granted(claimed(2, back).await.unwrap()), "it has ended");
+        assert!(!granted(claimed(1, back).await.unwrap()), "held by the new one");
+        let _ = std::fs::remove_file(&path);
     }
 }

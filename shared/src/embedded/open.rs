@@ -17,7 +17,7 @@ const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off
 /// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
 const APPLICATION: i32 = 0x5a4e_5452;
 /// The form of the tables (`PRAGMA user_version`).
-const SCHEMA: i32 = 6;
+const SCHEMA: i32 = 7;
 /// From form 1 to 2: who holds a letter.
 const FROM_1: &str = "BEGIN IMMEDIATE;
     ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
@@ -26,6 +26,8 @@ const FROM_1: &str = "BEGIN IMMEDIATE;
 /// From form 2 to 3: workers and operators. To 4: jobs. To 5: first types. To 6: when it
 /// was last worked on.
 const CONTROL: &str = include_str!("control.sql");
+/// To form 7: what proves a message's attempt.
+const TO_7: &str = "ALTER TABLE message ADD COLUMN countersignature TEXT;";
 /// How long another process (an operator's command) may hold the file.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -88,8 +90,9 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
             if version == 1 {
                 connection.execute_batch(FROM_1)?;
             }
-            let new =
-                format!("BEGIN IMMEDIATE;\n{CONTROL}\nPRAGMA user_version = {SCHEMA};\nCOMMIT;");
+            let new = format!(
+                "BEGIN IMMEDIATE;\n{CONTROL}\n{TO_7}\nPRAGMA user_version = {SCHEMA};\nCOMMIT;"
+            );
             return Ok(connection.execute_batch(&new)?);
         }
         (0, 0, 0) => return make(connection),
@@ -164,7 +167,8 @@ mod tests {
         let file = Connection::open(&path).unwrap();
         let undo = "ALTER TABLE held DROP COLUMN pid; DROP TABLE worker; DROP TABLE wish; \
                     DROP TABLE audit; DROP TABLE token; DROP TABLE job; \
-                    DROP TABLE desk; DROP TABLE last_seen; PRAGMA user_version = 1";
+                    DROP TABLE desk; DROP TABLE last_seen; \
+                    ALTER TABLE message DROP COLUMN countersignature; PRAGMA user_version = 1";
         file.execute_batch(undo).unwrap();
         drop(file);
         for _ in 0..2 {

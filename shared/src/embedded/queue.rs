@@ -82,7 +82,7 @@ impl EmbeddedQueue {
             let source = sealed.route.split('.').next().unwrap_or_default();
             (queues, archived && routes.archive.sources.iter().any(|kept| kept == source))
         };
-        let message = Message { sealed: sealed.clone(), attempt: 1, generation: 0, dead: None };
+        let message = Message::new(sealed.clone());
         let (now, names) = (clock::now(), queues.clone());
         let write = move |file: &Connection| {
             for queue in &queues {
@@ -147,10 +147,11 @@ fn insert(
     message: &Message,
     error: Option<&str>,
 ) -> rusqlite::Result<()> {
-    let Message { sealed, attempt, generation, dead } = message;
+    let Message { sealed, attempt, generation, dead, countersignature } = message;
     let mut insert = file.prepare_cached(
         "INSERT INTO message (queue, due, route, event, trace, attempt, generation, dead, error, \
-         seal, envelope, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+         seal, envelope, body, countersignature) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
     insert.execute(params![
         queue,
@@ -165,6 +166,7 @@ fn insert(
         sealed.seal,
         &sealed.envelope[..],
         &sealed.body[..],
+        countersignature,
     ])?;
     Ok(())
 }
@@ -187,8 +189,8 @@ fn archive(file: &Connection, at: Timestamp, sealed: &Sealed) -> rusqlite::Resul
 }
 
 /// What [`read`] takes, in this order.
-pub(super) const COLUMNS: &str =
-    "id, due, route, event, trace, attempt, generation, dead, seal, envelope, body";
+pub(super) const COLUMNS: &str = "id, due, route, event, trace, attempt, generation, dead, seal, envelope, body, \
+     countersignature";
 
 /// Its id, its place and the message.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<(i64, i64, Message)> {
@@ -204,7 +206,8 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<(i64, i64, Message)> {
         trace: trace.and_then(|text| text.parse().ok()),
     };
     let dead = reason.as_deref().and_then(DeadReason::named);
-    let message = Message { sealed, attempt: row.get(5)?, generation: row.get(6)?, dead };
+    let (attempt, generation, countersignature) = (row.get(5)?, row.get(6)?, row.get(11)?);
+    let message = Message { sealed, attempt, generation, dead, countersignature };
     Ok((row.get(0)?, row.get(1)?, message))
 }
 
@@ -243,7 +246,7 @@ impl Publish for EmbeddedQueue {
 
     async fn keep(&self, refused: &Sealed) -> Result<(), QueueError> {
         self.store.room_to_spare()?;
-        let message = Message { sealed: refused.clone(), attempt: 1, generation: 0, dead: None };
+        let message = Message::new(refused.clone());
         self.put(REFUSED.into(), clock::now(), message, None).await
     }
 

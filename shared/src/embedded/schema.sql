@@ -14,7 +14,8 @@ CREATE TABLE message (
     error TEXT,
     seal TEXT NOT NULL,
     envelope BLOB NOT NULL,
-    body BLOB NOT NULL
+    body BLOB NOT NULL,
+    countersignature TEXT
 ) STRICT;
 CREATE INDEX message_in_turn ON message (queue, due, id);
 

@@ -75,6 +75,7 @@ pub struct Store {
     reads: mpsc::SyncSender<Read>,
     room: Arc<Room>,
     max: u64,
+    opening: u64,
 }
 
 /// What there is room for, as the last commit left it.
@@ -138,7 +139,12 @@ impl Store {
                 }
             })
             .map_err(failed)?;
-        Ok(Self { writes, reads, room, max })
+        Ok(Self { writes, reads, room, max, opening: rand::random() })
+    }
+
+    /// Random: tells this opening of the file from any other.
+    pub(super) fn opening(&self) -> u64 {
+        self.opening
     }
 
     /// Changes the file, and returns when that is on the disk. A failure undoes it all.

@@ -344,6 +344,17 @@ pub enum First<'a> {
         /// There are several of them.
         place: usize,
     },
+    /// The identity of one of the callbacks with the same bytes that a destination takes in an hour.
+    Repeat {
+        /// Where it is delivered.
+        destination: &'a str,
+        /// The source's name.
+        source: &'a str,
+        /// [`Envelope::same_bytes`](crate::event::Envelope::same_bytes).
+        same_bytes: &'a Identity,
+        /// There are several of them.
+        place: usize,
+    },
 }
 
 impl First<'_> {
@@ -354,6 +365,9 @@ impl First<'_> {
             Self::Copy { destination, source, identity, place } => {
                 ("copy", format!("{place}/{destination}/{source}/{}", identity.as_str()))
             }
+            Self::Repeat { destination, source, same_bytes, place } => {
+                ("repeat", format!("{place}/{destination}/{source}/{}", same_bytes.as_str()))
+            }
         }
     }
 }
@@ -363,6 +377,12 @@ pub trait Journal: Clone + Send + Sync + 'static {
     /// Asks to run an attempt. Whatever the answer, it is in the history.
     fn claim(&self, claim: &Claim<'_>)
     -> impl Future<Output = Result<Answer, JournalError>> + Send;
+
+    /// What is remembered of a delivery.
+    fn known(
+        &self,
+        key: &DeliveryKey,
+    ) -> impl Future<Output = Result<Option<Record>, JournalError>> + Send;
 
     /// What came first of this: `value`, if nothing is remembered. It is remembered for `retention`.
     fn first(

@@ -27,6 +27,16 @@ pub struct Message {
     pub generation: u32,
     /// Why it is in a dead-letter queue. Not under the seal: it is believed of nothing else.
     pub dead: Option<DeadReason>,
+    /// Proves attempt, generation and destination: see
+    /// [`countersign`](crate::delivery::countersign). None on a new event.
+    pub countersignature: Option<String>,
+}
+
+impl Message {
+    /// Of a new event.
+    pub fn new(sealed: Sealed) -> Self {
+        Self { sealed, attempt: 1, generation: 0, dead: None, countersignature: None }
+    }
 }
 
 /// How long a message is set aside.
@@ -90,21 +100,26 @@ impl Subscriber {
     /// Whether an event of this route (`source.event_type`) comes to it, by the rules of
     /// an AMQP topic: `*` is one word, `#` any number.
     pub fn takes(&self, route: &str) -> bool {
-        fn fits(pattern: &[&str], words: &[&str]) -> bool {
-            match (pattern, words) {
-                (["#", rest @ ..], _) => {
-                    fits(rest, words) || (!words.is_empty() && fits(pattern, &words[1..]))
-                }
-                (["*", rest @ ..], [_, words @ ..]) => fits(rest, words),
-                ([word, rest @ ..], [first, words @ ..]) => word == first && fits(rest, words),
-                ([], []) => true,
-                _ => false,
-            }
-        }
-        let words: Vec<&str> = route.split('.').collect();
-        let mut patterns = self.patterns.iter();
-        patterns.any(|pattern| fits(&pattern.split('.').collect::<Vec<_>>(), &words))
+        takes(&self.patterns, route)
     }
+}
+
+/// The same, by these patterns.
+pub fn takes(patterns: &[String], route: &str) -> bool {
+    fn fits(pattern: &[&str], words: &[&str]) -> bool {
+        match (pattern, words) {
+            (["#", rest @ ..], _) => {
+                fits(rest, words) || (!words.is_empty() && fits(pattern, &words[1..]))
+            }
+            (["*", rest @ ..], [_, words @ ..]) => fits(rest, words),
+            ([word, rest @ ..], [first, words @ ..]) => word == first && fits(rest, words),
+            ([], []) => true,
+            _ => false,
+        }
+    }
+    let words: Vec<&str> = route.split('.').collect();
+    let mut patterns = patterns.iter();
+    patterns.any(|pattern| fits(&pattern.split('.').collect::<Vec<_>>(), &words))
 }
 
 /// A log of what was accepted, for replay and reconciliation.

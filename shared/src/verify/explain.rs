@@ -83,7 +83,7 @@ impl Unverified {
                 return steps.push(Step { good: false, found });
             }
         };
-        let one = |item: &Bytes| self.with_body(item.clone());
+        let one = |body: &Bytes| Self { body: body.clone(), ..self.clone() };
         let fails = items.iter().position(|item| one(item).verify_whole(source, None).is_err());
         let (at, of) = (fails.unwrap_or_default(), items.len());
         let found =
@@ -222,7 +222,7 @@ impl Unverified {
     fn mismatch(&self, source: &Source, others: &[Source], key: Option<&Secret>) -> Vec<String> {
         let mut hints = Vec::new();
         for (name, body) in other_bodies(&self.body) {
-            if body != self.body && self.with_body(body.into()).fits(source, key) {
+            if body != self.body && (Self { body: body.into(), ..self.clone() }).fits(source, key) {
                 hints.push(format!(
                     "It fits the same body {name}: something on the way has changed the body. \
                      Zentra needs its bytes as they were sent."
@@ -251,7 +251,7 @@ impl Unverified {
             }
         }
         if source.scheme.signs_url() && self.query.is_some() {
-            let without = Self { query: None, ..self.with_body(self.body.clone()) };
+            let without = Self { query: None, ..self.clone() };
             if without.fits(source, key) {
                 hints.push("It fits the address without its query: a proxy has added one.".into());
             }

@@ -34,28 +34,41 @@ impl Judged<'_> {
     /// The digest over all that is signed, whose pieces these are, or over what the entry names
     /// instead; but not over the time, which changes when a provider signs a retry anew. Where
     /// something isn't there that the entry names, it is the body's: two events are never one.
+    ///
+    /// The second one is [`Envelope::same_bytes`].
+    ///
+    /// [`Envelope::same_bytes`]: crate::event::Envelope::same_bytes
     pub(super) fn identity(
         &self,
         signed: &[Piece<'_>],
         ambiguous: bool,
         item: Option<&Item<'_>>,
         event_type: Option<&str>,
-    ) -> Identity {
-        let mut digest = self.digest(signed, ambiguous, item);
+    ) -> (Identity, Option<Identity>) {
         let scheme = &self.source.scheme;
+        let before = item.map(|item| item.before).filter(|before| *before > 0);
+        let mut digest = self.digest(signed, ambiguous, item);
+        // Nothing signs the type: it could be made up for each callback.
+        let mut same_bytes = digest.clone();
         if scheme.types_share_bytes {
             digest.add(event_type.unwrap_or_default().as_bytes());
         }
-        if let Some(before) = item.map(|item| item.before).filter(|before| *before > 0) {
+        if let Some(before) = before {
             digest.add(&before.to_be_bytes());
+            same_bytes.add(&before.to_be_bytes());
         }
-        if scheme.repeats || self.lacks_what_tells_it_apart(item) {
-            match self.signed_time() {
-                Some(time) => digest.add(time.as_bytes()),
-                None => digest.add(&self.callback.receipt.to_be_bytes()),
-            }
+        let lacks = self.lacks_what_tells_it_apart(item);
+        if !scheme.repeats && !lacks {
+            return (digest.identity(), None);
         }
-        digest.identity()
+        if let Some(time) = self.signed_time() {
+            digest.add(time.as_bytes());
+            return (digest.identity(), None);
+        }
+        digest.add(&self.callback.receipt.to_be_bytes());
+        // Whoever has seen a token can forge callbacks that differ: no limit helps.
+        let limited = lacks && !scheme.is_token();
+        (digest.identity(), limited.then(|| same_bytes.identity()))
     }
 
     /// Whether the entry names what differs between any two events, and this one hasn't it. Where the
@@ -262,7 +275,7 @@ fn run_together(parts: &[Part], pieces: &[Piece<'_>]) -> Fields {
 }
 
 /// What an identity is made of.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Fields(Sha256);
 
 impl Fields {

@@ -173,7 +173,7 @@ impl Refusal {
 }
 
 /// A callback as it was read: nothing of it has been looked at.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Unverified {
     /// The request's method.
     pub method: Method,
@@ -242,6 +242,22 @@ impl Unverified {
         }
     }
 
+    /// The same, where the wall clock may be right or wrong: fresh by the time of receipt, or by the
+    /// other one, which then is the event's time of receipt.
+    pub fn verify_by_either(
+        &self,
+        source: &Source,
+        key: Option<&Secret>,
+        other: impl FnOnce() -> Option<Timestamp>,
+    ) -> Result<Verified, Refusal> {
+        let verified = self.verify_by(source, key);
+        let Err(Refusal::TimestampStale | Refusal::TimestampFuture) = verified else {
+            return verified;
+        };
+        let Some(received_at) = other() else { return verified };
+        Self { received_at, ..self.clone() }.verify_by(source, key).or(verified)
+    }
+
     /// Each item as a callback of its own. A body that holds none has nothing that is signed.
     fn verify_each(&self, source: &Source, pointer: &str) -> Result<Verified, Refusal> {
         let items = self.each(source, pointer)?;
@@ -256,7 +272,7 @@ impl Unverified {
             let before = seen.entry(body.clone()).or_default();
             // Of two items with the same bytes, each may be an event.
             let receipt = self.receipt.wrapping_add(item.into());
-            let mut one = Self { receipt, ..self.with_body(body) };
+            let mut one = Self { receipt, body, ..self.clone() };
             // An item is a piece of what was compressed.
             one.headers.remove(header::CONTENT_ENCODING);
             for mut event in one.verify_whole(source, None)?.events {
@@ -282,12 +298,6 @@ impl Unverified {
     /// What has to be decompressed is bounded as the body itself is.
     fn lookup(&self, source: &Source) -> Lookup<'_> {
         Lookup::new(&self.headers, self.query.as_deref(), &self.body).within(source.max_body)
-    }
-
-    fn with_body(&self, body: Bytes) -> Self {
-        let (headers, query) = (self.headers.clone(), self.query.clone());
-        let Self { peer, received_at, receipt, .. } = *self;
-        Self { method: self.method.clone(), headers, query, peer, body, received_at, receipt }
     }
 
     /// Where a provider isn't sure how it writes an address, each way is tried.
@@ -525,16 +535,18 @@ impl<'a> Judged<'a> {
         let trusted = (scheme.id_is_identity() && !ambiguous) || source.trusts_id;
         let identity = event_id.as_deref().filter(|_| trusted).and_then(Identity::from_id);
         let event_type = find(&scheme.kind).filter(|kind| usable_type(kind));
+        let unsigned_id = event_id.filter(|_| identity.is_none());
+        let (identity, same_bytes) = match identity {
+            Some(identity) => (identity, None),
+            None => self.identity(signed, ambiguous, item, event_type.as_deref()),
+        };
         let content_type = self.content.found.header(&header::CONTENT_TYPE);
         Envelope {
             v: 1,
             source: source.name.clone(),
             provider: source.provider.clone(),
-            unsigned_id: event_id.filter(|_| identity.is_none()),
-            identity: match identity {
-                Some(identity) => identity,
-                None => self.identity(signed, ambiguous, item, event_type.as_deref()),
-            },
+            unsigned_id,
+            identity,
             renders_retries: scheme.renders_retries(),
             event_type,
             content_type: content_type
@@ -556,6 +568,7 @@ impl<'a> Judged<'a> {
                 type_unsigned: scheme.type_unsigned(),
             },
             admitted: None,
+            same_bytes,
             suspected: false,
             set_apart: None,
         }

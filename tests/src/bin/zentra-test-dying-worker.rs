@@ -15,7 +15,7 @@ use zentra_shared::control::{Beat, Follow, Orders};
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{Claim, First, Journal, JournalError, Settle};
-use zentra_shared::lifecycle::{Answer, DeadReason};
+use zentra_shared::lifecycle::{Answer, DeadReason, Record};
 use zentra_shared::queue::amqp::{Amqp, AmqpConsumer};
 use zentra_shared::queue::{Delay, Message, Process, QueueError, Routes, Subscribe};
 use zentra_shared::{shutdown, telemetry};
@@ -70,6 +70,10 @@ impl Journal for DoomedJournal {
             self.doom.at("claimed");
         }
         Ok(answer)
+    }
+
+    async fn known(&self, key: &DeliveryKey) -> Result<Option<Record>, JournalError> {
+        self.inner.known(key).await
     }
 
     async fn first(

@@ -38,4 +38,5 @@ mod source;
 mod standalone;
 mod status;
 mod tls;
+mod unsealed;
 mod worker;

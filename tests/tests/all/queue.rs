@@ -85,7 +85,7 @@ async fn an_event_that_nobody_subscribed_to_is_kept_as_unrouted() {
 async fn a_retry_comes_back_to_its_own_destination_after_its_delay() {
     let queue = queue(&shared_rabbit(), &namespace()).await;
     let mut ledger = queue.consume("ledger", 4);
-    let message = Message { sealed: sealed("", b"again"), attempt: 2, generation: 1, dead: None };
+    let message = Message { attempt: 2, generation: 1, ..Message::new(sealed("", b"again")) };
     let delay = queue.delay(Delay::AtLeast(Duration::from_millis(300)));
     assert_eq!(delay, Duration::from_millis(375));
     let sent = std::time::Instant::now();
@@ -102,7 +102,7 @@ async fn one_dead_letter_is_found_and_held_and_the_others_stay() {
     let queue = queue(&url, &namespace).await;
     let bodies: [&[u8]; 3] = [b"one", b"two", b"three"];
     for body in bodies {
-        let message = Message { sealed: sealed("", body), attempt: 8, generation: 0, dead: None };
+        let message = Message { attempt: 8, ..Message::new(sealed("", body)) };
         queue.dead("ledger", &message, DeadReason::Exhausted, None).await.unwrap();
     }
     let dead = format!("{namespace}.dead.ledger");
@@ -142,7 +142,7 @@ async fn a_walk_comes_by_each_letter_once_and_what_it_leaves_stays_as_it_stood()
         let queue = queue.clone();
         publishing.spawn(async move {
             let sealed = Sealed { body: at.to_string().into(), ..sealed("", b"") };
-            let message = Message { sealed, attempt: 8, generation: 0, dead: None };
+            let message = Message { attempt: 8, ..Message::new(sealed) };
             queue.dead("ledger", &message, DeadReason::Exhausted, None).await.unwrap();
         });
         if publishing.len() >= 500 {
@@ -246,7 +246,7 @@ async fn of_1000_that_wait_for_their_retry_none_is_lost_when_the_broker_is_kille
             let delay = queue.delay(Delay::Near(Duration::from_millis(750 << (at % 4))));
             let body = at.to_string().into();
             let sealed = Sealed { body, ..sealed("", b"") };
-            let message = Message { sealed, attempt: 2, generation: 0, dead: None };
+            let message = Message { attempt: 2, ..Message::new(sealed) };
             queue.retry("ledger", &message, delay).await.unwrap();
         });
     }

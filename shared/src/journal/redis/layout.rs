@@ -46,7 +46,7 @@ const STATES: [(&str, State); 4] = [
 ];
 
 /// In this order for good.
-const REASONS: [DeadReason; 9] = [
+const REASONS: [DeadReason; 10] = [
     DeadReason::Exhausted,
     DeadReason::Permanent,
     DeadReason::TooOld,
@@ -56,6 +56,7 @@ const REASONS: [DeadReason; 9] = [
     DeadReason::Crashed,
     DeadReason::Ended,
     DeadReason::Conflict,
+    DeadReason::NotSubscribed,
 ];
 
 /// The kinds of a history's line, by number; `_LINE` where a state has the name.

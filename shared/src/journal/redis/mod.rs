@@ -26,7 +26,7 @@ use super::{
 };
 use crate::clock::{Timestamp, millis};
 use crate::event::{DeliveryKey, Identity};
-use crate::lifecycle::{Answer, Outcome, State};
+use crate::lifecycle::{Answer, Outcome, Record, State};
 use crate::secret::Secret;
 
 const ANSWER: Duration = Duration::from_secs(2);
@@ -307,6 +307,10 @@ impl RedisJournal {
 impl Journal for RedisJournal {
     async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
         Ok(self.claim_at(claim).await?.0)
+    }
+
+    async fn known(&self, key: &DeliveryKey) -> Result<Option<Record>, JournalError> {
+        Ok(self.history(key).await?.map(|delivery| delivery.record))
     }
 
     async fn first(

@@ -1,5 +1,6 @@
 //! Consuming one work queue over any number of connections.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::acks::{self, BATCH, Ended, Ends};
-use super::link::Link;
+use super::link::{Link, Session};
 use super::message::read;
 use super::topology::short;
 use super::{Amqp, Consumer, Message, QueueError, Receipt};
@@ -33,6 +34,7 @@ pub struct AmqpConsumer {
 
 /// What is consumed on one channel.
 struct Current {
+    session: Arc<Session>,
     channel: Channel,
     consumers: SelectAll<lapin::Consumer>,
     /// Theirs. Each may have [`AmqpConsumer::window`] messages in hand.
@@ -68,6 +70,14 @@ impl AmqpConsumer {
         self.prefetch.saturating_add(self.prefetch.min(2 * BATCH))
     }
 
+    /// The connection answers no more: what came over it comes again.
+    fn give_up(&mut self) {
+        if let Some(current) = self.current.take() {
+            tracing::warn!(queue = self.queue, after = ?ANSWER, "no answer: connecting again");
+            current.session.discard();
+        }
+    }
+
     /// `None` when the link is gone for good.
     async fn open(&mut self) -> Option<Result<Current, QueueError>> {
         let session = self.link.session().await?;
@@ -76,7 +86,8 @@ impl AmqpConsumer {
             channel.basic_qos(self.window(), BasicQosOptions::default()).await?;
             let (ends, acknowledging) = acks::start(channel.clone());
             let (consumers, tags) = (SelectAll::new(), Vec::new());
-            let mut current = Current { channel, consumers, tags, ends, acknowledging };
+            let session = session.clone();
+            let mut current = Current { session, channel, consumers, tags, ends, acknowledging };
             current.consume(&self.queue).await?;
             Ok(current)
         };
@@ -152,8 +163,13 @@ impl Consumer for AmqpConsumer {
             }
             Ok::<_, QueueError>(())
         };
-        if let Ok(Err(error)) = timeout(ANSWER, changed).await {
-            tracing::debug!(queue = self.queue, %error, "the prefetch can't be changed");
+        match timeout(ANSWER, changed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(queue = self.queue, %error, "the prefetch can't be changed");
+            }
+            // The broker may have made a consumer that nobody reads.
+            Err(_) => self.give_up(),
         }
     }
 
@@ -168,8 +184,10 @@ impl Consumer for AmqpConsumer {
             }
             Ok::<_, QueueError>(())
         };
-        if !matches!(timeout(ANSWER, cancelled).await, Ok(Ok(()))) {
-            self.current = None;
+        match timeout(ANSWER, cancelled).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.current = None,
+            Err(_) => self.give_up(),
         }
     }
 

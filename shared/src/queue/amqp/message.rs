@@ -19,6 +19,7 @@ const ENVELOPE: &str = "zentra-envelope";
 const SEAL: &str = "zentra-seal";
 const ATTEMPT: &str = "zentra-attempt";
 const GENERATION: &str = "zentra-generation";
+const COUNTERSIGNATURE: &str = "zentra-countersignature";
 /// W3C Trace Context, as AMQP carries it.
 const TRACE: &str = "traceparent";
 const DEAD_REASON: &str = "zentra-dead-reason";
@@ -28,8 +29,6 @@ const MAX_ERROR: usize = 512;
 /// The broker's own note on what it has dead-lettered by itself.
 const BROKER_REASON: &str = "x-first-death-reason";
 
-/// The attempt of an event that is new.
-const FIRST: u32 = 1;
 const PERSISTENT: u8 = 2;
 
 /// A message of our own for nobody, whose confirm shows that the broker confirms.
@@ -45,20 +44,18 @@ pub(super) fn probe(
 
 /// The properties of an event that is new.
 pub(super) fn new(sealed: &Sealed) -> lapin::Result<BasicProperties> {
-    written(sealed, FIRST, 0, None, None)
+    written(sealed, None, None)
 }
 
 /// The properties of a message, and the last error of one that is dead.
 pub(super) fn properties(message: &Message, error: Option<&str>) -> lapin::Result<BasicProperties> {
-    let Message { sealed, attempt, generation, dead } = message;
-    written(sealed, *attempt, *generation, *dead, error)
+    written(&message.sealed, Some(message), error)
 }
 
+/// `message` is none for a new event.
 fn written(
     sealed: &Sealed,
-    attempt: u32,
-    generation: u32,
-    dead: Option<DeadReason>,
+    message: Option<&Message>,
     error: Option<&str>,
 ) -> lapin::Result<BasicProperties> {
     let mut headers = FieldTable::default();
@@ -74,17 +71,22 @@ fn written(
         set(SEAL, bytes(sealed.seal.as_bytes()));
     }
     // What is as in a new event isn't written: each byte is stored on each broker.
-    if attempt != FIRST {
-        set(ATTEMPT, AMQPValue::LongLongInt(attempt.into()));
-    }
-    if generation != 0 {
-        set(GENERATION, AMQPValue::LongLongInt(generation.into()));
+    if let Some(message) = message {
+        if message.attempt != 1 {
+            set(ATTEMPT, AMQPValue::LongLongInt(message.attempt.into()));
+        }
+        if message.generation != 0 {
+            set(GENERATION, AMQPValue::LongLongInt(message.generation.into()));
+        }
+        if let Some(text) = &message.countersignature {
+            set(COUNTERSIGNATURE, bytes(text.as_bytes()));
+        }
+        if let Some(reason) = message.dead {
+            set(DEAD_REASON, bytes(reason.as_str().as_bytes()));
+        }
     }
     if let Some(trace) = sealed.trace {
         set(TRACE, bytes(trace.to_string().as_bytes()));
-    }
-    if let Some(reason) = dead {
-        set(DEAD_REASON, bytes(reason.as_str().as_bytes()));
     }
     if let Some(error) = error {
         let start: String = error.chars().take(MAX_ERROR).collect();
@@ -120,13 +122,15 @@ pub(super) fn read(delivery: &mut Delivery) -> Message {
         body: Bytes::new(),
     };
     let (attempt, generation) = (number(ATTEMPT), number(GENERATION));
+    let countersignature = String::from_utf8(bytes(COUNTERSIGNATURE)).ok();
     let reason = std::str::from_utf8(&bytes(DEAD_REASON)).ok().and_then(DeadReason::named);
     // From the work queue, the broker takes only what has come back too often.
     let crashed = || (bytes(BROKER_REASON) == b"delivery_limit").then_some(DeadReason::Crashed);
     Message {
         sealed: Sealed { body: std::mem::take(&mut delivery.data).into(), ..sealed },
-        attempt: attempt.unwrap_or(FIRST).max(FIRST),
+        attempt: attempt.unwrap_or(1).max(1),
         generation: generation.unwrap_or(0),
         dead: reason.or_else(crashed),
+        countersignature: countersignature.filter(|text| !text.is_empty()),
     }
 }

@@ -90,6 +90,24 @@ fn stripes_own_signature_is_accepted_and_its_signed_id_is_the_identity() {
     assert_eq!(envelope.verified_with, "k0");
 }
 
+/// A machine's clock that was an hour off is corrected, or one that was right is set wrong.
+#[test]
+fn while_the_clock_is_stepped_a_callback_is_fresh_by_either_time() {
+    let source = source("stripe", &["whsec_test_secret"]);
+    let header = format!("t={T},v1={STRIPE_V1}");
+    let by = |received_at: u64, other: Option<u64>| {
+        let callback = callback(STRIPE_BODY, received_at, &[("stripe-signature", &header)]);
+        let verified = callback.verify_by_either(&source, None, || other.map(Timestamp::from_secs));
+        verified.map(|verified| verified.into_events().remove(0).envelope.received_at.secs())
+    };
+    let hour = 3600;
+    assert_eq!(by(T + 1, Some(T + hour)), Ok(T + 1));
+    assert_eq!(by(T + hour, Some(T + 2)), Ok(T + 2));
+    assert_eq!(by(T - hour, Some(T + 2)), Ok(T + 2));
+    assert_eq!(by(T + hour, None), Err(Refusal::TimestampStale));
+    assert_eq!(by(T + hour, Some(T - hour)), Err(Refusal::TimestampStale));
+}
+
 /// <https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>,
 /// "Testing the webhook payload validation".
 #[test]

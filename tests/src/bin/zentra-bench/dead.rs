@@ -69,11 +69,12 @@ async fn bury(queue: &Amqp, sealer: &Sealer, at: usize) -> anyhow::Result<()> {
         context: event::Context::default(),
         admitted: None,
         renders_retries: false,
+        same_bytes: None,
         suspected: false,
         set_apart: None,
     };
     let (_, sealed) = sealer.seal(Event { envelope, body: body.into() })?;
-    let message = Message { sealed, attempt: 8, generation: 0, dead: None };
+    let message = Message { attempt: 8, ..Message::new(sealed) };
     Ok(queue.dead("ledger", &message, DeadReason::Exhausted, None).await?)
 }
 

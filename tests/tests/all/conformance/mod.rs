@@ -130,7 +130,7 @@ fn sealed(route: &str, body: &str) -> Sealed {
 }
 
 fn message(body: &str) -> Message {
-    Message { sealed: sealed("acme.x", body), attempt: 1, generation: 0, dead: None }
+    Message::new(sealed("acme.x", body))
 }
 
 async fn next<C: Consumer>(consumer: &mut C) -> (Message, C::Receipt) {

@@ -154,7 +154,7 @@ impl<Q: Publish> Gate<Q> {
             Ok(verified) => match verified.handshake() {
                 Some(answer) => {
                     if let Some(address) = &answer.visit {
-                        self.keys.visit(address).await?;
+                        self.keys.visit(address, &callback, source).await?;
                     }
                     Ok(Taken::Handshake(Box::new(answer.clone())))
                 }

@@ -325,7 +325,7 @@ impl State {
 }
 
 /// Whoever has one address of IPv6 has its whole /64.
-fn network(peer: IpAddr) -> IpAddr {
+pub(crate) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

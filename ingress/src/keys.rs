@@ -1,6 +1,7 @@
 //! Keys that providers publish: fetched from addresses that the scheme allows, kept for a while,
 //! and no more of them at a time than a provider can need.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -10,14 +11,16 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::Uri;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use moka::future::Cache;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use zentra_shared::secret::Secret;
 use zentra_shared::telemetry::causes;
 use zentra_shared::verify::{Refusal, Source, Unverified, Verified};
+
+use crate::bodies::network;
 
 /// How long a key is used before it is fetched again. What was withdrawn is good until then.
 const FRESH: Duration = Duration::from_secs(3600);
@@ -30,9 +33,15 @@ const KEPT: u64 = 64;
 const LONGEST: usize = 64 * 1024;
 /// How long fetching one may take.
 const TIME: Duration = Duration::from_secs(5);
-/// How many are fetched in a minute, and as many again of those that have been had before: whoever
-/// makes addresses up gets no more out of us, and keeps no known key from being fetched again.
+/// How many keys that were fetched before are fetched again in a minute.
 const PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).unwrap();
+/// How many that are new one client causes to be fetched in a minute for one source. Whoever makes
+/// addresses up uses up nobody else's.
+const NEW_PER_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// How many that are new are fetched at a time, for all.
+const NEW_AT_A_TIME: usize = 16;
+/// How many clients are remembered that caused one to be fetched.
+const CLIENTS: u64 = 10_000;
 
 /// How long it is known that a key has been had.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -47,11 +56,25 @@ pub struct Keys {
     http: Arc<LazyLock<Option<Http>>>,
 }
 
+/// Who wants something to be fetched.
+struct Client<'a> {
+    source: &'a str,
+    /// None if nobody knows: then all are one.
+    peer: Option<IpAddr>,
+}
+
+impl<'a> Client<'a> {
+    fn of(callback: &Unverified, source: &'a Source) -> Self {
+        Self { source: &source.name, peer: callback.peer.map(network) }
+    }
+}
+
 /// What may be fetched.
 struct Allowance {
     had: Cache<Uri, ()>,
     again: DefaultDirectRateLimiter,
-    first: DefaultDirectRateLimiter,
+    new: Cache<(String, Option<IpAddr>), Arc<DefaultDirectRateLimiter>>,
+    turns: Semaphore,
 }
 
 impl Allowance {
@@ -59,17 +82,29 @@ impl Allowance {
         Self {
             had: Cache::builder().max_capacity(KEPT).time_to_live(REMEMBERED).build(),
             again: RateLimiter::direct(Quota::per_minute(PER_MINUTE)),
-            first: RateLimiter::direct(Quota::per_minute(PER_MINUTE)),
+            new: Cache::builder().max_capacity(CLIENTS).time_to_idle(FRESH).build(),
+            turns: Semaphore::new(NEW_AT_A_TIME),
         }
     }
 
-    fn takes(&self, address: &Uri) -> bool {
-        let limit = if self.had.contains_key(address) { &self.again } else { &self.first };
-        limit.check().is_ok()
+    /// A turn for an address that is new; none is needed for one that was fetched before.
+    async fn take(
+        &self,
+        address: &Uri,
+        client: &Client<'_>,
+    ) -> Result<Option<SemaphorePermit<'_>>, String> {
+        let enough = |_| "too many in a minute".to_owned();
+        if self.had.contains_key(address) {
+            return self.again.check().map(|()| None).map_err(enough);
+        }
+        let limit = async { Arc::new(RateLimiter::direct(Quota::per_minute(NEW_PER_MINUTE))) };
+        let client = (client.source.to_owned(), client.peer);
+        self.new.get_with(client, limit).await.check().map_err(enough)?;
+        self.turns.try_acquire().map(Some).map_err(|_| "too many at a time".into())
     }
 }
 
-type Http = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+type Http = HttpClient<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 impl Default for Keys {
     fn default() -> Self {
@@ -88,7 +123,7 @@ fn client() -> Option<Http> {
     let provider = rustls::crypto::ring::default_provider();
     let connector = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).ok()?;
     let connector = connector.https_only().enable_http1().enable_http2().build();
-    Some(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
+    Some(HttpClient::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
 }
 
 impl Keys {
@@ -127,7 +162,7 @@ impl Keys {
     async fn anew(&self, callback: &Unverified, source: &Source) -> Option<Secret> {
         let address = callback.key_address(source).ok()??;
         let fetched = async {
-            let newest = self.fetch(&address).await.ok()?;
+            let newest = self.fetch(&address, &Client::of(callback, source)).await.ok()?;
             self.known.insert(address.clone(), newest.clone()).await;
             Some(newest)
         };
@@ -138,32 +173,36 @@ impl Keys {
     async fn of(&self, callback: &Unverified, source: &Source) -> Result<Option<Secret>, Refusal> {
         let Some(address) = callback.key_address(source)? else { return Ok(None) };
         // Those who ask for the same one wait for one fetch.
-        let fetched = self.known.try_get_with(address.clone(), self.fetch(&address));
+        let client = Client::of(callback, source);
+        let fetched = self.known.try_get_with(address.clone(), self.fetch(&address, &client));
         fetched.await.map(Some).map_err(|error| {
             tracing::warn!(source = source.name, %address, error = %error, "a key can't be fetched");
             Refusal::KeyUnavailable
         })
     }
 
-    async fn fetch(&self, address: &Uri) -> Result<Secret, String> {
-        let body = self.get(address).await?;
+    async fn fetch(&self, address: &Uri, client: &Client<'_>) -> Result<Secret, String> {
+        let body = self.get(address, client).await?;
         self.allowance.had.insert(address.clone(), ()).await;
         Ok(Secret::new(&body[..]))
     }
 
     /// Visits an address, as a provider wants it to be confirmed.
-    pub(crate) async fn visit(&self, address: &Uri) -> Result<(), Refusal> {
-        self.get(address).await.map(drop).map_err(|error| {
+    pub(crate) async fn visit(
+        &self,
+        address: &Uri,
+        callback: &Unverified,
+        source: &Source,
+    ) -> Result<(), Refusal> {
+        self.get(address, &Client::of(callback, source)).await.map(drop).map_err(|error| {
             tracing::warn!(%address, error, "a subscription can't be confirmed");
             Refusal::KeyUnavailable
         })
     }
 
     /// Redirects are not followed.
-    async fn get(&self, address: &Uri) -> Result<Bytes, String> {
-        if !self.allowance.takes(address) {
-            return Err("too many in a minute".into());
-        }
+    async fn get(&self, address: &Uri, client: &Client<'_>) -> Result<Bytes, String> {
+        let _turn = self.allowance.take(address, client).await?;
         let http =
             LazyLock::force(&self.http).as_ref().ok_or("the system has no root certificates")?;
         let answered = async {
@@ -184,13 +223,28 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn made_up_addresses_keep_no_known_key_from_being_fetched_again() {
+    async fn made_up_addresses_keep_nobody_elses_key_from_being_fetched() {
         let allowance = Allowance::new();
         let known = Uri::from_static("https://keys.example.com/known.pem");
         allowance.had.insert(known.clone(), ()).await;
-        let made_up = |n: usize| format!("https://keys.example.com/{n}.pem").parse().ok();
-        let took = (0..100).filter_map(made_up).filter(|uri| allowance.takes(uri)).count();
-        assert!((30..35).contains(&took), "{took}");
-        assert!(allowance.takes(&known));
+        let client = |source, host: u8| Client { source, peer: Some([10, 0, 0, host].into()) };
+        let mut taken = 0;
+        for n in 0..100 {
+            let made_up: Uri = format!("https://keys.example.com/{n}.pem").parse().unwrap();
+            taken += usize::from(allowance.take(&made_up, &client("a", 1)).await.is_ok());
+        }
+        assert!((10..12).contains(&taken), "{taken}");
+        let new = Uri::from_static("https://keys.example.com/new.pem");
+        for (source, host) in [("a", 2), ("b", 1)] {
+            assert!(allowance.take(&new, &client(source, host)).await.is_ok());
+        }
+        assert!(allowance.take(&new, &client("a", 1)).await.is_err());
+        assert!(allowance.take(&known, &client("a", 1)).await.is_ok());
+        let mut turns = Vec::new();
+        for host in 10..100 {
+            turns.extend(allowance.take(&new, &client("a", host)).await.ok().flatten());
+        }
+        assert_eq!(turns.len(), NEW_AT_A_TIME);
+        assert!(allowance.take(&known, &client("a", 1)).await.is_ok());
     }
 }

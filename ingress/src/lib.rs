@@ -46,7 +46,8 @@ pub async fn run<Q: Publish>(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let registry = Registry::new();
-    let metrics = metrics::Metrics::new(&registry)?;
+    let by_source = live.config().ingress.source_histograms;
+    let metrics = metrics::Metrics::new(&registry, by_source)?;
     live.register(&registry)?;
     queue.register(&registry)?;
     telemetry::build_info(&registry, "zentra-ingress")?;

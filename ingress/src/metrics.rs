@@ -11,6 +11,9 @@ use zentra_shared::verify::Source;
 /// The source of what names no configured one.
 pub(crate) const UNKNOWN: &str = "unknown";
 
+/// The source of all histograms, unless each source has its own.
+const ALL: &str = "all";
+
 /// From a callback's own time to its receipt: from on time to after days of retries.
 const DELAYS: [f64; 13] =
     [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0, 86_400.0, 259_200.0];
@@ -34,10 +37,12 @@ pub(crate) struct Metrics {
     pub(crate) connections: IntGauge,
     pub(crate) bodies: IntGauge,
     pub(crate) in_flight: IntGauge,
+    /// Whether each source has histograms of its own.
+    by_source: bool,
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn new(registry: &Registry, by_source: bool) -> prometheus::Result<Self> {
         let count = |name, help, labels: &[&str]| counter(registry, name, help, labels);
         let source: &[&str] = &["source"];
         let alone = |name, help| -> prometheus::Result<IntGauge> {
@@ -109,6 +114,7 @@ impl Metrics {
                 "zentra_ingress_in_flight",
                 "Callbacks that are read and not answered yet.",
             )?,
+            by_source,
         })
     }
 
@@ -123,6 +129,7 @@ impl Metrics {
             self.last_accepted.with_label_values(&[name]);
             self.handshakes.with_label_values(&[name]);
             self.refused_kept.with_label_values(&[name]);
+            let name = self.measured(name);
             self.body_bytes.with_label_values(&[name]);
             self.verify_seconds.with_label_values(&[name]);
             if source.scheme.timestamp.is_some() {
@@ -131,11 +138,18 @@ impl Metrics {
         }
     }
 
+    /// The source as the histograms have it.
+    fn measured<'a>(&self, source: &'a str) -> &'a str {
+        if self.by_source { source } else { ALL }
+    }
+
     pub(crate) fn read(&self, source: &str, bytes: usize) {
+        let source = self.measured(source);
         self.body_bytes.with_label_values(&[source]).observe(bytes as f64);
     }
 
     pub(crate) fn verified(&self, source: &str, took: Duration) {
+        let source = self.measured(source);
         self.verify_seconds.with_label_values(&[source]).observe(took.as_secs_f64());
     }
 
@@ -146,7 +160,7 @@ impl Metrics {
         self.last_accepted.with_label_values(&[source]).set(at);
         if let Some(signed) = envelope.provider_time {
             let delay = envelope.received_at.since(signed).as_secs_f64();
-            self.provider_delay.with_label_values(&[source]).observe(delay);
+            self.provider_delay.with_label_values(&[self.measured(source)]).observe(delay);
         }
     }
 
@@ -155,6 +169,7 @@ impl Metrics {
     }
 
     pub(crate) fn answered(&self, source: &str, took: Duration) {
+        let source = self.measured(source);
         self.seconds.with_label_values(&[source]).observe(took.as_secs_f64());
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::poll_immediate;
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use prometheus::IntGauge;
@@ -22,6 +22,15 @@ use crate::refusal::Refusal;
 pub(crate) fn source_name(path: &str) -> Result<&str, Refusal> {
     let name = path.strip_prefix("/in/").filter(|name| !name.is_empty());
     name.ok_or(Refusal::UnknownSource)
+}
+
+/// A request with two `Host` lines is malformed (RFC 9112, section 3.2): a proxy may have taken the
+/// other one.
+pub(crate) fn one_host(headers: &HeaderMap) -> Result<(), Refusal> {
+    match headers.get_all(header::HOST).iter().nth(1) {
+        Some(_) => Err(Refusal::BadRequest),
+        None => Ok(()),
+    }
 }
 
 /// Reads bodies, so many and so much of them at a time.

@@ -192,12 +192,19 @@ pub(crate) enum EventCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Finds the events whose bodies have a text in them, like a transfer's number: in dead letters, work
-    /// queues, what is unrouted or refused, and the archive. Exit status 1 if there is none.
+    /// Find the events whose bodies contain a text, like a transfer's number: in dead letters, the
+    /// archive, and what is unrouted or refused. The audit log records who searched for what. Exit
+    /// status 1 if there is none.
     Find {
-        /// The text, as it stands in the body.
+        /// The text, as it stands in the body that is shown by `--body`.
         #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         text: String,
+        /// Search also what the sources redact.
+        #[arg(long)]
+        unredacted: bool,
+        /// Who searches; for the audit log.
+        #[arg(long, env = "USER", default_value = "operator")]
+        by: String,
         /// As JSON.
         #[arg(long)]
         json: bool,

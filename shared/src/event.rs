@@ -277,6 +277,8 @@ pub enum Weakness {
     Checksum,
     /// It signs by a plain digest that can be gone on with.
     LengthExtension,
+    /// It signs for all of the provider's customers by one key, and nothing says for which.
+    AnyCustomer,
 }
 
 impl Weakness {
@@ -298,6 +300,10 @@ impl Weakness {
             Self::LengthExtension => {
                 "it signs by a plain digest that begins with the secret: whoever has seen a callback \
                  can add to the end of its body (length extension)"
+            }
+            Self::AnyCustomer => {
+                "its provider signs for all customers by the same keys, and nothing says for whom: \
+                 any of them can have a callback signed and send it to this address"
             }
         }
     }

@@ -17,8 +17,10 @@ pub struct Policy {
     pub initial: Duration,
     /// What each next delay is multiplied by; 1.0 to 100.0.
     pub multiplier: f64,
-    /// No delay is longer, jitter and `Retry-After` included.
+    /// No delay is longer, unless the destination asked for it.
     pub max: Duration,
+    /// A longer `Retry-After` counts as this.
+    pub max_retry_after: Duration,
     /// The part of a delay that chance may take away; 0.0 to 1.0.
     pub jitter: f64,
     /// An event older than this (since its receipt) isn't tried again.
@@ -32,6 +34,7 @@ impl Default for Policy {
             initial: Duration::from_secs(5),
             multiplier: 3.0,
             max: Duration::from_secs(6 * 3600),
+            max_retry_after: Duration::from_secs(6 * 3600),
             jitter: 0.5,
             max_age: Duration::from_secs(3 * 24 * 3600),
         }
@@ -52,7 +55,7 @@ impl Policy {
     ///
     /// `chance` in 0.0..=1.0 places the delay between its full length (0.0) and its
     /// length less the jitter (1.0). `retry_after` is the destination's own wish: it
-    /// lengthens the delay up to `max`, and never shortens it.
+    /// lengthens the delay up to `max_retry_after`, but not beyond `max_age`, and never shortens it.
     pub fn after_failure(
         &self,
         attempt: u32,
@@ -65,12 +68,13 @@ impl Policy {
             return Decision::Dead(DeadReason::Exhausted);
         }
         let cut = 1.0 - self.jitter.clamp(0.0, 1.0) * chance.clamp(0.0, 1.0);
-        let jittered = self.delay(attempt).mul_f64(cut);
-        let delay = jittered.max(retry_after.unwrap_or_default()).min(self.max);
-        if now.plus(delay).since(received_at) > self.max_age {
+        let jittered = self.delay(attempt).mul_f64(cut).min(self.max);
+        if now.plus(jittered).since(received_at) > self.max_age {
             return Decision::Dead(DeadReason::TooOld);
         }
-        Decision::Retry(delay)
+        let left = received_at.plus(self.max_age).since(now);
+        let wish = retry_after.unwrap_or_default().min(self.max_retry_after).min(left);
+        Decision::Retry(jittered.max(wish))
     }
 
     /// The delay after attempt number `attempt`, before jitter.
@@ -156,12 +160,16 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_lengthens_a_delay_up_to_the_max_and_never_shortens_it() {
-        let policy = Policy::default();
+    fn retry_after_lengthens_a_delay_up_to_its_own_max_and_never_shortens_it() {
+        let max = Duration::from_secs(6);
+        let policy = Policy { max, ..Policy::default() };
         let wish = |secs| Some(Duration::from_secs(secs));
         assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(60))), 60.0);
         assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(1))), 5.0);
         assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(u64::MAX))), 21600.0);
+        // The last attempt isn't lost by a wish for more time than is left.
+        let late = THEN.plus(policy.max_age).minus(Duration::from_secs(100));
+        assert_eq!(secs(policy.after_failure(1, THEN, late, 0.0, wish(3600))), 100.0);
     }
 
     #[test]

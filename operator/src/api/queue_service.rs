@@ -1,7 +1,7 @@
 //! What can be asked of queues and the archive, whatever the backend.
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use zentra_shared::control::{Act, Control, Said};
 use zentra_shared::journal::Delivery;
 
@@ -56,7 +56,7 @@ pub(crate) trait Queues: Send + Sync {
     fn reconcile<'a>(
         &'a self,
         source: &'a str,
-        events: &'a [Value],
+        events: &'a [Box<RawValue>],
         ingest: Option<&'a Asked>,
     ) -> Answer<'a, Option<Report>>;
 
@@ -185,7 +185,7 @@ impl<B: Backend + Send + Sync> Queues for Desk<B> {
     fn reconcile<'a>(
         &'a self,
         source: &'a str,
-        events: &'a [Value],
+        events: &'a [Box<RawValue>],
         ingest: Option<&'a Asked>,
     ) -> Answer<'a, Option<Report>> {
         Box::pin(async move {

@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use zentra_shared::control::{Role, Said};
 use zentra_shared::journal::Delivery;
@@ -274,7 +274,7 @@ pub(super) struct Reconcile {
     source: String,
     /// Each as the provider sends it, or with its id and type alone: 10,000 at most.
     #[schema(max_items = 10_000, value_type = Vec<Object>)]
-    events: Vec<Value>,
+    events: Vec<Box<RawValue>>,
     /// Brings in what is missing. Only where the API is served with --admit.
     #[serde(default)]
     ingest: bool,

@@ -242,7 +242,7 @@ impl<B: Backend + Send + Sync> Service for Desk<B> {
     fn find<'a>(&'a self, text: &'a str, said: &'a Said) -> Answer<'a, Matches> {
         Box::pin(async move {
             self.seen("event find", text, said).await?;
-            event::find_text(&self.backend, self.config, text).await
+            event::find_text(&self.backend, self.config, text, false).await
         })
     }
 

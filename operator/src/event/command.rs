@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use zentra_shared::config::Config;
+use zentra_shared::control::{Act, Control};
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::What;
 
@@ -34,8 +35,12 @@ pub(crate) async fn command(
                 false => Ok(super::show_page(&page, &mut out)?),
             }
         }
-        EventCommand::Find { text, json } => {
-            let matches = super::find_text(backend, config, &text).await?;
+        EventCommand::Find { text, unredacted, by, json } => {
+            let action = if unredacted { "event find --unredacted" } else { "event find" };
+            let said = Asked { because: String::new(), by }.said();
+            let act = Act { action: action.into(), on: text.clone(), result: String::new(), said };
+            backend.histories()?.audit(&act).await?;
+            let matches = super::find_text(backend, config, &text, unredacted).await?;
             let mut out = text::stdout();
             match json {
                 true => print_json(&matches, &mut out)?,

@@ -1,10 +1,12 @@
 //! `zentra event find TEXT`: which events have it in their bodies, as a customer's transfer number is.
 //! Looks wherever bodies are kept, except in work queues: RabbitMQ counts each look there as a
-//! delivery. What waits in one, and what is delivered, is found in the archive.
+//! delivery. What waits in one, and what is delivered, is found in the archive. What a source redacts
+//! is found only by somebody who may see it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
+use bytes::Bytes;
 use memchr::memmem::Finder;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -20,6 +22,7 @@ use crate::archive;
 use crate::backend::Backend;
 use crate::failure::Failure;
 use crate::look::each;
+use crate::payload::shown;
 
 /// How many messages of a place are looked at.
 const LOOK: usize = 1_000_000;
@@ -54,14 +57,45 @@ pub(crate) struct Match {
     deliveries: BTreeMap<String, String>,
 }
 
-/// Looks through all places.
+/// What is looked for, and where.
+struct Search<'a> {
+    config: &'a Config,
+    finder: Finder<'a>,
+    /// Also in what sources redact.
+    unredacted: bool,
+    /// Whether all bodies are searched as they are.
+    plain: bool,
+}
+
+impl<'a> Search<'a> {
+    fn new(config: &'a Config, text: &'a str, unredacted: bool) -> Self {
+        let plain = unredacted || config.sources.iter().all(|one| one.redact.shows_bodies());
+        Self { config, finder: Finder::new(text), unredacted, plain }
+    }
+
+    /// Whether a body may have the text, whatever its source. To open a seal costs more.
+    fn may_fit(&self, body: &[u8]) -> bool {
+        !self.plain || self.finder.find(body).is_some()
+    }
+
+    fn fits(&self, source: &str, body: &Bytes) -> bool {
+        match self.unredacted {
+            true => self.finder.find(body).is_some(),
+            false => self.finder.find(&shown(self.config, source, body)).is_some(),
+        }
+    }
+}
+
+/// Looks through all places for events whose bodies have the text; with `unredacted`, also in what their
+/// sources redact.
 pub(crate) async fn find(
     backend: &impl Backend,
     config: &Config,
     text: &str,
+    unredacted: bool,
 ) -> Result<Matches, Failure> {
     let queue = backend.queue().await?;
-    let found = look(&queue, config, text).await;
+    let found = look(&queue, &Search::new(config, text, unredacted)).await;
     backend.close(queue).await;
     let mut matches = found?;
     let histories = backend.histories()?;
@@ -71,34 +105,34 @@ pub(crate) async fn find(
     Ok(matches)
 }
 
-async fn look(queue: &impl Operate, config: &Config, text: &str) -> Result<Matches, Failure> {
-    let finder = Finder::new(text);
+async fn look(queue: &impl Operate, search: &Search<'_>) -> Result<Matches, Failure> {
+    let config = search.config;
     let mut found = Events::default();
     let mut places = vec![(Place::Unrouted, "unrouted".to_owned())];
     for name in config.destinations.iter().map(|destination| &destination.name) {
         places.push((Place::Dead(name), format!("dead letters of {name}")));
     }
+    let fits = |event: &Event| search.fits(&event.envelope.source, &event.body);
     for (place, words) in places {
         let enough = |message: &Message| {
-            // The body first: opening a seal costs more.
-            let has = finder.find(&message.sealed.body).is_some();
-            let event = has.then(|| config.seal.open(&message.sealed).ok()).flatten();
-            event.is_some_and(|event| found.add(&event, &words))
+            let may_fit = search.may_fit(&message.sealed.body);
+            let event = may_fit.then(|| config.seal.open(&message.sealed).ok()).flatten();
+            event.is_some_and(|event| fits(&event) && found.add(&event, &words))
         };
         each(queue, place, LOOK, enough).await?;
     }
     let mut refused = Vec::new();
     let take = |message: &Message| {
-        let has = finder.find(&message.sealed.body).is_some();
-        let kept = has.then(|| Kept::open(&config.seal, &message.sealed).ok()).flatten();
+        let may_fit = search.may_fit(&message.sealed.body);
+        let kept = may_fit.then(|| Kept::open(&config.seal, &message.sealed).ok()).flatten();
+        let kept = kept.filter(|(kept, callback)| search.fits(&kept.source, &callback.body));
         refused.extend(kept.map(|(kept, _)| kept.id));
         refused.len() == MOST
     };
     each(queue, Place::Refused, LOOK, take).await?;
     let archived = !config.routes().archive.sources.is_empty();
     if archived {
-        let has = |event: &Event| finder.find(&event.body).is_some();
-        for event in archive::all(queue, config, Timestamp::default(), MOST, has).await? {
+        for event in archive::all(queue, config, Timestamp::default(), MOST, fits).await? {
             found.add(&event, "archive");
         }
     }

@@ -1,10 +1,12 @@
 //! Bringing in what never came.
 
 use http::{HeaderValue, header};
+use sha2::{Digest, Sha256};
 use zentra_ingress::admit;
 use zentra_ingress::keys::Keys;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
+use zentra_shared::control::{Act, Control, Said};
 use zentra_shared::event::Admitted;
 use zentra_shared::queue::{Operate, Publish};
 use zentra_shared::verify::{Callback, Signed, Source, Unverified};
@@ -13,6 +15,11 @@ use super::list::Listed;
 use super::provider::{Api, Kind};
 use super::{Row, Standing};
 use crate::failure::Failure;
+
+/// The action's name in the audit.
+pub(super) const INGEST: &str = "reconcile --ingest";
+/// Events that one entry of the audit names.
+const AUDITED_TOGETHER: usize = 20;
 
 /// Whether what is brought in would be known as the same event when its callback comes late.
 pub(super) fn ingestible(source: &Source, by_api: bool) -> Result<(), Failure> {
@@ -37,44 +44,86 @@ pub(super) fn ingestible(source: &Source, by_api: bool) -> Result<(), Failure> {
     }
 }
 
-/// Brings in what is missing; how many that were.
-pub(super) async fn brought_in(
+/// Ingests what is missing, and returns how many events that were. The audit has each event's id, and the
+/// SHA-256 of its bytes, before it is ingested.
+pub(super) async fn ingest_missing(
     queue: &(impl Operate + Publish),
+    control: &impl Control,
     config: &Config,
     source: &Source,
     api: Option<&Api>,
-    by: &str,
+    said: &Said,
     rows: &mut [Row],
 ) -> Result<usize, Failure> {
     let (keys, mut done) = (Keys::default(), 0);
-    for row in rows.iter_mut().filter(|row| row.standing == Standing::Missing) {
-        if let (Some(api), Some(delivery)) = (api, &row.listed.delivery) {
-            match api.send_again(delivery).await {
-                Ok(()) => (row.standing, done) = (Standing::AskedFor, done + 1),
-                // The others would fare no better: what was done is told.
-                Err(failure) => {
-                    failure.text().clone_into(&mut row.detail);
-                    break;
-                }
+    let missing = rows.iter_mut().filter(|row| row.standing == Standing::Missing);
+    let mut missing: Vec<&mut Row> = missing.collect();
+    for rows in missing.chunks_mut(AUDITED_TOGETHER) {
+        let mut ready = Vec::new();
+        for row in rows {
+            match Step::of(source, api, &row.listed) {
+                Ok(step) => ready.push((row, step)),
+                Err(what) => row.detail = what,
             }
+        }
+        let ids = ready.iter().map(|(row, step)| step.audited(&row.listed.id));
+        let ids = ids.collect::<Vec<_>>().join(", ");
+        if ids.is_empty() {
             continue;
         }
-        let made = match made(source, &row.listed) {
-            Ok(made) => made,
-            Err(what) => {
-                row.detail = what;
-                continue;
+        let said = Said { at: clock::now(), ..said.clone() };
+        let act = Act { action: INGEST.into(), on: source.name.clone(), result: ids, said };
+        control.audit(&act).await?;
+        for (row, step) in ready {
+            match step {
+                Step::AskAgain(api, delivery) => match api.send_again(&delivery).await {
+                    Ok(()) => (row.standing, done) = (Standing::AskedFor, done + 1),
+                    // The others would fare no better: what was done is told.
+                    Err(failure) => {
+                        failure.text().clone_into(&mut row.detail);
+                        return Ok(done);
+                    }
+                },
+                Step::Ingest(callback) => {
+                    let refused_for = Admitted::NOT_RECEIVED.to_owned();
+                    let admitted =
+                        Some(Admitted { by: act.said.by.clone(), at: act.said.at, refused_for });
+                    let seal = &config.seal;
+                    match admit::admit(&callback, source, seal, queue, &keys, admitted).await {
+                        Ok(_) => (row.standing, done) = (Standing::Ingested, done + 1),
+                        Err(refusal) => row.detail = format!("refused: {}", refusal.reason()),
+                    }
+                }
             }
-        };
-        let (at, refused_for) = (clock::now(), Admitted::NOT_RECEIVED.to_owned());
-        let admitted = Admitted { by: by.into(), at, refused_for };
-        let admitted = Some(admitted);
-        match admit::admit(&made, source, &config.seal, queue, &keys, admitted).await {
-            Ok(_) => (row.standing, done) = (Standing::Ingested, done + 1),
-            Err(refusal) => row.detail = format!("refused: {}", refusal.reason()),
         }
     }
     Ok(done)
+}
+
+/// How one event is ingested.
+enum Step<'a> {
+    /// The provider sends it again, by the API's name of its delivery.
+    AskAgain(&'a Api, String),
+    /// By a callback that is made here.
+    Ingest(Box<Unverified>),
+}
+
+impl<'a> Step<'a> {
+    fn of(source: &Source, api: Option<&'a Api>, listed: &Listed) -> Result<Self, String> {
+        match (api, &listed.delivery) {
+            (Some(api), Some(delivery)) => Ok(Self::AskAgain(api, delivery.clone())),
+            _ => Ok(Self::Ingest(made(source, listed)?.into())),
+        }
+    }
+
+    fn audited(&self, id: &str) -> String {
+        match self {
+            Self::AskAgain(..) => id.to_owned(),
+            Self::Ingest(callback) => {
+                format!("{id} sha256:{}", hex::encode(Sha256::digest(&callback.body)))
+            }
+        }
+    }
 }
 
 /// The callback that never came, as its provider would have signed it: it takes the same way in as

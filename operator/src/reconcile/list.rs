@@ -6,9 +6,10 @@ use std::path::Path;
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use zentra_shared::clock::Timestamp;
+use zentra_shared::verify::texts_at;
 
 use crate::failure::Failure;
 
@@ -48,6 +49,8 @@ pub(crate) enum Format {
 pub(super) struct Fields<'a> {
     pub(super) id: &'a str,
     pub(super) kind: &'a str,
+    /// Whether the event's bytes are kept, which only an ingest needs.
+    pub(super) bodies: bool,
 }
 
 /// Reads a file, `-` for the standard input, of at most `limit` events.
@@ -99,23 +102,23 @@ fn jsonl(input: impl Read, fields: &Fields<'_>, limit: usize) -> Result<Vec<List
         if all.len() == limit {
             return Err(full(limit));
         }
-        let value: Value =
-            serde_json::from_slice(text).map_err(|error| format!("line {number}: {error}"))?;
-        let id = field(&value, fields.id)
-            .ok_or_else(|| format!("line {number} has no id at {}: see --id", fields.id))?;
-        let (kind, body) = (field(&value, fields.kind), Some(Bytes::copy_from_slice(text)));
-        all.push(Listed { id, kind, at: None, body, delivery: None });
+        serde_json::from_slice::<&RawValue>(text)
+            .map_err(|error| format!("line {number}: {error}"))?;
+        let event = event(text, fields);
+        let no_id = || format!("line {number} has no id at {}: see --id", fields.id);
+        all.push(event.ok_or_else(no_id)?);
     }
     Ok(all)
 }
 
-/// A string or a number at a JSON pointer.
-pub(super) fn field(value: &Value, pointer: &str) -> Option<String> {
-    match value.pointer(pointer)? {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
+/// An event in JSON. `None` without an id.
+pub(super) fn event(json: &[u8], fields: &Fields<'_>) -> Option<Listed> {
+    let found = texts_at(json, &[fields.id, fields.kind]);
+    let mut found = found.into_iter().map(|text| text.filter(|text| !text.is_empty()));
+    let id = found.next()??;
+    let kind = found.next()?;
+    let body = fields.bodies.then(|| Bytes::copy_from_slice(json));
+    Some(Listed { id, kind, at: None, body, delivery: None })
 }
 
 fn csv(input: impl Read, fields: &Fields<'_>, limit: usize) -> Result<Vec<Listed>, String> {
@@ -144,7 +147,7 @@ fn csv(input: impl Read, fields: &Fields<'_>, limit: usize) -> Result<Vec<Listed
 mod tests {
     use super::*;
 
-    const FIELDS: Fields<'_> = Fields { id: "/data/id", kind: "/type" };
+    const FIELDS: Fields<'_> = Fields { id: "/data/id", kind: "/type", bodies: true };
 
     #[test]
     fn lines_of_json_are_events_and_what_is_wrong_is_told_with_its_line() {
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_table_is_read_by_the_names_of_its_columns() {
-        let fields = Fields { id: "Event ID", kind: "type" };
+        let fields = Fields { id: "Event ID", kind: "type", bodies: false };
         let all = csv(&b"type,Event ID\npaid,\"evt,1\"\n,evt_2\n"[..], &fields, 9).unwrap();
         let seen: Vec<_> = all.iter().map(|one| (one.id.as_str(), one.kind.as_deref())).collect();
         assert_eq!(seen, [("evt,1", Some("paid")), ("evt_2", None)]);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
@@ -28,7 +28,7 @@ use crate::backend::Backend;
 use crate::control::{Asked, Audited};
 use crate::failure::Failure;
 use crate::progress::progress;
-use ingest::{brought_in, ingestible};
+use ingest::{INGEST, ingest_missing, ingestible};
 use list::{Fields, Format, Listed};
 use provider::{Api, Kind};
 use show::tell;
@@ -167,7 +167,7 @@ pub(crate) async fn given(
     backend: &impl Backend,
     config: &Config,
     source: &str,
-    events: &[Value],
+    events: &[Box<RawValue>],
     ingest: Option<&Asked>,
 ) -> Result<Report, Failure> {
     let source = named(config, source)?;
@@ -176,18 +176,18 @@ pub(crate) async fn given(
     }
     let id = pointer(&source.scheme.id, "id");
     let kind = pointer(&source.scheme.kind, "type");
+    let fields = Fields { id: &id, kind: &kind, bodies: ingest.is_some() };
     let mut seen = HashSet::new();
     let mut listed = Vec::new();
     for event in events {
-        let found = list::field(event, &id).ok_or_else(|| {
+        let event = list::event(event.get().as_bytes(), &fields).ok_or_else(|| {
             Failure::Asked(format!(
                 "an event has no id at {id}.\nGive events as {} sends them.",
                 source.provider
             ))
         })?;
-        if seen.insert(found.clone()) {
-            let (kind, body) = (list::field(event, &kind), Some(event.to_string().into()));
-            listed.push(Listed { id: found, kind, at: None, body, delivery: None });
+        if seen.insert(event.id.clone()) {
+            listed.push(event);
         }
     }
     reported(backend, config, source, listed, None, ingest).await
@@ -214,27 +214,23 @@ async fn reported(
     backend: &impl Backend,
     config: &Config,
     source: &Source,
-    mut listed: Vec<Listed>,
+    listed: Vec<Listed>,
     api: Option<&Api>,
     ingest: Option<&Asked>,
 ) -> Result<Report, Failure> {
-    if ingest.is_none() {
-        // Only what is brought in needs all of it.
-        listed.iter_mut().for_each(|event| event.body = None);
-    }
     let mut rows = compared(&backend.histories()?, config, source, listed).await?;
     let queue = backend.queue().await?;
     let done = async {
         accepted(&queue, config, source, &mut rows).await?;
         if let Some(asked) = ingest {
-            let control = backend.histories()?;
+            let (control, said) = (backend.histories()?, asked.said());
             let audited = Audited {
                 control: Some(&control),
-                action: "reconcile --ingest",
+                action: INGEST,
                 on: source.name.clone(),
-                said: asked.said(),
+                said: said.clone(),
             };
-            let deed = brought_in(&queue, config, source, api, &asked.by, &mut rows);
+            let deed = ingest_missing(&queue, &control, config, source, api, &said, &mut rows);
             audited.run(deed, |done| format!("{done} events")).await?;
         }
         Ok(())
@@ -270,7 +266,7 @@ async fn listed(
     api: Option<&Api>,
 ) -> Result<Vec<Listed>, Failure> {
     if let Some(api) = api {
-        return api.list(clock::now().minus(asked.since), asked.limit).await;
+        return api.list(clock::now().minus(asked.since), asked.limit, asked.ingest).await;
     }
     let place = |at: &Option<Location>, default: &str| match asked.format {
         Format::Jsonl => pointer(at, default),
@@ -278,7 +274,7 @@ async fn listed(
     };
     let id = asked.id.clone().unwrap_or_else(|| place(&source.scheme.id, "id"));
     let kind = asked.kind.clone().unwrap_or_else(|| place(&source.scheme.kind, "type"));
-    let fields = Fields { id: &id, kind: &kind };
+    let fields = Fields { id: &id, kind: &kind, bodies: asked.ingest };
     let path = asked.list.as_deref().unwrap_or(std::path::Path::new("-"));
     let mut seen = HashSet::new();
     let all = list::read(path, asked.format, &fields, asked.limit)?;

@@ -88,11 +88,13 @@ impl Api {
         Ok(Self { kind, at: uri, token, http })
     }
 
-    /// What it lists of the time from `since` on, at most `limit`; each event once.
+    /// What it lists of the time from `since` on, at most `limit`; each event once. With `bodies`, also
+    /// the events' bytes, where the provider lists them.
     pub(super) async fn list(
         &self,
         since: Timestamp,
         limit: usize,
+        bodies: bool,
     ) -> Result<Vec<Listed>, Failure> {
         let (mut all, mut seen) = (Vec::new(), HashSet::new());
         let mut page = match self.kind {
@@ -109,7 +111,8 @@ impl Api {
             };
             let past = |event: &Listed| event.at.is_some_and(|at| at < since);
             let end = events.iter().any(past);
-            for event in events.into_iter().filter(|event| !past(event)) {
+            for mut event in events.into_iter().filter(|event| !past(event)) {
+                event.body = event.body.filter(|_| bodies);
                 if seen.insert(event.id.clone()) {
                     all.push(event);
                 }

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use std::ops::Range;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,11 @@ static WORKPLACE: LazyLock<Result<Workplace, io::Error>> = LazyLock::new(Workpla
 
 impl Workplace {
     fn new() -> io::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("zentra-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
+        // Other users can write to the folder that it is in: they can't guess its name, and what they
+        // have put there is not taken for it. A server that runs as another user has to pass through.
+        let name = format!("zentra-{}-{:016x}", std::process::id(), rand::random::<u64>());
+        let folder = std::env::temp_dir().join(name);
+        fs::DirBuilder::new().mode(0o711).create(&folder)?;
         // `read` ends with our end of the pipe. A pid is killed only if its process still
         // names this folder, so a pid that was given out anew is safe.
         let script = r#"
@@ -69,7 +73,7 @@ pub fn folder(name: &str) -> io::Result<PathBuf> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder = workplace()?.join(format!("{name}-{number}"));
-    fs::create_dir_all(&folder)?;
+    fs::DirBuilder::new().mode(0o700).create(&folder)?;
     Ok(folder)
 }
 

@@ -149,6 +149,13 @@ pub(super) const KEYS: &[Key] = &[
          X-Forwarded-For is believed, and told in the history. Nobody else's is.",
     ),
     key(
+        "ingress.source_histograms",
+        Kind::Flag,
+        "true",
+        "Whether each source has histograms of its own. With thousands of sources, false keeps the \
+         page of metrics small: then all sources share them, as the source `all`.",
+    ),
+    key(
         "ingress.drain_timeout",
         Kind::Duration("0s", "10m"),
         "20s",
@@ -375,7 +382,13 @@ pub(super) const KEYS: &[Key] = &[
         "destination.NAME.retry.max",
         Kind::Duration("100ms", "13h 39m 12s"),
         "6h",
-        "The longest pause.",
+        "The longest pause, unless the destination asks for a longer one.",
+    ),
+    key(
+        "destination.NAME.retry.max_retry_after",
+        Kind::Duration("0s", "13h 39m 12s"),
+        "6h",
+        "The longest pause that the destination can ask for by `Retry-After`.",
     ),
     key(
         "destination.NAME.retry.jitter",

@@ -157,6 +157,8 @@ pub struct Ingress {
     pub tls: Option<Tls>,
     /// Whose word is taken for where a callback came from.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether each source has histograms of its own.
+    pub source_histograms: bool,
     /// What one entrance bears.
     pub bounds: Bounds,
 }

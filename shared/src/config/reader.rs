@@ -141,6 +141,7 @@ impl Reader<'_> {
             admin: section.address("admin"),
             tls: self.tls(section.section("tls")),
             trusted_proxies: networks(&mut section, "trusted_proxies"),
+            source_histograms: section.flag("source_histograms"),
             bounds: Bounds {
                 max_connections: section.integer("max_connections"),
                 max_in_flight: section.integer("max_in_flight"),
@@ -334,6 +335,7 @@ impl Reader<'_> {
             multiplier: section.number("multiplier"),
             // At most the delay ladder's last rung.
             max: section.duration("max"),
+            max_retry_after: section.duration("max_retry_after"),
             jitter: section.number("jitter"),
             max_age: section.duration("max_age"),
         };

@@ -3,7 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,6 +36,11 @@ type Result<T> = std::result::Result<T, StoreError>;
 /// Makes a new one where there is none. One whose move elsewhere has begun is opened only `to_move`.
 pub(super) fn open(path: &Path, to_move: bool) -> Result<Connection> {
     private(path)?;
+    for beside in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(beside);
+        not_planted(Path::new(&name))?;
+    }
     let connection = connect(path)?;
     prepare(&connection, path)?;
     if moving(&connection)? && !to_move {
@@ -60,6 +65,29 @@ fn private(path: &Path) -> Result<()> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Refuses what somebody else may have put there: a link, a file of another user (root works with
+/// anyone's, as an operator does), or one that everybody can read or write.
+fn not_planted(path: &Path) -> Result<()> {
+    let Ok(about) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let user = rustix::process::geteuid();
+    let (found, what_to_do) = match () {
+        () if !about.is_file() => (
+            "it is a link, or something else that is no file".to_owned(),
+            "Name the file itself in [embedded] path.",
+        ),
+        () if about.uid() != user.as_raw() && !user.is_root() => (
+            format!("it belongs to the user with the id {}", about.uid()),
+            "Run Zentra as its owner, or name another file in [embedded] path.",
+        ),
+        () if about.mode() & 0o007 != 0 => (
+            format!("everybody can read or write it (mode {:03o})", about.mode() & 0o777),
+            "Look at who has changed it. Then: chmod o= FILE",
+        ),
+        () => return Ok(()),
+    };
+    Err(StoreError::Unusable { path: path.into(), found, what_to_do })
 }
 
 /// One more connection to it.
@@ -155,8 +183,35 @@ fn make(connection: &Connection) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::embedded::Store;
+
+    #[test]
+    fn a_file_that_somebody_else_may_have_put_there_is_not_opened() {
+        let folder = std::env::temp_dir().join(format!("zentra-planted-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let told = |path: &Path| Store::open(path, 1 << 30).err().unwrap().to_string();
+        // An empty file is as good as none.
+        let file = |name: &str, mode| {
+            let path = folder.join(name);
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let linked = folder.join("linked.db");
+        std::os::unix::fs::symlink(file("real.db", 0o600), &linked).unwrap();
+        assert!(told(&linked).contains("it is a link"), "{}", told(&linked));
+        let path = file("beside.db", 0o600);
+        std::os::unix::fs::symlink(&linked, folder.join("beside.db-wal")).unwrap();
+        assert!(told(&path).contains("beside.db-wal: it is a link"), "{}", told(&path));
+        for (mode, opens) in [(0o604, false), (0o602, false), (0o660, true), (0o600, true)] {
+            let opened = Store::open(&file(&format!("{mode:o}.db"), mode), 1 << 30);
+            assert_eq!(opened.is_ok(), opens, "{mode:o}: {:?}", opened.err());
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[tokio::test]
     async fn a_file_of_the_first_form_is_brought_to_this_one() {

@@ -13,23 +13,30 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 /// Log lines go to stderr: as text, or as JSON with `ZENTRA_LOG_FORMAT=json`.
-/// `ZENTRA_LOG` filters them; without it, `default` does (`info`, `warn`).
+/// `ZENTRA_LOG` filters them; without it, `default` does (`info`, `warn`). Lines of the AMQP library
+/// are shown only if the filter names `lapin`. Colors are used on a terminal, unless `NO_COLOR` is set
+/// (<https://no-color.org>).
 ///
 /// Never logged: bodies, secrets, signatures. So whatever the filter says, the libraries'
 /// lines below `info` are left out: they show whole frames.
 pub fn init_logs(default: &str) {
-    let filter = EnvFilter::try_from_env("ZENTRA_LOG")
-        // The library logs each connection loss as an error of its own; we log it once.
-        .unwrap_or_else(|_| EnvFilter::new(format!("{default},lapin=off")));
+    // The library logs each connection loss as an error of its own; we log it once.
+    let with = |text: &str| EnvFilter::try_new(format!("lapin=off,{text}")).ok();
+    let asked = std::env::var("ZENTRA_LOG").ok();
+    let filter = asked.and_then(|text| with(&text)).or_else(|| with(default)).unwrap_or_default();
     let safe = filter_fn(|of| of.target().starts_with("zentra") || *of.level() <= Level::INFO);
     let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(std::io::stderr().is_terminal() && !is_set("NO_COLOR"))
         .with_writer(std::io::stderr);
     let lines = match std::env::var("ZENTRA_LOG_FORMAT").is_ok_and(|format| format == "json") {
         true => lines.json().boxed(),
         false => lines.boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(safe)).with(filter).init();
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|text| !text.is_empty())
 }
 
 /// A registered counter. Fails only if the name is taken or no metric name.

@@ -2,9 +2,10 @@
 
 use http::Uri;
 use serde::Deserialize;
+use subtle::ConstantTimeEq;
 
-use super::Refusal;
 use super::place::{Location, Lookup};
+use super::{NamedSecret, Refusal};
 
 /// Where a scheme's keys are.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,8 +17,9 @@ pub struct Keys {
     /// Where the callback says which one it is signed with. Whoever sends can write anything there:
     /// `hosts`, `prefix` and `suffix` say what is believed.
     pub at: Option<Location>,
-    /// The hosts that are the provider's; `*` is one label, and for `sns.*.amazonaws.com` only
-    /// letters, digits and hyphens. With a port, at that port.
+    /// The hosts that are the provider's. `*` is one label of letters, digits and hyphens. `{region}`
+    /// is one that reads as a region of AWS (`us-gov-west-1`): other services have labels there, too,
+    /// as S3 has in `BUCKET.s3.amazonaws.com`. With a port, at that port.
     #[serde(default)]
     pub hosts: Vec<String>,
     /// How the path begins.
@@ -32,10 +34,22 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The address of the key of a callback.
-    pub(super) fn address(&self, found: &Lookup<'_>) -> Result<Uri, Refusal> {
+    /// The address of the key of a callback. Nothing is fetched for a callback that says it is another
+    /// one's than the source's.
+    pub(super) fn address(
+        &self,
+        found: &Lookup<'_>,
+        secrets: &[NamedSecret],
+    ) -> Result<Uri, Refusal> {
         if let Some(url) = &self.url {
             return url.parse().map_err(|_| Refusal::KeyNotAllowed);
+        }
+        if let Some(pin) = &self.pin {
+            let whose = found.text(pin).ok_or(Refusal::SignatureMismatch)?;
+            let is = |one: &NamedSecret| whose.as_bytes().ct_eq(one.secret.expose()).into();
+            if !secrets.iter().any(is) {
+                return Err(Refusal::SignatureMismatch);
+            }
         }
         let text = self.at.as_ref().and_then(|at| found.text(at));
         let text = text.ok_or(Refusal::SignatureMissing)?;
@@ -71,6 +85,7 @@ impl Keys {
             && path.starts_with(&self.prefix)
             && path.ends_with(&self.suffix)
             && !path.contains("..")
+            && path.bytes().all(unescaped)
     }
 
     /// Whether an address is at one of the provider's hosts: HTTPS, its own port, no user.
@@ -90,11 +105,27 @@ impl Keys {
             wanted.clone().count() == given.clone().count()
                 && wanted.zip(given).all(|(wanted, given)| match wanted {
                     "*" => label(given),
+                    "{region}" => region(given),
                     _ => wanted.eq_ignore_ascii_case(given),
                 })
         };
         uri.scheme_str() == Some("https") && plain && self.hosts.iter().any(fits)
     }
+}
+
+/// RFC 3986, section 2.3, and `/`: what a server reads in one way only.
+fn unescaped(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte)
+}
+
+/// As all regions are named: words of letters, and a number
+/// (<https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html>).
+fn region(text: &str) -> bool {
+    let words: Vec<&str> = text.split('-').collect();
+    let [first, middle @ .., number] = &words[..] else { return false };
+    let letters = |word: &str| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    let number = number.len() <= 2 && number.parse::<u8>().is_ok();
+    number && letters(first) && !middle.is_empty() && middle.iter().all(|word| letters(word))
 }
 
 fn label(text: &str) -> bool {
@@ -103,7 +134,26 @@ fn label(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::secret::Secret;
     use crate::verify::Scheme;
+
+    #[test]
+    fn no_key_is_fetched_for_a_callback_that_is_another_topics() {
+        let keys = Scheme::named("aws-sns").and_then(|scheme| scheme.keys);
+        let keys = keys.unwrap_or_else(|| panic!("no aws-sns"));
+        let secret = Secret::new("arn:aws:sns:eu-west-1:1:shop");
+        let secrets = [NamedSecret { name: "k".into(), secret }];
+        let at = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem";
+        let address = |topic: &str| {
+            let body = format!(r#"{{"TopicArn":"{topic}","SigningCertURL":"{at}"}}"#);
+            keys.address(&Lookup::new(&HeaderMap::new(), None, body.as_bytes()), &secrets)
+        };
+        assert_eq!(address("arn:aws:sns:eu-west-1:1:shop").unwrap(), at);
+        assert_eq!(address("arn:aws:sns:eu-west-1:2:shop"), Err(Refusal::SignatureMismatch));
+    }
 
     #[test]
     fn only_the_providers_own_addresses_are_believed() {
@@ -113,6 +163,9 @@ mod tests {
         let own = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-7ff5318490ec183fbaddaa2a969abfda.pem";
         assert!(allows(own));
         assert!(allows(&own.replace(".com/", ".com.cn/")));
+        for region in ["us-gov-west-1", "ap-southeast-7", "us-iso-east-1", "eusc-de-east-1"] {
+            assert!(allows(&own.replace("eu-west-1", region)), "{region}");
+        }
         for other in [
             own.replace("https", "http"),
             own.replace(".com/", ".com:8443/"),
@@ -125,6 +178,16 @@ mod tests {
             own.replace("https://sns.eu-west-1.amazonaws.com", "https://127.0.0.1"),
             own.replace("/Simple", "/../Simple"),
             own.replace(".pem", ".pem?x=1"),
+            own.replace("eu-west-1", "s3"),
+            own.replace("eu-west-1", "s3-eu-west-1"),
+            own.replace("eu-west-1", "s3-website-eu-west-1"),
+            own.replace("eu-west-1", "eu-west-1a"),
+            own.replace("eu-west-1", "west-1"),
+            own.replace("eu-west-1", "eu-west-"),
+            own.replace("eu-west-1", "EU-west-1"),
+            own.replace("Service-", "Service-%2e%2e%2f"),
+            own.replace("Service-", "Service-%"),
+            own.replace("Service-", "Service-;x="),
             own.replace(".pem", ".txt"),
             own.replace("/SimpleNotificationService-", "/bucket/"),
             own.replace("https://sns.eu-west-1.amazonaws.com", ""),

@@ -56,6 +56,7 @@ pub use items::MAX_ITEMS;
 pub use key::{Algorithm, KeyFormat};
 pub use place::Location;
 use place::Lookup;
+pub use pointer::texts_at;
 pub use request::{MAX_HEADERS as MAX_FORWARDED_HEADERS, MAX_QUERY};
 use scheme::Required;
 pub use scheme::{IdNames, Scheme};
@@ -231,7 +232,7 @@ impl Unverified {
         let Some(keys) = &source.scheme.keys else { return Ok(None) };
         let found = self.lookup(source);
         source.scheme.signature.read(&found)?;
-        keys.address(&found).map(Some)
+        keys.address(&found, &source.secrets).map(Some)
     }
 
     /// The same, by the key that [`Unverified::key_address`] stands for.

@@ -14,8 +14,9 @@ pub(super) fn text_at(body: &[u8], pointer: &str) -> Option<String> {
     texts_at(body, &[pointer]).pop()?
 }
 
-/// The same at several places, which are looked for in one pass.
-pub(super) fn texts_at(body: &[u8], pointers: &[&str]) -> Vec<Option<String>> {
+/// The strings, numbers and booleans at several places of a JSON body, found in one pass. A number has
+/// the digits that are written. `None` for a place without one, and for all if the body isn't JSON.
+pub fn texts_at(body: &[u8], pointers: &[&str]) -> Vec<Option<String>> {
     let ways: Vec<_> = pointers.iter().map(|pointer| way(pointer)).collect();
     let wanted = ways.iter().enumerate().filter_map(|(at, way)| Some((at, way.as_deref()?)));
     let wanted: Vec<_> = wanted.collect();

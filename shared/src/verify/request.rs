@@ -8,6 +8,7 @@ use super::canonical::Canonical;
 use super::place::Location;
 use super::scheme::Scheme;
 use super::template::Part;
+use crate::event::Weakness;
 
 /// The most bytes of header names and values that go on. More is refused.
 pub const MAX_HEADERS: usize = 24 * 1024;
@@ -142,7 +143,7 @@ pub(super) fn signed(scheme: &Scheme, on: &[(String, String)], all: &HeaderMap) 
         ("body", !scheme.body_unsigned && !partly),
         ("query", scheme.covers_query()),
         ("method", content.covers(&Part::Method)),
-        ("type", typed && scheme.weakness().is_none()),
+        ("type", typed && matches!(scheme.weakness(), None | Some(Weakness::AnyCustomer))),
     ];
     let listed = content.parts().iter().filter_map(|part| match part {
         Part::Canonical(form) => form.announces().map(|(name, _)| name),

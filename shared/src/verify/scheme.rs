@@ -467,6 +467,8 @@ impl Scheme {
             _ if self.signature.algorithm.is_digest() && parts.last() != Some(&Part::Secret) => {
                 Some(Weakness::LengthExtension)
             }
+            // A token's address or the secret in what is signed would say for whom it is.
+            _ if self.needs_no_secret() && !self.signs_own_address() => Some(Weakness::AnyCustomer),
             _ => None,
         }
     }
@@ -481,10 +483,14 @@ impl Scheme {
         forms.flatten().collect()
     }
 
+    /// Whether a token names the address that it is for.
+    fn signs_own_address(&self) -> bool {
+        self.claims.as_ref().is_some_and(|claims| claims.url.is_some())
+    }
+
     /// Whether a source needs to know where its provider sends to.
     pub fn signs_url(&self) -> bool {
-        let claimed = self.claims.as_ref().is_some_and(|claims| claims.url.is_some());
-        claimed || self.signature.content.parts().iter().any(Part::is_url)
+        self.signs_own_address() || self.signature.content.parts().iter().any(Part::is_url)
     }
 
     /// Whether all of its keys are at one address, and change there.

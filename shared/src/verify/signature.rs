@@ -117,6 +117,10 @@ impl Signature {
         if named.is_none() || named != self.algorithm.jws() {
             return Err(Refusal::SignatureMalformed);
         }
+        // RFC 7515, section 4.1.11: an extension that isn't understood makes the signature invalid.
+        if said.is_some_and(|said| said.get("crit").is_some()) {
+            return Err(Refusal::SignatureMalformed);
+        }
         read.keep(("header", header), false)?;
         read.keep(("payload", payload), false)?;
         self.push(signature, read)

@@ -175,6 +175,7 @@ fn signed(scheme: &Scheme) -> String {
         Some(Weakness::BodyUnsigned) => Some("no body: **weak**"),
         Some(Weakness::LengthExtension) => Some("but by a digest that can be extended: **weak**"),
         Some(Weakness::Checksum) => Some("but a checksum of the body: **weak**"),
+        Some(Weakness::AnyCustomer) => Some("but not for whom: **weak**"),
         _ => None,
     };
     names.chain(weak).collect::<Vec<_>>().join(", ")

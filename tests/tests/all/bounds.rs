@@ -154,6 +154,17 @@ async fn a_wrong_length_or_two_framings_let_nothing_else_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_two_hosts_is_refused() {
+    let (_stack, ingress) = ingress(&shared_rabbit(), "").await;
+    for second in ["host: x\r\n", "Host: elsewhere\r\n"] {
+        let more = length(BODY) + second + "connection: close\r\n";
+        let answer = say(&ingress, callback("evt_1", &more, BODY).as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(answer.contains("\"reason\":\"bad_request\""), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pipelined_callbacks_are_answered_one_by_one_in_order() {
     let (_stack, ingress) = ingress(&shared_rabbit(), "").await;
     let forged = callback("evt_2", &length(BODY), BODY).replace("v1,", "v1,AAAA");

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::{AttemptResult, Delivery, ErrorClass, Histories, What};
+use zentra_shared::lifecycle::State;
 use zentra_tests::ledger::transfer;
 use zentra_tests::services::{self, folder};
 use zentra_tests::world::{BOUND, World, count, delivered};
@@ -175,4 +176,53 @@ async fn why_there_was_no_answer_is_told_by_a_class_that_is_always_the_same() {
         .await;
         assert_eq!(found.class, Some(class), "{name}: {:?}", found.error);
     }
+}
+
+/// Node closes an idle connection after five seconds, and a request may be on its way then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_just_closed_costs_no_attempt() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    let closed = Arc::new(AtomicUsize::new(0));
+    let counted = closed.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                let (mut heard, mut piece) = (Vec::new(), [0; 4096]);
+                while !heard.ends_with(b"}") {
+                    let read = stream.read(&mut piece).await.unwrap();
+                    heard.extend_from_slice(&piece[..read]);
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                if stream.read(&mut piece).await.is_ok_and(|read| read > 0) {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    world.stack.add(&format!(
+        "[destination.shop]\nurl = \"{url}\"\nsubscribe = [\"acme.#\"]\ntimeout = \"1s\"\n\
+         allow_private = true\nretry = {{ attempts = 1 }}"
+    ));
+    let ingress = world.stack.ingress().await;
+    let _worker = world.stack.worker().await;
+    for at in 0..4 {
+        let id = format!("evt_{at}");
+        let body = transfer(&id, "trf_1", 1);
+        let headers = sign::acme(&id, sign::now(), body.as_bytes());
+        let url = format!("{}/in/acme", ingress.listen);
+        assert_eq!(world.stack.http.post(&url, &headers, body).await.unwrap().status, 200);
+        let key = DeliveryKey::parse(&format!("shop/acme/{id}")).unwrap();
+        eventually(&format!("{id} is delivered"), BOUND, async || {
+            let known = world.journal.history(&key).await.ok()??;
+            assert_ne!(known.record.state, State::Dead, "{:#?}", known.history);
+            (known.record.state == State::Delivered).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(closed.load(Ordering::SeqCst), 3);
 }

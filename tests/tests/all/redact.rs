@@ -79,6 +79,20 @@ async fn it_is_seen_in_no_answer_and_no_export_unless_it_is_asked_for_and_then_t
         let answer = stack.http.send(Method::GET, &url, &headers, "").await.unwrap();
         assert!(answer.body.contains("[redacted]") && !answer.body.contains("8172"), "{answer:?}");
     }
+    // A search would tell what is redacted, one character after the other.
+    for (text, found) in [("817", 0), ("trf_1", 1)] {
+        let (_, matches) = api.get(&format!("/v1/find?text={text}"), &eve).await;
+        let counts = ["events", "refused"].map(|of| matches[of].as_array().unwrap().len());
+        assert_eq!(counts, [found, found], "{text}: {matches}");
+        let searched = stack.zentra(&["event", "find", text, "--by", "eve"]);
+        assert_eq!(searched.status.code(), Some(1 - i32::try_from(found).unwrap()), "{searched:?}");
+    }
+    let all = done(stack, &["event", "find", "817", "--unredacted", "--by", "ada"]);
+    assert!(all.contains("dead letters of ledger") && all.contains("refused show"), "{all}");
+    let audit = done(stack, &["audit"]);
+    for line in ["ada  event find --unredacted 817", "eve  event find trf_1"] {
+        assert!(audit.contains(line), "{line}: {audit}");
+    }
 
     let exported = folder("export").join("dead.jsonl");
     let drain = ["dead", "drain", "evt_1", "--because", "x", "--export"];

@@ -237,7 +237,9 @@ async fn a_file_that_cant_be_used_is_told_and_left_as_it_is() {
         assert!(told.contains(shop.file.to_str().unwrap()), "{told}");
         assert_eq!(std::fs::read(&shop.file).unwrap(), bytes);
     }
-    let other = rusqlite::Connection::open(shop.file.with_extension("other")).unwrap();
+    let name = shop.file.with_extension("other");
+    let other = rusqlite::Connection::open(&name).unwrap();
+    std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o600)).unwrap();
     other.execute_batch("CREATE TABLE theirs (id INTEGER)").unwrap();
     let path = shop.file.display().to_string();
     shop.stack.replace(&path, &path.replace(".db", ".other"));

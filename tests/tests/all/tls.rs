@@ -136,3 +136,26 @@ async fn a_handshake_that_does_not_end_is_closed_in_time_and_counted() {
     let mut honest = connect(&ingress, &trusted, b"http/1.1").await.unwrap();
     assert!(post(&mut honest, "evt_1").await.starts_with("HTTP/1.1 200"));
 }
+
+/// Whoever connects and says nothing holds up nobody, however long a handshake may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_do_not_go_on_give_way_to_an_honest_callback() {
+    let settings = "max_connections = 8\nheader_timeout = \"10m\"\nmax_peer_share = 100";
+    let (stack, ingress, _folder, trusted) = ingress(settings).await;
+    let address = ingress.listen.split("://").last().unwrap();
+    let mut silent = Vec::new();
+    for at in 0..30 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Some begin a record, and no more.
+        stream.write_all(&[22, 3, 1][..at % 4]).await.unwrap();
+        silent.push(stream);
+    }
+    for at in 0..20 {
+        let connected = tokio::time::timeout(BOUND, connect(&ingress, &trusted, b"http/1.1"));
+        let mut stream = connected.await.unwrap().unwrap();
+        let answer = post(&mut stream, &format!("evt_{at}")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    is_counted(&stack, &ingress).await;
+}

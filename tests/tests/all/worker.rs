@@ -353,8 +353,9 @@ async fn what_redis_has_forgotten_between_two_attempts_is_claimed_anew_and_deliv
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destinations_retry_after_is_honoured() {
-    let world = world(&shared_redis()).await;
+async fn a_destinations_retry_after_is_honoured_beyond_the_longest_pause() {
+    let quick = r#"attempts = 3, initial = "250ms", max = "500ms", jitter = 0.0"#;
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), quick).await.unwrap();
     world.ledger.take_turns([Turn::Answer(429, vec![("retry-after", "2".into())])]);
     let _worker = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;

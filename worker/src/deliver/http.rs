@@ -1,20 +1,22 @@
 //! Delivery by HTTP: the provider's exact bytes, re-signed by Standard Webhooks.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::dns::GaiResolver;
-use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::connect::{Connect, HttpConnector, HttpInfo};
 use hyper_util::client::legacy::{self as client, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use moka::sync::Cache;
 use rustls::ClientConfig;
 use zentra_shared::clock::{Timestamp, millis};
 use zentra_shared::journal::{AttemptResult, ErrorClass};
@@ -30,6 +32,8 @@ const EXCERPT: usize = 1024;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection is kept unused.
 const IDLE: Duration = Duration::from_secs(30);
+/// Connections that are known to have been used.
+const USED: u64 = 10_000;
 /// A longer `Retry-After` counts as this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -48,7 +52,11 @@ pub(crate) struct HttpDelivery {
     anywhere: Pool<GaiResolver>,
     /// For those whose names must stand for public addresses.
     public: Pool<PublicOnly>,
+    used: Cache<Ends, ()>,
 }
+
+/// Local and remote address of a connection.
+type Ends = (SocketAddr, SocketAddr);
 
 impl HttpDelivery {
     pub(crate) fn new() -> anyhow::Result<Self> {
@@ -56,6 +64,7 @@ impl HttpDelivery {
         Ok(Self {
             anywhere: pool(tls.clone(), GaiResolver::new()),
             public: pool(tls, PublicOnly::new()),
+            used: Cache::builder().max_capacity(USED).time_to_live(2 * IDLE).build(),
         })
     }
 
@@ -76,9 +85,12 @@ impl HttpDelivery {
             }
         };
         let limit = order.destination.timeout;
-        let sending = match order.destination.allow_private {
-            true => self.anywhere.request(request),
-            false => self.public.request(request),
+        let sending = async {
+            let first = self.request(order, request.clone()).await;
+            match first {
+                Err(error) if self.was_closed(&error) => self.request(order, request).await,
+                answered => answered,
+            }
         };
         let response = match tokio::time::timeout(limit, sending).await {
             Ok(Ok(response)) => response,
@@ -95,6 +107,47 @@ impl HttpDelivery {
         let verdict = judge(parts.status, &parts.headers, permanent, order.now);
         Attempted { verdict, result }
     }
+}
+
+impl HttpDelivery {
+    async fn request(
+        &self,
+        order: &Order<'_>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, client::Error> {
+        let response = match order.destination.allow_private {
+            true => self.anywhere.request(request).await?,
+            false => self.public.request(request).await?,
+        };
+        if let Some(ends) = response.extensions().get::<HttpInfo>().map(ends) {
+            self.used.insert(ends, ());
+        }
+        Ok(response)
+    }
+
+    /// Whether a connection that had been used before was closed without an answer. Most likely the
+    /// destination closed it, unused, as the request was on its way: so the attempt goes on with
+    /// another connection. If the request did arrive, the idempotency key makes it the same one.
+    fn was_closed(&self, error: &client::Error) -> bool {
+        let causes = std::iter::successors(Some(error as &dyn Error), |error| inner(*error));
+        let mut causes = causes.take(10);
+        let closed = causes.any(|cause| {
+            let http = cause.downcast_ref::<hyper::Error>();
+            let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            http.is_some_and(|error| error.is_incomplete_message() || error.is_closed())
+                || matches!(io, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
+        });
+        let ends = || {
+            let mut found = Extensions::new();
+            error.connect_info()?.get_extras(&mut found);
+            found.get::<HttpInfo>().map(ends)
+        };
+        closed && ends().is_some_and(|ends| self.used.contains_key(&ends))
+    }
+}
+
+fn ends(of: &HttpInfo) -> Ends {
+    (of.local_addr(), of.remote_addr())
 }
 
 fn pool<R>(tls: ClientConfig, resolver: R) -> Pool<R>

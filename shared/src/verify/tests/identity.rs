@@ -375,13 +375,18 @@ fn where_fields_run_together_by_a_mark_that_one_of_them_holds_no_id_is_taken_fro
 }
 
 #[test]
-fn a_digest_that_begins_with_the_secret_is_weak_and_one_that_ends_with_it_is_not() {
+fn what_a_signature_leaves_open_is_called_weak() {
     for (provider, weakness) in [
         ("hubspot-v1", Some(Weakness::LengthExtension)),
         ("hubspot-v2", Some(Weakness::LengthExtension)),
         ("sellsy", Some(Weakness::LengthExtension)),
         ("cloudinary", None),
         ("hubspot", None),
+        // One key set for all customers: with a pin, or with none.
+        ("truelayer", Some(Weakness::AnyCustomer)),
+        ("aws-sns", None),
+        ("paypal", Some(Weakness::Checksum)),
+        ("google-pubsub", Some(Weakness::BodyUnsigned)),
     ] {
         assert_eq!(Scheme::named(provider).unwrap().weakness(), weakness, "{provider}");
     }

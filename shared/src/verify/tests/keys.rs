@@ -39,6 +39,11 @@ fn a_token_is_held_to_its_algorithm_its_times_its_issuer_and_the_body() {
     for header in [r#"{"alg":"none"}"#, r#"{"alg":"HS512"}"#, r#"{"alg":"RS256"}"#, "{}", "x"] {
         assert_eq!(judge(header, &good, "sig_1"), Err("signature_malformed"), "{header}");
     }
+    // Extensions that have to be understood, and a payload that isn't encoded (RFC 7797).
+    for crit in [r#""crit":["exp"],"exp":1"#, r#""crit":["b64"],"b64":false"#, r#""crit":[]"#] {
+        let header = format!(r#"{{"alg":"HS256",{crit}}}"#);
+        assert_eq!(judge(&header, &good, "sig_1"), Err("signature_malformed"), "{header}");
+    }
     for (wrong, reason) in [
         (good.replace("Upstash", "Another"), "signature_mismatch"),
         (good.replace("in/q", "in/r"), "signature_mismatch"),

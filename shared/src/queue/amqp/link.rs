@@ -37,6 +37,8 @@ const PREPARE: Duration = Duration::from_secs(30);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is logged that none can be made.
+const LOG_EACH: Duration = Duration::from_secs(10);
 /// How old the last confirm may be before a message of our own asks for a new one.
 const PROBE: Duration = Duration::from_secs(1);
 /// How old the last confirm may be where a publish can still be expected to be confirmed.
@@ -117,6 +119,7 @@ async fn supervise(
     publish: &watch::Sender<Option<Arc<Session>>>,
 ) {
     let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
+    let mut failures = Failures::default();
     let mut applied = false;
     let up = metrics.up.with_label_values(&[purpose]);
     let blocked = metrics.blocked.with_label_values(&[purpose]);
@@ -128,6 +131,7 @@ async fn supervise(
             Ok(session) => {
                 tracing::info!(purpose, "connected to rabbitmq");
                 pauses.reset();
+                failures = Failures::default();
                 connects.inc();
                 up.set(1);
                 publish.send_replace(Some(session.clone()));
@@ -141,9 +145,29 @@ async fn supervise(
                 tracing::warn!(purpose, cause, "lost the connection to rabbitmq");
                 session.close().await;
             }
-            Err(error) => tracing::warn!(purpose, %error, "can't connect to rabbitmq"),
+            Err(error) => failures.log(purpose, &error),
         }
         tokio::time::sleep(pauses.next_pause()).await;
+    }
+}
+
+/// Connections that failed one after the other: programs and broker are often started at the same time.
+#[derive(Default)]
+struct Failures {
+    logged: Option<Instant>,
+    left_out: u32,
+}
+
+impl Failures {
+    /// The first one, and then one in [`LOG_EACH`].
+    fn log(&mut self, purpose: &str, error: &QueueError) {
+        if self.logged.is_some_and(|logged| logged.elapsed() < LOG_EACH) {
+            self.left_out += 1;
+            return;
+        }
+        let left_out = self.left_out;
+        tracing::warn!(purpose, %error, left_out, "can't connect to rabbitmq: trying again");
+        *self = Self { logged: Some(Instant::now()), left_out: 0 };
     }
 }
 

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use zentra_shared::clock::millis;
 use zentra_shared::config::Bounds;
 
+use crate::head::{Head, TwoFramings};
 use crate::refusal::Refusal;
 use crate::respond;
 
@@ -94,7 +95,10 @@ where
     let pulse = Arc::new(Pulse::new());
     let stream = Arc::new(Mutex::new(stream));
     let watched = Watched { stream: stream.clone(), pulse: pulse.clone() };
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if pulse.head().has_two_framings() {
+            request.extensions_mut().insert(TwoFramings);
+        }
         let busy = pulse.busy();
         let answer = answer(request);
         async move {
@@ -223,6 +227,8 @@ struct Pulse {
     requests: AtomicUsize,
     heard: AtomicBool,
     http2: AtomicBool,
+    /// Of the request that is awaited.
+    head: Mutex<Head>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -243,6 +249,7 @@ impl Pulse {
             requests: AtomicUsize::new(0),
             heard: AtomicBool::new(false),
             http2: AtomicBool::new(false),
+            head: Mutex::default(),
         }
     }
 
@@ -266,6 +273,10 @@ impl Pulse {
         self.since.store(millis(self.started.elapsed()), Ordering::Release);
     }
 
+    fn head(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn hear(&self, bytes: &[u8]) {
         if !self.heard.swap(true, Ordering::AcqRel)
             && self.requests.load(Ordering::Acquire) == 0
@@ -274,6 +285,11 @@ impl Pulse {
             // No HTTP/1.1 method begins so; RFC 9113, 3.4.
             self.http2.store(bytes.starts_with(b"PRI"), Ordering::Release);
             self.mark();
+        }
+        // What comes while a request is under way is its body, or a request that was sent too early: of
+        // that one the library believes the encoding, and closes the connection after it.
+        if self.state() == State::Headers {
+            self.head().read(bytes);
         }
     }
 
@@ -289,6 +305,7 @@ struct Busy(Arc<Pulse>);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.mark();
+        *self.0.head() = Head::default();
         self.0.heard.store(false, Ordering::Release);
         self.0.requests.fetch_sub(1, Ordering::AcqRel);
     }

@@ -20,7 +20,7 @@ use crate::admit::{Gate, Taken};
 use crate::client::client;
 use crate::log::Log;
 use crate::metrics::{Metrics, UNKNOWN};
-use crate::receive::{Receiver, one_host, source_name};
+use crate::receive::{Receiver, source_name, unambiguous};
 use crate::refusal::Refusal;
 use crate::respond;
 
@@ -77,7 +77,7 @@ impl<Q: Publish> Entrance<Q> {
         let started = Instant::now();
         // One gate for the whole callback, whatever is reloaded meanwhile.
         let gate = self.gate.borrow().clone();
-        let named = one_host(request.headers()).and_then(|()| source_name(request.uri().path()));
+        let named = unambiguous(&request).and_then(|()| source_name(request.uri().path()));
         let named = named.and_then(|name| gate.source(name));
         let (label, result) = match named {
             Err(refusal) => (UNKNOWN, Err(refusal)),

@@ -9,6 +9,7 @@ mod bodies;
 mod client;
 mod connection;
 mod entrance;
+mod head;
 mod keep;
 pub mod keys;
 mod log;

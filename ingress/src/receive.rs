@@ -16,6 +16,7 @@ use zentra_shared::config::Bounds;
 use zentra_shared::verify::{Source, Unverified};
 
 use crate::bodies::{Bodies, Reading};
+use crate::head::TwoFramings;
 use crate::refusal::Refusal;
 
 /// The source that a path names: `/in/{source}` and nothing else.
@@ -24,12 +25,13 @@ pub(crate) fn source_name(path: &str) -> Result<&str, Refusal> {
     name.ok_or(Refusal::UnknownSource)
 }
 
-/// A request with two `Host` lines is malformed (RFC 9112, section 3.2): a proxy may have taken the
-/// other one.
-pub(crate) fn one_host(headers: &HeaderMap) -> Result<(), Refusal> {
-    match headers.get_all(header::HOST).iter().nth(1) {
-        Some(_) => Err(Refusal::BadRequest),
-        None => Ok(()),
+/// Refuses what a proxy may have read in another way: two `Host` lines (RFC 9112, section 3.2), or two
+/// framings.
+pub(crate) fn unambiguous<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let two_hosts = request.headers().get_all(header::HOST).iter().nth(1).is_some();
+    match two_hosts || request.extensions().get::<TwoFramings>().is_some() {
+        true => Err(Refusal::BadRequest),
+        false => Ok(()),
     }
 }
 

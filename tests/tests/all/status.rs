@@ -125,3 +125,22 @@ async fn a_work_queue_that_was_deleted_is_told_and_declared_again() {
     let findings = ledger["findings"].as_array().unwrap();
     assert!(findings.contains(&"queue_missing".into()), "{ledger}");
 }
+
+/// The broker confirms an event that only the archive has got.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_accepted_while_its_queues_were_deleted_is_delivered() {
+    let (rabbit, redis, name) = (services::rabbit(), services::redis(), namespace());
+    let world = World::start(&rabbit.url(), &redis.url(), &name, "attempts = 1").await.unwrap();
+    for queue in ["work.ledger", "unrouted"] {
+        rabbit.delete_queue(&format!("{name}.{queue}"));
+    }
+    let ids: Vec<_> = (0..50).map(|at| format!("evt_{at}")).collect();
+    for id in &ids {
+        world.send(id, &transfer(id, "trf_1", 1)).await;
+    }
+    let _worker = world.stack.worker().await;
+    for id in &ids {
+        world.until(id, delivered).await;
+    }
+    assert_eq!(world.ledger.rows().unwrap().len(), ids.len());
+}

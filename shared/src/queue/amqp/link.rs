@@ -25,7 +25,7 @@ use super::applied::{apply, archive, declare_only, depth};
 use super::lane::{self, Job};
 use super::metrics::Metrics;
 use super::topology::{Names, short};
-use super::{QueueError, Routes, Settings, Subscriber, message};
+use super::{QueueError, Routes, Settings, Subscriber, message, unrouted};
 use crate::clock::millis;
 use crate::retry::Pauses;
 use crate::secret::Secret;
@@ -138,6 +138,8 @@ async fn supervise(
                 let cause = tokio::select! {
                     cause = session.lost(&blocked) => cause,
                     never = session.keep_house(routes) => match never {},
+                    never = unrouted::watch(&session, settings, routes),
+                        if settings.largest_body.is_some() => match never {},
                 };
                 publish.send_replace(None);
                 up.set(0);
@@ -243,6 +245,10 @@ impl Session {
         inboxes: Vec<mpsc::Receiver<Job>>,
     ) -> Result<(), QueueError> {
         let routes = routes.borrow().clone();
+        let deleted = match &routes {
+            Some(routes) => unrouted::was_deleted(self, &self.names, routes).await?,
+            None => false,
+        };
         match &routes {
             // Made again, it only adds: an older program that is on its way out must not
             // unbind what a newer one has bound.
@@ -254,6 +260,9 @@ impl Session {
         }
         if let Some(routes) = &routes {
             self.attach_archive(routes).await?;
+            if deleted {
+                unrouted::send_recent(self, &self.names, routes).await?;
+            }
         }
         if let Some(wanted) = settings.largest_body {
             self.measure(wanted).await?;

@@ -11,6 +11,7 @@ mod message;
 mod metrics;
 mod returns;
 mod topology;
+mod unrouted;
 mod walk;
 
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use zentra_shared::queue::{Archived, Operate, QueueError};
 use crate::backend::Backend;
 use crate::cli::ArchiveCommand;
 use crate::failure::Failure;
+use crate::list::List;
 use crate::print_json;
 use crate::text;
 
@@ -38,7 +39,7 @@ async fn with(
         ArchiveCommand::List { wanted, json } => {
             let found = list(queue, config, &wanted).await?;
             match json {
-                true => print_json(&found, &mut out),
+                true => print_json(&List::from(found), &mut out),
                 false => Ok(show(&found, &mut out)?),
             }
         }

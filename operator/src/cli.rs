@@ -115,6 +115,8 @@ pub(crate) enum Command {
     Check,
     /// Prints the reference of the configuration: every key, its default, its meaning.
     Config,
+    /// Print the OpenAPI document of the HTTP API.
+    Openapi,
     /// Prints what a shell reads to complete this command line: source <(zentra completions bash).
     Completions {
         /// For which shell.
@@ -213,7 +215,7 @@ pub(crate) enum EventCommand {
     Show {
         /// A provider's event id, an identity, or a delivery key (destination/source/id).
         id: String,
-        /// As JSON: a list with one element per delivery.
+        /// As JSON: `deliveries`, `accepted` and `refused`, each a list.
         #[arg(long)]
         json: bool,
         /// Writes it as a page for a ticket, in Markdown; `-` is the standard output.

@@ -13,6 +13,7 @@ use zentra_shared::control::{Act, Beat, Circuit, Control, Order, Said, Wish};
 use crate::backend::Backend;
 use crate::cli::DestinationCommand;
 use crate::failure::Failure;
+use crate::list::List;
 use crate::print_json;
 use crate::text;
 
@@ -210,7 +211,7 @@ pub(crate) async fn command(
             let all = destinations(&control, config).await?;
             let mut out = text::stdout();
             return match json {
-                true => print_json(&all, &mut out),
+                true => print_json(&List::from(all), &mut out),
                 false => Ok(show(&all, &mut out)?),
             };
         }
@@ -233,7 +234,7 @@ pub(crate) async fn workers(backend: &impl Backend, json: bool) -> Result<(), Fa
     let workers = backend.histories()?.workers().await?;
     let mut out = text::stdout();
     match json {
-        true => print_json(&workers, &mut out),
+        true => print_json(&List::from(workers), &mut out),
         false => Ok(show_workers(&workers, &mut out)?),
     }
 }
@@ -242,7 +243,7 @@ pub(crate) async fn audit(backend: &impl Backend, limit: usize, json: bool) -> R
     let acts = backend.histories()?.audited(limit).await?;
     let mut out = text::stdout();
     match json {
-        true => print_json(&acts, &mut out),
+        true => print_json(&List::from(acts), &mut out),
         false => Ok(show_acts(&acts, &mut out)?),
     }
 }

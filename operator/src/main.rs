@@ -9,6 +9,7 @@ mod dead;
 mod event;
 mod failure;
 mod job;
+mod list;
 mod look;
 mod manual;
 mod migrate;
@@ -76,6 +77,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let path = &arguments.config;
     let role = match &arguments.command {
         Command::Config => return Ok(write!(std::io::stdout(), "{}", config::reference())?),
+        Command::Openapi => return Ok(writeln!(std::io::stdout(), "{}", api::document()?)?),
         Command::Completions { shell } => {
             return manual::completions(*shell, &mut std::io::stdout());
         }
@@ -137,6 +139,7 @@ async fn on<B: Backend + Send + Sync + 'static>(
         Command::Archive(command) => archive::command(config, backend, command).await,
         Command::Refused(command) => refused::command(config, backend, command).await,
         Command::Config
+        | Command::Openapi
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::Serve(_)

@@ -21,6 +21,7 @@ use crate::backend::Backend;
 use crate::cli::RefusedCommand;
 use crate::control::{Asked, Audited};
 use crate::failure::Failure;
+use crate::list::List;
 use crate::look::each;
 use crate::print_json;
 use crate::text;
@@ -50,7 +51,7 @@ async fn with(
             let masked = |one| masked(one, &config.sources);
             let found: Vec<Found> = found.into_iter().map(masked).collect();
             match json {
-                true => print_json(&found, &mut out),
+                true => print_json(&List::from(found), &mut out),
                 false => Ok(show_all(&found, &mut out)?),
             }
         }
@@ -75,12 +76,13 @@ async fn with(
             let control = backend.histories()?;
             let outcomes =
                 admitted(config, queue, &control, &wanted, limit, dry_run, &asked).await?;
+            let (none, all) = (outcomes.is_empty(), outcomes.iter().all(|one| one.admitted));
             match json {
-                true => print_json(&outcomes, &mut out)?,
+                true => print_json(&List::from(outcomes), &mut out)?,
                 false => show_outcomes(&outcomes, dry_run, &mut out)?,
             }
-            match (named, outcomes.iter().all(|outcome| outcome.admitted)) {
-                (Some(id), _) if outcomes.is_empty() => Err(no_refused(&id)),
+            match (named, all) {
+                (Some(id), _) if none => Err(no_refused(&id)),
                 (Some(_), false) => Err(Failure::Asked(
                     "not all were admitted.\nCheck the source's secrets in the config.".into(),
                 )),

@@ -16,6 +16,7 @@ use crate::backend::Backend;
 use crate::cli::TokenCommand;
 use crate::control::{Asked, Audited};
 use crate::failure::Failure;
+use crate::list::List;
 use crate::print_json;
 
 /// How a token begins: secret scanners know it by that.
@@ -159,7 +160,7 @@ pub(crate) async fn command(backend: &impl Backend, command: TokenCommand) -> Re
         TokenCommand::List { json } => {
             let tokens = control.tokens().await?;
             match json {
-                true => print_json(&tokens, &mut out),
+                true => print_json(&List::from(tokens), &mut out),
                 false => Ok(show(&tokens, &mut out)?),
             }
         }

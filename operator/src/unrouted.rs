@@ -14,6 +14,7 @@ use crate::backend::Backend;
 use crate::cli::UnroutedCommand;
 use crate::control::Audited;
 use crate::failure::Failure;
+use crate::list::List;
 use crate::print_json;
 use crate::text;
 
@@ -41,7 +42,7 @@ async fn with(
             let look = Look { sealer: &config.seal, subscribers: &subscribers, source, limit };
             let found = list(queue, &look).await?;
             match json {
-                true => print_json(&found, &mut out),
+                true => print_json(&List::from(found), &mut out),
                 false => Ok(show(&found, &mut out)?),
             }
         }
@@ -57,7 +58,7 @@ async fn with(
             let deed = requeue(queue, &look, dry_run);
             let found = audited.run(deed, |found| found.len().to_string()).await?;
             match json {
-                true => print_json(&found, &mut out),
+                true => print_json(&List::from(found), &mut out),
                 false => Ok(show_requeued(&found, dry_run, &mut out)?),
             }
         }

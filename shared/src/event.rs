@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, as_millis};
 use crate::lifecycle::{DeadReason, Print};
 
 /// The longest provider id that is used as an identity, in bytes. A longer one, or one
@@ -131,9 +131,14 @@ pub struct Envelope {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// When the ingress had read it.
+    #[serde(serialize_with = "as_millis::serialize")]
     pub received_at: Timestamp,
     /// The time that the provider signed, if its scheme has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_millis::serialize"
+    )]
     pub provider_time: Option<Timestamp>,
     /// The name of the secret that fitted.
     pub verified_with: String,

@@ -200,7 +200,9 @@ mod tests {
         assert_eq!(again.query.as_deref(), Some("a=1"));
         assert_eq!(Kept::open(&sealer("b"), &sealed).unwrap_err(), SealError::Mismatch);
         assert_eq!(sealer("a").open(&sealed).unwrap_err(), SealError::Mismatch);
-        let later = String::from_utf8(sealed.envelope.to_vec()).unwrap().replace("7000", "9000");
+        let json = String::from_utf8(sealed.envelope.to_vec()).unwrap();
+        let later = json.replace("00:00:07.000Z", "00:00:09.000Z");
+        assert_ne!(json, later);
         let altered = Sealed { envelope: later.into(), ..sealed.clone() };
         assert_eq!(Kept::open(&sealer("a"), &altered).unwrap_err(), SealError::Mismatch);
         let altered = Sealed { body: "[]".into(), ..sealed };

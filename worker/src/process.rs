@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use governor::DefaultDirectRateLimiter;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::clock;
+use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::config::Destination;
 use zentra_shared::delivery::{self, Opened};
-use zentra_shared::event::{DeliveryKey, Event, SetApart};
+use zentra_shared::event::{DeliveryKey, Event, Identity, SetApart};
 use zentra_shared::journal::{
-    AttemptResult, Claim, ErrorClass, First, Journal, JournalError, Settle,
+    AttemptResult, Claim, Delivery, Entry, ErrorClass, First, Journal, JournalError, Settle,
 };
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_shared::queue::{self, Delay, Message, Process, QueueError, Receipt};
@@ -123,8 +123,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     }
 
     /// What a message says of its attempt and generation counts if it is countersigned, or a new
-    /// event's. Otherwise the journal says where it stands, and an event that the journal doesn't know
-    /// begins anew. A new event goes on if its destination subscribes to it.
+    /// event's. Otherwise the journal says where it stands: an older version has sent it on, or somebody
+    /// whose seal key isn't known here yet. An event that the journal doesn't know begins anew. A new event goes on if its destination subscribes to it.
     async fn judge(&self, mut message: Message, opened: &Opened) -> Result<(), Stopped> {
         let name = self.destination.name.as_str();
         if delivery::is_countersigned(&self.sealer, name, &message) {
@@ -132,8 +132,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
         if (message.generation, message.attempt) != (0, 1) {
             let known = self.insist("look up", || self.journal.known(&opened.key)).await?;
-            let stands = known.as_ref().map(|record| (record.generation, record.attempt));
-            (message.generation, message.attempt) = stands.unwrap_or((0, 1));
+            (message.generation, message.attempt) = stand(known.as_ref(), &message);
             if known.is_some() {
                 return self.carry(&message, opened, None).await;
             }
@@ -260,10 +259,11 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             return Ok(false);
         }
         let (source, destination) = (envelope.source.as_str(), self.destination.name.as_str());
-        let identity = envelope.identity.as_str();
+        let (identity, retention) = (envelope.identity.as_str(), self.retention(opened));
+        let same_bytes = &within_an_hour(same_bytes, envelope.received_at);
         for place in 0..REPEATS {
             let of = First::Repeat { destination, source, same_bytes, place };
-            let first = || self.journal.first(of, identity, REPEATS_WITHIN);
+            let first = || self.journal.first(of, identity, retention);
             if self.insist("repeat", first).await? == identity {
                 return Ok(false);
             }
@@ -291,7 +291,11 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     async fn has_place(&self, event: &Event, opened: &Opened) -> Result<bool, Stopped> {
         let envelope = &event.envelope;
         let source = envelope.source.as_str();
-        let identity = envelope.same_bytes.as_ref().unwrap_or(&envelope.identity);
+        let repeats = envelope.same_bytes.as_ref();
+        let identity = &match repeats {
+            Some(same_bytes) => within_an_hour(same_bytes, envelope.received_at),
+            None => envelope.identity.clone(),
+        };
         let destination = self.destination.name.as_str();
         let kind = envelope.event_type.as_deref().unwrap_or_default();
         let id = envelope.event_id().unwrap_or_default();
@@ -531,5 +535,24 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 () = tokio::time::sleep(PAUSE) => {}
             }
         }
+    }
+}
+
+/// What callbacks with the same bytes have in common that came in one hour: a backlog is judged by when it
+/// came, not by when it is worked on.
+fn within_an_hour(same_bytes: &Identity, received_at: Timestamp) -> Identity {
+    let hour = received_at.secs() / REPEATS_WITHIN.as_secs();
+    Identity::from_text(&format!("{}/{hour}", same_bytes.as_str()))
+}
+
+/// Generation and attempt of a message that isn't countersigned: those that the journal has, or a newer
+/// generation, if an operator is known to have begun it.
+fn stand(known: Option<&Delivery>, message: &Message) -> (u32, u32) {
+    let Some(Delivery { record, history, .. }) = known else { return (0, 1) };
+    let begun = |entry: &&Entry| entry.generation == message.generation && entry.what.sends_on();
+    let newer = message.generation > record.generation;
+    match history.iter().find(begun).filter(|_| newer) {
+        Some(entry) => (entry.generation, 1),
+        None => (record.generation, record.attempt),
     }
 }

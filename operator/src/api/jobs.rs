@@ -13,14 +13,15 @@ use super::problem::Problem;
 use super::routes::{Answer, Body, Path, Reason, asked, bad};
 use crate::dead::Filter;
 use crate::job::{How, Replaying};
+use crate::list::List;
 
 /// Jobs, the newest first.
 #[utoipa::path(
     get, path = "/v1/jobs", tag = "look", security(("token" = [])),
-    responses((status = 200, body = Vec<Job>), (status = "default", body = Problem))
+    responses((status = 200, body = List<Job>), (status = "default", body = Problem))
 )]
-pub(super) async fn jobs(state: State) -> Answer<Vec<Job>> {
-    Ok(Json(state.jobs().await?))
+pub(super) async fn jobs(state: State) -> Answer<List<Job>> {
+    Ok(Json(state.jobs().await?.into()))
 }
 
 /// A job: its plan, and how far it is.
@@ -36,7 +37,7 @@ pub(super) async fn job(state: State, Path(id): Path<String>) -> Answer<Job> {
 /// Which dead letters, or archived events, are to run again, and how.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Plan {
+pub(super) struct NewJob {
     /// Only those of this destination.
     destination: Option<String>,
     /// Only those of this source.
@@ -46,6 +47,9 @@ pub(super) struct Plan {
     /// Only those of this event type.
     #[serde(rename = "type")]
     kind: Option<String>,
+    /// All of them. Without a filter or ids, it must be true.
+    #[serde(default)]
+    all: bool,
     /// Goes through the archive, not the dead letters: replays what was never run, and what is dead or
     /// was drained.
     #[serde(default)]
@@ -90,13 +94,13 @@ fn max_failures() -> u8 {
 /// Looks how many letters there are, and keeps that as a job; changes nothing else. Asked twice, it is
 /// the same job.
 #[utoipa::path(
-    post, path = "/v1/jobs", tag = "act", security(("token" = [])), request_body = Plan,
+    post, path = "/v1/jobs", tag = "act", security(("token" = [])), request_body = NewJob,
     responses((status = 200, body = Job), (status = "default", body = Problem))
 )]
-pub(super) async fn plan(who: Who, state: State, Body(plan): Body<Plan>) -> Answer<Job> {
+pub(super) async fn plan(who: Who, state: State, Body(plan): Body<NewJob>) -> Answer<Job> {
     who.may(Role::Operator)?;
-    let Plan { destination, source, reason, kind, archive, ids, force, .. } = plan;
-    let Plan { canary, rate, max_failures, because, .. } = plan;
+    let NewJob { destination, source, reason, kind, all, archive, ids, force, .. } = plan;
+    let NewJob { canary, rate, max_failures, because, .. } = plan;
     if ids.len() > 100 || (!archive && (force || !ids.is_empty())) {
         return Err(bad("ids (100 at most) and force are for archive".into()));
     }
@@ -105,6 +109,9 @@ pub(super) async fn plan(who: Who, state: State, Body(plan): Body<Plan>) -> Answ
     }
     let reason = reason.map(|reason| reason.as_str().to_owned());
     let filter = Filter::of(destination, source, reason, kind);
+    if !all && filter.is_empty() && ids.is_empty() {
+        return Err(bad("give a filter or ids; or set all to true, for all there are".into()));
+    }
     let asked = asked(&who, Reason { because })?;
     let (replay, how) = (Replaying { archive, ids, force }, How { canary, rate, max_failures });
     Ok(Json(state.plan(&filter, &replay, how, &asked).await?))

@@ -96,52 +96,69 @@ where
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Zentra, for operators",
-    description = "Histories, what is wrong, and what can be done about it. Times are milliseconds \\
-                   since 1970-01-01T00:00:00Z. Errors are problem+json (RFC 9457)."
+    description = "Histories, what is wrong, and what can be done about it. Times are RFC 3339 \
+                   with milliseconds, in UTC. Errors are problem+json (RFC 9457)."
 ))]
 struct Document;
 
-fn router(service: Arc<dyn Service>) -> Router {
-    let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
-        .routes(routes!(routes::status))
-        .routes(routes!(routes::metrics))
-        .routes(routes!(routes::events))
-        .routes(routes!(routes::event))
-        .routes(routes!(routes::dead))
-        .routes(routes!(routes::body))
-        .routes(routes!(routes::requeue))
-        .routes(routes!(routes::workers))
-        .routes(routes!(routes::destinations))
-        .routes(routes!(routes::pause))
-        .routes(routes!(routes::resume))
-        .routes(routes!(routes::close_circuit))
-        .routes(routes!(routes::audit))
-        .routes(routes!(follow::find))
-        .routes(routes!(follow::tail))
-        .merge(
-            OpenApiRouter::new()
-                .routes(routes!(queues::reconcile))
-                .layer(DefaultBodyLimit::max(LISTS)),
-        )
-        .routes(routes!(queues::drain))
-        .routes(routes!(queues::release))
-        .routes(routes!(queues::end))
-        .routes(routes!(queues::unrouted))
-        .routes(routes!(queues::route))
-        .routes(routes!(queues::archived))
-        .routes(routes!(queues::archived_body))
-        .routes(routes!(queues::refused))
-        .routes(routes!(queues::refused_body))
-        .routes(routes!(queues::admit))
-        .routes(routes!(jobs::jobs, jobs::plan))
-        .routes(routes!(jobs::job))
-        .routes(routes!(jobs::run))
-        .routes(routes!(jobs::pause))
-        .routes(routes!(jobs::cancel))
-        .split_for_parts();
+type Routes = OpenApiRouter<Arc<dyn Service>>;
+
+/// Each route with what the document says of it.
+fn routes() -> Vec<Routes> {
+    vec![
+        Routes::new().routes(routes!(routes::status)),
+        Routes::new().routes(routes!(routes::metrics)),
+        Routes::new().routes(routes!(routes::events)),
+        Routes::new().routes(routes!(routes::event)),
+        Routes::new().routes(routes!(routes::dead)),
+        Routes::new().routes(routes!(routes::body)),
+        Routes::new().routes(routes!(routes::requeue)),
+        Routes::new().routes(routes!(routes::workers)),
+        Routes::new().routes(routes!(routes::destinations)),
+        Routes::new().routes(routes!(routes::pause)),
+        Routes::new().routes(routes!(routes::resume)),
+        Routes::new().routes(routes!(routes::close_circuit)),
+        Routes::new().routes(routes!(routes::audit)),
+        Routes::new().routes(routes!(follow::find)),
+        Routes::new().routes(routes!(follow::tail)),
+        Routes::new().routes(routes!(queues::drain)),
+        Routes::new().routes(routes!(queues::release)),
+        Routes::new().routes(routes!(queues::end)),
+        Routes::new().routes(routes!(queues::unrouted)),
+        Routes::new().routes(routes!(queues::route)),
+        Routes::new().routes(routes!(queues::archived)),
+        Routes::new().routes(routes!(queues::archived_body)),
+        Routes::new().routes(routes!(queues::refused)),
+        Routes::new().routes(routes!(queues::refused_body)),
+        Routes::new().routes(routes!(queues::admit)),
+        Routes::new().routes(routes!(jobs::jobs, jobs::plan)),
+        Routes::new().routes(routes!(jobs::job)),
+        Routes::new().routes(routes!(jobs::run)),
+        Routes::new().routes(routes!(jobs::pause)),
+        Routes::new().routes(routes!(jobs::cancel)),
+        Routes::new().routes(routes!(queues::reconcile)).layer(DefaultBodyLimit::max(LISTS)),
+    ]
+}
+
+/// All routes, and their document.
+fn documented() -> (Router<Arc<dyn Service>>, utoipa::openapi::OpenApi) {
+    let all = Routes::with_openapi(Document::openapi());
+    let (router, mut document) =
+        routes().into_iter().fold(all, OpenApiRouter::merge).split_for_parts();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    (router, document)
+}
+
+/// The OpenAPI document, as `docs/openapi.json` has it.
+pub(crate) fn document() -> Result<String, Failure> {
+    let (_, document) = documented();
+    document.to_pretty_json().map_err(|error| Failure::Ours(error.to_string()))
+}
+
+fn router(service: Arc<dyn Service>) -> Router {
+    let (router, document) = documented();
     let guard = Guard::new(service.clone());
     router
         .layer(middleware::from_fn_with_state(guard, auth::admit))
@@ -161,4 +178,33 @@ async fn never_kept(mut response: Response) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn the_committed_document_is_the_codes() {
+        let page = include_str!("../../../docs/openapi.json");
+        let document = document().unwrap();
+        assert!(page.trim_end() == document, "run: zentra openapi > docs/openapi.json");
+    }
+
+    /// Of two types with one name, the document would have only one.
+    #[test]
+    fn a_schemas_name_is_one_types() {
+        let mut known = BTreeMap::new();
+        for route in routes() {
+            let components = route.get_openapi().components.clone().unwrap_or_default();
+            for (name, schema) in components.schemas {
+                let schema = serde_json::to_value(schema).unwrap();
+                let first = known.entry(name.clone()).or_insert_with(|| schema.clone());
+                assert_eq!(*first, schema, "{name} is the name of two types");
+            }
+        }
+        assert!(known.len() > 20, "{known:?}");
+    }
 }

@@ -16,6 +16,7 @@ use super::problem::Problem;
 use super::routes::{Answer, Body, Letters, Path, Query, Reason, asked, bad, hundred, within};
 use crate::control::Asked;
 use crate::dead::Tally;
+use crate::list::List;
 use crate::reconcile::Report;
 use crate::{archive, refused, unrouted};
 
@@ -43,17 +44,17 @@ pub(super) async fn drain(
     post, path = "/v1/events/{id}/release", tag = "act", security(("token" = [])),
     params(("id" = String, Path, description = "The provider's id, or a delivery key")),
     request_body = Reason,
-    responses((status = 200, body = Vec<Delivery>), (status = "default", body = Problem))
+    responses((status = 200, body = List<Delivery>), (status = "default", body = Problem))
 )]
 pub(super) async fn release(
     who: Who,
     state: State,
     Path(id): Path<String>,
     Body(reason): Body<Reason>,
-) -> Answer<Vec<Delivery>> {
+) -> Answer<List<Delivery>> {
     who.may(Role::Operator)?;
     let asked = asked(&who, reason)?;
-    Ok(Json(state.let_go(&id, &asked).await?))
+    Ok(Json(state.let_go(&id, &asked).await?.into()))
 }
 
 /// Ends the retries of one that waits for its next attempt: it is a dead letter then.
@@ -61,17 +62,17 @@ pub(super) async fn release(
     post, path = "/v1/events/{id}/end", tag = "act", security(("token" = [])),
     params(("id" = String, Path, description = "The provider's id, or a delivery key")),
     request_body = Reason,
-    responses((status = 200, body = Vec<Delivery>), (status = "default", body = Problem))
+    responses((status = 200, body = List<Delivery>), (status = "default", body = Problem))
 )]
 pub(super) async fn end(
     who: Who,
     state: State,
     Path(id): Path<String>,
     Body(reason): Body<Reason>,
-) -> Answer<Vec<Delivery>> {
+) -> Answer<List<Delivery>> {
     who.may(Role::Operator)?;
     let asked = asked(&who, reason)?;
-    Ok(Json(state.end(&id, &asked).await?))
+    Ok(Json(state.end(&id, &asked).await?.into()))
 }
 
 /// Which events of a queue.
@@ -90,13 +91,13 @@ pub(super) struct Unrouted {
 /// Accepted events that no destination subscribes to, oldest first.
 #[utoipa::path(
     get, path = "/v1/unrouted", tag = "look", params(Unrouted), security(("token" = [])),
-    responses((status = 200, body = Vec<unrouted::Found>), (status = "default", body = Problem))
+    responses((status = 200, body = List<unrouted::Found>), (status = "default", body = Problem))
 )]
 pub(super) async fn unrouted(
     state: State,
     Query(Unrouted { source, limit }): Query<Unrouted>,
-) -> Answer<Vec<unrouted::Found>> {
-    Ok(Json(state.unrouted(source, within(limit)?).await?))
+) -> Answer<List<unrouted::Found>> {
+    Ok(Json(state.unrouted(source, within(limit)?).await?.into()))
 }
 
 /// Of which source, and why.
@@ -119,16 +120,16 @@ pub(super) struct Route {
 #[utoipa::path(
     post, path = "/v1/unrouted/requeue", tag = "act", security(("token" = [])),
     request_body = Route,
-    responses((status = 200, body = Vec<unrouted::Found>), (status = "default", body = Problem))
+    responses((status = 200, body = List<unrouted::Found>), (status = "default", body = Problem))
 )]
 pub(super) async fn route(
     who: Who,
     state: State,
     Body(Route { source, limit, because }): Body<Route>,
-) -> Answer<Vec<unrouted::Found>> {
+) -> Answer<List<unrouted::Found>> {
     who.may(Role::Operator)?;
     let asked = asked(&who, Reason { because })?;
-    Ok(Json(state.route(source, within(limit)?, asked).await?))
+    Ok(Json(state.route(source, within(limit)?, asked).await?.into()))
 }
 
 /// Which archived events.
@@ -152,15 +153,15 @@ pub(super) struct Archived {
 /// What was accepted, whatever became of it, oldest first.
 #[utoipa::path(
     get, path = "/v1/archive", tag = "look", params(Archived), security(("token" = [])),
-    responses((status = 200, body = Vec<archive::Found>), (status = "default", body = Problem))
+    responses((status = 200, body = List<archive::Found>), (status = "default", body = Problem))
 )]
 pub(super) async fn archived(
     state: State,
     Query(Archived { source, kind, newer_than, limit }): Query<Archived>,
-) -> Answer<Vec<archive::Found>> {
+) -> Answer<List<archive::Found>> {
     let newer_than = newer_than.map(|seconds| std::time::Duration::from_secs(seconds.into()));
     let wanted = archive::Wanted { source, kind, newer_than, limit: within(limit)? };
-    Ok(Json(state.archived(&wanted).await?))
+    Ok(Json(state.archived(&wanted).await?.into()))
 }
 
 /// The original bytes of an archived event. For tokens with payloads; each look is in the audit.
@@ -199,14 +200,14 @@ pub(super) struct Refused {
 /// Refused callbacks that were kept, oldest first; without their signatures.
 #[utoipa::path(
     get, path = "/v1/refused", tag = "look", params(Refused), security(("token" = [])),
-    responses((status = 200, body = Vec<refused::Found>), (status = "default", body = Problem))
+    responses((status = 200, body = List<refused::Found>), (status = "default", body = Problem))
 )]
 pub(super) async fn refused(
     state: State,
     Query(Refused { source, reason, limit }): Query<Refused>,
-) -> Answer<Vec<refused::Found>> {
+) -> Answer<List<refused::Found>> {
     let wanted = refused::Wanted { ids: Vec::new(), source, reason };
-    Ok(Json(state.refused(&wanted, within(limit)?).await?))
+    Ok(Json(state.refused(&wanted, within(limit)?).await?.into()))
 }
 
 /// The bytes of a refused callback. For tokens with payloads; each look is in the audit.
@@ -249,13 +250,13 @@ pub(super) struct Admit {
 /// verify stays refused. Only where the API is served with --admit.
 #[utoipa::path(
     post, path = "/v1/refused/admit", tag = "act", security(("token" = [])), request_body = Admit,
-    responses((status = 200, body = Vec<refused::Outcome>), (status = "default", body = Problem))
+    responses((status = 200, body = List<refused::Outcome>), (status = "default", body = Problem))
 )]
 pub(super) async fn admit(
     who: Who,
     state: State,
     Body(Admit { ids, source, reason, because }): Body<Admit>,
-) -> Answer<Vec<refused::Outcome>> {
+) -> Answer<List<refused::Outcome>> {
     who.may(Role::Operator)?;
     if ids.len() > 100 || (ids.is_empty() && source.is_none()) {
         return Err(bad("name 1 to 100 refused callbacks, or a source".into()));
@@ -263,7 +264,7 @@ pub(super) async fn admit(
     let asked = asked(&who, Reason { because })?;
     let wanted = refused::Wanted { ids, source, reason };
     let outcomes = state.admit(&wanted, hundred(), &asked).await?;
-    outcomes.map(Json).ok_or_else(without_secrets)
+    outcomes.map(|all| Json(all.into())).ok_or_else(without_secrets)
 }
 
 /// A provider's own list of events.

@@ -19,6 +19,7 @@ use super::queues::attached;
 use crate::control::{self, Asked, Deed};
 use crate::dead::{Filter, Tally};
 use crate::event::Found;
+use crate::list::List;
 use crate::status::Status;
 
 /// A query string, or what is wrong with it.
@@ -76,10 +77,10 @@ pub(super) struct Events {
     state: Option<Standing>,
     /// Only those that are dead for this reason.
     reason: Option<DeadReason>,
-    /// Only those that a worker took up then or later (milliseconds since 1970).
-    since: Option<u64>,
+    /// Only those that a worker took up then or later: RFC 3339, or milliseconds since 1970.
+    since: Option<Timestamp>,
     /// Only those that a worker took up before.
-    until: Option<u64>,
+    until: Option<Timestamp>,
     /// Where to go on: `next` of the page before.
     cursor: Option<String>,
     /// At most so many.
@@ -95,15 +96,14 @@ pub(super) struct Events {
 )]
 pub(super) async fn events(state: State, Query(asked): Query<Events>) -> Answer<Page> {
     let limit = within(asked.limit)?;
-    let time = |at: Option<u64>| at.map(Timestamp::from_millis);
     let query = Asking {
         source: asked.source,
         destination: asked.destination,
         kind: asked.kind,
         state: asked.state,
         reason: asked.reason,
-        since: time(asked.since),
-        until: time(asked.until),
+        since: asked.since,
+        until: asked.until,
     };
     Ok(Json(state.events(&query, asked.cursor, limit).await?))
 }
@@ -113,7 +113,7 @@ pub(super) async fn events(state: State, Query(asked): Query<Events>) -> Answer<
 #[utoipa::path(
     get, path = "/v1/events/{id}", tag = "look", security(("token" = [])),
     params(("id" = String, Path, description = "The provider's id, an identity, or a delivery key")),
-    responses((status = 200, body = Vec<Delivery>), (status = "default", body = Problem))
+    responses((status = 200, body = Found), (status = "default", body = Problem))
 )]
 pub(super) async fn event(state: State, Path(id): Path<String>) -> Answer<Found> {
     Ok(Json(state.event(&id).await.map_err(Problem::or_unknown)?))
@@ -142,13 +142,13 @@ pub(super) struct Dead {
 /// What was given up, oldest first, and why.
 #[utoipa::path(
     get, path = "/v1/dead", tag = "look", params(Dead), security(("token" = [])),
-    responses((status = 200, body = Vec<Delivery>), (status = "default", body = Problem))
+    responses((status = 200, body = List<Delivery>), (status = "default", body = Problem))
 )]
-pub(super) async fn dead(state: State, Query(asked): Query<Dead>) -> Answer<Vec<Delivery>> {
+pub(super) async fn dead(state: State, Query(asked): Query<Dead>) -> Answer<List<Delivery>> {
     let limit = within(asked.limit)?;
     let reason = asked.reason.map(|reason| reason.as_str().to_owned());
     let filter = Filter::of(asked.destination, asked.source, reason, asked.kind);
-    Ok(Json(state.dead(&filter, limit).await?))
+    Ok(Json(state.dead(&filter, limit).await?.into()))
 }
 
 /// The original bytes of a dead letter. For tokens with payloads; each look is in the audit.
@@ -205,19 +205,19 @@ pub(super) async fn requeue(
 /// The workers that run.
 #[utoipa::path(
     get, path = "/v1/workers", tag = "look", security(("token" = [])),
-    responses((status = 200, body = Vec<Beat>), (status = "default", body = Problem))
+    responses((status = 200, body = List<Beat>), (status = "default", body = Problem))
 )]
-pub(super) async fn workers(state: State) -> Answer<Vec<Beat>> {
-    Ok(Json(state.workers().await?))
+pub(super) async fn workers(state: State) -> Answer<List<Beat>> {
+    Ok(Json(state.workers().await?.into()))
 }
 
 /// Destinations: workers, running attempts, circuit, and whether they are paused.
 #[utoipa::path(
     get, path = "/v1/destinations", tag = "look", security(("token" = [])),
-    responses((status = 200, body = Vec<control::Standing>), (status = "default", body = Problem))
+    responses((status = 200, body = List<control::Standing>), (status = "default", body = Problem))
 )]
-pub(super) async fn destinations(state: State) -> Answer<Vec<control::Standing>> {
-    Ok(Json(state.destinations().await?))
+pub(super) async fn destinations(state: State) -> Answer<List<control::Standing>> {
+    Ok(Json(state.destinations().await?.into()))
 }
 
 /// Why something is asked for.
@@ -304,11 +304,11 @@ pub(super) struct Audit {
 /// What operators did, when and why: the newest first. For admins.
 #[utoipa::path(
     get, path = "/v1/audit", tag = "look", params(Audit), security(("token" = [])),
-    responses((status = 200, body = Vec<Act>), (status = "default", body = Problem))
+    responses((status = 200, body = List<Act>), (status = "default", body = Problem))
 )]
-pub(super) async fn audit(who: Who, state: State, Query(asked): Query<Audit>) -> Answer<Vec<Act>> {
+pub(super) async fn audit(who: Who, state: State, Query(asked): Query<Audit>) -> Answer<List<Act>> {
     who.may(Role::Admin)?;
-    Ok(Json(state.audited(within(asked.limit)?).await?))
+    Ok(Json(state.audited(within(asked.limit)?).await?.into()))
 }
 
 /// Who asks, and why.

@@ -13,6 +13,7 @@ use crate::backend::Backend;
 use crate::cli::{DeadCommand, Letters};
 use crate::control::{Asked, Audited};
 use crate::failure::Failure;
+use crate::list::List;
 use crate::payload::Payload;
 use crate::print_json;
 use crate::text;
@@ -28,7 +29,7 @@ pub(crate) async fn command(
             let found = super::list(&backend.histories()?, &names, &filter, limit).await?;
             let mut out = text::stdout();
             if json {
-                return print_json(&found, &mut out);
+                return print_json(&List::from(found), &mut out);
             }
             super::show(&found, &mut out)?;
             for (destination, letters) in

@@ -7,6 +7,7 @@
 use std::io::Write;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::config::Config;
 use zentra_shared::event::Event;
 use zentra_shared::journal::Summary;
@@ -21,7 +22,7 @@ use crate::{archive, event};
 const UNROUTED: usize = 10_000;
 
 /// One such event.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Accepted {
     /// For who reads JSON: what a delivery has in its record.
     state: &'static str,
@@ -30,7 +31,7 @@ pub(crate) struct Accepted {
     event: Summary,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Waiting {
     Unrouted,

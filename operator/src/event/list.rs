@@ -93,7 +93,7 @@ pub(crate) async fn list(
 ) -> Result<Page, Failure> {
     let mut all = Page::default();
     loop {
-        let left = limit - all.deliveries.len();
+        let left = limit - all.items.len();
         let page = histories.list(query, cursor.as_deref(), left).await;
         let page = page.map_err(|error| match error {
             JournalError::NoSuchPage(_) => {
@@ -101,9 +101,9 @@ pub(crate) async fn list(
             }
             error => error.into(),
         })?;
-        all.deliveries.extend(page.deliveries);
+        all.items.extend(page.items);
         all.next = page.next;
-        if all.deliveries.len() >= limit || all.next.is_none() {
+        if all.items.len() >= limit || all.next.is_none() {
             return Ok(all);
         }
         cursor.clone_from(&all.next);
@@ -122,22 +122,22 @@ pub(crate) async fn of_event(
         let taken_up = delivery.history.first().map(|entry| entry.at).unwrap_or_default();
         Listed { taken_up, delivery }
     });
-    Ok(Page { deliveries: listed.filter(|listed| query.takes(listed)).collect(), next: None })
+    Ok(Page { items: listed.filter(|listed| query.takes(listed)).collect(), next: None })
 }
 
 /// Shows a page to a person: one line each.
 pub(crate) fn show(page: &Page, out: &mut impl Write) -> std::io::Result<()> {
-    if page.deliveries.is_empty() {
+    if page.items.is_empty() {
         return writeln!(out, "no deliveries");
     }
-    let keys = page.deliveries.iter().map(|listed| listed.delivery.key.as_str().len());
+    let keys = page.items.iter().map(|listed| listed.delivery.key.as_str().len());
     let width = keys.max().unwrap_or(0).max("DELIVERY".len());
     writeln!(
         out,
         "{:<24}  {:<width$}  {:<7} {:<28} STATUS",
         "TAKEN UP", "DELIVERY", "ATTEMPT", "TYPE"
     )?;
-    for listed in &page.deliveries {
+    for listed in &page.items {
         let (at, delivery) = (listed.taken_up.to_string(), &listed.delivery);
         let (key, attempt) = (delivery.key.as_str(), delivery.record.attempt);
         let kind = delivery.event.event_type.as_deref().unwrap_or("(no type)");

@@ -12,7 +12,8 @@ pub(crate) mod waiting;
 use std::io::Write;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::config::Config;
 use zentra_shared::event::{Admitted, Batch, DeliveryKey};
 use zentra_shared::journal::{AttemptResult, Delivery, Entry, Histories, Summary, What};
@@ -31,6 +32,8 @@ use crate::backend::Backend;
 use crate::failure::Failure;
 
 /// What is known of an event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event)]
 pub(crate) struct Found {
     /// Its deliveries, oldest key first.
     pub(crate) deliveries: Vec<Delivery>,
@@ -38,22 +41,6 @@ pub(crate) struct Found {
     pub(crate) accepted: Vec<Accepted>,
     /// Refused callbacks that say that they are of it.
     pub(crate) refused: Vec<RefusedCopy>,
-}
-
-/// All of it in one list, each with its state.
-impl Serialize for Found {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(untagged)]
-        enum One<'a> {
-            Delivery(&'a Delivery),
-            Accepted(&'a Accepted),
-            Refused(&'a RefusedCopy),
-        }
-        let deliveries = self.deliveries.iter().map(One::Delivery);
-        let accepted = self.accepted.iter().map(One::Accepted);
-        to.collect_seq(deliveries.chain(accepted).chain(self.refused.iter().map(One::Refused)))
-    }
 }
 
 /// How long RabbitMQ may take when the journal has told already what there is to tell.

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::config::Config;
 use zentra_shared::event::{DeliveryKey, body_sha256};
@@ -19,7 +20,7 @@ const LOOK: usize = 10_000;
 const MOST: usize = 100;
 
 /// One of them.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct RefusedCopy {
     /// For who reads JSON: what a delivery has in its record.
     state: &'static str,
@@ -29,6 +30,7 @@ pub(crate) struct RefusedCopy {
     reason: String,
     received_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     peer: Option<IpAddr>,
     body_sha256: String,
 }

@@ -49,7 +49,7 @@ pub(crate) async fn tail(
         let page = histories.list(query, None, LOOK).await?;
         let mut now = HashMap::new();
         // Oldest first, as it happened.
-        for Listed { delivery, .. } in page.deliveries.iter().rev() {
+        for Listed { delivery, .. } in page.items.iter().rev() {
             if id.is_some_and(|id| !is(delivery, id)) {
                 continue;
             }

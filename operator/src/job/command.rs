@@ -10,6 +10,7 @@ use super::New;
 use crate::backend::Backend;
 use crate::control::Asked;
 use crate::failure::Failure;
+use crate::list::List;
 use crate::print_json;
 use crate::text;
 
@@ -89,7 +90,7 @@ pub(crate) async fn command(
             let jobs = backend.histories()?.jobs().await?;
             let mut out = text::stdout();
             return match json {
-                true => print_json(&jobs, &mut out),
+                true => print_json(&List::from(jobs), &mut out),
                 false => Ok(super::show_all(&jobs, &mut out)?),
             };
         }

@@ -191,7 +191,7 @@ async fn newest(histories: &impl Histories) -> Result<(Vec<Listed>, bool), Failu
     let (mut all, mut cursor) = (Vec::new(), None::<String>);
     while all.len() < LOOK {
         let page = histories.list(&Query::default(), cursor.as_deref(), PAGE).await?;
-        all.extend(page.deliveries);
+        all.extend(page.items);
         cursor = page.next;
         if cursor.is_none() {
             return Ok((all, true));

@@ -280,8 +280,8 @@ impl Journal for EmbeddedJournal {
         .await
     }
 
-    async fn known(&self, key: &DeliveryKey) -> Result<Option<Record>, JournalError> {
-        Ok(self.history(key).await?.map(|delivery| delivery.record))
+    async fn known(&self, key: &DeliveryKey) -> Result<Option<Delivery>, JournalError> {
+        self.history(key).await
     }
 
     async fn first(
@@ -464,8 +464,8 @@ impl Histories for EmbeddedJournal {
                 if !query.takes(&listed) {
                     continue;
                 }
-                page.deliveries.push(listed);
-                if page.deliveries.len() == limit {
+                page.items.push(listed);
+                if page.items.len() == limit {
                     page.next = Some(id.to_string());
                     return Ok(page);
                 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::store::StoreError;
 
@@ -118,10 +118,13 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
             if version == 1 {
                 connection.execute_batch(FROM_1)?;
             }
-            let new = format!(
-                "BEGIN IMMEDIATE;\n{CONTROL}\n{TO_7}\nPRAGMA user_version = {SCHEMA};\nCOMMIT;"
-            );
-            return Ok(connection.execute_batch(&new)?);
+            // Another program may have done it in between.
+            let work = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            if read("user_version")? < SCHEMA {
+                let new = format!("{CONTROL}\n{TO_7}\nPRAGMA user_version = {SCHEMA};");
+                work.execute_batch(&new)?;
+            }
+            return Ok(work.commit()?);
         }
         (0, 0, 0) => return make(connection),
         (APPLICATION, newer, _) if newer > SCHEMA => (

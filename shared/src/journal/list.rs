@@ -58,7 +58,7 @@ impl Query {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Page {
     /// The deliveries, those that were taken up last first.
-    pub deliveries: Vec<Listed>,
+    pub items: Vec<Listed>,
     /// Where the next page begins; `None` at the end. Of the same query only.
     pub next: Option<String>,
 }

@@ -307,6 +307,13 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Whether an operator had it run again, in a new generation.
+    pub fn sends_on(&self) -> bool {
+        matches!(self, Self::Requeued { .. } | Self::Replayed { .. } | Self::Released { .. })
+    }
+}
+
 /// All that is known of one delivery.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -382,7 +389,7 @@ pub trait Journal: Clone + Send + Sync + 'static {
     fn known(
         &self,
         key: &DeliveryKey,
-    ) -> impl Future<Output = Result<Option<Record>, JournalError>> + Send;
+    ) -> impl Future<Output = Result<Option<Delivery>, JournalError>> + Send;
 
     /// What came first of this: `value`, if nothing is remembered. It is remembered for `retention`.
     fn first(

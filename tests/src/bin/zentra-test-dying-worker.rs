@@ -14,8 +14,8 @@ use zentra_shared::config::{Live, Origin, Role};
 use zentra_shared::control::{Beat, Follow, Orders};
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::redis::RedisJournal;
-use zentra_shared::journal::{Claim, First, Journal, JournalError, Settle};
-use zentra_shared::lifecycle::{Answer, DeadReason, Record};
+use zentra_shared::journal::{Claim, Delivery, First, Journal, JournalError, Settle};
+use zentra_shared::lifecycle::{Answer, DeadReason};
 use zentra_shared::queue::amqp::{Amqp, AmqpConsumer};
 use zentra_shared::queue::{Delay, Message, Process, QueueError, Routes, Subscribe};
 use zentra_shared::{shutdown, telemetry};
@@ -72,7 +72,7 @@ impl Journal for DoomedJournal {
         Ok(answer)
     }
 
-    async fn known(&self, key: &DeliveryKey) -> Result<Option<Record>, JournalError> {
+    async fn known(&self, key: &DeliveryKey) -> Result<Option<Delivery>, JournalError> {
         self.inner.known(key).await
     }
 

@@ -16,7 +16,7 @@ use crate::standalone::Shop;
 fn ledger(stack: &Stack) -> Value {
     let told = stack.zentra(&["destination", "list", "--json"]);
     let all: Value = serde_json::from_slice(&told.stdout).unwrap();
-    all[0].clone()
+    all["items"][0].clone()
 }
 
 fn done(stack: &Stack, arguments: &[&str]) -> String {
@@ -79,10 +79,11 @@ async fn a_paused_destination_is_left_alone_by_all_workers_also_new_ones_until_i
     }
     let audit = done(stack, &["audit", "--json"]);
     let audit: Value = serde_json::from_str(&audit).unwrap();
-    let told: Vec<_> = audit.as_array().unwrap().iter().map(|act| &act["action"]).collect();
+    let told: Vec<_> =
+        audit["items"].as_array().unwrap().iter().map(|act| &act["action"]).collect();
     assert_eq!(told, ["destination resume", "destination pause"]);
     assert_eq!(
-        (&audit[1]["on"], &audit[1]["because"]),
+        (&audit["items"][1]["on"], &audit["items"][1]["because"]),
         (&"ledger".into(), &"it is migrated".into())
     );
     let shown = done(stack, &["audit"]);
@@ -170,7 +171,7 @@ async fn what_operators_do_with_dead_letters_is_in_the_audit_and_what_they_only_
     assert_eq!(nothing.status.code(), Some(1));
     let audit = done(stack, &["audit", "--json"]);
     let audit: Value = serde_json::from_str(&audit).unwrap();
-    let told: Vec<_> = audit.as_array().unwrap().iter().rev().collect();
+    let told: Vec<_> = audit["items"].as_array().unwrap().iter().rev().collect();
     let of = |at: usize, name: &str| told[at].get(name).and_then(Value::as_str).unwrap_or_default();
     let line = |at| ["by", "action", "on", "because", "result"].map(|name| of(at, name));
     let requeue = ["ada", "dead requeue", "--reason exhausted", "it is mended"];
@@ -258,7 +259,7 @@ async fn refused_callbacks_that_claim_an_event_are_told_with_it() {
     let all: Value =
         serde_json::from_str(&done(stack, &["event", "show", "evt_1", "--json"])).unwrap();
     assert_eq!(
-        (&all[0]["record"]["state"], &all[2]["state"]),
+        (&all["deliveries"][0]["record"]["state"], &all["refused"][1]["state"]),
         (&"delivered".into(), &"refused".into())
     );
     let only = eventually("the other one is kept", BOUND, async || {

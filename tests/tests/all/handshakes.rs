@@ -176,7 +176,7 @@ async fn those_that_anyone_may_ask_are_answered_and_tell_nothing() {
     let id = eventually("it is kept", BOUND, async || {
         let list = world.stack.zentra(&["refused", "list", "--source", "asana", "--json"]);
         let listed: serde_json::Value = serde_json::from_slice(&list.stdout).ok()?;
-        Some(listed[0]["id"].as_str()?.to_owned())
+        Some(listed["items"][0]["id"].as_str()?.to_owned())
     })
     .await;
     let shown = world.stack.zentra(&["refused", "show", &id]);

@@ -86,7 +86,7 @@ impl Site {
     pub(crate) fn deliveries(&self) -> Vec<Value> {
         let listed = self.stack.zentra(&["event", "list", "--source", "s", "--json"]);
         let listed: Value = serde_json::from_slice(&listed.stdout).unwrap_or_default();
-        listed["deliveries"].as_array().cloned().unwrap_or_default()
+        listed["items"].as_array().cloned().unwrap_or_default()
     }
 
     /// Waits until callbacks have become so many requests at the destination, recorded copies, and

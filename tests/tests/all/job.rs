@@ -61,8 +61,8 @@ async fn bury(world: &World, many: usize) {
 async fn all_dead(stack: &Stack, many: usize) {
     eventually("all are dead", BOUND, async || {
         let listed = stack.zentra(&["dead", "list", "--json", "--limit", "1000000"]);
-        let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).ok()?;
-        (listed.len() == many).then_some(())
+        let listed: Value = serde_json::from_slice(&listed.stdout).ok()?;
+        (listed["items"].as_array()?.len() == many).then_some(())
     })
     .await;
 }
@@ -337,14 +337,15 @@ async fn who_serves_the_api_runs_what_is_released_there_also_after_a_kill() {
     let ran = until(&api, "another one goes on", &|job| job["stage"] == "done").await;
     assert_eq!((&ran["runs"], rows(&world.ledger)), (&2.into(), 12));
     let (_, jobs) = api.get("/v1/jobs", &ada).await;
-    assert_eq!(jobs, json!([ran]));
+    assert_eq!(jobs["items"], json!([ran]));
 
     for id in ["evt_a", "evt_b"] {
         world.ledger.take_turns([Turn::Answer(400, Vec::new())]);
         world.send(id, &transfer(id, id, 1)).await;
         world.until(id, dead).await;
     }
-    let (_, planned) = api.ask(Method::POST, "/v1/jobs", &ada, r#"{"canary": 1}"#).await;
+    let (_, planned) =
+        api.ask(Method::POST, "/v1/jobs", &ada, r#"{"canary": 1, "all": true}"#).await;
     let id = planned["id"].as_str().unwrap();
     let only = json!({ "only_canary": true }).to_string();
     api.ask(Method::POST, &format!("/v1/jobs/{id}/run"), &ada, &only).await;
@@ -358,8 +359,9 @@ async fn who_serves_the_api_runs_what_is_released_there_also_after_a_kill() {
         ("/v1/jobs/0000/run", "{}"),
         ("/v1/jobs/0000/pause", "{}"),
         ("/v1/jobs", r#"{"source": "nobody"}"#),
-        ("/v1/jobs", r#"{"canary": 101}"#),
-        ("/v1/jobs", r#"{"because": "a\nb"}"#),
+        ("/v1/jobs", r#"{"all": true, "canary": 101}"#),
+        ("/v1/jobs", r#"{"canary": 1}"#),
+        ("/v1/jobs", r#"{"all": true, "because": "a\nb"}"#),
     ] {
         let (code, problem) = api.ask(Method::POST, path, &ada, body).await;
         assert!([400, 404].contains(&code), "{path} {body}: {problem}");

@@ -57,8 +57,9 @@ async fn event_show_opens_with_status_attempt_and_signature_and_tells_the_whole_
 
     let json = stdout(&world.stack.zentra(&["event", "show", "ledger/acme/evt_1", "--json"]));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json[0]["record"]["state"], "delivered");
-    assert_eq!(json[0]["history"][1]["status"], 200);
+    let json = &json["deliveries"][0];
+    assert_eq!(json["record"]["state"], "delivered");
+    assert_eq!(json["history"][1]["status"], 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,7 +69,7 @@ async fn an_event_that_no_worker_has_taken_up_is_found_where_it_waits() {
     let shown = |id: &str| {
         let zentra = |more: &[&str]| world.stack.zentra(&[&["event", "show", id], more].concat());
         let json: Value = serde_json::from_str(&stdout(&zentra(&["--json"]))).unwrap();
-        (stdout(&zentra(&[])), json[0].clone())
+        (stdout(&zentra(&[])), json["accepted"][0].clone())
     };
     world.send("evt_0", &transfer("evt_0", "trf_0", 1)).await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
@@ -127,7 +128,7 @@ async fn deliveries_are_listed_by_what_they_are_and_where_they_stand() {
     let keys = |more: &[&str]| {
         let json: Value =
             serde_json::from_str(&stdout(&list(&[more, &["--json"]].concat()))).unwrap();
-        let all = json["deliveries"].as_array().unwrap().iter();
+        let all = json["items"].as_array().unwrap().iter();
         let keys = all.map(|one| one["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
         (keys, json["next"].as_str().map(str::to_owned))
     };
@@ -197,7 +198,7 @@ async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     assert!(listed.contains("500 \"not now\""), "{listed}");
     let json = stdout(&world.stack.zentra(&["dead", "list", "--json", "--limit", "1"]));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json.as_array().unwrap().len(), 1);
+    assert_eq!(json["items"].as_array().unwrap().len(), 1);
 
     // The second in the queue, so that one is passed over and stays.
     let too_long = ["dead", "requeue", "evt_2", "--because", &"x".repeat(1001)];

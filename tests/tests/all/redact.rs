@@ -46,7 +46,7 @@ async fn it_is_seen_in_no_answer_and_no_export_unless_it_is_asked_for_and_then_t
     let refused = eventually("it is kept", BOUND, async || {
         let listed: Value =
             serde_json::from_str(&done(stack, &["refused", "list", "--json"])).ok()?;
-        Some(listed[0]["id"].as_str()?.to_owned())
+        Some(listed["items"][0]["id"].as_str()?.to_owned())
     })
     .await;
 

@@ -54,7 +54,7 @@ async fn what_was_refused_for_a_wrong_secret_is_let_in_once_it_is_mended_and_a_f
     kept(stack, &world.ingress, 3.0).await;
 
     let listed = json(stack, &["refused", "list"]);
-    let all = listed.as_array().unwrap();
+    let all = listed["items"].as_array().unwrap();
     let reasons: Vec<&str> = all.iter().filter_map(|one| one["reason"].as_str()).collect();
     assert_eq!(reasons, ["signature_mismatch", "signature_missing", "timestamp_stale"]);
     assert!(!listed.to_string().contains("sk_live"), "{listed}");
@@ -82,7 +82,10 @@ async fn what_was_refused_for_a_wrong_secret_is_let_in_once_it_is_mended_and_a_f
     let tried = run(&["refused", "admit", "--source", "acme", "--dry-run"]);
     let tried = String::from_utf8_lossy(&tried.stdout).into_owned();
     assert!(tried.contains("1 of 3 would be admitted"), "{tried}");
-    assert_eq!(json(stack, &["refused", "list", "--source", "acme"]).as_array().unwrap().len(), 3);
+    assert_eq!(
+        json(stack, &["refused", "list", "--source", "acme"])["items"].as_array().unwrap().len(),
+        3
+    );
     let done = run(&["refused", "admit", "--source", "acme", "--by", "ada"]);
     let done = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.contains("1 of 3 admitted"), "{done}");
@@ -92,7 +95,7 @@ async fn what_was_refused_for_a_wrong_secret_is_let_in_once_it_is_mended_and_a_f
 
     let left = json(stack, &["refused", "list"]);
     let reasons: Vec<&str> =
-        left.as_array().unwrap().iter().filter_map(|one| one["reason"].as_str()).collect();
+        left["items"].as_array().unwrap().iter().filter_map(|one| one["reason"].as_str()).collect();
     assert_eq!(reasons.len(), 2, "{left}");
     assert!(!reasons.contains(&"signature_mismatch"));
     let gone = run(&["refused", "admit", id(0)]);
@@ -136,7 +139,7 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
     let lines = refusals.count() as f64;
     assert!((10.0..=most).contains(&lines), "{lines} lines, of at most {most}");
     let listed = json(&stack, &["refused", "list"]);
-    let listed = listed.as_array().unwrap();
+    let listed = listed["items"].as_array().unwrap();
     assert!(listed.len() <= 60, "{} are kept", listed.len());
     assert!(listed.iter().any(|one| one["source"] == "acme"), "the newest is there");
 }
@@ -169,7 +172,7 @@ async fn one_sources_flood_pushes_out_nothing_that_was_refused_of_another() {
         .await;
         let listed = json(&stack, &["refused", "list"]);
         let of = |source: &str| {
-            let listed = listed.as_array().unwrap().iter();
+            let listed = listed["items"].as_array().unwrap().iter();
             listed.filter(|one| one["source"] == source).count()
         };
         assert_eq!(of("acme"), 1, "{bounds}");
@@ -224,15 +227,18 @@ async fn an_admitted_callback_is_as_fresh_as_it_was_when_it_was_received() {
     .await;
     let kept = async || {
         let listed = json(&stack, &["refused", "list", "--reason", "timestamp_stale"]);
-        (!listed.as_array().unwrap().is_empty()).then_some(())
+        (!listed["items"].as_array().unwrap().is_empty()).then_some(())
     };
     eventually("both are kept", BOUND, kept).await;
     let admitted = json(&stack, &["refused", "admit", "--source", "brief"]);
-    for one in admitted.as_array().unwrap() {
+    for one in admitted["items"].as_array().unwrap() {
         // What was fresh at its receipt is let in now; what came too late never is.
         let reason = one["reason"].as_str().unwrap_or_default();
         assert!(one["admitted"] == true || reason == "timestamp_stale", "{admitted}");
     }
-    assert_eq!(admitted[0]["admitted"], true, "{admitted}");
-    assert!(admitted.as_array().unwrap().iter().any(|one| one["admitted"] == false), "{admitted}");
+    assert_eq!(admitted["items"][0]["admitted"], true, "{admitted}");
+    assert!(
+        admitted["items"].as_array().unwrap().iter().any(|one| one["admitted"] == false),
+        "{admitted}"
+    );
 }

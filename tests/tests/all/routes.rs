@@ -91,7 +91,7 @@ async fn what_nobody_subscribed_to_is_seen_and_goes_out_once_somebody_does() {
     let worker = stack.worker().await;
     let found = stack.zentra(&["unrouted", "requeue", "--json"]);
     let found: Value = serde_json::from_slice(&found.stdout).unwrap();
-    assert_eq!(found.as_array().unwrap().len(), 2, "{found}");
+    assert_eq!(found["items"].as_array().unwrap().len(), 2, "{found}");
     for id in ["evt_1", "evt_2"] {
         world.until(id, delivered).await;
     }
@@ -153,8 +153,11 @@ async fn the_archive_has_what_was_accepted_also_what_is_unrouted_but_not_from_a_
     assert_eq!(bodies[1], br#"{"type":"untaken","id":"evt_2"}"#);
     let listed = stack.zentra(&["archive", "list", "--type", "untaken", "--json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
-    assert_eq!(listed.as_array().unwrap().len(), 1);
-    assert_eq!((&listed[0]["event_id"], &listed[0]["bytes"]), (&"evt_2".into(), &31.into()));
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&listed["items"][0]["event_id"], &listed["items"][0]["bytes"]),
+        (&"evt_2".into(), &31.into())
+    );
     let shown = stack.zentra(&["archive", "show", "evt_1", "--body"]);
     assert_eq!(shown.stdout, br#"{"type":"taken","id":"evt_1"}"#);
     assert_eq!(stack.zentra(&["archive", "show", "nobody"]).status.code(), Some(1));

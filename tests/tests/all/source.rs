@@ -271,7 +271,7 @@ async fn who_sent_a_callback_is_believed_of_a_trusted_proxy_only() {
         zentra_tests::eventually("it is kept", zentra_tests::world::BOUND, async || {
             let listed = stack.zentra(&["refused", "list", "--json"]);
             let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).ok()?;
-            let id = listed[0]["id"].as_str()?.to_owned();
+            let id = listed["items"][0]["id"].as_str()?.to_owned();
             Some(stdout(&stack.zentra(&["refused", "show", &id])))
         })
         .await

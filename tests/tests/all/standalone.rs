@@ -52,7 +52,7 @@ impl Shop {
     fn shown(&self, id: &str) -> Option<Value> {
         let shown = self.stack.zentra(&["event", "show", id, "--json"]);
         let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
-        Some(shown[0].clone())
+        Some(shown["deliveries"][0].clone())
     }
 
     pub(crate) async fn until(&self, id: &str, state: &str) -> Value {

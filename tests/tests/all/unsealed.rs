@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use zentra_shared::event::{Envelope, Event, Identity};
+use zentra_shared::event::{DeliveryKey, Envelope, Event, Identity};
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::journal::{Histories, What};
 use zentra_shared::lifecycle::DeadReason;
 use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::queue::{Message, Operate, Place, Process, Walk};
 use zentra_shared::seal::{Key, Sealer};
 use zentra_shared::secret::Secret;
-use zentra_tests::world::BOUND;
+use zentra_tests::world::{BOUND, RETENTION};
 use zentra_tests::{eventually, queue_settings};
 
 use crate::identity::{Site, source};
@@ -111,6 +113,19 @@ async fn a_retry_whose_signature_is_lost_goes_on_where_the_journal_has_it() {
     let begun = all.iter().find(|one| one["key"] == "app/s/unknown").unwrap();
     let record = &begun["record"];
     assert_eq!((&record["generation"], &record["attempt"]), (&0.into(), &1.into()), "{begun}");
+    // What an operator is known to have sent on goes on, whoever has signed it or not.
+    let dead = all.iter().find(|one| one["record"]["state"] == "dead").unwrap();
+    let key = DeliveryKey::parse(dead["key"].as_str().unwrap()).unwrap();
+    let redis = Secret::new(site.stack.redis.as_str());
+    let journal = RedisJournal::new(&redis, &site.stack.namespace, RETENTION).unwrap();
+    let released = What::Released { reason: "by an older version".into() };
+    journal.note(&key, 1, "ada", &released).await.unwrap();
+    let kept = letter(&queue, "app").await;
+    for generation in [2, 1] {
+        let unsigned = Message { generation, dead: None, ..kept.clone() };
+        queue.requeue("app", &unsigned).await.unwrap();
+    }
+    site.until("released", 3, 2, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

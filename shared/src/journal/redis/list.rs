@@ -49,8 +49,8 @@ impl RedisJournal {
                     let fits =
                         |listed: &Listed| query.takes(listed) && seen.insert(entry.key.clone());
                     let Some(listed) = listed.filter(fits) else { continue };
-                    page.deliveries.push(listed);
-                    if page.deliveries.len() == limit {
+                    page.items.push(listed);
+                    if page.items.len() == limit {
                         page.next = Some(entry.id.clone());
                         return Ok(page);
                     }

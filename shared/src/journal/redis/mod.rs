@@ -26,7 +26,7 @@ use super::{
 };
 use crate::clock::{Timestamp, millis};
 use crate::event::{DeliveryKey, Identity};
-use crate::lifecycle::{Answer, Outcome, Record, State};
+use crate::lifecycle::{Answer, Outcome, State};
 use crate::secret::Secret;
 
 const ANSWER: Duration = Duration::from_secs(2);
@@ -309,8 +309,8 @@ impl Journal for RedisJournal {
         Ok(self.claim_at(claim).await?.0)
     }
 
-    async fn known(&self, key: &DeliveryKey) -> Result<Option<Record>, JournalError> {
-        Ok(self.history(key).await?.map(|delivery| delivery.record))
+    async fn known(&self, key: &DeliveryKey) -> Result<Option<Delivery>, JournalError> {
+        self.history(key).await
     }
 
     async fn first(

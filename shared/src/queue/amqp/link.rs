@@ -25,7 +25,8 @@ use super::applied::{apply, archive, declare_only, depth};
 use super::lane::{self, Job};
 use super::metrics::Metrics;
 use super::topology::{Names, short};
-use super::{QueueError, Routes, Settings, Subscriber, message, unrouted};
+use super::unrouted::Unrouted;
+use super::{QueueError, Routes, Settings, Subscriber, message};
 use crate::clock::millis;
 use crate::retry::Pauses;
 use crate::secret::Secret;
@@ -120,6 +121,7 @@ async fn supervise(
 ) {
     let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
     let mut failures = Failures::default();
+    let unrouted = Arc::new(Unrouted::default());
     let mut applied = false;
     let up = metrics.up.with_label_values(&[purpose]);
     let blocked = metrics.blocked.with_label_values(&[purpose]);
@@ -127,7 +129,16 @@ async fn supervise(
     metrics.lanes.add(i64::try_from(lanes).unwrap_or(i64::MAX));
     // Without an end: the config has at least one URL.
     for url in settings.urls.iter().cycle() {
-        match Session::open(url, settings, routes, &mut applied, metrics, purpose, lanes).await {
+        let opened = Session::open(
+            url,
+            settings,
+            routes,
+            &mut applied,
+            metrics,
+            (purpose, lanes),
+            unrouted.clone(),
+        );
+        match opened.await {
             Ok(session) => {
                 tracing::info!(purpose, "connected to rabbitmq");
                 pauses.reset();
@@ -138,8 +149,7 @@ async fn supervise(
                 let cause = tokio::select! {
                     cause = session.lost(&blocked) => cause,
                     never = session.keep_house(routes) => match never {},
-                    never = unrouted::watch(&session, settings, routes),
-                        if settings.largest_body.is_some() => match never {},
+                    never = unrouted.watch(&session, settings, routes) => match never {},
                 };
                 publish.send_replace(None);
                 up.set(0);
@@ -195,6 +205,7 @@ pub(super) struct Session {
     names: Names,
     /// The largest body that the broker takes, as far as it is known.
     largest: AtomicUsize,
+    unrouted: Arc<Unrouted>,
 }
 
 impl Session {
@@ -204,8 +215,8 @@ impl Session {
         routes: &watch::Receiver<Option<Routes>>,
         applied: &mut bool,
         metrics: &Metrics,
-        purpose: &str,
-        lanes: usize,
+        (purpose, lanes): (&str, usize),
+        unrouted: Arc<Unrouted>,
     ) -> Result<Arc<Self>, QueueError> {
         let connect = timeout(CONNECT, connect(url, settings, purpose)).await;
         let connection = connect.map_err(|_| QueueError::Timeout(CONNECT))??;
@@ -225,6 +236,7 @@ impl Session {
             metrics: metrics.clone(),
             names: Names::new(&settings.namespace),
             largest: AtomicUsize::new(usize::MAX),
+            unrouted,
         });
         let prepared = timeout(PREPARE, session.prepare(settings, routes, applied, inboxes)).await;
         match prepared.unwrap_or(Err(QueueError::Timeout(PREPARE))) {
@@ -245,10 +257,9 @@ impl Session {
         inboxes: Vec<mpsc::Receiver<Job>>,
     ) -> Result<(), QueueError> {
         let routes = routes.borrow().clone();
-        let deleted = match &routes {
-            Some(routes) => unrouted::was_deleted(self, &self.names, routes).await?,
-            None => false,
-        };
+        if let Some(routes) = &routes {
+            self.unrouted.look(self, &self.names, routes).await?;
+        }
         match &routes {
             // Made again, it only adds: an older program that is on its way out must not
             // unbind what a newer one has bound.
@@ -260,9 +271,6 @@ impl Session {
         }
         if let Some(routes) = &routes {
             self.attach_archive(routes).await?;
-            if deleted {
-                unrouted::send_recent(self, &self.names, routes).await?;
-            }
         }
         if let Some(wanted) = settings.largest_body {
             self.measure(wanted).await?;
@@ -303,6 +311,11 @@ impl Session {
     /// The largest body that the broker takes, as far as it is known, in bytes.
     pub(super) fn largest(&self) -> usize {
         self.largest.load(Ordering::Acquire)
+    }
+
+    /// Notices it if the queue of unrouted events was deleted. To be asked before it is declared.
+    pub(super) async fn look_for_unrouted(&self, routes: &Routes) -> Result<(), QueueError> {
+        self.unrouted.look(self, &self.names, routes).await
     }
 
     /// Declares all exchanges and queues, binds these routes, and unbinds others.

@@ -208,8 +208,14 @@ impl Amqp {
     pub(super) async fn declare_again(&self) -> Result<(), QueueError> {
         let routes = self.routes.borrow().clone().ok_or(QueueError::Disconnected)?;
         let session = self.reader()?;
-        let declare = declare_only(&session.connection, &self.names, &self.settings, &routes);
-        Ok(timeout(DECLARE, declare).await.map_err(|_| QueueError::Timeout(DECLARE))??)
+        let declare = async {
+            // This link sends again what has to be.
+            let publishing = self.publishing.now().ok_or(QueueError::Disconnected)?;
+            publishing.look_for_unrouted(&routes).await?;
+            declare_only(&session.connection, &self.names, &self.settings, &routes).await?;
+            Ok(())
+        };
+        timeout(DECLARE, declare).await.map_err(|_| QueueError::Timeout(DECLARE))?
     }
 
     async fn send_message(
@@ -236,6 +242,7 @@ impl Subscribe for Amqp {
             return;
         };
         let declare = async {
+            session.look_for_unrouted(&routes).await?;
             session.apply(&self.settings, &routes).await?;
             session.attach_archive(&routes).await
         };

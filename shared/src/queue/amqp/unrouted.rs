@@ -3,6 +3,7 @@
 //! archive has got: it isn't lost, but it wouldn't be delivered.
 
 use std::convert::Infallible;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
@@ -10,7 +11,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::FieldTable;
 use lapin::{Confirmation, ErrorKind, PublisherConfirm};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use super::applied::declare_only;
 use super::archive::AmqpArchived;
@@ -22,52 +23,99 @@ use crate::event::Envelope;
 
 /// How often it is looked whether the queue exists.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long one look, or what follows, may take.
-const BOUND: Duration = Duration::from_secs(60);
+/// How long one look may take,
+const ANSWER: Duration = Duration::from_secs(10);
+/// and sending again.
+const SENDING: Duration = Duration::from_secs(600);
+/// What a program that has just started sends again: other programs would have noticed before.
+const START: Duration = Duration::from_secs(10);
 /// The broker's clock may be so far from ours.
 const BROKERS_CLOCK: Duration = Duration::from_secs(60);
 /// The clocks of two ingresses may be so far apart, and a callback may take so long to be confirmed.
 const SKEW: Duration = Duration::from_secs(5);
+/// So many events in a row that came later show that nothing of the time before follows.
+const LATER: usize = 1000;
 /// How many events wait for their confirms.
 const TOGETHER: usize = 256;
 const REPLY_SUCCESS: u16 = 200;
 
-/// Declares the queue again whenever it is gone, and sends what came meanwhile once more. Copies have no
-/// effect.
-pub(super) async fn watch(
-    session: &Session,
-    settings: &Settings,
-    routes: &watch::Receiver<Option<Routes>>,
-) -> Infallible {
-    let names = Names::new(&settings.namespace);
-    let mut seen_at = clock::now();
-    let mut tick = tokio::time::interval(LOOK);
-    loop {
-        tick.tick().await;
-        let routes = routes.borrow().clone();
-        let Some(routes) = routes.filter(|routes| !routes.archive.sources.is_empty()) else {
-            seen_at = clock::now();
-            continue;
-        };
-        let looked_at = clock::now();
-        let mended = async {
-            if was_deleted(session, &names, &routes).await? {
-                declare_only(&session.connection, &names, settings, &routes).await?;
-                send_again(session, &names, &routes, seen_at).await?;
+/// What is known of the queue, over all connections of a link.
+#[derive(Default)]
+pub(super) struct Unrouted(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    seen_at: Option<Timestamp>,
+    /// From when on events have to be sent again.
+    missed_since: Option<Timestamp>,
+}
+
+impl Unrouted {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks whether the queue is there. To be asked by whoever is about to declare it: nobody else will
+    /// notice any more.
+    pub(super) async fn look(
+        &self,
+        session: &Session,
+        names: &Names,
+        routes: &Routes,
+    ) -> Result<(), QueueError> {
+        let now = clock::now();
+        let deleted = was_deleted(session, names, routes).await?;
+        let mut known = self.known();
+        if !deleted {
+            known.seen_at = Some(now);
+        } else if known.missed_since.is_none() {
+            let queue = names.unrouted();
+            tracing::error!(queue, "the queue was deleted: what came since is sent once more");
+            known.missed_since = Some(known.seen_at.unwrap_or_else(|| now.minus(START)));
+        }
+        Ok(())
+    }
+
+    /// Declares the queue again whenever it is gone, and sends what came meanwhile once more. Copies have
+    /// no effect.
+    pub(super) async fn watch(
+        &self,
+        session: &Session,
+        settings: &Settings,
+        routes: &watch::Receiver<Option<Routes>>,
+    ) -> Infallible {
+        let names = Names::new(&settings.namespace);
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let routes = routes.borrow().clone();
+            let Some(routes) = routes else { continue };
+            let looked = timeout(ANSWER, self.look(session, &names, &routes)).await;
+            if let Err(error) = looked.unwrap_or(Err(QueueError::Timeout(ANSWER))) {
+                tracing::debug!(%error, "the queue of unrouted events can't be seen");
+                continue;
             }
-            Ok::<_, QueueError>(())
-        };
-        match timeout(BOUND, mended).await {
-            Ok(Ok(())) => seen_at = looked_at,
-            Ok(Err(error)) => tracing::debug!(%error, "the queue of unrouted events can't be seen"),
-            Err(_) => tracing::debug!("the broker doesn't say whether there is a queue"),
+            let Some(since) = self.known().missed_since else { continue };
+            let mend = async {
+                declare_only(&session.connection, &names, settings, &routes).await?;
+                send_again(session, &names, &routes, since).await
+            };
+            match timeout(SENDING, mend).await.unwrap_or(Err(QueueError::Timeout(SENDING))) {
+                Ok(sent) => {
+                    tracing::warn!(sent, %since, "events were sent once more from the archive");
+                    self.known().missed_since = None;
+                }
+                Err(error) => tracing::warn!(
+                    %error, %since, "events can't be sent once more from the archive: trying again"
+                ),
+            }
         }
     }
 }
 
-/// Whether the queue is gone, though an archive shows that it was there. To be asked by whoever is about
-/// to declare it: nobody else will notice any more.
-pub(super) async fn was_deleted(
+/// Whether the queue is gone, though an archive shows that it was there.
+async fn was_deleted(
     session: &Session,
     names: &Names,
     routes: &Routes,
@@ -106,40 +154,32 @@ async fn confirmed(confirms: &mut Vec<PublisherConfirm>) -> Result<usize, QueueE
     Ok(count)
 }
 
-/// Sends what came while a program that starts now found the queue deleted. An ingress that runs would
-/// have noticed before.
-pub(super) async fn send_recent(
-    session: &Session,
-    names: &Names,
-    routes: &Routes,
-) -> Result<(), QueueError> {
-    send_again(session, names, routes, clock::now().minus(2 * LOOK)).await
-}
-
-/// Sends what the archive has of the time from `since` to now to the subscribers' queues.
+/// Sends what the archive has of the time from `since` to now to the subscribers' queues; how many
+/// events that were.
 async fn send_again(
     session: &Session,
     names: &Names,
     routes: &Routes,
     since: Timestamp,
-) -> Result<(), QueueError> {
-    let queue = names.unrouted();
-    tracing::error!(queue, "the queue was deleted; events of the last seconds are sent once more");
-    let until = clock::now();
+) -> Result<usize, QueueError> {
+    let until = clock::now().plus(SKEW);
     let (from, archive) = (since.minus(SKEW), names.archive(&routes.archive));
     let mut archived = AmqpArchived::start(session, &archive, since.minus(BROKERS_CLOCK)).await?;
     let channel = session.channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    let (mut sent, mut confirms) = (0, Vec::new());
+    let (mut sent, mut later, mut confirms) = (0, 0, Vec::new());
     while let Some(sealed) = archived.next().await? {
         // The seal isn't checked here: a worker does that. What can't be read stays unrouted.
         let envelope = serde_json::from_slice::<Envelope>(&sealed.envelope).ok();
-        let received_at = envelope.as_ref().map_or(since, |envelope| envelope.received_at);
-        if received_at < from {
-            continue;
-        }
-        if received_at > until {
+        let came_at = envelope.as_ref().map_or(since, |envelope| {
+            envelope.admitted.as_ref().map_or(envelope.received_at, |admitted| admitted.at)
+        });
+        later = if came_at > until { later + 1 } else { 0 };
+        if later == LATER {
             break;
+        }
+        if came_at < from || came_at > until {
+            continue;
         }
         let route = envelope.map(|envelope| envelope.route()).unwrap_or_default();
         let (exchange, route) = (short(&names.events())?, short(&route)?);
@@ -153,6 +193,5 @@ async fn send_again(
     }
     sent += confirmed(&mut confirms).await?;
     channel.close(REPLY_SUCCESS, short("")?).await?;
-    tracing::warn!(sent, "events were sent once more from the archive");
-    Ok(())
+    Ok(sent)
 }

@@ -105,7 +105,7 @@ async fn pages(journal: &RedisJournal, name: &str, query: &Query) -> anyhow::Res
         let started = Instant::now();
         let page = journal.list(query, cursor.as_deref(), 100).await?;
         took.push(started.elapsed());
-        found += page.deliveries.len();
+        found += page.items.len();
         cursor = page.next;
         if cursor.is_none() {
             break;

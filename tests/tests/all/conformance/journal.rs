@@ -338,13 +338,13 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
         let page = journal.list(query, after, limit).await.unwrap();
         let known: Vec<_> = desks.iter().map(|desk| &desk.key).collect();
         let at = |key: &DeliveryKey| known.iter().position(|known| *known == key).unwrap();
-        let keys = page.deliveries.iter().map(|listed| at(&listed.delivery.key));
+        let keys = page.items.iter().map(|listed| at(&listed.delivery.key));
         (keys.collect::<Vec<_>>(), page)
     };
     let any = Query::default();
     let (all, page) = list(&any, None, 100).await;
     assert_eq!((all, page.next), (vec![6, 5, 4, 3, 2, 1, 0], None));
-    let times: Vec<_> = page.deliveries.iter().map(|listed| listed.taken_up).collect();
+    let times: Vec<_> = page.items.iter().map(|listed| listed.taken_up).collect();
     assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
 
     // Page by page, the same.
@@ -407,7 +407,7 @@ async fn of_many_each_is_listed_once_however_large_the_pages_are<B: Backend>() {
             let (mut seen, mut cursor) = (Vec::new(), None::<String>);
             loop {
                 let page = journal.list(&query, cursor.as_deref(), limit).await.unwrap();
-                seen.extend(page.deliveries.into_iter().map(|listed| listed.delivery.key));
+                seen.extend(page.items.into_iter().map(|listed| listed.delivery.key));
                 cursor = page.next;
                 if cursor.is_none() {
                     break;

@@ -124,7 +124,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
 
     /// What a message says of its attempt and generation counts if it is countersigned, or a new
     /// event's. Otherwise the journal says where it stands: an older version has sent it on, or somebody
-    /// whose seal key isn't known here yet. An event that the journal doesn't know begins anew. A new event goes on if its destination subscribes to it.
+    /// whose seal key isn't known here yet. An event that the journal doesn't know begins anew. A new
+    /// event goes on if its destination subscribes to it.
     async fn judge(&self, mut message: Message, opened: &Opened) -> Result<(), Stopped> {
         let name = self.destination.name.as_str();
         if delivery::is_countersigned(&self.sealer, name, &message) {
@@ -248,7 +249,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         Ok(self.insist("first type", first).await? != kind)
     }
 
-    /// Whether the same signed bytes came [`REPEATS`] times within the last hour, where nothing shows
+    /// Whether the same signed bytes came [`REPEATS`] times in the hour of receipt, where nothing shows
     /// which of them are copies. Whoever has seen one of them could have it delivered without end.
     async fn came_too_often(&self, message: &Message, opened: &Opened) -> Result<bool, Stopped> {
         let Ok(Event { envelope, .. }) = &opened.event else { return Ok(false) };

@@ -78,7 +78,7 @@ pub(super) async fn ingest_missing(
             match step {
                 Step::AskAgain(api, delivery) => match api.send_again(&delivery).await {
                     Ok(()) => (row.standing, done) = (Standing::AskedFor, done + 1),
-                    // The others would fare no better: what was done is told.
+                    // The others would fail, too. The report has what was done.
                     Err(failure) => {
                         failure.text().clone_into(&mut row.detail);
                         return Ok(done);

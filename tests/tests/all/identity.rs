@@ -104,7 +104,7 @@ impl Site {
         .await;
     }
 
-    /// Waits until so many suspected replays are counted, and so many of them aren't kept.
+    /// Waits for the counts of suspected replays: all, and those that are not kept.
     async fn counts_suspected(&self, wanted: [f64; 2]) {
         eventually(&format!("suspected, not kept: {wanted:?}"), BOUND, async || {
             let mut counted = [0.0; 2];

@@ -77,8 +77,8 @@ impl HttpDelivery {
     }
 
     async fn send(&self, order: &Order<'_>, started: Instant) -> Attempted {
-        let request = match request(order) {
-            Ok(request) => request,
+        let made = match request(order) {
+            Ok(made) => made,
             Err(error) => {
                 let error = format!("the request can't be made: {error}");
                 return failed(ErrorClass::Request, error);
@@ -86,9 +86,11 @@ impl HttpDelivery {
         };
         let limit = order.destination.timeout;
         let sending = async {
-            let first = self.request(order, request.clone()).await;
-            match first {
-                Err(error) if self.was_closed(&error) => self.request(order, request).await,
+            match self.exchange(order, made).await {
+                Err(error) if self.was_closed(&error) => match request(order) {
+                    Ok(again) => self.exchange(order, again).await,
+                    Err(_) => Err(error),
+                },
                 answered => answered,
             }
         };
@@ -110,7 +112,7 @@ impl HttpDelivery {
 }
 
 impl HttpDelivery {
-    async fn request(
+    async fn exchange(
         &self,
         order: &Order<'_>,
         request: Request<Full<Bytes>>,

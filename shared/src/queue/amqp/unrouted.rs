@@ -33,7 +33,7 @@ const START: Duration = Duration::from_secs(10);
 const BROKERS_CLOCK: Duration = Duration::from_secs(60);
 /// The clocks of two ingresses may be so far apart, and a callback may take so long to be confirmed.
 const SKEW: Duration = Duration::from_secs(5);
-/// So many events in a row that came later show that nothing of the time before follows.
+/// Reading ends after this number of consecutive events that came later.
 const LATER: usize = 1000;
 /// How many events wait for their confirms.
 const TOGETHER: usize = 256;

@@ -100,6 +100,27 @@ async fn among_thousands_no_returned_message_is_taken_for_a_confirmed_one() {
     assert_eq!(queued(&url, &namespace, yes.len()).await.len(), yes.len());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_reached_the_archive_alone_is_not_accepted() {
+    let (rabbit, namespace) = (services::rabbit(), namespace());
+    let settings = settings(&rabbit.url(), &namespace);
+    let mut routes = settings.routes.clone().unwrap();
+    routes.archive.sources.push("acme".into());
+    let declaring = connected(Settings { routes: Some(routes), ..settings.clone() }).await;
+    declaring.publish(&event("acme.x", 1)).await.unwrap();
+    // Nobody is left who would declare a queue again.
+    declaring.close().await;
+    let queue = Amqp::operator(settings);
+    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    rabbit.delete_queue(&format!("{namespace}.work.ledger"));
+    queue.publish(&event("acme.x", 2)).await.unwrap();
+    rabbit.delete_queue(&format!("{namespace}.unrouted"));
+    for at in 3..6 {
+        let told = queue.publish(&event("acme.x", at)).await;
+        assert!(matches!(told, Err(QueueError::Refused)), "{told:?}");
+    }
+}
+
 /// What a publish is told, without a wait for any deadline.
 async fn at_once(queue: &Amqp) -> Result<(), QueueError> {
     let started = Instant::now();

@@ -128,9 +128,9 @@ async fn a_work_queue_that_was_deleted_is_told_and_declared_again() {
     assert!(findings.contains(&"queue_missing".into()), "{ledger}");
 }
 
-/// The broker confirms an event that only the archive has got.
+/// The broker confirms an event that only the archive has got: its provider is asked to send it again.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_accepted_while_its_queues_were_deleted_is_delivered() {
+async fn what_came_while_its_queues_were_deleted_is_sent_again_and_delivered() {
     let (rabbit, redis, name) = (services::rabbit(), services::redis(), namespace());
     let world = World::start(&rabbit.url(), &redis.url(), &name, "attempts = 1").await.unwrap();
     for queue in ["work.ledger", "unrouted"] {
@@ -138,7 +138,14 @@ async fn what_was_accepted_while_its_queues_were_deleted_is_delivered() {
     }
     let ids: Vec<_> = (0..50).map(|at| format!("evt_{at}")).collect();
     for id in &ids {
-        world.send(id, &transfer(id, "trf_1", 1)).await;
+        let body = transfer(id, "trf_1", 1);
+        let signed = sign::acme(id, sign::now(), body.as_bytes());
+        eventually("it is accepted", BOUND, async || {
+            let code = world.post(&signed, &body).await?.status.as_u16();
+            assert!([200, 503].contains(&code), "{code}");
+            (code == 200).then_some(())
+        })
+        .await;
     }
     let _worker = world.stack.worker().await;
     for id in &ids {

@@ -25,7 +25,7 @@ use super::applied::{apply, archive, declare_only, depth};
 use super::lane::{self, Job};
 use super::metrics::Metrics;
 use super::topology::{Names, short};
-use super::unrouted::Unrouted;
+use super::unrouted::{self, ANSWERED_WITHIN, Asking, Unrouted};
 use super::{QueueError, Routes, Settings, Subscriber, message};
 use crate::clock::millis;
 use crate::retry::Pauses;
@@ -206,6 +206,8 @@ pub(super) struct Session {
     /// The largest body that the broker takes, as far as it is known.
     largest: AtomicUsize,
     unrouted: Arc<Unrouted>,
+    /// Asks whether the queue of unrouted events exists.
+    asking: mpsc::Sender<Asking>,
 }
 
 impl Session {
@@ -223,6 +225,7 @@ impl Session {
         let room = |lane| if lane + 1 == lanes { WAITING } else { lane::WINDOW };
         let (jobs, inboxes): (Vec<_>, Vec<_>) =
             (0..lanes).map(|lane| mpsc::channel(room(lane))).unzip();
+        let (asking, asked) = mpsc::channel(WAITING);
         let session = Arc::new(Self {
             connection,
             gone: CancellationToken::new(),
@@ -237,7 +240,9 @@ impl Session {
             names: Names::new(&settings.namespace),
             largest: AtomicUsize::new(usize::MAX),
             unrouted,
+            asking,
         });
+        tokio::spawn(unrouted::answer(session.clone(), session.names.clone(), asked));
         let prepared = timeout(PREPARE, session.prepare(settings, routes, applied, inboxes)).await;
         match prepared.unwrap_or(Err(QueueError::Timeout(PREPARE))) {
             Ok(()) => Ok(session),
@@ -316,6 +321,16 @@ impl Session {
     /// Notices it if the queue of unrouted events was deleted. To be asked before it is declared.
     pub(super) async fn look_for_unrouted(&self, routes: &Routes) -> Result<(), QueueError> {
         self.unrouted.look(self, &self.names, routes).await
+    }
+
+    /// Whether a confirmed event may be in the archive alone: the queue of unrouted events is missing. What
+    /// the broker doesn't answer in time counts as there.
+    pub(super) async fn only_archived(&self) -> bool {
+        let (ask, answer) = oneshot::channel();
+        if self.asking.try_send(ask).is_err() {
+            return false;
+        }
+        matches!(timeout(ANSWERED_WITHIN, answer).await, Ok(Ok(false)))
     }
 
     /// Declares all exchanges and queues, binds these routes, and unbinds others.

@@ -149,6 +149,11 @@ impl Amqp {
         join_all(links.into_iter().flatten().map(Link::close)).await;
     }
 
+    /// Whether the archive may take events. An operator's program doesn't know.
+    fn archives(&self) -> bool {
+        self.routes.borrow().as_ref().is_none_or(|routes| !routes.archive.sources.is_empty())
+    }
+
     /// The connection that reads, if there is one now.
     fn reader(&self) -> Result<Arc<Session>, QueueError> {
         let link = self.reading.as_ref().unwrap_or(&self.publishing);
@@ -259,7 +264,12 @@ impl Publish for Amqp {
         let properties = message::new(sealed)?;
         let exchange = self.names.entrance();
         let body = sealed.body.clone();
-        self.send(&self.publishing, &exchange, &sealed.route, body, properties).await
+        self.send(&self.publishing, &exchange, &sealed.route, body, properties).await?;
+        let session = self.publishing.now().ok_or(QueueError::Lost)?;
+        if self.archives() && session.only_archived().await {
+            return Err(QueueError::Refused);
+        }
+        Ok(())
     }
 
     async fn keep(&self, refused: &Sealed) -> Result<(), QueueError> {

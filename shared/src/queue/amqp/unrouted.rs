@@ -1,16 +1,18 @@
 //! Watches the queue of unrouted events. While it exists, whatever the broker confirms is in it or in
 //! a work queue. If somebody deletes it, and a work queue too, the broker confirms what only the
-//! archive has got: it isn't lost, but it wouldn't be delivered.
+//! archive has got: it isn't lost, but it wouldn't be delivered. So after each confirm the queue is
+//! looked for ([`answer`]), and an event that may have reached the archive alone is not accepted. What
+//! could not be looked for in time is found by [`Unrouted::watch`] and sent again.
 
 use std::convert::Infallible;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::FieldTable;
-use lapin::{Confirmation, ErrorKind, PublisherConfirm};
-use tokio::sync::watch;
+use lapin::{Channel, Confirmation, ErrorKind, PublisherConfirm};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::applied::declare_only;
@@ -38,6 +40,67 @@ const LATER: usize = 1000;
 /// How many events wait for their confirms.
 const TOGETHER: usize = 256;
 const REPLY_SUCCESS: u16 = 200;
+
+/// How long a confirmed event waits for [`answer`]. The broker finds a missing queue in its own tables, at
+/// once; only for one that exists does it ask the queue's leader, which may be away.
+pub(super) const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
+
+/// Whoever wants to know whether the queue exists, by a look that begins later.
+pub(super) type Asking = oneshot::Sender<bool>;
+
+/// Answers whether the queue exists: one look for all who have asked by then. Says nothing where the
+/// broker doesn't.
+pub(super) async fn answer(session: Arc<Session>, names: Names, mut asked: mpsc::Receiver<Asking>) {
+    let (mut channel, mut asking) = (None, Vec::new());
+    let looks = async {
+        while asked.recv_many(&mut asking, usize::MAX).await > 0 {
+            let exists = timeout(ANSWER, found(&session, &mut channel, &names.unrouted())).await;
+            match exists.unwrap_or(Err(QueueError::Timeout(ANSWER))) {
+                Ok(exists) => {
+                    for asks in asking.drain(..) {
+                        let _ = asks.send(exists);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the queue of unrouted events can't be seen");
+                    (channel, asking) = (None, Vec::new());
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = session.gone.cancelled() => {}
+        () = looks => {}
+    }
+}
+
+/// Whether a queue exists. The channel stays open for the next look.
+async fn found(
+    session: &Session,
+    kept: &mut Option<Channel>,
+    queue: &str,
+) -> Result<bool, QueueError> {
+    let channel = match kept.take() {
+        Some(channel) => channel,
+        None => session.channel().await?,
+    };
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    match channel.queue_declare(short(queue)?, passive, FieldTable::default()).await {
+        Ok(_) => {
+            *kept = Some(channel);
+            Ok(true)
+        }
+        Err(error) => match error.kind() {
+            // The broker has closed the channel.
+            ErrorKind::ProtocolError(told)
+                if *told.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) =>
+            {
+                Ok(false)
+            }
+            _ => Err(error.into()),
+        },
+    }
+}
 
 /// What is known of the queue, over all connections of a link.
 #[derive(Default)]
@@ -128,19 +191,12 @@ async fn was_deleted(
 }
 
 async fn exists(session: &Session, queue: &str) -> Result<bool, QueueError> {
-    let channel = session.channel().await?;
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-    match channel.queue_declare(short(queue)?, passive, FieldTable::default()).await {
-        Ok(_) => channel.close(REPLY_SUCCESS, short("")?).await.map(|()| true).map_err(Into::into),
-        Err(error) => match error.kind() {
-            ErrorKind::ProtocolError(told)
-                if *told.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) =>
-            {
-                Ok(false)
-            }
-            _ => Err(error.into()),
-        },
+    let mut channel = None;
+    let exists = found(session, &mut channel, queue).await?;
+    if let Some(channel) = channel {
+        channel.close(REPLY_SUCCESS, short("")?).await?;
     }
+    Ok(exists)
 }
 
 async fn confirmed(confirms: &mut Vec<PublisherConfirm>) -> Result<usize, QueueError> {

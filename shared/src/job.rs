@@ -176,7 +176,7 @@ pub struct Job {
     pub id: String,
     /// Who planned it, when, and why.
     pub made: Said,
-    /// As it was asked for: `--source acme`.
+    /// What was asked for: `source=acme`, `archive force`, or `all`.
     pub asked: String,
     /// At these destinations.
     pub destinations: Vec<String>,

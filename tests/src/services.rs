@@ -6,22 +6,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-pub use zentra_operator::sandbox::{Guarded, Rabbit, Redis, output, poll, sweep};
-use zentra_operator::sandbox::{START, greet, versioned};
+pub use zentra_rehearse::sandbox::{Guarded, Rabbit, Redis, output, poll, sweep};
+use zentra_rehearse::sandbox::{START, greet, versioned};
 
 /// This process's own folder, below which all others are.
 pub fn workplace() -> PathBuf {
-    loud(zentra_operator::sandbox::workplace()).into()
+    loud(zentra_rehearse::sandbox::workplace()).into()
 }
 
 /// A new folder below this process's own.
 pub fn folder(name: &str) -> PathBuf {
-    loud(zentra_operator::sandbox::folder(name))
+    loud(zentra_rehearse::sandbox::folder(name))
 }
 
 /// A port that is free now.
 pub fn free_port() -> u16 {
-    loud(zentra_operator::sandbox::free_port())
+    loud(zentra_rehearse::sandbox::free_port())
 }
 
 /// Starts a program that ends with this one.

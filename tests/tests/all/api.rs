@@ -1,5 +1,8 @@
 //! The operators' API: who may ask for what, and that it tells what the command line tells.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -13,7 +16,7 @@ use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::{self, Guarded, free_port};
 use zentra_tests::stack::Stack;
 use zentra_tests::world::{BOUND, World, dead, delivered};
-use zentra_tests::{eventually, flood, namespace, shared_rabbit, shared_redis};
+use zentra_tests::{eventually, flood, namespace, shared_rabbit, shared_redis, sign};
 
 use crate::standalone::Shop;
 
@@ -108,6 +111,18 @@ impl<'a> Api<'a> {
     }
 }
 
+/// Whether a text names an option of the command line, as `--because`.
+fn names_an_option(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.split(char::is_whitespace).any(|word| {
+            word.strip_prefix("--").is_some_and(|name| name.starts_with(char::is_alphabetic))
+        }),
+        Value::Array(all) => all.iter().any(names_an_option),
+        Value::Object(all) => all.values().any(names_an_option),
+        _ => false,
+    }
+}
+
 /// Whatever it is, it is JSON, and an error says what it is.
 fn read(answer: &Answer) -> (u16, Value) {
     let value: Value = serde_json::from_str(&answer.body)
@@ -117,9 +132,93 @@ fn read(answer: &Answer) -> (u16, Value) {
     if problem {
         assert_eq!(value["status"], answer.status.as_u16());
         assert!(value["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{value}");
+        let code = value["code"].as_str().unwrap();
+        assert_eq!(value["type"], format!("urn:zentra:error:{code}"));
+        let table = include_str!("../../../docs/errors.md");
+        let row = table.lines().find(|line| line.starts_with(&format!("| `{code}` |")));
+        let status = format!("| {} |", answer.status.as_u16());
+        assert!(row.is_some_and(|row| row.contains(&status)), "docs/errors.md: {value}");
     }
+    assert!(!names_an_option(&value), "an option of the command line: {value}");
     assert_eq!(answer.headers["cache-control"], "no-store");
     (answer.status.as_u16(), value)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_requests_share_the_connections_of_their_program() {
+    let (rabbit, redis) = (services::rabbit(), services::redis());
+    let world =
+        World::start(&rabbit.url(), &redis.url(), &namespace(), "attempts = 1").await.unwrap();
+    let api = Api::start(&world.stack).await;
+    let tokens: Vec<_> =
+        (0..20).map(|at| api.token(&[&format!("t{at}"), "--role", "operator"])).collect();
+    // Each asks RabbitMQ, and Redis for its token.
+    let paths = ["/v1/unrouted", "/v1/refused", "/v1/archive", "/v1/metrics", "/v1/events/none"];
+    let ask = async |path: &str, token: &str| {
+        let headers = vec![("authorization", format!("Bearer {token}"))];
+        let answer = world.stack.http.send(Method::GET, &api.url(path), &headers, "").await;
+        answer.unwrap().status.as_u16()
+    };
+    for path in paths {
+        ask(path, &tokens[0]).await;
+    }
+    let mut client = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let mut taken = || -> (usize, String) {
+        let info: String = redis::cmd("INFO").arg("stats").query(&mut client).unwrap();
+        let line = info.lines().find(|line| line.starts_with("total_connections_received"));
+        (rabbit.accepted_connections().unwrap(), line.unwrap().to_owned())
+    };
+    let before = taken();
+    for round in 0..10 {
+        let asked = tokens.iter().enumerate();
+        let asked = asked.map(|(at, token)| ask(paths[(at + round) % paths.len()], token));
+        for (at, code) in join_all(asked).await.into_iter().enumerate() {
+            let expected = if (at + round) % paths.len() == 4 { 404 } else { 200 };
+            assert_eq!(code, expected, "{}", paths[(at + round) % paths.len()]);
+        }
+    }
+    assert_eq!(taken(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_scrapes_the_metrics_holds_no_refused_callback_back() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let stack = &world.stack;
+    for at in 0..5 {
+        let body = transfer(&format!("evt_{at}"), "trf_1", 1);
+        let forged = sign::acme("evt", sign::now(), b"another body");
+        assert_eq!(world.post(&forged, &body).await.unwrap().status, StatusCode::UNAUTHORIZED);
+    }
+    let api = Api::start(stack).await;
+    let token = api.token(&["ada"]);
+    let headers = vec![("authorization", format!("Bearer {token}"))];
+    let page = async || {
+        let url = api.url("/v1/metrics");
+        stack.http.send(Method::GET, &url, &headers, "").await.unwrap().body
+    };
+    eventually("they are kept", BOUND, async || {
+        page().await.contains("zentra_status_refused_callbacks 5").then_some(())
+    })
+    .await;
+    let scraped = AtomicBool::new(false);
+    let scrapes = async {
+        for _ in 0..15 {
+            assert!(page().await.contains("zentra_status_part_up"));
+        }
+        scraped.store(true, Ordering::Relaxed);
+    };
+    let listed = async {
+        while !scraped.load(Ordering::Relaxed) {
+            let listed = tokio::process::Command::from(stack.command("zentra"))
+                .args(["refused", "list", "--json"])
+                .output();
+            let listed: Value = serde_json::from_slice(&listed.await.unwrap().stdout).unwrap();
+            assert_eq!(listed["items"].as_array().unwrap().len(), 5);
+        }
+    };
+    tokio::join!(scrapes, listed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,8 +258,14 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
     let (path, again) = ("/v1/dead/requeue", json!({ "ids": ["evt_dead"], "because": "mended" }));
     let again = again.to_string();
     assert_eq!(api.ask(Method::POST, path, &viewer, &again).await.0, 403);
-    for wrong in [json!({ "ids": [] }), json!({ "ids": ["evt_1"] }), json!({ "ids": ["x"] })] {
-        assert_eq!(api.ask(Method::POST, path, &admin, &wrong.to_string()).await.0, 400, "{wrong}");
+    for (ids, code) in [
+        (json!([]), "invalid_request"),
+        (json!(["evt_1"]), "not_dead"),
+        (json!(["x"]), "event_not_found"),
+    ] {
+        let wrong = json!({ "ids": ids }).to_string();
+        let (_, told) = api.ask(Method::POST, path, &admin, &wrong).await;
+        assert_eq!(told["code"], code, "{wrong}");
     }
     let (_, workers) = api.get("/v1/workers", &viewer).await;
     assert_eq!(workers["items"].as_array().unwrap().len(), 1);
@@ -173,10 +278,10 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
     let bytes = stack.http.send(Method::GET, &url, &headers, "").await.unwrap();
     assert_eq!(bytes.body, transfer("evt_dead", "trf_1", 1));
     assert_eq!(bytes.headers["content-disposition"], "attachment");
-    assert_eq!(api.get("/v1/dead/evt_1/body", &eve).await.0, 404);
+    assert_eq!(api.get("/v1/dead/evt_1/body", &eve).await.1["code"], "not_dead");
     let (_, audit) = api.get("/v1/audit?limit=1", &admin).await;
     let seen = ["by", "action", "on"].map(|name| audit["items"][0][name].as_str().unwrap());
-    assert_eq!(seen, ["eve", "dead show --body", "ledger/acme/evt_dead"]);
+    assert_eq!(seen, ["eve", "dead show body", "ledger/acme/evt_dead"]);
     let (code, done) = api.ask(Method::POST, path, &admin, &again).await;
     assert_eq!((code, &done["done"]), (200, &1.into()), "{done}");
     let mended = world.until("evt_dead", delivered).await;
@@ -188,7 +293,7 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
         ("/v1/events?limit=0", 400),
         ("/v1/events?limit=1001", 400),
         ("/v1/events?cursor=x", 400),
-        ("/v1/dead?destination=ledgr", 400),
+        ("/v1/dead?destination=ledgr", 404),
         ("/v1/nothing", 404),
         ("/", 404),
     ] {
@@ -231,7 +336,7 @@ async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
     let admit = json!({ "ids": [id] }).to_string();
     assert_eq!(api.ask(Method::POST, "/v1/refused/admit", &viewer, &admit).await.0, 403);
     let (code, told) = api.ask(Method::POST, "/v1/refused/admit", &ada, &admit).await;
-    assert!(code == 403 && told["detail"].as_str().unwrap().contains("--admit"), "{told}");
+    assert_eq!((code, &told["code"]), (403, &json!("admission_disabled")));
     let (code, unrouted) = api.get("/v1/unrouted?source=acme", &viewer).await;
     assert_eq!((code, unrouted), (200, json!({ "items": [], "next": null })));
 
@@ -244,7 +349,8 @@ async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
     let (_, ended) = api.ask(Method::POST, "/v1/events/evt_2/end", &ada, &because).await;
     let ended = &ended["items"][0];
     assert_eq!((&ended["record"]["state"], &ended["reason"]), (&"dead".into(), &"ended".into()));
-    assert_eq!(api.ask(Method::POST, "/v1/events/evt_2/end", &ada, &because).await.0, 400);
+    let (_, told) = api.ask(Method::POST, "/v1/events/evt_2/end", &ada, &because).await;
+    assert_eq!(told["code"], "not_waiting");
     let drain = |because: &str| json!({ "ids": ["evt_dead"], "because": because }).to_string();
     assert_eq!(api.ask(Method::POST, "/v1/dead/drain", &ada, &drain("")).await.0, 400);
     let (_, drained) = api.ask(Method::POST, "/v1/dead/drain", &ada, &drain("a test")).await;
@@ -623,8 +729,8 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
                     (answer.0 != 429).then_some(answer)
                 })
                 .await;
-                // 403: this one is served without --admit.
-                assert!(matches!(code, 200 | 400 | 403 | 404), "{at} {body}: {code}: {told}");
+                // 403: this one is served without --admit. 409: nothing fits.
+                assert!(matches!(code, 200 | 400 | 403 | 404 | 409), "{at} {body}: {code}: {told}");
             }
         }
     }

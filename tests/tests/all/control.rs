@@ -174,10 +174,10 @@ async fn what_operators_do_with_dead_letters_is_in_the_audit_and_what_they_only_
     let told: Vec<_> = audit["items"].as_array().unwrap().iter().rev().collect();
     let of = |at: usize, name: &str| told[at].get(name).and_then(Value::as_str).unwrap_or_default();
     let line = |at| ["by", "action", "on", "because", "result"].map(|name| of(at, name));
-    let requeue = ["ada", "dead requeue", "--reason exhausted", "it is mended"];
+    let requeue = ["ada", "dead requeue", "reason=exhausted", "it is mended"];
     assert_eq!(line(0)[..4], requeue);
     assert_eq!((&line(1)[..4], line(1)[4]), (&requeue[..], "1 of 1"));
-    assert_eq!(line(2), ["bob", "unrouted requeue", "--source acme", "", ""]);
+    assert_eq!(line(2), ["bob", "unrouted requeue", "source=acme", "", ""]);
     assert_eq!(line(5), ["bob", "refused admit", "17", "", "0 of 0"]);
 }
 

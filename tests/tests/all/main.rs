@@ -8,6 +8,7 @@ mod broker;
 mod chaos;
 mod conformance;
 mod control;
+mod crates;
 mod destinations;
 mod faults;
 mod find;

@@ -92,9 +92,9 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
     assert_eq!(report["counts"], json!({ "received": 3, "dead": 1 }), "once more, nothing");
     assert_eq!(world.ledger.rows().unwrap().len(), 3);
     let audit = String::from_utf8(stack.zentra(&["audit"]).stdout).unwrap();
-    assert!(audit.contains("reconcile --ingest acme (1 events): an outage"), "{audit}");
+    assert!(audit.contains("reconcile ingest acme (1 events): an outage"), "{audit}");
     let digest = hex::encode(Sha256::digest(transfer("evt_lost", "evt_lost", 1)));
-    let named = format!("reconcile --ingest acme (evt_lost sha256:{digest}): an outage");
+    let named = format!("reconcile ingest acme (evt_lost sha256:{digest}): an outage");
     assert!(audit.contains(&named), "{audit}");
 
     lines.push(other);

@@ -60,7 +60,7 @@ async fn it_is_seen_in_no_answer_and_no_export_unless_it_is_asked_for_and_then_t
     }
     let audit = done(stack, &["audit"]);
     assert_eq!(audit.matches("ada  ").count(), 3, "{audit}");
-    assert!(audit.contains("ada  dead show --body --unredacted evt_1"), "{audit}");
+    assert!(audit.contains("ada  dead show body unredacted evt_1"), "{audit}");
     for told in [
         done(stack, &["event", "show", "evt_1", "--json"]),
         done(stack, &["event", "show", "evt_1", "--case-file", "-"]),
@@ -90,7 +90,7 @@ async fn it_is_seen_in_no_answer_and_no_export_unless_it_is_asked_for_and_then_t
     let all = done(stack, &["event", "find", "817", "--unredacted", "--by", "ada"]);
     assert!(all.contains("dead letters of ledger") && all.contains("refused show"), "{all}");
     let audit = done(stack, &["audit"]);
-    for line in ["ada  event find --unredacted 817", "eve  event find trf_1"] {
+    for line in ["ada  event find unredacted 817", "eve  event find trf_1"] {
         assert!(audit.contains(line), "{line}: {audit}");
     }
 

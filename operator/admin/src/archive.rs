@@ -1,0 +1,145 @@
+//! The archive: what was accepted, whatever became of it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::config::Config;
+use zentra_shared::event::Event;
+use zentra_shared::queue::{Archived, Operate, QueueError};
+
+use crate::error::{AdminError, ErrorCode};
+
+/// Which archived events.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Only this source's.
+    pub source: Option<String>,
+    /// Only those of this type.
+    pub kind: Option<String>,
+    /// Only those that were accepted less long ago than this.
+    pub newer_than: Option<Duration>,
+    /// Maximum number of events.
+    pub limit: usize,
+}
+
+/// One archived event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Archived)]
+pub struct Found {
+    pub source: String,
+    pub event_id: Option<String>,
+    /// As its deliveries are named.
+    pub identity: String,
+    pub event_type: Option<String>,
+    pub received_at: Timestamp,
+    pub bytes: usize,
+}
+
+impl Found {
+    fn of(event: &Event) -> Self {
+        let envelope = &event.envelope;
+        Self {
+            source: envelope.source.clone(),
+            event_id: envelope.event_id().map(str::to_owned),
+            identity: envelope.name().as_str().to_owned(),
+            event_type: envelope.event_type.clone(),
+            received_at: envelope.received_at,
+            bytes: event.body.len(),
+        }
+    }
+}
+
+/// The archive from this time on. None: no program has declared it yet, so it is empty.
+pub async fn open<Q: Operate>(
+    queue: &Q,
+    config: &Config,
+    from: Timestamp,
+) -> Result<Option<Q::Archived>, AdminError> {
+    let archive = config.routes().archive;
+    if archive.sources.is_empty() {
+        let message = "no source of this config is archived.";
+        return Err(AdminError::new(ErrorCode::ArchiveDisabled, message)
+            .hint("Set archive = true for one."));
+    }
+    match queue.archived(&archive, from).await {
+        Err(QueueError::Missing(_)) => Ok(None),
+        archived => Ok(Some(archived?)),
+    }
+}
+
+/// Those that are wanted, oldest first. What has no fitting seal is nobody's event.
+async fn look(
+    queue: &impl Operate,
+    config: &Config,
+    from: Timestamp,
+    limit: usize,
+    wanted: impl Fn(&Event) -> bool,
+) -> Result<Vec<Event>, AdminError> {
+    let Some(mut archived) = open(queue, config, from).await? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(sealed) = archived.next().await?
+    {
+        let event = config.seal.open(&sealed).ok();
+        found.extend(event.filter(|event| event.envelope.received_at >= from && wanted(event)));
+    }
+    Ok(found)
+}
+
+/// Lists them.
+pub async fn list(
+    queue: &impl Operate,
+    config: &Config,
+    wanted: &Wanted,
+) -> Result<Vec<Found>, AdminError> {
+    let from = wanted.newer_than.map_or(Timestamp::default(), |age| {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Timestamp::from_millis(clock::now().millis().saturating_sub(age))
+    });
+    let fits = |event: &Event| {
+        let envelope = &event.envelope;
+        wanted.source.as_ref().is_none_or(|source| *source == envelope.source)
+            && (wanted.kind.is_none() || wanted.kind == envelope.event_type)
+    };
+    let found = look(queue, config, from, wanted.limit, fits).await?;
+    Ok(found.iter().map(Found::of).collect())
+}
+
+/// Those that are wanted of what was accepted from this time on, at most `limit`.
+pub async fn all(
+    queue: &impl Operate,
+    config: &Config,
+    from: Timestamp,
+    limit: usize,
+    wanted: impl Fn(&Event) -> bool,
+) -> Result<Vec<Event>, AdminError> {
+    look(queue, config, from, limit, wanted).await
+}
+
+/// The first that is wanted.
+pub async fn first(
+    queue: &impl Operate,
+    config: &Config,
+    wanted: impl Fn(&Event) -> bool,
+) -> Result<Option<Event>, AdminError> {
+    Ok(look(queue, config, Timestamp::default(), 1, wanted).await?.pop())
+}
+
+/// The first with this id: the provider's, or the identity.
+pub async fn find(
+    queue: &impl Operate,
+    config: &Config,
+    id: &str,
+) -> Result<(Found, Event), AdminError> {
+    let fits = |event: &Event| {
+        let envelope = &event.envelope;
+        envelope.event_id() == Some(id) || envelope.name().as_str() == id
+    };
+    let event = first(queue, config, fits).await?.ok_or_else(|| {
+        let message = format!("no event {id} is in the archive.");
+        AdminError::new(ErrorCode::ArchivedEventNotFound, message).about(id)
+    })?;
+    Ok((Found::of(&event), event))
+}

@@ -1,0 +1,95 @@
+//! Who acts, and why; and the audit log's entries around an action.
+
+use std::future::Future;
+
+use zentra_shared::clock;
+use zentra_shared::control::{Act, Control, Said};
+
+use crate::error::{AdminError, ErrorCode};
+
+/// The longest reason, in bytes: a history holds it with each letter that it is given for.
+pub const MAX_REASON: usize = 1000;
+
+/// Who acts, and why.
+#[derive(Clone, Debug, Default)]
+pub struct Actor {
+    /// A person or a program, as the audit log names it.
+    pub name: String,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
+impl Actor {
+    /// With the time: now.
+    pub fn said(&self) -> Said {
+        Said { by: self.name.clone(), at: clock::now(), because: self.reason.clone() }
+    }
+}
+
+/// Checks a reason: at most [`MAX_REASON`] bytes, and no control characters.
+///
+/// # Errors
+/// [`ErrorCode::InvalidRequest`].
+pub fn reason(text: &str) -> Result<String, AdminError> {
+    let invalid = |message: String| Err(AdminError::new(ErrorCode::InvalidRequest, message));
+    match text.len() {
+        _ if text.chars().any(char::is_control) => {
+            invalid("the reason has control characters".into())
+        }
+        0..=MAX_REASON => Ok(text.to_owned()),
+        length => invalid(format!("the reason has {length} bytes; at most {MAX_REASON}")),
+    }
+}
+
+/// Writes that something was looked at, before it is shown.
+///
+/// # Errors
+/// Those of the store: what can't be audited isn't shown.
+pub async fn looked(
+    control: &impl Control,
+    action: &str,
+    on: &str,
+    said: &Said,
+) -> Result<(), AdminError> {
+    let (action, on, result) = (action.to_owned(), on.to_owned(), String::new());
+    Ok(control.audit(&Act { action, on, result, said: said.clone() }).await?)
+}
+
+/// What an operator does, for the audit log.
+pub struct Audited<'a, C> {
+    /// None for a dry run, which changes nothing.
+    pub control: Option<&'a C>,
+    /// What is done, as `dead requeue`.
+    pub action: &'a str,
+    /// What it is done to.
+    pub on: String,
+    /// Who does it, when and why.
+    pub said: Said,
+}
+
+impl<C: Control> Audited<'_, C> {
+    /// Does it between two entries: that it was asked for, and what came of it.
+    ///
+    /// # Errors
+    /// Those of `deed`, and those of the store if the first entry can't be written: then nothing is done.
+    pub async fn run<T>(
+        self,
+        deed: impl Future<Output = Result<T, AdminError>>,
+        result: impl Fn(&T) -> String,
+    ) -> Result<T, AdminError> {
+        let Self { control, action, on, said } = self;
+        let mut act = Act { action: action.into(), on, result: String::new(), said };
+        let Some(control) = control else { return deed.await };
+        control.audit(&act).await?;
+        let done = deed.await;
+        act.result = match &done {
+            Ok(done) => result(done),
+            Err(error) => format!("failed: {}", error.message.lines().next().unwrap_or("")),
+        };
+        act.said.at = clock::now();
+        if let Err(error) = control.audit(&act).await {
+            tracing::warn!(%error, result = act.result, "what came of it isn't in the audit");
+        }
+        done
+    }
+}

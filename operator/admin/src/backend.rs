@@ -1,0 +1,184 @@
+//! Where events and histories are: servers, or one file. The configuration decides once per process.
+//!
+//! A process opens its connections once, at their first use, and closes them at its end.
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use zentra_shared::config::{Config, Embedded};
+use zentra_shared::control::Control;
+use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store};
+use zentra_shared::job::Jobs;
+use zentra_shared::journal::redis::RedisJournal;
+use zentra_shared::journal::{Histories, Journal};
+use zentra_shared::queue::amqp::Amqp;
+use zentra_shared::queue::{Operate, Process, Publish};
+
+use crate::error::{AdminError, ErrorCode};
+
+/// How long RabbitMQ may take to answer.
+const CONNECT: Duration = Duration::from_secs(15);
+
+/// What a use case works on.
+pub trait Backend: Send + Sync {
+    /// What remembers deliveries, jobs, tokens and the audit log.
+    type Histories: Histories + Journal + Control + Jobs + Clone;
+    /// What holds messages.
+    type Queue: Operate + Publish + Process + Clone;
+
+    /// The name of what remembers, for status and metrics.
+    fn store_name(&self) -> &'static str;
+
+    /// The name of what holds messages, for status and metrics.
+    fn broker_name(&self) -> &'static str;
+
+    /// What remembers. Connects at its first use.
+    fn histories(&self) -> Self::Histories;
+
+    /// What holds messages, connected; the same connections at each call.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BrokerUnavailable`] if it does not answer within 15 s.
+    fn queue(&self) -> impl Future<Output = Result<Self::Queue, AdminError>> + Send;
+
+    /// Closes the connections. Acknowledgements reach the broker before this returns.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// RabbitMQ and Redis.
+pub struct Servers<'a> {
+    config: &'a Config,
+    journal: RedisJournal,
+    queue: OnceCell<Amqp>,
+}
+
+impl<'a> Servers<'a> {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`ErrorCode::ConfigInvalid`] without a Redis URL, [`ErrorCode::StoreUnavailable`] for an invalid one.
+    pub fn new(config: &'a Config) -> Result<Self, AdminError> {
+        let redis = &config.redis;
+        let missing = || AdminError::new(ErrorCode::ConfigInvalid, "redis.url is missing");
+        let url = redis.url.as_ref().ok_or_else(missing)?;
+        let journal = RedisJournal::new(url, &config.namespace, redis.retention)?;
+        Ok(Self { config, journal, queue: OnceCell::new() })
+    }
+}
+
+impl Backend for Servers<'_> {
+    type Histories = RedisJournal;
+    type Queue = Amqp;
+
+    fn store_name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn broker_name(&self) -> &'static str {
+        "rabbitmq"
+    }
+
+    fn histories(&self) -> RedisJournal {
+        self.journal.clone()
+    }
+
+    async fn queue(&self) -> Result<Amqp, AdminError> {
+        let queue = self.queue.get_or_init(async || Amqp::operator(self.config.amqp())).await;
+        connected(queue).await?;
+        Ok(queue.clone())
+    }
+
+    async fn close(&self) {
+        if let Some(queue) = self.queue.get() {
+            queue.clone().close().await;
+        }
+    }
+}
+
+/// Waits until the broker answers, for 15 s at most.
+///
+/// # Errors
+/// [`ErrorCode::BrokerUnavailable`].
+pub async fn connected(queue: &Amqp) -> Result<(), AdminError> {
+    let connected = tokio::time::timeout(CONNECT, queue.connected()).await;
+    connected.map_err(|_| broker_unavailable())
+}
+
+pub(crate) fn broker_unavailable() -> AdminError {
+    AdminError::new(ErrorCode::BrokerUnavailable, "RabbitMQ doesn't answer.")
+        .hint("Check [rabbitmq] urls.")
+}
+
+/// The embedded file.
+pub struct File<'a> {
+    config: &'a Config,
+    store: Store,
+}
+
+impl<'a> File<'a> {
+    /// Opens an existing file.
+    ///
+    /// # Errors
+    /// [`ErrorCode::StorageUnusable`] if there is none, and what [`Store::open`] says.
+    pub fn open(config: &'a Config, embedded: &Embedded) -> Result<Self, AdminError> {
+        let path = &embedded.path;
+        if !path.exists() {
+            let message = format!("{} isn't there: nothing has been taken in yet.", path.display());
+            return Err(AdminError::new(ErrorCode::StorageUnusable, message)
+                .hint("Start zentra standalone, or check [embedded] path."));
+        }
+        Ok(Self { config, store: Store::open(path, embedded.max_size)? })
+    }
+}
+
+impl Backend for File<'_> {
+    type Histories = EmbeddedJournal;
+    type Queue = EmbeddedQueue;
+
+    fn store_name(&self) -> &'static str {
+        "file"
+    }
+
+    fn broker_name(&self) -> &'static str {
+        "file"
+    }
+
+    fn histories(&self) -> EmbeddedJournal {
+        EmbeddedJournal::new(self.store.clone(), self.config.redis.retention)
+    }
+
+    async fn queue(&self) -> Result<EmbeddedQueue, AdminError> {
+        let (routes, refused) = (self.config.routes(), self.config.refused.bounds.clone());
+        Ok(EmbeddedQueue::new(self.store.clone(), routes, refused))
+    }
+
+    /// What was acknowledged is on the disk already.
+    async fn close(&self) {}
+}
+
+/// Locks the embedded file: one program works on it at a time. The lock is a file of its own, since SQLite
+/// has locks on the other one.
+///
+/// # Errors
+/// [`ErrorCode::FileUnusable`] if it can't be written, [`ErrorCode::StorageUnusable`] if another program has it.
+pub fn alone(path: &Path) -> Result<std::fs::File, AdminError> {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    let shown = Path::new(&lock).display().to_string();
+    let failed = |error: std::io::Error| {
+        let message = format!("{shown} can't be written: {error}");
+        AdminError::new(ErrorCode::FileUnusable, message).hint(
+            "The folder of [embedded] path must exist, and this user must be able to write there.",
+        )
+    };
+    let options = std::fs::OpenOptions::new().create(true).append(true).open(&lock);
+    let file = options.map_err(failed)?;
+    file.try_lock().map_err(|_| {
+        let message = format!("{} is another zentra standalone's.", path.display());
+        AdminError::new(ErrorCode::StorageUnusable, message)
+            .hint("Stop that one, or name another file in [embedded] path.")
+    })?;
+    Ok(file)
+}

@@ -1,0 +1,235 @@
+//! Going through dead-letter queues, and doing something with the letters that are chosen.
+//!
+//! What is done with a letter is durable before the letter is acknowledged, so this can be
+//! killed anywhere: at worst a letter stays that has been dealt with. The journal tells it
+//! apart, and the next pass takes it away.
+
+use std::collections::{BTreeMap, HashSet};
+use std::future::Future;
+use std::num::NonZeroU32;
+
+use governor::{Quota, RateLimiter};
+use serde::Serialize;
+use utoipa::ToSchema;
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::delivery::{self, Opened};
+use zentra_shared::event::DeliveryKey;
+use zentra_shared::job::Scope;
+use zentra_shared::journal::{Delivery, Histories};
+use zentra_shared::lifecycle::{DeadReason, State};
+use zentra_shared::queue::{Message, Operate, Place, Receipt, Walk};
+use zentra_shared::seal::Sealer;
+
+use crate::error::AdminError;
+use crate::progress::Progress;
+
+/// A pass through the dead letters.
+pub(crate) struct Pass<'a, H, Q> {
+    pub(crate) histories: &'a H,
+    pub(crate) queue: &'a Q,
+    pub(crate) sealer: &'a Sealer,
+    pub(crate) destinations: Vec<String>,
+    pub(crate) scope: &'a Scope,
+    /// Only these deliveries, if there are any.
+    pub(crate) keys: HashSet<DeliveryKey>,
+    /// At most so many letters.
+    pub(crate) limit: usize,
+    /// At most so many a second; 0 is no bound.
+    pub(crate) rate: u32,
+    /// Only counts.
+    pub(crate) dry_run: bool,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// A letter that was chosen, with what the journal knows of it.
+pub(crate) struct Letter<'a> {
+    pub(crate) message: &'a Message,
+    pub(crate) opened: &'a Opened,
+    pub(crate) known: Option<&'a Delivery>,
+}
+
+impl Letter<'_> {
+    /// Whether it waits for an operator's decision. The message's own reason is not under the seal,
+    /// so it can only add to what the seal and the journal say.
+    pub(crate) fn is_set_apart(&self) -> bool {
+        let event = self.opened.event.as_ref();
+        let sealed = event.is_ok_and(|event| event.envelope.waits_for().is_some());
+        // Once it was released it is a delivery like any other.
+        let released = self.known.is_some_and(|known| known.record.generation > 0);
+        let known = self.known.and_then(|known| known.reason);
+        (sealed && !released)
+            || [self.message.dead, known].into_iter().flatten().any(DeadReason::is_released)
+    }
+}
+
+/// What is to be done with letters.
+pub(crate) trait Act: Send {
+    /// Whether to look at one more letter. `so_far` is what came of the pass.
+    fn goes_on(
+        &mut self,
+        _so_far: &Tally,
+    ) -> impl Future<Output = Result<bool, AdminError>> + Send {
+        async { Ok(true) }
+    }
+
+    /// Whether it is for this letter.
+    fn suits(&mut self, _letter: &Letter<'_>) -> bool {
+        true
+    }
+
+    /// Does it. `true`: it is durable, and the letter may go now. `false`: once
+    /// [`Act::flush`] has been.
+    fn on(&mut self, letter: &Letter<'_>) -> impl Future<Output = Result<bool, AdminError>> + Send;
+
+    /// Makes durable what was done so far.
+    fn flush(&mut self) -> impl Future<Output = Result<(), AdminError>> + Send {
+        async { Ok(()) }
+    }
+}
+
+/// What a pass came to.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct Tally {
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// Letters looked at.
+    pub looked: u64,
+    /// Letters dealt with, or to be dealt with.
+    pub done: u64,
+    /// Of those, by destination and reason.
+    pub by: BTreeMap<String, u64>,
+    /// Of those, when the oldest was received.
+    pub oldest: Option<Timestamp>,
+    /// Chosen, but this isn't for them: suspected replays are released, not re-queued.
+    pub unsuited: u64,
+    /// Copies of what had been dealt with before, taken away.
+    pub leftover: u64,
+    /// Chosen, but a worker is at it just now: left.
+    pub busy: u64,
+    /// Chosen, but the journal may have forgotten that they were delivered: left.
+    #[serde(skip)]
+    pub forgotten: u64,
+}
+
+/// How many letters may wait for a flush.
+const BATCH: usize = 64;
+
+impl<H: Histories, Q: Operate> Pass<'_, H, Q> {
+    /// Goes through the queues, in their order.
+    pub(crate) async fn run(&self, act: &mut impl Act) -> Result<Tally, AdminError> {
+        let mut tally = Tally { dry_run: self.dry_run, ..Tally::default() };
+        for destination in &self.destinations {
+            self.queue_of(destination, act, &mut tally).await?;
+        }
+        Ok(tally)
+    }
+
+    async fn queue_of(
+        &self,
+        destination: &str,
+        act: &mut impl Act,
+        tally: &mut Tally,
+    ) -> Result<(), AdminError> {
+        let pace =
+            NonZeroU32::new(self.rate).map(|rate| RateLimiter::direct(Quota::per_second(rate)));
+        let mut walk = self.queue.walk(Place::Dead(destination)).await?;
+        let mut waiting = Vec::new();
+        while !self.is_done(tally)
+            && act.goes_on(tally).await?
+            && let Some((message, receipt)) = walk.next().await?
+        {
+            tally.looked += 1;
+            self.progress.show(format!("{} looked at, {} done", tally.looked, tally.done));
+            let opened = delivery::open(self.sealer, destination, &message.sealed);
+            let wanted = self.keys.is_empty() || self.keys.contains(&opened.key);
+            if !wanted || !self.scope.takes(&opened.summary, message.dead) {
+                continue;
+            }
+            let known = self.histories.history(&opened.key).await?;
+            let letter = Letter { message: &message, opened: &opened, known: known.as_ref() };
+            match standing(&letter) {
+                Standing::Busy => tally.busy += 1,
+                Standing::Leftover => {
+                    tally.leftover += 1;
+                    if !self.dry_run {
+                        receipt.ack().await;
+                    }
+                }
+                Standing::Dead if !act.suits(&letter) => tally.unsuited += 1,
+                Standing::Dead => {
+                    let reason = letter.message.dead.map_or("unknown", DeadReason::as_str);
+                    tally.count(destination, reason, letter.opened.summary.received_at);
+                    if self.dry_run {
+                        continue;
+                    }
+                    if let Some(pace) = &pace {
+                        pace.until_ready().await;
+                    }
+                    match act.on(&letter).await? {
+                        true => receipt.ack().await,
+                        false => waiting.push(receipt),
+                    }
+                    if waiting.len() >= BATCH {
+                        let_go(act, &mut waiting).await?;
+                    }
+                }
+            }
+        }
+        let_go(act, &mut waiting).await?;
+        Ok(walk.finish().await?)
+    }
+
+    fn is_done(&self, tally: &Tally) -> bool {
+        let done = usize::try_from(tally.done).unwrap_or(usize::MAX);
+        done >= self.limit || (!self.keys.is_empty() && done >= self.keys.len())
+    }
+}
+
+async fn let_go<R: Receipt>(act: &mut impl Act, waiting: &mut Vec<R>) -> Result<(), AdminError> {
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    act.flush().await?;
+    for receipt in waiting.drain(..) {
+        receipt.ack().await;
+    }
+    Ok(())
+}
+
+/// How a letter stands by the journal.
+enum Standing {
+    /// It waits for an operator.
+    Dead,
+    /// It has been dealt with: what carries on, or has ended, is elsewhere.
+    Leftover,
+    /// It may yet come to its end.
+    Busy,
+}
+
+fn standing(letter: &Letter<'_>) -> Standing {
+    // Forgotten by the journal, or never known.
+    let Some(known) = letter.known else {
+        return Standing::Dead;
+    };
+    let record = &known.record;
+    match record.state {
+        State::Delivered => Standing::Leftover,
+        _ if record.generation > letter.message.generation => Standing::Leftover,
+        State::Dead => Standing::Dead,
+        // Its workers went away with it, one after the other, and the broker gave it up.
+        State::InFlight if record.until < clock::now() => Standing::Dead,
+        State::InFlight | State::Waiting => Standing::Busy,
+    }
+}
+
+impl Tally {
+    /// One more that is dealt with, or to be.
+    pub(crate) fn count(&mut self, destination: &str, how: &str, received: Option<Timestamp>) {
+        self.done += 1;
+        *self.by.entry(format!("{destination}, {how}")).or_default() += 1;
+        self.oldest = match (self.oldest, received) {
+            (Some(oldest), Some(this)) => Some(oldest.min(this)),
+            (oldest, this) => oldest.or(this),
+        };
+    }
+}

@@ -1,0 +1,405 @@
+//! Dead letters: list, show, requeue, release and drain.
+
+mod act;
+mod letters;
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use zentra_shared::config::Config;
+use zentra_shared::control::{Control, Said};
+use zentra_shared::event::DeliveryKey;
+use zentra_shared::journal::{Delivery, Histories, What};
+use zentra_shared::lifecycle::{DeadReason, State};
+use zentra_shared::queue::{Message, Operate, Place, Walk};
+use zentra_shared::{clock, delivery};
+
+use act::{Drain, export};
+
+pub(crate) use act::Requeue;
+pub use letters::Tally;
+pub(crate) use letters::{Act, Letter, Pass};
+
+use crate::audit::{Actor, Audited, looked};
+use crate::backend::Backend;
+use crate::error::{AdminError, ErrorCode};
+use crate::event;
+use crate::filter::{self, DEFAULT_LETTERS, DEFAULT_RATE, Filter};
+use crate::payload::shown;
+use crate::progress::Progress;
+
+/// Which letters, and how many of them.
+#[derive(Clone, Debug)]
+pub struct Letters {
+    /// Events or deliveries; empty: those that the filter selects.
+    pub ids: Vec<String>,
+    /// Must select something, unless there are ids or `all`.
+    pub filter: Filter,
+    /// All of them.
+    pub all: bool,
+    /// Maximum number of letters.
+    pub limit: usize,
+    /// Maximum number of letters per second; 0 disables the limit.
+    pub rate: u32,
+    /// Whether they are only counted.
+    pub dry_run: bool,
+}
+
+impl Default for Letters {
+    fn default() -> Self {
+        Self {
+            ids: Vec::new(),
+            filter: Filter::default(),
+            all: false,
+            limit: DEFAULT_LETTERS,
+            rate: DEFAULT_RATE,
+            dry_run: false,
+        }
+    }
+}
+
+impl Letters {
+    /// These alone.
+    pub fn of(ids: Vec<String>) -> Self {
+        Self { limit: ids.len(), ids, ..Self::default() }
+    }
+
+    fn words(&self) -> String {
+        let filter = self.filter.words();
+        match (&self.ids[..], filter.as_str()) {
+            ([], "") => "all".to_owned(),
+            ([], _) => filter,
+            (ids, _) => ids.join(" "),
+        }
+    }
+}
+
+/// A file that letters are appended to before they go.
+#[derive(Clone, Debug)]
+pub struct Export {
+    pub path: PathBuf,
+    /// Also what their sources redact.
+    pub unredacted: bool,
+}
+
+/// What was done, and for one letter which.
+pub struct Done {
+    pub tally: Tally,
+    /// Delivery key and generation of the last one.
+    pub last: Option<(String, u32)>,
+}
+
+/// A dead delivery, and its letter.
+pub struct Shown {
+    pub delivery: Delivery,
+    /// The bytes; none: another operator holds the letter just now.
+    pub body: Option<Bytes>,
+}
+
+/// The dead that the filter selects, oldest first, at most `limit` of each destination.
+///
+/// # Errors
+/// [`ErrorCode::DestinationNotFound`], and those of the store.
+pub async fn list(
+    backend: &impl Backend,
+    config: &Config,
+    filter: &Filter,
+    limit: usize,
+) -> Result<Vec<Delivery>, AdminError> {
+    let histories = backend.histories();
+    let (mut found, scope) = (Vec::new(), filter.scope(clock::now()));
+    for destination in filter::destinations(config, filter.destination.as_deref())? {
+        let wanted = |dead: &Delivery| scope.takes(&dead.event, dead.reason);
+        found.extend(histories.dead(&destination, limit, &wanted).await?);
+    }
+    Ok(found)
+}
+
+/// The one dead delivery of this name, with its letter.
+///
+/// # Errors
+/// [`ErrorCode::EventNotFound`], [`ErrorCode::NotDead`], [`ErrorCode::AmbiguousId`], and those of store and broker.
+pub async fn show(backend: &impl Backend, config: &Config, id: &str) -> Result<Shown, AdminError> {
+    let (histories, queue) = (backend.histories(), backend.queue().await?);
+    let desk = Desk::new(config, &histories, &queue, None)?;
+    let delivery = desk.find(id).await?;
+    let letter = desk.letter(&delivery.key).await?;
+    Ok(Shown { delivery, body: letter.map(|letter| letter.sealed.body) })
+}
+
+/// The bytes of a dead letter without what its source redacts, once the audit log has who looks.
+///
+/// # Errors
+/// As [`show`], and [`ErrorCode::DeadLetterUnavailable`].
+pub async fn body(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+    said: &Said,
+) -> Result<Bytes, AdminError> {
+    let (histories, queue) = (backend.histories(), backend.queue().await?);
+    let desk = Desk::new(config, &histories, &queue, None)?;
+    let Delivery { key, event, .. } = desk.find(id).await?;
+    looked(&histories, "dead show body", key.as_str(), said).await?;
+    let letter = desk.letter(&key).await?.ok_or_else(|| unavailable(&key))?;
+    Ok(shown(config, &event.source, &letter.sealed.body))
+}
+
+/// Sends dead letters back to their work queues, in their order: as [`What::Requeued`], or
+/// [`What::Released`] for suspected replays and conflicts. Each passes the same seal, claim and attempt as at
+/// first, under the same idempotency key.
+///
+/// # Errors
+/// [`ErrorCode::NothingSelected`], those of [`show`] for each id, [`ErrorCode::ReleaseRequired`],
+/// [`ErrorCode::ReleaseNotApplicable`], [`ErrorCode::DeadLetterUnavailable`].
+pub async fn requeue(
+    backend: &impl Backend,
+    config: &Config,
+    letters: &Letters,
+    what: &What,
+    by: &str,
+    progress: &dyn Progress,
+) -> Result<Done, AdminError> {
+    selected(letters)?;
+    let (histories, queue) = (backend.histories(), backend.queue().await?);
+    let desk = Desk::new(config, &histories, &queue, letters.filter.destination.as_deref())?;
+    let (action, why) = match what {
+        What::Released { reason } => ("event release", reason.as_str()),
+        What::Requeued { reason, .. } => ("dead requeue", reason.as_str()),
+        _ => ("dead requeue", ""),
+    };
+    let result = |done: &Done| format!("{} of {}", done.tally.done, done.tally.looked);
+    let deed = desk.requeue(letters, what, by, progress);
+    let actor = Actor { name: by.to_owned(), reason: why.to_owned() };
+    audited(&histories, action, letters, &actor).run(deed, result).await
+}
+
+/// Takes dead letters out of their queues for good; into a file before, if one is named. What is drained can't be
+/// requeued; what is archived can be replayed by a job.
+///
+/// # Errors
+/// As [`requeue`], and [`ErrorCode::FileUnusable`].
+pub async fn drain(
+    backend: &impl Backend,
+    config: &Config,
+    letters: &Letters,
+    export: Option<Export>,
+    actor: &Actor,
+    progress: &dyn Progress,
+) -> Result<Tally, AdminError> {
+    selected(letters)?;
+    let (histories, queue) = (backend.histories(), backend.queue().await?);
+    let desk = Desk::new(config, &histories, &queue, letters.filter.destination.as_deref())?;
+    let result = |tally: &Tally| format!("{} of {}", tally.done, tally.looked);
+    let deed = desk.drain(letters, export, actor, progress);
+    audited(&histories, "dead drain", letters, actor).run(deed, result).await
+}
+
+fn selected(letters: &Letters) -> Result<(), AdminError> {
+    match letters.ids.is_empty() && !letters.all && letters.filter.is_empty() {
+        true => Err(nothing_selected()),
+        false => Ok(()),
+    }
+}
+
+pub(crate) fn nothing_selected() -> AdminError {
+    AdminError::new(ErrorCode::NothingSelected, "no dead letters are named or selected.")
+        .hint("Name some, give a filter, or ask for all.")
+}
+
+/// That a dead letter isn't in its queue.
+pub fn unavailable(key: &DeliveryKey) -> AdminError {
+    let message = format!("{key} is dead, but its letter isn't in the dead-letter queue.");
+    AdminError::new(ErrorCode::DeadLetterUnavailable, message)
+        .hint("Another operator may hold it: try again.")
+        .about(key.as_str())
+}
+
+fn audited<'a, C: Control>(
+    control: &'a C,
+    action: &'a str,
+    letters: &Letters,
+    actor: &Actor,
+) -> Audited<'a, C> {
+    let control = (!letters.dry_run).then_some(control);
+    Audited { control, action, on: letters.words(), said: actor.said() }
+}
+
+/// What these use cases need.
+struct Desk<'a, H, Q> {
+    histories: &'a H,
+    queue: &'a Q,
+    config: &'a Config,
+    /// Each destination with each source.
+    pairs: Vec<(&'a str, &'a str)>,
+    /// The destinations that are looked at.
+    destinations: Vec<String>,
+}
+
+impl<'a, H, Q> Desk<'a, H, Q> {
+    fn new(
+        config: &'a Config,
+        histories: &'a H,
+        queue: &'a Q,
+        destination: Option<&str>,
+    ) -> Result<Self, AdminError> {
+        let destinations = filter::destinations(config, destination)?;
+        Ok(Self { histories, queue, config, pairs: config.pairs(), destinations })
+    }
+}
+
+impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
+    async fn requeue(
+        &self,
+        letters: &Letters,
+        what: &What,
+        by: &str,
+        progress: &dyn Progress,
+    ) -> Result<Done, AdminError> {
+        let keys = self.keys(&letters.ids, Some(what)).await?;
+        let (histories, queue, config) = (self.histories, self.queue, self.config);
+        let mut act = Requeue { histories, queue, config, by, what, last: None };
+        let tally = self.run(letters, keys, &mut act, progress).await?;
+        Ok(Done { tally, last: act.last })
+    }
+
+    async fn drain(
+        &self,
+        letters: &Letters,
+        to: Option<Export>,
+        actor: &Actor,
+        progress: &dyn Progress,
+    ) -> Result<Tally, AdminError> {
+        let keys = self.keys(&letters.ids, None).await?;
+        let to = to.filter(|_| !letters.dry_run);
+        let file = to.as_ref().map(|to| export(&to.path)).transpose()?;
+        let redacts = to.filter(|to| !to.unredacted).map(|_| self.config);
+        let Actor { name: by, reason } = actor;
+        let histories = self.histories;
+        let mut act = Drain { histories, by, reason, file, redacts, waiting: Vec::new() };
+        self.run(letters, keys, &mut act, progress).await
+    }
+
+    /// The one delivery of this name that is dead.
+    async fn find(&self, id: &str) -> Result<Delivery, AdminError> {
+        one_dead(event::find(self.histories, &self.pairs, id).await?, id)
+    }
+
+    /// The bytes of one dead letter.
+    async fn letter(&self, key: &DeliveryKey) -> Result<Option<Message>, AdminError> {
+        let destination = key.destination();
+        let mut walk = self.queue.walk(Place::Dead(destination)).await?;
+        while let Some((message, _held)) = walk.next().await? {
+            if delivery::open(&self.config.seal, destination, &message.sealed).key == *key {
+                walk.finish().await?;
+                return Ok(Some(message));
+            }
+        }
+        walk.finish().await?;
+        Ok(None)
+    }
+
+    async fn run(
+        &self,
+        letters: &Letters,
+        keys: HashSet<DeliveryKey>,
+        act: &mut impl Act,
+        progress: &dyn Progress,
+    ) -> Result<Tally, AdminError> {
+        let named = keys.len();
+        let destinations = match keys.is_empty() {
+            true => self.destinations.clone(),
+            false => {
+                let of_keys: BTreeSet<_> = keys.iter().map(|key| key.destination()).collect();
+                of_keys.into_iter().map(str::to_owned).collect()
+            }
+        };
+        let scope = letters.filter.scope(clock::now());
+        let pass = Pass {
+            histories: self.histories,
+            queue: self.queue,
+            sealer: &self.config.seal,
+            destinations,
+            scope: &scope,
+            keys,
+            limit: letters.limit,
+            rate: letters.rate,
+            dry_run: letters.dry_run,
+            progress,
+        };
+        let tally = pass.run(act).await?;
+        match tally.done < named as u64 && letters.limit >= named {
+            true => {
+                let message = format!(
+                    "{} of {named} dead letters were found in the dead-letter queues.",
+                    tally.done
+                );
+                Err(AdminError::new(ErrorCode::DeadLetterUnavailable, message)
+                    .hint("Another operator may hold the others: try again."))
+            }
+            false => Ok(tally),
+        }
+    }
+
+    /// The deliveries that are named, each of them dead.
+    async fn keys(
+        &self,
+        ids: &[String],
+        what: Option<&What>,
+    ) -> Result<HashSet<DeliveryKey>, AdminError> {
+        let mut keys = HashSet::new();
+        for id in ids {
+            let delivery = self.find(id).await?;
+            fits(what, &delivery)?;
+            keys.insert(delivery.key);
+        }
+        Ok(keys)
+    }
+}
+
+/// What was set apart is released, not requeued; and only that.
+fn fits(what: Option<&What>, delivery: &Delivery) -> Result<(), AdminError> {
+    let reason = delivery.reason.filter(|reason| reason.is_released());
+    let key = &delivery.key;
+    let found = match reason {
+        Some(DeadReason::Conflict) => "in conflict: another body came before under the same id",
+        _ => "a suspected replay: the same signed bytes came before",
+    };
+    match (what, reason) {
+        (Some(What::Requeued { .. }), Some(_)) => {
+            Err(AdminError::new(ErrorCode::ReleaseRequired, format!("{key} is {found}."))
+                .hint("If the provider meant it, release it.")
+                .about(key.as_str()))
+        }
+        (Some(What::Released { .. }), None) => {
+            let message = format!("{key} is dead, but neither a suspected replay nor in conflict.");
+            Err(AdminError::new(ErrorCode::ReleaseNotApplicable, message)
+                .hint("Requeue it.")
+                .about(key.as_str()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn one_dead(found: Vec<Delivery>, id: &str) -> Result<Delivery, AdminError> {
+    let (mut dead, alive): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|delivery| delivery.record.state == State::Dead);
+    match (dead.pop(), dead.as_slice()) {
+        (Some(only), []) => Ok(only),
+        (Some(last), others) => {
+            let keys = others.iter().chain([&last]).map(|delivery| format!("  {}", delivery.key));
+            let keys = keys.collect::<Vec<_>>().join("\n");
+            let message = format!("{id} is dead at several destinations:\n{keys}");
+            Err(AdminError::new(ErrorCode::AmbiguousId, message)
+                .hint("Give one of these delivery keys.")
+                .about(id))
+        }
+        (None, _) => {
+            let states = alive.iter().map(|d| format!("  {}: {}", d.key, event::status(d)));
+            let states = states.collect::<Vec<_>>().join("\n");
+            let message = format!("{id} is not dead, so there is nothing to re-queue:\n{states}");
+            Err(AdminError::new(ErrorCode::NotDead, message).about(id))
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Events that were accepted, and that the journal doesn't know: no worker has taken them up, or no
+//! destination subscribes to them.
+//!
+//! Work queues are not looked through. RabbitMQ counts each look as a delivery, and gives a message
+//! up after a hundred of them.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use zentra_shared::config::Config;
+use zentra_shared::event::Event;
+use zentra_shared::journal::Summary;
+use zentra_shared::queue::{Message, Operate, Place};
+
+use crate::archive;
+use crate::error::AdminError;
+use crate::look::each;
+use crate::payload;
+
+/// How many of the unrouted are looked at.
+const UNROUTED: usize = 10_000;
+
+/// One such event.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Accepted {
+    /// For who reads JSON: what a delivery has in its record.
+    state: &'static str,
+    /// Where it was found.
+    pub place: Waiting,
+    pub event: Summary,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Waiting {
+    /// No destination subscribes to it.
+    Unrouted,
+    /// No worker has taken it up yet, or it was forgotten.
+    Archive,
+}
+
+/// Where an event of this name is: among the unrouted, else in the archive.
+pub(crate) async fn find(
+    queue: &impl Operate,
+    config: &Config,
+    id: &str,
+) -> Result<Vec<Accepted>, AdminError> {
+    // A delivery's key is destination, source and identity.
+    let of = |name: &str| id.strip_prefix(name)?.strip_prefix('/');
+    let key = config.destinations.iter().find_map(|destination| of(&destination.name));
+    let named = |event: &Event| {
+        let (envelope, name) = (&event.envelope, event.envelope.name());
+        let of_source = || key?.strip_prefix(&envelope.source)?.strip_prefix('/');
+        envelope.event_id() == Some(id) || name.as_str() == id || of_source() == Some(name.as_str())
+    };
+    let shown = |event: &Event| payload::summary(config, &Summary::of(event, &event.print()));
+    let fits = |message: &Message| {
+        let event = config.seal.open(&message.sealed).ok().filter(named)?;
+        let trace = message.sealed.trace.map(|trace| trace.id());
+        Some(Summary { trace, ..shown(&event) })
+    };
+    if let Some(event) = first(queue, Place::Unrouted, UNROUTED, fits).await? {
+        return Ok(vec![Accepted::new(Waiting::Unrouted, event)]);
+    }
+    if config.routes().archive.sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let archived = archive::first(queue, config, &named).await?;
+    Ok(archived.map(|event| Accepted::new(Waiting::Archive, shown(&event))).into_iter().collect())
+}
+
+/// Of the first messages in a queue, the first that fits.
+async fn first<T>(
+    queue: &impl Operate,
+    place: Place<'_>,
+    most: usize,
+    fits: impl Fn(&Message) -> Option<T>,
+) -> Result<Option<T>, AdminError> {
+    let mut found = None;
+    let enough = |message: &Message| {
+        found = fits(message);
+        found.is_some()
+    };
+    each(queue, place, most, enough).await?;
+    Ok(found)
+}
+
+impl Accepted {
+    fn new(place: Waiting, event: Summary) -> Self {
+        Self { state: "accepted", place, event }
+    }
+}

@@ -1,0 +1,187 @@
+//! Which events have a text in their bodies, as a customer's transfer number is. Looks wherever bodies are kept, except in work queues: RabbitMQ counts each look there as a
+//! delivery. What waits in one, and what is delivered, is found in the archive. What a source redacts
+//! is found only by somebody who may see it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use memchr::memmem::Finder;
+use serde::Serialize;
+use utoipa::ToSchema;
+use zentra_shared::clock::Timestamp;
+use zentra_shared::config::Config;
+use zentra_shared::control::Said;
+use zentra_shared::event::{DeliveryKey, Event, Identity};
+use zentra_shared::journal::Histories;
+use zentra_shared::queue::{Message, Operate, Place};
+use zentra_shared::refused::Kept;
+
+use super::status;
+use crate::archive;
+use crate::audit::looked;
+use crate::backend::Backend;
+use crate::error::AdminError;
+use crate::look::each;
+use crate::payload::shown;
+
+/// How many messages of a place are looked at.
+const LOOK: usize = 1_000_000;
+/// So many events are told.
+const MOST: usize = 100;
+
+/// What was found.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct Matches {
+    /// Events that were accepted, by their time of receipt.
+    pub events: Vec<Match>,
+    /// Refused callbacks, by their ids: nobody has vouched for them.
+    pub refused: Vec<String>,
+    /// Whether there may be more.
+    pub more: bool,
+    /// Whether bodies of what is delivered are kept at all.
+    pub archived: bool,
+}
+
+/// An event that has the text in its body.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Match {
+    pub source: String,
+    pub event_id: Option<String>,
+    /// As its deliveries are named.
+    pub identity: String,
+    pub event_type: Option<String>,
+    pub received_at: Timestamp,
+    /// Where its body was found.
+    pub places: BTreeSet<String>,
+    /// Its deliveries that are remembered, and how they stand.
+    pub deliveries: BTreeMap<String, String>,
+}
+
+/// What is looked for, and where.
+struct Search<'a> {
+    config: &'a Config,
+    finder: Finder<'a>,
+    /// Also in what sources redact.
+    unredacted: bool,
+    /// Whether all bodies are searched as they are.
+    plain: bool,
+}
+
+impl<'a> Search<'a> {
+    fn new(config: &'a Config, text: &'a str, unredacted: bool) -> Self {
+        let plain = unredacted || config.sources.iter().all(|one| one.redact.shows_bodies());
+        Self { config, finder: Finder::new(text), unredacted, plain }
+    }
+
+    /// Whether a body may have the text, whatever its source. To open a seal costs more.
+    fn may_fit(&self, body: &[u8]) -> bool {
+        !self.plain || self.finder.find(body).is_some()
+    }
+
+    fn fits(&self, source: &str, body: &Bytes) -> bool {
+        match self.unredacted {
+            true => self.finder.find(body).is_some(),
+            false => self.finder.find(&shown(self.config, source, body)).is_some(),
+        }
+    }
+}
+
+/// Looks through all places for events whose bodies have the text; with `unredacted`, also in what their
+/// sources redact. The audit log has before who looks for what.
+///
+/// # Errors
+/// Those of broker and store.
+pub async fn find(
+    backend: &impl Backend,
+    config: &Config,
+    text: &str,
+    unredacted: bool,
+    said: &Said,
+) -> Result<Matches, AdminError> {
+    let histories = backend.histories();
+    let action = if unredacted { "event find unredacted" } else { "event find" };
+    looked(&histories, action, text, said).await?;
+    let queue = backend.queue().await?;
+    let mut matches = look(&queue, &Search::new(config, text, unredacted)).await?;
+    for event in &mut matches.events {
+        event.remembered(&histories, config).await?;
+    }
+    Ok(matches)
+}
+
+async fn look(queue: &impl Operate, search: &Search<'_>) -> Result<Matches, AdminError> {
+    let config = search.config;
+    let mut found = Events::default();
+    let mut places = vec![(Place::Unrouted, "unrouted".to_owned())];
+    for name in config.destinations.iter().map(|destination| &destination.name) {
+        places.push((Place::Dead(name), format!("dead letters of {name}")));
+    }
+    let fits = |event: &Event| search.fits(&event.envelope.source, &event.body);
+    for (place, words) in places {
+        let enough = |message: &Message| {
+            let may_fit = search.may_fit(&message.sealed.body);
+            let event = may_fit.then(|| config.seal.open(&message.sealed).ok()).flatten();
+            event.is_some_and(|event| fits(&event) && found.add(&event, &words))
+        };
+        each(queue, place, LOOK, enough).await?;
+    }
+    let mut refused = Vec::new();
+    let take = |message: &Message| {
+        let may_fit = search.may_fit(&message.sealed.body);
+        let kept = may_fit.then(|| Kept::open(&config.seal, &message.sealed).ok()).flatten();
+        let kept = kept.filter(|(kept, callback)| search.fits(&kept.source, &callback.body));
+        refused.extend(kept.map(|(kept, _)| kept.id));
+        refused.len() == MOST
+    };
+    each(queue, Place::Refused, LOOK, take).await?;
+    let archived = !config.routes().archive.sources.is_empty();
+    if archived {
+        for event in archive::all(queue, config, Timestamp::default(), MOST, fits).await? {
+            found.add(&event, "archive");
+        }
+    }
+    let more = found.0.len() >= MOST || refused.len() >= MOST;
+    let mut events: Vec<Match> = found.0.into_values().collect();
+    events.sort_by_key(|event| event.received_at);
+    Ok(Matches { events, refused, more, archived })
+}
+
+/// By source and identity.
+#[derive(Default)]
+struct Events(BTreeMap<(String, String), Match>);
+
+impl Events {
+    /// Whether there are enough.
+    fn add(&mut self, event: &Event, place: &str) -> bool {
+        let envelope = &event.envelope;
+        let (source, identity) = (envelope.source.clone(), envelope.name().as_str().to_owned());
+        let known = self.0.entry((source.clone(), identity.clone())).or_insert_with(|| Match {
+            source,
+            event_id: envelope.event_id().map(str::to_owned),
+            identity,
+            event_type: envelope.event_type.clone(),
+            received_at: envelope.received_at,
+            places: BTreeSet::new(),
+            deliveries: BTreeMap::new(),
+        });
+        known.places.insert(place.to_owned());
+        self.0.len() >= MOST
+    }
+}
+
+impl Match {
+    async fn remembered(
+        &mut self,
+        histories: &impl Histories,
+        config: &Config,
+    ) -> Result<(), AdminError> {
+        for destination in &config.destinations {
+            let identity = Identity::from_text(&self.identity);
+            let key = DeliveryKey::new(&destination.name, &self.source, &identity);
+            if let Some(delivery) = histories.history(&key).await? {
+                self.deliveries.insert(key.to_string(), status(&delivery));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Events: where one stands, all that has happened to it, and lists of them.
+
+mod accepted;
+mod find;
+mod list;
+mod refused;
+mod tail;
+mod waiting;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use zentra_shared::config::Config;
+use zentra_shared::event::DeliveryKey;
+use zentra_shared::journal::{Delivery, Histories, What};
+use zentra_shared::lifecycle::State;
+use zentra_shared::queue::Operate;
+
+pub use accepted::{Accepted, Waiting};
+pub use find::{Match, Matches, find as find_text};
+pub use list::{list, of_event};
+pub use refused::RefusedCopy;
+pub use tail::{Change, Sink, tail};
+pub use waiting::end;
+
+use crate::audit::Actor;
+use crate::backend::{Backend, broker_unavailable};
+use crate::dead::{self, Done, Letters};
+use crate::error::{AdminError, ErrorCode};
+
+/// What is known of an event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event)]
+pub struct Found {
+    /// Its deliveries, oldest key first.
+    pub deliveries: Vec<Delivery>,
+    /// Where it waits, if no worker has taken it up.
+    pub accepted: Vec<Accepted>,
+    /// Refused callbacks that say that they are of it.
+    pub refused: Vec<RefusedCopy>,
+}
+
+/// How long RabbitMQ may take where the store has the event already.
+const BRIEFLY: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Looks for an event: in the journal; if it knows of none, or can't be asked, in the queues; and
+/// among the refused.
+pub async fn look(backend: &impl Backend, config: &Config, id: &str) -> Result<Found, AdminError> {
+    let known = deliveries(&backend.histories(), &config.pairs(), id).await;
+    let found = known.as_ref().is_ok_and(|known| !known.is_empty());
+    let connecting = async {
+        match found {
+            true => tokio::time::timeout(BRIEFLY, backend.queue()).await.unwrap_or_else(late),
+            false => backend.queue().await,
+        }
+    };
+    let queue = match connecting.await {
+        Ok(queue) => queue,
+        // The journal's word is enough.
+        Err(failure) if found => {
+            tracing::warn!(error = failure.message, "refused callbacks weren't looked at");
+            return Ok(Found { deliveries: known?, accepted: Vec::new(), refused: Vec::new() });
+        }
+        Err(failure) => return Err(failure),
+    };
+    let known_here = known.as_deref().unwrap_or_default();
+    let (accepted, refused) = in_queues(&queue, config, id, known_here).await?;
+    match known {
+        Ok(deliveries) if found || !accepted.is_empty() || !refused.is_empty() => {
+            Ok(Found { deliveries, accepted, refused })
+        }
+        Err(_) if !accepted.is_empty() => Ok(Found { deliveries: Vec::new(), accepted, refused }),
+        Err(failure) => Err(failure),
+        Ok(_) => Err(unknown(id)),
+    }
+}
+
+fn late<T>(_: tokio::time::error::Elapsed) -> Result<T, AdminError> {
+    Err(broker_unavailable())
+}
+
+async fn in_queues(
+    queue: &impl Operate,
+    config: &Config,
+    id: &str,
+    known: &[Delivery],
+) -> Result<(Vec<Accepted>, Vec<RefusedCopy>), AdminError> {
+    let accepted = match known {
+        [] => accepted::find(queue, config, id).await?,
+        _ => Vec::new(),
+    };
+    let events = known.iter().map(|delivery| &delivery.event);
+    let events = events.chain(accepted.iter().map(|one| &one.event));
+    let bodies = events.map(|event| (event.source.as_str(), event.body_sha256.as_str()));
+    let of = refused::Of { id, known: bodies.collect() };
+    let refused = refused::find(queue, config, &of).await?;
+    Ok((accepted, refused))
+}
+
+async fn deliveries(
+    histories: &impl Histories,
+    pairs: &[(&str, &str)],
+    id: &str,
+) -> Result<Vec<Delivery>, AdminError> {
+    let mut found = Vec::new();
+    for key in histories.find(id, pairs).await? {
+        found.extend(histories.history(&key).await?);
+    }
+    Ok(found)
+}
+
+/// Every delivery of an event that the journal knows, oldest key first; one at least.
+pub async fn find(
+    histories: &impl Histories,
+    pairs: &[(&str, &str)],
+    id: &str,
+) -> Result<Vec<Delivery>, AdminError> {
+    let found = deliveries(histories, pairs, id).await?;
+    if found.is_empty() { Err(unknown(id)) } else { Ok(found) }
+}
+
+fn unknown(id: &str) -> AdminError {
+    AdminError::new(ErrorCode::EventNotFound, format!("no event {id} is known."))
+        .hint(
+            "Give a provider's event id, or a delivery key (destination/source/id). Refused callbacks, \
+             and events that wait in a work queue of a source without an archive, have no history.",
+        )
+        .about(id)
+}
+
+/// What was let go on.
+pub enum Released {
+    /// An attempt that waited: its delivery key.
+    Waiting(DeliveryKey),
+    /// A suspected replay or a conflict.
+    Suspected(Done),
+}
+
+/// Lets a suspected replay or a conflict go on as an event of its own, or has a delivery that waits for its next
+/// attempt attempted now.
+///
+/// # Errors
+/// Those of [`dead::requeue`], and [`ErrorCode::AmbiguousId`].
+pub async fn release(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+    actor: &Actor,
+) -> Result<Released, AdminError> {
+    if let Some(key) = waiting::now(backend, config, id, actor).await? {
+        return Ok(Released::Waiting(key));
+    }
+    let what = What::Released { reason: actor.reason.clone() };
+    let letters = Letters::of(vec![id.to_owned()]);
+    let done = dead::requeue(backend, config, &letters, &what, &actor.name, &()).await?;
+    Ok(Released::Suspected(done))
+}
+
+/// The state, in words.
+pub fn status(delivery: &Delivery) -> String {
+    let record = &delivery.record;
+    match (record.state, delivery.reason) {
+        (State::InFlight, _) => format!("in flight (claimed until {})", record.until),
+        (State::Waiting, _) => format!("waiting (next attempt at {})", record.until),
+        (State::Delivered, _) => "delivered".into(),
+        (State::Dead, Some(reason)) => format!("dead ({})", reason.as_str()),
+        (State::Dead, None) => "dead".into(),
+    }
+}

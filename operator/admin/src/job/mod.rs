@@ -1,0 +1,430 @@
+//! Jobs: many dead letters, or archived events, at once. Planned, tried on a few, then run at a pace of its own;
+//! halted by an operator or by what fails, and gone on with by whoever comes next.
+
+mod attend;
+mod replay;
+mod run;
+mod watch;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rand::RngCore;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use zentra_shared::clock;
+use zentra_shared::config::Config;
+use zentra_shared::control::Said;
+use zentra_shared::job::{HOLD, Halt, Job, Jobs, Pace, Plan, Progress, Stage, Through};
+use zentra_shared::journal::What;
+
+pub use attend::attend;
+use replay::{Nothing, Replay};
+use run::Runner;
+
+use crate::audit::{Actor, Audited};
+use crate::backend::Backend;
+use crate::dead::{Pass, Requeue, nothing_selected};
+use crate::error::{AdminError, ErrorCode};
+use crate::filter::{self, Filter};
+use crate::progress::Progress as Shows;
+
+/// How long an operator waits for a runner to halt.
+const HEARD: Duration = Duration::from_secs(3);
+/// Why a job has halted.
+const ASKED: &str = "an operator asked for it";
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a job is to do.
+#[derive(Clone, Debug, Default)]
+pub struct New {
+    /// Must select something, unless there is a replay of ids, or `all`.
+    pub filter: Filter,
+    /// All of them.
+    pub all: bool,
+    /// From the archive; none: dead letters.
+    pub replay: Option<Replaying>,
+    /// How fast, and when it stops.
+    pub pace: NewPace,
+}
+
+/// What is replayed from the archive: what was never run, and what is dead or was drained.
+#[derive(Clone, Debug, Default)]
+pub struct Replaying {
+    /// Only these events, by the provider's id or the identity; empty: all that the filter selects.
+    pub ids: Vec<String>,
+    /// Also what is delivered, and what is so old that nobody knows: once more, under the same idempotency key.
+    pub force: bool,
+}
+
+impl Replaying {
+    fn words(&self) -> String {
+        let ids = self.ids.iter().map(|id| format!("event={id}"));
+        let flags = [("archive", true), ("force", self.force)];
+        let flags = flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned());
+        flags.chain(ids).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A new job's pace.
+#[derive(Clone, Copy, Debug)]
+pub struct NewPace {
+    /// Number of canary letters to send first, 0 to 100; 0 disables the canary.
+    pub canary: u32,
+    /// Maximum number of letters per second; 0 disables the limit.
+    pub rate: u32,
+    /// Stop when more than this percentage of the watched deliveries fail.
+    pub max_failures: u8,
+}
+
+impl Default for NewPace {
+    fn default() -> Self {
+        Self { canary: 10, rate: filter::DEFAULT_RATE, max_failures: 10 }
+    }
+}
+
+impl From<NewPace> for Pace {
+    fn from(NewPace { canary, rate, max_failures }: NewPace) -> Self {
+        Self { canary, rate, max_failures }
+    }
+}
+
+/// Counts what there is to do, and keeps it as a job; changes nothing else. Asked twice, it is the same job; one
+/// that has begun is left as it is.
+///
+/// # Errors
+/// [`ErrorCode::NothingSelected`], [`ErrorCode::NothingMatches`], [`ErrorCode::DestinationNotFound`],
+/// [`ErrorCode::ArchiveDisabled`], and those of store and broker.
+pub async fn plan(
+    backend: &impl Backend,
+    config: &Config,
+    new: &New,
+    actor: &Actor,
+    progress: &dyn Shows,
+) -> Result<Job, AdminError> {
+    let New { filter, all, replay, pace } = new;
+    let named = replay.as_ref().is_some_and(|replay| !replay.ids.is_empty());
+    if !all && filter.is_empty() && !named {
+        return Err(nothing_selected());
+    }
+    let words = [replay.as_ref().map_or_else(String::new, Replaying::words), filter.words()];
+    let words = words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ");
+    let words = if words.is_empty() { "all".to_owned() } else { words };
+    let destinations = filter::destinations(config, filter.destination.as_deref())?;
+    let histories = backend.histories();
+    let same =
+        |job: &&Job| !job.stage.is_over() && job.asked == words && job.destinations == destinations;
+    let jobs = histories.jobs().await?;
+    let known = jobs.iter().find(same).cloned();
+    if let Some(begun) = known.as_ref().filter(|job| job.stage != Stage::Planned) {
+        return Ok(begun.clone());
+    }
+    let made = actor.said();
+    let id = known.map_or_else(name, |job| job.id);
+    let at = made.at;
+    let mut job = Job {
+        id,
+        made,
+        asked: words.clone(),
+        destinations: destinations.clone(),
+        through: match replay {
+            None => Through::DeadLetters,
+            Some(Replaying { ids, force }) => Through::Archive { ids: ids.clone(), force: *force },
+        },
+        scope: filter.scope(at),
+        pace: (*pace).into(),
+        plan: Plan::default(),
+        stage: Stage::Planned,
+        only_canary: false,
+        runs: 0,
+        why: String::new(),
+        progress: Progress::default(),
+        at,
+    };
+    job.plan = look(backend, config, &job, progress).await?;
+    if job.plan.letters == 0 {
+        let holds = |job: &&Job| {
+            let here = |name| destinations.contains(name);
+            job.stage.is_active() && job.destinations.iter().any(here)
+        };
+        let message = format!("nothing fits {words}: there is nothing to run.");
+        let error = AdminError::new(ErrorCode::NothingMatches, message);
+        return Err(match (jobs.iter().find(holds), &job.through) {
+            (Some(job), _) => {
+                error.hint(format!("Job {} holds those of its destination.", job.id)).about(&job.id)
+            }
+            (None, Through::DeadLetters) => error,
+            (None, Through::Archive { .. }) => {
+                error.hint("What is delivered is replayed by force alone.")
+            }
+        });
+    }
+    let audited = audited(&histories, "job plan", &job, actor.said());
+    audited.run(keep(&histories, &job), |()| format!("{} letters", job.plan.letters)).await?;
+    Ok(job)
+}
+
+async fn keep(histories: &impl Jobs, job: &Job) -> Result<(), AdminError> {
+    Ok(histories.keep_job(job).await?)
+}
+
+fn audited<'a, C>(control: &'a C, action: &'a str, job: &Job, said: Said) -> Audited<'a, C> {
+    let on = format!("{} {}", job.id, job.asked);
+    Audited { control: Some(control), action, on, said }
+}
+
+fn name() -> String {
+    let mut random = [0; 4];
+    rand::rng().fill_bytes(&mut random);
+    hex::encode(random)
+}
+
+/// A look through the queues or the archive, which changes nothing.
+async fn look(
+    backend: &impl Backend,
+    config: &Config,
+    job: &Job,
+    progress: &dyn Shows,
+) -> Result<Plan, AdminError> {
+    let (histories, queue) = (backend.histories(), backend.queue().await?);
+    let (histories, rate, dry_run) = (&histories, 0, true);
+    let Job { destinations, scope, .. } = job;
+    let found = match &job.through {
+        Through::DeadLetters => {
+            let what = What::Requeued { reason: String::new(), job: None };
+            let (queue, by) = (&queue, "");
+            let mut act = Requeue { histories, queue, config, by, what: &what, last: None };
+            let pass = Pass {
+                histories,
+                queue,
+                sealer: &config.seal,
+                destinations: destinations.clone(),
+                scope,
+                keys: HashSet::new(),
+                limit: usize::MAX,
+                rate,
+                dry_run,
+                progress,
+            };
+            pass.run(&mut act).await
+        }
+        Through::Archive { ids, force } => {
+            let replay = Replay {
+                histories,
+                queue: &queue,
+                config,
+                destinations,
+                scope,
+                ids,
+                force: *force,
+                planned: job.made.at,
+                job: &job.id,
+                rate,
+                dry_run,
+            };
+            replay.run(&mut Nothing).await
+        }
+    };
+    let tally = found?;
+    let rate = job.pace.rate;
+    let seconds = (rate > 0).then(|| tally.done.div_ceil(rate.into()));
+    Ok(Plan { letters: tally.done, by: tally.by, oldest: tally.oldest, seconds })
+}
+
+/// The job of this name.
+///
+/// # Errors
+/// [`ErrorCode::JobNotFound`].
+pub async fn find(jobs: &impl Jobs, id: &str) -> Result<Job, AdminError> {
+    let unknown =
+        || AdminError::new(ErrorCode::JobNotFound, format!("there is no job {id}.")).about(id);
+    jobs.job(id).await?.ok_or_else(unknown)
+}
+
+/// Runs a job until it halts or is done; after `stop` it pauses.
+///
+/// # Errors
+/// [`ErrorCode::JobNotFound`], [`ErrorCode::JobBusy`], and those of store and broker.
+pub async fn run(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+    only_canary: bool,
+    actor: &Actor,
+    stop: &CancellationToken,
+    progress: &dyn Shows,
+) -> Result<Job, AdminError> {
+    let histories = backend.histories();
+    let holder = holder(id);
+    let Some(job) = begin(&histories, id, &holder, only_canary).await? else {
+        return find(&histories, id).await;
+    };
+    let destinations = job.destinations.clone();
+    let on = audited(&histories, "job run", &job, actor.said());
+    let deed = run_held(backend, config, job, &holder, stop, Some(Stage::Paused), progress);
+    let done = on.run(deed, outcome).await;
+    histories.let_go(&destinations, &holder).await?;
+    done
+}
+
+/// Lets a job be run by whoever serves the API.
+///
+/// # Errors
+/// As [`run`].
+pub async fn release(
+    backend: &impl Backend,
+    id: &str,
+    only_canary: bool,
+    actor: &Actor,
+) -> Result<Job, AdminError> {
+    let histories = backend.histories();
+    let job = find(&histories, id).await?;
+    if job.stage.is_active() {
+        return Ok(job);
+    }
+    let holder = holder(id);
+    let Some(job) = begin(&histories, id, &holder, only_canary).await? else { return Ok(job) };
+    let released = Job { stage: Stage::Canary, why: String::new(), at: clock::now(), ..job };
+    let on = audited(&histories, "job run", &released, actor.said());
+    let done = on.run(keep(&histories, &released), |()| String::new()).await;
+    histories.let_go(&released.destinations, &holder).await?;
+    done.map(|()| released)
+}
+
+fn holder(id: &str) -> String {
+    format!("{id} {}", name())
+}
+
+/// Takes a job's destinations, and what was wanted of its last runner back. None: it is over.
+async fn begin(
+    histories: &impl Jobs,
+    id: &str,
+    holder: &str,
+    only_canary: bool,
+) -> Result<Option<Job>, AdminError> {
+    let job = find(histories, id).await?;
+    if job.stage.is_over() {
+        return Ok(None);
+    }
+    taken(histories, &job, holder).await?;
+    // Whoever held it may have come further.
+    let mut job = find(histories, id).await?;
+    if histories.asked_of_job(id).await? == Some(Halt::Cancel) {
+        // Its last runner was killed before it heard of it.
+        (job.stage, job.why) = (Stage::Cancelled, ASKED.into());
+        histories.keep_job(&job).await?;
+    }
+    if job.stage.is_over() {
+        histories.let_go(&job.destinations, holder).await?;
+        return Ok(None);
+    }
+    histories.ask_job(id, None).await?;
+    job.only_canary = only_canary;
+    Ok(Some(job))
+}
+
+/// Runs a job whose destinations are held; `stopped` is where it stands after `stop`.
+async fn run_held(
+    backend: &impl Backend,
+    config: &Config,
+    job: Job,
+    holder: &str,
+    stop: &CancellationToken,
+    stopped: Option<Stage>,
+    progress: &dyn Shows,
+) -> Result<Job, AdminError> {
+    let (histories, queue) = (backend.histories(), backend.queue().await?);
+    let (id, destinations) = (job.id.clone(), job.destinations.clone());
+    let (histories, queue) = (&histories, &queue);
+    let runner = Runner { histories, queue, config, holder, stop, stopped, progress };
+    let ran = runner.run(job).await;
+    // What can't pass by itself halts it, unless another one has it by now: else whoever serves the
+    // API would try for ever.
+    if let Err(failure) = &ran
+        && !failure.code.is_ours()
+        && histories.hold(&destinations, holder).await?.is_none()
+    {
+        let mut job = find(histories, &id).await?;
+        let why = failure.message.lines().next().unwrap_or_default().to_owned();
+        (job.stage, job.why, job.at) = (Stage::Stopped, why, clock::now());
+        histories.keep_job(&job).await?;
+    }
+    ran
+}
+
+/// Takes a job's destinations. An earlier runner of the same job, which may have been killed, is
+/// waited for until its time is up; another job isn't.
+async fn taken(jobs: &impl Jobs, job: &Job, holder: &str) -> Result<(), AdminError> {
+    let until = Instant::now() + HOLD + HEARD;
+    loop {
+        let Some(other) = jobs.hold(&job.destinations, holder).await? else { return Ok(()) };
+        let of = other.split(' ').next().unwrap_or_default();
+        if of != job.id {
+            let message = format!("job {of} works on the same destination just now.");
+            return Err(AdminError::new(ErrorCode::JobBusy, message)
+                .hint("Wait for its end.")
+                .about(of));
+        }
+        if Instant::now() > until {
+            let message = format!("job {of} is run by another one just now.");
+            return Err(AdminError::new(ErrorCode::JobBusy, message)
+                .hint("Pause it first.")
+                .about(of));
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Has a job halt: at once if nobody runs it, else its runner hears it within a second.
+///
+/// # Errors
+/// [`ErrorCode::JobNotFound`], and those of the store.
+pub async fn halt(
+    backend: &impl Backend,
+    id: &str,
+    halt: Halt,
+    actor: &Actor,
+) -> Result<Job, AdminError> {
+    let histories = backend.histories();
+    let job = find(&histories, id).await?;
+    if job.stage.is_over() || (halt == Halt::Pause && !job.stage.is_active()) {
+        return Ok(job);
+    }
+    let (action, stage) = match halt {
+        Halt::Pause => ("job pause", Stage::Paused),
+        Halt::Cancel => ("job cancel", Stage::Cancelled),
+    };
+    let deed = halted(&histories, job.clone(), halt, stage);
+    audited(&histories, action, &job, actor.said()).run(deed, outcome).await
+}
+
+async fn halted(jobs: &impl Jobs, job: Job, halt: Halt, stage: Stage) -> Result<Job, AdminError> {
+    jobs.ask_job(&job.id, Some(halt)).await?;
+    let (until, holder) = (Instant::now() + HEARD, holder(&job.id));
+    loop {
+        let now = find(jobs, &job.id).await?;
+        if !now.stage.is_active() && now.stage == stage || now.stage.is_over() {
+            return Ok(now);
+        }
+        if jobs.hold(&job.destinations, &holder).await?.is_none() {
+            let mut now = find(jobs, &job.id).await?;
+            if !now.stage.is_over() {
+                (now.stage, now.why) = (stage, ASKED.into());
+                now.at = clock::now();
+                jobs.keep_job(&now).await?;
+            }
+            jobs.let_go(&job.destinations, &holder).await?;
+            return Ok(now);
+        }
+        if Instant::now() > until {
+            return Ok(now);
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// In a few words.
+fn outcome(job: &Job) -> String {
+    let Job { stage, progress, plan, .. } = job;
+    format!("{}, {} of {} re-queued", stage.as_str(), progress.requeued, plan.letters)
+}

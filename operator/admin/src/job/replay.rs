@@ -1,0 +1,193 @@
+//! Going through the archive: what was accepted, and for each destination whether it is to run.
+
+use std::num::NonZeroU32;
+
+use governor::{Quota, RateLimiter};
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::config::Config;
+use zentra_shared::delivery::{self, Opened};
+use zentra_shared::event::Event;
+use zentra_shared::job::Scope;
+use zentra_shared::journal::{Delivery, Histories, What};
+use zentra_shared::lifecycle::State;
+use zentra_shared::queue::{Archived, Message, Operate, Subscriber};
+use zentra_shared::seal::Sealed;
+
+use crate::archive;
+use crate::dead::{Act, Letter, Tally};
+use crate::error::AdminError;
+
+/// Beyond this, what was accepted comes after the plan, whatever the entrances' clocks say.
+const SKEW: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// A pass through the archive.
+pub(super) struct Replay<'a, H, Q> {
+    pub(super) histories: &'a H,
+    pub(super) queue: &'a Q,
+    pub(super) config: &'a Config,
+    pub(super) destinations: &'a [String],
+    pub(super) scope: &'a Scope,
+    /// Only these events, if there are any.
+    pub(super) ids: &'a [String],
+    /// Also what is delivered or may be forgotten.
+    pub(super) force: bool,
+    /// When this was planned: nothing that came later is in it.
+    pub(super) planned: Timestamp,
+    /// By which job.
+    pub(super) job: &'a str,
+    /// At most so many a second; 0 is no bound.
+    pub(super) rate: u32,
+    /// Only counts.
+    pub(super) dry_run: bool,
+}
+
+/// How an event stands at a destination.
+enum Standing {
+    /// It is to run.
+    Runs(&'static str),
+    /// It carries on by itself.
+    Busy,
+    /// It is delivered, and that isn't forced; or this job has done it.
+    Done,
+    /// Nobody knows whether it was.
+    Forgotten,
+}
+
+impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
+    /// Goes through it, in its order.
+    pub(super) async fn run(&self, act: &mut impl Act) -> Result<Tally, AdminError> {
+        let mut tally = Tally { dry_run: self.dry_run, ..Tally::default() };
+        let from = self.scope.after.unwrap_or_default();
+        let Some(mut archived) = archive::open(self.queue, self.config, from).await? else {
+            return Ok(tally);
+        };
+        let subscribers = self.config.subscribers();
+        let pace =
+            NonZeroU32::new(self.rate).map(|rate| RateLimiter::direct(Quota::per_second(rate)));
+        while act.goes_on(&tally).await?
+            && let Some(sealed) = archived.next().await?
+        {
+            let mut opened = delivery::open(&self.config.seal, "", &sealed);
+            // What has no fitting seal is nobody's event.
+            let Ok(event) = &opened.event else { continue };
+            if event.envelope.received_at > self.planned.plus(SKEW) {
+                break;
+            }
+            if !self.is_named(event) {
+                continue;
+            }
+            let route = event.envelope.route();
+            for destination in self.takers(&subscribers, &route) {
+                opened.turn(destination);
+                self.one(&opened, &sealed, act, &mut tally, pace.as_ref()).await?;
+            }
+        }
+        Ok(tally)
+    }
+
+    fn is_named(&self, event: &Event) -> bool {
+        let envelope = &event.envelope;
+        let is = |id: &String| {
+            envelope.event_id() == Some(id.as_str()) || envelope.name().as_str() == id
+        };
+        self.ids.is_empty() || self.ids.iter().any(is)
+    }
+
+    fn takers<'s>(
+        &'s self,
+        subscribers: &'s [Subscriber],
+        route: &'s str,
+    ) -> impl Iterator<Item = &'s str> {
+        let asked = |one: &&Subscriber| self.destinations.contains(&one.destination);
+        let takes = subscribers.iter().filter(asked).filter(|one| one.takes(route));
+        takes.map(|one| one.destination.as_str())
+    }
+
+    async fn one(
+        &self,
+        opened: &Opened,
+        sealed: &Sealed,
+        act: &mut impl Act,
+        tally: &mut Tally,
+        pace: Option<&governor::DefaultDirectRateLimiter>,
+    ) -> Result<(), AdminError> {
+        let known = self.histories.history(&opened.key).await?;
+        let known = known.as_ref();
+        tally.looked += 1;
+        let dead = known.and_then(|known| known.reason);
+        if !self.scope.takes(&opened.summary, dead) {
+            return Ok(());
+        }
+        let generation = known.map_or(0, |known| known.record.generation);
+        let message = Message { generation, dead, ..Message::new(sealed.clone()) };
+        let letter = Letter { message: &message, opened, known };
+        match self.standing(opened, known) {
+            Standing::Busy => tally.busy += 1,
+            Standing::Done => tally.leftover += 1,
+            Standing::Forgotten => tally.forgotten += 1,
+            Standing::Runs(_) if !act.suits(&letter) => tally.unsuited += 1,
+            Standing::Runs(how) => {
+                tally.count(opened.key.destination(), how, opened.summary.received_at);
+                if self.dry_run {
+                    return Ok(());
+                }
+                if let Some(pace) = pace {
+                    pace.until_ready().await;
+                }
+                act.on(&letter).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn standing(&self, opened: &Opened, known: Option<&Delivery>) -> Standing {
+        let Some(known) = known else {
+            return match self.is_remembered(opened) {
+                true => Standing::Runs("never run"),
+                false if self.force => Standing::Runs("forgotten, forced"),
+                false => Standing::Forgotten,
+            };
+        };
+        match known.record.state {
+            State::Dead => Standing::Runs("dead"),
+            State::Delivered if self.force && self.replayed(known).is_none() => {
+                Standing::Runs("delivered, forced")
+            }
+            State::Delivered => Standing::Done,
+            // This job was killed before it had published it.
+            State::Waiting
+                if known.record.attempt == 1
+                    && self.replayed(known) == Some(known.record.generation) =>
+            {
+                Standing::Runs("begun")
+            }
+            State::InFlight | State::Waiting => Standing::Busy,
+        }
+    }
+
+    /// Whether the journal would know of it, had it been delivered.
+    fn is_remembered(&self, opened: &Opened) -> bool {
+        let named = |source: &&zentra_shared::verify::Source| source.name == opened.summary.source;
+        let retention = self.config.sources.iter().find(named).map(|source| source.retention);
+        let until = opened.summary.received_at.zip(retention).map(|(at, time)| at.plus(time));
+        until.is_some_and(|until| until > clock::now())
+    }
+
+    /// As which generation this job has replayed it last.
+    fn replayed(&self, known: &Delivery) -> Option<u32> {
+        let by_this = |job: &str| job.split('/').next() == Some(self.job);
+        known.history.iter().rev().find_map(|entry| match &entry.what {
+            What::Replayed { job, .. } if by_this(job) => Some(entry.generation),
+            _ => None,
+        })
+    }
+}
+
+/// For a look that changes nothing.
+pub(super) struct Nothing;
+
+impl Act for Nothing {
+    async fn on(&mut self, _letter: &Letter<'_>) -> Result<bool, AdminError> {
+        Ok(true)
+    }
+}

@@ -1,0 +1,369 @@
+//! Running a job: the canary, the others, and the halts between.
+//!
+//! A runner may be killed anywhere. Each letter is safe by itself (see `dead::letters`); what the
+//! next runner goes by is the stage of the job, and each letter's history, which names the job
+//! that re-queued it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use zentra_shared::clock;
+use zentra_shared::config::Config;
+use zentra_shared::delivery::countersign;
+use zentra_shared::job::{HOLD, Halt, Job, Jobs, Progress, Stage, Through};
+use zentra_shared::journal::{Histories, What};
+use zentra_shared::lifecycle::State;
+use zentra_shared::queue::{Message, Operate};
+
+use super::replay::Replay;
+use super::watch::Watch;
+use crate::dead::{Act, Letter, Pass, Requeue, Tally};
+use crate::error::{AdminError, ErrorCode};
+use crate::progress::Progress as Shows;
+
+/// How often a runner says that it is there, hears what is wanted, and looks at what it watches.
+const TEND: Duration = Duration::from_millis(500);
+/// How long what is watched may take to its first attempt's end.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long RabbitMQ or Redis may be away.
+const AWAY: Duration = Duration::from_secs(120);
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What running a job needs.
+pub(super) struct Runner<'a, H, Q> {
+    pub(super) histories: &'a H,
+    pub(super) queue: &'a Q,
+    pub(super) config: &'a Config,
+    /// Who holds the destinations.
+    pub(super) holder: &'a str,
+    /// This program is to stop.
+    pub(super) stop: &'a CancellationToken,
+    /// Where the job stands then; none: as it is, for the next runner.
+    pub(super) stopped: Option<Stage>,
+    pub(super) progress: &'a dyn Shows,
+}
+
+impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
+    /// Runs a job whose destinations are held, until it halts or is done.
+    pub(super) async fn run(&self, mut job: Job) -> Result<Job, AdminError> {
+        (job.stage, job.why, job.runs) = (Stage::Canary, String::new(), job.runs.saturating_add(1));
+        if job.pace.canary == 0 {
+            job.stage = Stage::Running;
+        }
+        self.keep(&mut job).await?;
+        let mut since = Instant::now();
+        loop {
+            let before = job.progress.requeued;
+            match self.pass(&mut job).await {
+                Ok(()) => break,
+                Err(failure) if failure.code.is_ours() => {
+                    tracing::warn!(error = failure.message, job = job.id, "going on in a moment");
+                    if job.progress.requeued > before {
+                        since = Instant::now();
+                    }
+                    if since.elapsed() > AWAY {
+                        return Err(failure);
+                    }
+                    sleep(AGAIN).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        self.keep(&mut job).await?;
+        Ok(job)
+    }
+
+    async fn pass(&self, job: &mut Job) -> Result<(), AdminError> {
+        let of = job.clone();
+        let (run, reason) = (format!("{}/{}", of.id, of.runs), of.made.because.clone());
+        let what = match &of.through {
+            Through::DeadLetters => What::Requeued { reason, job: Some(run.clone()) },
+            Through::Archive { .. } => What::Replayed { reason, job: run.clone() },
+        };
+        let (histories, queue, config) = (self.histories, self.queue, self.config);
+        let by = &of.made.by;
+        let requeue = Requeue { histories, queue, config, by, what: &what, last: None };
+        let before = job.progress.clone();
+        let mut running = Running {
+            runner: self,
+            job,
+            run,
+            requeue,
+            watch: Watch::default(),
+            before,
+            sent: 0,
+            again: 0,
+            later: 0,
+            tended: None,
+            held: None,
+            halted: false,
+        };
+        let (scope, rate, dry_run) = (&of.scope, of.pace.rate, false);
+        let tally = match &of.through {
+            Through::DeadLetters => {
+                let pass = Pass {
+                    histories,
+                    queue,
+                    sealer: &self.config.seal,
+                    destinations: of.destinations.clone(),
+                    scope,
+                    keys: HashSet::new(),
+                    limit: usize::MAX,
+                    rate,
+                    dry_run,
+                    progress: &(),
+                };
+                pass.run(&mut running).await?
+            }
+            Through::Archive { ids, force } => {
+                let replay = Replay {
+                    histories,
+                    queue,
+                    config: self.config,
+                    destinations: &of.destinations,
+                    scope,
+                    ids,
+                    force: *force,
+                    planned: of.made.at,
+                    job: &of.id,
+                    rate,
+                    dry_run,
+                };
+                replay.run(&mut running).await?
+            }
+        };
+        running.count(&tally);
+        running.end().await
+    }
+
+    async fn keep(&self, job: &mut Job) -> Result<(), AdminError> {
+        job.at = clock::now();
+        Ok(self.histories.keep_job(job).await?)
+    }
+}
+
+/// A job under way.
+struct Running<'a, 'r, H, Q> {
+    runner: &'a Runner<'r, H, Q>,
+    job: &'a mut Job,
+    /// As the histories name it.
+    run: String,
+    requeue: Requeue<'a, H, Q>,
+    watch: Watch,
+    /// How far it was before this pass.
+    before: Progress,
+    /// By this pass.
+    sent: u32,
+    /// This run re-queued them before, and they were given up again.
+    again: u64,
+    /// Received after the job was planned.
+    later: u64,
+    tended: Option<Instant>,
+    /// When its destinations were last taken for longer.
+    held: Option<Instant>,
+    halted: bool,
+}
+
+impl<H: Histories + Jobs, Q: Operate> Act for Running<'_, '_, H, Q> {
+    async fn goes_on(&mut self, so_far: &Tally) -> Result<bool, AdminError> {
+        self.count(so_far);
+        if self.job.stage == Stage::Canary && self.sent >= self.job.pace.canary {
+            match self.judge().await? {
+                true if self.job.only_canary => {
+                    self.halt(Stage::Paused, "the canary went well".into());
+                }
+                true => self.job.stage = Stage::Running,
+                false => {}
+            }
+        } else if self.tended.is_none_or(|at| at.elapsed() >= TEND) {
+            self.tend().await?;
+        }
+        Ok(!self.halted)
+    }
+
+    fn suits(&mut self, letter: &Letter<'_>) -> bool {
+        let received = letter.opened.summary.received_at;
+        if received.is_some_and(|received| received > self.job.made.at) {
+            self.later += 1;
+            return false;
+        }
+        let generation = letter.message.generation;
+        let again = letter.known.is_some_and(|known| {
+            let is_dead = known.record.state == State::Dead;
+            known.history.iter().any(|entry| {
+                let by_this = match &entry.what {
+                    What::Requeued { job, .. } => job.as_ref() == Some(&self.run),
+                    What::Replayed { job, .. } => *job == self.run && is_dead,
+                    _ => false,
+                };
+                by_this && entry.generation <= generation
+            })
+        });
+        if again {
+            self.again += 1;
+        }
+        !again && self.requeue.suits(letter)
+    }
+
+    async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, AdminError> {
+        self.requeue.last = None;
+        let done = match self.job.through {
+            Through::DeadLetters => self.requeue.on(letter).await?,
+            Through::Archive { .. } => self.replay(letter).await?,
+        };
+        self.sent = self.sent.saturating_add(1);
+        if let Some((_, generation)) = &self.requeue.last {
+            self.watch.add(letter.opened.key.clone(), *generation);
+        }
+        Ok(done)
+    }
+}
+
+impl<H: Histories + Jobs, Q: Operate> Running<'_, '_, H, Q> {
+    fn count(&mut self, so_far: &Tally) {
+        let (before, left) = (&self.before, self.again + self.later);
+        self.job.progress = Progress {
+            requeued: before.requeued + so_far.done,
+            delivered: before.delivered + self.watch.delivered,
+            failed: before.failed + self.watch.failed,
+            again: self.again,
+            unsuited: so_far.unsuited.saturating_sub(left),
+            busy: so_far.busy,
+            leftover: match self.job.through {
+                Through::DeadLetters => before.leftover + so_far.leftover,
+                Through::Archive { .. } => so_far.leftover,
+            },
+            forgotten: so_far.forgotten,
+        };
+    }
+
+    /// From the archive into the work queue. The journal hears of it first: a replay that nobody
+    /// can see must not happen.
+    async fn replay(&mut self, letter: &Letter<'_>) -> Result<bool, AdminError> {
+        let Requeue { histories, queue, config, by, what, .. } = &self.requeue;
+        let key = &letter.opened.key;
+        let record = letter.known.map(|known| &known.record);
+        let generation = match record {
+            Some(known) if known.state == State::Delivered => {
+                // None: somebody else was faster.
+                let Some(generation) = histories.reopen(key, by, what).await? else {
+                    return Ok(true);
+                };
+                generation
+            }
+            Some(known) if known.state == State::Waiting => known.generation,
+            record => {
+                let generation = record.map_or(0, |known| known.generation).saturating_add(1);
+                histories.note(key, generation, by, what).await?;
+                generation
+            }
+        };
+        let next = Message { attempt: 1, generation, dead: None, ..letter.message.clone() };
+        let next = countersign(&config.seal, key.destination(), next)?;
+        queue.requeue(key.destination(), &next).await?;
+        self.requeue.last = Some((key.to_string(), generation));
+        Ok(true)
+    }
+
+    /// Says that it is there, hears what is wanted, and looks what came of the last ones.
+    async fn tend(&mut self) -> Result<(), AdminError> {
+        let Runner { histories, holder, .. } = self.runner;
+        self.tended = Some(Instant::now());
+        if self.held.is_none_or(|at| at.elapsed() >= HOLD / 3) {
+            if let Some(other) = histories.hold(&self.job.destinations, holder).await? {
+                let message =
+                    format!("another one ({other}) has taken over, since this one stood still.");
+                return Err(AdminError::new(ErrorCode::JobBusy, message).about(&self.job.id));
+            }
+            self.held = Some(Instant::now());
+        }
+        match histories.asked_of_job(&self.job.id).await? {
+            Some(Halt::Pause) => self.halt(Stage::Paused, super::ASKED.into()),
+            Some(Halt::Cancel) => self.halt(Stage::Cancelled, super::ASKED.into()),
+            None if self.runner.stop.is_cancelled() => {
+                let stage = self.runner.stopped.unwrap_or(self.job.stage);
+                self.halt(stage, "its runner was stopped".into());
+            }
+            None => {}
+        }
+        self.watch.look(*histories).await?;
+        if let Some((failed, known)) = self.watch.too_many(self.job.pace.max_failures, false) {
+            let why = format!("{failed} of the last {known} failed");
+            self.halt(Stage::Stopped, why);
+        }
+        let Progress { requeued, .. } = self.job.progress;
+        self.runner.progress.show(format!(
+            "{}: {requeued} of {} re-queued; watched: {} delivered, {} failed",
+            self.job.stage.as_str(),
+            self.job.plan.letters,
+            self.watch.delivered,
+            self.watch.failed
+        ));
+        self.runner.keep(self.job).await
+    }
+
+    fn halt(&mut self, stage: Stage, why: String) {
+        if !self.halted {
+            (self.job.stage, self.job.why, self.halted) = (stage, why, true);
+        }
+    }
+
+    /// Waits for what comes of all that is watched. What isn't known in time is told.
+    async fn settle(&mut self) -> Result<(), AdminError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            self.tend().await?;
+            if self.halted || self.watch.waiting() == 0 || Instant::now() > until {
+                return Ok(());
+            }
+            tokio::select! {
+                () = sleep(TEND / 4) => {}
+                () = self.runner.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Whether the canary went well.
+    async fn judge(&mut self) -> Result<bool, AdminError> {
+        self.settle().await?;
+        let (waiting, sent) = (self.watch.waiting(), self.sent);
+        if self.halted {
+            return Ok(false);
+        }
+        if waiting > 0 {
+            let why = format!(
+                "the canary: {waiting} of {sent} were not attempted within {}; does a worker work \
+                 for the destination, or is it paused?",
+                humantime::format_duration(PATIENCE)
+            );
+            self.halt(Stage::Stopped, why);
+        } else if let Some((failed, known)) = self.watch.too_many(self.job.pace.max_failures, true)
+        {
+            self.halt(Stage::Stopped, format!("the canary: {failed} of {known} failed"));
+        }
+        Ok(!self.halted)
+    }
+
+    /// All letters have been seen.
+    async fn end(mut self) -> Result<(), AdminError> {
+        if self.halted {
+            return Ok(());
+        }
+        let well = match self.job.stage {
+            Stage::Canary => self.judge().await?,
+            _ => {
+                self.settle().await?;
+                !self.halted
+            }
+        };
+        let (before, progress) = (&self.before, &mut self.job.progress);
+        progress.delivered = before.delivered + self.watch.delivered;
+        progress.failed = before.failed + self.watch.failed;
+        if well {
+            self.job.stage = Stage::Done;
+        }
+        Ok(())
+    }
+}

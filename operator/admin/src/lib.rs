@@ -1,0 +1,25 @@
+//! What operators do, for the command line and the HTTP API alike: use cases that return data and
+//! [`AdminError`]s. Nothing here prints, knows an option of the command line, or an HTTP status.
+
+pub mod archive;
+pub mod audit;
+pub mod backend;
+pub mod dead;
+pub mod destinations;
+pub mod error;
+pub mod event;
+pub mod filter;
+pub mod job;
+pub mod list;
+mod look;
+pub mod migrate;
+pub mod payload;
+pub mod progress;
+pub mod reconcile;
+pub mod refused;
+pub mod status;
+pub mod tokens;
+pub mod unrouted;
+
+pub use backend::Backend;
+pub use error::{AdminError, ErrorCode};

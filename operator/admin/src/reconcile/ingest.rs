@@ -1,0 +1,172 @@
+//! Bringing in what never came.
+
+use http::{HeaderValue, header};
+use sha2::{Digest, Sha256};
+use zentra_ingress::admit;
+use zentra_ingress::keys::Keys;
+use zentra_shared::clock;
+use zentra_shared::config::Config;
+use zentra_shared::control::{Act, Control, Said};
+use zentra_shared::event::Admitted;
+use zentra_shared::queue::{Operate, Publish};
+use zentra_shared::verify::{Callback, Signed, Source, Unverified};
+
+use super::list::Listed;
+use super::provider::{Api, Kind};
+use super::{Row, Standing};
+use crate::error::{AdminError, ErrorCode};
+
+/// The action's name in the audit.
+pub(super) const INGEST: &str = "reconcile ingest";
+/// Events that one entry of the audit names.
+const AUDITED_TOGETHER: usize = 20;
+
+/// Whether what is brought in would be known as the same event when its callback comes late.
+pub(super) fn ingestible(source: &Source, by_api: bool) -> Result<(), AdminError> {
+    if by_api && Kind::of(&source.provider) == Some(Kind::Github) {
+        return Ok(());
+    }
+    let scheme = &source.scheme;
+    let known = scheme.id_is_identity() || source.trusts_id;
+    match (known, &scheme.items) {
+        (true, None) => Ok(()),
+        (true, Some(_)) => {
+            let message = format!(
+                "{} puts many events into one callback, so none can be made of one.",
+                source.provider
+            );
+            Err(AdminError::new(ErrorCode::IngestImpossible, message)
+                .hint("Have the provider send them again."))
+        }
+        (false, _) => {
+            let message = format!(
+                "the ids of {} aren't signed, or aren't shown to name one event, so a late callback of \
+                 what is ingested couldn't be known as a copy.",
+                source.provider
+            );
+            Err(AdminError::new(ErrorCode::IngestImpossible, message).hint(
+                "Have the provider send them again; or set identity = \"id\" for the source, if you \
+                 trust its ids.",
+            ))
+        }
+    }
+}
+
+/// Ingests what is missing, and returns how many events that were. The audit has each event's id, and the
+/// SHA-256 of its bytes, before it is ingested.
+pub(super) async fn ingest_missing(
+    queue: &(impl Operate + Publish),
+    control: &impl Control,
+    config: &Config,
+    source: &Source,
+    api: Option<&Api>,
+    said: &Said,
+    rows: &mut [Row],
+) -> Result<usize, AdminError> {
+    let (keys, mut done) = (Keys::default(), 0);
+    let missing = rows.iter_mut().filter(|row| row.standing == Standing::Missing);
+    let mut missing: Vec<&mut Row> = missing.collect();
+    for rows in missing.chunks_mut(AUDITED_TOGETHER) {
+        let mut ready = Vec::new();
+        for row in rows {
+            match Step::of(source, api, &row.listed) {
+                Ok(step) => ready.push((row, step)),
+                Err(what) => row.detail = what,
+            }
+        }
+        let ids = ready.iter().map(|(row, step)| step.audited(&row.listed.id));
+        let ids = ids.collect::<Vec<_>>().join(", ");
+        if ids.is_empty() {
+            continue;
+        }
+        let said = Said { at: clock::now(), ..said.clone() };
+        let act = Act { action: INGEST.into(), on: source.name.clone(), result: ids, said };
+        control.audit(&act).await?;
+        for (row, step) in ready {
+            match step {
+                Step::AskAgain(api, delivery) => match api.send_again(&delivery).await {
+                    Ok(()) => (row.standing, done) = (Standing::AskedFor, done + 1),
+                    // The others would fail, too. The report has what was done.
+                    Err(error) => {
+                        row.detail = error.message;
+                        return Ok(done);
+                    }
+                },
+                Step::Ingest(callback) => {
+                    let refused_for = Admitted::NOT_RECEIVED.to_owned();
+                    let admitted =
+                        Some(Admitted { by: act.said.by.clone(), at: act.said.at, refused_for });
+                    let seal = &config.seal;
+                    match admit::admit(&callback, source, seal, queue, &keys, admitted).await {
+                        Ok(_) => (row.standing, done) = (Standing::Ingested, done + 1),
+                        Err(refusal) => row.detail = format!("refused: {}", refusal.reason()),
+                    }
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// How one event is ingested.
+enum Step<'a> {
+    /// The provider sends it again, by the API's name of its delivery.
+    AskAgain(&'a Api, String),
+    /// By a callback that is made here.
+    Ingest(Box<Unverified>),
+}
+
+impl<'a> Step<'a> {
+    fn of(source: &Source, api: Option<&'a Api>, listed: &Listed) -> Result<Self, String> {
+        match (api, &listed.delivery) {
+            (Some(api), Some(delivery)) => Ok(Self::AskAgain(api, delivery.clone())),
+            _ => Ok(Self::Ingest(made(source, listed)?.into())),
+        }
+    }
+
+    fn audited(&self, id: &str) -> String {
+        match self {
+            Self::AskAgain(..) => id.to_owned(),
+            Self::Ingest(callback) => {
+                format!("{id} sha256:{}", hex::encode(Sha256::digest(&callback.body)))
+            }
+        }
+    }
+}
+
+/// The callback that never came, as its provider would have signed it: it takes the same way in as
+/// any other, and gets the same identity.
+fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
+    let body = listed.body.as_ref().ok_or("the list has only its id, not all of it")?;
+    let secret = source.secrets.first().ok_or("the source has no secret")?;
+    let received_at = clock::now();
+    let callback = Callback {
+        id: &listed.id,
+        kind: listed.kind.as_deref().unwrap_or_default(),
+        time: received_at,
+        body,
+        url: source.public_url.as_deref().unwrap_or_default(),
+    };
+    let signed = source.scheme.sign(&secret.secret, &callback);
+    let Signed { mut headers, query, body } =
+        signed.map_err(|what| format!("its callback can't be made here: {what}"))?;
+    headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    let made = Unverified {
+        method: http::Method::POST,
+        headers,
+        query,
+        peer: None,
+        body,
+        received_at,
+        receipt: rand::random(),
+    };
+    // Where the id is looked for in the body, it must be there.
+    let verified =
+        made.verify(source).map_err(|refusal| format!("refused: {}", refusal.reason()))?;
+    let events = verified.into_events();
+    let same = events.iter().all(|event| event.envelope.identity.id() == Some(&listed.id));
+    match same && events.len() == 1 {
+        true => Ok(made),
+        false => Err("the provider's callback has its id elsewhere".into()),
+    }
+}

@@ -1,0 +1,244 @@
+//! Refused callbacks that were kept.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Serialize;
+use utoipa::ToSchema;
+use zentra_ingress::admit;
+use zentra_ingress::keys::Keys;
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::config::Config;
+use zentra_shared::event::{self, Admitted};
+use zentra_shared::queue::{Message, Operate, Place, Publish, Receipt, Walk};
+use zentra_shared::refused::{Kept, MASKED};
+use zentra_shared::seal::Sealer;
+use zentra_shared::secret::Secret;
+use zentra_shared::verify::{Scheme, Source, Unverified};
+
+use crate::audit::{Actor, Audited};
+use crate::backend::Backend;
+use crate::error::{AdminError, ErrorCode};
+use crate::look::each;
+
+/// Which refused callbacks.
+#[derive(Clone, Default)]
+pub struct Wanted {
+    /// These; empty: all.
+    pub ids: Vec<String>,
+    /// Only this source's.
+    pub source: Option<String>,
+    /// Only those refused for this reason.
+    pub reason: Option<String>,
+}
+
+impl Wanted {
+    /// For the audit log: ids, `source=…`, `reason=…`.
+    fn words(&self) -> String {
+        let named = |name: &str, value: &Option<String>| {
+            value.as_ref().map(|value| format!("{name}={value}"))
+        };
+        let chosen = [named("source", &self.source), named("reason", &self.reason)];
+        let words = self.ids.iter().cloned().chain(chosen.into_iter().flatten());
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    fn fits(&self, kept: &Kept) -> bool {
+        let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w == is);
+        (self.ids.is_empty() || self.ids.contains(&kept.id))
+            && same(&self.source, &kept.source)
+            && same(&self.reason, &kept.reason)
+    }
+}
+
+/// One that was found: what is kept of it, and its body.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Refused)]
+pub struct Found {
+    #[serde(flatten)]
+    pub kept: Kept,
+    pub bytes: usize,
+    pub body_sha256: String,
+    /// The bytes as they came.
+    #[serde(skip)]
+    pub body: Bytes,
+}
+
+/// Those that are wanted, oldest first, at most `limit`: without signatures and other credentials, since with
+/// the body such a callback could be sent again. They all stay in their place.
+///
+/// # Errors
+/// Those of the broker.
+pub async fn list(
+    backend: &impl Backend,
+    config: &Config,
+    wanted: &Wanted,
+    limit: usize,
+) -> Result<Vec<Found>, AdminError> {
+    let found = listed(&backend.queue().await?, &config.seal, wanted, limit).await?;
+    Ok(found.into_iter().map(|one| masked(one, &config.sources)).collect())
+}
+
+/// The one of this id.
+///
+/// # Errors
+/// [`ErrorCode::RefusedCallbackNotFound`], and those of the broker.
+pub async fn find(backend: &impl Backend, config: &Config, id: &str) -> Result<Found, AdminError> {
+    let wanted = Wanted { ids: vec![id.to_owned()], ..Wanted::default() };
+    list(backend, config, &wanted, 1).await?.pop().ok_or_else(|| not_found(id))
+}
+
+/// That no refused callback of this id is kept.
+pub fn not_found(id: &str) -> AdminError {
+    let message = format!("no refused callback {id} is kept.");
+    AdminError::new(ErrorCode::RefusedCallbackNotFound, message).about(id)
+}
+
+/// Admits those of the wanted that verify now, at most `limit`, judged by the time at which they were received.
+/// The others stay refused. With `dry_run`, none is admitted. The configuration must have the sources' secrets.
+///
+/// # Errors
+/// Those of the broker and of the store.
+pub async fn admit(
+    backend: &impl Backend,
+    config: &Config,
+    wanted: &Wanted,
+    limit: usize,
+    dry_run: bool,
+    actor: &Actor,
+) -> Result<Vec<Outcome>, AdminError> {
+    let (control, queue) = (backend.histories(), backend.queue().await?);
+    let (seal, sources) = (&config.seal, &config.sources);
+    let audited = Audited {
+        control: (!dry_run).then_some(&control),
+        action: "refused admit",
+        on: wanted.words(),
+        said: actor.said(),
+    };
+    let deed = admitted(&queue, seal, sources, wanted, limit, &actor.name, dry_run);
+    let count = |all: &Vec<Outcome>| all.iter().filter(|one| one.admitted).count();
+    audited.run(deed, |all| format!("{} of {}", count(all), all.len())).await
+}
+
+async fn listed(
+    queue: &impl Operate,
+    sealer: &Sealer,
+    wanted: &Wanted,
+    limit: usize,
+) -> Result<Vec<Found>, AdminError> {
+    let mut walk = queue.walk(Place::Refused).await?;
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some((message, _held)) = walk.next().await?
+    {
+        // What has no seal of ours is nobody's callback.
+        if let Ok((kept, callback)) = Kept::open(sealer, &message.sealed)
+            && wanted.fits(&kept)
+        {
+            let body_sha256 = event::body_sha256(&callback.body);
+            let Unverified { body, .. } = callback;
+            found.push(Found { kept, bytes: body.len(), body_sha256, body });
+        }
+    }
+    walk.finish().await?;
+    Ok(found)
+}
+
+/// How many of the first `most` were received since then, by source and reason.
+pub(crate) async fn count(
+    queue: &impl Operate,
+    sealer: &Sealer,
+    most: usize,
+    since: Timestamp,
+) -> Result<BTreeMap<(String, String), u64>, AdminError> {
+    let mut counts = BTreeMap::new();
+    let count = |message: &Message| {
+        if let Ok((kept, _)) = Kept::open(sealer, &message.sealed)
+            && kept.received_at >= since
+        {
+            *counts.entry((kept.source, kept.reason)).or_default() += 1;
+        }
+        false
+    };
+    each(queue, Place::Refused, most, count).await?;
+    Ok(counts)
+}
+
+fn is_signature(scheme: &Scheme, header: &str) -> bool {
+    header.parse().is_ok_and(|header| scheme.signs_in(&header))
+}
+
+fn masked(mut found: Found, sources: &[Source]) -> Found {
+    let source = sources.iter().find(|source| source.name == found.kept.source);
+    for (name, value) in &mut found.kept.headers {
+        let hidden =
+            |source: &Source| is_signature(&source.scheme, name) || source.redact.header(name);
+        if source.is_none_or(hidden) {
+            MASKED.clone_into(value);
+        }
+    }
+    // Some providers sign in it.
+    found.kept.query = found.kept.query.map(|_| MASKED.to_owned());
+    found
+}
+
+/// What became of one.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Admission)]
+pub struct Outcome {
+    pub id: String,
+    pub source: String,
+    pub admitted: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+}
+
+async fn admitted<Q: Operate + Publish>(
+    queue: &Q,
+    sealer: &Sealer,
+    sources: &[Source],
+    wanted: &Wanted,
+    limit: usize,
+    by: &str,
+    dry_run: bool,
+) -> Result<Vec<Outcome>, AdminError> {
+    let mut walk = queue.walk(Place::Refused).await?;
+    let keys = Keys::default();
+    let mut outcomes = Vec::new();
+    while outcomes.len() < limit
+        && let Some((message, receipt)) = walk.next().await?
+    {
+        let Ok((kept, callback)) = Kept::open(sealer, &message.sealed) else {
+            continue;
+        };
+        if !wanted.fits(&kept) {
+            continue;
+        }
+        let admitted =
+            Admitted { by: by.into(), at: clock::now(), refused_for: kept.reason.clone() };
+        let source = sources.iter().find(|source| source.name == kept.source);
+        let result = match source {
+            None => Err("unknown_source"),
+            Some(source) if dry_run => {
+                let by = |key: Option<&Secret>| callback.verify_by(source, key);
+                keys.judge(&callback, source, None, by)
+                    .await
+                    .map(drop)
+                    .map_err(|refusal| refusal.reason())
+            }
+            Some(source) => admit::admit(&callback, source, sealer, queue, &keys, Some(admitted))
+                .await
+                .map(drop)
+                .map_err(|refusal| refusal.reason()),
+        };
+        // Confirmed in its new place: only now may it go from the old one.
+        if result.is_ok() && !dry_run {
+            receipt.ack().await;
+        }
+        let (id, source) = (kept.id, kept.source);
+        outcomes.push(Outcome { id, source, admitted: result.is_ok(), reason: result.err() });
+    }
+    walk.finish().await?;
+    Ok(outcomes)
+}

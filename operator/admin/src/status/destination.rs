@@ -1,0 +1,156 @@
+//! How a destination does.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use zentra_shared::clock::Timestamp;
+use zentra_shared::control::{Beat, Circuit, Order, Said};
+use zentra_shared::journal::list::Listed;
+use zentra_shared::journal::{Histories, What};
+use zentra_shared::lifecycle::State;
+
+use super::RECENT;
+use crate::error::AdminError;
+
+/// So many dead deliveries are counted.
+const DEAD: usize = 1000;
+/// Fewer attempts say nothing.
+const ENOUGH: u64 = 5;
+
+/// One destination.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Destination {
+    pub destination: String,
+    /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`,
+    /// `unlisted_letters`; nothing if all is well.
+    pub findings: Vec<&'static str>,
+    /// How many workers work for it. `None` if that can't be known.
+    pub workers: Option<usize>,
+    /// The worst of all workers'.
+    pub circuit: Option<Circuit>,
+    /// Who paused it, when, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Said>,
+    /// What waits for a worker. `None` where no worker has run with it yet, or the queue can't be
+    /// asked.
+    pub backlog: Option<u64>,
+    /// Whether its work queue was looked for and is not there.
+    pub queue_missing: bool,
+    /// Attempts of the last hour, among what was looked at, and how many of them succeeded.
+    pub attempts: u64,
+    pub succeeded: u64,
+    pub in_flight: usize,
+    pub waiting: usize,
+    /// Of those that aren't at their end, the time of the oldest one's receipt.
+    pub oldest: Option<Timestamp>,
+    pub last_delivered: Option<Timestamp>,
+    /// By reason, up to a thousand.
+    pub dead: BTreeMap<&'static str, usize>,
+    /// Letters in its dead-letter queue beyond those that are known to be dead: RabbitMQ gave them up, after
+    /// a hundred deliveries that nobody acknowledged, or a pass that was killed left them there. `None`
+    /// where that can't be told.
+    pub unlisted_letters: Option<u64>,
+    #[serde(skip)]
+    since: Timestamp,
+}
+
+impl Destination {
+    /// By what was looked at, newest first.
+    pub(super) fn new(name: &str, listed: &[Listed], now: Timestamp) -> Self {
+        let mut one = Self {
+            destination: name.into(),
+            findings: Vec::new(),
+            workers: None,
+            circuit: None,
+            paused: None,
+            backlog: None,
+            queue_missing: false,
+            attempts: 0,
+            succeeded: 0,
+            in_flight: 0,
+            waiting: 0,
+            oldest: None,
+            last_delivered: None,
+            dead: BTreeMap::new(),
+            unlisted_letters: None,
+            since: now.minus(RECENT),
+        };
+        for Listed { delivery, .. } in listed {
+            if delivery.key.destination() != name {
+                continue;
+            }
+            match delivery.record.state {
+                State::InFlight => one.in_flight += 1,
+                State::Waiting => one.waiting += 1,
+                State::Delivered | State::Dead => {}
+            }
+            if matches!(delivery.record.state, State::InFlight | State::Waiting) {
+                let received = delivery.event.received_at;
+                one.oldest = one.oldest.into_iter().chain(received).min();
+            }
+            for entry in &delivery.history {
+                let succeeded = matches!(entry.what, What::Delivered { .. });
+                if succeeded {
+                    one.last_delivered = one.last_delivered.max(Some(entry.at));
+                }
+                let ended = matches!(entry.what, What::Failed { .. } | What::Dead { .. });
+                if (succeeded || ended) && entry.at >= one.since {
+                    one.attempts += 1;
+                    one.succeeded += u64::from(succeeded);
+                }
+            }
+        }
+        one
+    }
+
+    /// Counts the dead, however long they have been.
+    pub(super) async fn count_dead(
+        &mut self,
+        histories: &impl Histories,
+    ) -> Result<(), AdminError> {
+        for delivery in histories.dead(&self.destination, DEAD, &|_| true).await? {
+            let reason = delivery.reason.map_or("unknown", |reason| reason.as_str());
+            *self.dead.entry(reason).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// By how many letters its dead-letter queue has. What is dead goes there first, and is written down
+    /// then.
+    pub(super) fn compare(&mut self, letters: Option<u64>) {
+        let written: usize = self.dead.values().sum();
+        self.unlisted_letters = match letters {
+            Some(letters) if written < DEAD => Some(letters.saturating_sub(written as u64)),
+            _ => None,
+        };
+    }
+
+    /// What its workers tell, and operators want.
+    pub(super) fn heard(&mut self, beats: &[Beat], order: Option<&Order>) {
+        let works = || beats.iter().filter_map(|beat| beat.destinations.get(&self.destination));
+        self.workers = Some(works().count());
+        self.circuit = works().map(|work| work.circuit).max();
+        self.paused = order.and_then(|order| order.pause.clone());
+    }
+
+    /// Nothing is known of its workers.
+    pub(super) fn unheard(&mut self) {
+        (self.workers, self.circuit, self.paused) = (None, None, None);
+    }
+
+    /// Says what is wrong.
+    pub(super) fn judge(&mut self) {
+        let all = [
+            ("no_worker", self.workers == Some(0)),
+            ("paused", self.paused.is_some()),
+            ("circuit_open", self.circuit.is_some_and(|circuit| circuit != Circuit::Closed)),
+            ("failing", self.attempts >= ENOUGH && self.succeeded * 2 < self.attempts),
+            ("queue_missing", self.queue_missing),
+            ("stuck", self.backlog > Some(0) && self.attempts == 0),
+            ("dead_letters", !self.dead.is_empty()),
+            ("unlisted_letters", self.unlisted_letters > Some(0)),
+        ];
+        self.findings = all.into_iter().filter(|(_, found)| *found).map(|(name, _)| name).collect();
+    }
+}

@@ -1,0 +1,246 @@
+//! Whether all is well, and if not, where. From what is remembered and what waits:
+//! the newest deliveries, the queues, and the refused callbacks that were kept.
+
+mod destination;
+mod metrics;
+mod source;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::config::Config;
+use zentra_shared::control::{AWAY, Control};
+use zentra_shared::journal::Histories;
+use zentra_shared::journal::list::{Listed, Query};
+use zentra_shared::queue::{Operate, Place, QueueError};
+
+pub use destination::Destination;
+pub use metrics::metrics;
+pub use source::{Rate, Source};
+
+use crate::backend::Backend;
+use crate::error::AdminError;
+use crate::refused;
+
+/// So many deliveries are looked at, the newest ones.
+const LOOK: usize = 5000;
+/// So many are asked for at a time.
+const PAGE: usize = 1000;
+/// So many refused callbacks are looked at.
+const REFUSED: usize = 10_000;
+/// How long the broker is waited for where it is asked besides.
+const BRIEFLY: Duration = Duration::from_secs(2);
+/// What is as old as this says nothing of now.
+const RECENT: Duration = Duration::from_secs(3600);
+
+/// How all stands.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Status {
+    pub at: Timestamp,
+    pub parts: Vec<Part>,
+    /// Of what was looked at.
+    pub seen: Seen,
+    pub sources: Vec<Source>,
+    pub destinations: Vec<Destination>,
+    /// Accepted events that no destination subscribes to.
+    pub unrouted: Option<u64>,
+    /// Refused callbacks that are kept.
+    pub refused: Option<u64>,
+    /// Workers whose heartbeats come.
+    #[serde(skip)]
+    pub(crate) workers: usize,
+}
+
+/// Something that all depends on.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Part {
+    pub name: &'static str,
+    pub up: bool,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// The deliveries that it is judged by.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Seen {
+    pub deliveries: usize,
+    /// The time of the oldest of them.
+    pub since: Option<Timestamp>,
+    /// Whether that is all that is remembered.
+    pub all: bool,
+}
+
+impl Status {
+    /// Whether all parts are up.
+    pub fn is_up(&self) -> bool {
+        self.parts.iter().all(|part| part.up)
+    }
+}
+
+/// Looks at everything. Where a part is away, what it would say is left out. Refused callbacks are held while
+/// they are counted: other operators see none of them meanwhile.
+///
+/// # Errors
+/// Those of the broker, if it fails while it is asked.
+pub async fn look(backend: &impl Backend, config: &Config) -> Result<Status, AdminError> {
+    let mut status = remembered(backend, config).await;
+    refresh(&mut status, backend).await?;
+    if let Ok(queue) = backend.queue().await {
+        let since = status.at.minus(RECENT);
+        let kept: BTreeMap<(String, String), u64> =
+            refused::count(&queue, &config.seal, REFUSED, since).await?;
+        for one in &mut status.sources {
+            one.refused(&kept);
+        }
+        status.sources.iter_mut().for_each(Source::judge);
+    }
+    Ok(status)
+}
+
+/// What the newest deliveries say of sources and destinations. It reads up to [`LOOK`] histories. What the store
+/// doesn't answer is left out.
+pub async fn remembered(backend: &impl Backend, config: &Config) -> Status {
+    let (now, histories) = (clock::now(), backend.histories());
+    let (listed, all) = newest(&histories).await.unwrap_or_default();
+    let sources = config.sources.iter().map(|source| Source::new(source, &listed, now)).collect();
+    let mut destinations = Vec::new();
+    for destination in &config.destinations {
+        let mut one = Destination::new(&destination.name, &listed, now);
+        if let Err(error) = one.count_dead(&histories).await {
+            tracing::debug!(error = error.message, "the dead aren't counted");
+        }
+        destinations.push(one);
+    }
+    let since = listed.last().map(|listed| listed.taken_up);
+    let seen = Seen { deliveries: listed.len(), since, all };
+    let (parts, unrouted, refused) = (Vec::new(), None, None);
+    Status { at: now, parts, seen, sources, destinations, unrouted, refused, workers: 0 }
+}
+
+/// What holds now: parts, queues, workers. It costs the same however many events there are, and holds no message.
+///
+/// # Errors
+/// Those of the broker, if it fails while it is asked.
+pub async fn refresh(status: &mut Status, backend: &impl Backend) -> Result<(), AdminError> {
+    (status.at, status.parts) = (clock::now(), Vec::new());
+    (status.unrouted, status.refused) = (None, None);
+    let answers = told(status, backend).await;
+    match backend.queue().await {
+        Ok(queue) => {
+            for one in &mut status.destinations {
+                one.backlog = depth(&queue, Place::Work(&one.destination)).await?;
+                one.queue_missing = one.backlog.is_none();
+                if answers {
+                    one.compare(depth(&queue, Place::Dead(&one.destination)).await?);
+                }
+            }
+            status.unrouted = depth(&queue, Place::Unrouted).await?;
+            status.refused = depth(&queue, Place::Refused).await?;
+            let problem = queue.blocked().map(|reason| {
+                format!("takes no messages ({reason}): callbacks get 503, what waits is delivered")
+            });
+            status.parts.push(Part { name: backend.broker_name(), up: problem.is_none(), problem });
+        }
+        Err(error) => {
+            let problem = Some(error.text());
+            status.parts.push(Part { name: backend.broker_name(), up: false, problem });
+        }
+    }
+    // On one file, both are the same.
+    status.parts.dedup_by(|a, b| a.name == b.name);
+    if status.parts[0].up {
+        let none = || format!("none has told of itself for {} s", AWAY.as_secs());
+        let problem = (status.workers == 0).then(none);
+        status.parts.push(Part { name: "workers", up: problem.is_none(), problem });
+    }
+    status.sources.iter_mut().for_each(Source::judge);
+    status.destinations.iter_mut().for_each(Destination::judge);
+    Ok(())
+}
+
+/// Asks the store; whether it answers.
+async fn told(status: &mut Status, backend: &impl Backend) -> bool {
+    let histories = backend.histories();
+    let told =
+        async { Ok::<_, AdminError>((histories.workers().await?, histories.orders().await?)) };
+    let (problem, told) = match told.await {
+        // Redis may forbid the question: then the workers show it.
+        Ok(told) => {
+            let refused = histories.refuses_claims().await.unwrap_or_default();
+            (refused.map(claims_are_refused), Some(told))
+        }
+        Err(error) => (Some(error.text()), None),
+    };
+    let (up, answers) = (problem.is_none(), told.is_some());
+    status.parts.push(Part { name: backend.store_name(), up, problem });
+    let (beats, orders) = told.unwrap_or_default();
+    status.workers = beats.len();
+    for one in &mut status.destinations {
+        // Workers can't tell of themselves otherwise.
+        match up {
+            true => one.heard(&beats, orders.get(&one.destination)),
+            false => one.unheard(),
+        }
+    }
+    answers
+}
+
+fn claims_are_refused(why: String) -> String {
+    format!("claims are refused: {why}")
+}
+
+/// The destinations whose dead-letter queues have more letters than are known to be dead, and how many
+/// more. None where the broker doesn't answer soon.
+pub async fn unlisted_letters(
+    backend: &impl Backend,
+    config: &Config,
+    names: &[String],
+) -> Vec<(String, u64)> {
+    let counted = tokio::time::timeout(BRIEFLY, count_unlisted(backend, config, names)).await;
+    counted.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+async fn count_unlisted(
+    backend: &impl Backend,
+    config: &Config,
+    names: &[String],
+) -> Result<Vec<(String, u64)>, AdminError> {
+    let queue = backend.queue().await?;
+    let (histories, mut all) = (backend.histories(), Vec::new());
+    for destination in config.destinations.iter().filter(|one| names.contains(&one.name)) {
+        let mut one = Destination::new(&destination.name, &[], clock::now());
+        one.count_dead(&histories).await?;
+        one.compare(depth(&queue, Place::Dead(&one.destination)).await?);
+        all.extend(
+            one.unlisted_letters.filter(|count| *count > 0).map(|count| (one.destination, count)),
+        );
+    }
+    Ok(all)
+}
+
+/// The newest deliveries, and whether those are all.
+async fn newest(histories: &impl Histories) -> Result<(Vec<Listed>, bool), AdminError> {
+    let (mut all, mut cursor) = (Vec::new(), None::<String>);
+    while all.len() < LOOK {
+        let page = histories.list(&Query::default(), cursor.as_deref(), PAGE).await?;
+        all.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok((all, true));
+        }
+    }
+    Ok((all, false))
+}
+
+/// How many messages wait there. What no program has declared is none.
+async fn depth(queue: &impl Operate, place: Place<'_>) -> Result<Option<u64>, AdminError> {
+    match queue.depth(place).await {
+        Ok(depth) => Ok(Some(depth)),
+        Err(QueueError::Missing(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

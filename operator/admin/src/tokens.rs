@@ -1,0 +1,118 @@
+//! Tokens for the HTTP API. A token is shown once, when it is created; only a digest of it is kept.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::RngCore;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zentra_shared::clock;
+use zentra_shared::control::{Control, Role, Token};
+
+use crate::audit::{Actor, Audited};
+use crate::error::{AdminError, ErrorCode};
+
+/// How a token begins: secret scanners know it by that.
+const PREFIX: &str = "zentra_";
+
+/// The longest that a token may be valid.
+pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// What a new token is for.
+pub struct New {
+    /// Whose it is: a person or a program, whom the audit log will name.
+    pub name: String,
+    /// What its holder may do.
+    pub role: Role,
+    /// Whether its holder may read payloads.
+    pub payloads: bool,
+    /// How long it is valid, [`LONGEST`] at most.
+    pub expires_in: Duration,
+}
+
+/// Creates a token; returns what is kept, and the token itself. No two valid tokens have one name, since the
+/// audit log names them by it.
+///
+/// # Errors
+/// [`ErrorCode::TokenNameTaken`].
+pub async fn create(
+    control: &impl Control,
+    new: &New,
+    actor: &Actor,
+) -> Result<(Token, String), AdminError> {
+    let (all, now) = (control.tokens().await?, clock::now());
+    if let Some(other) = all.iter().find(|one| one.name == new.name && now < one.expires_at) {
+        let message = format!("token {} is {}'s already.", other.id, other.name);
+        return Err(AdminError::new(ErrorCode::TokenNameTaken, message)
+            .hint("Give another name, or revoke that token.")
+            .about(&other.id));
+    }
+    let mut random = [0; 40];
+    rand::rng().fill_bytes(&mut random);
+    let (id, secret) = random.split_at(8);
+    let (id, secret) = (hex::encode(id), URL_SAFE_NO_PAD.encode(secret));
+    let made = actor.said();
+    let token = Token {
+        digest: digest(&secret),
+        name: new.name.clone(),
+        role: new.role,
+        payloads: new.payloads,
+        expires_at: made.at.plus(new.expires_in),
+        made,
+        id,
+    };
+    let (role, id) = (role(token.role), &token.id);
+    let payloads = if token.payloads { " with payloads" } else { "" };
+    let on = format!("{id} for {}, as {role}{payloads}, until {}", token.name, token.expires_at);
+    let said = token.made.clone();
+    let audited = Audited { control: Some(control), action: "token create", on, said };
+    let keep = async { Ok(control.keep_token(&token).await?) };
+    audited.run(keep, |()| "made".into()).await?;
+    let text = format!("{PREFIX}{id}_{secret}");
+    Ok((token, text))
+}
+
+/// Revokes a token at once.
+///
+/// # Errors
+/// [`ErrorCode::TokenNotFound`].
+pub async fn revoke(control: &impl Control, id: &str, actor: &Actor) -> Result<(), AdminError> {
+    let (on, said) = (id.to_owned(), actor.said());
+    let audited = Audited { control: Some(control), action: "token revoke", on, said };
+    let unknown =
+        || AdminError::new(ErrorCode::TokenNotFound, format!("there is no token {id}.")).about(id);
+    let revoke = async {
+        match control.revoke(id).await? {
+            true => Ok(()),
+            false => Err(unknown()),
+        }
+    };
+    audited.run(revoke, |()| "revoked".into()).await
+}
+
+/// The token that a text is, if it is one of ours and valid now.
+pub async fn verify(control: &impl Control, text: &str) -> Result<Option<Token>, AdminError> {
+    let parts = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_'));
+    let Some((id, secret)) = parts.filter(|(id, _)| id.len() == 16) else { return Ok(None) };
+    let found = control.token(id).await?;
+    let own = digest(secret);
+    let fits = |token: &Token| {
+        let same: bool = token.digest.as_bytes().ct_eq(own.as_bytes()).into();
+        same && clock::now() < token.expires_at
+    };
+    Ok(found.filter(fits))
+}
+
+fn digest(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret))
+}
+
+/// A role's name.
+pub fn role(role: Role) -> &'static str {
+    match role {
+        Role::Viewer => "viewer",
+        Role::Operator => "operator",
+        Role::Admin => "admin",
+    }
+}

@@ -1,0 +1,65 @@
+//! The archive.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::IntoResponse;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use zentra_admin::archive::{Found, Wanted};
+use zentra_admin::list::List;
+
+use crate::State;
+use crate::auth::Who;
+use crate::extract::{Answer, Path, Query, attached, default_limit, looks, within};
+use crate::problem::Problem;
+
+/// Which archived events.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Archived {
+    /// Only this source's.
+    source: Option<String>,
+    /// Only those of this event type.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Only those that were accepted so many seconds ago or less.
+    newer_than: Option<u32>,
+    /// At most so many.
+    #[serde(default = "default_limit")]
+    #[param(minimum = 1, maximum = 1000)]
+    limit: usize,
+}
+
+/// What was accepted, whatever became of it, oldest first.
+#[utoipa::path(
+    get, path = "/v1/archive", tag = "look", params(Archived), security(("token" = [])),
+    responses((status = 200, body = List<Found>), (status = "default", body = Problem))
+)]
+pub(super) async fn archived(
+    state: State,
+    Query(Archived { source, kind, newer_than, limit }): Query<Archived>,
+) -> Answer<List<Found>> {
+    let newer_than = newer_than.map(|seconds| Duration::from_secs(seconds.into()));
+    let wanted = Wanted { source, kind, newer_than, limit: within(limit)? };
+    Ok(Json(state.archived(&wanted).await?.into()))
+}
+
+/// The original bytes of an archived event. For tokens with payloads; each look is in the audit.
+#[utoipa::path(
+    get, path = "/v1/archive/{id}/body", tag = "look", security(("token" = [])),
+    params(("id" = String, Path, description = "The provider's id, or the identity")),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = "default", body = Problem)
+    )
+)]
+pub(super) async fn body(
+    who: Who,
+    state: State,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let said = looks(&who)?;
+    Ok(attached(state.archived_body(&id, &said).await?))
+}

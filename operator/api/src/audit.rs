@@ -1,0 +1,33 @@
+//! The audit log.
+
+use axum::Json;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use zentra_admin::list::List;
+use zentra_shared::control::{Act, Role};
+
+use crate::State;
+use crate::auth::Who;
+use crate::extract::{Answer, Query, default_limit, within};
+use crate::problem::Problem;
+
+/// How much of the audit.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Audit {
+    /// At most so many.
+    #[serde(default = "default_limit")]
+    #[param(minimum = 1, maximum = 1000)]
+    limit: usize,
+}
+
+/// What operators did, when and why: the newest first. For admins.
+#[utoipa::path(
+    get, path = "/v1/audit", tag = "look", params(Audit), security(("token" = [])),
+    responses((status = 200, body = List<Act>), (status = "default", body = Problem))
+)]
+pub(super) async fn audit(who: Who, state: State, Query(asked): Query<Audit>) -> Answer<List<Act>> {
+    who.may(Role::Admin)?;
+    Ok(Json(state.audited(within(asked.limit)?).await?.into()))
+}

@@ -1,0 +1,243 @@
+//! Who asks: a bearer token, checked before anything else is looked at.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::sync::Semaphore;
+use zentra_admin::ErrorCode;
+use zentra_admin::tokens::role;
+use zentra_shared::control::{Role, Token};
+use zentra_shared::telemetry::places::Connection;
+
+use crate::problem::Problem;
+use crate::service::Service;
+use crate::{PATIENCE, PLANNING};
+
+/// So many requests a second by one token, after as many at once.
+const PER_TOKEN: NonZeroU32 = NonZeroU32::new(20).unwrap();
+/// So many requests are answered at a time.
+const AT_ONCE: usize = 32;
+
+/// So many of them by one token.
+const PLACES: usize = 8;
+/// Failed sign-ins and refused roles that are logged a second. The others are counted.
+const LOGGED: NonZeroU32 = NonZeroU32::new(5).unwrap();
+/// So much of a path is logged.
+const LOGGED_PATH: usize = 200;
+
+/// The door.
+#[derive(Clone)]
+pub(super) struct Guard(Arc<Inner>);
+
+struct Inner {
+    service: Arc<dyn Service>,
+    by_token: DefaultKeyedRateLimiter<String>,
+    room: Semaphore,
+    places: PerToken,
+    logged: DefaultDirectRateLimiter,
+    /// Refusals since the last one that was logged.
+    not_logged: AtomicU64,
+}
+
+impl Inner {
+    /// Logs a failed sign-in or a refused role.
+    fn note(&self, status: StatusCode, request: &str, token: Option<&Token>) {
+        if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return;
+        }
+        if self.logged.check().is_err() {
+            self.not_logged.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let not_logged = self.not_logged.swap(0, Ordering::Relaxed);
+        let (token, name) = token.map_or(("", ""), |token| (&token.id, &token.name));
+        let status = status.as_u16();
+        tracing::warn!(
+            status,
+            request,
+            token,
+            name,
+            not_logged,
+            "an operator's request was refused"
+        );
+    }
+
+    fn place(&self, token: &str) -> Option<Held<'_>> {
+        self.places.take(token, PLACES)
+    }
+}
+
+/// How much of something each token holds.
+#[derive(Default)]
+pub(super) struct PerToken(Mutex<BTreeMap<String, usize>>);
+
+/// One of a token's, until this is dropped.
+pub(super) struct Held<'a> {
+    of: &'a PerToken,
+    token: String,
+}
+
+impl PerToken {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    /// One more, if the token holds fewer than `most`.
+    pub(super) fn take(&self, token: &str, most: usize) -> Option<Held<'_>> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(token.to_owned()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Held { of: self, token: token.to_owned() })
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut held = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&self.token) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.token);
+            }
+        }
+    }
+}
+
+impl Guard {
+    pub(super) fn new(service: Arc<dyn Service>) -> Self {
+        Self(Arc::new(Inner {
+            service,
+            by_token: RateLimiter::keyed(Quota::per_second(PER_TOKEN)),
+            room: Semaphore::new(AT_ONCE),
+            places: PerToken::new(),
+            logged: RateLimiter::direct(Quota::per_second(LOGGED)),
+            not_logged: AtomicU64::new(0),
+        }))
+    }
+}
+
+/// Lets a request in, with who asks, if it has a good token and there is room.
+pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let Guard(guard) = guard;
+    // A plan goes through all dead letters: of a million, that takes a minute and a half.
+    let plans = request.method() == Method::POST && request.uri().path() == "/v1/jobs";
+    let patience = if plans { PLANNING } else { PATIENCE };
+    let asked = format!("{} {}", request.method(), request.uri().path());
+    let asked: String = asked.chars().take(LOGGED_PATH).collect();
+    let known_as = OnceLock::new();
+    let answer = async {
+        let Ok(_room) = guard.room.try_acquire() else {
+            return too_many("too many requests are under way: ask again").into_response();
+        };
+        let text = request.headers().get(header::AUTHORIZATION);
+        let text = text.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let known = match who(&guard, text).await {
+            Ok(token) => Who(known_as.get_or_init(|| token).clone()),
+            Err(problem) => return problem.into_response(),
+        };
+        if let Some(connection) = request.extensions().get::<Connection>() {
+            connection.trust();
+        }
+        // Nothing but looking is done by a viewer: his body isn't even read.
+        if !request.method().is_safe()
+            && let Err(problem) = known.may(Role::Operator)
+        {
+            return problem.into_response();
+        }
+        let Some(_place) = guard.place(&known.0.id) else {
+            return too_many(&format!("{PLACES} requests at a time by one token")).into_response();
+        };
+        let mut request = request;
+        request.extensions_mut().insert(known);
+        next.run(request).await
+    };
+    let late = || {
+        let detail = format!("no answer within {} s: ask for less", patience.as_secs());
+        Problem::new(ErrorCode::Timeout, detail).into_response()
+    };
+    let answer = tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| late());
+    guard.note(answer.status(), &asked, known_as.get());
+    answer
+}
+
+async fn who(guard: &Inner, text: Option<String>) -> Result<Token, Problem> {
+    let found = match text.as_deref().and_then(|text| text.strip_prefix("Bearer ")) {
+        Some(text) => guard.service.token(text).await?,
+        None => None,
+    };
+    let unknown = || {
+        let detail = "a valid token is needed: Authorization: Bearer …";
+        Problem::new(ErrorCode::Unauthenticated, detail)
+    };
+    let token = found.ok_or_else(unknown)?;
+    match guard.by_token.check_key(&token.id) {
+        Ok(()) => Ok(token),
+        Err(_) => Err(too_many(&format!("{PER_TOKEN} requests a second, and no more"))),
+    }
+}
+
+fn too_many(detail: &str) -> Problem {
+    Problem::new(ErrorCode::RateLimited, detail)
+}
+
+/// Who asks.
+#[derive(Clone)]
+pub(super) struct Who(Token);
+
+impl Who {
+    /// The token's id.
+    pub(super) fn token(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The token's name, for the audit log.
+    pub(super) fn name(&self) -> String {
+        self.0.name.clone()
+    }
+
+    /// Whether the token allows payloads.
+    pub(super) fn may_see_payloads(&self) -> Result<(), Problem> {
+        match self.0.payloads {
+            true => Ok(()),
+            false => Err(Problem::new(
+                ErrorCode::PayloadsRequired,
+                "that takes a token that allows payloads, and this one doesn't",
+            )),
+        }
+    }
+
+    /// Whether the token has this role, or a higher one.
+    pub(super) fn may(&self, least: Role) -> Result<(), Problem> {
+        match self.0.role >= least {
+            true => Ok(()),
+            false => Err(Problem::new(
+                ErrorCode::RoleRequired,
+                format!(
+                    "that takes the role {}, and this token has {}",
+                    role(least),
+                    role(self.0.role)
+                ),
+            )),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Who {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let who = parts.extensions.get::<Self>().cloned();
+        who.ok_or_else(|| Problem::new(ErrorCode::Unauthenticated, "a token is needed"))
+    }
+}

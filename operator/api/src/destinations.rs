@@ -1,0 +1,86 @@
+//! Destinations and their workers.
+
+use axum::Json;
+use zentra_admin::destinations::{Action, Destination};
+use zentra_admin::list::List;
+use zentra_shared::control::{Beat, Role};
+
+use crate::State;
+use crate::auth::Who;
+use crate::extract::{Answer, Body, Path, Reason, actor};
+use crate::problem::Problem;
+
+/// The workers that run.
+#[utoipa::path(
+    get, path = "/v1/workers", tag = "look", security(("token" = [])),
+    responses((status = 200, body = List<Beat>), (status = "default", body = Problem))
+)]
+pub(super) async fn workers(state: State) -> Answer<List<Beat>> {
+    Ok(Json(state.workers().await?.into()))
+}
+
+/// Destinations: workers, running attempts, circuit, and whether they are paused.
+#[utoipa::path(
+    get, path = "/v1/destinations", tag = "look", security(("token" = [])),
+    responses((status = 200, body = List<Destination>), (status = "default", body = Problem))
+)]
+pub(super) async fn destinations(state: State) -> Answer<List<Destination>> {
+    Ok(Json(state.destinations().await?.into()))
+}
+
+/// Stops attempts at it, until it is resumed.
+#[utoipa::path(
+    post, path = "/v1/destinations/{destination}/pause", tag = "act", security(("token" = [])),
+    params(("destination" = String, Path)), request_body = Reason,
+    responses((status = 200, body = Destination), (status = "default", body = Problem))
+)]
+pub(super) async fn pause(
+    who: Who,
+    state: State,
+    Path(destination): Path<String>,
+    Body(reason): Body<Reason>,
+) -> Answer<Destination> {
+    act(&who, &state, &destination, Action::Pause, reason).await
+}
+
+/// Goes on with a paused one.
+#[utoipa::path(
+    post, path = "/v1/destinations/{destination}/resume", tag = "act", security(("token" = [])),
+    params(("destination" = String, Path)), request_body = Reason,
+    responses((status = 200, body = Destination), (status = "default", body = Problem))
+)]
+pub(super) async fn resume(
+    who: Who,
+    state: State,
+    Path(destination): Path<String>,
+    Body(reason): Body<Reason>,
+) -> Answer<Destination> {
+    act(&who, &state, &destination, Action::Resume, reason).await
+}
+
+/// Has its workers try again now, though their circuits are open.
+#[utoipa::path(
+    post, path = "/v1/destinations/{destination}/close-circuit", tag = "act",
+    security(("token" = [])), params(("destination" = String, Path)), request_body = Reason,
+    responses((status = 200, body = Destination), (status = "default", body = Problem))
+)]
+pub(super) async fn close_circuit(
+    who: Who,
+    state: State,
+    Path(destination): Path<String>,
+    Body(reason): Body<Reason>,
+) -> Answer<Destination> {
+    act(&who, &state, &destination, Action::CloseCircuit, reason).await
+}
+
+async fn act(
+    who: &Who,
+    state: &State,
+    destination: &str,
+    action: Action,
+    reason: Reason,
+) -> Answer<Destination> {
+    who.may(Role::Operator)?;
+    let actor = actor(who, &reason.because)?;
+    Ok(Json(state.act(destination, action, &actor).await?))
+}

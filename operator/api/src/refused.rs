@@ -1,0 +1,98 @@
+//! Refused callbacks.
+
+use axum::Json;
+use axum::response::IntoResponse;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use zentra_admin::list::List;
+use zentra_admin::refused::{Found, Outcome, Wanted};
+use zentra_shared::control::Role;
+
+use crate::State;
+use crate::auth::Who;
+use crate::extract::{Answer, Body, Path, Query, actor, attached, default_limit, looks, within};
+use crate::problem::Problem;
+
+/// Which refused callbacks.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Refused {
+    /// Only this source's.
+    source: Option<String>,
+    /// Only those refused for this reason.
+    reason: Option<String>,
+    /// At most so many.
+    #[serde(default = "default_limit")]
+    #[param(minimum = 1, maximum = 1000)]
+    limit: usize,
+}
+
+/// Refused callbacks that were kept, oldest first; without their signatures.
+#[utoipa::path(
+    get, path = "/v1/refused", tag = "look", params(Refused), security(("token" = [])),
+    responses((status = 200, body = List<Found>), (status = "default", body = Problem))
+)]
+pub(super) async fn refused(
+    state: State,
+    Query(Refused { source, reason, limit }): Query<Refused>,
+) -> Answer<List<Found>> {
+    let wanted = Wanted { ids: Vec::new(), source, reason };
+    Ok(Json(state.refused(&wanted, within(limit)?).await?.into()))
+}
+
+/// The bytes of a refused callback. For tokens with payloads; each look is in the audit.
+#[utoipa::path(
+    get, path = "/v1/refused/{id}/body", tag = "look", security(("token" = [])),
+    params(("id" = String, Path, description = "As listed")),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = "default", body = Problem)
+    )
+)]
+pub(super) async fn body(
+    who: Who,
+    state: State,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let said = looks(&who)?;
+    Ok(attached(state.refused_body(&id, &said).await?))
+}
+
+/// Which refused callbacks are to be let in, and why.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admit {
+    /// As listed; none: those of the source.
+    #[serde(default)]
+    #[schema(max_items = 100)]
+    ids: Vec<String>,
+    /// Those of this source.
+    source: Option<String>,
+    /// Those refused for this reason.
+    reason: Option<String>,
+    /// For the audit; at most 1000 bytes.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    because: String,
+}
+
+/// Lets in those, 100 at most, that verify now that the source's secrets are right. What doesn't
+/// verify stays refused. Only where the server has the sources' secrets.
+#[utoipa::path(
+    post, path = "/v1/refused/admit", tag = "act", security(("token" = [])), request_body = Admit,
+    responses((status = 200, body = List<Outcome>), (status = "default", body = Problem))
+)]
+pub(super) async fn admit(
+    who: Who,
+    state: State,
+    Body(Admit { ids, source, reason, because }): Body<Admit>,
+) -> Answer<List<Outcome>> {
+    who.may(Role::Operator)?;
+    if ids.len() > 100 || (ids.is_empty() && source.is_none()) {
+        return Err(Problem::invalid("name 1 to 100 refused callbacks, or a source"));
+    }
+    let actor = actor(&who, &because)?;
+    let wanted = Wanted { ids, source, reason };
+    Ok(Json(state.admit(&wanted, default_limit(), &actor).await?.into()))
+}

@@ -1,0 +1,394 @@
+//! What the API can be asked for, whatever the backend: the use cases of `zentra-admin`.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde_json::value::RawValue;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use zentra_admin::audit::Actor;
+use zentra_admin::dead::{self, Letters, Tally};
+use zentra_admin::destinations::{self, Action, Destination};
+use zentra_admin::event::{self, Found, Matches};
+use zentra_admin::filter::Filter;
+use zentra_admin::job::{self, New};
+use zentra_admin::reconcile::{self, Report};
+use zentra_admin::status::{self, Status};
+use zentra_admin::{AdminError, Backend, ErrorCode};
+use zentra_admin::{archive, audit, payload, refused, tokens, unrouted};
+use zentra_shared::config::Config;
+use zentra_shared::control::{Act, Beat, Control, Said, Token};
+use zentra_shared::job::{Halt, Job, Jobs};
+use zentra_shared::journal::list::{Page, Query};
+use zentra_shared::journal::{Delivery, What};
+
+use crate::events::Lines;
+
+/// What comes of a request.
+pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, AdminError>>;
+
+/// The use cases, for handlers that know no backend.
+pub(crate) trait Service: Send + Sync {
+    /// The token that a text is, if it is valid.
+    fn token<'a>(&'a self, text: &'a str) -> Answer<'a, Option<Token>>;
+
+    fn status(&self) -> Answer<'_, Status>;
+
+    /// The status as of now, with what the newest deliveries said [`SNAPSHOT`] ago or later.
+    fn metrics(&self) -> Answer<'_, Status>;
+
+    fn events<'a>(
+        &'a self,
+        query: &'a Query,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Answer<'a, Page>;
+
+    fn event<'a>(&'a self, id: &'a str) -> Answer<'a, Found>;
+
+    /// Events whose bodies have a text in them.
+    fn find<'a>(&'a self, text: &'a str, said: &'a Said) -> Answer<'a, Matches>;
+
+    /// Writes what happens, until nobody reads it.
+    fn tail<'a>(
+        &'a self,
+        query: &'a Query,
+        id: Option<&'a str>,
+        lines: &'a mut Lines,
+    ) -> Answer<'a, ()>;
+
+    /// The deliveries of an event that was released.
+    fn release<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Vec<Delivery>>;
+
+    /// The deliveries of an event whose retries were ended.
+    fn end<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Vec<Delivery>>;
+
+    fn dead<'a>(&'a self, filter: &'a Filter, limit: usize) -> Answer<'a, Vec<Delivery>>;
+
+    fn dead_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes>;
+
+    fn requeue_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, Tally>;
+
+    fn drain_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, Tally>;
+
+    fn workers(&self) -> Answer<'_, Vec<Beat>>;
+
+    fn destinations(&self) -> Answer<'_, Vec<Destination>>;
+
+    fn act<'a>(
+        &'a self,
+        destination: &'a str,
+        action: Action,
+        actor: &'a Actor,
+    ) -> Answer<'a, Destination>;
+
+    fn audited(&self, limit: usize) -> Answer<'_, Vec<Act>>;
+
+    fn jobs(&self) -> Answer<'_, Vec<Job>>;
+
+    fn job<'a>(&'a self, id: &'a str) -> Answer<'a, Job>;
+
+    fn plan_job<'a>(&'a self, new: &'a New, actor: &'a Actor) -> Answer<'a, Job>;
+
+    /// Has a job run here, or wherever the API is served.
+    fn release_job<'a>(
+        &'a self,
+        id: &'a str,
+        only_canary: bool,
+        actor: &'a Actor,
+    ) -> Answer<'a, Job>;
+
+    fn halt_job<'a>(&'a self, id: &'a str, halt: Halt, actor: &'a Actor) -> Answer<'a, Job>;
+
+    fn unrouted(&self, source: Option<String>, limit: usize) -> Answer<'_, Vec<unrouted::Found>>;
+
+    fn requeue_unrouted(
+        &self,
+        source: Option<String>,
+        limit: usize,
+        actor: Actor,
+    ) -> Answer<'_, Vec<unrouted::Found>>;
+
+    fn archived<'a>(&'a self, wanted: &'a archive::Wanted) -> Answer<'a, Vec<archive::Found>>;
+
+    fn archived_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes>;
+
+    fn refused<'a>(
+        &'a self,
+        wanted: &'a refused::Wanted,
+        limit: usize,
+    ) -> Answer<'a, Vec<refused::Found>>;
+
+    fn refused_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes>;
+
+    fn admit<'a>(
+        &'a self,
+        wanted: &'a refused::Wanted,
+        limit: usize,
+        actor: &'a Actor,
+    ) -> Answer<'a, Vec<refused::Outcome>>;
+
+    /// Compares a provider's list with what came; with an actor, ingests what is missing.
+    fn reconcile<'a>(
+        &'a self,
+        source: &'a str,
+        events: &'a [Box<RawValue>],
+        ingest: Option<&'a Actor>,
+    ) -> Answer<'a, Report>;
+
+    /// Runs the jobs that are to run, until this program stops.
+    fn attend(&self) -> BoxFuture<'_, ()>;
+
+    /// Closes the backend's connections.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The use cases on one backend.
+pub(crate) struct Desk<B> {
+    pub(crate) backend: B,
+    pub(crate) config: &'static Config,
+    /// Whether the configuration has the sources' secrets.
+    pub(crate) admits: bool,
+    /// This program is to stop.
+    pub(crate) stop: CancellationToken,
+    /// What the newest deliveries said, and when they were read.
+    pub(crate) snapshot: Mutex<Option<(Instant, Status)>>,
+}
+
+/// How old what is read from the newest deliveries may be in the metrics.
+const SNAPSHOT: Duration = Duration::from_secs(60);
+
+impl<B: Backend> Desk<B> {
+    fn may_admit(&self) -> Result<(), AdminError> {
+        let message =
+            "this server has no access to the sources' secrets, so it can't admit callbacks.";
+        match self.admits {
+            true => Ok(()),
+            false => Err(AdminError::new(ErrorCode::AdmissionDisabled, message)),
+        }
+    }
+}
+
+impl<B: Backend> Service for Desk<B> {
+    fn token<'a>(&'a self, text: &'a str) -> Answer<'a, Option<Token>> {
+        Box::pin(async move { tokens::verify(&self.backend.histories(), text).await })
+    }
+
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(status::look(&self.backend, self.config))
+    }
+
+    fn metrics(&self) -> Answer<'_, Status> {
+        Box::pin(async move {
+            // Whoever else scrapes meanwhile waits for the same look.
+            let mut snapshot = self.snapshot.lock().await;
+            let known = snapshot.take().filter(|(at, _)| at.elapsed() < SNAPSHOT);
+            let (at, mut status) = match known {
+                Some(known) => known,
+                None => (Instant::now(), status::remembered(&self.backend, self.config).await),
+            };
+            let refreshed = status::refresh(&mut status, &self.backend).await;
+            *snapshot = Some((at, status.clone()));
+            refreshed.map(|()| status)
+        })
+    }
+
+    fn events<'a>(
+        &'a self,
+        query: &'a Query,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Answer<'a, Page> {
+        Box::pin(async move { event::list(&self.backend.histories(), query, cursor, limit).await })
+    }
+
+    fn event<'a>(&'a self, id: &'a str) -> Answer<'a, Found> {
+        Box::pin(event::look(&self.backend, self.config, id))
+    }
+
+    fn find<'a>(&'a self, text: &'a str, said: &'a Said) -> Answer<'a, Matches> {
+        Box::pin(event::find_text(&self.backend, self.config, text, false, said))
+    }
+
+    fn tail<'a>(
+        &'a self,
+        query: &'a Query,
+        id: Option<&'a str>,
+        lines: &'a mut Lines,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move {
+            tokio::select! {
+                ended = event::tail(&self.backend, query, id, lines) => ended,
+                () = self.stop.cancelled() => Ok(()),
+            }
+        })
+    }
+
+    fn release<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Vec<Delivery>> {
+        Box::pin(async move {
+            event::release(&self.backend, self.config, id, actor).await?;
+            event::find(&self.backend.histories(), &self.config.pairs(), id).await
+        })
+    }
+
+    fn end<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Vec<Delivery>> {
+        Box::pin(async move {
+            event::end(&self.backend, self.config, id, actor).await?;
+            event::find(&self.backend.histories(), &self.config.pairs(), id).await
+        })
+    }
+
+    fn dead<'a>(&'a self, filter: &'a Filter, limit: usize) -> Answer<'a, Vec<Delivery>> {
+        Box::pin(dead::list(&self.backend, self.config, filter, limit))
+    }
+
+    fn dead_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes> {
+        Box::pin(dead::body(&self.backend, self.config, id, said))
+    }
+
+    fn requeue_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, Tally> {
+        Box::pin(async move {
+            let Actor { name, reason } = actor;
+            let (letters, what) = (Letters::of(ids), What::Requeued { reason, job: None });
+            let done = dead::requeue(&self.backend, self.config, &letters, &what, &name, &());
+            Ok(done.await?.tally)
+        })
+    }
+
+    fn drain_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, Tally> {
+        Box::pin(async move {
+            let letters = Letters::of(ids);
+            dead::drain(&self.backend, self.config, &letters, None, &actor, &()).await
+        })
+    }
+
+    fn workers(&self) -> Answer<'_, Vec<Beat>> {
+        Box::pin(async move { Ok(self.backend.histories().workers().await?) })
+    }
+
+    fn destinations(&self) -> Answer<'_, Vec<Destination>> {
+        Box::pin(async move { destinations::list(&self.backend.histories(), self.config).await })
+    }
+
+    fn act<'a>(
+        &'a self,
+        destination: &'a str,
+        action: Action,
+        actor: &'a Actor,
+    ) -> Answer<'a, Destination> {
+        Box::pin(async move {
+            let control = self.backend.histories();
+            destinations::act(&control, self.config, destination, action, actor).await
+        })
+    }
+
+    fn audited(&self, limit: usize) -> Answer<'_, Vec<Act>> {
+        Box::pin(async move { Ok(self.backend.histories().audited(limit).await?) })
+    }
+
+    fn jobs(&self) -> Answer<'_, Vec<Job>> {
+        Box::pin(async move { Ok(self.backend.histories().jobs().await?) })
+    }
+
+    fn job<'a>(&'a self, id: &'a str) -> Answer<'a, Job> {
+        Box::pin(async move { job::find(&self.backend.histories(), id).await })
+    }
+
+    fn plan_job<'a>(&'a self, new: &'a New, actor: &'a Actor) -> Answer<'a, Job> {
+        Box::pin(job::plan(&self.backend, self.config, new, actor, &()))
+    }
+
+    fn release_job<'a>(
+        &'a self,
+        id: &'a str,
+        only_canary: bool,
+        actor: &'a Actor,
+    ) -> Answer<'a, Job> {
+        Box::pin(job::release(&self.backend, id, only_canary, actor))
+    }
+
+    fn halt_job<'a>(&'a self, id: &'a str, halt: Halt, actor: &'a Actor) -> Answer<'a, Job> {
+        Box::pin(job::halt(&self.backend, id, halt, actor))
+    }
+
+    fn unrouted(&self, source: Option<String>, limit: usize) -> Answer<'_, Vec<unrouted::Found>> {
+        Box::pin(unrouted::list(&self.backend, self.config, source, limit))
+    }
+
+    fn requeue_unrouted(
+        &self,
+        source: Option<String>,
+        limit: usize,
+        actor: Actor,
+    ) -> Answer<'_, Vec<unrouted::Found>> {
+        Box::pin(async move {
+            unrouted::requeue(&self.backend, self.config, source, limit, false, &actor).await
+        })
+    }
+
+    fn archived<'a>(&'a self, wanted: &'a archive::Wanted) -> Answer<'a, Vec<archive::Found>> {
+        Box::pin(
+            async move { archive::list(&self.backend.queue().await?, self.config, wanted).await },
+        )
+    }
+
+    fn archived_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes> {
+        Box::pin(async move {
+            let queue = self.backend.queue().await?;
+            let (_, event) = archive::find(&queue, self.config, id).await?;
+            audit::looked(&self.backend.histories(), "archive show body", id, said).await?;
+            Ok(payload::shown(self.config, &event.envelope.source, &event.body))
+        })
+    }
+
+    fn refused<'a>(
+        &'a self,
+        wanted: &'a refused::Wanted,
+        limit: usize,
+    ) -> Answer<'a, Vec<refused::Found>> {
+        Box::pin(refused::list(&self.backend, self.config, wanted, limit))
+    }
+
+    fn refused_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes> {
+        Box::pin(async move {
+            let found = refused::find(&self.backend, self.config, id).await?;
+            audit::looked(&self.backend.histories(), "refused show body", id, said).await?;
+            Ok(payload::shown(self.config, &found.kept.source, &found.body))
+        })
+    }
+
+    fn admit<'a>(
+        &'a self,
+        wanted: &'a refused::Wanted,
+        limit: usize,
+        actor: &'a Actor,
+    ) -> Answer<'a, Vec<refused::Outcome>> {
+        Box::pin(async move {
+            self.may_admit()?;
+            refused::admit(&self.backend, self.config, wanted, limit, false, actor).await
+        })
+    }
+
+    fn reconcile<'a>(
+        &'a self,
+        source: &'a str,
+        events: &'a [Box<RawValue>],
+        ingest: Option<&'a Actor>,
+    ) -> Answer<'a, Report> {
+        Box::pin(async move {
+            if ingest.is_some() {
+                self.may_admit()?;
+            }
+            reconcile::compare_given(&self.backend, self.config, source, events, ingest).await
+        })
+    }
+
+    fn attend(&self) -> BoxFuture<'_, ()> {
+        Box::pin(job::attend(&self.backend, self.config, &self.stop))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.backend.close())
+    }
+}

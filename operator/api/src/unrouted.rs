@@ -1,0 +1,70 @@
+//! Accepted events that no destination subscribes to.
+
+use axum::Json;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use zentra_admin::list::List;
+use zentra_admin::unrouted::Found;
+use zentra_shared::control::Role;
+
+use crate::State;
+use crate::auth::Who;
+use crate::extract::{Answer, Body, Query, actor, default_limit, within};
+use crate::problem::Problem;
+
+/// Which events of a queue.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Unrouted {
+    /// Only this source's.
+    source: Option<String>,
+    /// At most so many.
+    #[serde(default = "default_limit")]
+    #[param(minimum = 1, maximum = 1000)]
+    limit: usize,
+}
+
+/// Accepted events that no destination subscribes to, oldest first.
+#[utoipa::path(
+    get, path = "/v1/unrouted", tag = "look", params(Unrouted), security(("token" = [])),
+    responses((status = 200, body = List<Found>), (status = "default", body = Problem))
+)]
+pub(super) async fn unrouted(
+    state: State,
+    Query(Unrouted { source, limit }): Query<Unrouted>,
+) -> Answer<List<Found>> {
+    Ok(Json(state.unrouted(source, within(limit)?).await?.into()))
+}
+
+/// Of which source, and why.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    /// Only this source's.
+    source: Option<String>,
+    /// At most so many.
+    #[serde(default = "default_limit")]
+    #[schema(minimum = 1, maximum = 1000)]
+    limit: usize,
+    /// For the audit; at most 1000 bytes.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    because: String,
+}
+
+/// Routes those that a destination of the config subscribes to by now; the others stay.
+#[utoipa::path(
+    post, path = "/v1/unrouted/requeue", tag = "act", security(("token" = [])),
+    request_body = Route,
+    responses((status = 200, body = List<Found>), (status = "default", body = Problem))
+)]
+pub(super) async fn requeue(
+    who: Who,
+    state: State,
+    Body(Route { source, limit, because }): Body<Route>,
+) -> Answer<List<Found>> {
+    who.may(Role::Operator)?;
+    let actor = actor(&who, &because)?;
+    Ok(Json(state.requeue_unrouted(source, within(limit)?, actor).await?.into()))
+}

@@ -1,0 +1,106 @@
+//! `zentra archive`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Subcommand;
+use zentra_admin::Backend;
+use zentra_admin::archive::{self, Found, Wanted};
+use zentra_admin::filter::DEFAULT_LIMIT;
+use zentra_admin::list::List;
+use zentra_shared::config::Config;
+
+use crate::failure::Failure;
+use crate::payload::Payload;
+use crate::text::{self, print_json};
+
+#[derive(Subcommand)]
+pub(crate) enum ArchiveCommand {
+    /// Lists archived events, oldest first.
+    List {
+        #[command(flatten)]
+        wanted: WantedArgs,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows one; with --body its original bytes.
+    Show {
+        /// The provider's id, or the identity.
+        id: String,
+        #[command(flatten)]
+        payload: Payload,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which archived events.
+#[derive(clap::Args)]
+pub(crate) struct WantedArgs {
+    /// Only this source's.
+    #[arg(long)]
+    source: Option<String>,
+    /// Only those of this type.
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Only those that were accepted so long ago or less (`2h`).
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    newer_than: Option<Duration>,
+    /// Maximum number of events to list.
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+}
+
+impl From<WantedArgs> for Wanted {
+    fn from(WantedArgs { source, kind, newer_than, limit }: WantedArgs) -> Self {
+        Self { source, kind, newer_than, limit }
+    }
+}
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: ArchiveCommand,
+) -> Result<(), Failure> {
+    let queue = backend.queue().await?;
+    let mut out = text::stdout();
+    match command {
+        ArchiveCommand::List { wanted, json } => {
+            let found = archive::list(&queue, config, &wanted.into()).await?;
+            match json {
+                true => print_json(&List::from(found), &mut out),
+                false => Ok(show(&found, &mut out)?),
+            }
+        }
+        ArchiveCommand::Show { id, payload, json } => {
+            let (found, event) = archive::find(&queue, config, &id).await?;
+            match (json, payload.body) {
+                (true, _) => print_json(&found, &mut out),
+                (_, true) => {
+                    let (control, source) = (backend.histories(), &event.envelope.source);
+                    let seen =
+                        payload.seen(&control, config, "archive show", &id, source, &event.body);
+                    Ok(text::write_bytes(&seen.await?, payload.raw)?)
+                }
+                _ => Ok(show(&[found], &mut out)?),
+            }
+        }
+    }
+}
+
+/// Shows them to a person: one line each.
+fn show(all: &[Found], out: &mut impl Write) -> std::io::Result<()> {
+    if all.is_empty() {
+        return writeln!(out, "no archived events");
+    }
+    writeln!(out, "{:<24}  {:<40}  BYTES  TYPE", "RECEIVED", "EVENT")?;
+    for found in all {
+        let id = found.event_id.as_ref().unwrap_or(&found.identity);
+        let (received, event) = (found.received_at.to_string(), format!("{}/{id}", found.source));
+        let kind = found.event_type.as_deref().unwrap_or("(no type)");
+        writeln!(out, "{received:<24}  {event:<40}  {:<5}  {kind}", found.bytes)?;
+    }
+    Ok(())
+}

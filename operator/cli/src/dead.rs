@@ -1,0 +1,302 @@
+//! `zentra dead`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde::Serialize;
+use zentra_admin::dead::{self, Done, Export, Letters, Shown, Tally};
+use zentra_admin::filter::{self, DEFAULT_LETTERS, DEFAULT_LIMIT, DEFAULT_RATE, Filter};
+use zentra_admin::list::List;
+use zentra_admin::progress::Progress as _;
+use zentra_admin::{Backend, audit::Actor, status};
+use zentra_shared::config::Config;
+use zentra_shared::journal::{Delivery, What};
+
+use crate::actor::reason;
+use crate::event::show::{deliveries, words};
+use crate::failure::Failure;
+use crate::payload::Payload;
+use crate::progress::Bar;
+use crate::text::{self, print_json};
+
+#[derive(Subcommand)]
+pub(crate) enum DeadCommand {
+    /// Lists dead deliveries, oldest first. Looks at the journal, not at the queues.
+    List {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// At most so many of each destination.
+        #[arg(long, default_value_t = DEFAULT_LIMIT)]
+        limit: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows a dead letter: its history, and with --body its original bytes.
+    Show {
+        /// A provider's event id, an identity, or a delivery key (destination/source/id).
+        id: String,
+        #[command(flatten)]
+        payload: Payload,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sends dead letters back to their work queues, in their order. Each passes the same
+    /// seal, claim and attempt as at first, under the same idempotency key.
+    Requeue {
+        #[command(flatten)]
+        letters: LettersArgs,
+        /// Why; for the history.
+        #[arg(long, value_name = "WHY", default_value = "", value_parser = reason)]
+        because: String,
+    },
+    /// Takes dead letters out of the queues for good, with a reason for the history; into a
+    /// file before, with --export. What is drained can't be re-queued any more.
+    Drain {
+        #[command(flatten)]
+        letters: LettersArgs,
+        /// Why; for the history.
+        #[arg(long, value_name = "WHY", value_parser = reason)]
+        because: String,
+        /// Writes each letter to the end of this file first, as a line of JSON with its bytes.
+        #[arg(long, value_name = "FILE")]
+        export: Option<PathBuf>,
+        /// Writes there also what the letters' sources redact.
+        #[arg(long, requires = "export")]
+        unredacted: bool,
+    },
+}
+
+/// Which dead letters.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct FilterArgs {
+    /// Those of this destination.
+    #[arg(long)]
+    destination: Option<String>,
+    /// Those of this source.
+    #[arg(long)]
+    source: Option<String>,
+    /// Those that were given up for this reason.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Those of this event type.
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Those received longer ago than this, like 2h or 3days.
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+    /// Those received less long ago than this.
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    newer_than: Option<Duration>,
+}
+
+impl From<FilterArgs> for Filter {
+    fn from(args: FilterArgs) -> Self {
+        let FilterArgs { destination, source, reason, kind, older_than, newer_than } = args;
+        Self { destination, source, reason, kind, older_than, newer_than }
+    }
+}
+
+/// Which dead letters are dealt with, and how.
+#[derive(clap::Args)]
+pub(crate) struct LettersArgs {
+    /// Events or deliveries. None: those that the options choose.
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// All of them.
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    /// At most so many.
+    #[arg(long, default_value_t = DEFAULT_LETTERS)]
+    limit: usize,
+    /// At most so many a second; 0 is no bound.
+    #[arg(long, default_value_t = DEFAULT_RATE)]
+    rate: u32,
+    /// Only tells how many, which, and how old. So it is without --yes, unless letters are
+    /// named.
+    #[arg(long)]
+    dry_run: bool,
+    /// Does it, where letters are chosen and not named.
+    #[arg(long, conflicts_with = "dry_run")]
+    yes: bool,
+    /// Who asks; for the history.
+    #[arg(long, env = "USER", default_value = "operator")]
+    by: String,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl LettersArgs {
+    /// Named letters are dealt with at once; selected ones only by --yes.
+    fn letters(self) -> Letters {
+        let Self { ids, filter, all, limit, rate, dry_run, yes, .. } = self;
+        let dry_run = dry_run || (ids.is_empty() && !yes);
+        Letters { ids, filter: filter.into(), all, limit, rate, dry_run }
+    }
+}
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: DeadCommand,
+) -> Result<(), Failure> {
+    match command {
+        DeadCommand::List { filter, limit, json } => {
+            list(config, backend, &filter.into(), limit, json).await
+        }
+        DeadCommand::Show { id, payload, json } => show(config, backend, &id, &payload, json).await,
+        DeadCommand::Requeue { letters, because } => {
+            let (by, json) = (letters.by.clone(), letters.json);
+            let what = What::Requeued { reason: because, job: None };
+            let (letters, bar) = (letters.letters(), Bar::new());
+            let done = dead::requeue(backend, config, &letters, &what, &by, &bar).await;
+            bar.done();
+            let (done, mut out) = (done?, text::stdout());
+            match json {
+                true => print_json(&done.tally, &mut out),
+                false => tell(&done, "re-queued", &mut out),
+            }
+        }
+        DeadCommand::Drain { letters, because, export, unredacted } => {
+            let actor = Actor { name: letters.by.clone(), reason: because };
+            let export = export.map(|path| Export { path, unredacted });
+            let (json, letters, bar) = (letters.json, letters.letters(), Bar::new());
+            let tally = dead::drain(backend, config, &letters, export, &actor, &bar).await;
+            bar.done();
+            let (tally, mut out) = (tally?, text::stdout());
+            match json {
+                true => print_json(&tally, &mut out),
+                false => Ok(tell_tally(&tally, "drained", &mut out)?),
+            }
+        }
+    }
+}
+
+async fn list(
+    config: &Config,
+    backend: &impl Backend,
+    filter: &Filter,
+    limit: usize,
+    json: bool,
+) -> Result<(), Failure> {
+    let found = dead::list(backend, config, filter, limit).await?;
+    let mut out = text::stdout();
+    if json {
+        return print_json(&List::from(found), &mut out);
+    }
+    show_all(&found, &mut out)?;
+    let names = filter::destinations(config, filter.destination.as_deref())?;
+    for (destination, letters) in status::unlisted_letters(backend, config, &names).await {
+        writeln!(
+            out,
+            "{letters} more in the dead-letter queue of {destination}: RabbitMQ gave them up, or a pass \
+             that was killed left them. See zentra dead requeue --destination {destination} --all"
+        )?;
+    }
+    Ok(())
+}
+
+async fn show(
+    config: &Config,
+    backend: &impl Backend,
+    id: &str,
+    payload: &Payload,
+    json: bool,
+) -> Result<(), Failure> {
+    let Shown { delivery, body } = dead::show(backend, config, id).await?;
+    let mut out = text::stdout();
+    match (body, payload.body) {
+        (Some(body), true) => {
+            let (control, source) = (backend.histories(), &delivery.event.source);
+            let seen = payload.seen(&control, config, "dead show", id, source, &body).await?;
+            Ok(text::write_bytes(&seen, payload.raw)?)
+        }
+        (None, true) => Err(dead::unavailable(&delivery.key).into()),
+        (body, false) if json => {
+            let letter_bytes = body.map(|body| body.len());
+            print_json(&DeadLetter { delivery: &delivery, letter_bytes }, &mut out)
+        }
+        (body, false) => {
+            deliveries(&[delivery], &mut out)?;
+            let words = match body {
+                Some(body) => format!("{} bytes; see them with --body", body.len()),
+                None => "not in the dead-letter queue just now".into(),
+            };
+            Ok(writeln!(out, "letter     {words}")?)
+        }
+    }
+}
+
+/// A dead letter, as JSON.
+#[derive(Serialize)]
+struct DeadLetter<'a> {
+    #[serde(flatten)]
+    delivery: &'a Delivery,
+    /// None: another operator holds it just now.
+    letter_bytes: Option<usize>,
+}
+
+pub(crate) fn tell(done: &Done, words: &str, out: &mut impl Write) -> Result<(), Failure> {
+    match &done.last {
+        Some((key, generation)) if done.tally.done == 1 => {
+            Ok(writeln!(out, "{words} {key} as generation {generation}")?)
+        }
+        _ => Ok(tell_tally(&done.tally, words, out)?),
+    }
+}
+
+/// Shows them to a person: one line each.
+fn show_all(dead: &[Delivery], out: &mut impl Write) -> std::io::Result<()> {
+    if dead.is_empty() {
+        return writeln!(out, "no dead letters");
+    }
+    let width = dead.iter().map(|delivery| delivery.key.as_str().len()).max().unwrap_or(0);
+    let head = ["DELIVERY", "REASON", "ATTEMPT", "SINCE", "LAST ANSWER"];
+    let [delivery, reason, attempt, since, last] = head;
+    writeln!(out, "{delivery:<width$}  {reason:<12} {attempt:<7} {since:<24}  {last}")?;
+    for delivery in dead {
+        let end = delivery.history.iter().rev().find_map(|entry| match &entry.what {
+            What::Dead { result, .. } => Some((entry.at.to_string(), words(result))),
+            _ => None,
+        });
+        let (since, last) = end.unwrap_or_default();
+        let reason = delivery.reason.map_or("", |reason| reason.as_str());
+        let (key, attempt) = (delivery.key.as_str(), delivery.record.attempt);
+        writeln!(out, "{key:<width$}  {reason:<12} {attempt:<7} {since:<24}  {last}")?;
+    }
+    Ok(())
+}
+
+/// Why letters that were chosen are left.
+pub(crate) const UNSUITED: &str = "left: suspected replays and conflicts are released by zentra event \
+    release; a letter that the journal does not know goes only where it is subscribed to";
+
+/// Tells a person what a pass came to. `done` says what was done, as in "re-queued".
+fn tell_tally(tally: &Tally, done: &str, out: &mut impl Write) -> std::io::Result<()> {
+    let would = if tally.dry_run { "would be " } else { "" };
+    writeln!(out, "{} of {} dead letters {would}{done}", tally.done, tally.looked)?;
+    for (of, count) in &tally.by {
+        writeln!(out, "  {count:>7}  {of}")?;
+    }
+    if let Some(oldest) = tally.oldest {
+        writeln!(out, "the oldest was received at {oldest}")?;
+    }
+    for (count, why) in [
+        (tally.unsuited, UNSUITED),
+        (tally.leftover, "had been dealt with before: only copies were left"),
+        (tally.busy, "left: a worker is at them just now"),
+    ] {
+        if count > 0 {
+            writeln!(out, "{count} {why}")?;
+        }
+    }
+    if tally.dry_run {
+        writeln!(out, "nothing was changed; do it with --yes")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! `zentra destination`, `zentra workers` and `zentra audit`.
+
+use std::io::Write;
+
+use clap::Subcommand;
+use zentra_admin::Backend;
+use zentra_admin::destinations::{self, Action, Destination};
+use zentra_admin::list::List;
+use zentra_shared::config::Config;
+use zentra_shared::control::{Act, Beat, Circuit, Control, Said};
+
+use crate::actor::ActorArgs;
+use crate::failure::Failure;
+use crate::text::{self, print_json};
+
+#[derive(Subcommand)]
+pub(crate) enum DestinationCommand {
+    /// Lists them: workers, running attempts, circuit, and whether they are paused.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stops attempts at it: those that run go on to their end, all others wait, and so do new
+    /// events. Reaches all workers within a second, and holds until it is resumed, whatever starts
+    /// anew.
+    Pause(Told),
+    /// Goes on with a paused one.
+    Resume(Told),
+    /// Has its workers try again now, though their circuits are open.
+    CloseCircuit(Told),
+}
+
+/// What is told to a destination's workers.
+#[derive(clap::Args)]
+pub(crate) struct Told {
+    /// Which one.
+    destination: String,
+    #[command(flatten)]
+    actor: ActorArgs,
+    /// As JSON: how it stands.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: DestinationCommand,
+) -> Result<(), Failure> {
+    let (control, mut out) = (backend.histories(), text::stdout());
+    let (Told { destination, actor, json }, action, words) = match command {
+        DestinationCommand::List { json } => {
+            let all = destinations::list(&control, config).await?;
+            return match json {
+                true => print_json(&List::from(all), &mut out),
+                false => Ok(show(&all, &mut out)?),
+            };
+        }
+        DestinationCommand::Pause(told) => (told, Action::Pause, "paused"),
+        DestinationCommand::Resume(told) => (told, Action::Resume, "resumed"),
+        DestinationCommand::CloseCircuit(told) => (told, Action::CloseCircuit, "told to try again"),
+    };
+    let done = destinations::act(&control, config, &destination, action, &actor.into()).await?;
+    match json {
+        true => print_json(&done, &mut out),
+        false => Ok(writeln!(out, "{destination} is {words}")?),
+    }
+}
+
+pub(crate) async fn workers(backend: &impl Backend, json: bool) -> Result<(), Failure> {
+    let workers = backend.histories().workers().await?;
+    let mut out = text::stdout();
+    match json {
+        true => print_json(&List::from(workers), &mut out),
+        false => Ok(show_workers(&workers, &mut out)?),
+    }
+}
+
+pub(crate) async fn audit(backend: &impl Backend, limit: usize, json: bool) -> Result<(), Failure> {
+    let acts = backend.histories().audited(limit).await?;
+    let mut out = text::stdout();
+    match json {
+        true => print_json(&List::from(acts), &mut out),
+        false => Ok(show_acts(&acts, &mut out)?),
+    }
+}
+
+/// The destinations, for a person.
+fn show(all: &[Destination], out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:<20} {:>7} {:>9}  {:<9} STANDING",
+        "DESTINATION", "WORKERS", "IN FLIGHT", "CIRCUIT"
+    )?;
+    for one in all {
+        let standing = match &one.order.pause {
+            Some(said) => format!("paused since {} by {}{}", said.at, said.by, why(said)),
+            None if one.workers == 0 => "no worker works for it".into(),
+            None => "runs".into(),
+        };
+        let circuit = one.circuit.map_or("-", circuit);
+        let (name, workers, running) = (&one.destination, one.workers, one.in_flight);
+        writeln!(out, "{name:<20} {workers:>7} {running:>9}  {circuit:<9} {standing}")?;
+    }
+    Ok(())
+}
+
+fn why(said: &Said) -> String {
+    match said.because.as_str() {
+        "" => String::new(),
+        because => format!(": {because}"),
+    }
+}
+
+fn circuit(circuit: Circuit) -> &'static str {
+    match circuit {
+        Circuit::Closed => "closed",
+        Circuit::HalfOpen => "half open",
+        Circuit::Open => "open",
+    }
+}
+
+/// The workers, for a person.
+fn show_workers(beats: &[Beat], out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:<32} {:<10} {:>9}  {:<24} WORKS FOR",
+        "WORKER", "VERSION", "IN FLIGHT", "SINCE"
+    )?;
+    for Beat { worker, version, started_at, destinations } in beats {
+        let running: u64 = destinations.values().map(|work| work.in_flight).sum();
+        let names: Vec<&str> = destinations.keys().map(String::as_str).collect();
+        let (since, names) = (started_at.to_string(), names.join(", "));
+        writeln!(out, "{worker:<32} {version:<10} {running:>9}  {since:<24} {names}")?;
+    }
+    Ok(())
+}
+
+/// The acts, for a person.
+fn show_acts(acts: &[Act], out: &mut impl Write) -> std::io::Result<()> {
+    for Act { action, on, result, said } in acts {
+        let because = why(said);
+        let result = if result.is_empty() { String::new() } else { format!(" ({result})") };
+        writeln!(out, "{}  {}  {action} {on}{result}{because}", said.at, said.by)?;
+    }
+    Ok(())
+}

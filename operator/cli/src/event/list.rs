@@ -1,0 +1,135 @@
+//! `zentra event list` and `find`: their options, and what they show.
+
+use std::io::Write;
+
+use zentra_admin::AdminError;
+use zentra_admin::event::{Matches, status};
+use zentra_admin::filter::dead_reason;
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::journal::list::{Page, Query};
+use zentra_shared::lifecycle::State;
+
+/// Which deliveries.
+#[derive(clap::Args)]
+pub(crate) struct Wanted {
+    /// Only those of this event: its provider's id, its identity, or a delivery's own key, which is
+    /// its idempotency key.
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// Only this source's.
+    #[arg(long)]
+    source: Option<String>,
+    /// Only those to this destination.
+    #[arg(long)]
+    destination: Option<String>,
+    /// Only those of this event type.
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Only those that stand so.
+    #[arg(long, value_enum)]
+    state: Option<Standing>,
+    /// Only those that are dead for this reason (`exhausted`).
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only those that a worker took up then or later: a time (2026-11-26T12:00:00Z), or how long
+    /// ago (`2h`).
+    #[arg(long, value_parser = time)]
+    since: Option<Timestamp>,
+    /// Only those that a worker took up before.
+    #[arg(long, value_parser = time)]
+    until: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Standing {
+    InFlight,
+    Waiting,
+    Delivered,
+    Dead,
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        return Ok(Timestamp::from_millis(clock::now().millis().saturating_sub(ago)));
+    }
+    let time = humantime::parse_rfc3339_weak(text).ok();
+    let since = time.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    since
+        .map(|since| Timestamp::from_millis(clock::millis(since)))
+        .ok_or_else(|| "not a time like 2026-11-26T12:00:00Z, nor an age like 2h".into())
+}
+
+impl Wanted {
+    /// As the journal takes it.
+    pub(crate) fn query(&self) -> Result<Query, AdminError> {
+        let reason = self.reason.as_deref().map(dead_reason).transpose()?;
+        let state = self.state.map(|state| match state {
+            Standing::InFlight => State::InFlight,
+            Standing::Waiting => State::Waiting,
+            Standing::Delivered => State::Delivered,
+            Standing::Dead => State::Dead,
+        });
+        let Self { source, destination, kind, since, until, .. } = self;
+        let [source, destination, kind] = [source, destination, kind].map(Option::clone);
+        let (since, until) = (*since, *until);
+        Ok(Query { source, destination, kind, state, reason, since, until })
+    }
+}
+
+/// Shows a page to a person: one line each.
+pub(super) fn page(page: &Page, out: &mut impl Write) -> std::io::Result<()> {
+    if page.items.is_empty() {
+        return writeln!(out, "no deliveries");
+    }
+    let keys = page.items.iter().map(|listed| listed.delivery.key.as_str().len());
+    let width = keys.max().unwrap_or(0).max("DELIVERY".len());
+    writeln!(
+        out,
+        "{:<24}  {:<width$}  {:<7} {:<28} STATUS",
+        "TAKEN UP", "DELIVERY", "ATTEMPT", "TYPE"
+    )?;
+    for listed in &page.items {
+        let (at, delivery) = (listed.taken_up.to_string(), &listed.delivery);
+        let (key, attempt) = (delivery.key.as_str(), delivery.record.attempt);
+        let kind = delivery.event.event_type.as_deref().unwrap_or("(no type)");
+        writeln!(out, "{at:<24}  {key:<width$}  {attempt:<7} {kind:<28} {}", status(delivery))?;
+    }
+    match &page.next {
+        Some(next) => writeln!(out, "more: --cursor {next}"),
+        None => Ok(()),
+    }
+}
+
+/// Shows them to a person, with where to go on.
+pub(super) fn matches(matches: &Matches, text: &str, out: &mut impl Write) -> std::io::Result<()> {
+    for event in &matches.events {
+        let id = event.event_id.as_ref().unwrap_or(&event.identity);
+        let kind = event.event_type.as_deref().unwrap_or("(no type)");
+        let places: Vec<&str> = event.places.iter().map(String::as_str).collect();
+        writeln!(out, "{}/{id}  {kind}  received {}", event.source, event.received_at)?;
+        writeln!(out, "  its body is in: {}", places.join(", "))?;
+        for (key, status) in &event.deliveries {
+            writeln!(out, "  {key}: {status}")?;
+        }
+        if event.deliveries.is_empty() {
+            writeln!(out, "  no delivery of it is remembered")?;
+        }
+        writeln!(out, "  zentra event show {id}")?;
+    }
+    for id in &matches.refused {
+        writeln!(out, "refused: zentra refused show {id}")?;
+    }
+    if matches.more {
+        writeln!(out, "there may be more: these are enough to look at")?;
+    }
+    if matches.events.is_empty() && matches.refused.is_empty() {
+        writeln!(out, "no body that is kept has {text:?}")?;
+    }
+    match matches.archived {
+        true => Ok(()),
+        false => {
+            writeln!(out, "bodies of what is delivered aren't kept: no source has archive = true")
+        }
+    }
+}

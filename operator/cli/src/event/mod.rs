@@ -1,0 +1,200 @@
+//! `zentra event` and `zentra tail`.
+
+mod case;
+mod list;
+pub(crate) mod show;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use zentra_admin::Backend;
+use zentra_admin::audit::Actor;
+use zentra_admin::dead::Done;
+use zentra_admin::event::{self, Change, Released, Sink};
+use zentra_shared::config::Config;
+
+pub(crate) use list::Wanted;
+
+use crate::actor::reason;
+use crate::dead;
+use crate::failure::Failure;
+use crate::text::{self, print_json};
+
+#[derive(Subcommand)]
+pub(crate) enum EventCommand {
+    /// Lists deliveries, those that were taken up last first.
+    List {
+        #[command(flatten)]
+        wanted: Wanted,
+        /// At most so many.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Where to go on: what the page before it told.
+        #[arg(long, conflicts_with = "id")]
+        cursor: Option<String>,
+        /// As JSON: the deliveries with their histories, and the next page's cursor.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Find the events whose bodies contain a text, like a transfer's number: in dead letters, the
+    /// archive, and what is unrouted or refused. The audit log records who searched for what. Exit
+    /// status 1 if there is none.
+    Find {
+        /// The text, as it stands in the body that is shown by `--body`.
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        text: String,
+        /// Search also what the sources redact.
+        #[arg(long)]
+        unredacted: bool,
+        /// Who searches; for the audit log.
+        #[arg(long, env = "USER", default_value = "operator")]
+        by: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows where an event stands, and its whole history.
+    Show {
+        /// A provider's event id, an identity, or a delivery key (destination/source/id).
+        id: String,
+        /// As JSON: `deliveries`, `accepted` and `refused`, each a list.
+        #[arg(long)]
+        json: bool,
+        /// Writes it as a page for a ticket, in Markdown; `-` is the standard output.
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        case_file: Option<PathBuf>,
+    },
+    /// Release a suspected replay or a conflict as an event of its own: the provider meant to send
+    /// it. A delivery that waits for its next attempt is attempted now.
+    Release {
+        /// The provider's id of it, or its delivery key.
+        id: String,
+        /// Why; for the history.
+        #[arg(long, value_parser = reason)]
+        reason: String,
+        /// Who asks; for the history.
+        #[arg(long, env = "USER", default_value = "operator")]
+        by: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ends the retries of one that waits for its next attempt: it is a dead letter then.
+    End {
+        /// The provider's id of it, or its delivery key.
+        id: String,
+        /// Why; for the history.
+        #[arg(long, value_parser = reason)]
+        reason: String,
+        /// Who asks; for the history.
+        #[arg(long, env = "USER", default_value = "operator")]
+        by: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: EventCommand,
+) -> Result<(), Failure> {
+    let mut out = text::stdout();
+    match command {
+        EventCommand::List { wanted, limit, cursor, json } => {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let (histories, query) = (backend.histories(), wanted.query()?);
+            let page = match &wanted.id {
+                Some(id) => event::of_event(&histories, &config.pairs(), &query, id).await?,
+                None => event::list(&histories, &query, cursor, limit).await?,
+            };
+            match json {
+                true => print_json(&page, &mut out),
+                false => Ok(list::page(&page, &mut out)?),
+            }
+        }
+        EventCommand::Find { text, unredacted, by, json } => {
+            let said = Actor { name: by, reason: String::new() }.said();
+            let matches = event::find_text(backend, config, &text, unredacted, &said).await?;
+            match json {
+                true => print_json(&matches, &mut out)?,
+                false => list::matches(&matches, &text, &mut out)?,
+            }
+            match matches.events.is_empty() && matches.refused.is_empty() {
+                true => Err(Failure::Asked(
+                    "nothing was found.\nTry the provider's id: zentra event show ID.".into(),
+                )),
+                false => Ok(()),
+            }
+        }
+        EventCommand::Show { id, json, case_file } => {
+            let found = event::look(backend, config, &id).await?;
+            match (&case_file, json) {
+                (Some(file), _) if file.as_os_str() == "-" => {
+                    Ok(case::write(&id, &found, &mut out)?)
+                }
+                (Some(file), _) => {
+                    case::file(file, &id, &found)?;
+                    Ok(writeln!(out, "written to {}", file.display())?)
+                }
+                (None, true) => print_json(&found, &mut out),
+                (None, false) => Ok(show::found(&found, &mut out)?),
+            }
+        }
+        EventCommand::Release { id, reason, by, json } => {
+            let actor = Actor { name: by, reason };
+            let done = event::release(backend, config, &id, &actor).await?;
+            match (json, done) {
+                (true, Released::Waiting(key)) => print_json(
+                    &serde_json::json!({ "delivery": key, "attempted": "now" }),
+                    &mut out,
+                ),
+                (true, Released::Suspected(Done { tally, .. })) => print_json(&tally, &mut out),
+                (false, Released::Waiting(key)) => Ok(writeln!(out, "{key} is attempted now")?),
+                (false, Released::Suspected(done)) => dead::tell(&done, "released", &mut out),
+            }
+        }
+        EventCommand::End { id, reason, by, json } => {
+            let actor = Actor { name: by, reason };
+            let key = event::end(backend, config, &id, &actor).await?;
+            match json {
+                true => {
+                    print_json(&serde_json::json!({ "delivery": key, "given_up": true }), &mut out)
+                }
+                false => Ok(writeln!(out, "{key} is given up")?),
+            }
+        }
+    }
+}
+
+/// Writes what happens, until the output is closed.
+pub(crate) async fn tail(
+    backend: &impl Backend,
+    wanted: &Wanted,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut lines = Lines { json, out: text::stdout() };
+    Ok(event::tail(backend, &wanted.query()?, wanted.id.as_deref(), &mut lines).await?)
+}
+
+/// The standard output, a line for each change.
+struct Lines<W> {
+    json: bool,
+    out: W,
+}
+
+impl<W: Write> Sink for Lines<W> {
+    fn change(&mut self, change: &Change<'_>) -> bool {
+        let out = &mut self.out;
+        match self.json {
+            true => serde_json::to_writer(&mut *out, change).is_ok() && writeln!(out).is_ok(),
+            false => writeln!(out, "{}  {}", change.delivery, show::line(change.entry)).is_ok(),
+        }
+    }
+
+    fn looked(&mut self) -> bool {
+        self.out.flush().is_ok()
+    }
+}

@@ -1,0 +1,136 @@
+//! How a command fails: whose problem it is decides the exit status.
+
+use std::process::ExitCode;
+
+use zentra_admin::{AdminError, ErrorCode};
+use zentra_shared::config::ConfigError;
+use zentra_shared::embedded::StoreError;
+use zentra_shared::printable::printable;
+
+/// A failed command. Every message ends with what to do next.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A use case failed.
+    Admin(AdminError),
+    /// What was asked for can't be done: exit status 1.
+    Asked(String),
+    /// Zentra failed: exit status 2.
+    Ours(String),
+    /// Whoever read the output has had enough (`| head`): no failure.
+    Closed,
+}
+
+impl Failure {
+    pub(crate) fn report(&self) -> ExitCode {
+        let code = match self {
+            Self::Admin(error) => exit_status(error.code),
+            Self::Asked(_) => 1,
+            Self::Ours(_) => 2,
+            Self::Closed => return ExitCode::SUCCESS,
+        };
+        eprintln!("zentra: {}", printable(&self.text()));
+        ExitCode::from(code)
+    }
+
+    /// What went wrong, and what to do.
+    fn text(&self) -> String {
+        match self {
+            Self::Admin(error) => match hint(error) {
+                Some(hint) => format!("{}\n{hint}", error.message),
+                None => error.text(),
+            },
+            Self::Asked(text) | Self::Ours(text) => text.clone(),
+            Self::Closed => "the output is closed".into(),
+        }
+    }
+}
+
+/// The exit status of a code: 1 for what was asked for, 2 for what Zentra, RabbitMQ, Redis or a provider failed at.
+pub(crate) fn exit_status(code: ErrorCode) -> u8 {
+    if code.is_ours() { 2 } else { 1 }
+}
+
+/// What to do next on the command line, where that differs from the error's own hint.
+fn hint(error: &AdminError) -> Option<String> {
+    use ErrorCode as Code;
+    let about = error.about.as_deref().unwrap_or("ID");
+    Some(match error.code {
+        Code::InvalidCursor => "Leave --cursor out to begin anew.".into(),
+        Code::NothingSelected => "Name some, or choose by --destination, --source, --reason, --type, \
+                                  --older-than, --newer-than, or --all."
+            .into(),
+        Code::NothingMatches if error.about.is_some() => {
+            format!("Job {about} holds those of its destination: see zentra job show {about}.")
+        }
+        Code::NothingMatches => "See zentra dead list, or zentra archive list; what is delivered is \
+                                 replayed by --force alone."
+            .into(),
+        Code::EventNotFound => {
+            "Give a provider's event id, or a delivery key (destination/source/id). Was it refused? See \
+             zentra refused list. Has RabbitMQ given it up itself? zentra dead requeue --reason \
+             crashed counts those. Does it wait in a work queue, without an archive? Those are not \
+             looked through: zentra status counts what waits."
+                .into()
+        }
+        Code::ArchivedEventNotFound => "See zentra archive list.".into(),
+        Code::RefusedCallbackNotFound => "See zentra refused list.".into(),
+        Code::JobNotFound => "See zentra job list.".into(),
+        Code::JobBusy => format!("See zentra job show {about}; halt it with zentra job pause {about}."),
+        Code::JobStopped => format!(
+            "See zentra event list --state dead, mend what fails, and go on with zentra job run {about}."
+        ),
+        Code::TokenNotFound => "See zentra token list for the ids.".into(),
+        Code::TokenNameTaken => {
+            format!("Give another name, or revoke it: zentra token revoke {about}.")
+        }
+        Code::NotDead | Code::NotWaiting => format!("See zentra event show {about}."),
+        Code::ReleaseRequired => format!(
+            "If the provider meant it, release it with zentra event release {about} --reason …"
+        ),
+        Code::ReleaseNotApplicable => format!("Use zentra dead requeue {about}."),
+        Code::InvalidList => format!(
+            "{} With CSV: --format csv. --id names where an event's id is.",
+            error.hint.as_deref().unwrap_or_default()
+        ),
+        Code::ListTooLong => "Ask for less by --since, or raise --limit.".into(),
+        Code::ProviderApiUnknown => "Export its list of events, and give it by --list.".into(),
+        Code::ReconcileFindings => "Ingest what is missing with --ingest; see zentra event show ID for \
+                                    the others."
+            .into(),
+        Code::MigrationRefused => return error.hint.clone(),
+        _ => return None,
+    })
+}
+
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
+        Self::Admin(error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Admin(error.into())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Admin(error.into())
+    }
+}
+
+impl From<zentra_shared::journal::JournalError> for Failure {
+    fn from(error: zentra_shared::journal::JournalError) -> Self {
+        Self::Admin(error.into())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Ours(format!("the output can't be written: {error}\nIs the disk full?")),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! `zentra job`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Subcommand;
+use zentra_admin::Backend;
+use zentra_admin::filter::DEFAULT_RATE;
+use zentra_admin::job::{self, NewPace, Replaying};
+use zentra_admin::list::List;
+use zentra_admin::progress::Progress as _;
+use zentra_admin::{AdminError, ErrorCode};
+use zentra_shared::config::Config;
+use zentra_shared::job::{Halt, Job, Jobs, Progress, Stage};
+use zentra_shared::shutdown;
+
+use crate::actor::ActorArgs;
+use crate::dead::{FilterArgs, UNSUITED};
+use crate::failure::Failure;
+use crate::progress::Bar;
+use crate::text::{self, print_json};
+
+#[derive(Subcommand)]
+pub(crate) enum JobCommand {
+    /// Counts how many dead letters, or archived events, the options select, which, and how old,
+    /// and keeps that as a job; changes nothing else. Asked twice, it is the same job.
+    Plan(New),
+    /// Runs a job: first a canary, and when that went well the others, at the job's rate. It stops
+    /// when too much fails. Whoever runs it may be killed: run it again, and it goes on. Exit
+    /// status 1 if it stopped.
+    Run {
+        #[command(flatten)]
+        told: Told,
+        /// Halts behind the canary.
+        #[arg(long)]
+        only_canary: bool,
+    },
+    /// Has a job halt, within a second; zentra job run goes on with it.
+    Pause(Told),
+    /// Ends a job. What it has re-queued stays so.
+    Cancel(Told),
+    /// Lists jobs, the newest first.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows a job: its plan, and how far it is.
+    Show {
+        /// As listed.
+        id: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What is told to a job.
+#[derive(clap::Args)]
+pub(crate) struct Told {
+    /// As listed.
+    id: String,
+    #[command(flatten)]
+    actor: ActorArgs,
+    /// As JSON: how it stands.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a job is to do.
+#[derive(clap::Args)]
+pub(crate) struct New {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// All of them.
+    #[arg(long)]
+    all: bool,
+    /// Goes through the archive, not the dead letters: replays what was never run, and what is dead or
+    /// was drained.
+    #[arg(long)]
+    archive: bool,
+    /// Only this event of the archive, by the provider's id or the identity; may be given again.
+    #[arg(long = "event", value_name = "ID", requires = "archive")]
+    ids: Vec<String>,
+    /// Replays also what is delivered, and what is so old that nobody knows: once more, under the same
+    /// idempotency key.
+    #[arg(long, requires = "archive")]
+    force: bool,
+    /// Number of canary letters to send first (0 disables the canary).
+    #[arg(long, default_value_t = NewPace::default().canary,
+          value_parser = clap::value_parser!(u32).range(..=100))]
+    canary: u32,
+    /// Maximum number of letters per second (0 disables the limit).
+    #[arg(long, default_value_t = DEFAULT_RATE)]
+    rate: u32,
+    /// Stop when more than this percentage of the watched deliveries fail.
+    #[arg(long, value_name = "PERCENT", default_value_t = NewPace::default().max_failures,
+          value_parser = clap::value_parser!(u8).range(..=100))]
+    max_failures: u8,
+    #[command(flatten)]
+    actor: ActorArgs,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: JobCommand,
+) -> Result<(), Failure> {
+    let (job, json) = match command {
+        JobCommand::Plan(asked) => {
+            let New { filter, all, archive, ids, force, canary, rate, max_failures, .. } = asked;
+            let replay = archive.then_some(Replaying { ids, force });
+            let pace = NewPace { canary, rate, max_failures };
+            let new = job::New { filter: filter.into(), all, replay, pace };
+            let bar = Bar::new();
+            let job = job::plan(backend, config, &new, &asked.actor.into(), &bar).await;
+            bar.done();
+            (job?, asked.json)
+        }
+        JobCommand::Run { told: Told { id, actor, json }, only_canary } => {
+            // Told to stop, the job pauses.
+            let (stop, bar) = (shutdown::on_signal()?, Bar::new());
+            let actor = actor.into();
+            let job = job::run(backend, config, &id, only_canary, &actor, &stop, &bar).await;
+            bar.done();
+            let job = job?;
+            tell(&job, json, &mut text::stdout())?;
+            return stopped(&job);
+        }
+        JobCommand::Pause(Told { id, actor, json }) => {
+            (job::halt(backend, &id, Halt::Pause, &actor.into()).await?, json)
+        }
+        JobCommand::Cancel(Told { id, actor, json }) => {
+            (job::halt(backend, &id, Halt::Cancel, &actor.into()).await?, json)
+        }
+        JobCommand::Show { id, json } => (job::find(&backend.histories(), &id).await?, json),
+        JobCommand::List { json } => {
+            let jobs = backend.histories().jobs().await?;
+            let mut out = text::stdout();
+            return match json {
+                true => print_json(&List::from(jobs), &mut out),
+                false => Ok(show_all(&jobs, &mut out)?),
+            };
+        }
+    };
+    tell(&job, json, &mut text::stdout())
+}
+
+fn tell(job: &Job, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    match json {
+        true => print_json(job, out)?,
+        false => show(job, out)?,
+    }
+    Ok(())
+}
+
+/// Whoever runs a job hears that it has stopped.
+fn stopped(job: &Job) -> Result<(), Failure> {
+    match job.stage {
+        Stage::Stopped => {
+            let message = format!("job {} has stopped: {}.", job.id, job.why);
+            Err(AdminError::new(ErrorCode::JobStopped, message).about(&job.id).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One, for a person.
+fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
+    let Job { id, made, asked, destinations, pace, plan, stage, why, progress, .. } = job;
+    let because = match made.because.as_str() {
+        "" => String::new(),
+        because => format!(": {because}"),
+    };
+    writeln!(out, "job          {id}, planned at {} by {}{because}", made.at, made.by)?;
+    writeln!(out, "letters      {asked}, at {}", destinations.join(", "))?;
+    let time = plan.seconds.map_or_else(String::new, |seconds| {
+        format!(", in about {}", humantime::format_duration(Duration::from_secs(seconds)))
+    });
+    writeln!(out, "plan         {} letters{time}", plan.letters)?;
+    for (of, count) in &plan.by {
+        writeln!(out, "             {count:>7}  {of}")?;
+    }
+    if let Some(oldest) = plan.oldest {
+        writeln!(out, "             the oldest was received at {oldest}")?;
+    }
+    let rate = match pace.rate {
+        0 => "as fast as it goes".to_owned(),
+        rate => format!("{rate} a second"),
+    };
+    writeln!(
+        out,
+        "pace         a canary of {}, then {rate}; stops when more than {} % fail",
+        pace.canary, pace.max_failures
+    )?;
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    writeln!(out, "stage        {}{why}", stage.as_str())?;
+    let Progress { requeued, delivered, failed, .. } = progress;
+    let Progress { again, unsuited, busy, leftover, forgotten, .. } = progress;
+    writeln!(out, "re-queued    {requeued}; watched: {delivered} delivered, {failed} failed")?;
+    for (count, words) in [
+        (again, "were given up again, and left"),
+        (unsuited, UNSUITED),
+        (busy, "left: a worker was at them"),
+        (leftover, "had been dealt with before"),
+        (forgotten, "left: so old that nobody knows whether they were delivered (--force)"),
+    ] {
+        if *count > 0 {
+            writeln!(out, "             {count} {words}")?;
+        }
+    }
+    match stage {
+        Stage::Planned => writeln!(out, "nothing was changed; run it with zentra job run {id}"),
+        Stage::Paused | Stage::Stopped => {
+            writeln!(out, "go on with zentra job run {id}, or end it with zentra job cancel {id}")
+        }
+        Stage::Canary | Stage::Running | Stage::Cancelled | Stage::Done => Ok(()),
+    }
+}
+
+/// All, for a person: one line each.
+fn show_all(jobs: &[Job], out: &mut impl Write) -> std::io::Result<()> {
+    if jobs.is_empty() {
+        return writeln!(out, "no jobs");
+    }
+    writeln!(out, "{:<8}  {:<9}  {:>17}  {:<24}  LETTERS", "JOB", "STAGE", "RE-QUEUED", "PLANNED")?;
+    for Job { id, stage, progress, plan, made, asked, .. } in jobs {
+        let done = format!("{} of {}", progress.requeued, plan.letters);
+        let (stage, made) = (stage.as_str(), made.at.to_string());
+        writeln!(out, "{id:<8}  {stage:<9}  {done:>17}  {made:<24}  {asked}")?;
+    }
+    Ok(())
+}

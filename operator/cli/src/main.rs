@@ -1,0 +1,179 @@
+//! The `zentra` command.
+
+mod actor;
+mod archive;
+mod arguments;
+mod dead;
+mod destination;
+mod errors;
+mod event;
+mod failure;
+mod job;
+mod manual;
+mod migrate;
+mod payload;
+mod progress;
+mod reconcile;
+mod refused;
+mod rehearse;
+mod serve;
+mod source;
+mod standalone;
+mod status;
+mod text;
+mod token;
+mod unrouted;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use zentra_admin::Backend;
+use zentra_admin::backend::{File, Servers};
+use zentra_shared::config::{self, Config, Role};
+use zentra_shared::{telemetry, verify};
+
+use arguments::{Arguments, Command, SourceCommand};
+use failure::Failure;
+use refused::RefusedCommand;
+
+/// For a command line that can't be read (`EX_USAGE`).
+const USAGE: u8 = 64;
+
+/// Most of what `zentra standalone` does is short-lived and small: measured by `make bench`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // The file has threads of its own, and threads that have little to do mostly wake one another.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    match runtime.worker_threads(cores.div_ceil(2)).enable_all().build() {
+        Ok(runtime) => runtime.block_on(command()),
+        Err(error) => Failure::from(error).report(),
+    }
+}
+
+async fn command() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    telemetry::init_logs(match arguments.command {
+        Command::Standalone(_) | Command::Serve(_) => "info",
+        _ => "warn",
+    });
+    match run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let path = &arguments.config;
+    let role = match &arguments.command {
+        Command::Config => return Ok(write!(std::io::stdout(), "{}", config::reference())?),
+        Command::Openapi => return openapi(),
+        Command::Errors => return Ok(write!(std::io::stdout(), "{}", errors::page())?),
+        Command::Completions { shell } => {
+            return manual::completions(*shell, &mut std::io::stdout());
+        }
+        Command::Man { folder } => {
+            let pages = manual::pages(folder)?.len();
+            return Ok(writeln!(std::io::stdout(), "{pages} pages are in {}", folder.display())?);
+        }
+        Command::Source(SourceCommand::List) => {
+            return Ok(write!(std::io::stdout(), "{}", verify::table())?);
+        }
+        Command::Source(SourceCommand::Add(asked)) => return source::add(path, asked),
+        Command::Verify(asked) => return source::verify(path, asked),
+        Command::Sign(asked) => return source::sign(path, asked),
+        Command::Check => return check(path),
+        Command::Standalone(listen) => return standalone::run(path, listen).await,
+        Command::Demo(asked) => return rehearse::demo(asked).await,
+        Command::Rehearse(asked) => return rehearse::rehearse(path, asked).await,
+        Command::Refused(RefusedCommand::Admit { .. }) => Role::Admission,
+        Command::Reconcile(asked) if asked.ingest => Role::Admission,
+        Command::Serve(asked) if asked.admit => Role::Admission,
+        _ => Role::Operator,
+    };
+    // One command is all that this program does: its config lives as long.
+    let config: &'static Config = Box::leak(Box::new(load(path, role)?));
+    if let Command::Migrate(asked) = &arguments.command {
+        return migrate::run(config, asked).await;
+    }
+    match &config.embedded {
+        Some(embedded) => on(config, File::open(config, embedded)?, arguments.command).await,
+        None => on(config, Servers::new(config)?, arguments.command).await,
+    }
+}
+
+async fn on<B: Backend + 'static>(
+    config: &'static Config,
+    backend: B,
+    command: Command,
+) -> Result<(), Failure> {
+    if let Command::Serve(asked) = &command {
+        return serve::run(config, backend, asked).await;
+    }
+    let done = with(config, &backend, command).await;
+    // Acknowledgements reach the broker before the program ends.
+    backend.close().await;
+    done
+}
+
+async fn with(config: &Config, backend: &impl Backend, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Status { json } => status::command(config, backend, json).await,
+        Command::Destination(command) => destination::command(config, backend, command).await,
+        Command::Workers { json } => destination::workers(backend, json).await,
+        Command::Token(command) => token::command(backend, command).await,
+        Command::Audit { limit, json } => destination::audit(backend, limit, json).await,
+        Command::Tail { wanted, json } => event::tail(backend, &wanted, json).await,
+        Command::Event(command) => event::command(config, backend, command).await,
+        Command::Dead(command) => dead::command(config, backend, command).await,
+        Command::Job(command) => job::command(config, backend, command).await,
+        Command::Reconcile(asked) => reconcile::run(config, backend, asked).await,
+        Command::Unrouted(command) => unrouted::command(config, backend, command).await,
+        Command::Archive(command) => archive::command(config, backend, command).await,
+        Command::Refused(command) => refused::command(config, backend, command).await,
+        Command::Config
+        | Command::Errors
+        | Command::Openapi
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Serve(_)
+        | Command::Source(_)
+        | Command::Verify(_)
+        | Command::Sign(_)
+        | Command::Check
+        | Command::Standalone(_)
+        | Command::Migrate(_)
+        | Command::Demo(_)
+        | Command::Rehearse(_) => Ok(()),
+    }
+}
+
+fn openapi() -> Result<(), Failure> {
+    let document = zentra_api::document().map_err(std::io::Error::from)?;
+    Ok(writeln!(std::io::stdout(), "{document}")?)
+}
+
+fn check(path: &Path) -> Result<(), Failure> {
+    let config = load(path, Role::Check)?;
+    let mut out = text::stdout();
+    for advice in config.advice() {
+        writeln!(out, "note: {advice}")?;
+    }
+    let (sources, destinations) = (config.sources.len(), config.destinations.len());
+    Ok(writeln!(out, "the config is good: sources: {sources}, destinations: {destinations}")?)
+}
+
+fn load(path: &Path, role: Role) -> Result<Config, Failure> {
+    let environment = config::environment();
+    Ok(Config::load(path, role, &environment, &[])?)
+}

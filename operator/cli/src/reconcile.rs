@@ -1,0 +1,124 @@
+//! `zentra reconcile`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use zentra_admin::audit::Actor;
+use zentra_admin::progress::Progress as _;
+use zentra_admin::reconcile::{self, Format, List, Listed, Report, Row};
+use zentra_admin::{AdminError, Backend, ErrorCode};
+use zentra_shared::config::Config;
+
+use crate::actor::ActorArgs;
+use crate::failure::Failure;
+use crate::progress::Bar;
+use crate::text::{self, print_json};
+
+/// What is compared, and with what.
+#[derive(clap::Args)]
+pub(crate) struct Reconcile {
+    /// Whose events.
+    source: String,
+    /// The provider's list: an export of its events; `-` is the standard input. Without it, the
+    /// provider's API is asked (Stripe, GitHub).
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
+    /// What the file is.
+    #[arg(long, value_enum, default_value = "jsonl", requires = "list")]
+    format: FormatName,
+    /// Where in it an event's id is: a JSON pointer, or a column. By default where the provider has it.
+    #[arg(long, value_name = "WHERE", requires = "list")]
+    id: Option<String>,
+    /// Where in it an event's type is.
+    #[arg(long = "type", value_name = "WHERE", requires = "list")]
+    kind: Option<String>,
+    /// What the API is asked for: events of so long ago or less.
+    #[arg(long, value_name = "AGE", default_value = "24h", conflicts_with = "list",
+          value_parser = humantime::parse_duration)]
+    since: Duration,
+    /// Where the API is; for GitHub the webhook: https://api.github.com/repos/OWNER/REPO/hooks/NUMBER
+    #[arg(long, value_name = "URL", conflicts_with = "list")]
+    at: Option<String>,
+    /// The environment variable that holds the API's token; by default STRIPE_API_KEY or GITHUB_TOKEN.
+    #[arg(long, value_name = "NAME", conflicts_with = "list")]
+    token_env: Option<String>,
+    /// At most so many events.
+    #[arg(long, default_value_t = 100_000)]
+    limit: usize,
+    /// Brings in what is missing, through the one way in; GitHub is asked to send it again.
+    #[arg(long)]
+    pub(crate) ingest: bool,
+    #[command(flatten)]
+    actor: ActorArgs,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a list's file is.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum FormatName {
+    /// An event in JSON on each line, as the provider sends it.
+    Jsonl,
+    /// A table with names in its first line.
+    Csv,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Jsonl => Self::Jsonl,
+            FormatName::Csv => Self::Csv,
+        }
+    }
+}
+
+pub(crate) async fn run(
+    config: &Config,
+    backend: &impl Backend,
+    asked: Reconcile,
+) -> Result<(), Failure> {
+    let Reconcile { source, list, format, id, kind, since, at, token_env, limit, .. } = asked;
+    let list = match list {
+        Some(path) => List::File { path, format: format.into(), id, kind },
+        None => List::Api { since, at, token_env },
+    };
+    let (actor, bar) = (Actor::from(asked.actor), Bar::new());
+    let ingest = asked.ingest.then_some(&actor);
+    let report = reconcile::compare(backend, config, &source, &list, limit, ingest, &bar).await;
+    bar.done();
+    let (report, mut out) = (report?, text::stdout());
+    match asked.json {
+        true => print_json(&report, &mut out)?,
+        false => show(&report, &mut out)?,
+    }
+    match report.events.iter().filter(|row| !row.standing.is_well()).count() {
+        0 => Ok(()),
+        left => {
+            let message = format!("{left} of the provider's events aren't as they should be.");
+            Err(AdminError::new(ErrorCode::ReconcileFindings, message).into())
+        }
+    }
+}
+
+fn show(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+    let all: usize = report.counts.values().sum();
+    writeln!(out, "{all} events of {} on the provider's list", report.source)?;
+    for (standing, count) in &report.counts {
+        writeln!(out, "  {count:>7}  {standing}")?;
+    }
+    if report.events.is_empty() {
+        return Ok(());
+    }
+    let width = report.events.iter().map(|row| row.listed.id.len()).max().unwrap_or(0).max(5);
+    writeln!(out, "{:<9}  {:<width$}  {:<24}  TYPE", "STANDING", "EVENT", "AT")?;
+    for Row { listed, standing, detail } in &report.events {
+        let Listed { id, kind, at, .. } = listed;
+        let (standing, at) = (standing.as_str(), at.map_or("-".to_owned(), |at| at.to_string()));
+        let kind = kind.as_deref().unwrap_or("(no type)");
+        let detail = if detail.is_empty() { String::new() } else { format!("  ({detail})") };
+        writeln!(out, "{standing:<9}  {id:<width$}  {at:<24}  {kind}{detail}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! `zentra refused`.
+
+use std::io::Write;
+
+use clap::Subcommand;
+use zentra_admin::Backend;
+use zentra_admin::list::List;
+use zentra_admin::refused::{self, Found, Outcome, Wanted};
+use zentra_admin::{AdminError, ErrorCode};
+use zentra_shared::config::Config;
+
+use crate::actor::ActorArgs;
+use crate::failure::Failure;
+use crate::payload::Payload;
+use crate::text::{self, print_json};
+
+#[derive(Subcommand)]
+pub(crate) enum RefusedCommand {
+    /// Lists refused callbacks, oldest first.
+    List {
+        /// Only this source's.
+        #[arg(long)]
+        source: Option<String>,
+        /// Only those refused for this reason.
+        #[arg(long)]
+        reason: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows one: its headers, and with --body the bytes that were received.
+    Show {
+        /// As listed.
+        id: String,
+        #[command(flatten)]
+        payload: Payload,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lets in what verifies now that the source's secrets are right. Freshness is judged
+    /// by the time of receipt. What doesn't verify stays refused.
+    Admit {
+        /// As listed. None: those chosen by --source and --reason.
+        #[arg(required_unless_present = "source")]
+        ids: Vec<String>,
+        /// Those of this source.
+        #[arg(long)]
+        source: Option<String>,
+        /// Those refused for this reason.
+        #[arg(long)]
+        reason: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        #[command(flatten)]
+        actor: ActorArgs,
+        /// Only tells which would be let in.
+        #[arg(long)]
+        dry_run: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: RefusedCommand,
+) -> Result<(), Failure> {
+    let mut out = text::stdout();
+    match command {
+        RefusedCommand::List { source, reason, limit, json } => {
+            let wanted = Wanted { ids: Vec::new(), source, reason };
+            let found = refused::list(backend, config, &wanted, limit).await?;
+            match json {
+                true => print_json(&List::from(found), &mut out),
+                false => Ok(show_all(&found, &mut out)?),
+            }
+        }
+        RefusedCommand::Show { id, payload, json } => {
+            let found = refused::find(backend, config, &id).await?;
+            match (json, payload.body) {
+                (true, _) => print_json(&found, &mut out),
+                (_, true) => {
+                    let (control, source) = (backend.histories(), &found.kept.source);
+                    let seen =
+                        payload.seen(&control, config, "refused show", &id, source, &found.body);
+                    Ok(text::write_bytes(&seen.await?, payload.raw)?)
+                }
+                _ => Ok(show(&found, &mut out)?),
+            }
+        }
+        RefusedCommand::Admit { ids, source, reason, limit, actor, dry_run, json } => {
+            let named = ids.first().cloned();
+            let wanted = Wanted { ids, source, reason };
+            let actor = actor.into();
+            let outcomes = refused::admit(backend, config, &wanted, limit, dry_run, &actor).await?;
+            let (none, all) = (outcomes.is_empty(), outcomes.iter().all(|one| one.admitted));
+            match json {
+                true => print_json(&List::from(outcomes), &mut out)?,
+                false => show_outcomes(&outcomes, dry_run, &mut out)?,
+            }
+            match (named, all) {
+                (Some(id), _) if none => Err(refused::not_found(&id).into()),
+                (Some(_), false) => {
+                    let error = AdminError::new(ErrorCode::NotAdmitted, "not all were admitted.");
+                    Err(error.hint("Check the source's secrets in the config.").into())
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// Shows them to a person: one line each.
+fn show_all(found: &[Found], out: &mut impl Write) -> std::io::Result<()> {
+    if found.is_empty() {
+        return writeln!(out, "no refused callbacks are kept");
+    }
+    let width = found.iter().map(|found| found.kept.source.len()).max().unwrap_or(0).max(6);
+    let (id, received, source, reason) = ("ID", "RECEIVED", "SOURCE", "REASON");
+    writeln!(out, "{id:<20}  {received:<24}  {source:<width$}  {reason:<20}  BYTES")?;
+    for Found { kept, bytes, .. } in found {
+        let (id, received, source, reason) =
+            (&kept.id, kept.received_at.to_string(), &kept.source, &kept.reason);
+        writeln!(out, "{id:<20}  {received:<24}  {source:<width$}  {reason:<20}  {bytes}")?;
+    }
+    Ok(())
+}
+
+/// Shows one, without its signature: with the body, that could be sent again.
+fn show(found: &Found, out: &mut impl Write) -> std::io::Result<()> {
+    let kept = &found.kept;
+    writeln!(out, "refused    {}", kept.id)?;
+    writeln!(out, "source     {}", kept.source)?;
+    writeln!(out, "reason     {}", kept.reason)?;
+    let peer = kept.peer.map(|peer| format!(" from {peer}")).unwrap_or_default();
+    writeln!(out, "received   {}{peer}", kept.received_at)?;
+    writeln!(out, "body       {} bytes, sha256:{}", found.bytes, found.body_sha256)?;
+    for (name, value) in &kept.headers {
+        writeln!(out, "header     {name}: {value}")?;
+    }
+    Ok(())
+}
+
+/// Shows the outcomes to a person.
+fn show_outcomes(outcomes: &[Outcome], dry_run: bool, out: &mut impl Write) -> std::io::Result<()> {
+    let done = if dry_run { "would be admitted" } else { "admitted" };
+    for Outcome { id, source, reason, .. } in outcomes {
+        match reason {
+            None => writeln!(out, "{id}  {source}  {done}")?,
+            Some(reason) => writeln!(out, "{id}  {source}  still refused: {reason}")?,
+        }
+    }
+    let admitted = outcomes.iter().filter(|outcome| outcome.admitted).count();
+    writeln!(out, "{admitted} of {} {done}", outcomes.len())
+}

@@ -1,0 +1,48 @@
+//! `zentra serve`.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use zentra_admin::Backend;
+use zentra_shared::config::Config;
+use zentra_shared::shutdown;
+
+use crate::failure::Failure;
+
+/// Where it listens.
+#[derive(clap::Args)]
+pub(crate) struct Serve {
+    /// The address; ":0" picks a free port and logs it.
+    #[arg(long, default_value = "127.0.0.1:9470", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Something before it ends TLS: only then does it listen elsewhere than on this machine, since
+    /// tokens must not travel in the clear.
+    #[arg(long)]
+    behind_tls: bool,
+    /// It may also admit refused callbacks: for that, it needs the sources' secrets.
+    #[arg(long)]
+    pub(crate) admit: bool,
+}
+
+/// Serves until it is told to stop.
+pub(crate) async fn run<B: Backend + 'static>(
+    config: &'static Config,
+    backend: B,
+    asked: &Serve,
+) -> Result<(), Failure> {
+    let Serve { listen, behind_tls, admit } = asked;
+    if !listen.ip().is_loopback() && !behind_tls {
+        return Err(Failure::Asked(format!(
+            "{listen} can be reached by others, and this speaks plain HTTP.\nPut something before \
+             it that ends TLS, and say so by --behind-tls; or listen on 127.0.0.1."
+        )));
+    }
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        Failure::Asked(format!("can't listen on {listen}: {error}\n\":0\" picks a free port."))
+    })?;
+    let stop = shutdown::on_signal()?;
+    tracing::info!(listen = %listener.local_addr()?, "zentra serve started");
+    zentra_api::serve(listener, config, backend, *admit, stop).await;
+    tracing::info!("zentra serve stopped");
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! `zentra unrouted`.
+
+use std::io::Write;
+
+use clap::Subcommand;
+use zentra_admin::Backend;
+use zentra_admin::list::List;
+use zentra_admin::unrouted::{self, Found};
+use zentra_shared::config::Config;
+
+use crate::actor::ActorArgs;
+use crate::failure::Failure;
+use crate::text::{self, print_json};
+
+#[derive(Subcommand)]
+pub(crate) enum UnroutedCommand {
+    /// Lists them, oldest first.
+    List {
+        /// Only this source's.
+        #[arg(long)]
+        source: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Routes those that a destination of the config subscribes to by now. Each passes the
+    /// same seal, claim and attempt as any event.
+    Requeue {
+        /// Only this source's.
+        #[arg(long)]
+        source: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Only tells which would be routed.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        actor: ActorArgs,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: UnroutedCommand,
+) -> Result<(), Failure> {
+    let mut out = text::stdout();
+    match command {
+        UnroutedCommand::List { source, limit, json } => {
+            let found = unrouted::list(backend, config, source, limit).await?;
+            match json {
+                true => print_json(&List::from(found), &mut out),
+                false => Ok(show(&found, &mut out)?),
+            }
+        }
+        UnroutedCommand::Requeue { source, limit, dry_run, actor, json } => {
+            let actor = actor.into();
+            let found = unrouted::requeue(backend, config, source, limit, dry_run, &actor).await?;
+            match json {
+                true => print_json(&List::from(found), &mut out),
+                false => Ok(show_requeued(&found, dry_run, &mut out)?),
+            }
+        }
+    }
+}
+
+/// Shows them to a person: one line each.
+fn show(all: &[Found], out: &mut impl Write) -> std::io::Result<()> {
+    if all.is_empty() {
+        return writeln!(out, "no unrouted events");
+    }
+    writeln!(out, "{:<24}  {:<40}  BYTES  TAKEN BY NOW", "RECEIVED", "EVENT")?;
+    for found in all {
+        let Found { received_at, bytes, .. } = found;
+        let takers = match found.destinations.is_empty() {
+            true => "nobody".into(),
+            false => found.destinations.join(", "),
+        };
+        let (received, event) = (received_at.to_string(), event(found));
+        writeln!(out, "{received:<24}  {event:<40}  {bytes:<5}  {takers}")?;
+    }
+    Ok(())
+}
+
+/// Shows to a person what was routed.
+fn show_requeued(all: &[Found], dry_run: bool, out: &mut impl Write) -> std::io::Result<()> {
+    let done = if dry_run { "would be routed" } else { "routed" };
+    for found in all {
+        writeln!(out, "{}  {done} to {}", event(found), found.destinations.join(", "))?;
+    }
+    writeln!(out, "{} {done}; the others have no destination in this config", all.len())
+}
+
+fn event(found: &Found) -> String {
+    let id = found.event_id.as_deref().unwrap_or("(no id)");
+    let kind = found.event_type.as_deref().unwrap_or("(no type)");
+    format!("{}/{id} {kind}", found.source)
+}

@@ -1,0 +1,166 @@
+//! The provider that a rehearsal plays: callbacks as a configured source's provider sends them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::secret::Secret;
+use zentra_shared::verify::{Callback, Source};
+
+use super::scenario::{Body, Send, Signed};
+use crate::error::{broken, unusable};
+use zentra_admin::AdminError;
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The most that is read of one.
+const MOST: usize = 64 << 10;
+
+/// What makes callbacks.
+pub(crate) struct Provider {
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// The entrance, without `/in/…`.
+    pub(crate) entrance: String,
+    /// The type of the events.
+    pub(crate) kind: String,
+    /// Names this rehearsal in its events' ids, where others may have had the same.
+    pub(crate) suffix: String,
+}
+
+/// One request.
+#[derive(Clone)]
+pub(crate) struct Made {
+    url: String,
+    headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Provider {
+    pub(crate) fn new(entrance: String, kind: String, suffix: String) -> Result<Self, AdminError> {
+        let tls = HttpsConnectorBuilder::new()
+            .with_native_roots()
+            .map_err(|error| broken(format!("the system's certificates can't be read: {error}")))?;
+        let connector = tls.https_or_http().enable_http1().build();
+        let http = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { http, entrance, kind, suffix })
+    }
+
+    /// An event's id at the provider.
+    pub(crate) fn id(&self, event: &str) -> String {
+        format!("{event}{}", self.suffix)
+    }
+
+    /// The bytes of an event.
+    fn body(&self, source: &Source, event: &str, body: Body, time: Timestamp) -> Bytes {
+        let amount = if body == Body::Other { 125_001 } else { 125_000 };
+        let mut value = json!({
+            "rehearsal": self.id(event), "amount_minor": amount, "currency": "USD",
+        });
+        source.scheme.write_into(&mut value, &self.id(event), &self.kind, time);
+        match body {
+            Body::Usual | Body::Other => value.to_string().into(),
+            Body::NotJson => format!("not JSON: {event}{}", self.suffix).into(),
+            Body::Empty => Bytes::new(),
+            Body::Oversized => {
+                value["padding"] = Value::String("x".repeat(source.max_body));
+                value.to_string().into()
+            }
+        }
+    }
+
+    /// The callback that a step asks for, about this event. Fails where the source has no such
+    /// secret, or only a public key.
+    pub(crate) fn make(
+        &self,
+        source: &Source,
+        event: &str,
+        send: &Send,
+    ) -> Result<Made, AdminError> {
+        let unfit = |what: &str| unusable(format!("the source {}: {what}.", source.name));
+        let secret = match &send.key {
+            None => source.secrets.first(),
+            Some(name) => source.secrets.iter().find(|named| named.name == *name),
+        };
+        let secret = &secret.ok_or_else(|| unfit("it hasn't the secret that is asked for"))?.secret;
+        let id = self.id(send.as_id.as_deref().unwrap_or(event));
+        let now = clock::now();
+        let time = now.plus(send.ahead).millis();
+        let age = u64::try_from(send.age.as_millis()).unwrap_or(u64::MAX);
+        let time = Timestamp::from_millis(time.saturating_sub(age));
+        let body = self.body(source, event, send.body, time);
+        let address = format!("{}/in/{}", self.entrance, source.name);
+        let url = source.public_url.as_deref().unwrap_or(&address);
+        let callback = Callback { id: &id, kind: &self.kind, time, body: &body, url };
+        let forged;
+        let secret = match send.signed {
+            Signed::Forged => {
+                // Of a form that every scheme takes.
+                forged = Secret::new("whsec_bm90IHRoZSBzb3VyY2UncyBzZWNyZXQ=");
+                &forged
+            }
+            _ => secret,
+        };
+        let signed = source.scheme.sign(secret, &callback);
+        let mut signed = signed.map_err(|what| unfit(&format!("{what}")))?;
+        let in_headers = signed.headers.keys().any(|name| source.scheme.signs_in(name));
+        match send.signed {
+            Signed::Malformed if !in_headers => {
+                return Err(unfit("its signature is in no header, and can't be malformed here"));
+            }
+            Signed::Unsigned if !in_headers => {
+                (signed.body, signed.query) = (body.clone(), None);
+            }
+            _ => {}
+        }
+        let headers = &mut signed.headers;
+        for (name, value) in headers.iter_mut() {
+            if source.scheme.signs_in(name) && send.signed == Signed::Malformed {
+                *value = HeaderValue::from_static("no signature");
+            }
+        }
+        if send.signed == Signed::Unsigned {
+            let signed: Vec<_> =
+                headers.keys().filter(|name| source.scheme.signs_in(name)).cloned().collect();
+            signed.iter().for_each(|name| drop(headers.remove(name)));
+        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let url = match &signed.query {
+            Some(query) => format!("{address}?{query}"),
+            None => address,
+        };
+        Ok(Made { url, headers: signed.headers, body: signed.body })
+    }
+
+    /// The answer, as a scenario writes it: status, and reason if there is one.
+    pub(crate) async fn post(&self, made: &Made) -> String {
+        let mut request = Request::post(&made.url);
+        if let Some(headers) = request.headers_mut() {
+            headers.clone_from(&made.headers);
+        }
+        let Ok(request) = request.body(Full::new(made.body.clone())) else {
+            return format!("no request can be made to {}", made.url);
+        };
+        match tokio::time::timeout(ANSWER, self.exchange(request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => format!("no answer: {error}"),
+            Err(_) => format!("no answer within {ANSWER:?}"),
+        }
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<String, String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        let response = self.http.request(request).await.map_err(|error| text(&error))?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, MOST).collect().await.map_err(|error| error.to_string())?;
+        let problem: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+        let reason = problem["reason"].as_str().map(|reason| format!(" {reason}"));
+        Ok(format!("{}{}", parts.status.as_u16(), reason.unwrap_or_default()))
+    }
+}

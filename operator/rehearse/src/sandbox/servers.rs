@@ -1,0 +1,295 @@
+//! Private RabbitMQ and Redis servers on free ports, with folders of their own.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::process::{Guarded, folder, free_port, output, poll};
+
+/// How long a server may take until it answers.
+pub const START: Duration = Duration::from_secs(60);
+
+/// Whether no thread of a process runs: each stops by itself, some time after the signal.
+fn threads_stand(pid: &str) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    })
+}
+
+/// A private RabbitMQ node.
+pub struct Rabbit {
+    folder: PathBuf,
+    port: u16,
+    epmd_port: u16,
+    dist_port: u16,
+    server: Guarded,
+    _epmd: Guarded,
+}
+
+impl Rabbit {
+    /// Starts one and waits until it accepts connections.
+    pub fn start() -> io::Result<Self> {
+        let folder = folder("rabbit")?;
+        let (port, epmd_port, dist_port) = (free_port()?, free_port()?, free_port()?);
+        let conf = format!(
+            "listeners.tcp.1 = 127.0.0.1:{port}\n\
+             vm_memory_high_watermark.absolute = 1GB\n\
+             disk_free_limit.absolute = 50MB\n\
+             log.console = false\n"
+        );
+        write(&folder.join("rabbitmq.conf"), &conf, 0o600)?;
+        write(&folder.join("enabled_plugins"), "[].\n", 0o600)?;
+        write(&folder.join(".erlang.cookie"), "zentratests", 0o400)?;
+        let mut epmd = Command::new("epmd");
+        epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
+        let epmd = Guarded::start(epmd)?;
+        let server = Self::serve(&folder, epmd_port, dist_port)?;
+        let rabbit = Self { folder, port, epmd_port, dist_port, server, _epmd: epmd };
+        rabbit.ready()?;
+        Ok(rabbit)
+    }
+
+    /// What a killed node had under way from a delay queue to its target it sends once more
+    /// when no confirm came within this time (milliseconds): three minutes, unless it is told
+    /// otherwise. As in docker-compose.yml.
+    const DEAD_LETTERING: &str = "-rabbit dead_letter_worker_publisher_confirm_timeout 10000";
+
+    fn serve(folder: &Path, epmd_port: u16, dist_port: u16) -> io::Result<Guarded> {
+        let mut command = Command::new(versioned_server()?);
+        let path = |name: &str| folder.join(name);
+        Self::environment(&mut command, folder, epmd_port);
+        command
+            .arg("-noinput")
+            .current_dir(folder)
+            .env("ERL_CRASH_DUMP", path("crash.dump"))
+            .env("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf"))
+            .env("RABBITMQ_MNESIA_BASE", path("mnesia"))
+            .env("RABBITMQ_LOG_BASE", path("log"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins"))
+            .env("RABBITMQ_DIST_PORT", dist_port.to_string())
+            .env("RABBITMQ_ALLOW_INPUT", "1")
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                format!(
+                    "-kernel inet_dist_use_interface {{127,0,0,1}} +S 2:2 {}",
+                    Self::DEAD_LETTERING
+                ),
+            );
+        Guarded::start(command)
+    }
+
+    fn ready(&self) -> io::Result<()> {
+        // Its first word of AMQP is a method frame (1). It opens its port last of all.
+        let answers = poll(START, || greet(self.port, b"AMQP\0\0\x09\x01", b"\x01"));
+        answers.ok_or_else(|| not_ready("RabbitMQ"))
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.server.id()
+    }
+
+    /// Kill -9.
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    /// Stops it where it is (SIGSTOP): it keeps its connections and answers nothing any more,
+    /// once this returns.
+    pub fn freeze(&self) {
+        let pid = self.server.id().to_string();
+        self.server.freeze();
+        let stands = poll(START, || threads_stand(&pid).then_some(()));
+        assert!(stands.is_some(), "RabbitMQ goes on after SIGSTOP");
+    }
+
+    /// Lets it go on after [`Rabbit::freeze`].
+    pub fn thaw(&self) {
+        self.server.thaw();
+    }
+
+    /// Sets off the memory alarm, or ends it.
+    pub fn alarm(&self, on: bool) {
+        self.allow_memory(if on { "1MB" } else { "1GB" });
+    }
+
+    /// How much memory it may take before it blocks publishers.
+    pub fn allow_memory(&self, limit: &str) {
+        self.control(&["set_vm_memory_high_watermark", "absolute", limit]);
+    }
+
+    /// The largest message that new channels take, in bytes.
+    pub fn limit_messages(&self, bytes: usize) {
+        let set = format!("application:set_env(rabbit, max_message_size, {bytes}).");
+        self.control(&["eval", &set]);
+    }
+
+    /// Deletes a queue.
+    pub fn delete_queue(&self, name: &str) {
+        self.control(&["delete_queue", name]);
+    }
+
+    /// How many connections it has accepted since its first start, by its log.
+    pub fn accepted_connections(&self) -> io::Result<usize> {
+        let mut count = 0;
+        for file in fs::read_dir(self.folder.join("log"))? {
+            let log = fs::read(file?.path())?;
+            count += String::from_utf8_lossy(&log).matches("accepting AMQP connection").count();
+        }
+        Ok(count)
+    }
+
+    /// Its queues that aren't empty, a line each: name, ready, unacknowledged, consumers.
+    pub fn waiting(&self) -> String {
+        let columns = ["name", "messages_ready", "messages_unacknowledged", "consumers"];
+        let queues = self.control(&[&["list_queues", "--silent"], &columns[..]].concat());
+        let waits = |line: &&str| !line.contains("\t0\t0\t");
+        queues.lines().filter(waits).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Deletes the queues of these namespaces, with what is in them.
+    pub fn forget(&self, namespaces: &[String]) {
+        let namespaces: Vec<_> = namespaces.iter().map(|name| format!("<<\"{name}.\">>")).collect();
+        let delete = format!(
+            "Gone = [{}], Is = fun(Name) -> fun(Start) -> string:prefix(Name, Start) =/= nomatch end \
+             end, [rabbit_amqqueue:delete(Queue, false, false, <<\"tests\">>) || Queue <- \
+             rabbit_amqqueue:list(), lists:any(Is(element(4, amqqueue:get_name(Queue))), Gone)], ok.",
+            namespaces.join(", ")
+        );
+        self.control(&["eval", &delete]);
+    }
+
+    fn control(&self, arguments: &[&str]) -> String {
+        let server = versioned_server().unwrap_or_default();
+        let mut command = Command::new(server.with_file_name("rabbitmqctl"));
+        Self::environment(&mut command, &self.folder, self.epmd_port);
+        let done = command.args(arguments).output();
+        let done = done.unwrap_or_else(|error| panic!("can't run rabbitmqctl: {error}"));
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    fn environment(command: &mut Command, folder: &Path, epmd_port: u16) {
+        command
+            .env("HOME", folder)
+            .env("ERL_EPMD_PORT", epmd_port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODENAME", format!("zentra{epmd_port}@localhost"))
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            // Killed, or ended with its test, it leaves no file wherever it was started.
+            .env("ERL_CRASH_DUMP_SECONDS", "0");
+    }
+
+    /// Starts it again after [`Rabbit::kill`], with what it has on disk.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.server = Self::serve(&self.folder, self.epmd_port, self.dist_port)?;
+        self.ready()
+    }
+}
+
+/// The server script of the installed version. The one on the PATH changes the user.
+fn versioned_server() -> io::Result<PathBuf> {
+    versioned("/usr/lib/rabbitmq/lib", "sbin/rabbitmq-server")
+}
+
+/// A program of the newest version in a folder that has one folder per version.
+pub fn versioned(folder: &str, program: &str) -> io::Result<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join(program))
+        .filter(|path| path.exists())
+        .collect();
+    found.sort();
+    let hint = || io::Error::other(format!("{program} isn't installed (not in {folder})"));
+    found.pop().ok_or_else(hint)
+}
+
+/// A private Redis server that keeps what it acknowledged.
+pub struct Redis {
+    folder: PathBuf,
+    port: u16,
+    server: Guarded,
+}
+
+impl Redis {
+    /// Starts one and waits until it answers.
+    pub fn start() -> io::Result<Self> {
+        let (folder, port) = (folder("redis")?, free_port()?);
+        let server = Self::serve(&folder, port)?;
+        let redis = Self { folder, port, server };
+        redis.ready()?;
+        Ok(redis)
+    }
+
+    fn serve(folder: &Path, port: u16) -> io::Result<Guarded> {
+        let mut command = Command::new("redis-server");
+        command.current_dir(folder).arg("--port").arg(port.to_string());
+        command.args(["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always"]);
+        command.args(["--save", "", "--maxmemory-policy", "noeviction"]);
+        Guarded::start(command)
+    }
+
+    fn ready(&self) -> io::Result<()> {
+        let answers = poll(START, || greet(self.port, b"PING\r\n", b"+PONG"));
+        answers.ok_or_else(|| not_ready("Redis"))
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.server.id()
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Kill -9.
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    /// Starts it again after [`Redis::kill`], with what it has on disk.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.server = Self::serve(&self.folder, self.port)?;
+        self.ready()
+    }
+}
+
+/// Whether a server that is told this answers with that, within two seconds.
+pub fn greet(port: u16, hello: &[u8], answer: &[u8]) -> Option<()> {
+    let address = ([127, 0, 0, 1], port).into();
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.write_all(hello).ok()?;
+    let mut got = vec![0; answer.len()];
+    stream.read_exact(&mut got).ok()?;
+    (got == answer).then_some(())
+}
+
+fn not_ready(name: &str) -> io::Error {
+    io::Error::other(format!("{name} didn't start within {START:?}:\n{}", output()))
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}

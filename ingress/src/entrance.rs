@@ -16,13 +16,14 @@ use zentra_shared::queue::Publish;
 use zentra_shared::telemetry::One;
 use zentra_shared::verify::{Answered, Source, Unverified};
 
-use crate::admit::{Gate, Taken};
+use crate::admit::Admission;
 use crate::client::client;
 use crate::log::Log;
 use crate::metrics::{Metrics, UNKNOWN};
 use crate::receive::{Receiver, source_name, unambiguous};
 use crate::refusal::Refusal;
 use crate::respond;
+use crate::state::IngressState;
 
 /// What a request without a body is answered, if its provider makes sure of the endpoint so.
 fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
@@ -44,7 +45,7 @@ fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
 
 /// Reads, admits, answers and counts.
 pub(crate) struct Entrance<Q> {
-    gate: watch::Receiver<Arc<Gate<Q>>>,
+    state: watch::Receiver<Arc<IngressState<Q>>>,
     receiver: Receiver,
     trusted_proxies: Vec<IpNet>,
     in_flight: Semaphore,
@@ -54,13 +55,13 @@ pub(crate) struct Entrance<Q> {
 
 impl<Q: Publish> Entrance<Q> {
     pub(crate) fn new(
-        gate: watch::Receiver<Arc<Gate<Q>>>,
+        state: watch::Receiver<Arc<IngressState<Q>>>,
         bounds: &Bounds,
         trusted_proxies: Vec<IpNet>,
         metrics: Metrics,
     ) -> Self {
         Self {
-            gate,
+            state,
             receiver: Receiver::new(bounds, metrics.bodies.clone()),
             trusted_proxies,
             in_flight: Semaphore::new(bounds.max_in_flight as usize),
@@ -75,25 +76,25 @@ impl<Q: Publish> Entrance<Q> {
         peer: IpAddr,
     ) -> Response<Full<Bytes>> {
         let started = Instant::now();
-        // One gate for the whole callback, whatever is reloaded meanwhile.
-        let gate = self.gate.borrow().clone();
+        // One state for the whole callback, whatever is reloaded meanwhile.
+        let state = self.state.borrow().clone();
         let named = unambiguous(&request).and_then(|()| source_name(request.uri().path()));
-        let named = named.and_then(|name| gate.source(name));
+        let named = named.and_then(|name| state.source(name));
         let (label, result) = match named {
             Err(refusal) => (UNKNOWN, Err(refusal)),
             Ok(source) => {
                 let client = client(peer, request.headers(), &self.trusted_proxies);
-                let taken = self.take(request, client, &gate, source).await;
+                let taken = self.take(request, client, &state, source).await;
                 (&*source.name, taken.map(|taken| (taken, source)))
             }
         };
         self.metrics.answered(label, started.elapsed());
         match result {
-            Ok((Taken::Events(envelopes), source)) => {
+            Ok((Admission::Events(envelopes), source)) => {
                 envelopes.iter().for_each(|envelope| self.metrics.accepted(envelope));
                 respond::accepted(&source.success)
             }
-            Ok((Taken::Handshake(answer), source)) => {
+            Ok((Admission::Handshake(answer), source)) => {
                 self.metrics.shook_hands(&source.name);
                 tracing::info!(source = source.name, "a handshake of the provider is answered");
                 respond::handshake(*answer)
@@ -110,17 +111,17 @@ impl<Q: Publish> Entrance<Q> {
         &self,
         request: Request<Incoming>,
         peer: IpAddr,
-        gate: &Gate<Q>,
+        state: &IngressState<Q>,
         source: &Source,
-    ) -> Result<Taken, Refusal> {
+    ) -> Result<Admission, Refusal> {
         if let Some(answer) = asked(&request, source) {
-            return Ok(Taken::Handshake(Box::new(answer)));
+            return Ok(Admission::Handshake(Box::new(answer)));
         }
         let received = self.receiver.receive(request, peer, source).await?;
         self.metrics.read(&source.name, received.callback.body.len());
         let _one = self.in_flight.try_acquire().map_err(|_| Refusal::Overloaded)?;
         let _counted = One::more(&self.metrics.in_flight);
-        let admitted = gate.admit(received.callback, source).await;
+        let admitted = state.admit(received.callback, source).await;
         drop(received.memory);
         admitted
     }

@@ -18,7 +18,7 @@ use moka::future::Cache;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use zentra_shared::secret::Secret;
 use zentra_shared::telemetry::causes;
-use zentra_shared::verify::{Refusal, Source, Unverified, Verified};
+use zentra_shared::verify::{Refusal, Source, Unverified};
 
 use crate::bodies::network;
 
@@ -127,50 +127,15 @@ fn client() -> Option<Http> {
 }
 
 impl Keys {
-    /// Judges a callback by the key that it is signed with, if its scheme's keys are published. A
-    /// set that it doesn't fit may be older than its key: then it is judged by the newest, too.
-    /// `turns` bounds how many are judged at a time; waiting for a key takes no turn.
-    pub async fn judge(
+    /// The key that a callback says it is signed with, if its scheme's keys are published.
+    ///
+    /// # Errors
+    /// [`Refusal::KeyUnavailable`] if it can't be fetched; why its address isn't the provider's.
+    pub async fn resolve(
         &self,
         callback: &Unverified,
         source: &Source,
-        turns: Option<&Semaphore>,
-        by: impl Fn(Option<&Secret>) -> Result<Verified, Refusal>,
-    ) -> Result<Verified, Refusal> {
-        let turn = async || match turns {
-            Some(turns) => turns.acquire().await.ok(),
-            None => None,
-        };
-        let key = self.of(callback, source).await?;
-        let taken = turn().await;
-        let judged = by(key.as_ref());
-        drop(taken);
-        match (key, &judged) {
-            (Some(key), Err(Refusal::SignatureMismatch)) if source.scheme.has_key_set() => {
-                match self.anew(callback, source).await {
-                    Some(newest) if newest.expose() != key.expose() => {
-                        let _taken = turn().await;
-                        by(Some(&newest))
-                    }
-                    _ => judged,
-                }
-            }
-            _ => judged,
-        }
-    }
-
-    async fn anew(&self, callback: &Unverified, source: &Source) -> Option<Secret> {
-        let address = callback.key_address(source).ok()??;
-        let fetched = async {
-            let newest = self.fetch(&address, &Client::of(callback, source)).await.ok()?;
-            self.known.insert(address.clone(), newest.clone()).await;
-            Some(newest)
-        };
-        self.anew.get_with(address.clone(), fetched).await
-    }
-
-    /// The key that a callback says it is signed with, if its scheme's keys are published.
-    async fn of(&self, callback: &Unverified, source: &Source) -> Result<Option<Secret>, Refusal> {
+    ) -> Result<Option<Secret>, Refusal> {
         let Some(address) = callback.key_address(source)? else { return Ok(None) };
         // Those who ask for the same one wait for one fetch.
         let client = Client::of(callback, source);
@@ -179,6 +144,26 @@ impl Keys {
             tracing::warn!(source = source.name, %address, error = %error, "a key can't be fetched");
             Refusal::KeyUnavailable
         })
+    }
+
+    /// The newest key set, if the scheme has one and it differs from what is known.
+    pub async fn newer(
+        &self,
+        callback: &Unverified,
+        source: &Source,
+        known: &Secret,
+    ) -> Option<Secret> {
+        if !source.scheme.has_key_set() {
+            return None;
+        }
+        let address = callback.key_address(source).ok()??;
+        let fetched = async {
+            let newest = self.fetch(&address, &Client::of(callback, source)).await.ok()?;
+            self.known.insert(address.clone(), newest.clone()).await;
+            Some(newest)
+        };
+        let newest = self.anew.get_with(address.clone(), fetched).await?;
+        (newest.expose() != known.expose()).then_some(newest)
     }
 
     async fn fetch(&self, address: &Uri, client: &Client<'_>) -> Result<Secret, String> {

@@ -19,6 +19,7 @@ mod refusal;
 mod reload;
 mod respond;
 mod server;
+mod state;
 
 use std::time::Duration;
 

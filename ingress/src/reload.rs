@@ -10,16 +10,16 @@ use tokio_util::task::TaskTracker;
 use zentra_shared::config::{Config, Live, Tls};
 use zentra_shared::queue::Publish;
 
-use crate::admit::Gate;
 use crate::metrics::Metrics;
 use crate::server;
+use crate::state::IngressState;
 
 /// How often the certificate's files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// What is in force, as it changes.
 pub(crate) struct Current<Q> {
-    pub(crate) gate: watch::Receiver<Arc<Gate<Q>>>,
+    pub(crate) gate: watch::Receiver<Arc<IngressState<Q>>>,
     pub(crate) tls: server::Tls,
     /// The keepers of all gates, old and new.
     pub(crate) keeping: TaskTracker,
@@ -52,7 +52,7 @@ struct Follower<Q> {
     queue: Q,
     metrics: Metrics,
     keeping: TaskTracker,
-    gates: watch::Sender<Arc<Gate<Q>>>,
+    gates: watch::Sender<Arc<IngressState<Q>>>,
     servers: watch::Sender<Option<Arc<rustls::ServerConfig>>>,
 }
 
@@ -106,8 +106,8 @@ fn open<Q: Publish>(
     queue: &Q,
     metrics: &Metrics,
     keeping: &TaskTracker,
-) -> Gate<Q> {
-    let (gate, kept) = Gate::new(config, queue.clone(), metrics);
+) -> IngressState<Q> {
+    let (gate, kept) = IngressState::new(config, queue.clone(), metrics);
     keeping.spawn(kept);
     gate
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
-use zentra_ingress::admit;
+use zentra_ingress::admit::{Admission, Entry};
 use zentra_ingress::keys::Keys;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::config::Config;
@@ -13,8 +13,7 @@ use zentra_shared::event::{self, Admitted};
 use zentra_shared::queue::{Message, Operate, Place, Publish, Receipt, Walk};
 use zentra_shared::refused::{Kept, MASKED};
 use zentra_shared::seal::Sealer;
-use zentra_shared::secret::Secret;
-use zentra_shared::verify::{Scheme, Source, Unverified};
+use zentra_shared::verify::{Answered, Scheme, Source, Unverified, Verified};
 
 use crate::audit::{Actor, Audited};
 use crate::backend::Backend;
@@ -182,6 +181,35 @@ fn masked(mut found: Found, sources: &[Source]) -> Found {
     found
 }
 
+/// What a verified callback was.
+#[derive(Clone, Copy)]
+enum Came {
+    Events(usize),
+    /// Whether an address was, or is to be, visited.
+    Handshake {
+        confirmed: bool,
+    },
+}
+
+impl Came {
+    fn handshake(answer: &Answered) -> Self {
+        Self::Handshake { confirmed: answer.visit.is_some() }
+    }
+
+    fn of(verified: &Verified) -> Self {
+        verified.handshake().map_or_else(|| Self::Events(verified.len()), Self::handshake)
+    }
+}
+
+impl From<Admission> for Came {
+    fn from(admission: Admission) -> Self {
+        match admission {
+            Admission::Events(envelopes) => Self::Events(envelopes.len()),
+            Admission::Handshake(answer) => Self::handshake(&answer),
+        }
+    }
+}
+
 /// What became of one.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Admission)]
@@ -189,6 +217,12 @@ pub struct Outcome {
     pub id: String,
     pub source: String,
     pub admitted: bool,
+    /// How many events it held.
+    pub events: usize,
+    /// Whether it is no event but a handshake, by which its provider makes sure of the endpoint. One that is
+    /// confirmed by a visit to an address is confirmed now. Another one stays refused, with the reason
+    /// `handshake`: its provider waits no more for the answer, and has to send it again.
+    pub handshake: bool,
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
@@ -205,6 +239,7 @@ async fn admitted<Q: Operate + Publish>(
 ) -> Result<Vec<Outcome>, AdminError> {
     let mut walk = queue.walk(Place::Refused).await?;
     let keys = Keys::default();
+    let entry = Entry { sealer, queue, keys: &keys };
     let mut outcomes = Vec::new();
     while outcomes.len() < limit
         && let Some((message, receipt)) = walk.next().await?
@@ -218,26 +253,38 @@ async fn admitted<Q: Operate + Publish>(
         let admitted =
             Admitted { by: by.into(), at: clock::now(), refused_for: kept.reason.clone() };
         let source = sources.iter().find(|source| source.name == kept.source);
-        let result = match source {
+        let came = match source {
             None => Err("unknown_source"),
             Some(source) if dry_run => {
-                let by = |key: Option<&Secret>| callback.verify_by(source, key);
-                keys.judge(&callback, source, None, by)
-                    .await
-                    .map(drop)
-                    .map_err(|refusal| refusal.reason())
+                let verified = entry.verify(&callback, source).await;
+                verified.map(|verified| Came::of(&verified)).map_err(|refusal| refusal.reason())
             }
-            Some(source) => admit::admit(&callback, source, sealer, queue, &keys, Some(admitted))
-                .await
-                .map(drop)
-                .map_err(|refusal| refusal.reason()),
+            Some(source) => {
+                let admission = entry.admit(&callback, source, admitted).await;
+                admission.map(Came::from).map_err(|refusal| refusal.reason())
+            }
+        };
+        let (came, reason) = match came {
+            // Its provider waits no more for the answer.
+            Ok(Came::Handshake { confirmed: false }) => (None, Some("handshake")),
+            Ok(came) => (Some(came), None),
+            Err(reason) => (None, Some(reason)),
         };
         // Confirmed in its new place: only now may it go from the old one.
-        if result.is_ok() && !dry_run {
+        if came.is_some() && !dry_run {
             receipt.ack().await;
         }
-        let (id, source) = (kept.id, kept.source);
-        outcomes.push(Outcome { id, source, admitted: result.is_ok(), reason: result.err() });
+        outcomes.push(Outcome {
+            id: kept.id,
+            source: kept.source,
+            admitted: came.is_some(),
+            events: came.map_or(0, |came| match came {
+                Came::Events(events) => events,
+                Came::Handshake { .. } => 0,
+            }),
+            handshake: matches!(came, Some(Came::Handshake { .. })) || reason == Some("handshake"),
+            reason,
+        });
     }
     walk.finish().await?;
     Ok(outcomes)

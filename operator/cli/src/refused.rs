@@ -151,9 +151,16 @@ fn show(found: &Found, out: &mut impl Write) -> std::io::Result<()> {
 /// Shows the outcomes to a person.
 fn show_outcomes(outcomes: &[Outcome], dry_run: bool, out: &mut impl Write) -> std::io::Result<()> {
     let done = if dry_run { "would be admitted" } else { "admitted" };
-    for Outcome { id, source, reason, .. } in outcomes {
+    for Outcome { id, source, events, handshake, reason, .. } in outcomes {
         match reason {
+            None if *handshake => writeln!(out, "{id}  {source}  {done}: a handshake, confirmed")?,
+            None if *events != 1 => writeln!(out, "{id}  {source}  {done}: {events} events")?,
             None => writeln!(out, "{id}  {source}  {done}")?,
+            Some("handshake") => writeln!(
+                out,
+                "{id}  {source}  a handshake, no event: its provider waits no more for the answer. Have it \
+                 send the handshake again"
+            )?,
             Some(reason) => writeln!(out, "{id}  {source}  still refused: {reason}")?,
         }
     }

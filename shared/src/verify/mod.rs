@@ -205,6 +205,16 @@ impl Verified {
         self.handshake.as_ref()
     }
 
+    /// How many events it holds.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether it holds none, as a handshake does.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// The events that it holds: one, but with a provider that sends several in one callback any
     /// number, in their order, each with a slice of the body.
     pub fn into_events(self) -> Vec<Event> {

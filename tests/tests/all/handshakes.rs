@@ -302,3 +302,36 @@ async fn those_that_are_signed_are_answered_only_if_the_signature_fits() {
         assert_eq!(ask.counted("zentra_ingress_accepted_total", name).await, events, "{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_is_admitted_later_is_told_as_one_and_stays() {
+    let world = world(HANDSHAKES, "*.#").await;
+    let (stack, ask) = (&world.stack, Asked(&world));
+    let (body, now) = (r#"{"type":"url_verification","challenge":"c"}"#, sign::now().to_string());
+    let signature = sign::plain(sign::STRIPE_SECRET, &format!("v0:{now}:{body}"));
+    let headers =
+        vec![("x-slack-request-timestamp", now), ("x-slack-signature", format!("v0={signature}"))];
+    assert_eq!(ask.post("slack", &headers, body).await.0, 401);
+    let listed = async || {
+        let kept = stack.zentra(&["refused", "list", "--source", "slack", "--json"]);
+        let kept: serde_json::Value = serde_json::from_slice(&kept.stdout).ok()?;
+        (kept["items"].as_array()?.len() == 1).then_some(())
+    };
+    eventually("it is kept", BOUND, listed).await;
+    // Now with the secret that it was signed with.
+    let admit = |more: &[&str]| {
+        let mut command = stack.command("zentra");
+        command.env("GITHUB", sign::STRIPE_SECRET);
+        command.args(["refused", "admit", "--source", "slack"]).args(more).output().unwrap()
+    };
+    let told = admit(&["--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let expected = [("admitted", false.into()), ("events", 0.into()), ("handshake", true.into())];
+    for (name, value) in expected {
+        assert_eq!(told["items"][0][name], value, "{told}");
+    }
+    assert_eq!(told["items"][0]["reason"], "handshake");
+    let told = String::from_utf8(admit(&[]).stdout).unwrap();
+    assert!(told.contains("a handshake, no event") && told.contains("0 of 1"), "{told}");
+    listed().await.unwrap();
+}

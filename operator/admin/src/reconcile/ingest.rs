@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, header};
 use sha2::{Digest, Sha256};
-use zentra_ingress::admit;
+use zentra_ingress::admit::Entry;
 use zentra_ingress::keys::Keys;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
@@ -64,6 +64,7 @@ pub(super) async fn ingest_missing(
     rows: &mut [Row],
 ) -> Result<usize, AdminError> {
     let (keys, mut done) = (Keys::default(), 0);
+    let entry = Entry { sealer: &config.seal, queue, keys: &keys };
     let missing = rows.iter_mut().filter(|row| row.standing == Standing::Missing);
     let mut missing: Vec<&mut Row> = missing.collect();
     for rows in missing.chunks_mut(AUDITED_TOGETHER) {
@@ -95,9 +96,8 @@ pub(super) async fn ingest_missing(
                 Step::Ingest(callback) => {
                     let refused_for = Admitted::NOT_RECEIVED.to_owned();
                     let admitted =
-                        Some(Admitted { by: act.said.by.clone(), at: act.said.at, refused_for });
-                    let seal = &config.seal;
-                    match admit::admit(&callback, source, seal, queue, &keys, admitted).await {
+                        Admitted { by: act.said.by.clone(), at: act.said.at, refused_for };
+                    match entry.admit(&callback, source, admitted).await {
                         Ok(_) => (row.standing, done) = (Standing::Ingested, done + 1),
                         Err(refusal) => row.detail = format!("refused: {}", refusal.reason()),
                     }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Parser;
 use tokio::net::TcpListener;
+use zentra_rabbitmq::{Amqp, Settings};
 use zentra_shared::config::{self, Live, Origin, Role};
-use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::{shutdown, telemetry};
 
 /// Takes provider callbacks, verifies them and queues them in RabbitMQ.
@@ -61,7 +61,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         sources = config.sources.len(), "zentra-ingress started"
     );
     let stop = shutdown::on_signal()?;
-    let queue = Amqp::entrance(config.amqp());
+    let queue = Amqp::entrance(Settings::from(&*config));
     zentra_ingress::run(live, queue.clone(), listener, admin, stop).await?;
     queue.close().await;
     tracing::info!("zentra-ingress stopped");

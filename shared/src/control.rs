@@ -124,7 +124,7 @@ pub struct Act {
 
 impl Act {
     /// Without control characters: much of it is what somebody else wrote, ids of events above all.
-    pub(crate) fn printable(&self) -> Self {
+    pub fn printable(&self) -> Self {
         let Said { by, at, because } = &self.said;
         let said = Said { by: one_line(by), at: *at, because: one_line(because) };
         Self {
@@ -216,7 +216,7 @@ pub trait Control: Clone + Send + Sync + 'static {
 }
 
 /// Takes a stored wish in. What a later version may have written is left out.
-pub(crate) fn ordered(orders: &mut Orders, destination: &str, wish: &str, said: &[u8]) {
+pub fn ordered(orders: &mut Orders, destination: &str, wish: &str, said: &[u8]) {
     let Ok(said) = serde_json::from_slice::<Said>(said) else { return };
     let order = orders.entry(destination.to_owned()).or_default();
     match wish {

@@ -261,7 +261,7 @@ pub trait Jobs: Clone + Send + Sync + 'static {
 }
 
 /// Which of all jobs go: those that are over, but for the newest.
-pub(crate) fn surplus(mut all: Vec<Job>) -> Vec<String> {
+pub fn surplus(mut all: Vec<Job>) -> Vec<String> {
     all.sort_by_key(|job| std::cmp::Reverse(job.made.at));
     let old = all.into_iter().skip(KEPT);
     old.filter(|job| job.stage.is_over()).map(|job| job.id).collect()

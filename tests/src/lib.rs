@@ -15,7 +15,8 @@ use std::sync::{LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use services::{Rabbit, Redis};
-use zentra_shared::queue::amqp::{RefusedBounds, Settings};
+use zentra_rabbitmq::Settings;
+use zentra_shared::queue::RefusedBounds;
 use zentra_shared::queue::{Archive, Routes, Subscriber};
 use zentra_shared::secret::Secret;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zentra_shared::journal::redis::RedisJournal;
+use zentra_redis::RedisJournal;
 use zentra_shared::journal::{Delivery, Entry, Histories, What};
 use zentra_shared::lifecycle::State;
 use zentra_shared::secret::Secret;

@@ -8,12 +8,12 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use zentra_rabbitmq::{Amqp, Settings};
+use zentra_redis::RedisJournal;
 use zentra_shared::config::{self, Config, Live, Origin, Role};
 use zentra_shared::control::Follow;
 use zentra_shared::journal::Journal;
-use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::queue::Process;
-use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::{shutdown, telemetry};
 
 use crate::deliver::handler::{Delivery, Failed, Handlers};
@@ -128,7 +128,7 @@ impl Worker {
         let url = config.redis.url.clone().context("redis.url is missing")?;
         let journal = RedisJournal::new(&url, &config.namespace, config.redis.retention)?;
         tokio::spawn(warn_of(journal.clone()));
-        let queue = Amqp::processor(config.amqp());
+        let queue = Amqp::processor(Settings::from(&*config));
         self.serve(live, queue.clone(), journal, admin, stop).await?;
         queue.close().await;
         tracing::info!("zentra-worker stopped");

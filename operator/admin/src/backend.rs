@@ -7,14 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use zentra_rabbitmq::{Amqp, Settings};
+use zentra_redis::RedisJournal;
 use zentra_shared::config::{Config, Embedded};
 use zentra_shared::control::Control;
-use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_shared::job::Jobs;
-use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{Histories, Journal};
-use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::queue::{Operate, Process, Publish};
+use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
 
 use crate::error::{AdminError, ErrorCode};
 
@@ -85,7 +85,8 @@ impl Backend for Servers<'_> {
     }
 
     async fn queue(&self) -> Result<Amqp, AdminError> {
-        let queue = self.queue.get_or_init(async || Amqp::operator(self.config.amqp())).await;
+        let queue =
+            self.queue.get_or_init(async || Amqp::operator(Settings::from(self.config))).await;
         connected(queue).await?;
         Ok(queue.clone())
     }

@@ -3,10 +3,12 @@
 
 use serde::Serialize;
 use zentra_shared::config::ConfigError;
-use zentra_shared::embedded::StoreError;
+
 use zentra_shared::journal::JournalError;
 use zentra_shared::queue::QueueError;
 use zentra_shared::seal::SealError;
+use zentra_shared::storage::StorageError;
+use zentra_sqlite::StoreError;
 
 /// A failed use case.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -158,7 +160,7 @@ impl From<ConfigError> for AdminError {
 impl From<JournalError> for AdminError {
     fn from(error: JournalError) -> Self {
         match error {
-            JournalError::Store(error) => error.into(),
+            JournalError::Storage(error) => error.into(),
             error @ JournalError::NoSuchPage(_) => {
                 Self::new(ErrorCode::InvalidCursor, format!("{error}."))
                     .hint("Begin again without a cursor.")
@@ -172,7 +174,7 @@ impl From<JournalError> for AdminError {
 impl From<QueueError> for AdminError {
     fn from(error: QueueError) -> Self {
         match error {
-            QueueError::Store(error) => error.into(),
+            QueueError::Storage(error) => error.into(),
             error @ QueueError::Missing(_) => Self::new(
                 ErrorCode::QueueNotDeclared,
                 error.to_string(),
@@ -190,9 +192,15 @@ impl From<QueueError> for AdminError {
 
 impl From<StoreError> for AdminError {
     fn from(error: StoreError) -> Self {
+        StorageError::from(error).into()
+    }
+}
+
+impl From<StorageError> for AdminError {
+    fn from(error: StorageError) -> Self {
         match error {
-            StoreError::Unusable { .. } => Self::new(ErrorCode::StorageUnusable, error.to_string()),
-            StoreError::Full => Self::new(ErrorCode::StorageFull, format!("{error}."))
+            StorageError::Unusable(_) => Self::new(ErrorCode::StorageUnusable, error.to_string()),
+            StorageError::Full => Self::new(ErrorCode::StorageFull, format!("{error}."))
                 .hint("Raise embedded.max_size, or drain dead letters."),
             error => Self::new(ErrorCode::StorageFailed, error.to_string())
                 .hint("Check the disk, and whether another program uses the file."),

@@ -9,16 +9,16 @@ use std::path::Path;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
+use zentra_rabbitmq::{Amqp, Settings};
+use zentra_redis::RedisJournal;
 use zentra_shared::clock;
 use zentra_shared::config::Config;
 use zentra_shared::control::{AUDITED, Act, Control, Wish};
 use zentra_shared::delivery;
-use zentra_shared::embedded::{Carried, Carry, Load, Spot};
 use zentra_shared::job::Jobs;
-use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::queue::amqp::{Amqp, Settings};
 use zentra_shared::queue::{Delay, Operate, Process, Publish, QueueError};
+use zentra_sqlite::{Carried, Carry, Load, Spot};
 
 use crate::backend::{Backend, Servers, alone, connected};
 use crate::error::{AdminError, ErrorCode};
@@ -127,7 +127,7 @@ async fn on_servers(
 ) -> Result<Moved, AdminError> {
     let journal = Servers::new(config)?.histories();
     // By one lane, so that dead letters keep their order.
-    let queue = Amqp::entrance(Settings { lanes: 1, ..config.amqp() });
+    let queue = Amqp::entrance(Settings { lanes: 1, ..Settings::from(config) });
     connected(&queue).await?;
     carry.begin().await?;
     // Only now nobody adds a queue any more.

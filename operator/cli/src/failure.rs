@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use zentra_admin::{AdminError, ErrorCode};
 use zentra_shared::config::ConfigError;
-use zentra_shared::embedded::StoreError;
 use zentra_shared::printable::printable;
+use zentra_sqlite::StoreError;
 
 /// A failed command. Every message ends with what to do next.
 #[derive(Debug)]

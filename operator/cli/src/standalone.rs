@@ -6,8 +6,8 @@ use std::path::Path;
 use tokio::net::TcpListener;
 use zentra_admin::backend::alone;
 use zentra_shared::config::{self, Live, Origin, Role};
-use zentra_shared::embedded::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_shared::shutdown;
+use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_worker::Worker;
 
 use crate::failure::Failure;

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use toml::Table;
 
 use crate::delivery::UNVERIFIED;
-use crate::queue::{Archive, Routes, Subscriber, amqp};
+use crate::queue::{Archive, RefusedBounds, Routes, Subscriber};
 use crate::retry::Policy;
 use crate::seal::Sealer;
 use crate::secret::Secret;
@@ -143,7 +143,7 @@ pub struct Refused {
     /// Per source and second.
     pub per_second: u32,
     /// At most so much.
-    pub bounds: amqp::RefusedBounds,
+    pub bounds: RefusedBounds,
 }
 
 /// The entrance: where it listens, and its bounds.
@@ -337,19 +337,6 @@ impl Config {
             patterns: destination.subscribe.clone(),
         };
         self.destinations.iter().map(subscriber).collect()
-    }
-
-    /// What the RabbitMQ side needs of it.
-    pub fn amqp(&self) -> amqp::Settings {
-        amqp::Settings {
-            urls: self.rabbitmq.urls.clone(),
-            namespace: self.namespace.clone(),
-            routes: Some(self.routes()),
-            refused: self.refused.bounds.clone(),
-            publish_timeout: self.rabbitmq.publish_timeout,
-            lanes: self.rabbitmq.lanes,
-            largest_body: self.sources.iter().map(|source| source.max_body).max(),
-        }
     }
 }
 

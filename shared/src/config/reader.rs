@@ -11,7 +11,7 @@ use super::section::{self, Section};
 use super::{
     Bounds, Breaker, Config, Destination, Embedded, Ingress, RabbitMq, Redis, Refused, Role, Tls,
 };
-use crate::queue::{Archive, amqp};
+use crate::queue::{Archive, RefusedBounds};
 use crate::retry::Policy;
 use crate::seal::{Key, MIN_KEY, Sealer};
 use crate::secret::Secret;
@@ -216,7 +216,7 @@ impl Reader<'_> {
     }
 
     fn refused(&self, mut section: Section<'_>) -> Refused {
-        let bounds = amqp::RefusedBounds {
+        let bounds = RefusedBounds {
             count: section.integer("max_count"),
             bytes: section.size("max_bytes"),
             age: section.duration("max_age"),

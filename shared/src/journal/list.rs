@@ -33,7 +33,7 @@ pub struct Query {
 
 impl Query {
     /// Whether a delivery of this key and type may be wanted.
-    pub(crate) fn may_take(&self, key: &DeliveryKey, kind: Option<&str>) -> bool {
+    pub fn may_take(&self, key: &DeliveryKey, kind: Option<&str>) -> bool {
         let is = |wanted: &Option<String>, given: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted == given)
         };

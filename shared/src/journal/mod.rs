@@ -3,7 +3,6 @@
 //! The worker claims and settles; the operator reads. [`redis`] is the Redis side.
 
 pub mod list;
-pub mod redis;
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::event::{Admitted, Context, DeliveryKey, Event, Identity};
 use crate::lifecycle::{Answer, DeadReason, Outcome, Print, Record};
+use crate::storage::StorageError;
 
 /// Why the journal didn't do what was asked. Whether a command that failed took effect
 /// is unknown: the same command may be sent again.
@@ -24,9 +24,9 @@ pub enum JournalError {
     /// Redis answers, and takes no writes: it is full, a replica, or can't save.
     #[error("redis takes no writes: {0}")]
     NotWritable(String),
-    /// The embedded file didn't do it.
+    /// The storage did not do it.
     #[error(transparent)]
-    Store(crate::embedded::StoreError),
+    Storage(StorageError),
     /// A cursor that no page has given.
     #[error("there is no page {0}: a cursor is what the page before it gave")]
     NoSuchPage(String),
@@ -366,7 +366,7 @@ pub enum First<'a> {
 
 impl First<'_> {
     /// The kind, and a name of its own within it.
-    pub(crate) fn name(&self) -> (&'static str, String) {
+    pub fn name(&self) -> (&'static str, String) {
         match self {
             Self::Type { source, identity } => ("type", format!("{source}/{}", identity.as_str())),
             Self::Copy { destination, source, identity, place } => {
@@ -429,10 +429,10 @@ pub trait Journal: Clone + Send + Sync + 'static {
 }
 
 /// Bytes of a history: its newest lines are kept.
-pub(crate) const HISTORY: usize = 32 * 1024;
+pub const HISTORY: usize = 32 * 1024;
 /// Copies without effect are listed up to half of it, so that a flood of them neither hides
 /// what happened nor costs more than a look.
-pub(crate) const COPIES: usize = HISTORY / 2;
+pub const COPIES: usize = HISTORY / 2;
 
 /// A delivery and how long it is remembered, when a deployment moves from one journal to
 /// another.
@@ -448,7 +448,7 @@ pub struct Remembered {
 
 /// The delivery keys that an operator may mean: an identity at these pairs of destination and
 /// source, or a key itself.
-pub(crate) fn named(id: &str, pairs: &[(&str, &str)]) -> Vec<DeliveryKey> {
+pub fn named(id: &str, pairs: &[(&str, &str)]) -> Vec<DeliveryKey> {
     let of = |(destination, source): &(&str, &str)| {
         DeliveryKey::new(destination, source, &Identity::from_text(id))
     };

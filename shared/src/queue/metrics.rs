@@ -5,14 +5,16 @@ use prometheus::{IntGauge, IntGaugeVec, opts};
 
 /// How full the queues are.
 #[derive(Clone)]
-pub(crate) struct Depths {
-    pub(crate) unrouted: IntGauge,
+pub struct Depths {
+    /// Messages in the queue of unrouted events.
+    pub unrouted: IntGauge,
     /// By destination and queue (`work`, `dead`).
-    pub(crate) waiting: IntGaugeVec,
+    pub waiting: IntGaugeVec,
 }
 
-impl Depths {
-    pub(crate) fn new() -> Self {
+impl Default for Depths {
+    /// All at zero, and not registered.
+    fn default() -> Self {
         Self {
             unrouted: gauge(
                 "zentra_unrouted_events",
@@ -25,21 +27,30 @@ impl Depths {
             ),
         }
     }
+}
 
-    pub(crate) fn collectors(&self) -> [Box<dyn Collector>; 2] {
+impl Depths {
+    /// For a registry.
+    pub fn collectors(&self) -> [Box<dyn Collector>; 2] {
         [Box::new(self.unrouted.clone()), Box::new(self.waiting.clone())]
     }
 }
 
-pub(crate) fn gauge(name: &str, help: &str) -> IntGauge {
+/// A gauge of this name, which must be valid.
+pub fn gauge(name: &str, help: &str) -> IntGauge {
     made(IntGauge::with_opts(opts!(name, help)))
 }
 
-pub(crate) fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+/// Gauges of this name, by labels; all must be valid.
+pub fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     made(IntGaugeVec::new(opts!(name, help), labels))
 }
 
+/// A metric that was made of constants.
+///
+/// # Panics
+/// If its name isn't valid.
 #[expect(clippy::panic, reason = "names are constants: any test meets this")]
-pub(crate) fn made<T>(collector: prometheus::Result<T>) -> T {
+pub fn made<T>(collector: prometheus::Result<T>) -> T {
     collector.unwrap_or_else(|error| panic!("a metric's name is wrong: {error}"))
 }

@@ -3,8 +3,7 @@
 //! One trait per user, so nobody sees more than it needs: the ingress publishes, a
 //! worker processes, the operator re-queues. [`amqp`] is the RabbitMQ side.
 
-pub mod amqp;
-pub(crate) mod metrics;
+pub mod metrics;
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use prometheus::Registry;
 use crate::clock::Timestamp;
 use crate::lifecycle::DeadReason;
 use crate::seal::Sealed;
+use crate::storage::StorageError;
 
 /// A message in a work or dead-letter queue. A message that isn't ours has an empty
 /// envelope and seal; nothing opens it.
@@ -79,12 +79,23 @@ pub enum QueueError {
     /// There is no such queue: no program has declared it yet.
     #[error("there is no such queue: {0}")]
     Missing(String),
-    /// The embedded file didn't take it.
+    /// The storage did not take it.
     #[error(transparent)]
-    Store(crate::embedded::StoreError),
+    Storage(StorageError),
     /// Anything else that the client library reports.
     #[error("the broker connection failed: {0}")]
     Broker(String),
+}
+
+/// What the queue of refused callbacks holds at most; beyond it the oldest go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedBounds {
+    /// Callbacks.
+    pub count: u32,
+    /// Bytes of their bodies.
+    pub bytes: usize,
+    /// How long each is kept.
+    pub age: Duration,
 }
 
 /// A destination and what it subscribes to.

@@ -9,14 +9,14 @@ use anyhow::Context;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use zentra_rabbitmq::{Amqp, AmqpConsumer, Settings};
+use zentra_redis::RedisJournal;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::config::{Live, Origin, Role};
 use zentra_shared::control::{Beat, Follow, Orders};
 use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{Claim, Delivery, First, Journal, JournalError, Settle};
 use zentra_shared::lifecycle::{Answer, DeadReason};
-use zentra_shared::queue::amqp::{Amqp, AmqpConsumer};
 use zentra_shared::queue::{Delay, Message, Process, QueueError, Routes, Subscribe};
 use zentra_shared::{shutdown, telemetry};
 use zentra_worker::Worker;
@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
     let url = config.redis.url.clone().context("no redis.url")?;
     let inner = RedisJournal::new(&url, &config.namespace, config.redis.retention)?;
     let journal = DoomedJournal { inner, doom: doom.clone() };
-    let queue = DoomedQueue { inner: Amqp::processor(config.amqp()), doom };
+    let queue = DoomedQueue { inner: Amqp::processor(Settings::from(&*config)), doom };
     let admin = TcpListener::bind("127.0.0.1:0").await?;
     Worker::new().serve(live, queue, journal, admin, CancellationToken::new()).await
 }

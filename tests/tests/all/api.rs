@@ -497,8 +497,9 @@ async fn prometheus_gets_what_the_status_tells_as_the_page_says() {
     let http = &world.stack.http;
     let text = eventually("all of it is told", BOUND, async || {
         let text = http.send(Method::GET, &url, &headers, "").await.unwrap().body;
-        (text.contains("signature_mismatch") && text.contains("workers{destination=\"ledger\"} 1"))
-            .then_some(text)
+        (text.contains("zentra_status_refused_callbacks 1")
+            && text.contains("workers{destination=\"ledger\"} 1"))
+        .then_some(text)
     })
     .await;
     for line in [

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use zentra_rabbitmq::Amqp;
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::Histories;
-use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::queue::{Operate, Place, Walk};
 use zentra_tests::http::Http;
 use zentra_tests::ledger::{Turn, transfer};

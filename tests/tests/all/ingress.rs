@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use zentra_shared::queue::amqp::Amqp;
+use zentra_rabbitmq::Amqp;
 use zentra_shared::queue::{Consumer, Message, Process, Receipt};
 use zentra_tests::http::Headers;
 use zentra_tests::stack::Stack;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use zentra_redis::RedisJournal;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::event::{DeliveryKey, Identity};
-use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
 use zentra_shared::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
 use zentra_shared::secret::Secret;

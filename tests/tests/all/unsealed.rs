@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use zentra_rabbitmq::Amqp;
+use zentra_redis::RedisJournal;
 use zentra_shared::event::{DeliveryKey, Envelope, Event, Identity};
-use zentra_shared::journal::redis::RedisJournal;
 use zentra_shared::journal::{Histories, What};
 use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::queue::{Message, Operate, Place, Process, Walk};
 use zentra_shared::seal::{Key, Sealer};
 use zentra_shared::secret::Secret;

@@ -151,9 +151,9 @@ impl<H: Histories> Act for Drain<'_, H> {
 #[cfg(test)]
 mod tests {
     use zentra_shared::delivery;
-    use zentra_shared::embedded::{EmbeddedJournal, Store};
     use zentra_shared::seal::{Key, Sealed, Sealer};
     use zentra_shared::secret::Secret;
+    use zentra_sqlite::{EmbeddedJournal, Store};
 
     use super::*;
 

@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
+use zentra_rabbitmq::Amqp;
 use zentra_shared::clock;
-use zentra_shared::queue::amqp::Amqp;
 use zentra_shared::queue::{Publish, Subscriber};
 use zentra_shared::seal::{Key, Sealed, Sealer};
 use zentra_shared::secret::Secret;
@@ -127,8 +127,7 @@ async fn used(redis: &Redis) -> anyhow::Result<f64> {
 async fn fill(rabbit: &Rabbit, part: usize) -> anyhow::Result<()> {
     let ledger = Subscriber { destination: "ledger".into(), patterns: vec!["acme.#".into()] };
     let settings = queue_settings(&rabbit.url(), NAMESPACE);
-    let settings =
-        zentra_shared::queue::amqp::Settings { routes: routes(vec![ledger]), ..settings };
+    let settings = zentra_rabbitmq::Settings { routes: routes(vec![ledger]), ..settings };
     let queue = Amqp::publisher(settings, "bench");
     tokio::time::timeout(BOUND, queue.connected()).await?;
     publish(&queue, &part.to_string()).await?;

@@ -1,0 +1,205 @@
+//! Which bindings were applied, so that those taken out of the config can be unbound.
+//!
+//! AMQP can't list bindings, so what was applied is remembered at the broker itself, as
+//! the one message of a queue. Whoever applies a config holds a lock meanwhile: a queue
+//! that only one connection can have, and that goes with it.
+
+use crate::error::failed;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lapin::Connection;
+use lapin::options::{
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Confirmation};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::topology::{
+    Binding, Names, bindings, declare, declare_archive, detach_archive, short, unbind,
+};
+use super::{QueueError, Routes, Settings};
+
+/// How often, and with what pause, the lock is tried.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long the broker may take to declare the archive.
+const ARCHIVE: Duration = Duration::from_secs(10);
+const PERSISTENT: u8 = 2;
+const REPLY_SUCCESS: u16 = 200;
+
+/// What is remembered.
+#[derive(Default, Serialize, Deserialize)]
+struct Applied {
+    v: u8,
+    bindings: BTreeSet<Binding>,
+}
+
+/// Declares all that these routes need, and unbinds what an earlier config had applied
+/// and this one hasn't. The queues stay, with what is in them: that is reported. `false`
+/// if nothing was unbound, since another program was at it for long.
+pub(super) async fn apply(
+    connection: &Connection,
+    names: &Names,
+    settings: &Settings,
+    routes: &Routes,
+) -> Result<bool, QueueError> {
+    let Some(lock) = lock(connection, names).await? else {
+        tracing::warn!("another program applies its config just now: nothing is unbound");
+        declare_only(connection, names, settings, routes).await.map_err(failed)?;
+        return Ok(false);
+    };
+    let applied = apply_locked(connection, names, settings, routes).await;
+    // The queue goes with the connection, not with the channel.
+    let queue = short(&lock_queue(names)).map_err(failed)?;
+    lock.queue_delete(queue, QueueDeleteOptions::default()).await.map_err(failed)?;
+    lock.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
+    applied.map(|()| true)
+}
+
+async fn apply_locked(
+    connection: &Connection,
+    names: &Names,
+    settings: &Settings,
+    routes: &Routes,
+) -> Result<(), QueueError> {
+    let channel = connection.create_channel().await.map_err(failed)?;
+    declare(&channel, names, settings, routes).await.map_err(failed)?;
+    let (known, tag) = remembered(&channel, names).await.map_err(failed)?;
+    let wanted: BTreeSet<Binding> = bindings(names, routes).into_iter().collect();
+    let gone: Vec<&Binding> = known.bindings.difference(&wanted).collect();
+    for binding in &gone {
+        unbind(&channel, binding).await.map_err(failed)?;
+        tracing::info!(queue = binding.queue, pattern = binding.pattern, "unbound");
+    }
+    if known.v == 0 || known.bindings != wanted {
+        remember(&channel, names, &Applied { v: 1, bindings: wanted.clone() }).await?;
+        if let Some(tag) = tag {
+            channel.basic_ack(tag, BasicAckOptions { multiple: true }).await.map_err(failed)?;
+        }
+    }
+    channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
+    report(connection, &gone, &wanted).await;
+    Ok(())
+}
+
+/// Attaches the archive, or takes it from the entrance if the broker can't serve it (no
+/// streams, or one that doesn't recover): events are then accepted without it. `false` if
+/// there should be one and isn't.
+pub(super) async fn archive(
+    connection: &Connection,
+    names: &Names,
+    routes: &Routes,
+) -> Result<bool, QueueError> {
+    if routes.archive.sources.is_empty() {
+        return Ok(true);
+    }
+    let channel = connection.create_channel().await.map_err(failed)?;
+    let declared = match timeout(ARCHIVE, declare_archive(&channel, names, routes)).await {
+        Ok(declared) => declared.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".into()),
+    };
+    let Err(error) = declared else {
+        channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
+        return Ok(true);
+    };
+    // A refusal has closed the channel.
+    let channel = connection.create_channel().await.map_err(failed)?;
+    detach_archive(&channel, names).await.map_err(failed)?;
+    channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
+    tracing::error!(error, "the broker can't serve the archive: events are accepted without it");
+    Ok(false)
+}
+
+/// Declares what is there already or is new; for a connection that was made again.
+pub(super) async fn declare_only(
+    connection: &Connection,
+    names: &Names,
+    settings: &Settings,
+    routes: &Routes,
+) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    declare(&channel, names, settings, routes).await?;
+    channel.close(REPLY_SUCCESS, short("")?).await
+}
+
+fn lock_queue(names: &Names) -> String {
+    format!("{}.lock", names.applied())
+}
+
+/// The channel that holds the lock; `None` if somebody else has it for long.
+async fn lock(connection: &Connection, names: &Names) -> Result<Option<Channel>, QueueError> {
+    let queue = lock_queue(names);
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    for _ in 0..TRIES {
+        let channel = connection.create_channel().await.map_err(failed)?;
+        match channel
+            .queue_declare(short(&queue).map_err(failed)?, options, FieldTable::default())
+            .await
+        {
+            Ok(_) => return Ok(Some(channel)),
+            // Held by another connection: the broker closes the channel that asked.
+            Err(_) if connection.status().connected() => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(None)
+}
+
+/// What was remembered last, and up to which message.
+async fn remembered(channel: &Channel, names: &Names) -> lapin::Result<(Applied, Option<u64>)> {
+    let (mut known, mut last) = (Applied::default(), None);
+    let queue = names.applied();
+    while let Some(got) = channel.basic_get(short(&queue)?, BasicGetOptions::default()).await? {
+        // More than one were left by a crash between two steps: all count.
+        if let Ok(read) = serde_json::from_slice::<Applied>(&got.delivery.data) {
+            known.v = read.v;
+            known.bindings.extend(read.bindings);
+        }
+        last = Some(got.delivery.delivery_tag);
+    }
+    Ok((known, last))
+}
+
+async fn remember(channel: &Channel, names: &Names, applied: &Applied) -> Result<(), QueueError> {
+    let body = serde_json::to_vec(applied).map_err(|_| QueueError::Refused)?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    let (exchange, queue) = (short("").map_err(failed)?, short(&names.applied()).map_err(failed)?);
+    let confirm =
+        channel.basic_publish(exchange, queue, options, &body, properties).await.map_err(failed)?;
+    match confirm.await.map_err(failed)? {
+        Confirmation::Ack(None) => Ok(()),
+        _ => Err(QueueError::Refused),
+    }
+}
+
+/// Tells what is left in queues that nothing is routed to any more.
+async fn report(connection: &Connection, gone: &[&Binding], wanted: &BTreeSet<Binding>) {
+    let queues: BTreeSet<&str> = gone.iter().map(|binding| binding.queue.as_str()).collect();
+    for queue in queues {
+        if wanted.iter().any(|binding| binding.queue == queue) {
+            continue;
+        }
+        let messages = depth(connection, queue).await;
+        tracing::warn!(
+            queue,
+            messages,
+            "by this config nothing is routed to this queue any more; what it holds is kept"
+        );
+    }
+}
+
+/// How many messages wait in a queue, if that can be known.
+pub(super) async fn depth(connection: &Connection, queue: &str) -> Option<u32> {
+    let channel = connection.create_channel().await.ok()?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    let declared = channel.queue_declare(short(queue).ok()?, passive, FieldTable::default()).await;
+    let count = declared.ok()?.message_count();
+    let _ = channel.close(REPLY_SUCCESS, short("").ok()?).await;
+    Some(count)
+}

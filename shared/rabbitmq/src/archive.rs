@@ -1,0 +1,71 @@
+//! Reading the archive, a stream.
+
+use crate::error::failed;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::Consumer;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use tokio::time::timeout;
+
+use super::link::Session;
+use super::message::read;
+use super::topology::short;
+use super::{Archived, QueueError};
+use zentra_shared::clock::Timestamp;
+use zentra_shared::seal::Sealed;
+
+/// A stream doesn't say that it has ended: it brings nothing for so long.
+const END: Duration = Duration::from_secs(2);
+/// So many are under way.
+const WINDOW: u16 = 256;
+
+/// Reads one archive; see [`Archived`].
+pub struct AmqpArchived(Consumer);
+
+impl AmqpArchived {
+    pub(super) async fn start(
+        session: &Session,
+        stream: &str,
+        from: Timestamp,
+    ) -> Result<Self, QueueError> {
+        let channel = session.channel().await?;
+        // A stream demands it.
+        channel.basic_qos(WINDOW, BasicQosOptions::default()).await.map_err(failed)?;
+        let offset = match from.secs() {
+            0 => AMQPValue::LongString(LongString::from("first")),
+            // It begins with the chunk that has this time: with some that came before.
+            secs => AMQPValue::Timestamp(secs),
+        };
+        let mut arguments = FieldTable::default();
+        arguments.insert(short("x-stream-offset").map_err(failed)?, offset);
+        let options = BasicConsumeOptions::default();
+        Ok(Self(
+            channel
+                .basic_consume(
+                    short(stream).map_err(failed)?,
+                    short("").map_err(failed)?,
+                    options,
+                    arguments,
+                )
+                .await
+                .map_err(failed)?,
+        ))
+    }
+}
+
+impl Archived for AmqpArchived {
+    async fn next(&mut self) -> Result<Option<Sealed>, QueueError> {
+        match timeout(END, self.0.next()).await {
+            Err(_) => Ok(None),
+            Ok(None) => Err(QueueError::Lost),
+            Ok(Some(delivery)) => {
+                let mut delivery = delivery.map_err(failed)?;
+                // Takes nothing away: it only makes room for the next.
+                delivery.acker.ack(BasicAckOptions::default()).await.map_err(failed)?;
+                Ok(Some(read(&mut delivery).sealed))
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Consuming one work queue over any number of connections.
+
+use crate::error::failed;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::SelectAll;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Acker, Channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::acks::{self, BATCH, Ended, Ends};
+use super::link::{Link, Session};
+use super::message::read;
+use super::topology::short;
+use super::{Amqp, Consumer, Message, QueueError, Receipt};
+
+/// After a consumer ended while its connection goes on (its queue was deleted).
+const PAUSE: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Reads a work queue; see [`Consumer`].
+pub struct AmqpConsumer {
+    link: Link,
+    /// To declare the queue again when it was deleted.
+    amqp: Amqp,
+    queue: String,
+    prefetch: u16,
+    current: Option<Current>,
+    stopped: bool,
+}
+
+/// What is consumed on one channel.
+struct Current {
+    session: Arc<Session>,
+    channel: Channel,
+    consumers: SelectAll<lapin::Consumer>,
+    /// Theirs. Each may have [`AmqpConsumer::window`] messages in hand.
+    tags: Vec<ShortString>,
+    ends: Ends,
+    acknowledging: JoinHandle<()>,
+}
+
+impl Current {
+    async fn consume(&mut self, queue: &str) -> Result<(), QueueError> {
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = self
+            .channel
+            .basic_consume(short(queue).map_err(failed)?, short("").map_err(failed)?, options, none)
+            .await
+            .map_err(failed)?;
+        self.tags.push(consumer.tag());
+        self.consumers.push(consumer);
+        Ok(())
+    }
+
+    /// What it has in hand stays in hand.
+    async fn cancel_last(&mut self) -> Result<(), QueueError> {
+        let Some(tag) = self.tags.pop() else { return Ok(()) };
+        self.channel.basic_cancel(tag, BasicCancelOptions::default()).await.map_err(failed)
+    }
+}
+
+impl AmqpConsumer {
+    pub(super) fn new(link: Link, amqp: Amqp, queue: String, prefetch: u16) -> Self {
+        Self { link, amqp, queue, prefetch, current: None, stopped: false }
+    }
+
+    /// More than are handled at a time, since acknowledgements come late and together, and what they
+    /// make room for is on its way for a while.
+    fn window(&self) -> u16 {
+        self.prefetch.saturating_add(self.prefetch.min(2 * BATCH))
+    }
+
+    /// The connection answers no more: what came over it comes again.
+    fn give_up(&mut self) {
+        if let Some(current) = self.current.take() {
+            tracing::warn!(queue = self.queue, after = ?ANSWER, "no answer: connecting again");
+            current.session.discard();
+        }
+    }
+
+    /// `None` when the link is gone for good.
+    async fn open(&mut self) -> Option<Result<Current, QueueError>> {
+        let session = self.link.session().await?;
+        let opened = async {
+            let channel = session.channel().await?;
+            channel.basic_qos(self.window(), BasicQosOptions::default()).await.map_err(failed)?;
+            let (ends, acknowledging) = acks::start(channel.clone());
+            let (consumers, tags) = (SelectAll::new(), Vec::new());
+            let session = session.clone();
+            let mut current = Current { session, channel, consumers, tags, ends, acknowledging };
+            current.consume(&self.queue).await?;
+            Ok(current)
+        };
+        Some(match timeout(ANSWER, opened).await {
+            Ok(result) => result,
+            Err(_) => {
+                session.discard();
+                Err(QueueError::Timeout(ANSWER))
+            }
+        })
+    }
+}
+
+impl Consumer for AmqpConsumer {
+    type Receipt = AmqpReceipt;
+
+    async fn next(&mut self) -> Option<(Message, AmqpReceipt)> {
+        loop {
+            if let Some(Current { consumers, ends, .. }) = &mut self.current {
+                match consumers.next().await {
+                    Some(Ok(mut delivery)) => {
+                        let message = read(&mut delivery);
+                        let (acker, tag) = (delivery.acker, delivery.delivery_tag);
+                        let receipt = AmqpReceipt { acker, tag, ends: ends.clone() };
+                        return Some((message, receipt));
+                    }
+                    Some(Err(error)) => {
+                        tracing::debug!(queue = self.queue, %error, "consumer failed")
+                    }
+                    None => {}
+                }
+                self.current = None;
+            }
+            if self.stopped {
+                return None;
+            }
+            match self.open().await? {
+                Ok(opened) => self.current = Some(opened),
+                Err(error) => {
+                    tracing::warn!(queue = self.queue, %error, "can't consume, trying again");
+                    if matches!(error, QueueError::Missing(_)) {
+                        match self.amqp.declare_again().await {
+                            Ok(()) => {
+                                tracing::warn!(
+                                    queue = self.queue,
+                                    "it was deleted: declared again"
+                                );
+                                continue;
+                            }
+                            Err(error) => tracing::warn!(%error, "it can't be declared again"),
+                        }
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// By further consumers: the prefetch of one can't be changed.
+    async fn set_waiting(&mut self, waiting: usize) {
+        let in_hand = waiting + usize::from(self.prefetch);
+        let wanted = in_hand.div_ceil(self.window().max(1).into()).max(1);
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let changed = async {
+            while current.tags.len() < wanted {
+                current.consume(&self.queue).await?;
+            }
+            // Not with each one that leaves: others may come.
+            while waiting == 0 && current.tags.len() > wanted {
+                current.cancel_last().await?;
+            }
+            Ok::<_, QueueError>(())
+        };
+        match timeout(ANSWER, changed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(queue = self.queue, %error, "the prefetch can't be changed");
+            }
+            // The broker may have made a consumer that nobody reads.
+            Err(_) => self.give_up(),
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.stopped = true;
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let cancelled = async {
+            while !current.tags.is_empty() {
+                current.cancel_last().await?;
+            }
+            Ok::<_, QueueError>(())
+        };
+        match timeout(ANSWER, cancelled).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.current = None,
+            Err(_) => self.give_up(),
+        }
+    }
+
+    async fn finish(self) {
+        if let Some(Current { ends, acknowledging, .. }) = self.current {
+            drop(ends);
+            let _ = timeout(ANSWER, acknowledging).await;
+        }
+    }
+}
+
+/// The right to acknowledge one delivery; see [`Receipt`]. It goes by its tag, together with
+/// others.
+pub struct AmqpReceipt {
+    acker: Acker,
+    tag: u64,
+    ends: Ends,
+}
+
+impl Receipt for AmqpReceipt {
+    async fn ack(self) {
+        // If nobody hears it, the channel is gone, and the message comes again.
+        let _ = self.ends.send(Ended::Done(self.tag));
+    }
+
+    async fn give_back(self) {
+        let options = BasicNackOptions { requeue: true, multiple: false };
+        // A failure means that the connection is gone, which gives it back as well.
+        let _ = self.acker.nack(options).await;
+        // Only now may an acknowledgement reach over it.
+        let _ = self.ends.send(Ended::Passed(self.tag));
+    }
+}

@@ -1,0 +1,22 @@
+//! What the seam says of the client library's errors.
+
+use lapin::ErrorKind;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use zentra_shared::queue::QueueError;
+
+/// What the seam says of an error of the client library.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(crate) fn failed(error: lapin::Error) -> QueueError {
+    match error.kind() {
+        ErrorKind::ProtocolError(told) if is_missing(&error) => {
+            QueueError::Missing(told.get_message().to_string())
+        }
+        _ => QueueError::Broker(error.to_string()),
+    }
+}
+
+/// Whether a queue or an exchange does not exist.
+pub(crate) fn is_missing(error: &lapin::Error) -> bool {
+    let not_found = AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND);
+    matches!(error.kind(), ErrorKind::ProtocolError(told) if *told.kind() == not_found)
+}

@@ -1,0 +1,388 @@
+//! The queue on RabbitMQ, 3.10 and later.
+
+mod acks;
+mod applied;
+mod archive;
+mod consumer;
+mod error;
+mod ladder;
+mod lane;
+mod link;
+mod message;
+mod metrics;
+mod returns;
+mod topology;
+mod unrouted;
+mod walk;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use lapin::BasicProperties;
+use prometheus::Registry;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+use zentra_shared::clock::Timestamp;
+use zentra_shared::config::Config;
+use zentra_shared::lifecycle::DeadReason;
+use zentra_shared::queue::{
+    Archive, Archived, Consumer, Delay, Message, Operate, Place, Process, Publish, QueueError,
+    Receipt, RefusedBounds, Routes, Subscribe, Subscriber, Walk,
+};
+use zentra_shared::seal::Sealed;
+use zentra_shared::secret::Secret;
+
+use applied::declare_only;
+pub use archive::AmqpArchived;
+pub use consumer::{AmqpConsumer, AmqpReceipt};
+use error::failed;
+use lane::Job;
+use link::{Link, Session};
+use metrics::Metrics;
+use topology::{Names, short};
+pub use walk::{AmqpWalk, WalkReceipt};
+
+/// How long new queues may take.
+const DECLARE: Duration = Duration::from_secs(30);
+
+/// What the RabbitMQ side needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// One or more `amqp://` or `amqps://` URLs, tried in turn.
+    pub urls: Vec<Secret>,
+    /// The prefix of every exchange and queue.
+    pub namespace: String,
+    /// Where events go, at the start. `None`: nothing is declared, and nothing changed.
+    pub routes: Option<Routes>,
+    /// What the queue of refused callbacks holds.
+    pub refused: RefusedBounds,
+    /// How long a publish may take until its confirm.
+    pub publish_timeout: Duration,
+    /// Channels that publish, each with up to 64 messages under way.
+    pub lanes: usize,
+    /// The largest body that the ingress takes, in bytes. The broker is asked whether it takes it.
+    pub largest_body: Option<usize>,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            urls: config.rabbitmq.urls.clone(),
+            namespace: config.namespace.clone(),
+            routes: Some(config.routes()),
+            refused: config.refused.bounds.clone(),
+            publish_timeout: config.rabbitmq.publish_timeout,
+            lanes: config.rabbitmq.lanes,
+            largest_body: config.sources.iter().map(|source| source.max_body).max(),
+        }
+    }
+}
+
+/// RabbitMQ behind the seam. One connection publishes; what reads has one of its own: during an
+/// alarm RabbitMQ reads nothing more from a connection that has published, and so hears neither
+/// acknowledgements nor questions there.
+#[derive(Clone)]
+pub struct Amqp {
+    settings: Arc<Settings>,
+    routes: Arc<watch::Sender<Option<Routes>>>,
+    names: Names,
+    metrics: Metrics,
+    publishing: Link,
+    reading: Option<Link>,
+    /// Refused callbacks have a connection of their own: they slow no event.
+    keeping: Option<Link>,
+}
+
+impl Amqp {
+    /// Only publishes. Connects in the background.
+    pub fn publisher(settings: Settings, purpose: &'static str) -> Self {
+        Self::linked(Settings { largest_body: None, ..settings }, purpose)
+    }
+
+    fn linked(settings: Settings, purpose: &'static str) -> Self {
+        let settings = Arc::new(settings);
+        let metrics = Metrics::new();
+        let (routes, current) = watch::channel(settings.routes.clone());
+        Self {
+            routes: Arc::new(routes),
+            names: Names::new(&settings.namespace),
+            publishing: Link::start(
+                settings.clone(),
+                current,
+                metrics.clone(),
+                purpose,
+                settings.lanes,
+            ),
+            metrics,
+            reading: None,
+            keeping: None,
+            settings,
+        }
+    }
+
+    /// For the ingress, which also keeps what it refuses.
+    pub fn entrance(settings: Settings) -> Self {
+        let publisher = Self::linked(settings, "ingress");
+        let keeping = publisher.second_link("ingress-refused", 1);
+        Self { keeping: Some(keeping), ..publisher }
+    }
+
+    /// For a worker.
+    pub fn processor(settings: Settings) -> Self {
+        let publisher = Self::publisher(settings, "worker-publish");
+        let reading = publisher.second_link("worker-consume", 0);
+        Self { reading: Some(reading), ..publisher }
+    }
+
+    /// For operators.
+    pub fn operator(settings: Settings) -> Self {
+        let publisher = Self::publisher(Settings { routes: None, ..settings }, "operator-publish");
+        let reading = publisher.second_link("operator-read", 0);
+        Self { reading: Some(reading), ..publisher }
+    }
+
+    fn second_link(&self, purpose: &'static str, lanes: usize) -> Link {
+        // What is declared is the first link's business.
+        let (_, nothing) = watch::channel(None);
+        Link::start(self.settings.clone(), nothing, self.metrics.clone(), purpose, lanes)
+    }
+
+    /// Waits until the broker is connected and the topology declared.
+    pub async fn connected(&self) {
+        let mut publishing = self.publishing.clone();
+        publishing.session().await;
+        if let Some(mut reading) = self.reading.clone() {
+            reading.session().await;
+        }
+    }
+
+    /// Closes the connections for good, once nothing uses them any more.
+    pub async fn close(self) {
+        let links = [self.keeping, self.reading, Some(self.publishing)];
+        join_all(links.into_iter().flatten().map(Link::close)).await;
+    }
+
+    /// Whether the archive may take events. An operator's program doesn't know.
+    fn archives(&self) -> bool {
+        self.routes.borrow().as_ref().is_none_or(|routes| !routes.archive.sources.is_empty())
+    }
+
+    /// The connection that reads, if there is one now.
+    fn reader(&self) -> Result<Arc<Session>, QueueError> {
+        let link = self.reading.as_ref().unwrap_or(&self.publishing);
+        link.now().ok_or(QueueError::Disconnected)
+    }
+
+    /// Puts an event among those that nobody subscribed to, whoever may by now.
+    pub async fn leave_unrouted(&self, sealed: &Sealed) -> Result<(), QueueError> {
+        let (properties, body) = (message::new(sealed).map_err(failed)?, sealed.body.clone());
+        self.send(&self.publishing, "", &self.names.unrouted(), body, properties).await
+    }
+
+    /// Puts an event into the archive, and nowhere else. One whose source isn't archived goes
+    /// to nobody.
+    pub async fn archive(&self, sealed: &Sealed) -> Result<(), QueueError> {
+        let (properties, body) = (message::new(sealed).map_err(failed)?, sealed.body.clone());
+        let exchange = self.names.archived();
+        self.send(&self.publishing, &exchange, &sealed.route, body, properties).await
+    }
+
+    async fn send(
+        &self,
+        link: &Link,
+        exchange: &str,
+        key: &str,
+        body: Bytes,
+        properties: BasicProperties,
+    ) -> Result<(), QueueError> {
+        let session = link.now().ok_or(QueueError::Disconnected)?;
+        if session.blocked() {
+            return Err(QueueError::Blocked);
+        }
+        if session.stalled() {
+            return Err(QueueError::Stalled);
+        }
+        // The broker would close the channel, and what is under way beside it would be in doubt.
+        if body.len() > session.largest() {
+            return Err(QueueError::TooLarge(session.largest()));
+        }
+        let (done, confirmed) = oneshot::channel();
+        let (exchange, key) = (short(exchange).map_err(failed)?, short(key).map_err(failed)?);
+        session.put(Job { exchange, key, body, properties, done })?;
+        let (started, limit) = (Instant::now(), self.settings.publish_timeout);
+        match timeout(limit, confirmed).await {
+            Ok(Ok(result)) => {
+                self.metrics.confirm_seconds.observe(started.elapsed().as_secs_f64());
+                result
+            }
+            // The lane is gone with its connection.
+            Ok(Err(_)) => Err(QueueError::Lost),
+            Err(_) if session.blocked() => Err(QueueError::Blocked),
+            Err(_) => Err(QueueError::Timeout(limit)),
+        }
+    }
+
+    /// Declares exchanges and queues again, since one of them isn't there any more.
+    pub(crate) async fn declare_again(&self) -> Result<(), QueueError> {
+        let routes = self.routes.borrow().clone().ok_or(QueueError::Disconnected)?;
+        let session = self.reader()?;
+        let declare = async {
+            // This link sends again what has to be.
+            let publishing = self.publishing.now().ok_or(QueueError::Disconnected)?;
+            publishing.look_for_unrouted(&routes).await?;
+            declare_only(&session.connection, &self.names, &self.settings, &routes)
+                .await
+                .map_err(failed)?;
+            Ok(())
+        };
+        timeout(DECLARE, declare).await.map_err(|_| QueueError::Timeout(DECLARE))?
+    }
+
+    async fn send_message(
+        &self,
+        exchange: &str,
+        key: &str,
+        message: &Message,
+        error: Option<&str>,
+    ) -> Result<(), QueueError> {
+        let properties = message::properties(message, error).map_err(failed)?;
+        let sealed = &message.sealed;
+        self.send(&self.publishing, exchange, key, sealed.body.clone(), properties).await
+    }
+}
+
+impl Subscribe for Amqp {
+    fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.metrics.register(registry)
+    }
+
+    async fn subscribe(&self, routes: Routes) {
+        self.routes.send_replace(Some(routes.clone()));
+        let Some(session) = self.publishing.now() else {
+            return;
+        };
+        let declare = async {
+            session.look_for_unrouted(&routes).await?;
+            session.apply(&self.settings, &routes).await?;
+            session.attach_archive(&routes).await
+        };
+        let declared = timeout(DECLARE, declare).await;
+        if let Err(error) = declared.unwrap_or(Err(QueueError::Timeout(DECLARE))) {
+            tracing::warn!(%error, "the subscriptions aren't declared yet: connecting anew");
+            session.discard();
+        }
+    }
+}
+
+impl Publish for Amqp {
+    async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
+        let properties = message::new(sealed).map_err(failed)?;
+        let exchange = self.names.entrance();
+        let body = sealed.body.clone();
+        self.send(&self.publishing, &exchange, &sealed.route, body, properties).await?;
+        let session = self.publishing.now().ok_or(QueueError::Lost)?;
+        if self.archives() && session.only_archived().await {
+            return Err(QueueError::Refused);
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, refused: &Sealed) -> Result<(), QueueError> {
+        let properties = message::new(refused).map_err(failed)?;
+        let (link, queue) = (&self.keeping, self.names.refused(&self.settings.refused));
+        let link = link.as_ref().ok_or(QueueError::Disconnected)?;
+        self.send(link, "", &queue, refused.body.clone(), properties).await
+    }
+
+    fn ready(&self) -> bool {
+        self.publishing.now().is_some_and(|session| session.ready())
+    }
+}
+
+impl Process for Amqp {
+    type Consumer = AmqpConsumer;
+
+    fn consume(&self, destination: &str, prefetch: u16) -> AmqpConsumer {
+        let link = self.reading.as_ref().unwrap_or(&self.publishing).clone();
+        AmqpConsumer::new(link, self.clone(), self.names.work_queue(destination), prefetch)
+    }
+
+    async fn retry(
+        &self,
+        destination: &str,
+        message: &Message,
+        delay: Duration,
+    ) -> Result<(), QueueError> {
+        let rung = ladder::rung(Delay::Near(delay)).as_millis();
+        let exchange = self.names.delay(u64::try_from(rung).unwrap_or(u64::MAX));
+        self.send_message(&exchange, destination, message, None).await
+    }
+
+    fn delay(&self, wish: Delay) -> Duration {
+        ladder::rung(wish)
+    }
+
+    async fn dead(
+        &self,
+        destination: &str,
+        message: &Message,
+        reason: DeadReason,
+        error: Option<&str>,
+    ) -> Result<(), QueueError> {
+        let dead = Message { dead: Some(reason), ..message.clone() };
+        self.send_message(&self.names.dead(), destination, &dead, error).await
+    }
+
+    fn ready(&self) -> bool {
+        let connected = |link: &Link| link.now().is_some();
+        connected(&self.publishing) && self.reading.as_ref().is_none_or(connected)
+    }
+}
+
+impl Amqp {
+    fn queue_of(&self, place: Place<'_>) -> String {
+        match place {
+            Place::Dead(destination) => self.names.dead_queue(destination),
+            Place::Unrouted => self.names.unrouted(),
+            Place::Work(destination) => self.names.work_queue(destination),
+            Place::Refused => self.names.refused(&self.settings.refused),
+        }
+    }
+}
+
+impl Operate for Amqp {
+    type Walk = AmqpWalk;
+    type Archived = AmqpArchived;
+
+    fn blocked(&self) -> Option<String> {
+        self.publishing.now()?.blocked_by()
+    }
+
+    async fn archived(
+        &self,
+        archive: &Archive,
+        from: Timestamp,
+    ) -> Result<AmqpArchived, QueueError> {
+        AmqpArchived::start(&*self.reader()?, &self.names.archive(archive), from).await
+    }
+
+    async fn walk(&self, place: Place<'_>) -> Result<AmqpWalk, QueueError> {
+        AmqpWalk::start(&*self.reader()?, self.queue_of(place)).await
+    }
+
+    async fn depth(&self, place: Place<'_>) -> Result<u64, QueueError> {
+        walk::depth(&*self.reader()?, self.queue_of(place)).await
+    }
+
+    async fn reroute(&self, sealed: &Sealed) -> Result<(), QueueError> {
+        let properties = message::new(sealed).map_err(failed)?;
+        let (exchange, body) = (self.names.events(), sealed.body.clone());
+        self.send(&self.publishing, &exchange, &sealed.route, body, properties).await
+    }
+
+    async fn requeue(&self, destination: &str, message: &Message) -> Result<(), QueueError> {
+        self.send_message(&self.names.retry(), destination, message, None).await
+    }
+}

@@ -1,0 +1,540 @@
+//! One supervised connection to the broker.
+//!
+//! The client library recovers nothing by itself that we could rely on, so a connection
+//! is a generation: any failure discards it whole, and the next is made from scratch
+//! (next host, topology, channels). Every connect and close has a time limit: both have
+//! been seen to hang for ever against a broker that was just starting.
+
+use crate::error::failed;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use lapin::options::BasicPublishOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use prometheus::IntGauge;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::applied::{apply, archive, declare_only, depth};
+use super::lane::{self, Job};
+use super::metrics::Metrics;
+use super::topology::{Names, short};
+use super::unrouted::{self, ANSWERED_WITHIN, Asking, Unrouted};
+use super::{QueueError, Routes, Settings, Subscriber, message};
+use zentra_shared::clock::millis;
+use zentra_shared::retry::Pauses;
+use zentra_shared::secret::Secret;
+
+/// Time to connect and log in.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Time to declare and to open the lanes; a busy broker takes seconds for new queues.
+const PREPARE: Duration = Duration::from_secs(30);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is logged that none can be made.
+const LOG_EACH: Duration = Duration::from_secs(10);
+/// How old the last confirm may be before a message of our own asks for a new one.
+const PROBE: Duration = Duration::from_secs(1);
+/// How old the last confirm may be where a publish can still be expected to be confirmed.
+const FRESH: Duration = Duration::from_secs(5);
+/// How often what waits is counted, and an archive that the broker couldn't serve is
+/// tried again.
+const HOUSE: Duration = Duration::from_secs(15);
+/// Publishes that wait for the last lane.
+const WAITING: usize = 4096;
+const CLOSE: Duration = Duration::from_secs(2);
+/// Seconds; a dead peer shows after twice this.
+const HEARTBEAT: u16 = 10;
+const REPLY_SUCCESS: u16 = 200;
+
+/// A connection that is made again whenever it is lost, until the link is dropped.
+#[derive(Clone)]
+pub(super) struct Link {
+    sessions: watch::Receiver<Option<Arc<Session>>>,
+    stop: CancellationToken,
+    _stop_when_dropped: Arc<DropGuard>,
+}
+
+impl Link {
+    /// Starts to connect in the background. `purpose` names the connection at the broker.
+    /// With no lanes, nothing is published.
+    pub(super) fn start(
+        settings: Arc<Settings>,
+        routes: watch::Receiver<Option<Routes>>,
+        metrics: Metrics,
+        purpose: &'static str,
+        lanes: usize,
+    ) -> Self {
+        let (publish, sessions) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let _stop_when_dropped = Arc::new(stop.clone().drop_guard());
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = supervise(&settings, &routes, &metrics, purpose, lanes, &publish) => {}
+            }
+            let last = publish.send_replace(None);
+            if let Some(session) = last {
+                session.close().await;
+            }
+        });
+        Self { sessions, stop, _stop_when_dropped }
+    }
+
+    /// Closes the connection for good: what was written to it, acknowledgements above
+    /// all, reaches the broker first.
+    pub(super) async fn close(mut self) {
+        self.stop.cancel();
+        // The sender goes when the background task ends.
+        let closed = async { while self.sessions.changed().await.is_ok() {} };
+        let _ = timeout(CLOSE * 2, closed).await;
+    }
+
+    /// The connection, if there is one now.
+    pub(super) fn now(&self) -> Option<Arc<Session>> {
+        self.sessions.borrow().clone().filter(|session| session.usable())
+    }
+
+    /// The connection, waiting for one as long as it takes.
+    pub(super) async fn session(&mut self) -> Option<Arc<Session>> {
+        let ready = |session: &Option<Arc<Session>>| session.as_ref().is_some_and(|s| s.usable());
+        let found = self.sessions.wait_for(ready).await.ok()?;
+        found.clone()
+    }
+}
+
+async fn supervise(
+    settings: &Settings,
+    routes: &watch::Receiver<Option<Routes>>,
+    metrics: &Metrics,
+    purpose: &'static str,
+    lanes: usize,
+    publish: &watch::Sender<Option<Arc<Session>>>,
+) {
+    let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
+    let mut failures = Failures::default();
+    let unrouted = Arc::new(Unrouted::default());
+    let mut applied = false;
+    let up = metrics.up.with_label_values(&[purpose]);
+    let blocked = metrics.blocked.with_label_values(&[purpose]);
+    let connects = metrics.connects.with_label_values(&[purpose]);
+    metrics.lanes.add(i64::try_from(lanes).unwrap_or(i64::MAX));
+    // Without an end: the config has at least one URL.
+    for url in settings.urls.iter().cycle() {
+        let opened = Session::open(
+            url,
+            settings,
+            routes,
+            &mut applied,
+            metrics,
+            (purpose, lanes),
+            unrouted.clone(),
+        );
+        match opened.await {
+            Ok(session) => {
+                tracing::info!(purpose, "connected to rabbitmq");
+                pauses.reset();
+                failures = Failures::default();
+                connects.inc();
+                up.set(1);
+                publish.send_replace(Some(session.clone()));
+                let cause = tokio::select! {
+                    cause = session.lost(&blocked) => cause,
+                    never = session.keep_house(routes) => match never {},
+                    never = unrouted.watch(&session, settings, routes) => match never {},
+                };
+                publish.send_replace(None);
+                up.set(0);
+                blocked.set(0);
+                tracing::warn!(purpose, cause, "lost the connection to rabbitmq");
+                session.close().await;
+            }
+            Err(error) => failures.log(purpose, &error),
+        }
+        tokio::time::sleep(pauses.next_pause()).await;
+    }
+}
+
+/// Connections that failed one after the other: programs and broker are often started at the same time.
+#[derive(Default)]
+struct Failures {
+    logged: Option<Instant>,
+    left_out: u32,
+}
+
+impl Failures {
+    /// The first one, and then one in [`LOG_EACH`].
+    fn log(&mut self, purpose: &str, error: &QueueError) {
+        if self.logged.is_some_and(|logged| logged.elapsed() < LOG_EACH) {
+            self.left_out += 1;
+            return;
+        }
+        let left_out = self.left_out;
+        tracing::warn!(purpose, %error, left_out, "can't connect to rabbitmq: trying again");
+        *self = Self { logged: Some(Instant::now()), left_out: 0 };
+    }
+}
+
+type Probe = oneshot::Receiver<Result<(), QueueError>>;
+
+/// One generation of a connection.
+pub(super) struct Session {
+    pub(super) connection: Connection,
+    /// Cancelled when this generation is given up.
+    pub(super) gone: CancellationToken,
+    blocked: AtomicBool,
+    /// The broker's reason.
+    blocked_by: Mutex<String>,
+    stalled: AtomicBool,
+    /// Whether the archive is attached, or none is wanted.
+    archived: AtomicBool,
+    started: Instant,
+    /// The last confirm, in milliseconds after `started`; 0 before the first.
+    confirmed: AtomicU64,
+    /// One for each lane.
+    jobs: Vec<mpsc::Sender<Job>>,
+    pub(super) metrics: Metrics,
+    names: Names,
+    /// The largest body that the broker takes, as far as it is known.
+    largest: AtomicUsize,
+    unrouted: Arc<Unrouted>,
+    /// Asks whether the queue of unrouted events exists.
+    asking: mpsc::Sender<Asking>,
+}
+
+impl Session {
+    async fn open(
+        url: &Secret,
+        settings: &Settings,
+        routes: &watch::Receiver<Option<Routes>>,
+        applied: &mut bool,
+        metrics: &Metrics,
+        (purpose, lanes): (&str, usize),
+        unrouted: Arc<Unrouted>,
+    ) -> Result<Arc<Self>, QueueError> {
+        let connect = timeout(CONNECT, connect(url, settings, purpose)).await;
+        let connection = connect.map_err(|_| QueueError::Timeout(CONNECT))?.map_err(failed)?;
+        let room = |lane| if lane + 1 == lanes { WAITING } else { lane::WINDOW };
+        let (jobs, inboxes): (Vec<_>, Vec<_>) =
+            (0..lanes).map(|lane| mpsc::channel(room(lane))).unzip();
+        let (asking, asked) = mpsc::channel(WAITING);
+        let session = Arc::new(Self {
+            connection,
+            gone: CancellationToken::new(),
+            blocked: AtomicBool::new(false),
+            blocked_by: Mutex::default(),
+            stalled: AtomicBool::new(false),
+            archived: AtomicBool::new(true),
+            started: Instant::now(),
+            confirmed: AtomicU64::new(0),
+            jobs,
+            metrics: metrics.clone(),
+            names: Names::new(&settings.namespace),
+            largest: AtomicUsize::new(usize::MAX),
+            unrouted,
+            asking,
+        });
+        tokio::spawn(unrouted::answer(session.clone(), session.names.clone(), asked));
+        let prepared = timeout(PREPARE, session.prepare(settings, routes, applied, inboxes)).await;
+        match prepared.unwrap_or(Err(QueueError::Timeout(PREPARE))) {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                session.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Declares, and opens the lanes.
+    async fn prepare(
+        self: &Arc<Self>,
+        settings: &Settings,
+        routes: &watch::Receiver<Option<Routes>>,
+        applied: &mut bool,
+        inboxes: Vec<mpsc::Receiver<Job>>,
+    ) -> Result<(), QueueError> {
+        let routes = routes.borrow().clone();
+        if let Some(routes) = &routes {
+            self.unrouted.look(self, &self.names, routes).await?;
+        }
+        match &routes {
+            // Made again, it only adds: an older program that is on its way out must not
+            // unbind what a newer one has bound.
+            Some(routes) if *applied => {
+                declare_only(&self.connection, &self.names, settings, routes)
+                    .await
+                    .map_err(failed)?;
+            }
+            Some(routes) => *applied = self.apply(settings, routes).await?,
+            None => {}
+        }
+        if let Some(routes) = &routes {
+            self.attach_archive(routes).await?;
+        }
+        if let Some(wanted) = settings.largest_body {
+            self.measure(wanted).await?;
+        }
+        for inbox in inboxes {
+            let channel = lane::open(self).await.map_err(failed)?;
+            tokio::spawn(lane::run(self.clone(), channel, inbox, settings.publish_timeout));
+        }
+        Ok(())
+    }
+
+    /// Asks the broker whether it takes a body of this size: by a message to a queue that isn't
+    /// there. It judges the size first, and then drops it.
+    async fn measure(&self, wanted: usize) -> Result<(), QueueError> {
+        let channel = lane::open(self).await.map_err(failed)?;
+        let (exchange, nowhere) = (
+            short("").map_err(failed)?,
+            short(&format!("{}.nowhere", self.names.probe())).map_err(failed)?,
+        );
+        let (options, body) = (BasicPublishOptions::default(), vec![0; wanted]);
+        let properties = BasicProperties::default();
+        let asked = async {
+            channel.basic_publish(exchange, nowhere, options, &body, properties).await?.await
+        };
+        match asked.await {
+            Ok(_) => channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed),
+            Err(error) => {
+                let most = most_told(&error).ok_or(error).map_err(failed)?;
+                self.largest.store(most, Ordering::Release);
+                tracing::error!(
+                    max_message_size = most,
+                    max_body = wanted,
+                    "rabbitmq takes no messages as large as the sources' max_body: larger callbacks \
+                     are refused (413); raise max_message_size in rabbitmq.conf or lower max_body"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// The largest body that the broker takes, as far as it is known, in bytes.
+    pub(super) fn largest(&self) -> usize {
+        self.largest.load(Ordering::Acquire)
+    }
+
+    /// Notices it if the queue of unrouted events was deleted. To be asked before it is declared.
+    pub(super) async fn look_for_unrouted(&self, routes: &Routes) -> Result<(), QueueError> {
+        self.unrouted.look(self, &self.names, routes).await
+    }
+
+    /// Whether a confirmed event may be in the archive alone: the queue of unrouted events is missing. What
+    /// the broker doesn't answer in time counts as there.
+    pub(super) async fn only_archived(&self) -> bool {
+        let (ask, answer) = oneshot::channel();
+        if self.asking.try_send(ask).is_err() {
+            return false;
+        }
+        matches!(timeout(ANSWERED_WITHIN, answer).await, Ok(Ok(false)))
+    }
+
+    /// Declares all exchanges and queues, binds these routes, and unbinds others.
+    pub(super) async fn apply(
+        &self,
+        settings: &Settings,
+        routes: &Routes,
+    ) -> Result<bool, QueueError> {
+        apply(&self.connection, &self.names, settings, routes).await
+    }
+
+    /// Attaches the archive if the broker can serve it; see [`archive`].
+    pub(super) async fn attach_archive(&self, routes: &Routes) -> Result<(), QueueError> {
+        let attached = archive(&self.connection, &self.names, routes).await?;
+        self.archived.store(attached, Ordering::Release);
+        self.metrics.archive_up.set(attached.into());
+        Ok(())
+    }
+
+    fn usable(&self) -> bool {
+        !self.gone.is_cancelled() && self.connection.status().connected()
+    }
+
+    /// Whether the broker takes no messages now.
+    pub(super) fn blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire)
+    }
+
+    /// Why the broker takes no messages now.
+    pub(super) fn blocked_by(&self) -> Option<String> {
+        let reason = || self.blocked_by.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.blocked().then(reason)
+    }
+
+    /// Whether confirms are overdue.
+    pub(super) fn stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stall(&self) {
+        self.stalled.store(true, Ordering::Release);
+    }
+
+    /// Something was confirmed.
+    pub(super) fn confirmed(&self) {
+        self.confirmed.store(millis(self.started.elapsed()).max(1), Ordering::Release);
+        self.stalled.store(false, Ordering::Release);
+    }
+
+    fn since_confirm(&self) -> Duration {
+        match self.confirmed.load(Ordering::Acquire) {
+            0 => Duration::MAX,
+            at => self.started.elapsed().saturating_sub(Duration::from_millis(at)),
+        }
+    }
+
+    /// Whether a publish can be expected to be confirmed.
+    pub(super) fn ready(&self) -> bool {
+        self.usable() && !self.blocked() && !self.stalled() && self.since_confirm() < FRESH
+    }
+
+    /// Hands a job to the first lane that has room, so that few lanes carry much rather
+    /// than many a little; an error at once if too many wait everywhere.
+    pub(super) fn put(&self, mut job: Job) -> Result<(), QueueError> {
+        for lane in &self.jobs {
+            match lane.try_send(job) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(back) | TrySendError::Closed(back)) => job = back,
+            }
+        }
+        Err(QueueError::Overloaded)
+    }
+
+    /// Gives this generation up: something on it failed, so nothing on it is trusted.
+    pub(super) fn discard(&self) {
+        self.gone.cancel();
+    }
+
+    /// Waits until the connection is lost or discarded, and says why.
+    async fn lost(&self, blocked: &IntGauge) -> String {
+        let mut events = std::pin::pin!(self.connection.events_listener());
+        let mut look = tokio::time::interval(PROBE);
+        let mut probe = None;
+        loop {
+            tokio::select! {
+                () = self.gone.cancelled() => return "discarded after a failure".into(),
+                event = events.next() => match event {
+                    Some(Event::ConnectionBlocked(reason)) => {
+                        tracing::warn!(reason, "rabbitmq blocks publishers");
+                        *self.blocked_by.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+                        self.blocked.store(true, Ordering::Release);
+                        blocked.set(1);
+                    }
+                    Some(Event::ConnectionUnblocked) => {
+                        tracing::info!("rabbitmq takes messages again");
+                        self.blocked.store(false, Ordering::Release);
+                        blocked.set(0);
+                    }
+                    // The end of one channel, which its user has heard of.
+                    Some(Event::Error(error)) if error.is_amqp_soft_error() => {}
+                    Some(Event::Error(error)) => return error.to_string(),
+                    Some(_) => {}
+                    None => return "closed".into(),
+                },
+                // The net below the events, and a probe where nothing else is published.
+                _ = look.tick() => {
+                    if !self.connection.status().connected() {
+                        return "closed".into();
+                    }
+                    if !self.jobs.is_empty() && self.since_confirm() >= PROBE {
+                        probe = self.probe(probe);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Counts what waits in the queues, and tries an archive again that the broker couldn't serve.
+    async fn keep_house(&self, routes: &watch::Receiver<Option<Routes>>) -> Infallible {
+        let mut tick = tokio::time::interval(HOUSE);
+        loop {
+            tick.tick().await;
+            let routes = routes.borrow().clone();
+            let Some(routes) = routes else {
+                continue;
+            };
+            let _ = timeout(HOUSE, self.count(&routes)).await;
+            if !self.archived.load(Ordering::Acquire)
+                && let Err(error) = self.attach_archive(&routes).await
+            {
+                tracing::debug!(%error, "the archive was tried in vain");
+            }
+        }
+    }
+
+    async fn count(&self, routes: &Routes) {
+        if let Some(messages) = depth(&self.connection, &self.names.unrouted()).await {
+            self.metrics.depths.unrouted.set(messages.into());
+        }
+        for Subscriber { destination, .. } in &routes.subscribers {
+            let queues = [
+                ("work", self.names.work_queue(destination)),
+                ("dead", self.names.dead_queue(destination)),
+            ];
+            for (queue, name) in queues {
+                if let Some(messages) = depth(&self.connection, &name).await {
+                    let labels = [destination.as_str(), queue];
+                    self.metrics.depths.waiting.with_label_values(&labels).set(messages.into());
+                }
+            }
+        }
+    }
+
+    /// Publishes a message to nobody, for its confirm, unless the last one is under way.
+    fn probe(&self, last: Option<Probe>) -> Option<Probe> {
+        if let Some(mut last) = last
+            && matches!(last.try_recv(), Err(TryRecvError::Empty))
+        {
+            return Some(last);
+        }
+        let (done, answer) = oneshot::channel();
+        message::probe(&self.names, done).and_then(|job| self.put(job)).ok()?;
+        Some(answer)
+    }
+
+    async fn close(&self) {
+        self.gone.cancel();
+        if let Ok(text) = short("done") {
+            // While it blocks this connection, the broker doesn't hear of it.
+            let most = if self.blocked() { CLOSE / 10 } else { CLOSE };
+            let _ = timeout(most, self.connection.close(REPLY_SUCCESS, text)).await;
+        }
+    }
+
+    /// A plain channel.
+    pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
+        self.connection.create_channel().await.map_err(failed)
+    }
+}
+
+/// The bound in "message size 3145728 is larger than configured max size 2097152".
+fn most_told(error: &lapin::Error) -> Option<usize> {
+    let ErrorKind::ProtocolError(told) = error.kind() else { return None };
+    let precondition = AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED);
+    let text = told.get_message().to_string();
+    let size = text.contains("message size") && *told.kind() == precondition;
+    size.then(|| text.rsplit(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty()))
+        .flatten()?
+        .parse()
+        .ok()
+}
+
+async fn connect(url: &Secret, settings: &Settings, purpose: &str) -> lapin::Result<Connection> {
+    let url = String::from_utf8_lossy(url.expose()).into_owned();
+    let mut uri: lapin::uri::AMQPUri =
+        url.parse().map_err(|_| std::io::Error::other("a [rabbitmq] url can't be read"))?;
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    let name = format!("{}-{purpose}", settings.namespace);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    Connection::connect_uri(uri, properties).await
+}

@@ -1,0 +1,67 @@
+//! What Prometheus learns of the broker's side.
+
+use prometheus::core::Collector;
+use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{histogram_opts, opts};
+
+use zentra_shared::queue::metrics::{Depths, gauge, gauges, made};
+use zentra_shared::telemetry::SECONDS;
+
+/// Shared by all connections of one program.
+#[derive(Clone)]
+pub(super) struct Metrics {
+    pub(super) up: IntGaugeVec,
+    pub(super) connects: IntCounterVec,
+    pub(super) blocked: IntGaugeVec,
+    pub(super) confirm_seconds: Histogram,
+    pub(super) lanes: IntGauge,
+    pub(super) lanes_busy: IntGauge,
+    pub(super) depths: Depths,
+    pub(super) archive_up: IntGauge,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        Self {
+            up: gauges("zentra_rabbitmq_up", "1 while the connection stands.", CONNECTION),
+            connects: made(IntCounterVec::new(
+                opts!("zentra_rabbitmq_connects_total", "Connections made, also again."),
+                CONNECTION,
+            )),
+            blocked: gauges(
+                "zentra_rabbitmq_blocked",
+                "1 while the broker takes no messages: it is short of memory or disk.",
+                CONNECTION,
+            ),
+            confirm_seconds: made(Histogram::with_opts(histogram_opts!(
+                "zentra_rabbitmq_confirm_seconds",
+                "From handing a message over to the broker's confirm.",
+                SECONDS.to_vec()
+            ))),
+            lanes: gauge("zentra_rabbitmq_lanes", "Channels that publish."),
+            lanes_busy: gauge("zentra_rabbitmq_lanes_busy", "Channels that wait for confirms."),
+            depths: Depths::default(),
+            archive_up: gauge(
+                "zentra_archive_up",
+                "0 while the broker can't serve the archive that the config wants.",
+            ),
+        }
+    }
+
+    pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        let all: [Box<dyn Collector>; 7] = [
+            Box::new(self.up.clone()),
+            Box::new(self.connects.clone()),
+            Box::new(self.blocked.clone()),
+            Box::new(self.confirm_seconds.clone()),
+            Box::new(self.lanes.clone()),
+            Box::new(self.lanes_busy.clone()),
+            Box::new(self.archive_up.clone()),
+        ];
+        all.into_iter()
+            .chain(self.depths.collectors())
+            .try_for_each(|collector| registry.register(collector))
+    }
+}
+
+const CONNECTION: &[&str] = &["connection"];

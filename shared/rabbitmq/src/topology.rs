@@ -1,0 +1,333 @@
+//! Every exchange and queue, declared in one place, under one namespace.
+//!
+//! ```text
+//! in ─▶ archived ─(sources)─▶ archive.<bounds> (stream)
+//! in ─▶ events ─(subscriptions)─▶ work.<destination> ─(delivery limit)─▶ dead.<destination>
+//! delay.<ms> (fanout) ─▶ delay.<ms> (queue, TTL) ─▶ retry ─(destination)─▶ work.<destination>
+//! dead ─(destination)─▶ dead.<destination>      whatever finds no way ─▶ unrouted
+//! refused.<bounds>: refused callbacks, by no exchange; probe, applied: messages of our own
+//! ```
+//!
+//! Redeclaring with other arguments is an error (406), so what may change over time is
+//! in a queue's name.
+
+use lapin::options::{
+    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{Channel, ExchangeKind};
+use serde::{Deserialize, Serialize};
+
+use super::ladder::RUNGS;
+use super::{Archive, RefusedBounds, Routes, Settings};
+use zentra_shared::clock::millis;
+
+/// Returns before a message of a crash loop leaves the work queue for the dead letters.
+const WORK_DELIVERY_LIMIT: i64 = 100;
+/// As good as none. Never -1: RabbitMQ 3.10 then drops at the first return.
+const NO_DELIVERY_LIMIT: i64 = i32::MAX as i64;
+
+/// The names under one namespace.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    namespace: String,
+}
+
+impl Names {
+    pub(super) fn new(namespace: &str) -> Self {
+        Self { namespace: namespace.into() }
+    }
+
+    /// The exchange that the ingress publishes to.
+    pub(super) fn entrance(&self) -> String {
+        format!("{}.in", self.namespace)
+    }
+
+    /// The exchange that routes to the subscribers, without the archive.
+    pub(super) fn events(&self) -> String {
+        format!("{}.events", self.namespace)
+    }
+
+    /// The queue, and the exchange, of what nobody subscribed to.
+    pub(super) fn unrouted(&self) -> String {
+        format!("{}.unrouted", self.namespace)
+    }
+
+    /// The queue of refused callbacks. What bounds it is in its name, since a queue can't
+    /// be declared anew with other arguments.
+    pub(super) fn refused(&self, bounds: &RefusedBounds) -> String {
+        let RefusedBounds { count, bytes, age } = bounds;
+        format!("{}.refused.{count}x{bytes}x{}", self.namespace, age.as_secs())
+    }
+
+    /// The exchange to the archive.
+    pub(super) fn archived(&self) -> String {
+        format!("{}.archived", self.namespace)
+    }
+
+    /// The stream of what was accepted. What bounds it is in its name too.
+    pub(super) fn archive(&self, archive: &Archive) -> String {
+        let Archive { bytes, age, .. } = archive;
+        format!("{}.archive.{bytes}x{}", self.namespace, age.as_secs())
+    }
+
+    /// Remembers what was applied.
+    pub(super) fn applied(&self) -> String {
+        format!("{}.applied", self.namespace)
+    }
+
+    /// A queue of one message, to ask the broker whether it confirms.
+    pub(super) fn probe(&self) -> String {
+        format!("{}.probe", self.namespace)
+    }
+
+    /// The exchange back to the work queues, keyed by destination.
+    pub(super) fn retry(&self) -> String {
+        format!("{}.retry", self.namespace)
+    }
+
+    /// The exchange to the dead-letter queues, keyed by destination.
+    pub(super) fn dead(&self) -> String {
+        format!("{}.dead", self.namespace)
+    }
+
+    /// A destination's work queue.
+    pub(super) fn work_queue(&self, destination: &str) -> String {
+        format!("{}.work.{destination}", self.namespace)
+    }
+
+    /// A destination's dead-letter queue.
+    pub(super) fn dead_queue(&self, destination: &str) -> String {
+        format!("{}.dead.{destination}", self.namespace)
+    }
+
+    /// A rung's exchange and queue.
+    pub(super) fn delay(&self, millis: u64) -> String {
+        format!("{}.delay.{millis}", self.namespace)
+    }
+}
+
+/// Declares all of it. Idempotent.
+pub(super) async fn declare(
+    channel: &Channel,
+    names: &Names,
+    settings: &Settings,
+    routes: &Routes,
+) -> lapin::Result<()> {
+    let declare = Declare { channel, names };
+    declare.exchange(&names.unrouted(), ExchangeKind::Fanout, false).await?;
+    declare.queue(&names.unrouted(), plain(NO_DELIVERY_LIMIT)).await?;
+    declare.bind(&names.unrouted(), &names.unrouted(), "").await?;
+
+    declare.exchange(&names.events(), ExchangeKind::Topic, true).await?;
+    declare.exchange(&names.entrance(), ExchangeKind::Fanout, true).await?;
+    declare.exchange_bind(&names.events(), &names.entrance()).await?;
+    declare.exchange(&names.retry(), ExchangeKind::Direct, true).await?;
+    declare.exchange(&names.dead(), ExchangeKind::Direct, true).await?;
+
+    declare.queue(&names.probe(), probe()).await?;
+    declare.queue(&names.refused(&settings.refused), refused(&settings.refused)).await?;
+    declare.queue(&names.applied(), plain(NO_DELIVERY_LIMIT)).await?;
+    for subscriber in &routes.subscribers {
+        declare.destination(&subscriber.destination).await?;
+    }
+    for millis in RUNGS {
+        declare.rung(millis).await?;
+    }
+    for Binding { queue, exchange, pattern } in subscriptions(names, routes) {
+        declare.bind(&queue, &exchange, &pattern).await?;
+    }
+    Ok(())
+}
+
+/// Declares the archive, after all else: the broker may not have it. It hangs on the
+/// entrance by an exchange of its own. On `events` it would match all there is, and
+/// nothing would ever be unrouted.
+pub(super) async fn declare_archive(
+    channel: &Channel,
+    names: &Names,
+    routes: &Routes,
+) -> lapin::Result<()> {
+    let declare = Declare { channel, names };
+    declare.queue(&names.archive(&routes.archive), stream(&routes.archive)).await?;
+    declare.exchange(&names.archived(), ExchangeKind::Topic, false).await?;
+    for Binding { queue, exchange, pattern } in archived(names, routes) {
+        declare.bind(&queue, &exchange, &pattern).await?;
+    }
+    declare.exchange_bind(&names.archived(), &names.entrance()).await
+}
+
+/// Takes the archive from the entrance: an archive that the broker can't write to would
+/// keep every event from being confirmed.
+pub(super) async fn detach_archive(channel: &Channel, names: &Names) -> lapin::Result<()> {
+    let declare = Declare { channel, names };
+    declare.exchange(&names.archived(), ExchangeKind::Topic, false).await?;
+    let (to, from) = (short(&names.archived())?, short(&names.entrance())?);
+    let (options, none) = (ExchangeUnbindOptions::default(), FieldTable::default());
+    channel.exchange_unbind(to, from, short("")?, options, none).await
+}
+
+/// One way from an exchange to a queue, that a change of the config can end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Binding {
+    pub(super) queue: String,
+    pub(super) exchange: String,
+    pub(super) pattern: String,
+}
+
+/// The bindings that these routes ask for.
+pub(super) fn bindings(names: &Names, routes: &Routes) -> Vec<Binding> {
+    subscriptions(names, routes).chain(archived(names, routes)).collect()
+}
+
+fn subscriptions(names: &Names, routes: &Routes) -> impl Iterator<Item = Binding> {
+    routes.subscribers.iter().flat_map(|subscriber| {
+        subscriber.patterns.iter().map(|pattern| Binding {
+            queue: names.work_queue(&subscriber.destination),
+            exchange: names.events(),
+            pattern: pattern.clone(),
+        })
+    })
+}
+
+fn archived(names: &Names, routes: &Routes) -> impl Iterator<Item = Binding> {
+    routes.archive.sources.iter().map(|source| Binding {
+        queue: names.archive(&routes.archive),
+        exchange: names.archived(),
+        pattern: format!("{source}.#"),
+    })
+}
+
+pub(super) async fn unbind(channel: &Channel, binding: &Binding) -> lapin::Result<()> {
+    let Binding { queue, exchange, pattern } = binding;
+    let (queue, exchange, pattern) = (short(queue)?, short(exchange)?, short(pattern)?);
+    channel.queue_unbind(queue, exchange, pattern, FieldTable::default()).await
+}
+
+struct Declare<'a> {
+    channel: &'a Channel,
+    names: &'a Names,
+}
+
+impl Declare<'_> {
+    async fn destination(&self, name: &str) -> lapin::Result<()> {
+        let dead = self.names.dead_queue(name);
+        self.queue(&dead, plain(NO_DELIVERY_LIMIT)).await?;
+        self.bind(&dead, &self.names.dead(), name).await?;
+
+        let work = self.names.work_queue(name);
+        let mut arguments = dead_lettering(WORK_DELIVERY_LIMIT, &self.names.dead());
+        insert(&mut arguments, "x-dead-letter-routing-key", text(name));
+        self.queue(&work, arguments).await?;
+        self.bind(&work, &self.names.retry(), name).await
+    }
+
+    async fn exchange_bind(&self, to: &str, from: &str) -> lapin::Result<()> {
+        let (options, none) = (ExchangeBindOptions::default(), FieldTable::default());
+        self.channel.exchange_bind(short(to)?, short(from)?, short("")?, options, none).await
+    }
+
+    /// The routing key stays the destination's through the rung, since the queue sets no
+    /// dead-letter routing key of its own.
+    async fn rung(&self, millis: u64) -> lapin::Result<()> {
+        let name = self.names.delay(millis);
+        self.exchange(&name, ExchangeKind::Fanout, true).await?;
+        let mut arguments = dead_lettering(NO_DELIVERY_LIMIT, &self.names.retry());
+        let ttl = i64::try_from(millis).unwrap_or(i64::MAX);
+        insert(&mut arguments, "x-message-ttl", AMQPValue::LongLongInt(ttl));
+        self.queue(&name, arguments).await?;
+        self.bind(&name, &name, "").await
+    }
+
+    /// What an exchange can't route goes to `unrouted`, so nothing vanishes.
+    async fn exchange(&self, name: &str, kind: ExchangeKind, rescued: bool) -> lapin::Result<()> {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let mut arguments = FieldTable::default();
+        if rescued {
+            insert(&mut arguments, "alternate-exchange", text(&self.names.unrouted()));
+        }
+        self.channel.exchange_declare(short(name)?, kind, options, arguments).await
+    }
+
+    async fn queue(&self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+        let options = QueueDeclareOptions::durable();
+        self.channel.queue_declare(short(name)?, options, arguments).await?;
+        Ok(())
+    }
+
+    async fn bind(&self, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
+        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        let (queue, exchange, key) = (short(queue)?, short(exchange)?, short(key)?);
+        self.channel.queue_bind(queue, exchange, key, options, none).await
+    }
+}
+
+/// A quorum queue that keeps what it has.
+fn plain(delivery_limit: i64) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    insert(&mut arguments, "x-queue-type", text("quorum"));
+    insert(&mut arguments, "x-overflow", text("reject-publish"));
+    insert(&mut arguments, "x-delivery-limit", AMQPValue::LongLongInt(delivery_limit));
+    arguments
+}
+
+/// A quorum queue too, so that without a majority of the brokers there is no confirm;
+/// it keeps the newest message only.
+fn probe() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    insert(&mut arguments, "x-queue-type", text("quorum"));
+    insert(&mut arguments, "x-overflow", text("drop-head"));
+    insert(&mut arguments, "x-max-length", AMQPValue::LongLongInt(1));
+    arguments
+}
+
+/// Drops its oldest when it is full, and never refuses: it must not be in anybody's way.
+fn refused(bounds: &RefusedBounds) -> FieldTable {
+    let number = |value: u64| AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX));
+    let mut arguments = FieldTable::default();
+    insert(&mut arguments, "x-queue-type", text("quorum"));
+    insert(&mut arguments, "x-overflow", text("drop-head"));
+    insert(&mut arguments, "x-delivery-limit", AMQPValue::LongLongInt(NO_DELIVERY_LIMIT));
+    insert(&mut arguments, "x-max-length", number(bounds.count.into()));
+    insert(&mut arguments, "x-max-length-bytes", number(bounds.bytes as u64));
+    insert(&mut arguments, "x-message-ttl", number(millis(bounds.age)));
+    arguments
+}
+
+/// Kept in segments, of which the oldest go as a whole.
+fn stream(archive: &Archive) -> FieldTable {
+    let number = |value: u64| AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX));
+    let mut arguments = FieldTable::default();
+    insert(&mut arguments, "x-queue-type", text("stream"));
+    insert(&mut arguments, "x-max-length-bytes", number(archive.bytes));
+    insert(&mut arguments, "x-max-age", text(&format!("{}s", archive.age.as_secs())));
+    let segment = (archive.bytes / 16).clamp(1 << 20, 500_000_000);
+    insert(&mut arguments, "x-stream-max-segment-size-bytes", number(segment));
+    arguments
+}
+
+/// At-least-once dead-lettering takes all four: quorum, this strategy, reject-publish
+/// and a dead-letter exchange. Without one of them it silently is at most once.
+fn dead_lettering(delivery_limit: i64, exchange: &str) -> FieldTable {
+    let mut arguments = plain(delivery_limit);
+    insert(&mut arguments, "x-dead-letter-strategy", text("at-least-once"));
+    insert(&mut arguments, "x-dead-letter-exchange", text(exchange));
+    arguments
+}
+
+fn insert(table: &mut FieldTable, key: &'static str, value: AMQPValue) {
+    if let Ok(key) = ShortString::try_new(key) {
+        table.insert(key, value);
+    }
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(value.as_bytes()))
+}
+
+/// A short string, or an error. The client's own conversions panic over 255 bytes.
+pub(super) fn short(text: &str) -> lapin::Result<ShortString> {
+    ShortString::try_new(text)
+        .map_err(|_| std::io::Error::other("a name is longer than 255 bytes").into())
+}

@@ -1,0 +1,173 @@
+//! What workers and operators say to each other, on Redis: a key for each worker, which goes when
+//! the worker does, and their names; one hash of wishes; one stream of acts.
+
+use crate::failed;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::RedisJournal;
+use zentra_shared::clock::millis;
+use zentra_shared::control::{
+    AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Token, Wish, ordered,
+};
+use zentra_shared::journal::JournalError;
+
+/// An entry of a stream: its id, and its fields.
+type Entry = (String, Vec<(String, Vec<u8>)>);
+
+impl RedisJournal {
+    fn worker(&self, name: &str) -> String {
+        format!("{}:worker:{name}", self.namespace)
+    }
+
+    fn workers_set(&self) -> String {
+        format!("{}:workers", self.namespace)
+    }
+
+    fn wishes(&self) -> String {
+        format!("{}:orders", self.namespace)
+    }
+
+    fn tokens_hash(&self) -> String {
+        format!("{}:tokens", self.namespace)
+    }
+
+    fn acts(&self) -> String {
+        format!("{}:audit", self.namespace)
+    }
+}
+
+impl Follow for RedisJournal {
+    async fn beat(&self, beat: &Beat) -> Result<Orders, JournalError> {
+        let mut pipe = redis::pipe();
+        let set = pipe.cmd("SET").arg(self.worker(&beat.worker)).arg(json("a beat", beat)?);
+        set.arg("PX").arg(millis(AWAY)).ignore();
+        pipe.sadd(self.workers_set(), &beat.worker).ignore();
+        pipe.hgetall(self.wishes());
+        let (wishes,): (Vec<(String, Vec<u8>)>,) =
+            pipe.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+        Ok(read(&wishes))
+    }
+
+    async fn leave(&self, worker: &str) -> Result<(), JournalError> {
+        let mut pipe = redis::pipe();
+        pipe.del(self.worker(worker)).ignore().srem(self.workers_set(), worker).ignore();
+        pipe.exec_async(&mut self.connection.clone()).await.map_err(failed)
+    }
+}
+
+impl Control for RedisJournal {
+    async fn workers(&self) -> Result<Vec<Beat>, JournalError> {
+        let mut connection = self.connection.clone();
+        let set = self.workers_set();
+        let mut names: Vec<String> =
+            redis::cmd("SMEMBERS").arg(&set).query_async(&mut connection).await.map_err(failed)?;
+        names.sort();
+        let mut beats = Vec::new();
+        for name in names {
+            let key = self.worker(&name);
+            let beat: Option<Vec<u8>> =
+                redis::cmd("GET").arg(key).query_async(&mut connection).await.map_err(failed)?;
+            match beat {
+                Some(beat) => beats.push(parsed(&name, &beat)?),
+                // Should it be there after all, its next beat says so.
+                None => redis::cmd("SREM")
+                    .arg(&set)
+                    .arg(name)
+                    .exec_async(&mut connection)
+                    .await
+                    .map_err(failed)?,
+            }
+        }
+        Ok(beats)
+    }
+
+    async fn orders(&self) -> Result<Orders, JournalError> {
+        let mut all = redis::cmd("HGETALL");
+        all.arg(self.wishes());
+        let wishes: Vec<(String, Vec<u8>)> =
+            all.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+        Ok(read(&wishes))
+    }
+
+    async fn wish(
+        &self,
+        destination: &str,
+        wish: Wish,
+        said: Option<&Said>,
+    ) -> Result<(), JournalError> {
+        let field = format!("{} {destination}", wish.as_str());
+        let mut command = redis::cmd(if said.is_some() { "HSET" } else { "HDEL" });
+        command.arg(self.wishes()).arg(field);
+        if let Some(said) = said {
+            command.arg(json("a wish", said)?);
+        }
+        command.exec_async(&mut self.connection.clone()).await.map_err(failed)
+    }
+
+    async fn audit(&self, act: &Act) -> Result<(), JournalError> {
+        let mut add = redis::cmd("XADD");
+        add.arg(self.acts()).arg("MAXLEN").arg("~").arg(AUDITED);
+        add.arg("*").arg("act").arg(json("an act", &act.printable())?);
+        add.exec_async(&mut self.connection.clone()).await.map_err(failed)
+    }
+
+    async fn keep_token(&self, token: &Token) -> Result<(), JournalError> {
+        let mut set = redis::cmd("HSET");
+        set.arg(self.tokens_hash()).arg(&token.id).arg(json("a token", token)?);
+        set.exec_async(&mut self.connection.clone()).await.map_err(failed)
+    }
+
+    async fn token(&self, id: &str) -> Result<Option<Token>, JournalError> {
+        let mut get = redis::cmd("HGET");
+        get.arg(self.tokens_hash()).arg(id);
+        let found: Option<Vec<u8>> =
+            get.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+        found.map(|token| parsed(id, &token)).transpose()
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, JournalError> {
+        let mut all = redis::cmd("HGETALL");
+        all.arg(self.tokens_hash());
+        let found: BTreeMap<String, Vec<u8>> =
+            all.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+        found.iter().map(|(id, token)| parsed(id, token)).collect()
+    }
+
+    async fn revoke(&self, id: &str) -> Result<bool, JournalError> {
+        let mut gone = redis::cmd("HDEL");
+        gone.arg(self.tokens_hash()).arg(id);
+        gone.query_async(&mut self.connection.clone()).await.map_err(failed)
+    }
+
+    async fn audited(&self, limit: usize) -> Result<Vec<Act>, JournalError> {
+        let mut range = redis::cmd("XREVRANGE");
+        range.arg(self.acts()).arg("+").arg("-").arg("COUNT").arg(limit);
+        let found: Vec<Entry> =
+            range.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+        let acts =
+            found.iter().flat_map(|(id, fields)| fields.iter().map(move |field| (id, field)));
+        acts.map(|(id, (_, act))| parsed(id, act)).collect()
+    }
+}
+
+fn read(wishes: &[(String, Vec<u8>)]) -> Orders {
+    let mut orders = Orders::new();
+    for (field, said) in wishes {
+        if let Some((wish, destination)) = field.split_once(' ') {
+            ordered(&mut orders, destination, wish, said);
+        }
+    }
+    orders
+}
+
+pub(super) fn json(what: &str, value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
+    serde_json::to_vec(value).map_err(|error| JournalError::Unreadable(format!("{what}: {error}")))
+}
+
+pub(super) fn parsed<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, JournalError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| JournalError::Unreadable(format!("{what}: {error}")))
+}

@@ -1,0 +1,488 @@
+//! The delivery store on Redis, 7 and later.
+//!
+//! A delivery is one string (see `layout`), changed by one script per transition; the
+//! scripts say what [`zentra_shared::lifecycle::step`] says. Two indexes lie outside of it: event id
+//! → deliveries, where the id isn't the identity, and the dead of each destination. They are
+//! written before the script, so what they should find is never missing from them; what
+//! they find is checked against the delivery.
+
+mod control;
+mod jobs;
+mod layout;
+mod list;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
+use redis::{Client, IntoConnectionInfo, Script};
+
+use zentra_shared::clock::{Timestamp, millis};
+use zentra_shared::event::{DeliveryKey, Identity};
+use zentra_shared::journal::list::{Page, Query};
+use zentra_shared::journal::{
+    Claim, Delivery, First, Histories, Journal, JournalError, Remembered, Settle, Summary, What,
+    named,
+};
+use zentra_shared::lifecycle::{Answer, Outcome, State};
+use zentra_shared::secret::Secret;
+
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long the key lasts by which writes are tried.
+const WRITABLE_MS: u64 = 60_000;
+
+/// Redis behind the seam.
+#[derive(Clone)]
+pub struct RedisJournal {
+    connection: ConnectionManager,
+    namespace: Arc<str>,
+    retention: Duration,
+    scripts: Arc<Scripts>,
+}
+
+struct Scripts {
+    index: Script,
+    claim: Script,
+    renew: Script,
+    settle: Script,
+    note: Script,
+    reopen: Script,
+}
+
+impl Scripts {
+    fn new() -> Self {
+        let script = |text: &str| Script::new(&layout::script(text));
+        Self {
+            index: Script::new(include_str!("index.lua")),
+            claim: script(include_str!("claim.lua")),
+            renew: script(include_str!("renew.lua")),
+            settle: script(include_str!("settle.lua")),
+            note: script(include_str!("note.lua")),
+            reopen: script(include_str!("reopen.lua")),
+        }
+    }
+}
+
+impl RedisJournal {
+    /// `retention`: how long what an operator changes is remembered. Connects at the first
+    /// use, and again whenever the connection is lost. The URL is `redis://` or `rediss://`;
+    /// the error names no part of it.
+    pub fn new(url: &Secret, namespace: &str, retention: Duration) -> Result<Self, JournalError> {
+        let unreadable = |_| JournalError::Unavailable("the url can't be read".into());
+        let url = String::from_utf8_lossy(url.expose()).into_owned();
+        let info = url.into_connection_info().map_err(unreadable)?;
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(ANSWER))
+            .set_response_timeout(Some(ANSWER))
+            .set_number_of_retries(3)
+            .set_max_delay(Duration::from_millis(500));
+        let client = Client::open(info).map_err(unreadable)?;
+        Ok(Self {
+            connection: ConnectionManager::new_lazy_with_config(client, config)
+                .map_err(unreadable)?,
+            namespace: namespace.into(),
+            retention,
+            scripts: Arc::new(Scripts::new()),
+        })
+    }
+
+    fn delivery_key(&self, key: &DeliveryKey) -> String {
+        format!("{}:delivery:{key}", self.namespace)
+    }
+
+    fn event_index(&self, id: &str) -> String {
+        format!("{}:event:{id}", self.namespace)
+    }
+
+    /// What was taken up, in order, for [`Histories::list`].
+    fn taken(&self) -> String {
+        format!("{}:taken", self.namespace)
+    }
+
+    fn dead_index(&self, destination: &str) -> String {
+        format!("{}:dead:{destination}", self.namespace)
+    }
+
+    /// The index of the id that an operator may know a delivery by, if it isn't in its key.
+    fn id_index(&self, key: &DeliveryKey, summary: &Summary) -> Option<String> {
+        let id = summary.event_id.as_deref()?;
+        (key.identity() != id).then(|| self.event_index(id))
+    }
+
+    async fn index(
+        &self,
+        key: &DeliveryKey,
+        summary: &Summary,
+        retention: Duration,
+        dead: bool,
+    ) -> Result<(), JournalError> {
+        let Some(index) = self.id_index(key, summary) else {
+            return Ok(());
+        };
+        let mut call = self.scripts.index.prepare_invoke();
+        call.key(index).arg(key.as_str()).arg(millis(retention)).arg(u8::from(dead));
+        call.invoke_async::<()>(&mut self.connection.clone()).await.map_err(failed)
+    }
+
+    async fn index_dead(&self, key: &DeliveryKey, at: Timestamp) -> Result<(), JournalError> {
+        let mut index = redis::cmd("ZADD");
+        index.arg(self.dead_index(key.destination()));
+        index.arg(at.millis()).arg(key.as_str());
+        index.exec_async(&mut self.connection.clone()).await.map_err(failed)
+    }
+
+    /// A delivery isn't dead any more: from now on its indexes have their time again.
+    async fn forget_dead(
+        &self,
+        key: &DeliveryKey,
+        summary: &Summary,
+        retention: Duration,
+    ) -> Result<(), JournalError> {
+        let mut pipe = redis::pipe();
+        pipe.zrem(self.dead_index(key.destination()), key.as_str()).ignore();
+        if let Some(index) = self.id_index(key, summary) {
+            pipe.cmd("PEXPIRE").arg(index).arg(millis(retention)).ignore();
+        }
+        pipe.exec_async(&mut self.connection.clone()).await.map_err(failed)
+    }
+
+    /// Takes over what another journal remembers. `false` if this one knows the delivery
+    /// already: then that stays as it is, since it can only be newer.
+    pub async fn take_over(&self, of: &Remembered) -> Result<bool, JournalError> {
+        let Remembered { delivery, dead, until } = of;
+        let (key, mut connection) = (&delivery.key, self.connection.clone());
+        let stored = self.delivery_key(key);
+        if redis::cmd("EXISTS").arg(&stored).query_async(&mut connection).await.map_err(failed)? {
+            return Ok(false);
+        }
+        let now = zentra_shared::clock::now();
+        let retention = until.map_or(self.retention, |until| until.since(now));
+        self.index(key, &delivery.event, retention, until.is_none()).await?;
+        if let Some(at) = dead {
+            self.index_dead(key, *at).await?;
+        }
+        let mut set = redis::cmd("SET");
+        set.arg(&stored).arg(packed(key, layout::written(delivery))?).arg("NX");
+        if until.is_some() {
+            set.arg("PX").arg(millis(retention).max(1));
+        }
+        let set: Option<String> = set.query_async(&mut connection).await.map_err(failed)?;
+        if delivery.event.context.type_unsigned {
+            let (identity, retention) = (Identity::from_text(key.identity()), retention);
+            let kind = delivery.event.event_type.as_deref().unwrap_or_default();
+            let of = First::Type { source: key.source(), identity: &identity };
+            self.first(of, kind, retention).await?;
+        }
+        if set.is_some() {
+            self.list_anew(key, &delivery.event).await?;
+        }
+        Ok(set.is_some())
+    }
+
+    /// A script's answer, to a claim or a settle.
+    fn answer(name: &str, number: u64, expired: u8) -> Result<Answer, JournalError> {
+        Ok(match name {
+            "claimed" => Answer::Claimed { fence: number, expired },
+            "busy" => Answer::Busy { remaining: Duration::from_millis(number) },
+            "done" => Answer::Done,
+            "dead" => Answer::Dead,
+            "stale" => Answer::Stale,
+            "conflict" => Answer::Conflict,
+            "suspected" => Answer::Suspected,
+            "renewed" => Answer::Renewed,
+            "lost" => Answer::Lost,
+            "settled" => Answer::Settled,
+            "settled_late" => Answer::SettledLate,
+            "superseded" => Answer::Superseded,
+            other => return Err(JournalError::Unreadable(other.into())),
+        })
+    }
+
+    /// A claim, and the time at which Redis judged it.
+    #[doc(hidden)]
+    pub async fn claim_at(&self, claim: &Claim<'_>) -> Result<(Answer, Timestamp), JournalError> {
+        let Claim { key, summary, retention, .. } = *claim;
+        self.index(key, summary, retention, false).await?;
+        let mut call = self.scripts.claim.prepare_invoke();
+        call.key(self.delivery_key(key)).key(self.taken());
+        call.arg(claim.generation).arg(claim.attempt);
+        call.arg(millis(claim.lease)).arg(millis(retention)).arg(claim.worker);
+        call.arg(&claim.print.body).arg(&layout::id(claim.print));
+        call.arg(packed(key, layout::summary(summary))?).arg(key.as_str());
+        call.arg(summary.event_type.as_deref().unwrap_or_default());
+        let (name, number, expired, now): (String, u64, u8, u64) =
+            call.invoke_async(&mut self.connection.clone()).await.map_err(failed)?;
+        let answer = Self::answer(&name, number, expired)?;
+        match answer {
+            Answer::Claimed { .. } if claim.generation > 0 => {
+                self.forget_dead(key, summary, retention).await?;
+            }
+            // Under this id it is a delivery of its own, not a copy of this one.
+            Answer::Suspected => {
+                if let Some(index) = self.id_index(key, summary) {
+                    let mut remove = redis::cmd("SREM");
+                    remove.arg(index).arg(key.as_str());
+                    remove.exec_async(&mut self.connection.clone()).await.map_err(failed)?;
+                }
+            }
+            _ => {}
+        }
+        Ok((answer, Timestamp::from_millis(now)))
+    }
+
+    /// A renewal, and the time at which Redis judged it.
+    #[doc(hidden)]
+    pub async fn renew_at(
+        &self,
+        key: &DeliveryKey,
+        fence: u64,
+        lease: Duration,
+    ) -> Result<(Answer, Timestamp), JournalError> {
+        let mut call = self.scripts.renew.prepare_invoke();
+        call.key(self.delivery_key(key)).arg(fence).arg(millis(lease));
+        let (name, now): (String, u64) =
+            call.invoke_async(&mut self.connection.clone()).await.map_err(failed)?;
+        Ok((Self::answer(&name, 0, 0)?, Timestamp::from_millis(now)))
+    }
+
+    /// A replay of what is delivered, and the time at which Redis judged it.
+    #[doc(hidden)]
+    pub async fn reopen_at(
+        &self,
+        key: &DeliveryKey,
+        by: &str,
+        what: &What,
+    ) -> Result<(Answer, Timestamp), JournalError> {
+        let unfit = || JournalError::Unreadable(format!("{key}: {what:?}"));
+        let (kind, words) = layout::noted(what).ok_or_else(unfit)?;
+        let mut call = self.scripts.reopen.prepare_invoke();
+        call.key(self.delivery_key(key)).arg(kind).arg(by).arg(words.as_ref());
+        call.arg(millis(self.retention));
+        let (generation, now): (Option<u32>, u64) =
+            call.invoke_async(&mut self.connection.clone()).await.map_err(failed)?;
+        let answer =
+            generation.map_or(Answer::NotDelivered, |generation| Answer::Reopened { generation });
+        Ok((answer, Timestamp::from_millis(now)))
+    }
+
+    /// A settle, and the time at which Redis judged it.
+    #[doc(hidden)]
+    pub async fn settle_at(
+        &self,
+        settle: &Settle<'_>,
+    ) -> Result<(Answer, Timestamp), JournalError> {
+        let Settle { key, summary, retention, .. } = *settle;
+        let (outcome, number) = match settle.outcome {
+            Outcome::Delivered => ("delivered", 0),
+            Outcome::Retry { next_at } => ("retry", next_at.millis()),
+            Outcome::Dead(reason) => ("dead", layout::reason(reason)),
+        };
+        if outcome == "dead" {
+            self.index(key, summary, retention, true).await?;
+            self.index_dead(key, zentra_shared::clock::now()).await?;
+        }
+        let mut call = self.scripts.settle.prepare_invoke();
+        call.key(self.delivery_key(key));
+        call.arg(settle.fence).arg(settle.generation).arg(settle.attempt);
+        call.arg(outcome).arg(number).arg(millis(retention)).arg(settle.worker);
+        call.arg(packed(key, layout::result(settle.result))?);
+        let mut connection = self.connection.clone();
+        let (mut name, mut now): (String, u64) =
+            call.invoke_async(&mut connection).await.map_err(failed)?;
+        if name == "forgotten" {
+            // As a rule Redis knows from the claim what this would only repeat.
+            call.arg(&settle.print.body).arg(&layout::id(settle.print));
+            call.arg(packed(key, layout::summary(summary))?);
+            (name, now) = call.invoke_async(&mut connection).await.map_err(failed)?;
+        }
+        let answer = Self::answer(&name, 0, 0)?;
+        if answer == Answer::SettledLate {
+            self.forget_dead(key, summary, retention).await?;
+        }
+        Ok((answer, Timestamp::from_millis(now)))
+    }
+}
+
+impl Journal for RedisJournal {
+    async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
+        Ok(self.claim_at(claim).await?.0)
+    }
+
+    async fn known(&self, key: &DeliveryKey) -> Result<Option<Delivery>, JournalError> {
+        self.history(key).await
+    }
+
+    async fn first(
+        &self,
+        of: First<'_>,
+        value: &str,
+        retention: Duration,
+    ) -> Result<String, JournalError> {
+        let mut connection = self.connection.clone();
+        let (kind, name) = of.name();
+        let key = format!("{}:{kind}:{name}", self.namespace);
+        let mut set = redis::cmd("SET");
+        set.arg(&key).arg(value).arg("NX").arg("PX").arg(millis(retention).max(1));
+        let new: Option<String> = set.query_async(&mut connection).await.map_err(failed)?;
+        if new.is_some() {
+            return Ok(value.into());
+        }
+        let first: Option<String> =
+            redis::cmd("GET").arg(&key).query_async(&mut connection).await.map_err(failed)?;
+        Ok(first.unwrap_or_else(|| value.into()))
+    }
+
+    async fn renew(
+        &self,
+        key: &DeliveryKey,
+        fence: u64,
+        lease: Duration,
+    ) -> Result<Answer, JournalError> {
+        Ok(self.renew_at(key, fence, lease).await?.0)
+    }
+
+    async fn settle(&self, settle: &Settle<'_>) -> Result<Answer, JournalError> {
+        Ok(self.settle_at(settle).await?.0)
+    }
+
+    async fn oldest_dead(&self, destination: &str) -> Result<Option<Timestamp>, JournalError> {
+        let mut oldest = redis::cmd("ZRANGE");
+        oldest.arg(self.dead_index(destination)).arg(0).arg(0).arg("WITHSCORES");
+        let found: Vec<(String, u64)> =
+            oldest.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+        Ok(found.first().map(|(_, at)| Timestamp::from_millis(*at)))
+    }
+
+    async fn tidy(&self, retention: Duration) -> Result<(), JournalError> {
+        self.trim(retention).await
+    }
+
+    async fn ready(&self) -> Result<(), JournalError> {
+        let mut write = redis::cmd("SET");
+        write.arg(format!("{}:writable", self.namespace)).arg(1).arg("PX").arg(WRITABLE_MS);
+        write.exec_async(&mut self.connection.clone()).await.map_err(failed)
+    }
+}
+
+impl Histories for RedisJournal {
+    async fn refuses_claims(&self) -> Result<Option<String>, JournalError> {
+        self.not_writable().await
+    }
+
+    async fn find(
+        &self,
+        id: &str,
+        pairs: &[(&str, &str)],
+    ) -> Result<Vec<DeliveryKey>, JournalError> {
+        let mut connection = self.connection.clone();
+        let index = self.event_index(id);
+        let found: Vec<String> =
+            redis::cmd("SMEMBERS").arg(index).query_async(&mut connection).await.map_err(failed)?;
+        let mut found: Vec<_> = found.iter().filter_map(|key| DeliveryKey::parse(key)).collect();
+        for key in named(id, pairs) {
+            let known = redis::cmd("EXISTS").arg(self.delivery_key(&key)).to_owned();
+            if known.query_async(&mut connection).await.map_err(failed)? {
+                found.push(key);
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    async fn history(&self, key: &DeliveryKey) -> Result<Option<Delivery>, JournalError> {
+        let mut get = redis::cmd("GET");
+        get.arg(self.delivery_key(key));
+        let raw: Option<Vec<u8>> =
+            get.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+        let unreadable = || JournalError::Unreadable(key.to_string());
+        raw.map(|raw| layout::read(key, &raw).ok_or_else(unreadable)).transpose()
+    }
+
+    async fn list(
+        &self,
+        query: &Query,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, JournalError> {
+        self.page(query, after, limit).await
+    }
+
+    async fn dead(
+        &self,
+        destination: &str,
+        limit: usize,
+        wanted: &(dyn Fn(&Delivery) -> bool + Sync),
+    ) -> Result<Vec<Delivery>, JournalError> {
+        const PAGE: usize = 256;
+        let mut found = Vec::new();
+        for start in (0..).step_by(PAGE) {
+            let mut range = redis::cmd("ZRANGE");
+            range.arg(self.dead_index(destination)).arg(start).arg(start + PAGE - 1);
+            let keys: Vec<String> =
+                range.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+            for key in keys.iter().filter_map(|key| DeliveryKey::parse(key)) {
+                if found.len() == limit {
+                    return Ok(found);
+                }
+                let delivery = self.history(&key).await?;
+                let dead = |known: &Delivery| known.record.state == State::Dead && wanted(known);
+                found.extend(delivery.filter(dead));
+            }
+            if keys.len() < PAGE {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn reopen(
+        &self,
+        key: &DeliveryKey,
+        by: &str,
+        what: &What,
+    ) -> Result<Option<u32>, JournalError> {
+        match self.reopen_at(key, by, what).await?.0 {
+            Answer::Reopened { generation } => Ok(Some(generation)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn note(
+        &self,
+        key: &DeliveryKey,
+        generation: u32,
+        by: &str,
+        what: &What,
+    ) -> Result<bool, JournalError> {
+        let unfit = || JournalError::Unreadable(format!("{key}: {what:?}"));
+        let (kind, words) = layout::noted(what).ok_or_else(unfit)?;
+        let mut call = self.scripts.note.prepare_invoke();
+        call.key(self.delivery_key(key)).arg(kind).arg(generation).arg(by).arg(words);
+        call.arg(millis(self.retention));
+        let known = call.invoke_async(&mut self.connection.clone()).await.map_err(failed)?;
+        if matches!(what, What::Discarded { .. })
+            && let Some(delivery) = self.history(key).await?
+        {
+            self.forget_dead(key, &delivery.event, self.retention).await?;
+        }
+        Ok(known)
+    }
+}
+
+fn packed(key: &DeliveryKey, packed: Option<Vec<u8>>) -> Result<Vec<u8>, JournalError> {
+    packed.ok_or_else(|| JournalError::Unreadable(key.to_string()))
+}
+
+/// What the seam says of an error of the client library.
+fn failed(error: redis::RedisError) -> JournalError {
+    match error.code() {
+        Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => {
+            JournalError::NotWritable(error.to_string())
+        }
+        _ => JournalError::Unavailable(error.to_string()),
+    }
+}

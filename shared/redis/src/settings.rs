@@ -1,0 +1,98 @@
+//! What Redis says of itself that a journal had better not have.
+
+use crate::failed;
+use redis::InfoDict;
+
+use super::RedisJournal;
+use zentra_shared::journal::JournalError;
+
+impl RedisJournal {
+    /// What is weak about this Redis, each with what to do. By `INFO`, which managed
+    /// services allow where they forbid `CONFIG`.
+    pub async fn weaknesses(&self) -> Result<Vec<&'static str>, JournalError> {
+        let info = redis::cmd("INFO");
+        let info: InfoDict =
+            info.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+        Ok(weaknesses(&info))
+    }
+}
+
+impl RedisJournal {
+    /// Why this Redis takes no writes, each with what to do; `None` if it does.
+    pub(super) async fn not_writable(&self) -> Result<Option<String>, JournalError> {
+        let info = redis::cmd("INFO");
+        let info: InfoDict =
+            info.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+        Ok(not_writable(&info))
+    }
+}
+
+fn not_writable(info: &InfoDict) -> Option<String> {
+    let number = |key: &str| info.get::<u64>(key).unwrap_or(0);
+    let is = |key: &str, value: &str| info.get::<String>(key).is_some_and(|text| text == value);
+    let (used, most) = (number("used_memory"), number("maxmemory"));
+    // What replicas and the append-only file have buffered doesn't count.
+    let used = used.saturating_sub(number("mem_not_counted_for_evict"));
+    if is("role", "slave") {
+        return Some("it is a read-only replica: name the primary in redis.url".into());
+    }
+    if most > 0 && used > most && is("maxmemory_policy", "noeviction") {
+        return Some(format!("it is full, {used} of {most} bytes: raise its maxmemory"));
+    }
+    is("aof_last_write_status", "err")
+        .then(|| "it can't write its append-only file: make room on its disk".into())
+}
+
+fn weaknesses(info: &InfoDict) -> Vec<&'static str> {
+    let text = |key: &str| info.get::<String>(key).unwrap_or_default();
+    let number = |key: &str| info.get::<u64>(key);
+    let mut found = Vec::new();
+    let major = text("redis_version").split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_some_and(|major| major < 7) {
+        found.push("it is older than 7: zentra is tested with 7 and later");
+    }
+    if number("aof_enabled") == Some(0) {
+        found.push(
+            "it keeps no append-only file, so a crash forgets claims that it had granted, and a \
+             copy may be attempted again: set appendonly yes",
+        );
+    }
+    if !matches!(&*text("maxmemory_policy"), "" | "noeviction") {
+        found.push(
+            "it evicts keys when memory is short, so what was delivered may be forgotten, and a \
+             copy attempted again: set maxmemory-policy noeviction",
+        );
+    }
+    // The field is there only where min-replicas-to-write is set.
+    if number("connected_slaves") > Some(0) && number("min_slaves_good_slaves").is_none() {
+        found.push(
+            "it has replicas, and takes writes without them, so a failover may forget what was \
+             granted: set min-replicas-to-write 1",
+        );
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_weakness_is_told_and_a_good_server_has_none() {
+        let good = "redis_version:7.0.15\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n\
+                    connected_slaves:0\r\n";
+        assert!(weaknesses(&InfoDict::new(good)).is_empty());
+        for (what, told) in [
+            ("redis_version:6.2.0", "older than 7"),
+            ("aof_enabled:0", "appendonly yes"),
+            ("maxmemory_policy:allkeys-lru", "noeviction"),
+            ("connected_slaves:1", "min-replicas-to-write"),
+        ] {
+            let found = weaknesses(&InfoDict::new(what));
+            assert!(matches!(found[..], [one] if one.contains(told)), "{found:?}");
+        }
+        let replicas = "connected_slaves:1\r\nmin_slaves_good_slaves:1\r\n";
+        assert!(weaknesses(&InfoDict::new(replicas)).is_empty());
+        assert!(weaknesses(&InfoDict::new("")).is_empty());
+    }
+}

@@ -1,0 +1,48 @@
+//! Reading the file's archive.
+
+use std::collections::VecDeque;
+
+use rusqlite::{Connection, params};
+
+use super::queue::{ARCHIVED, read_archived};
+use super::store::{Store, number};
+use zentra_shared::clock::Timestamp;
+use zentra_shared::queue::{Archived, QueueError};
+use zentra_shared::seal::Sealed;
+
+/// So many are read at a time.
+const PAGE: i64 = 256;
+
+/// Reads the archive; see [`Archived`].
+pub struct EmbeddedArchived {
+    store: Store,
+    from: i64,
+    behind: i64,
+    page: VecDeque<(i64, Sealed)>,
+}
+
+impl EmbeddedArchived {
+    pub(super) fn new(store: Store, from: Timestamp) -> Self {
+        Self { store, from: number(from), behind: 0, page: VecDeque::new() }
+    }
+}
+
+impl Archived for EmbeddedArchived {
+    async fn next(&mut self) -> Result<Option<Sealed>, QueueError> {
+        if self.page.is_empty() {
+            let (from, behind) = (self.from, self.behind);
+            let read = move |file: &Connection| {
+                let mut select = file.prepare_cached(&format!(
+                    "SELECT {ARCHIVED} FROM archive WHERE id > ?1 AND at >= ?2 ORDER BY id LIMIT {PAGE}"
+                ))?;
+                let page = select.query_map(params![behind, from], read_archived)?;
+                page.collect::<Result<VecDeque<_>, _>>()
+            };
+            self.page = self.store.read(read).await?;
+        }
+        Ok(self.page.pop_front().map(|(id, sealed)| {
+            self.behind = id;
+            sealed
+        }))
+    }
+}

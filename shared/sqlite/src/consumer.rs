@@ -1,0 +1,225 @@
+//! Consuming one work queue of the file.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::queue::{COLUMNS, lock, read};
+use super::store::{Store, StoreError, number};
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::queue::{Consumer, Message, Receipt};
+
+/// How soon what another process has put into the file is seen.
+const LOOK: Duration = Duration::from_millis(500);
+/// After the file could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Which messages of a queue are in somebody's hands here. What a program that dies had in hand
+/// comes again to the next one.
+#[derive(Default)]
+pub(super) struct Hands {
+    taken: Mutex<Taken>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Taken {
+    ids: HashSet<i64>,
+    /// How many look into the file now.
+    looking: usize,
+    /// What was acknowledged while somebody looks: he may have seen it.
+    gone: HashSet<i64>,
+}
+
+impl Hands {
+    /// Something has come into the queue.
+    pub(super) fn tell(&self) {
+        self.changed.send_replace(());
+    }
+
+    fn let_go(&self, id: i64) {
+        lock(&self.taken).ids.remove(&id);
+        self.tell();
+    }
+
+    /// It is in the file no more.
+    fn acknowledged(&self, id: i64) {
+        let mut taken = lock(&self.taken);
+        taken.ids.remove(&id);
+        if taken.looking > 0 {
+            taken.gone.insert(id);
+        }
+    }
+
+    /// Begins a look into the file, and tells what is in hand.
+    fn look(&self) -> (Look<'_>, HashSet<i64>) {
+        let mut taken = lock(&self.taken);
+        taken.looking += 1;
+        (Look(self), taken.ids.clone())
+    }
+}
+
+/// A look into the file.
+struct Look<'h>(&'h Hands);
+
+impl Look<'_> {
+    /// Takes one that was seen, unless another consumer of this queue was faster.
+    fn take(&self, id: i64) -> bool {
+        let mut taken = lock(&self.0.taken);
+        !taken.gone.contains(&id) && taken.ids.insert(id)
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.0.taken);
+        taken.looking -= 1;
+        if taken.looking == 0 {
+            taken.gone.clear();
+        }
+    }
+}
+
+/// Reads one work queue; see [`Consumer`].
+pub struct EmbeddedConsumer {
+    store: Store,
+    queue: String,
+    prefetch: usize,
+    ready: VecDeque<(i64, Message)>,
+    hands: Arc<Hands>,
+    changed: watch::Receiver<()>,
+    stopped: bool,
+}
+
+impl EmbeddedConsumer {
+    pub(super) fn new(store: Store, queue: String, hands: Arc<Hands>, prefetch: u16) -> Self {
+        let (prefetch, changed) = (prefetch.max(1).into(), hands.changed.subscribe());
+        Self { store, queue, prefetch, ready: VecDeque::new(), hands, changed, stopped: false }
+    }
+
+    /// Takes what is due and in nobody's hands, and tells when the next one is due.
+    async fn fetch(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let hands = self.hands.clone();
+        let (look, taken) = hands.look();
+        let queue = self.queue.clone();
+        let (now, prefetch) = (clock::now(), self.prefetch);
+        let read = move |file: &Connection| {
+            let most = i64::try_from(taken.len() + prefetch).unwrap_or(i64::MAX);
+            // First their places only, since those in hand have bodies as well.
+            let mut places = file.prepare_cached(
+                "SELECT id FROM message WHERE queue = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3",
+            )?;
+            let due = places.query_map(params![queue, number(now), most], |row| row.get(0))?;
+            let due: Vec<i64> = due.collect::<Result<_, _>>()?;
+            let mut one =
+                file.prepare_cached(&format!("SELECT {COLUMNS} FROM message WHERE id = ?1"))?;
+            let mut found = Vec::new();
+            for id in due.into_iter().filter(|id| !taken.contains(id)).take(prefetch) {
+                found.extend(one.query_row([id], read).optional()?);
+            }
+            let mut later =
+                file.prepare_cached("SELECT min(due) FROM message WHERE queue = ?1 AND due > ?2")?;
+            let next: Option<i64> =
+                later.query_row(params![queue, number(now)], |row| row.get(0))?;
+            Ok((found, next))
+        };
+        let (found, next) = self.store.read(read).await?;
+        for (id, _, message) in found {
+            if look.take(id) {
+                self.ready.push_back((id, message));
+            }
+        }
+        let next = next.and_then(|next| u64::try_from(next).ok());
+        Ok(next.map(Timestamp::from_millis))
+    }
+}
+
+impl Consumer for EmbeddedConsumer {
+    type Receipt = EmbeddedReceipt;
+
+    async fn next(&mut self) -> Option<(Message, EmbeddedReceipt)> {
+        loop {
+            if let Some((id, message)) = self.ready.pop_front() {
+                let (store, hands) = (self.store.clone(), Some(self.hands.clone()));
+                return Some((message, EmbeddedReceipt { id, store, hands }));
+            }
+            if self.stopped {
+                return None;
+            }
+            self.changed.borrow_and_update();
+            match self.fetch().await {
+                Ok(_) if !self.ready.is_empty() => {}
+                Ok(next) => {
+                    let due = next.map_or(LOOK, |next| next.since(clock::now()).min(LOOK));
+                    let _ = timeout(due, self.changed.changed()).await;
+                }
+                Err(error) => {
+                    tracing::warn!(queue = self.queue, %error, "can't read, trying again");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// What is in hand is no obstacle here.
+    async fn set_waiting(&mut self, _waiting: usize) {}
+
+    async fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    async fn finish(self) {
+        // Behind all that was asked before.
+        let _ = self.store.write(|_| Ok(())).await;
+    }
+}
+
+impl Drop for EmbeddedConsumer {
+    fn drop(&mut self) {
+        for (id, _) in self.ready.drain(..) {
+            self.hands.let_go(id);
+        }
+    }
+}
+
+/// The right to acknowledge one message; see [`Receipt`]. Dropped unused, it comes again.
+pub struct EmbeddedReceipt {
+    id: i64,
+    store: Store,
+    hands: Option<Arc<Hands>>,
+}
+
+impl Receipt for EmbeddedReceipt {
+    async fn ack(mut self) {
+        let (id, Some(hands)) = (self.id, self.hands.take()) else { return };
+        let after = hands.clone();
+        let gone = self.store.send(
+            move |file| file.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id]),
+            move |result| {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "not acknowledged; the message comes again");
+                }
+                after.acknowledged(id);
+            },
+        );
+        if gone.is_err() {
+            hands.let_go(id);
+        }
+    }
+
+    async fn give_back(self) {
+        drop(self);
+    }
+}
+
+impl Drop for EmbeddedReceipt {
+    fn drop(&mut self) {
+        if let Some(hands) = self.hands.take() {
+            hands.let_go(self.id);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What workers and operators say to each other, on the file.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::journal::{EmbeddedJournal, unreadable, unwritable};
+use super::store::{StoreError, number};
+use zentra_shared::clock;
+use zentra_shared::control::{
+    AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Token, Wish, ordered,
+};
+use zentra_shared::journal::JournalError;
+
+/// How old what a worker has told may get.
+const TOLD: Duration = Duration::from_secs(3);
+
+impl Follow for EmbeddedJournal {
+    async fn beat(&self, beat: &Beat) -> Result<Orders, JournalError> {
+        let (now, name) = (clock::now(), beat.worker.clone());
+        let known = move |file: &Connection| {
+            let known = "SELECT until FROM worker WHERE name = ?1";
+            let until: Option<i64> =
+                file.prepare_cached(known)?.query_row([name], |row| row.get(0)).optional()?;
+            Ok((until, wanted(file)?))
+        };
+        let (until, orders) = self.store.read(known).await?;
+        // Each write is one to the disk.
+        if until.is_none_or(|until| until < number(now.plus(AWAY - TOLD))) {
+            let (name, until) = (beat.worker.clone(), number(now.plus(AWAY)));
+            let told = serde_json::to_vec(beat).map_err(unwritable).map_err(StoreError::from)?;
+            let write = move |file: &Connection| {
+                let tell = "INSERT OR REPLACE INTO worker (name, until, beat) VALUES (?1, ?2, ?3)";
+                file.execute(tell, params![name, until, told]).map(drop)
+            };
+            self.store.write(write).await?;
+        }
+        Ok(orders)
+    }
+
+    async fn leave(&self, worker: &str) -> Result<(), JournalError> {
+        let worker = worker.to_owned();
+        let gone = move |file: &Connection| {
+            file.execute("DELETE FROM worker WHERE name = ?1", [worker]).map(drop)
+        };
+        Ok(self.store.write(gone).await?)
+    }
+}
+
+impl Control for EmbeddedJournal {
+    async fn workers(&self) -> Result<Vec<Beat>, JournalError> {
+        let read = |file: &Connection| {
+            let mut select =
+                file.prepare_cached("SELECT beat FROM worker WHERE until > ?1 ORDER BY name")?;
+            let beats = select.query_map([number(clock::now())], |row| row.get(0))?;
+            beats.map(|beat: rusqlite::Result<Vec<u8>>| parsed(&beat?)).collect()
+        };
+        Ok(self.store.read(read).await?)
+    }
+
+    async fn orders(&self) -> Result<Orders, JournalError> {
+        Ok(self.store.read(wanted).await?)
+    }
+
+    async fn wish(
+        &self,
+        destination: &str,
+        wish: Wish,
+        said: Option<&Said>,
+    ) -> Result<(), JournalError> {
+        let (destination, said) = (destination.to_owned(), said.cloned());
+        let write = move |file: &Connection| {
+            let Some(said) = &said else {
+                let gone = "DELETE FROM wish WHERE destination = ?1 AND wish = ?2";
+                return file.execute(gone, params![destination, wish.as_str()]).map(drop);
+            };
+            let said = serde_json::to_vec(said).map_err(unwritable)?;
+            let wanted =
+                "INSERT OR REPLACE INTO wish (destination, wish, said) VALUES (?1, ?2, ?3)";
+            file.execute(wanted, params![destination, wish.as_str(), said]).map(drop)
+        };
+        Ok(self.store.write(write).await?)
+    }
+
+    async fn audit(&self, act: &Act) -> Result<(), JournalError> {
+        let act = act.printable();
+        let write = move |file: &Connection| {
+            let act = serde_json::to_vec(&act).map_err(unwritable)?;
+            file.execute("INSERT INTO audit (act) VALUES (?1)", [act])?;
+            let kept = i64::try_from(AUDITED).unwrap_or(i64::MAX);
+            let old = "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1";
+            file.execute(old, [kept]).map(drop)
+        };
+        Ok(self.store.write(write).await?)
+    }
+
+    async fn keep_token(&self, token: &Token) -> Result<(), JournalError> {
+        let token = token.clone();
+        let write = move |file: &Connection| {
+            let kept = serde_json::to_vec(&token).map_err(unwritable)?;
+            let keep = "INSERT OR REPLACE INTO token (id, token) VALUES (?1, ?2)";
+            file.execute(keep, params![token.id, kept]).map(drop)
+        };
+        Ok(self.store.write(write).await?)
+    }
+
+    async fn token(&self, id: &str) -> Result<Option<Token>, JournalError> {
+        let id = id.to_owned();
+        let read = move |file: &Connection| {
+            let mut select = file.prepare_cached("SELECT token FROM token WHERE id = ?1")?;
+            let found: Option<Vec<u8>> = select.query_row([id], |row| row.get(0)).optional()?;
+            found.map(|token| parsed(&token)).transpose()
+        };
+        Ok(self.store.read(read).await?)
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, JournalError> {
+        let read = |file: &Connection| {
+            let mut select = file.prepare_cached("SELECT token FROM token ORDER BY id")?;
+            let tokens = select.query_map((), |row| row.get(0))?;
+            tokens.map(|token: rusqlite::Result<Vec<u8>>| parsed(&token?)).collect()
+        };
+        Ok(self.store.read(read).await?)
+    }
+
+    async fn revoke(&self, id: &str) -> Result<bool, JournalError> {
+        let id = id.to_owned();
+        let gone = move |file: &Connection| file.execute("DELETE FROM token WHERE id = ?1", [id]);
+        Ok(self.store.write(gone).await? > 0)
+    }
+
+    async fn audited(&self, limit: usize) -> Result<Vec<Act>, JournalError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let read = move |file: &Connection| {
+            let mut select =
+                file.prepare_cached("SELECT act FROM audit ORDER BY id DESC LIMIT ?1")?;
+            let acts = select.query_map([limit], |row| row.get(0))?;
+            acts.map(|act: rusqlite::Result<Vec<u8>>| parsed(&act?)).collect()
+        };
+        Ok(self.store.read(read).await?)
+    }
+}
+
+fn wanted(file: &Connection) -> rusqlite::Result<Orders> {
+    let mut orders = Orders::new();
+    let mut select = file.prepare_cached("SELECT destination, wish, said FROM wish")?;
+    let mut rows = select.query(())?;
+    while let Some(row) = rows.next()? {
+        let (destination, wish, said): (String, String, Vec<u8>) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
+        ordered(&mut orders, &destination, &wish, &said);
+    }
+    Ok(orders)
+}
+
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> rusqlite::Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| unreadable(0, error))
+}

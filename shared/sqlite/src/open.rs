@@ -1,0 +1,241 @@
+//! Opening the file: ours, of this form, in nobody else's hands; or new. One that is none of it is
+//! told, with what to do, and left as it is.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use super::store::StoreError;
+
+const WRITABLE: &str = "Its folder must exist, and this user must be able to write there.";
+const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off; then go on there, or \
+                     name another file in [embedded] path.";
+/// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
+const APPLICATION: i32 = 0x5a4e_5452;
+/// The form of the tables (`PRAGMA user_version`).
+const SCHEMA: i32 = 7;
+/// From form 1 to 2: who holds a letter.
+const FROM_1: &str = "BEGIN IMMEDIATE;
+    ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
+    PRAGMA user_version = 2;
+    COMMIT;";
+/// From form 2 to 3: workers and operators. To 4: jobs. To 5: first types. To 6: when it
+/// was last worked on.
+const CONTROL: &str = include_str!("control.sql");
+/// To form 7: what proves a message's attempt.
+const TO_7: &str = "ALTER TABLE message ADD COLUMN countersignature TEXT;";
+/// How long another process (an operator's command) may hold the file.
+const BUSY: Duration = Duration::from_secs(5);
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// Makes a new one where there is none. One whose move elsewhere has begun is opened only `to_move`.
+pub(super) fn open(path: &Path, to_move: bool) -> Result<Connection> {
+    private(path)?;
+    for beside in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(beside);
+        not_planted(Path::new(&name))?;
+    }
+    let connection = connect(path)?;
+    prepare(&connection, path)?;
+    if moving(&connection)? && !to_move {
+        return Err(StoreError::Unusable {
+            path: path.into(),
+            found: "what it held was moved, or is being moved, to RabbitMQ and Redis".into(),
+            what_to_do: MOVED,
+        });
+    }
+    Ok(connection)
+}
+
+/// Makes a new one, which only its owner can read: it holds the providers' bytes. SQLite's files
+/// beside it get the same mode.
+fn private(path: &Path) -> Result<()> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::Unusable {
+            path: path.into(),
+            found: error.to_string(),
+            what_to_do: WRITABLE,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what somebody else may have put there: a link, a file of another user (root works with
+/// anyone's, as an operator does), or one that everybody can read or write.
+fn not_planted(path: &Path) -> Result<()> {
+    let Ok(about) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let user = rustix::process::geteuid();
+    let (found, what_to_do) = match () {
+        () if !about.is_file() => (
+            "it is a link, or something else that is no file".to_owned(),
+            "Name the file itself in [embedded] path.",
+        ),
+        () if about.uid() != user.as_raw() && !user.is_root() => (
+            format!("it belongs to the user with the id {}", about.uid()),
+            "Run Zentra as its owner, or name another file in [embedded] path.",
+        ),
+        () if about.mode() & 0o007 != 0 => (
+            format!("everybody can read or write it (mode {:03o})", about.mode() & 0o777),
+            "Look at who has changed it. Then: chmod o= FILE",
+        ),
+        () => return Ok(()),
+    };
+    Err(StoreError::Unusable { path: path.into(), found, what_to_do })
+}
+
+/// One more connection to it.
+pub(super) fn connect(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|error| unusable(path, &error))?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Ours and of this version, or new. A file that is neither is left as it is.
+fn prepare(connection: &Connection, path: &Path) -> Result<()> {
+    let read = |name: &str| -> Result<i32> {
+        connection
+            .pragma_query_value(None, name, |row| row.get(0))
+            .map_err(|error| unusable(path, &error))
+    };
+    let (application, version) = (read("application_id")?, read("user_version")?);
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
+        .map_err(|error| unusable(path, &error))?;
+    let (found, what_to_do) = match (application, version, tables) {
+        (APPLICATION, SCHEMA, _) => return settle(connection),
+        (APPLICATION, 1..SCHEMA, _) => {
+            settle(connection)?;
+            if version == 1 {
+                connection.execute_batch(FROM_1)?;
+            }
+            // Another program may have done it in between.
+            let work = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            if read("user_version")? < SCHEMA {
+                let new = format!("{CONTROL}\n{TO_7}\nPRAGMA user_version = {SCHEMA};");
+                work.execute_batch(&new)?;
+            }
+            return Ok(work.commit()?);
+        }
+        (0, 0, 0) => return make(connection),
+        (APPLICATION, newer, _) if newer > SCHEMA => (
+            format!("its tables are of version {newer}, and this program knows {SCHEMA}"),
+            "It was written by a newer Zentra: run that one.",
+        ),
+        (APPLICATION, other, _) => (
+            format!("its tables are of version {other}, and this program knows {SCHEMA}"),
+            "Restore it from a backup, or name another file in [embedded] path.",
+        ),
+        _ => (
+            "it is a database of another program".to_owned(),
+            "Name another file in [embedded] path.",
+        ),
+    };
+    Err(StoreError::Unusable { path: path.into(), found, what_to_do })
+}
+
+/// Whether a move has begun: see `carry`.
+fn moving(connection: &Connection) -> rusqlite::Result<bool> {
+    let named = "SELECT count(*) FROM sqlite_schema WHERE name = 'moving'";
+    connection.query_row(named, (), |row| row.get::<_, i64>(0)).map(|found| found > 0)
+}
+
+fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let what_to_do = match error.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => WRITABLE,
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            "Nothing was changed. Restore the file from a backup, or try `sqlite3 FILE .recover`; \
+             naming another file in [embedded] path begins anew, without what this one holds."
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "Another program holds it: stop that one."
+        }
+        _ => "Look at the disk and at the system's log.",
+    };
+    StoreError::Unusable { path: path.into(), found: error.to_string(), what_to_do }
+}
+
+/// How a connection works: nothing of it is in the file, but the journal's mode.
+fn settle(connection: &Connection) -> Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Each commit is on the disk before it returns: a 2xx survives a power cut.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    Ok(())
+}
+
+fn make(connection: &Connection) -> Result<()> {
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    settle(connection)?;
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE;\n{}\n{CONTROL}\nPRAGMA application_id = {APPLICATION};\n\
+         PRAGMA user_version = {SCHEMA};\nCOMMIT;",
+        include_str!("schema.sql")
+    ))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::Store;
+
+    #[test]
+    fn a_file_that_somebody_else_may_have_put_there_is_not_opened() {
+        let folder = std::env::temp_dir().join(format!("zentra-planted-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let told = |path: &Path| Store::open(path, 1 << 30).err().unwrap().to_string();
+        // An empty file is as good as none.
+        let file = |name: &str, mode| {
+            let path = folder.join(name);
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let linked = folder.join("linked.db");
+        std::os::unix::fs::symlink(file("real.db", 0o600), &linked).unwrap();
+        assert!(told(&linked).contains("it is a link"), "{}", told(&linked));
+        let path = file("beside.db", 0o600);
+        std::os::unix::fs::symlink(&linked, folder.join("beside.db-wal")).unwrap();
+        assert!(told(&path).contains("beside.db-wal: it is a link"), "{}", told(&path));
+        for (mode, opens) in [(0o604, false), (0o602, false), (0o660, true), (0o600, true)] {
+            let opened = Store::open(&file(&format!("{mode:o}.db"), mode), 1 << 30);
+            assert_eq!(opened.is_ok(), opens, "{mode:o}: {:?}", opened.err());
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_first_form_is_brought_to_this_one() {
+        let folder = std::env::temp_dir().join(format!("zentra-first-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("zentra.db");
+        drop(Store::open(&path, 1 << 30).unwrap());
+        let file = Connection::open(&path).unwrap();
+        let undo = "ALTER TABLE held DROP COLUMN pid; DROP TABLE worker; DROP TABLE wish; \
+                    DROP TABLE audit; DROP TABLE token; DROP TABLE job; \
+                    DROP TABLE desk; DROP TABLE last_seen; \
+                    ALTER TABLE message DROP COLUMN countersignature; PRAGMA user_version = 1";
+        file.execute_batch(undo).unwrap();
+        drop(file);
+        for _ in 0..2 {
+            let store = Store::open(&path, 1 << 30).unwrap();
+            let hold = "INSERT OR REPLACE INTO held (id, until, pid) VALUES (1, 1, 1)";
+            store.write(|file| file.execute(hold, ())).await.unwrap();
+            let acts = "INSERT INTO audit (act) VALUES (x'00')";
+            store.write(|file| file.execute(acts, ())).await.unwrap();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,4 +1,4 @@
-.PHONY: demo test chaos bench trace services
+.PHONY: demo check test chaos bench trace services
 
 # The picture: one transfer, three callbacks, a failed attempt, a killed worker, one result. On
 # one file (`cargo run -- demo` is the same), and on RabbitMQ and Redis.
@@ -6,6 +6,12 @@ demo: services
 	cargo build --locked
 	cargo run --locked -- demo
 	cargo run --locked -- demo --backend rabbitmq
+
+# For daily work: format, lints, unit tests. No server is needed.
+check:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --workspace --exclude zentra-tests
 
 # What CI runs.
 test: services
@@ -24,8 +30,8 @@ chaos: services
 # The entrance beside the bare client library, on a private RabbitMQ: a few minutes.
 bench:
 	@bash deploy/install-services.sh bench
-	cargo build --locked --release --workspace --bins
-	$${CARGO_TARGET_DIR:-target}/release/zentra-bench
+	cargo build --locked --profile dist --workspace --bins
+	$${CARGO_TARGET_DIR:-target}/dist/zentra-bench
 
 # What a standalone asks of the kernel before it answers 2xx (needs strace).
 trace:

@@ -5,6 +5,7 @@ pub mod archive;
 pub mod audit;
 pub mod backend;
 pub mod dead;
+pub mod deliveries;
 pub mod destinations;
 pub mod error;
 pub mod event;

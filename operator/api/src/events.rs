@@ -1,6 +1,5 @@
 //! Events: lists, histories, search, what happens as it happens; release and end.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::{Semaphore, mpsc};
 use utoipa::IntoParams;
 use zentra_admin::ErrorCode;
-use zentra_admin::event::{Change, Found, Matches, Sink};
+use zentra_admin::event::{Found, Matches};
 use zentra_admin::list::List;
 use zentra_shared::clock::Timestamp;
 use zentra_shared::control::Role;
@@ -25,6 +24,7 @@ use zentra_shared::lifecycle::{DeadReason, State as Standing};
 use crate::State;
 use crate::auth::{PerToken, Who};
 use crate::extract::{Answer, Body, Path, Query, Reason, actor, default_limit, looks, within};
+use crate::lines::Lines;
 use crate::problem::Problem;
 
 /// So many may be told at a time what happens,
@@ -168,7 +168,7 @@ pub(super) async fn tail(
     let service = Arc::clone(&state.0);
     tokio::spawn(async move {
         let _listens = (listens, by_one);
-        let mut lines = Lines { written: Vec::new(), sender };
+        let mut lines = Lines::new(sender);
         let told = service.tail(&query, id.as_deref(), &mut lines);
         // It ends when its reader does.
         let _ = tokio::time::timeout(AN_HOUR, told).await;
@@ -178,27 +178,6 @@ pub(super) async fn tail(
         Some((Ok::<_, std::io::Error>(next), receiver))
     });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], HttpBody::from_stream(lines)))
-}
-
-/// What was written since it was flushed, for a reader that may be gone or too slow.
-pub(crate) struct Lines {
-    written: Vec<u8>,
-    sender: mpsc::Sender<Bytes>,
-}
-
-impl Sink for Lines {
-    fn change(&mut self, change: &Change<'_>) -> bool {
-        let written = serde_json::to_writer(&mut self.written, change);
-        written.is_ok() && writeln!(self.written).is_ok()
-    }
-
-    fn looked(&mut self) -> bool {
-        if self.written.is_empty() {
-            return !self.sender.is_closed();
-        }
-        let written = std::mem::take(&mut self.written);
-        self.sender.try_send(written.into()).is_ok()
-    }
 }
 
 /// Lets a suspected replay go on as an event of its own, or has one that waits for its next attempt

@@ -9,6 +9,7 @@ mod destinations;
 mod events;
 mod extract;
 mod jobs;
+mod lines;
 mod listen;
 mod problem;
 mod reconcile;

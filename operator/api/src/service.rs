@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use zentra_admin::audit::Actor;
 use zentra_admin::dead::{self, Letters, Tally};
+use zentra_admin::deliveries;
 use zentra_admin::destinations::{self, Action, Destination};
 use zentra_admin::event::{self, Found, Matches};
 use zentra_admin::filter::Filter;
@@ -23,7 +24,7 @@ use zentra_shared::job::{Halt, Job, Jobs};
 use zentra_shared::journal::list::{Page, Query};
 use zentra_shared::journal::{Delivery, What};
 
-use crate::events::Lines;
+use crate::lines::Lines;
 
 /// What comes of a request.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, AdminError>>;
@@ -190,7 +191,7 @@ impl<B: Backend> Service for Desk<B> {
             };
             let refreshed = status::refresh(&mut status, &self.backend).await;
             *snapshot = Some((at, status.clone()));
-            refreshed.map(|()| status)
+            refreshed.map(|_| status)
         })
     }
 
@@ -228,14 +229,14 @@ impl<B: Backend> Service for Desk<B> {
     fn release<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Vec<Delivery>> {
         Box::pin(async move {
             event::release(&self.backend, self.config, id, actor).await?;
-            event::find(&self.backend.histories(), &self.config.pairs(), id).await
+            deliveries::find(&self.backend.histories(), &self.config.pairs(), id).await
         })
     }
 
     fn end<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Vec<Delivery>> {
         Box::pin(async move {
             event::end(&self.backend, self.config, id, actor).await?;
-            event::find(&self.backend.histories(), &self.config.pairs(), id).await
+            deliveries::find(&self.backend.histories(), &self.config.pairs(), id).await
         })
     }
 

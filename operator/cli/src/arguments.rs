@@ -20,7 +20,7 @@ use crate::standalone::Listen;
 use crate::token::TokenCommand;
 use crate::unrouted::UnroutedCommand;
 
-/// Reads event histories, and lists and re-queues dead letters.
+/// Operate Zentra: events, dead letters, refused callbacks, jobs, destinations, tokens; configure and rehearse it.
 #[derive(Parser)]
 #[command(name = "zentra", version)]
 pub(crate) struct Arguments {

@@ -15,8 +15,8 @@ use zentra_shared::config::Config;
 use zentra_shared::journal::{Delivery, What};
 
 use crate::actor::reason;
-use crate::event::show::{deliveries, words};
 use crate::failure::Failure;
+use crate::history::{deliveries, words};
 use crate::payload::Payload;
 use crate::progress::Bar;
 use crate::text::{self, print_json};

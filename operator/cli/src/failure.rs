@@ -97,7 +97,6 @@ fn hint(error: &AdminError) -> Option<String> {
         Code::ReconcileFindings => "Ingest what is missing with --ingest; see zentra event show ID for \
                                     the others."
             .into(),
-        Code::MigrationRefused => return error.hint.clone(),
         _ => return None,
     })
 }

@@ -8,6 +8,7 @@ mod destination;
 mod errors;
 mod event;
 mod failure;
+mod history;
 mod job;
 mod manual;
 mod migrate;

@@ -1,12 +1,17 @@
 //! What a person sees who waits.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use zentra_admin::progress::Progress;
 
 /// A line that changes; to a file or a pipe nothing is written.
-pub(crate) struct Bar(ProgressBar);
+pub(crate) struct Bar {
+    line: ProgressBar,
+    /// Whether it moves by itself.
+    ticks: AtomicBool,
+}
 
 impl Bar {
     pub(crate) fn new() -> Self {
@@ -14,19 +19,22 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             bar.set_style(style);
         }
-        Self(bar)
+        Self { line: bar, ticks: AtomicBool::new(false) }
     }
 }
 
 impl Progress for Bar {
     fn show(&self, text: String) {
-        self.0.enable_steady_tick(Duration::from_millis(100));
-        self.0.set_message(text);
+        if !self.ticks.swap(true, Ordering::Relaxed) {
+            self.line.enable_steady_tick(Duration::from_millis(100));
+        }
+        self.line.set_message(text);
     }
 
     fn done(&self) {
-        self.0.disable_steady_tick();
-        self.0.finish_and_clear();
-        self.0.reset();
+        self.ticks.store(false, Ordering::Relaxed);
+        self.line.disable_steady_tick();
+        self.line.finish_and_clear();
+        self.line.reset();
     }
 }

@@ -9,8 +9,8 @@ use zentra_rehearse::{DEMO, Kind, On, Outcome, Played, Rehearsal, Running};
 use zentra_shared::journal::Delivery;
 use zentra_shared::lifecycle::State;
 
-use crate::event::show::deliveries as show_deliveries;
 use crate::failure::Failure;
+use crate::history::deliveries as show_deliveries;
 use crate::progress::Bar;
 use crate::text::{self, print_json};
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use zentra_admin::backend::{Backend, File, Servers};
 use zentra_admin::progress::Progress;
-use zentra_admin::{AdminError, ErrorCode, event};
+use zentra_admin::{AdminError, ErrorCode, deliveries};
 use zentra_shared::config::{self, Config, Role};
 use zentra_shared::journal::{Delivery, Histories};
 
@@ -205,7 +205,9 @@ async fn on_stage<H: Histories>(
     let ended = stage.play(scenario).await;
     let known = match event {
         "" => Vec::new(),
-        event => event::find(&stage.histories, &config.pairs(), event).await.unwrap_or_default(),
+        event => {
+            deliveries::find(&stage.histories, &config.pairs(), event).await.unwrap_or_default()
+        }
     };
     Ok((told(scenario, ended, stage, began), known))
 }

@@ -326,7 +326,7 @@ pub struct Delivery {
     pub reason: Option<DeadReason>,
     /// The event.
     pub event: Summary,
-    /// What happened so far, oldest first; the newest 1000 lines.
+    /// What happened so far, oldest first: the newest lines, up to 32 KiB as they are stored.
     pub history: Vec<Entry>,
 }
 

@@ -1,5 +1,7 @@
 //! Which crate may not use which: the layers of ARCHITECTURE.md.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 /// What a crate uses in a normal build: to this depth, where 1 is what it uses directly.
@@ -47,6 +49,54 @@ fn no_backend_is_built_for_a_crate_that_has_no_use_for_it() {
         let all = dependencies(package, "1000");
         for name in never {
             assert!(!all.iter().any(|known| known == name), "{package} builds {name}");
+        }
+    }
+}
+
+/// Which modules of a crate each of its modules uses, by the source.
+fn modules(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    fn texts(path: &Path, all: &mut String) {
+        match std::fs::read_dir(path) {
+            Ok(folder) => folder.for_each(|file| texts(&file.unwrap().path(), all)),
+            Err(_) => all.push_str(&std::fs::read_to_string(path).unwrap()),
+        }
+    }
+    let mut uses = BTreeMap::new();
+    for file in std::fs::read_dir(source).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let mut text = String::new();
+        texts(&path, &mut text);
+        let used: BTreeSet<String> = text
+            .split("crate::")
+            .skip(1)
+            .flat_map(|rest| match rest.strip_prefix('{') {
+                Some(list) => list.split('}').next().unwrap().split(',').collect(),
+                None => vec![rest],
+            })
+            .map(|path| path.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_'))
+            .map(Iterator::collect)
+            .collect();
+        if !matches!(name.as_str(), "lib" | "main") {
+            uses.insert(name, used);
+        }
+    }
+    uses
+}
+
+#[test]
+fn no_modules_of_the_operators_crates_use_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator");
+    for name in ["admin", "api", "rehearse", "cli"] {
+        let uses = modules(&root.join(name).join("src"));
+        assert!(uses.len() > 5, "{name}: {uses:?}");
+        for start in uses.keys() {
+            let (mut reached, mut next) = (BTreeSet::new(), vec![start]);
+            while let Some(module) = next.pop() {
+                let new = uses.get(module).into_iter().flatten().filter(|one| *one != module);
+                next.extend(new.filter(|one| reached.insert(*one)));
+            }
+            assert!(!reached.contains(start), "{name}: {start} is in a circle: {reached:?}");
         }
     }
 }

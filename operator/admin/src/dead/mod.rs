@@ -23,8 +23,8 @@ pub(crate) use letters::{Act, Letter, Pass};
 
 use crate::audit::{Actor, Audited, looked};
 use crate::backend::Backend;
+use crate::deliveries;
 use crate::error::{AdminError, ErrorCode};
-use crate::event;
 use crate::filter::{self, DEFAULT_LETTERS, DEFAULT_RATE, Filter};
 use crate::payload::shown;
 use crate::progress::Progress;
@@ -283,7 +283,7 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
 
     /// The one delivery of this name that is dead.
     async fn find(&self, id: &str) -> Result<Delivery, AdminError> {
-        one_dead(event::find(self.histories, &self.pairs, id).await?, id)
+        one_dead(deliveries::find(self.histories, &self.pairs, id).await?, id)
     }
 
     /// The bytes of one dead letter.
@@ -396,7 +396,7 @@ fn one_dead(found: Vec<Delivery>, id: &str) -> Result<Delivery, AdminError> {
                 .about(id))
         }
         (None, _) => {
-            let states = alive.iter().map(|d| format!("  {}: {}", d.key, event::status(d)));
+            let states = alive.iter().map(|d| format!("  {}: {}", d.key, deliveries::status(d)));
             let states = states.collect::<Vec<_>>().join("\n");
             let message = format!("{id} is not dead, so there is nothing to re-queue:\n{states}");
             Err(AdminError::new(ErrorCode::NotDead, message).about(id))

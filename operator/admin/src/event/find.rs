@@ -16,10 +16,10 @@ use zentra_shared::journal::Histories;
 use zentra_shared::queue::{Message, Operate, Place};
 use zentra_shared::refused::Kept;
 
-use super::status;
 use crate::archive;
 use crate::audit::looked;
 use crate::backend::Backend;
+use crate::deliveries::status;
 use crate::error::AdminError;
 use crate::look::each;
 use crate::payload::shown;

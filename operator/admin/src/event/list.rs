@@ -3,6 +3,7 @@
 use zentra_shared::journal::Histories;
 use zentra_shared::journal::list::{Listed, Page, Query};
 
+use crate::deliveries;
 use crate::error::AdminError;
 
 /// Those that the query takes, at most `limit`, from a cursor on.
@@ -38,7 +39,7 @@ pub async fn of_event(
     query: &Query,
     id: &str,
 ) -> Result<Page, AdminError> {
-    let found = super::deliveries(histories, pairs, id).await?.into_iter();
+    let found = deliveries::known(histories, pairs, id).await?.into_iter();
     let listed = found.map(|delivery| {
         let taken_up = delivery.history.first().map(|entry| entry.at).unwrap_or_default();
         Listed { taken_up, delivery }

@@ -11,8 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use zentra_shared::config::Config;
 use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::{Delivery, Histories, What};
-use zentra_shared::lifecycle::State;
+use zentra_shared::journal::{Delivery, What};
 use zentra_shared::queue::Operate;
 
 pub use accepted::{Accepted, Waiting};
@@ -25,7 +24,8 @@ pub use waiting::end;
 use crate::audit::Actor;
 use crate::backend::{Backend, broker_unavailable};
 use crate::dead::{self, Done, Letters};
-use crate::error::{AdminError, ErrorCode};
+use crate::deliveries;
+use crate::error::AdminError;
 
 /// What is known of an event.
 #[derive(Serialize, ToSchema)]
@@ -45,7 +45,7 @@ const BRIEFLY: std::time::Duration = std::time::Duration::from_secs(3);
 /// Looks for an event: in the journal; if it knows of none, or can't be asked, in the queues; and
 /// among the refused.
 pub async fn look(backend: &impl Backend, config: &Config, id: &str) -> Result<Found, AdminError> {
-    let known = deliveries(&backend.histories(), &config.pairs(), id).await;
+    let known = deliveries::known(&backend.histories(), &config.pairs(), id).await;
     let found = known.as_ref().is_ok_and(|known| !known.is_empty());
     let connecting = async {
         match found {
@@ -70,7 +70,7 @@ pub async fn look(backend: &impl Backend, config: &Config, id: &str) -> Result<F
         }
         Err(_) if !accepted.is_empty() => Ok(Found { deliveries: Vec::new(), accepted, refused }),
         Err(failure) => Err(failure),
-        Ok(_) => Err(unknown(id)),
+        Ok(_) => Err(deliveries::unknown(id)),
     }
 }
 
@@ -96,37 +96,6 @@ async fn in_queues(
     Ok((accepted, refused))
 }
 
-async fn deliveries(
-    histories: &impl Histories,
-    pairs: &[(&str, &str)],
-    id: &str,
-) -> Result<Vec<Delivery>, AdminError> {
-    let mut found = Vec::new();
-    for key in histories.find(id, pairs).await? {
-        found.extend(histories.history(&key).await?);
-    }
-    Ok(found)
-}
-
-/// Every delivery of an event that the journal knows, oldest key first; one at least.
-pub async fn find(
-    histories: &impl Histories,
-    pairs: &[(&str, &str)],
-    id: &str,
-) -> Result<Vec<Delivery>, AdminError> {
-    let found = deliveries(histories, pairs, id).await?;
-    if found.is_empty() { Err(unknown(id)) } else { Ok(found) }
-}
-
-fn unknown(id: &str) -> AdminError {
-    AdminError::new(ErrorCode::EventNotFound, format!("no event {id} is known."))
-        .hint(
-            "Give a provider's event id, or a delivery key (destination/source/id). Refused callbacks, \
-             and events that wait in a work queue of a source without an archive, have no history.",
-        )
-        .about(id)
-}
-
 /// What was let go on.
 pub enum Released {
     /// An attempt that waited: its delivery key.
@@ -139,7 +108,7 @@ pub enum Released {
 /// attempt attempted now.
 ///
 /// # Errors
-/// Those of [`dead::requeue`], and [`ErrorCode::AmbiguousId`].
+/// Those of [`dead::requeue`], and [`crate::ErrorCode::AmbiguousId`].
 pub async fn release(
     backend: &impl Backend,
     config: &Config,
@@ -153,16 +122,4 @@ pub async fn release(
     let letters = Letters::of(vec![id.to_owned()]);
     let done = dead::requeue(backend, config, &letters, &what, &actor.name, &()).await?;
     Ok(Released::Suspected(done))
-}
-
-/// The state, in words.
-pub fn status(delivery: &Delivery) -> String {
-    let record = &delivery.record;
-    match (record.state, delivery.reason) {
-        (State::InFlight, _) => format!("in flight (claimed until {})", record.until),
-        (State::Waiting, _) => format!("waiting (next attempt at {})", record.until),
-        (State::Delivered, _) => "delivered".into(),
-        (State::Dead, Some(reason)) => format!("dead ({})", reason.as_str()),
-        (State::Dead, None) => "dead".into(),
-    }
 }

@@ -12,10 +12,10 @@ use zentra_shared::journal::{AttemptResult, Claim, Delivery, Histories, Journal,
 use zentra_shared::lifecycle::{Answer, DeadReason, Outcome, State};
 use zentra_shared::queue::{Archived, Message, Operate, Process};
 
-use super::status;
 use crate::archive;
 use crate::audit::{Actor, Audited};
 use crate::backend::Backend;
+use crate::deliveries;
 use crate::error::{AdminError, ErrorCode};
 use crate::payload;
 
@@ -57,8 +57,8 @@ pub async fn end(
 ) -> Result<DeliveryKey, AdminError> {
     let histories = backend.histories();
     let Some(delivery) = find(&histories, config, id).await? else {
-        let found = super::find(&histories, &config.pairs(), id).await?;
-        let states = found.iter().map(|one| format!("  {}: {}", one.key, status(one)));
+        let found = deliveries::find(&histories, &config.pairs(), id).await?;
+        let states = found.iter().map(|one| format!("  {}: {}", one.key, deliveries::status(one)));
         let states = states.collect::<Vec<_>>().join("\n");
         let message = format!("{id} doesn't wait for an attempt:\n{states}");
         return Err(AdminError::new(ErrorCode::NotWaiting, message).about(id));
@@ -91,7 +91,7 @@ async fn find(
     config: &Config,
     id: &str,
 ) -> Result<Option<Delivery>, AdminError> {
-    let found = super::find(histories, &config.pairs(), id).await?;
+    let found = deliveries::find(histories, &config.pairs(), id).await?;
     let mut waiting = found.into_iter().filter(|one| one.record.state == State::Waiting);
     let first = waiting.next();
     match (first, waiting.next()) {

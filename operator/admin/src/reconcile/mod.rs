@@ -24,6 +24,7 @@ use zentra_shared::verify::{Location, Source};
 use crate::archive;
 use crate::audit::{Actor, Audited};
 use crate::backend::Backend;
+use crate::deliveries;
 use crate::error::{AdminError, ErrorCode};
 use crate::progress::Progress;
 use ingest::{INGEST, ingest_missing, ingestible};
@@ -303,8 +304,7 @@ async fn compared(
 
 fn standing(listed: &Listed, known: &[Delivery], young: bool) -> (Standing, String) {
     let ends = || {
-        let of =
-            |one: &Delivery| format!("{}: {}", one.key.destination(), crate::event::status(one));
+        let of = |one: &Delivery| format!("{}: {}", one.key.destination(), deliveries::status(one));
         known.iter().map(of).collect::<Vec<_>>().join(", ")
     };
     let Some(first) = known.first() else {

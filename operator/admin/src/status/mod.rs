@@ -88,8 +88,7 @@ impl Status {
 /// Those of the broker, if it fails while it is asked.
 pub async fn look(backend: &impl Backend, config: &Config) -> Result<Status, AdminError> {
     let mut status = remembered(backend, config).await;
-    refresh(&mut status, backend).await?;
-    if let Ok(queue) = backend.queue().await {
+    if let Some(queue) = refresh(&mut status, backend).await? {
         let since = status.at.minus(RECENT);
         let kept: BTreeMap<(String, String), u64> =
             refused::count(&queue, &config.seal, REFUSED, since).await?;
@@ -122,14 +121,18 @@ pub async fn remembered(backend: &impl Backend, config: &Config) -> Status {
 }
 
 /// What holds now: parts, queues, workers. It costs the same however many events there are, and holds no message.
+/// Returns the queue, if it answers.
 ///
 /// # Errors
 /// Those of the broker, if it fails while it is asked.
-pub async fn refresh(status: &mut Status, backend: &impl Backend) -> Result<(), AdminError> {
+pub async fn refresh<B: Backend>(
+    status: &mut Status,
+    backend: &B,
+) -> Result<Option<B::Queue>, AdminError> {
     (status.at, status.parts) = (clock::now(), Vec::new());
     (status.unrouted, status.refused) = (None, None);
     let answers = told(status, backend).await;
-    match backend.queue().await {
+    let queue = match backend.queue().await {
         Ok(queue) => {
             for one in &mut status.destinations {
                 one.backlog = depth(&queue, Place::Work(&one.destination)).await?;
@@ -144,12 +147,14 @@ pub async fn refresh(status: &mut Status, backend: &impl Backend) -> Result<(), 
                 format!("takes no messages ({reason}): callbacks get 503, what waits is delivered")
             });
             status.parts.push(Part { name: backend.broker_name(), up: problem.is_none(), problem });
+            Some(queue)
         }
         Err(error) => {
             let problem = Some(error.text());
             status.parts.push(Part { name: backend.broker_name(), up: false, problem });
+            None
         }
-    }
+    };
     // On one file, both are the same.
     status.parts.dedup_by(|a, b| a.name == b.name);
     if status.parts[0].up {
@@ -159,7 +164,7 @@ pub async fn refresh(status: &mut Status, backend: &impl Backend) -> Result<(), 
     }
     status.sources.iter_mut().for_each(Source::judge);
     status.destinations.iter_mut().for_each(Destination::judge);
-    Ok(())
+    Ok(queue)
 }
 
 /// Asks the store; whether it answers.

@@ -5,11 +5,12 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use zentra_admin::event::{Found, status};
+use zentra_admin::deliveries::status;
+use zentra_admin::event::Found;
 use zentra_shared::clock;
 
-use super::show;
 use crate::failure::Failure;
+use crate::history;
 
 /// Writes the page into a new file that only its owner can read.
 pub(crate) fn file(path: &Path, id: &str, found: &Found) -> Result<(), Failure> {
@@ -40,7 +41,7 @@ pub(crate) fn write(id: &str, found: &Found, out: &mut impl Write) -> std::io::R
         }
     }
     let mut shown = Vec::new();
-    show::found(found, &mut shown)?;
+    history::found(found, &mut shown)?;
     // What a destination has answered may not end the block.
     let shown = String::from_utf8_lossy(&shown).replace("```", "'''");
     writeln!(out, "```text\n{}\n```", shown.trim_end())

@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use zentra_admin::AdminError;
-use zentra_admin::event::{Matches, status};
+use zentra_admin::deliveries::status;
+use zentra_admin::event::Matches;
 use zentra_admin::filter::dead_reason;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::journal::list::{Page, Query};

@@ -2,7 +2,6 @@
 
 mod case;
 mod list;
-pub(crate) mod show;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,6 +18,7 @@ pub(crate) use list::Wanted;
 use crate::actor::reason;
 use crate::dead;
 use crate::failure::Failure;
+use crate::history;
 use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
@@ -140,7 +140,7 @@ pub(crate) async fn command(
                     Ok(writeln!(out, "written to {}", file.display())?)
                 }
                 (None, true) => print_json(&found, &mut out),
-                (None, false) => Ok(show::found(&found, &mut out)?),
+                (None, false) => Ok(history::found(&found, &mut out)?),
             }
         }
         EventCommand::Release { id, reason, by, json } => {
@@ -190,7 +190,7 @@ impl<W: Write> Sink for Lines<W> {
         let out = &mut self.out;
         match self.json {
             true => serde_json::to_writer(&mut *out, change).is_ok() && writeln!(out).is_ok(),
-            false => writeln!(out, "{}  {}", change.delivery, show::line(change.entry)).is_ok(),
+            false => writeln!(out, "{}  {}", change.delivery, history::line(change.entry)).is_ok(),
         }
     }
 

@@ -3,13 +3,14 @@
 use std::io::Write;
 use std::time::Duration;
 
-use zentra_admin::event::{Accepted, Found, RefusedCopy, Waiting, status};
+use zentra_admin::deliveries::status;
+use zentra_admin::event::{Accepted, Found, RefusedCopy, Waiting};
 use zentra_shared::event::{Admitted, Batch, DeliveryKey};
 use zentra_shared::journal::{AttemptResult, Delivery, Entry, Summary, What};
 use zentra_shared::lifecycle::Print;
 
 /// Shows it to a person.
-pub(super) fn found(found: &Found, out: &mut impl Write) -> std::io::Result<()> {
+pub(crate) fn found(found: &Found, out: &mut impl Write) -> std::io::Result<()> {
     deliveries(&found.deliveries, out)?;
     accepted(&found.accepted, out)?;
     let event = found.deliveries.first().map(|delivery| &delivery.event);
@@ -148,7 +149,7 @@ fn signature(event: &Summary) -> String {
     text
 }
 
-pub(super) fn line(entry: &Entry) -> String {
+pub(crate) fn line(entry: &Entry) -> String {
     let what = match &entry.what {
         What::Claimed { reclaimed: true, .. } => {
             "claimed again: the last claim ran out unsettled".into()

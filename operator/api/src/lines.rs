@@ -1,0 +1,34 @@
+//! A stream of lines of JSON to a reader that may be gone or too slow.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use zentra_admin::event::{Change, Sink};
+
+/// What was written since it was flushed, for a reader that may be gone or too slow.
+pub(crate) struct Lines {
+    written: Vec<u8>,
+    sender: mpsc::Sender<Bytes>,
+}
+
+impl Lines {
+    pub(crate) fn new(sender: mpsc::Sender<Bytes>) -> Self {
+        Self { written: Vec::new(), sender }
+    }
+}
+
+impl Sink for Lines {
+    fn change(&mut self, change: &Change<'_>) -> bool {
+        let written = serde_json::to_writer(&mut self.written, change);
+        written.is_ok() && writeln!(self.written).is_ok()
+    }
+
+    fn looked(&mut self) -> bool {
+        if self.written.is_empty() {
+            return !self.sender.is_closed();
+        }
+        let written = std::mem::take(&mut self.written);
+        self.sender.try_send(written.into()).is_ok()
+    }
+}

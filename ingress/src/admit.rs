@@ -45,7 +45,7 @@ pub struct Entry<'a, Q> {
 pub(crate) struct Bounds<'a> {
     /// Large bodies that are verified at a time; waiting for a key takes no turn.
     pub(crate) turns: &'a Semaphore,
-    /// Is told how long verifying took.
+    /// Observes how long verification took.
     pub(crate) verified: &'a (dyn Fn(Duration) + Sync),
     /// A place among the large ones that are verified or wait for it. It ends with verifying.
     pub(crate) _place: Option<SemaphorePermit<'a>>,

@@ -9,7 +9,7 @@ use crate::audit::Actor;
 use crate::error::AdminError;
 use crate::filter;
 
-/// What a destination's workers are told.
+/// A control action for a destination's workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// No more attempts.

@@ -1,6 +1,6 @@
 //! How far a long use case is, for whoever waits.
 
-/// Is told how far it is, in a few words, from time to time.
+/// Shows progress, in a few words, from time to time.
 pub trait Progress: Send + Sync {
     /// Shows it.
     fn show(&self, text: String);

@@ -24,7 +24,7 @@ pub(super) struct Archived {
     /// Only those of this event type.
     #[serde(rename = "type")]
     kind: Option<String>,
-    /// Only those that were accepted so many seconds ago or less.
+    /// Maximum age in seconds.
     newer_than: Option<u32>,
     /// At most so many.
     #[serde(default = "default_limit")]

@@ -161,6 +161,22 @@ pub(crate) struct Desk<B> {
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
 impl<B: Backend> Desk<B> {
+    /// What the newest deliveries said, at most [`SNAPSHOT`] ago. Whoever else asks meanwhile waits for the same
+    /// look. What the store doesn't answer isn't kept.
+    async fn remembered(&self) -> Status {
+        let mut snapshot = self.snapshot.lock().await;
+        if let Some((at, status)) = &*snapshot
+            && at.elapsed() < SNAPSHOT
+        {
+            return status.clone();
+        }
+        let Ok(status) = status::remembered(&self.backend, self.config).await else {
+            return Status::unknown(self.config);
+        };
+        *snapshot = Some((Instant::now(), status.clone()));
+        status
+    }
+
     fn may_admit(&self) -> Result<(), AdminError> {
         let message =
             "this server has no access to the sources' secrets, so it can't admit callbacks.";
@@ -182,16 +198,9 @@ impl<B: Backend> Service for Desk<B> {
 
     fn metrics(&self) -> Answer<'_, Status> {
         Box::pin(async move {
-            // Whoever else scrapes meanwhile waits for the same look.
-            let mut snapshot = self.snapshot.lock().await;
-            let known = snapshot.take().filter(|(at, _)| at.elapsed() < SNAPSHOT);
-            let (at, mut status) = match known {
-                Some(known) => known,
-                None => (Instant::now(), status::remembered(&self.backend, self.config).await),
-            };
-            let refreshed = status::refresh(&mut status, &self.backend).await;
-            *snapshot = Some((at, status.clone()));
-            refreshed.map(|_| status)
+            let mut status = self.remembered().await;
+            status::refresh(&mut status, &self.backend).await?;
+            Ok(status)
         })
     }
 

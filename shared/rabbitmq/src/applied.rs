@@ -4,7 +4,6 @@
 //! the one message of a queue. Whoever applies a config holds a lock meanwhile: a queue
 //! that only one connection can have, and that goes with it.
 
-use crate::error::failed;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use super::topology::{
     Binding, Names, bindings, declare, declare_archive, detach_archive, short, unbind,
 };
 use super::{QueueError, Routes, Settings};
+use crate::error::failed;
 
 /// How often, and with what pause, the lock is tried.
 const TRIES: u32 = 50;

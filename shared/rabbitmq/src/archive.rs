@@ -1,6 +1,5 @@
 //! Reading the archive, a stream.
 
-use crate::error::failed;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -8,13 +7,14 @@ use lapin::Consumer;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use tokio::time::timeout;
+use zentra_shared::clock::Timestamp;
+use zentra_shared::seal::Sealed;
 
 use super::link::Session;
 use super::message::read;
 use super::topology::short;
 use super::{Archived, QueueError};
-use zentra_shared::clock::Timestamp;
-use zentra_shared::seal::Sealed;
+use crate::error::failed;
 
 /// A stream doesn't say that it has ended: it brings nothing for so long.
 const END: Duration = Duration::from_secs(2);

@@ -1,6 +1,5 @@
 //! Consuming one work queue over any number of connections.
 
-use crate::error::failed;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::link::{Link, Session};
 use super::message::read;
 use super::topology::short;
 use super::{Amqp, Consumer, Message, QueueError, Receipt};
+use crate::error::failed;
 
 /// After a consumer ended while its connection goes on (its queue was deleted).
 const PAUSE: Duration = Duration::from_secs(1);

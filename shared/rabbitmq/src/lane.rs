@@ -19,11 +19,11 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
+use zentra_shared::telemetry::One;
 
 use super::QueueError;
 use super::link::Session;
 use super::returns::Returns;
-use zentra_shared::telemetry::One;
 
 /// Publishes under way on one channel.
 pub(super) const WINDOW: usize = 64;

@@ -282,11 +282,14 @@ impl Publish for Amqp {
         let exchange = self.names.entrance();
         let body = sealed.body.clone();
         self.send(&self.publishing, &exchange, &sealed.route, body, properties).await?;
-        let session = self.publishing.now().ok_or(QueueError::Lost)?;
-        if self.archives() && session.only_archived().await {
-            return Err(QueueError::Refused);
+        if !self.archives() {
+            return Ok(());
         }
-        Ok(())
+        let session = self.publishing.now().ok_or(QueueError::Lost)?;
+        match session.only_archived().await? {
+            true => Err(QueueError::Refused),
+            false => Ok(()),
+        }
     }
 
     async fn keep(&self, refused: &Sealed) -> Result<(), QueueError> {

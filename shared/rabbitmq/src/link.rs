@@ -5,7 +5,6 @@
 //! (next host, topology, channels). Every connect and close has a time limit: both have
 //! been seen to hang for ever against a broker that was just starting.
 
-use crate::error::failed;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +20,9 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use zentra_shared::clock::millis;
+use zentra_shared::retry::Pauses;
+use zentra_shared::secret::Secret;
 
 use super::applied::{apply, archive, declare_only, depth};
 use super::lane::{self, Job};
@@ -28,9 +30,7 @@ use super::metrics::Metrics;
 use super::topology::{Names, short};
 use super::unrouted::{self, ANSWERED_WITHIN, Asking, Unrouted};
 use super::{QueueError, Routes, Settings, Subscriber, message};
-use zentra_shared::clock::millis;
-use zentra_shared::retry::Pauses;
-use zentra_shared::secret::Secret;
+use crate::error::failed;
 
 /// Time to connect and log in.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -329,14 +329,21 @@ impl Session {
         self.unrouted.look(self, &self.names, routes).await
     }
 
-    /// Whether a confirmed event may be in the archive alone: the queue of unrouted events is missing. What
-    /// the broker doesn't answer in time counts as there.
-    pub(super) async fn only_archived(&self) -> bool {
+    /// Whether a confirmed event may be in the archive alone: the queue of unrouted events is missing. If the
+    /// broker doesn't answer in time, the queue counts as existing.
+    ///
+    /// # Errors
+    /// [`QueueError::Lost`] if the connection is lost before the answer.
+    pub(super) async fn only_archived(&self) -> Result<bool, QueueError> {
         let (ask, answer) = oneshot::channel();
         if self.asking.try_send(ask).is_err() {
-            return false;
+            return Ok(false);
         }
-        matches!(timeout(ANSWERED_WITHIN, answer).await, Ok(Ok(false)))
+        match timeout(ANSWERED_WITHIN, answer).await {
+            Ok(Ok(exists)) => Ok(!exists),
+            Ok(Err(_)) if !self.usable() => Err(QueueError::Lost),
+            Ok(Err(_)) | Err(_) => Ok(false),
+        }
     }
 
     /// Declares all exchanges and queues, binds these routes, and unbinds others.

@@ -3,18 +3,18 @@
 //! Headers are written anew at each publish, so the broker's own `x-death` and the like
 //! never travel on (RabbitMQ 3.10 takes them for a cycle).
 
-use crate::error::failed;
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::sync::oneshot;
+use zentra_shared::lifecycle::DeadReason;
+use zentra_shared::seal::Sealed;
 
 use super::lane::Job;
 use super::topology::{Names, short};
 use super::{Message, QueueError};
-use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::seal::Sealed;
+use crate::error::failed;
 
 const ENVELOPE: &str = "zentra-envelope";
 const SEAL: &str = "zentra-seal";

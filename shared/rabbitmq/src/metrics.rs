@@ -3,7 +3,6 @@
 use prometheus::core::Collector;
 use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use prometheus::{histogram_opts, opts};
-
 use zentra_shared::queue::metrics::{Depths, gauge, gauges, made};
 use zentra_shared::telemetry::SECONDS;
 

@@ -18,10 +18,10 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, ExchangeKind};
 use serde::{Deserialize, Serialize};
+use zentra_shared::clock::millis;
 
 use super::ladder::RUNGS;
 use super::{Archive, RefusedBounds, Routes, Settings};
-use zentra_shared::clock::millis;
 
 /// Returns before a message of a crash loop leaves the work queue for the dead letters.
 const WORK_DELIVERY_LIMIT: i64 = 100;

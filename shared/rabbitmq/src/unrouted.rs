@@ -4,7 +4,6 @@
 //! looked for ([`answer`]), and an event that may have reached the archive alone is not accepted. What
 //! could not be looked for in time is found by [`Unrouted::watch`] and sent again.
 
-use crate::error::{failed, is_missing};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,14 +13,15 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Confirmation, PublisherConfirm};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::event::Envelope;
 
 use super::applied::declare_only;
 use super::archive::AmqpArchived;
 use super::link::Session;
 use super::topology::short;
 use super::{Archived, Names, QueueError, Routes, Settings, message};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::event::Envelope;
+use crate::error::{failed, is_missing};
 
 /// How often it is looked whether the queue exists.
 const LOOK: Duration = Duration::from_secs(1);

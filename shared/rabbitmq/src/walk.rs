@@ -1,12 +1,10 @@
 //! Looking through a queue without taking anything from it.
 
-use crate::error::failed;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
@@ -20,6 +18,7 @@ use super::link::Session;
 use super::message::read;
 use super::topology::short;
 use super::{Message, QueueError, Receipt, Walk};
+use crate::error::failed;
 
 /// How long the broker may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);

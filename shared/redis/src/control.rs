@@ -1,18 +1,18 @@
 //! What workers and operators say to each other, on Redis: a key for each worker, which goes when
 //! the worker does, and their names; one hash of wishes; one stream of acts.
 
-use crate::failed;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-use super::RedisJournal;
 use zentra_shared::clock::millis;
 use zentra_shared::control::{
     AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Token, Wish, ordered,
 };
 use zentra_shared::journal::JournalError;
+
+use super::RedisJournal;
+use crate::failed;
 
 /// An entry of a stream: its id, and its fields.
 type Entry = (String, Vec<(String, Vec<u8>)>);

@@ -1,14 +1,15 @@
 //! Jobs, on Redis: one hash each of jobs, of what is wanted of them, and of who has which
 //! destination.
 
-use crate::failed;
 use std::collections::BTreeMap;
 
-use super::RedisJournal;
-use super::control::{json, parsed};
 use zentra_shared::clock::millis;
 use zentra_shared::job::{HOLD, Halt, Job, Jobs, surplus};
 use zentra_shared::journal::JournalError;
+
+use super::RedisJournal;
+use super::control::{json, parsed};
+use crate::failed;
 
 /// Keeps destinations for a job's runner. KEYS[1] is the hash of who has which until when. ARGV: who,
 /// for how long, and the destinations. Answers who else has one of them, or nothing.

@@ -16,7 +16,6 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-
 use zentra_shared::clock::Timestamp;
 use zentra_shared::event::{Admitted, Batch, Context, DeliveryKey, Weakness};
 use zentra_shared::journal::{

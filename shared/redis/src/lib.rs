@@ -18,7 +18,6 @@ use std::time::Duration;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{Client, IntoConnectionInfo, Script};
-
 use zentra_shared::clock::{Timestamp, millis};
 use zentra_shared::event::{DeliveryKey, Identity};
 use zentra_shared::journal::list::{Page, Query};

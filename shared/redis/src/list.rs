@@ -1,15 +1,16 @@
 //! Listing what was taken up: a stream that the claim writes, of keys and types alone. What it names
 //! is looked up; what is forgotten by then is passed over.
 
-use crate::failed;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::{RedisJournal, layout};
 use zentra_shared::clock::{self, Timestamp, millis};
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::list::{Listed, Page, Query, SCAN};
 use zentra_shared::journal::{Delivery, JournalError, Summary};
+
+use super::{RedisJournal, layout};
+use crate::failed;
 
 /// So many are asked for at a time.
 const CHUNK: usize = 500;

@@ -1,10 +1,10 @@
 //! What Redis says of itself that a journal had better not have.
 
-use crate::failed;
 use redis::InfoDict;
+use zentra_shared::journal::JournalError;
 
 use super::RedisJournal;
-use zentra_shared::journal::JournalError;
+use crate::failed;
 
 impl RedisJournal {
     /// What is weak about this Redis, each with what to do. By `INFO`, which managed

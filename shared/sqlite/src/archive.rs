@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use rusqlite::{Connection, params};
-
-use super::queue::{ARCHIVED, read_archived};
-use super::store::{Store, number};
 use zentra_shared::clock::Timestamp;
 use zentra_shared::queue::{Archived, QueueError};
 use zentra_shared::seal::Sealed;
+
+use super::queue::{ARCHIVED, read_archived};
+use super::store::{Store, number};
 
 /// So many are read at a time.
 const PAGE: i64 = 256;

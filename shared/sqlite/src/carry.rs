@@ -8,16 +8,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
-
-use super::journal::{self, EmbeddedJournal, delivery};
-use super::queue::{self, read};
-use super::store::{Store, StoreError, number};
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::control::Control;
 use zentra_shared::job::Jobs;
 use zentra_shared::journal::Remembered;
 use zentra_shared::queue::Message;
 use zentra_shared::seal::Sealed;
+
+use super::journal::{self, EmbeddedJournal, delivery};
+use super::queue::{self, read};
+use super::store::{Store, StoreError, number};
 
 /// So many rows are read at a time: the memory that a move may take.
 const PAGE: i64 = 256;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::queue::{Consumer, Message, Receipt};
 
 use super::queue::{COLUMNS, lock, read};
 use super::store::{Store, StoreError, number};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::queue::{Consumer, Message, Receipt};
 
 /// How soon what another process has put into the file is seen.
 const LOOK: Duration = Duration::from_millis(500);

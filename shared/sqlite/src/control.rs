@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
-
-use super::journal::{EmbeddedJournal, unreadable, unwritable};
-use super::store::{StoreError, number};
 use zentra_shared::clock;
 use zentra_shared::control::{
     AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Token, Wish, ordered,
 };
 use zentra_shared::journal::JournalError;
+
+use super::journal::{EmbeddedJournal, unreadable, unwritable};
+use super::store::{StoreError, number};
 
 /// How old what a worker has told may get.
 const TOLD: Duration = Duration::from_secs(3);

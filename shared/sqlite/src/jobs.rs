@@ -1,13 +1,13 @@
 //! Jobs, on the file.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use zentra_shared::clock;
+use zentra_shared::job::{HOLD, Halt, Job, Jobs, surplus};
+use zentra_shared::journal::JournalError;
 
 use super::control::parsed;
 use super::journal::{EmbeddedJournal, unwritable};
 use super::store::number;
-use zentra_shared::clock;
-use zentra_shared::job::{HOLD, Halt, Job, Jobs, surplus};
-use zentra_shared::journal::JournalError;
 
 impl Jobs for EmbeddedJournal {
     async fn keep_job(&self, job: &Job) -> Result<(), JournalError> {

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
-
-use super::store::{Store, StoreError, number};
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::event::DeliveryKey;
 use zentra_shared::journal::list::{Listed, Page, Query, SCAN};
@@ -14,6 +12,8 @@ use zentra_shared::journal::{
     JournalError, Settle, Summary, What, named,
 };
 use zentra_shared::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
+
+use super::store::{Store, StoreError, number};
 
 /// The file behind the journal seam; clones share it.
 #[derive(Clone)]

@@ -7,11 +7,11 @@ use prometheus::core::Collector;
 use prometheus::{IntGauge, Registry};
 use rusqlite::Connection;
 use tokio::time::{MissedTickBehavior, interval};
+use zentra_shared::queue::Routes;
+use zentra_shared::queue::metrics::{Depths, gauge};
 
 use super::queue::{UNROUTED, dead, work};
 use super::store::Store;
-use zentra_shared::queue::Routes;
-use zentra_shared::queue::metrics::{Depths, gauge};
 
 /// Queues are counted so often.
 const EACH: Duration = Duration::from_secs(15);

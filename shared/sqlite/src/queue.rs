@@ -6,13 +6,6 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use rusqlite::{Connection, Row, params};
-
-use super::archive::EmbeddedArchived;
-use super::consumer::{EmbeddedConsumer, Hands};
-use super::metrics::Metrics;
-use super::store::{Store, StoreError, number};
-use super::sweep::{Bounds, sweep};
-use super::walk::EmbeddedWalk;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::lifecycle::DeadReason;
 use zentra_shared::queue::RefusedBounds;
@@ -20,6 +13,13 @@ use zentra_shared::queue::{
     Archive, Delay, Message, Operate, Place, Process, Publish, QueueError, Routes, Subscribe,
 };
 use zentra_shared::seal::Sealed;
+
+use super::archive::EmbeddedArchived;
+use super::consumer::{EmbeddedConsumer, Hands};
+use super::metrics::Metrics;
+use super::store::{Store, StoreError, number};
+use super::sweep::{Bounds, sweep};
+use super::walk::EmbeddedWalk;
 
 /// Characters of an error.
 const MAX_ERROR: usize = 512;

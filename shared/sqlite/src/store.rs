@@ -10,10 +10,10 @@ use std::sync::mpsc;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
-
-use super::open::{connect, open};
 use zentra_shared::clock::Timestamp;
 use zentra_shared::storage::StorageError;
+
+use super::open::{connect, open};
 
 /// So many writes share a commit at most.
 const GROUP: usize = 256;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::time::{MissedTickBehavior, interval};
-
-use super::store::{Store, StoreError, number};
-use super::walk::release;
 use zentra_shared::clock::{self, Timestamp};
 use zentra_shared::queue::Archive;
 use zentra_shared::queue::RefusedBounds;
+
+use super::store::{Store, StoreError, number};
+use super::walk::release;
 
 const TICK: Duration = Duration::from_secs(1);
 /// Each so manyth time, refused callbacks are counted, and the time is written down.

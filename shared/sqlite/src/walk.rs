@@ -6,11 +6,11 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
+use zentra_shared::clock::{self, Timestamp};
+use zentra_shared::queue::{Message, QueueError, Receipt, Walk};
 
 use super::queue::{COLUMNS, read};
 use super::store::{Store, StoreError, number};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::queue::{Message, QueueError, Receipt, Walk};
 
 /// So many letters are fetched, and held, at a time.
 const PAGE: usize = 64;

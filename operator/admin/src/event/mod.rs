@@ -42,7 +42,7 @@ pub struct Found {
 /// How long RabbitMQ may take where the store has the event already.
 const BRIEFLY: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// Looks for an event: in the journal; if it knows of none, or can't be asked, in the queues; and
+/// Looks for an event: in the store; if the store has none, or does not answer, in the queues; and
 /// among the refused.
 pub async fn look(backend: &impl Backend, config: &Config, id: &str) -> Result<Found, AdminError> {
     let known = deliveries::known(&backend.histories(), &config.pairs(), id).await;

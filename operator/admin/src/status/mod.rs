@@ -25,11 +25,11 @@ use crate::backend::Backend;
 use crate::error::AdminError;
 use crate::refused;
 
-/// So many deliveries are looked at, the newest ones.
+/// Maximum number of deliveries to read, newest first.
 const LOOK: usize = 5000;
-/// So many are asked for at a time.
+/// Deliveries per page.
 const PAGE: usize = 1000;
-/// So many refused callbacks are looked at.
+/// Maximum number of refused callbacks to count.
 const REFUSED: usize = 10_000;
 /// How long the broker is waited for where it is asked besides.
 const BRIEFLY: Duration = Duration::from_secs(2);
@@ -87,7 +87,8 @@ impl Status {
 /// # Errors
 /// Those of the broker, if it fails while it is asked.
 pub async fn look(backend: &impl Backend, config: &Config) -> Result<Status, AdminError> {
-    let mut status = remembered(backend, config).await;
+    let known = remembered(backend, config).await;
+    let mut status = known.unwrap_or_else(|_| Status::unknown(config));
     if let Some(queue) = refresh(&mut status, backend).await? {
         let since = status.at.minus(RECENT);
         let kept: BTreeMap<(String, String), u64> =
@@ -100,24 +101,45 @@ pub async fn look(backend: &impl Backend, config: &Config) -> Result<Status, Adm
     Ok(status)
 }
 
-/// What the newest deliveries say of sources and destinations. It reads up to [`LOOK`] histories. What the store
-/// doesn't answer is left out.
-pub async fn remembered(backend: &impl Backend, config: &Config) -> Status {
-    let (now, histories) = (clock::now(), backend.histories());
-    let (listed, all) = newest(&histories).await.unwrap_or_default();
-    let sources = config.sources.iter().map(|source| Source::new(source, &listed, now)).collect();
-    let mut destinations = Vec::new();
-    for destination in &config.destinations {
-        let mut one = Destination::new(&destination.name, &listed, now);
-        if let Err(error) = one.count_dead(&histories).await {
-            tracing::debug!(error = error.message, "the dead aren't counted");
-        }
-        destinations.push(one);
+/// What the newest deliveries say of sources and destinations. It reads up to 5,000 histories.
+///
+/// # Errors
+/// Those of the store.
+pub async fn remembered(backend: &impl Backend, config: &Config) -> Result<Status, AdminError> {
+    let histories = backend.histories();
+    let (listed, all) = newest(&histories).await?;
+    let mut status = Status::of(config, &listed, all);
+    for one in &mut status.destinations {
+        one.count_dead(&histories).await?;
     }
-    let since = listed.last().map(|listed| listed.taken_up);
-    let seen = Seen { deliveries: listed.len(), since, all };
-    let (parts, unrouted, refused) = (Vec::new(), None, None);
-    Status { at: now, parts, seen, sources, destinations, unrouted, refused, workers: 0 }
+    Ok(status)
+}
+
+impl Status {
+    /// Of a store that doesn't answer.
+    pub fn unknown(config: &Config) -> Self {
+        Self::of(config, &[], false)
+    }
+
+    /// By these deliveries, newest first, which may be `all`.
+    fn of(config: &Config, listed: &[Listed], all: bool) -> Self {
+        let at = clock::now();
+        let (sources, destinations) = (config.sources.iter(), config.destinations.iter());
+        Self {
+            at,
+            parts: Vec::new(),
+            seen: Seen {
+                deliveries: listed.len(),
+                since: listed.last().map(|listed| listed.taken_up),
+                all,
+            },
+            sources: sources.map(|source| Source::new(source, listed, at)).collect(),
+            destinations: destinations.map(|one| Destination::new(&one.name, listed, at)).collect(),
+            unrouted: None,
+            refused: None,
+            workers: 0,
+        }
+    }
 }
 
 /// What holds now: parts, queues, workers. It costs the same however many events there are, and holds no message.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use zentra_shared::journal::{Delivery, What};
@@ -228,6 +229,18 @@ async fn tail_tells_what_happens_and_only_of_what_is_asked() {
     assert_ne!(key, "ledger/acme/evt_before");
     tail.kill().unwrap();
     tail.wait().unwrap();
+    // That it can't be written is an error.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let tail = stack.command("zentra").arg("tail").stdout(full).spawn().unwrap();
+    let tail = std::sync::Mutex::new(tail);
+    let sent = AtomicUsize::new(0);
+    let ended = eventually("it ends", BOUND, async || {
+        let id = format!("evt_full_{}", sent.fetch_add(1, Ordering::Relaxed));
+        world.send(&id, &transfer(&id, "trf_1", 1)).await;
+        tail.lock().unwrap().try_wait().unwrap()
+    })
+    .await;
+    assert_eq!(ended.code(), Some(2));
     let wrong = stack.zentra(&["tail", "--reason", "bored"]);
     assert_eq!(wrong.status.code(), Some(1));
 }

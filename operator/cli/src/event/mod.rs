@@ -3,7 +3,7 @@
 mod case;
 mod list;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -175,26 +175,44 @@ pub(crate) async fn tail(
     wanted: &Wanted,
     json: bool,
 ) -> Result<(), Failure> {
-    let mut lines = Lines { json, out: text::stdout() };
-    Ok(event::tail(backend, &wanted.query()?, wanted.id.as_deref(), &mut lines).await?)
+    let mut lines = Lines { json, out: text::stdout(), error: None };
+    event::tail(backend, &wanted.query()?, wanted.id.as_deref(), &mut lines).await?;
+    lines.error.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// The standard output, a line for each change.
 struct Lines<W> {
     json: bool,
     out: W,
+    /// Why nothing can be written any more.
+    error: Option<io::Error>,
+}
+
+impl<W: Write> Lines<W> {
+    fn write(&mut self, change: &Change<'_>) -> io::Result<()> {
+        let out = &mut self.out;
+        match self.json {
+            true => serde_json::to_writer(&mut *out, change)?,
+            false => write!(out, "{}  {}", change.delivery, history::line(change.entry))?,
+        }
+        writeln!(out)
+    }
+
+    /// Whether it was written.
+    fn keep(&mut self, written: io::Result<()>) -> bool {
+        self.error = written.err();
+        self.error.is_none()
+    }
 }
 
 impl<W: Write> Sink for Lines<W> {
     fn change(&mut self, change: &Change<'_>) -> bool {
-        let out = &mut self.out;
-        match self.json {
-            true => serde_json::to_writer(&mut *out, change).is_ok() && writeln!(out).is_ok(),
-            false => writeln!(out, "{}  {}", change.delivery, history::line(change.entry)).is_ok(),
-        }
+        let written = self.write(change);
+        self.keep(written)
     }
 
     fn looked(&mut self) -> bool {
-        self.out.flush().is_ok()
+        let written = self.out.flush();
+        self.keep(written)
     }
 }

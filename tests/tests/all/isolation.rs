@@ -61,11 +61,13 @@ async fn an_open_circuit_takes_no_messages_and_burns_no_attempts_and_closes_by_a
 async fn what_works_at_its_second_attempt_is_delivered_though_each_first_one_fails() {
     let world = world("concurrency = 8").await;
     world.ledger.fail_first_attempts(1);
-    let worker = world.stack.worker().await;
     for at in 0..200 {
         send(&world, &format!("evt_{at}")).await;
     }
-    let done = Duration::from_secs(60);
+    // Retries go behind what waits, so enough first attempts fail in a row, however fast the
+    // callbacks were sent.
+    let worker = world.stack.worker().await;
+    let done = Duration::from_secs(180);
     eventually("all of them are delivered", done, async || {
         (world.ledger.rows().ok()?.len() == 200).then_some(())
     })

@@ -1,4 +1,4 @@
-.PHONY: demo check test chaos bench trace services
+.PHONY: demo check test chaos bench trace publish-check services
 
 # The picture: one transfer, three callbacks, a failed attempt, a killed worker, one result. On
 # one file (`cargo run -- demo` is the same), and on RabbitMQ and Redis.
@@ -37,6 +37,11 @@ bench:
 trace:
 	cargo build --locked
 	bash tests/fsync-trace.sh
+
+# Packages the crates that are for other programs, and builds each package by itself.
+publish-check:
+	cargo publish --dry-run --locked -p webhook-verify -p zentra-core -p zentra-store \
+		-p zentra-telemetry -p zentra-config -p zentra-rabbitmq -p zentra-redis -p zentra-worker
 
 services:
 	@bash deploy/install-services.sh

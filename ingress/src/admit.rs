@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::block_in_place;
-use zentra_shared::clock;
-use zentra_shared::event::{Admitted, Envelope, Event};
-use zentra_shared::queue::Publish;
-use zentra_shared::seal::Sealer;
-use zentra_shared::secret::Secret;
-use zentra_shared::trace::Trace;
-use zentra_shared::verify::{self, Answered, Source, Unverified, Verified};
+use webhook_verify::Secret;
+use webhook_verify::{Answered, Unverified, Verified, VerifiedEvent};
+use zentra_core::clock;
+use zentra_core::event::{Admitted, Envelope, Event};
+use zentra_core::seal::Sealer;
+use zentra_core::source::Source;
+use zentra_core::trace::Trace;
+use zentra_store::queue::Publish;
 
 use crate::keys::Keys;
 use crate::refusal::Refusal;
@@ -76,7 +77,7 @@ impl<Q: Publish> Entry<'_, Q> {
         &self,
         callback: &Unverified,
         source: &Source,
-    ) -> Result<Verified, verify::Refusal> {
+    ) -> Result<Verified, webhook_verify::Refusal> {
         self.verified(callback, source, None).await
     }
 
@@ -100,10 +101,10 @@ impl<Q: Publish> Entry<'_, Q> {
         callback: &Unverified,
         source: &Source,
         bounds: Option<&Bounds<'_>>,
-    ) -> Result<Verified, verify::Refusal> {
+    ) -> Result<Verified, webhook_verify::Refusal> {
         let key = self.keys.resolve(callback, source).await?;
         let verified = verified_by(callback, source, key.as_ref(), bounds).await;
-        let (Some(key), Err(verify::Refusal::SignatureMismatch)) = (key, &verified) else {
+        let (Some(key), Err(webhook_verify::Refusal::SignatureMismatch)) = (key, &verified) else {
             return verified;
         };
         match self.keys.newer(callback, source, &key).await {
@@ -120,7 +121,7 @@ impl<Q: Publish> Entry<'_, Q> {
         admitted: Option<Admitted>,
     ) -> Result<Admission, Refusal> {
         let Some(answer) = verified.handshake() else {
-            return self.publish(verified, admitted).await.map(Admission::Events);
+            return self.publish(verified, source, admitted).await.map(Admission::Events);
         };
         if let Some(address) = &answer.visit {
             self.keys.visit(address, callback, source).await?;
@@ -131,10 +132,12 @@ impl<Q: Publish> Entry<'_, Q> {
     async fn publish(
         &self,
         verified: Verified,
+        source: &Source,
         admitted: Option<Admitted>,
     ) -> Result<Vec<Envelope>, Refusal> {
         let trace = Trace::new(&mut rand::rng());
-        let one = |mut event: Event| {
+        let one = |verified: VerifiedEvent| {
+            let mut event = Event::of(source, verified);
             let admitted = admitted.clone();
             async move {
                 event.envelope.admitted = admitted;
@@ -164,8 +167,8 @@ async fn verified_by(
     source: &Source,
     key: Option<&Secret>,
     bounds: Option<&Bounds<'_>>,
-) -> Result<Verified, verify::Refusal> {
-    let Some(bounds) = bounds else { return callback.verify_by(source, key) };
+) -> Result<Verified, webhook_verify::Refusal> {
+    let Some(bounds) = bounds else { return callback.verify_by(&source.endpoint, key) };
     let large = is_large(callback);
     let _turn = match large {
         true => bounds.turns.acquire().await.ok(),
@@ -173,8 +176,8 @@ async fn verified_by(
     };
     let started = Instant::now();
     let verified = match large {
-        true => block_in_place(|| callback.verify_by_either(source, key, clock::stepped)),
-        false => callback.verify_by_either(source, key, clock::stepped),
+        true => block_in_place(|| callback.verify_by_either(&source.endpoint, key, clock::stepped)),
+        false => callback.verify_by_either(&source.endpoint, key, clock::stepped),
     };
     (bounds.verified)(started.elapsed());
     verified

@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 use prometheus::IntGauge;
 use rand::Rng;
 use tokio::sync::Notify;
-use zentra_shared::config::Bounds;
+use zentra_config::Bounds;
 
 use crate::refusal::Refusal;
 

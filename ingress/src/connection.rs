@@ -23,8 +23,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::clock::millis;
-use zentra_shared::config::Bounds;
+use zentra_config::Bounds;
+use zentra_core::clock::millis;
 
 use crate::head::{Head, TwoFramings};
 use crate::refusal::Refusal;

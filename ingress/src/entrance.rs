@@ -10,11 +10,12 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
-use zentra_shared::clock;
-use zentra_shared::config::Bounds;
-use zentra_shared::queue::Publish;
-use zentra_shared::telemetry::One;
-use zentra_shared::verify::{Answered, Source, Unverified};
+use webhook_verify::{Answered, Unverified};
+use zentra_config::Bounds;
+use zentra_core::clock;
+use zentra_core::source::Source;
+use zentra_store::queue::Publish;
+use zentra_telemetry::One;
 
 use crate::admit::Admission;
 use crate::client::client;
@@ -28,7 +29,7 @@ use crate::state::IngressState;
 /// What a request without a body is answered, if its provider makes sure of the endpoint so.
 fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
     let method = request.method();
-    if source.scheme.handshakes.is_empty() || *method == Method::POST {
+    if source.endpoint.scheme.handshakes.is_empty() || *method == Method::POST {
         return None;
     }
     let callback = Unverified {
@@ -40,7 +41,7 @@ fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
         received_at: clock::now(),
         receipt: 0,
     };
-    callback.unsigned_handshake(method, source)
+    callback.unsigned_handshake(method, &source.endpoint)
 }
 
 /// Reads, admits, answers and counts.

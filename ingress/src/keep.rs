@@ -11,11 +11,11 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use zentra_shared::config;
-use zentra_shared::queue::Publish;
-use zentra_shared::refused::Kept;
-use zentra_shared::seal::Sealer;
-use zentra_shared::verify::{self, Source, Unverified};
+use webhook_verify::Unverified;
+use zentra_core::refused::Kept;
+use zentra_core::seal::Sealer;
+use zentra_core::source::Source;
+use zentra_store::queue::Publish;
 
 use crate::metrics::Metrics;
 
@@ -34,7 +34,7 @@ struct Allowance {
 }
 
 impl Allowance {
-    fn new(refused: &config::Refused, sources: usize) -> Option<Self> {
+    fn new(refused: &zentra_config::Refused, sources: usize) -> Option<Self> {
         let bounds = &refused.bounds;
         // Half of the share at once, and half in the time after which the first of it is gone.
         let share = |of: usize| {
@@ -76,7 +76,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Starts to queue what is kept, until the keeper is dropped and all is queued.
     pub(crate) fn start<Q: Publish>(
-        refused: &config::Refused,
+        refused: &zentra_config::Refused,
         sources: &[Source],
         sealer: Sealer,
         queue: Q,
@@ -91,7 +91,12 @@ impl Keeper {
     }
 
     /// Keeps a callback if there is room; returns at once.
-    pub(crate) fn keep(&self, callback: Unverified, source: &Source, refusal: verify::Refusal) {
+    pub(crate) fn keep(
+        &self,
+        callback: Unverified,
+        source: &Source,
+        refusal: webhook_verify::Refusal,
+    ) {
         let dropped = |why| {
             self.metrics.dropped(&source.name, why);
         };

@@ -16,9 +16,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use moka::future::Cache;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use zentra_shared::secret::Secret;
-use zentra_shared::telemetry::causes;
-use zentra_shared::verify::{Refusal, Source, Unverified};
+use webhook_verify::Secret;
+use webhook_verify::{Refusal, Unverified};
+use zentra_core::source::Source;
+use zentra_telemetry::causes;
 
 use crate::bodies::network;
 
@@ -136,7 +137,7 @@ impl Keys {
         callback: &Unverified,
         source: &Source,
     ) -> Result<Option<Secret>, Refusal> {
-        let Some(address) = callback.key_address(source)? else { return Ok(None) };
+        let Some(address) = callback.key_address(&source.endpoint)? else { return Ok(None) };
         // Those who ask for the same one wait for one fetch.
         let client = Client::of(callback, source);
         let fetched = self.known.try_get_with(address.clone(), self.fetch(&address, &client));
@@ -153,10 +154,10 @@ impl Keys {
         source: &Source,
         known: &Secret,
     ) -> Option<Secret> {
-        if !source.scheme.has_key_set() {
+        if !source.endpoint.scheme.has_key_set() {
             return None;
         }
-        let address = callback.key_address(source).ok()??;
+        let address = callback.key_address(&source.endpoint).ok()??;
         let fetched = async {
             let newest = self.fetch(&address, &Client::of(callback, source)).await.ok()?;
             self.known.insert(address.clone(), newest.clone()).await;

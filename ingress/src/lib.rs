@@ -27,9 +27,9 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::config::Live;
-use zentra_shared::queue::Publish;
-use zentra_shared::telemetry::{self, admin};
+use zentra_config::Live;
+use zentra_store::queue::Publish;
+use zentra_telemetry::admin;
 
 pub use refusal::Refusal;
 
@@ -52,7 +52,8 @@ pub async fn run<Q: Publish>(
     let metrics = metrics::Metrics::new(&registry, by_source)?;
     live.register(&registry)?;
     queue.register(&registry)?;
-    telemetry::build_info(&registry, "zentra-ingress")?;
+    zentra_telemetry::build_info(&registry, "zentra-ingress")?;
+    zentra_core::clock::register(&registry)?;
     let trusted = live.config().ingress.trusted_proxies.clone();
     let bounds = live.config().ingress.bounds.clone();
     let reload::Current { gate, tls, keeping } =

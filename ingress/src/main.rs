@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Parser;
 use tokio::net::TcpListener;
+use zentra_config::{Live, Origin, Role};
 use zentra_rabbitmq::{Amqp, Settings};
-use zentra_shared::config::{self, Live, Origin, Role};
-use zentra_shared::{shutdown, telemetry};
+use zentra_telemetry::shutdown;
 
 /// Takes provider callbacks, verifies them and queues them in RabbitMQ.
 #[derive(Parser)]
@@ -41,12 +41,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
-    telemetry::init_logs("info");
+    zentra_telemetry::init_logs("info");
     let overrides = [("ingress.listen", arguments.listen), ("ingress.admin", arguments.admin)];
     let origin = Origin {
         path: arguments.config,
         role: Role::Ingress,
-        environment: config::environment(),
+        environment: zentra_config::environment(),
         set: overrides.into_iter().filter_map(|(key, v)| Some((key, v?))).collect(),
     };
     let live = Live::start(origin, shutdown::hangups()?)?;

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
-use zentra_shared::event::Envelope;
-use zentra_shared::telemetry::{counter, gauge, histogram, seconds};
-use zentra_shared::verify::Source;
+use zentra_core::event::Envelope;
+use zentra_core::source::Source;
+use zentra_telemetry::{counter, gauge, histogram, seconds};
 
 /// The source of what names no configured one.
 pub(crate) const UNKNOWN: &str = "unknown";
@@ -123,7 +123,7 @@ impl Metrics {
     pub(crate) fn know(&self, sources: &[Source]) {
         for source in sources {
             let name = source.name.as_str();
-            for key in &source.secrets {
+            for key in &source.endpoint.secrets {
                 self.accepted.with_label_values(&[name, &key.name]);
             }
             self.last_accepted.with_label_values(&[name]);
@@ -132,7 +132,7 @@ impl Metrics {
             let name = self.measured(name);
             self.body_bytes.with_label_values(&[name]);
             self.verify_seconds.with_label_values(&[name]);
-            if source.scheme.timestamp.is_some() {
+            if source.endpoint.scheme.timestamp.is_some() {
                 self.provider_delay.with_label_values(&[name]);
             }
         }

@@ -11,9 +11,10 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use prometheus::IntGauge;
 use tokio::time::sleep_until;
-use zentra_shared::clock;
-use zentra_shared::config::Bounds;
-use zentra_shared::verify::{Source, Unverified};
+use webhook_verify::Unverified;
+use zentra_config::Bounds;
+use zentra_core::clock;
+use zentra_core::source::Source;
 
 use crate::bodies::{Bodies, Reading};
 use crate::head::TwoFramings;
@@ -71,18 +72,18 @@ impl Receiver {
         peer: IpAddr,
         source: &Source,
     ) -> Result<Received, Refusal> {
-        if !source.scheme.methods.contains(request.method()) {
+        if !source.endpoint.scheme.methods.contains(request.method()) {
             return Err(Refusal::MethodNotAllowed);
         }
         if !self.fits(request.headers()) {
             return Err(Refusal::HeadersTooLarge);
         }
         let (parts, body) = request.into_parts();
-        if body.size_hint().lower() > source.max_body as u64 {
-            return Err(Refusal::BodyTooLarge(source.max_body));
+        if body.size_hint().lower() > source.endpoint.max_body as u64 {
+            return Err(Refusal::BodyTooLarge(source.endpoint.max_body));
         }
-        let mut memory = self.bodies.begin(peer, source.max_body);
-        let body = self.body(body, source.max_body, &mut memory).await?;
+        let mut memory = self.bodies.begin(peer, source.endpoint.max_body);
+        let body = self.body(body, source.endpoint.max_body, &mut memory).await?;
         let (headers, received_at, receipt) = (parts.headers, clock::now(), rand::random());
         let query = parts.uri.query().map(str::to_owned);
         let method = parts.method;

@@ -1,8 +1,7 @@
 //! Why a callback isn't taken: one stable reason each, with its status.
 
 use http::StatusCode;
-use zentra_shared::queue::QueueError;
-use zentra_shared::verify;
+use zentra_store::queue::QueueError;
 
 /// A refusal, as the provider, the log and the metrics see it.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +41,7 @@ pub enum Refusal {
     BodyUnreadable,
     /// Signature or freshness.
     #[error(transparent)]
-    Verify(#[from] verify::Refusal),
+    Verify(#[from] webhook_verify::Refusal),
     /// The event was genuine but could not be made durable: to be sent again.
     #[error("the event could not be queued; send it again")]
     Queue(#[from] QueueError),
@@ -80,19 +79,21 @@ impl Refusal {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge(_)
             | Self::Queue(QueueError::TooLarge(_))
-            | Self::Verify(verify::Refusal::BatchTooLarge | verify::Refusal::BodyTooLarge) => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            | Self::Verify(
+                webhook_verify::Refusal::BatchTooLarge | webhook_verify::Refusal::BodyTooLarge,
+            ) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::HeadersTooLarge | Self::Verify(verify::Refusal::HeadersTooLarge) => {
+            Self::HeadersTooLarge | Self::Verify(webhook_verify::Refusal::HeadersTooLarge) => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
-            Self::Verify(verify::Refusal::QueryTooLong) => StatusCode::URI_TOO_LONG,
+            Self::Verify(webhook_verify::Refusal::QueryTooLong) => StatusCode::URI_TOO_LONG,
             Self::Tls
             | Self::BadRequest
             | Self::BodyUnreadable
-            | Self::Verify(verify::Refusal::SignatureMalformed) => StatusCode::BAD_REQUEST,
-            Self::Verify(verify::Refusal::KeyUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Verify(webhook_verify::Refusal::SignatureMalformed) => StatusCode::BAD_REQUEST,
+            Self::Verify(webhook_verify::Refusal::KeyUnavailable) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Verify(_) => StatusCode::UNAUTHORIZED,
             Self::TooManyConnections | Self::Overloaded | Self::Queue(_) | Self::Seal => {
                 StatusCode::SERVICE_UNAVAILABLE

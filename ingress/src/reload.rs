@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use zentra_shared::config::{Config, Live, Tls};
-use zentra_shared::queue::Publish;
+use zentra_config::{Config, Live, Tls};
+use zentra_store::queue::Publish;
 
 use crate::metrics::Metrics;
 use crate::server;

@@ -7,7 +7,7 @@ use http::header::{
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
-use zentra_shared::verify::{Answered, Success};
+use webhook_verify::{Answered, Success};
 
 use crate::refusal::Refusal;
 

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use zentra_shared::config::Bounds;
-use zentra_shared::queue::Publish;
+use zentra_config::Bounds;
+use zentra_store::queue::Publish;
 
 use crate::connection::{self, Parting, Pressure, Rules};
 use crate::entrance::Entrance;

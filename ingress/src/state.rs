@@ -7,10 +7,11 @@ use std::time::Duration;
 use http::Method;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use zentra_shared::config::Config;
-use zentra_shared::queue::Publish;
-use zentra_shared::seal::Sealer;
-use zentra_shared::verify::{self, Source, Unverified};
+use webhook_verify::Unverified;
+use zentra_config::Config;
+use zentra_core::seal::Sealer;
+use zentra_core::source::Source;
+use zentra_store::queue::Publish;
 
 use crate::admit::{Admission, Bounds, Entry, is_large};
 use crate::keep::Keeper;
@@ -84,7 +85,9 @@ impl<Q: Publish> IngressState<Q> {
             admitted => return admitted,
         };
         let answer = match refusal {
-            verify::Refusal::SignatureMissing => callback.unsigned_handshake(&Method::POST, source),
+            webhook_verify::Refusal::SignatureMissing => {
+                callback.unsigned_handshake(&Method::POST, &source.endpoint)
+            }
             _ => None,
         };
         // It may hold what the operator has to see: a new secret, for one.

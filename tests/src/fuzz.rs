@@ -3,13 +3,12 @@
 //! over what becomes of these when they are damaged.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
-use zentra_shared::clock::Timestamp;
-use zentra_shared::event::Event;
-use zentra_shared::secret::Secret;
-use zentra_shared::verify::{
-    Callback, NamedSecret, Refusal, Scheme, Signed, Source, Success, Unverified, captured,
+use http::{HeaderMap, Method};
+use webhook_verify::Secret;
+use webhook_verify::{
+    Callback, Endpoint, NamedSecret, Refusal, Scheme, Signed, Unverified, VerifiedEvent, captured,
 };
+use zentra_core::clock::Timestamp;
 
 /// What takes any bytes.
 type Target = fn(&[u8]);
@@ -23,14 +22,13 @@ const NOW: u64 = 1_700_000_000;
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Of the provider that is named, or, so that no input is wasted, of one that the text chooses.
-fn source(named: &[u8]) -> Source {
+fn endpoint(named: &[u8]) -> Endpoint {
     let names: Vec<&str> = Scheme::names().collect();
     let sum: usize = named.iter().map(|byte| usize::from(*byte)).sum();
     let known = names.iter().find(|name| name.as_bytes() == named);
     let provider = known.unwrap_or(&names[sum % names.len()]);
     let scheme = Scheme::named(provider).unwrap_or_else(|| panic!("{provider} can't be read"));
-    Source {
-        name: "s".into(),
+    Endpoint {
         provider: (*provider).into(),
         scheme,
         public_url: Some("https://hooks.example.com/in/s".into()),
@@ -38,11 +36,6 @@ fn source(named: &[u8]) -> Source {
         secrets: vec![NamedSecret { name: "k".into(), secret: Secret::new(SECRET) }],
         max_body: 1 << 20,
         trusts_id: false,
-        redact: zentra_shared::redact::Redact::default(),
-        retention: std::time::Duration::from_secs(3600),
-        environment: String::new(),
-        archive: false,
-        success: Success { status: StatusCode::OK, body: Bytes::new() },
     }
 }
 
@@ -70,13 +63,13 @@ pub fn callback(data: &[u8]) {
     let end = rest.windows(2).position(|two| two == b"\n\n").unwrap_or(rest.len());
     let (head, body) = rest.split_at(end);
     let Ok((headers, query)) = captured(&String::from_utf8_lossy(head)) else { return };
-    let source = source(provider);
+    let endpoint = endpoint(provider);
     let callback = unverified(headers, query, body.strip_prefix(b"\n\n").unwrap_or(body));
     // As the ingress does: a key that can't be asked for is refused before all else.
-    let verified = callback.key_address(&source).and_then(|_| callback.verify(&source));
+    let verified = callback.key_address(&endpoint).and_then(|_| callback.verify(&endpoint));
     let _ = [Method::GET, Method::HEAD, Method::POST]
-        .map(|method| callback.unsigned_handshake(&method, &source));
-    let explained = callback.explain(&source, std::slice::from_ref(&source), None);
+        .map(|method| callback.unsigned_handshake(&method, &endpoint));
+    let explained = callback.explain(&endpoint, &[("s", &endpoint)], None);
     assert_eq!(explained.refusal, verified.as_ref().err().copied());
     let said = format!("{explained:?}");
     assert!(!said.contains(SECRET), "a secret is told: {said}");
@@ -92,14 +85,14 @@ pub fn callback(data: &[u8]) {
 pub fn signed(data: &[u8]) {
     let (provider, rest) = line(data);
     let [at, bit, body @ ..] = rest else { return };
-    let source = source(provider);
-    let url = source.public_url.clone().unwrap_or_default();
+    let endpoint = endpoint(provider);
+    let url = endpoint.public_url.clone().unwrap_or_default();
     let made =
         Callback { id: "evt_1", kind: "kind", time: Timestamp::from_secs(NOW), body, url: &url };
-    let secret = &source.secrets[0].secret;
-    let Ok(Signed { headers, query, body }) = source.scheme.sign(secret, &made) else { return };
+    let secret = &endpoint.secrets[0].secret;
+    let Ok(Signed { headers, query, body }) = endpoint.scheme.sign(secret, &made) else { return };
     let genuine = unverified(headers.clone(), query.clone(), &body);
-    let verified = match genuine.verify(&source) {
+    let verified = match genuine.verify(&endpoint) {
         Ok(verified) => verified,
         // What the scheme looks for in the body isn't in these bytes, or is another time.
         Err(
@@ -110,14 +103,14 @@ pub fn signed(data: &[u8]) {
         ) => return,
         // X signs such text for whoever asks: see `verify/handshake.rs`.
         Err(Refusal::SignatureMismatch)
-            if source.provider == "x-twitter" && !body.contains(&b'{') =>
+            if endpoint.provider == "x-twitter" && !body.contains(&b'{') =>
         {
             return;
         }
-        Err(refusal) => panic!("{}: {refusal} for what is signed", source.provider),
+        Err(refusal) => panic!("{}: {refusal} for what is signed", endpoint.provider),
     };
     within(&genuine.body, &verified.into_events());
-    if source.scheme.weakness().is_some() || body.is_empty() {
+    if endpoint.scheme.weakness().is_some() || body.is_empty() {
         return;
     }
     let mut flipped = body.to_vec();
@@ -131,21 +124,21 @@ pub fn signed(data: &[u8]) {
         fields.dedup();
         fields.into_iter().flat_map(|(name, value)| [name, value]).collect::<String>()
     };
-    if source.scheme.sends_forms() && signed(&flipped) == signed(&body) {
+    if endpoint.scheme.sends_forms() && signed(&flipped) == signed(&body) {
         return;
     }
     // EasyPost's library, and so it, leaves the white space behind a whole weight open.
     let white = [body[at], flipped[at]].iter().all(u8::is_ascii_whitespace);
-    if source.provider == "easypost" && white {
+    if endpoint.provider == "easypost" && white {
         return;
     }
-    let judged = unverified(headers, query, &flipped).verify(&source);
+    let judged = unverified(headers, query, &flipped).verify(&endpoint);
     let refused = judged.is_err();
-    assert!(refused, "{}: a flipped bit is let in", source.provider);
+    assert!(refused, "{}: a flipped bit is let in", endpoint.provider);
 }
 
 /// Every event is a piece of the callback, byte for byte.
-fn within(body: &Bytes, events: &[Event]) {
+fn within(body: &Bytes, events: &[VerifiedEvent]) {
     for event in events {
         let inside = body.as_ptr_range();
         let piece = event.body.as_ptr_range();

@@ -15,10 +15,10 @@ use std::sync::{LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use services::{Rabbit, Redis};
+use webhook_verify::Secret;
 use zentra_rabbitmq::Settings;
-use zentra_shared::queue::RefusedBounds;
-use zentra_shared::queue::{Archive, Routes, Subscriber};
-use zentra_shared::secret::Secret;
+use zentra_store::queue::RefusedBounds;
+use zentra_store::queue::{Archive, Routes, Subscriber};
 
 static RABBIT: OnceLock<Rabbit> = OnceLock::new();
 

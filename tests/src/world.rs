@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use webhook_verify::Secret;
+use zentra_core::lifecycle::State;
 use zentra_redis::RedisJournal;
-use zentra_shared::journal::{Delivery, Entry, Histories, What};
-use zentra_shared::lifecycle::State;
-use zentra_shared::secret::Secret;
+use zentra_store::journal::{Delivery, Entry, Histories, What};
 
 use crate::http::{Answer, Headers};
 use crate::ledger::Ledger;

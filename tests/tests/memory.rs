@@ -2,11 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 use bytes::Bytes;
-use http::StatusCode;
 use serde_json::json;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::secret::Secret;
-use zentra_shared::verify::{Callback, NamedSecret, Scheme, Signed, Source, Success, Unverified};
+use webhook_verify::Secret;
+use webhook_verify::{Callback, Endpoint, NamedSecret, Scheme, Signed, Unverified};
+use zentra_core::clock::Timestamp;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const URL: &str = "https://hooks.example.com/in/s";
@@ -27,9 +26,8 @@ fn form(_: &Scheme, size: usize, _: Timestamp) -> Bytes {
 }
 
 /// A genuine callback with such a body, if it can be signed here.
-fn signed(provider: &str, written: Written, size: usize) -> Option<(Source, Unverified)> {
-    let source = Source {
-        name: "s".into(),
+fn signed(provider: &str, written: Written, size: usize) -> Option<(Endpoint, Unverified)> {
+    let endpoint = Endpoint {
         provider: provider.into(),
         scheme: Scheme::named(provider).unwrap(),
         public_url: Some(URL.into()),
@@ -37,17 +35,12 @@ fn signed(provider: &str, written: Written, size: usize) -> Option<(Source, Unve
         secrets: vec![NamedSecret { name: "k".into(), secret: Secret::new(SECRET) }],
         max_body: 1 << 24,
         trusts_id: false,
-        redact: zentra_shared::redact::Redact::default(),
-        retention: std::time::Duration::from_secs(3600),
-        environment: String::new(),
-        archive: false,
-        success: Success { status: StatusCode::OK, body: Bytes::new() },
     };
     let time = Timestamp::from_secs(1_700_000_000);
-    let body = written(&source.scheme, size, time);
+    let body = written(&endpoint.scheme, size, time);
     let callback = Callback { id: "evt_1", kind: "kind", time, body: &body, url: URL };
     let Signed { headers, query, body } =
-        source.scheme.sign(&source.secrets[0].secret, &callback).ok()?;
+        endpoint.scheme.sign(&endpoint.secrets[0].secret, &callback).ok()?;
     let unverified = Unverified {
         method: http::Method::POST,
         headers,
@@ -57,14 +50,14 @@ fn signed(provider: &str, written: Written, size: usize) -> Option<(Source, Unve
         received_at: time,
         receipt: 0,
     };
-    Some((source, unverified))
+    Some((endpoint, unverified))
 }
 
 fn taken(provider: &str, written: Written, size: usize) -> Option<i64> {
-    let (source, callback) = signed(provider, written, size)?;
+    let (endpoint, callback) = signed(provider, written, size)?;
     // What is made once, and stays. Some need more than this: a query, for one.
-    callback.verify(&source).ok()?;
-    let measured = allocation_counter::measure(|| drop(callback.verify(&source)));
+    callback.verify(&endpoint).ok()?;
+    let measured = allocation_counter::measure(|| drop(callback.verify(&endpoint)));
     Some(i64::try_from(measured.bytes_max).unwrap())
 }
 

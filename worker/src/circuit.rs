@@ -17,8 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
-use zentra_shared::config::Breaker;
-use zentra_shared::control;
+use zentra_config::Breaker;
+use zentra_store::control;
 
 /// It opens when this part of the last attempts failed.
 const RATE: f64 = 0.8;

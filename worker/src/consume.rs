@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::journal::Journal;
-use zentra_shared::queue::{Consumer, Process, Receipt};
+use zentra_store::journal::Journal;
+use zentra_store::queue::{Consumer, Process, Receipt};
 
 use crate::circuit::{Admission, Allowed};
 use crate::gate::Standing;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use prometheus::IntGauge;
 use tokio::sync::watch;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::control::{BEAT, Beat, Follow, Order, Orders, Work};
+use zentra_core::clock::Timestamp;
+use zentra_store::control::{BEAT, Beat, Follow, Order, Orders, Work};
 
 use crate::circuit::Circuit;
 
@@ -130,8 +130,8 @@ impl Hall {
 mod tests {
     use std::time::Duration;
 
-    use zentra_shared::config::Breaker;
-    use zentra_shared::control::{Circuit as Shown, Said};
+    use zentra_config::Breaker;
+    use zentra_store::control::{Circuit as Shown, Said};
 
     use super::*;
 

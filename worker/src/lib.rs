@@ -8,6 +8,10 @@
 //! can't exclude (the destination wrote, then the worker died) is closed at the write
 //! boundary: every attempt of a delivery carries the same `Idempotency-Key`.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod circuit;
 mod consume;
 mod deliver;
@@ -29,12 +33,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use zentra_shared::clock;
-use zentra_shared::config::{Config, Destination, Live};
-use zentra_shared::control::Follow;
-use zentra_shared::journal::{Journal, JournalError};
-use zentra_shared::queue::Process;
-use zentra_shared::telemetry::{self, admin};
+use zentra_config::{Config, Destination, Live};
+use zentra_core::clock;
+use zentra_store::control::Follow;
+use zentra_store::journal::{Journal, JournalError};
+use zentra_store::queue::Process;
+use zentra_telemetry::admin;
 
 use circuit::Circuit;
 use deliver::Deliver;
@@ -44,7 +48,7 @@ use unpublished::Unpublished;
 
 pub use deliver::handler::{Delivery, Failed};
 pub use program::Worker;
-pub use zentra_shared::event::{DeliveryKey, Envelope, Event};
+pub use zentra_core::event::{DeliveryKey, Envelope, Event};
 
 /// How often the journal is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -68,7 +72,8 @@ async fn run<Q: Process, J: Journal + Follow>(
     let registry = Registry::new();
     live.register(&registry)?;
     queue.register(&registry)?;
-    telemetry::build_info(&registry, "zentra-worker")?;
+    zentra_telemetry::build_info(&registry, "zentra-worker")?;
+    zentra_core::clock::register(&registry)?;
     let metrics = metrics::Metrics::new(&registry)?;
     let http = deliver::http::HttpDelivery::new()?;
 

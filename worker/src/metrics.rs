@@ -3,8 +3,8 @@
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
-use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::telemetry::{counter, gauge, histogram, seconds};
+use zentra_core::lifecycle::DeadReason;
+use zentra_telemetry::{counter, gauge, histogram, seconds};
 
 /// Those of all destinations.
 #[derive(Clone)]

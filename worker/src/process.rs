@@ -13,20 +13,20 @@ use std::time::{Duration, Instant};
 use governor::DefaultDirectRateLimiter;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::config::Destination;
-use zentra_shared::delivery::{self, Opened};
-use zentra_shared::event::{DeliveryKey, Event, Identity, SetApart};
-use zentra_shared::journal::{
+use zentra_config::Destination;
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::event::{DeliveryKey, Event, Identity, SetApart};
+use zentra_core::lifecycle::{Answer, DeadReason, Outcome};
+use zentra_core::redact::Redact;
+use zentra_core::retry::Decision;
+use zentra_core::seal::{Sealed, Sealer};
+use zentra_core::trace::Trace;
+use zentra_store::delivery::{self, Opened};
+use zentra_store::journal::{
     AttemptResult, Claim, Delivery, Entry, ErrorClass, First, Journal, JournalError, Settle,
 };
-use zentra_shared::lifecycle::{Answer, DeadReason, Outcome};
-use zentra_shared::queue::{self, Delay, Message, Process, QueueError, Receipt};
-use zentra_shared::redact::Redact;
-use zentra_shared::retry::Decision;
-use zentra_shared::seal::{Sealed, Sealer};
-use zentra_shared::telemetry::One;
-use zentra_shared::trace::Trace;
+use zentra_store::queue::{self, Delay, Message, Process, QueueError, Receipt};
+use zentra_telemetry::One;
 
 use crate::deliver::{Attempted, Deliver, Order, Verdict};
 use crate::gate::Gate;

@@ -8,13 +8,13 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use zentra_config::{Config, Live, Origin, Role};
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
-use zentra_shared::config::{self, Config, Live, Origin, Role};
-use zentra_shared::control::Follow;
-use zentra_shared::journal::Journal;
-use zentra_shared::queue::Process;
-use zentra_shared::{shutdown, telemetry};
+use zentra_store::control::Follow;
+use zentra_store::journal::Journal;
+use zentra_store::queue::Process;
+use zentra_telemetry::shutdown;
 
 use crate::deliver::handler::{Delivery, Failed, Handlers};
 
@@ -105,11 +105,11 @@ impl Worker {
 
     async fn work(self) -> anyhow::Result<()> {
         let arguments = Arguments::parse();
-        telemetry::init_logs("info");
+        zentra_telemetry::init_logs("info");
         let origin = Origin {
             path: arguments.config,
             role: Role::Worker,
-            environment: config::environment(),
+            environment: zentra_config::environment(),
             set: arguments.admin.map(|value| ("worker.admin", value)).into_iter().collect(),
         };
         let live = Live::start(origin, shutdown::hangups()?)?;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::config::Config;
-use zentra_shared::event::Event;
-use zentra_shared::queue::{Archived, Operate, QueueError};
+use zentra_config::Config;
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::event::Event;
+use zentra_store::queue::{Archived, Operate, QueueError};
 
 use crate::error::{AdminError, ErrorCode};
 

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 
-use zentra_shared::clock;
-use zentra_shared::control::{Act, Control, Said};
+use zentra_core::clock;
+use zentra_store::control::{Act, Control, Said};
 
 use crate::error::{AdminError, ErrorCode};
 

@@ -7,14 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use zentra_config::{Config, Embedded};
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
-use zentra_shared::config::{Config, Embedded};
-use zentra_shared::control::Control;
-use zentra_shared::job::Jobs;
-use zentra_shared::journal::{Histories, Journal};
-use zentra_shared::queue::{Operate, Process, Publish};
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
+use zentra_store::control::Control;
+use zentra_store::job::Jobs;
+use zentra_store::journal::{Histories, Journal};
+use zentra_store::queue::{Operate, Process, Publish};
 
 use crate::error::{AdminError, ErrorCode};
 

@@ -1,7 +1,7 @@
 //! Deliveries by name: a provider's event id, an identity, or a delivery key.
 
-use zentra_shared::journal::{Delivery, Histories};
-use zentra_shared::lifecycle::State;
+use zentra_core::lifecycle::State;
+use zentra_store::journal::{Delivery, Histories};
 
 use crate::error::{AdminError, ErrorCode};
 

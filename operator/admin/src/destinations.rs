@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use zentra_shared::config::Config;
-use zentra_shared::control::{Act, Beat, Circuit, Control, Order, Wish};
+use zentra_config::Config;
+use zentra_store::control::{Act, Beat, Circuit, Control, Order, Wish};
 
 use crate::audit::Actor;
 use crate::error::AdminError;

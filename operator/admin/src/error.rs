@@ -2,13 +2,13 @@
 //! into an HTTP status; `docs/errors.md` lists both.
 
 use serde::Serialize;
-use zentra_shared::config::ConfigError;
+use zentra_config::ConfigError;
 
-use zentra_shared::journal::JournalError;
-use zentra_shared::queue::QueueError;
-use zentra_shared::seal::SealError;
-use zentra_shared::storage::StorageError;
+use zentra_core::seal::SealError;
 use zentra_sqlite::StoreError;
+use zentra_store::journal::JournalError;
+use zentra_store::queue::QueueError;
+use zentra_store::storage::StorageError;
 
 /// A failed use case.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use zentra_shared::clock::Timestamp;
-use zentra_shared::config::Config;
-use zentra_shared::job::Scope;
-use zentra_shared::lifecycle::DeadReason;
+use zentra_config::Config;
+use zentra_core::clock::Timestamp;
+use zentra_core::lifecycle::DeadReason;
+use zentra_store::job::Scope;
 
 use crate::error::{AdminError, ErrorCode};
 

@@ -1,6 +1,6 @@
 //! A look through a queue, which leaves all in its place.
 
-use zentra_shared::queue::{Message, Operate, Place, QueueError, Walk};
+use zentra_store::queue::{Message, Operate, Place, QueueError, Walk};
 
 use crate::error::AdminError;
 

@@ -9,16 +9,16 @@ use std::path::Path;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
+use zentra_config::Config;
+use zentra_core::clock;
+use zentra_core::lifecycle::DeadReason;
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
-use zentra_shared::clock;
-use zentra_shared::config::Config;
-use zentra_shared::control::{AUDITED, Act, Control, Wish};
-use zentra_shared::delivery;
-use zentra_shared::job::Jobs;
-use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::queue::{Delay, Operate, Process, Publish, QueueError};
 use zentra_sqlite::{Carried, Carry, Load, Spot};
+use zentra_store::control::{AUDITED, Act, Control, Wish};
+use zentra_store::delivery;
+use zentra_store::job::Jobs;
+use zentra_store::queue::{Delay, Operate, Process, Publish, QueueError};
 
 use crate::backend::{Backend, Servers, alone, connected};
 use crate::error::{AdminError, ErrorCode};

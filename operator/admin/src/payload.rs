@@ -1,9 +1,9 @@
 //! Who sees the bytes of a callback, and what of them.
 
 use bytes::Bytes;
-use zentra_shared::config::Config;
-use zentra_shared::event::Envelope;
-use zentra_shared::journal::Summary;
+use zentra_config::Config;
+use zentra_core::event::Envelope;
+use zentra_store::journal::Summary;
 
 /// What is known of an event without what its source redacts.
 pub fn summary(config: &Config, summary: &Summary) -> Summary {

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
+use webhook_verify::{Answered, Scheme, Unverified, Verified};
+use zentra_config::Config;
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::event::{self, Admitted};
+use zentra_core::refused::{Kept, MASKED};
+use zentra_core::seal::Sealer;
+use zentra_core::source::Source;
 use zentra_ingress::admit::{Admission, Entry};
 use zentra_ingress::keys::Keys;
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::config::Config;
-use zentra_shared::event::{self, Admitted};
-use zentra_shared::queue::{Message, Operate, Place, Publish, Receipt, Walk};
-use zentra_shared::refused::{Kept, MASKED};
-use zentra_shared::seal::Sealer;
-use zentra_shared::verify::{Answered, Scheme, Source, Unverified, Verified};
+use zentra_store::queue::{Message, Operate, Place, Publish, Receipt, Walk};
 
 use crate::audit::{Actor, Audited};
 use crate::backend::Backend;
@@ -170,8 +171,9 @@ fn is_signature(scheme: &Scheme, header: &str) -> bool {
 fn masked(mut found: Found, sources: &[Source]) -> Found {
     let source = sources.iter().find(|source| source.name == found.kept.source);
     for (name, value) in &mut found.kept.headers {
-        let hidden =
-            |source: &Source| is_signature(&source.scheme, name) || source.redact.header(name);
+        let hidden = |source: &Source| {
+            is_signature(&source.endpoint.scheme, name) || source.redact.header(name)
+        };
         if source.is_none_or(hidden) {
             MASKED.clone_into(value);
         }

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use zentra_shared::clock;
-use zentra_shared::control::{Control, Role, Token};
+use zentra_core::clock;
+use zentra_store::control::{Control, Role, Token};
 
 use crate::audit::{Actor, Audited};
 use crate::error::{AdminError, ErrorCode};

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::config::Config;
-use zentra_shared::queue::{Message, Operate, Place, Receipt, Subscriber, Walk};
-use zentra_shared::seal::{Sealed, Sealer};
+use zentra_config::Config;
+use zentra_core::clock::Timestamp;
+use zentra_core::seal::{Sealed, Sealer};
+use zentra_store::queue::{Message, Operate, Place, Receipt, Subscriber, Walk};
 
 use crate::audit::{Actor, Audited};
 use crate::backend::Backend;

@@ -4,7 +4,7 @@ use axum::Json;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use zentra_admin::list::List;
-use zentra_shared::control::{Act, Role};
+use zentra_store::control::{Act, Role};
 
 use crate::State;
 use crate::auth::Who;

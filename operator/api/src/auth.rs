@@ -14,8 +14,8 @@ use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLim
 use tokio::sync::Semaphore;
 use zentra_admin::ErrorCode;
 use zentra_admin::tokens::role;
-use zentra_shared::control::{Role, Token};
-use zentra_shared::telemetry::places::Connection;
+use zentra_store::control::{Role, Token};
+use zentra_telemetry::places::Connection;
 
 use crate::problem::Problem;
 use crate::service::Service;

@@ -7,9 +7,9 @@ use utoipa::{IntoParams, ToSchema};
 use zentra_admin::dead::Tally;
 use zentra_admin::filter::Filter;
 use zentra_admin::list::List;
-use zentra_shared::control::Role;
-use zentra_shared::journal::Delivery;
-use zentra_shared::lifecycle::DeadReason;
+use zentra_core::lifecycle::DeadReason;
+use zentra_store::control::Role;
+use zentra_store::journal::Delivery;
 
 use crate::State;
 use crate::auth::Who;

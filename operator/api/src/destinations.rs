@@ -3,7 +3,7 @@
 use axum::Json;
 use zentra_admin::destinations::{Action, Destination};
 use zentra_admin::list::List;
-use zentra_shared::control::{Beat, Role};
+use zentra_store::control::{Beat, Role};
 
 use crate::State;
 use crate::auth::Who;

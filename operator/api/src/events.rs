@@ -15,11 +15,11 @@ use utoipa::IntoParams;
 use zentra_admin::ErrorCode;
 use zentra_admin::event::{Found, Matches};
 use zentra_admin::list::List;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::control::Role;
-use zentra_shared::journal::Delivery;
-use zentra_shared::journal::list::{Page, Query as Asking};
-use zentra_shared::lifecycle::{DeadReason, State as Standing};
+use zentra_core::clock::Timestamp;
+use zentra_core::lifecycle::{DeadReason, State as Standing};
+use zentra_store::control::Role;
+use zentra_store::journal::Delivery;
+use zentra_store::journal::list::{Page, Query as Asking};
 
 use crate::State;
 use crate::auth::{PerToken, Who};

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use zentra_admin::audit::{self, Actor};
 use zentra_admin::filter::DEFAULT_LIMIT;
-use zentra_shared::control::Said;
+use zentra_store::control::Said;
 
 use crate::auth::Who;
 use crate::problem::Problem;

@@ -6,9 +6,9 @@ use utoipa::ToSchema;
 use zentra_admin::filter::Filter;
 use zentra_admin::job::{New, NewPace, Replaying};
 use zentra_admin::list::List;
-use zentra_shared::control::Role;
-use zentra_shared::job::{Halt, Job};
-use zentra_shared::lifecycle::DeadReason;
+use zentra_core::lifecycle::DeadReason;
+use zentra_store::control::Role;
+use zentra_store::job::{Halt, Job};
 
 use crate::State;
 use crate::auth::Who;

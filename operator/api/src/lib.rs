@@ -34,7 +34,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use zentra_admin::{Backend, ErrorCode};
-use zentra_shared::config::Config;
+use zentra_config::Config;
 
 use auth::Guard;
 use problem::Problem;

@@ -13,7 +13,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
-use zentra_shared::telemetry::places::Places;
+use zentra_telemetry::places::Places;
 
 /// Connections at a time. Beyond it the oldest one is closed, and those with a good token last.
 const CONNECTIONS: usize = 1024;

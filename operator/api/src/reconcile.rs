@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use zentra_admin::reconcile::Report;
-use zentra_shared::control::Role;
+use zentra_store::control::Role;
 
 use crate::State;
 use crate::auth::Who;

@@ -18,11 +18,11 @@ use zentra_admin::reconcile::{self, Report};
 use zentra_admin::status::{self, Status};
 use zentra_admin::{AdminError, Backend, ErrorCode};
 use zentra_admin::{archive, audit, payload, refused, tokens, unrouted};
-use zentra_shared::config::Config;
-use zentra_shared::control::{Act, Beat, Control, Said, Token};
-use zentra_shared::job::{Halt, Job, Jobs};
-use zentra_shared::journal::list::{Page, Query};
-use zentra_shared::journal::{Delivery, What};
+use zentra_config::Config;
+use zentra_store::control::{Act, Beat, Control, Said, Token};
+use zentra_store::job::{Halt, Job, Jobs};
+use zentra_store::journal::list::{Page, Query};
+use zentra_store::journal::{Delivery, What};
 
 use crate::lines::Lines;
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use zentra_admin::list::List;
 use zentra_admin::unrouted::Found;
-use zentra_shared::control::Role;
+use zentra_store::control::Role;
 
 use crate::State;
 use crate::auth::Who;

@@ -8,7 +8,7 @@ use zentra_admin::Backend;
 use zentra_admin::archive::{self, Found, Wanted};
 use zentra_admin::filter::DEFAULT_LIMIT;
 use zentra_admin::list::List;
-use zentra_shared::config::Config;
+use zentra_config::Config;
 
 use crate::failure::Failure;
 use crate::payload::Payload;

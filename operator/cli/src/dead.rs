@@ -11,8 +11,8 @@ use zentra_admin::filter::{self, DEFAULT_LETTERS, DEFAULT_LIMIT, DEFAULT_RATE, F
 use zentra_admin::list::List;
 use zentra_admin::progress::Progress as _;
 use zentra_admin::{Backend, audit::Actor, status};
-use zentra_shared::config::Config;
-use zentra_shared::journal::{Delivery, What};
+use zentra_config::Config;
+use zentra_store::journal::{Delivery, What};
 
 use crate::actor::reason;
 use crate::failure::Failure;

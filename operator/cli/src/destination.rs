@@ -6,8 +6,8 @@ use clap::Subcommand;
 use zentra_admin::Backend;
 use zentra_admin::destinations::{self, Action, Destination};
 use zentra_admin::list::List;
-use zentra_shared::config::Config;
-use zentra_shared::control::{Act, Beat, Circuit, Control, Said};
+use zentra_config::Config;
+use zentra_store::control::{Act, Beat, Circuit, Control, Said};
 
 use crate::actor::ActorArgs;
 use crate::failure::Failure;

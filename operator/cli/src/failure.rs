@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use zentra_admin::{AdminError, ErrorCode};
-use zentra_shared::config::ConfigError;
-use zentra_shared::printable::printable;
+use zentra_config::ConfigError;
+use zentra_core::printable::printable;
 use zentra_sqlite::StoreError;
 
 /// A failed command. Every message ends with what to do next.
@@ -119,8 +119,8 @@ impl From<StoreError> for Failure {
     }
 }
 
-impl From<zentra_shared::journal::JournalError> for Failure {
-    fn from(error: zentra_shared::journal::JournalError) -> Self {
+impl From<zentra_store::journal::JournalError> for Failure {
+    fn from(error: zentra_store::journal::JournalError) -> Self {
         Self::Admin(error.into())
     }
 }

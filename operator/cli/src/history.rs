@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use zentra_admin::deliveries::status;
 use zentra_admin::event::{Accepted, Found, RefusedCopy, Waiting};
-use zentra_shared::event::{Admitted, Batch, DeliveryKey};
-use zentra_shared::journal::{AttemptResult, Delivery, Entry, Summary, What};
-use zentra_shared::lifecycle::Print;
+use zentra_core::event::{Admitted, Batch, DeliveryKey};
+use zentra_core::lifecycle::Print;
+use zentra_store::journal::{AttemptResult, Delivery, Entry, Summary, What};
 
 /// Shows it to a person.
 pub(crate) fn found(found: &Found, out: &mut impl Write) -> std::io::Result<()> {

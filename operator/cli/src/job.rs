@@ -10,9 +10,9 @@ use zentra_admin::job::{self, NewPace, Replaying};
 use zentra_admin::list::List;
 use zentra_admin::progress::Progress as _;
 use zentra_admin::{AdminError, ErrorCode};
-use zentra_shared::config::Config;
-use zentra_shared::job::{Halt, Job, Jobs, Progress, Stage};
-use zentra_shared::shutdown;
+use zentra_config::Config;
+use zentra_store::job::{Halt, Job, Jobs, Progress, Stage};
+use zentra_telemetry::shutdown;
 
 use crate::actor::ActorArgs;
 use crate::dead::{FilterArgs, UNSUITED};

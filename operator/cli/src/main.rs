@@ -32,8 +32,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use zentra_admin::Backend;
 use zentra_admin::backend::{File, Servers};
-use zentra_shared::config::{self, Config, Role};
-use zentra_shared::{telemetry, verify};
+use zentra_config::{Config, Role};
 
 use arguments::{Arguments, Command, SourceCommand};
 use failure::Failure;
@@ -64,7 +63,7 @@ async fn command() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
-    telemetry::init_logs(match arguments.command {
+    zentra_telemetry::init_logs(match arguments.command {
         Command::Standalone(_) | Command::Serve(_) => "info",
         _ => "warn",
     });
@@ -77,7 +76,7 @@ async fn command() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     let path = &arguments.config;
     let role = match &arguments.command {
-        Command::Config => return Ok(write!(std::io::stdout(), "{}", config::reference())?),
+        Command::Config => return Ok(write!(std::io::stdout(), "{}", zentra_config::reference())?),
         Command::Openapi => return openapi(),
         Command::Errors => return Ok(write!(std::io::stdout(), "{}", errors::page())?),
         Command::Completions { shell } => {
@@ -88,7 +87,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             return Ok(writeln!(std::io::stdout(), "{pages} pages are in {}", folder.display())?);
         }
         Command::Source(SourceCommand::List) => {
-            return Ok(write!(std::io::stdout(), "{}", verify::table())?);
+            return Ok(write!(std::io::stdout(), "{}", webhook_verify::table())?);
         }
         Command::Source(SourceCommand::Add(asked)) => return source::add(path, asked),
         Command::Verify(asked) => return source::verify(path, asked),
@@ -175,6 +174,6 @@ fn check(path: &Path) -> Result<(), Failure> {
 }
 
 fn load(path: &Path, role: Role) -> Result<Config, Failure> {
-    let environment = config::environment();
+    let environment = zentra_config::environment();
     Ok(Config::load(path, role, &environment, &[])?)
 }

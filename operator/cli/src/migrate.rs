@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use zentra_admin::migrate::{self, Moved};
 use zentra_admin::progress::Progress as _;
-use zentra_shared::config::Config;
+use zentra_config::Config;
 
 use crate::failure::Failure;
 use crate::progress::Bar;

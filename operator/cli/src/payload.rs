@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use zentra_admin::audit::{self, Actor};
 use zentra_admin::payload::shown;
-use zentra_shared::config::Config;
-use zentra_shared::control::Control;
+use zentra_config::Config;
+use zentra_store::control::Control;
 
 use crate::failure::Failure;
 

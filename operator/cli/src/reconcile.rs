@@ -8,7 +8,7 @@ use zentra_admin::audit::Actor;
 use zentra_admin::progress::Progress as _;
 use zentra_admin::reconcile::{self, Format, List, Listed, Report, Row};
 use zentra_admin::{AdminError, Backend, ErrorCode};
-use zentra_shared::config::Config;
+use zentra_config::Config;
 
 use crate::actor::ActorArgs;
 use crate::failure::Failure;

@@ -7,7 +7,7 @@ use zentra_admin::Backend;
 use zentra_admin::list::List;
 use zentra_admin::refused::{self, Found, Outcome, Wanted};
 use zentra_admin::{AdminError, ErrorCode};
-use zentra_shared::config::Config;
+use zentra_config::Config;
 
 use crate::actor::ActorArgs;
 use crate::failure::Failure;

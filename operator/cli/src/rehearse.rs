@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use zentra_core::lifecycle::State;
 use zentra_rehearse::{DEMO, Kind, On, Outcome, Played, Rehearsal, Running};
-use zentra_shared::journal::Delivery;
-use zentra_shared::lifecycle::State;
+use zentra_store::journal::Delivery;
 
 use crate::failure::Failure;
 use crate::history::deliveries as show_deliveries;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 use zentra_admin::Backend;
-use zentra_shared::config::Config;
-use zentra_shared::shutdown;
+use zentra_config::Config;
+use zentra_telemetry::shutdown;
 
 use crate::failure::Failure;
 

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use tokio::net::TcpListener;
 use zentra_admin::backend::alone;
-use zentra_shared::config::{self, Live, Origin, Role};
-use zentra_shared::shutdown;
+use zentra_config::{Live, Origin, Role};
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
+use zentra_telemetry::shutdown;
 use zentra_worker::Worker;
 
 use crate::failure::Failure;
@@ -36,7 +36,7 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
     let origin = Origin {
         path: path.into(),
         role: Role::Standalone,
-        environment: config::environment(),
+        environment: zentra_config::environment(),
         set: overrides.into_iter().filter_map(|(key, v)| Some((key, v.clone()?))).collect(),
     };
     let live = Live::start(origin, shutdown::hangups()?)?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use zentra_admin::Backend;
 use zentra_admin::status::{self, Rate, Source, Status};
-use zentra_shared::clock::Timestamp;
-use zentra_shared::config::Config;
+use zentra_config::Config;
+use zentra_core::clock::Timestamp;
 
 use crate::failure::Failure;
 use crate::text::{self, print_json};

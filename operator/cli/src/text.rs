@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal, StdoutLock, Write};
 
 use serde::Serialize;
-use zentra_shared::printable::push_printable;
+use zentra_core::printable::push_printable;
 
 use crate::failure::Failure;
 
@@ -77,7 +77,7 @@ fn may_go_on(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use zentra_shared::printable::{is_obeyed, printable};
+    use zentra_core::printable::{is_obeyed, printable};
 
     use super::*;
 

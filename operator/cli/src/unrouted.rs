@@ -6,7 +6,7 @@ use clap::Subcommand;
 use zentra_admin::Backend;
 use zentra_admin::list::List;
 use zentra_admin::unrouted::{self, Found};
-use zentra_shared::config::Config;
+use zentra_config::Config;
 
 use crate::actor::ActorArgs;
 use crate::failure::Failure;

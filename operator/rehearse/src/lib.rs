@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use zentra_admin::backend::{Backend, File, Servers};
 use zentra_admin::progress::Progress;
 use zentra_admin::{AdminError, ErrorCode, deliveries};
-use zentra_shared::config::{self, Config, Role};
-use zentra_shared::journal::{Delivery, Histories};
+use zentra_config::{Config, Role};
+use zentra_store::journal::{Delivery, Histories};
 
 use destination::Destination;
 use error::{broken, unusable};
@@ -240,7 +240,7 @@ async fn on_running(
     each: &mut impl FnMut(&Played),
 ) -> Result<Report, AdminError> {
     let (path, url) = (&running.config, &running.url);
-    let mut config = Config::load(path, Role::Rehearsal, &config::environment(), &[])?;
+    let mut config = Config::load(path, Role::Rehearsal, &zentra_config::environment(), &[])?;
     refuse_production(&mut config, running)?;
     let mut destination = None;
     if let Some(address) = running.destination {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, sleep, timeout};
-use zentra_shared::config::Config;
-use zentra_shared::journal::{Delivery, Entry, Histories, What};
-use zentra_shared::verify::Source;
+use zentra_config::Config;
+use zentra_core::source::Source;
+use zentra_store::journal::{Delivery, Entry, Histories, What};
 
 use super::destination::{Destination, Seen};
 use super::private::Private;
@@ -126,9 +126,9 @@ impl<'a, H: Histories> Stage<'a, H> {
     fn source(&self, provider: Option<&str>) -> Result<&'a Source, End> {
         let mut sources = self.config.sources.iter();
         let fits = |source: &&Source| match (provider, self.source) {
-            (Some(provider), _) => source.provider == provider,
+            (Some(provider), _) => source.endpoint.provider == provider,
             (None, Some(name)) => source.name == name,
-            (None, None) => source.provider == "standard-webhooks",
+            (None, None) => source.endpoint.provider == "standard-webhooks",
         };
         let found = sources.find(fits).or_else(|| match provider {
             None => self.config.sources.first(),

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use toml::{Table, Value};
-use zentra_shared::config::{Config, Environment, Role, environment};
+use zentra_config::{Config, Environment, Role, environment};
 
 use super::scenario::Program;
 use crate::error::{broken, unusable};

@@ -10,9 +10,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::secret::Secret;
-use zentra_shared::verify::{Callback, Source};
+use webhook_verify::Callback;
+use webhook_verify::Secret;
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::source::Source;
 
 use super::scenario::{Body, Send, Signed};
 use crate::error::{broken, unusable};
@@ -63,13 +64,13 @@ impl Provider {
         let mut value = json!({
             "rehearsal": self.id(event), "amount_minor": amount, "currency": "USD",
         });
-        source.scheme.write_into(&mut value, &self.id(event), &self.kind, time);
+        source.endpoint.scheme.write_into(&mut value, &self.id(event), &self.kind, time);
         match body {
             Body::Usual | Body::Other => value.to_string().into(),
             Body::NotJson => format!("not JSON: {event}{}", self.suffix).into(),
             Body::Empty => Bytes::new(),
             Body::Oversized => {
-                value["padding"] = Value::String("x".repeat(source.max_body));
+                value["padding"] = Value::String("x".repeat(source.endpoint.max_body));
                 value.to_string().into()
             }
         }
@@ -85,8 +86,8 @@ impl Provider {
     ) -> Result<Made, AdminError> {
         let unfit = |what: &str| unusable(format!("the source {}: {what}.", source.name));
         let secret = match &send.key {
-            None => source.secrets.first(),
-            Some(name) => source.secrets.iter().find(|named| named.name == *name),
+            None => source.endpoint.secrets.first(),
+            Some(name) => source.endpoint.secrets.iter().find(|named| named.name == *name),
         };
         let secret = &secret.ok_or_else(|| unfit("it hasn't the secret that is asked for"))?.secret;
         let id = self.id(send.as_id.as_deref().unwrap_or(event));
@@ -96,7 +97,7 @@ impl Provider {
         let time = Timestamp::from_millis(time.saturating_sub(age));
         let body = self.body(source, event, send.body, time);
         let address = format!("{}/in/{}", self.entrance, source.name);
-        let url = source.public_url.as_deref().unwrap_or(&address);
+        let url = source.endpoint.public_url.as_deref().unwrap_or(&address);
         let callback = Callback { id: &id, kind: &self.kind, time, body: &body, url };
         let forged;
         let secret = match send.signed {
@@ -107,9 +108,9 @@ impl Provider {
             }
             _ => secret,
         };
-        let signed = source.scheme.sign(secret, &callback);
+        let signed = source.endpoint.scheme.sign(secret, &callback);
         let mut signed = signed.map_err(|what| unfit(&format!("{what}")))?;
-        let in_headers = signed.headers.keys().any(|name| source.scheme.signs_in(name));
+        let in_headers = signed.headers.keys().any(|name| source.endpoint.scheme.signs_in(name));
         match send.signed {
             Signed::Malformed if !in_headers => {
                 return Err(unfit("its signature is in no header, and can't be malformed here"));
@@ -121,13 +122,16 @@ impl Provider {
         }
         let headers = &mut signed.headers;
         for (name, value) in headers.iter_mut() {
-            if source.scheme.signs_in(name) && send.signed == Signed::Malformed {
+            if source.endpoint.scheme.signs_in(name) && send.signed == Signed::Malformed {
                 *value = HeaderValue::from_static("no signature");
             }
         }
         if send.signed == Signed::Unsigned {
-            let signed: Vec<_> =
-                headers.keys().filter(|name| source.scheme.signs_in(name)).cloned().collect();
+            let signed: Vec<_> = headers
+                .keys()
+                .filter(|name| source.endpoint.scheme.signs_in(name))
+                .cloned()
+                .collect();
             signed.iter().for_each(|name| drop(headers.remove(name)));
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -7,8 +7,8 @@ use lapin::Consumer;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use tokio::time::timeout;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::seal::Sealed;
+use zentra_core::clock::Timestamp;
+use zentra_core::seal::Sealed;
 
 use super::link::Session;
 use super::message::read;

@@ -2,7 +2,7 @@
 
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-use zentra_shared::queue::QueueError;
+use zentra_store::queue::QueueError;
 
 /// What the seam says of an error of the client library.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use zentra_shared::queue::Delay;
+use zentra_store::queue::Delay;
 
 /// The rungs in milliseconds, ascending.
 pub(super) const RUNGS: [u64; 36] = rungs();

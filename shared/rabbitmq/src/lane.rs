@@ -19,7 +19,7 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
-use zentra_shared::telemetry::One;
+use zentra_telemetry::One;
 
 use super::QueueError;
 use super::link::Session;

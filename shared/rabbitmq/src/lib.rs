@@ -24,15 +24,15 @@ use lapin::BasicProperties;
 use prometheus::Registry;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::config::Config;
-use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::queue::{
+use webhook_verify::Secret;
+use zentra_config::Config;
+use zentra_core::clock::Timestamp;
+use zentra_core::lifecycle::DeadReason;
+use zentra_core::seal::Sealed;
+use zentra_store::queue::{
     Archive, Archived, Consumer, Delay, Message, Operate, Place, Process, Publish, QueueError,
     Receipt, RefusedBounds, Routes, Subscribe, Subscriber, Walk,
 };
-use zentra_shared::seal::Sealed;
-use zentra_shared::secret::Secret;
 
 use applied::declare_only;
 pub use archive::AmqpArchived;
@@ -75,7 +75,7 @@ impl From<&Config> for Settings {
             refused: config.refused.bounds.clone(),
             publish_timeout: config.rabbitmq.publish_timeout,
             lanes: config.rabbitmq.lanes,
-            largest_body: config.sources.iter().map(|source| source.max_body).max(),
+            largest_body: config.sources.iter().map(|source| source.endpoint.max_body).max(),
         }
     }
 }

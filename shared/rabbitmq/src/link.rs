@@ -20,9 +20,9 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use zentra_shared::clock::millis;
-use zentra_shared::retry::Pauses;
-use zentra_shared::secret::Secret;
+use webhook_verify::Secret;
+use zentra_core::clock::millis;
+use zentra_core::retry::Pauses;
 
 use super::applied::{apply, archive, declare_only, depth};
 use super::lane::{self, Job};

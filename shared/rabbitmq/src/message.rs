@@ -8,8 +8,8 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::sync::oneshot;
-use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::seal::Sealed;
+use zentra_core::lifecycle::DeadReason;
+use zentra_core::seal::Sealed;
 
 use super::lane::Job;
 use super::topology::{Names, short};

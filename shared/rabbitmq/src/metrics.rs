@@ -3,8 +3,8 @@
 use prometheus::core::Collector;
 use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use prometheus::{histogram_opts, opts};
-use zentra_shared::queue::metrics::{Depths, gauge, gauges, made};
-use zentra_shared::telemetry::SECONDS;
+use zentra_store::queue::metrics::{Depths, gauge, gauges, made};
+use zentra_telemetry::SECONDS;
 
 /// Shared by all connections of one program.
 #[derive(Clone)]

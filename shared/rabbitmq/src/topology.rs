@@ -18,7 +18,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, ExchangeKind};
 use serde::{Deserialize, Serialize};
-use zentra_shared::clock::millis;
+use zentra_core::clock::millis;
 
 use super::ladder::RUNGS;
 use super::{Archive, RefusedBounds, Routes, Settings};

@@ -13,8 +13,8 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Confirmation, PublisherConfirm};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::event::Envelope;
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::event::Envelope;
 
 use super::applied::declare_only;
 use super::archive::AmqpArchived;

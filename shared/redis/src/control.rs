@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zentra_shared::clock::millis;
-use zentra_shared::control::{
+use zentra_core::clock::millis;
+use zentra_store::control::{
     AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Token, Wish, ordered,
 };
-use zentra_shared::journal::JournalError;
+use zentra_store::journal::JournalError;
 
 use super::RedisJournal;
 use crate::failed;

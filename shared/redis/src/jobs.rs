@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use zentra_shared::clock::millis;
-use zentra_shared::job::{HOLD, Halt, Job, Jobs, surplus};
-use zentra_shared::journal::JournalError;
+use zentra_core::clock::millis;
+use zentra_store::job::{HOLD, Halt, Job, Jobs, surplus};
+use zentra_store::journal::JournalError;
 
 use super::RedisJournal;
 use super::control::{json, parsed};

@@ -16,12 +16,12 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::event::{Admitted, Batch, Context, DeliveryKey, Weakness};
-use zentra_shared::journal::{
+use zentra_core::clock::Timestamp;
+use zentra_core::event::{Admitted, Batch, Context, DeliveryKey, Weakness};
+use zentra_core::lifecycle::{DeadReason, Print, Record, State};
+use zentra_store::journal::{
     AttemptResult, COPIES, Delivery, Entry, ErrorClass, HISTORY, Summary, What,
 };
-use zentra_shared::lifecycle::{DeadReason, Print, Record, State};
 
 const VERSION: u8 = 2;
 /// What changes, as the scripts' `struct` library reads it.
@@ -440,7 +440,7 @@ impl<'a> Bytes<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zentra_shared::event::Identity;
+    use zentra_core::event::Identity;
 
     fn all() -> Vec<What> {
         let result = AttemptResult {

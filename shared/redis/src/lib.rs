@@ -1,7 +1,7 @@
 //! The delivery store on Redis, 7 and later.
 //!
 //! A delivery is one string (see `layout`), changed by one script per transition; the
-//! scripts say what [`zentra_shared::lifecycle::step`] says. Two indexes lie outside of it: event id
+//! scripts say what [`zentra_core::lifecycle::step`] says. Two indexes lie outside of it: event id
 //! → deliveries, where the id isn't the identity, and the dead of each destination. They are
 //! written before the script, so what they should find is never missing from them; what
 //! they find is checked against the delivery.
@@ -18,15 +18,15 @@ use std::time::Duration;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{Client, IntoConnectionInfo, Script};
-use zentra_shared::clock::{Timestamp, millis};
-use zentra_shared::event::{DeliveryKey, Identity};
-use zentra_shared::journal::list::{Page, Query};
-use zentra_shared::journal::{
+use webhook_verify::Secret;
+use zentra_core::clock::{Timestamp, millis};
+use zentra_core::event::{DeliveryKey, Identity};
+use zentra_core::lifecycle::{Answer, Outcome, State};
+use zentra_store::journal::list::{Page, Query};
+use zentra_store::journal::{
     Claim, Delivery, First, Histories, Journal, JournalError, Remembered, Settle, Summary, What,
     named,
 };
-use zentra_shared::lifecycle::{Answer, Outcome, State};
-use zentra_shared::secret::Secret;
 
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long the key lasts by which writes are tried.
@@ -157,7 +157,7 @@ impl RedisJournal {
         if redis::cmd("EXISTS").arg(&stored).query_async(&mut connection).await.map_err(failed)? {
             return Ok(false);
         }
-        let now = zentra_shared::clock::now();
+        let now = zentra_core::clock::now();
         let retention = until.map_or(self.retention, |until| until.since(now));
         self.index(key, &delivery.event, retention, until.is_none()).await?;
         if let Some(at) = dead {
@@ -281,7 +281,7 @@ impl RedisJournal {
         };
         if outcome == "dead" {
             self.index(key, summary, retention, true).await?;
-            self.index_dead(key, zentra_shared::clock::now()).await?;
+            self.index_dead(key, zentra_core::clock::now()).await?;
         }
         let mut call = self.scripts.settle.prepare_invoke();
         call.key(self.delivery_key(key));

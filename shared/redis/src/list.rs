@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use zentra_shared::clock::{self, Timestamp, millis};
-use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::list::{Listed, Page, Query, SCAN};
-use zentra_shared::journal::{Delivery, JournalError, Summary};
+use zentra_core::clock::{self, Timestamp, millis};
+use zentra_core::event::DeliveryKey;
+use zentra_store::journal::list::{Listed, Page, Query, SCAN};
+use zentra_store::journal::{Delivery, JournalError, Summary};
 
 use super::{RedisJournal, layout};
 use crate::failed;
@@ -20,7 +20,7 @@ const LEAST: usize = 50;
 const TRIMMED: usize = 100_000;
 
 impl RedisJournal {
-    /// See [`zentra_shared::journal::Histories::list`].
+    /// See [`zentra_store::journal::Histories::list`].
     pub(super) async fn page(
         &self,
         query: &Query,

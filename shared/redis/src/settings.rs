@@ -1,7 +1,7 @@
 //! What Redis says of itself that a journal had better not have.
 
 use redis::InfoDict;
-use zentra_shared::journal::JournalError;
+use zentra_store::journal::JournalError;
 
 use super::RedisJournal;
 use crate::failed;

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use rusqlite::{Connection, params};
-use zentra_shared::clock::Timestamp;
-use zentra_shared::queue::{Archived, QueueError};
-use zentra_shared::seal::Sealed;
+use zentra_core::clock::Timestamp;
+use zentra_core::seal::Sealed;
+use zentra_store::queue::{Archived, QueueError};
 
 use super::queue::{ARCHIVED, read_archived};
 use super::store::{Store, number};

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::control::Control;
-use zentra_shared::job::Jobs;
-use zentra_shared::journal::Remembered;
-use zentra_shared::queue::Message;
-use zentra_shared::seal::Sealed;
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::seal::Sealed;
+use zentra_store::control::Control;
+use zentra_store::job::Jobs;
+use zentra_store::journal::Remembered;
+use zentra_store::queue::Message;
 
 use super::journal::{self, EmbeddedJournal, delivery};
 use super::queue::{self, read};
@@ -202,8 +202,8 @@ mod tests {
     use super::*;
     use crate::EmbeddedQueue;
     use std::time::Duration;
-    use zentra_shared::queue::RefusedBounds;
-    use zentra_shared::queue::{Archive, Operate, Routes};
+    use zentra_store::queue::RefusedBounds;
+    use zentra_store::queue::{Archive, Operate, Routes};
 
     #[tokio::test]
     async fn from_its_beginning_on_nobody_can_add_to_the_file() {

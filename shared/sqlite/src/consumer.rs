@@ -7,8 +7,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::queue::{Consumer, Message, Receipt};
+use zentra_core::clock::{self, Timestamp};
+use zentra_store::queue::{Consumer, Message, Receipt};
 
 use super::queue::{COLUMNS, lock, read};
 use super::store::{Store, StoreError, number};

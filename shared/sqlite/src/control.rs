@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use zentra_shared::clock;
-use zentra_shared::control::{
+use zentra_core::clock;
+use zentra_store::control::{
     AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Token, Wish, ordered,
 };
-use zentra_shared::journal::JournalError;
+use zentra_store::journal::JournalError;
 
 use super::journal::{EmbeddedJournal, unreadable, unwritable};
 use super::store::{StoreError, number};

@@ -1,9 +1,9 @@
 //! Jobs, on the file.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use zentra_shared::clock;
-use zentra_shared::job::{HOLD, Halt, Job, Jobs, surplus};
-use zentra_shared::journal::JournalError;
+use zentra_core::clock;
+use zentra_store::job::{HOLD, Halt, Job, Jobs, surplus};
+use zentra_store::journal::JournalError;
 
 use super::control::parsed;
 use super::journal::{EmbeddedJournal, unwritable};

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::list::{Listed, Page, Query, SCAN};
-use zentra_shared::journal::{
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::event::DeliveryKey;
+use zentra_core::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
+use zentra_store::journal::list::{Listed, Page, Query, SCAN};
+use zentra_store::journal::{
     AttemptResult, COPIES, Claim, Delivery, Entry, First, HISTORY, Histories, Journal,
     JournalError, Settle, Summary, What, named,
 };
-use zentra_shared::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
 
 use super::store::{Store, StoreError, number};
 

@@ -4,7 +4,7 @@
 //! about claims, and nothing else does. One program works on the file; operators' commands may
 //! look into it and change it meanwhile.
 //!
-//! [`lifecycle::step`]: zentra_shared::lifecycle::step
+//! [`lifecycle::step`]: zentra_core::lifecycle::step
 
 mod archive;
 mod carry;

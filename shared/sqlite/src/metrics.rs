@@ -7,8 +7,8 @@ use prometheus::core::Collector;
 use prometheus::{IntGauge, Registry};
 use rusqlite::Connection;
 use tokio::time::{MissedTickBehavior, interval};
-use zentra_shared::queue::Routes;
-use zentra_shared::queue::metrics::{Depths, gauge};
+use zentra_store::queue::Routes;
+use zentra_store::queue::metrics::{Depths, gauge};
 
 use super::queue::{UNROUTED, dead, work};
 use super::store::Store;

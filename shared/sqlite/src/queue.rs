@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use rusqlite::{Connection, Row, params};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::queue::RefusedBounds;
-use zentra_shared::queue::{
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::lifecycle::DeadReason;
+use zentra_core::seal::Sealed;
+use zentra_store::queue::RefusedBounds;
+use zentra_store::queue::{
     Archive, Delay, Message, Operate, Place, Process, Publish, QueueError, Routes, Subscribe,
 };
-use zentra_shared::seal::Sealed;
 
 use super::archive::EmbeddedArchived;
 use super::consumer::{EmbeddedConsumer, Hands};

@@ -10,8 +10,8 @@ use std::sync::mpsc;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::storage::StorageError;
+use zentra_core::clock::Timestamp;
+use zentra_store::storage::StorageError;
 
 use super::open::{connect, open};
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::time::{MissedTickBehavior, interval};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::queue::Archive;
-use zentra_shared::queue::RefusedBounds;
+use zentra_core::clock::{self, Timestamp};
+use zentra_store::queue::Archive;
+use zentra_store::queue::RefusedBounds;
 
 use super::store::{Store, StoreError, number};
 use super::walk::release;

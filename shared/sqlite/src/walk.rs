@@ -6,8 +6,8 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::queue::{Message, QueueError, Receipt, Walk};
+use zentra_core::clock::{self, Timestamp};
+use zentra_store::queue::{Message, QueueError, Receipt, Walk};
 
 use super::queue::{COLUMNS, read};
 use super::store::{Store, StoreError, number};

@@ -9,16 +9,16 @@ use anyhow::Context;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use zentra_config::{Live, Origin, Role};
+use zentra_core::clock::Timestamp;
+use zentra_core::event::DeliveryKey;
+use zentra_core::lifecycle::{Answer, DeadReason};
 use zentra_rabbitmq::{Amqp, AmqpConsumer, Settings};
 use zentra_redis::RedisJournal;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::config::{Live, Origin, Role};
-use zentra_shared::control::{Beat, Follow, Orders};
-use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::{Claim, Delivery, First, Journal, JournalError, Settle};
-use zentra_shared::lifecycle::{Answer, DeadReason};
-use zentra_shared::queue::{Delay, Message, Process, QueueError, Routes, Subscribe};
-use zentra_shared::{shutdown, telemetry};
+use zentra_store::control::{Beat, Follow, Orders};
+use zentra_store::journal::{Claim, Delivery, First, Journal, JournalError, Settle};
+use zentra_store::queue::{Delay, Message, Process, QueueError, Routes, Subscribe};
+use zentra_telemetry::shutdown;
 use zentra_worker::Worker;
 
 #[tokio::main]
@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).cloned()
     };
-    telemetry::init_logs("info");
+    zentra_telemetry::init_logs("info");
     let origin = Origin {
         path: value("--config").context("no --config")?.into(),
         role: Role::Worker,

@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use zentra_shared::journal::What;
+use zentra_store::journal::What;
 use zentra_tests::ledger::Turn;
 use zentra_tests::services::{self};
 use zentra_tests::stack::Program;

@@ -5,8 +5,8 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
-use zentra_shared::journal::{Delivery, What};
-use zentra_shared::lifecycle::{DeadReason, State};
+use zentra_core::lifecycle::{DeadReason, State};
+use zentra_store::journal::{Delivery, What};
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::stack::{Program, Stack};
 use zentra_tests::world::{BOUND, World, count, dead, delivered};

@@ -14,21 +14,50 @@ fn dependencies(package: &str, depth: &str) -> Vec<String> {
     lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
+/// Lowest first: a crate uses only crates that stand before it.
+const LAYERS: [&str; 14] = [
+    "webhook-verify",
+    "zentra-core",
+    "zentra-store",
+    "zentra-telemetry",
+    "zentra-config",
+    "zentra-rabbitmq",
+    "zentra-redis",
+    "zentra-sqlite",
+    "zentra-ingress",
+    "zentra-worker",
+    "zentra-admin",
+    "zentra-rehearse",
+    "zentra-api",
+    "zentra-cli",
+];
+
+#[test]
+fn a_crate_uses_only_crates_of_lower_layers() {
+    for (at, package) in LAYERS.iter().enumerate() {
+        let all = dependencies(package, "1");
+        assert!(all.first().is_some_and(|name| name == package), "{package}: {all:?}");
+        for higher in &LAYERS[at + 1..] {
+            assert!(!all.iter().any(|name| name == higher), "{package} uses {higher}");
+        }
+    }
+}
+
 #[test]
 fn no_crate_knows_what_its_layer_must_not_know() {
     for (package, never) in [
-        ("zentra-shared", &["axum", "clap", "zentra-ingress", "zentra-worker", "zentra-redis"][..]),
-        ("zentra-ingress", &["axum", "zentra-worker", "zentra-admin"]),
-        ("zentra-worker", &["axum", "zentra-ingress", "zentra-admin"]),
-        ("zentra-admin", &["axum", "clap", "indicatif", "zentra-worker", "zentra-api"]),
+        ("webhook-verify", &["tokio", "tracing", "prometheus", "hyper"][..]),
+        ("zentra-core", &["tokio", "hyper", "axum", "clap"]),
+        ("zentra-store", &["tokio", "hyper", "axum", "clap"]),
+        ("zentra-telemetry", &["webhook-verify", "zentra-core", "zentra-store", "clap"]),
+        ("zentra-config", &["axum", "clap", "hyper"]),
+        ("zentra-ingress", &["axum"]),
+        ("zentra-worker", &["axum", "zentra-ingress"]),
+        ("zentra-admin", &["axum", "clap", "indicatif", "zentra-worker"]),
+        ("zentra-rehearse", &["axum", "clap", "indicatif"]),
         ("zentra-api", &["clap", "indicatif", "zentra-rehearse", "zentra-worker"]),
-        ("zentra-rehearse", &["axum", "clap", "indicatif", "zentra-api"]),
     ] {
         let all = dependencies(package, "1");
-        assert!(
-            all.iter().any(|name| name == "zentra-shared" || name == "tokio"),
-            "{package}: {all:?}"
-        );
         for name in never {
             assert!(!all.iter().any(|known| known == name), "{package} knows {name}");
         }
@@ -39,7 +68,9 @@ fn no_crate_knows_what_its_layer_must_not_know() {
 fn no_backend_is_built_for_a_crate_that_has_no_use_for_it() {
     let (rabbitmq, redis, sqlite) = ("lapin", "redis", "libsqlite3-sys");
     for (package, never) in [
-        ("zentra-shared", &[rabbitmq, redis, sqlite][..]),
+        ("webhook-verify", &[rabbitmq, redis, sqlite, "tokio"][..]),
+        ("zentra-config", &[rabbitmq, redis, sqlite]),
+        ("zentra-telemetry", &[rabbitmq, redis, sqlite]),
         ("zentra-rabbitmq", &[redis, sqlite]),
         ("zentra-redis", &[rabbitmq, sqlite]),
         ("zentra-sqlite", &[rabbitmq, redis]),

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use zentra_core::event::DeliveryKey;
 use zentra_rabbitmq::Amqp;
-use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::Histories;
-use zentra_shared::queue::{Operate, Place, Walk};
+use zentra_store::journal::Histories;
+use zentra_store::queue::{Operate, Place, Walk};
 use zentra_tests::http::Http;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::{self, Rabbit};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use zentra_shared::journal::What;
-use zentra_shared::lifecycle::DeadReason;
+use zentra_core::lifecycle::DeadReason;
+use zentra_store::journal::What;
 use zentra_tests::ledger::transfer;
 use zentra_tests::services::{Postgres, folder};
 use zentra_tests::stack::Program;

@@ -236,7 +236,7 @@ async fn those_that_are_signed_are_answered_only_if_the_signature_fits() {
     assert_eq!(ask.post("discord", &signed(event), event).await, (204, String::new()));
 
     let body = r#"{"challenge":"pogchamp-kappa-360noscope","subscription":{"id":"f1c2"}}"#;
-    let time = zentra_shared::clock::now().to_string();
+    let time = zentra_core::clock::now().to_string();
     let twitch = |kind: &str, signed: &str| {
         let tag = sign::plain(secret, &format!("m-1{time}{signed}"));
         vec![

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zentra_rabbitmq::Amqp;
-use zentra_shared::queue::{Consumer, Message, Process, Receipt};
+use zentra_store::queue::{Consumer, Message, Process, Receipt};
 use zentra_tests::http::Headers;
 use zentra_tests::stack::Stack;
 use zentra_tests::{eventually, namespace, queue_settings, services, shared_rabbit, sign};

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::journal::{Delivery, What};
+use zentra_core::clock::Timestamp;
+use zentra_store::journal::{Delivery, What};
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::world::{BOUND, World, count, delivered};
 use zentra_tests::{eventually, namespace, services, shared_rabbit, shared_redis};

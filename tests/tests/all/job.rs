@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use zentra_shared::journal::{Delivery, Histories, What};
+use zentra_store::journal::{Delivery, Histories, What};
 use zentra_tests::ledger::{Ledger, Turn, transfer};
 use zentra_tests::services;
 use zentra_tests::stack::Stack;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use webhook_verify::Secret;
+use zentra_core::clock::Timestamp;
+use zentra_core::event::{DeliveryKey, Identity};
+use zentra_core::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
 use zentra_redis::RedisJournal;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::event::{DeliveryKey, Identity};
-use zentra_shared::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
-use zentra_shared::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
-use zentra_shared::secret::Secret;
+use zentra_store::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
 use zentra_tests::world::RETENTION;
 use zentra_tests::{namespace, shared_redis};
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use futures_util::future::join_all;
 use serde_json::Value;
-use zentra_shared::clock::Timestamp;
+use zentra_core::clock::Timestamp;
 use zentra_tests::ledger::{Ledger, Turn};
 use zentra_tests::services;
 use zentra_tests::world::BOUND;

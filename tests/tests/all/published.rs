@@ -17,7 +17,7 @@ use ring::signature::{
 };
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use zentra_shared::event::body_sha256;
+use zentra_core::event::body_sha256;
 use zentra_tests::http::Answer;
 use zentra_tests::services::{folder, free_port};
 use zentra_tests::stack::{Program, Stack};

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use zentra_core::lifecycle::DeadReason;
+use zentra_core::seal::Sealed;
 use zentra_rabbitmq::{Amqp, Settings};
-use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::queue::Subscriber;
-use zentra_shared::queue::{Consumer, Delay, Message, Operate, Place, Process, Publish};
-use zentra_shared::queue::{Receipt, Walk};
-use zentra_shared::seal::Sealed;
+use zentra_store::queue::Subscriber;
+use zentra_store::queue::{Consumer, Delay, Message, Operate, Place, Process, Publish};
+use zentra_store::queue::{Receipt, Walk};
 use zentra_tests::{namespace, queue_settings, routes, services, shared_rabbit};
 
 const BOUND: Duration = Duration::from_secs(20);

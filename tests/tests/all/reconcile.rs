@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
-use zentra_shared::journal::What;
+use zentra_store::journal::What;
 use zentra_tests::http::Headers;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::folder;

@@ -1,7 +1,7 @@
 //! `zentra status`: what an operator sees first.
 
 use serde_json::Value;
-use zentra_shared::clock::Timestamp;
+use zentra_core::clock::Timestamp;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services;
 use zentra_tests::stack::Stack;

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
+use webhook_verify::Secret;
+use zentra_core::event::{DeliveryKey, Envelope, Event, Identity};
+use zentra_core::lifecycle::DeadReason;
+use zentra_core::seal::{Key, Sealer};
 use zentra_rabbitmq::Amqp;
 use zentra_redis::RedisJournal;
-use zentra_shared::event::{DeliveryKey, Envelope, Event, Identity};
-use zentra_shared::journal::{Histories, What};
-use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::queue::{Message, Operate, Place, Process, Walk};
-use zentra_shared::seal::{Key, Sealer};
-use zentra_shared::secret::Secret;
+use zentra_store::journal::{Histories, What};
+use zentra_store::queue::{Message, Operate, Place, Process, Walk};
 use zentra_tests::world::{BOUND, RETENTION};
 use zentra_tests::{eventually, queue_settings};
 

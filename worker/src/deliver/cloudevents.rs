@@ -3,7 +3,7 @@
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md>
 
 use http::{HeaderName, HeaderValue};
-use zentra_shared::event::Envelope;
+use zentra_core::event::Envelope;
 
 const SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
 const ID: HeaderName = HeaderName::from_static("ce-id");

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use zentra_shared::clock::millis;
-use zentra_shared::event::{DeliveryKey, Event};
-use zentra_shared::journal::{AttemptResult, ErrorClass};
-use zentra_shared::trace::Trace;
+use zentra_core::clock::millis;
+use zentra_core::event::{DeliveryKey, Event};
+use zentra_core::trace::Trace;
+use zentra_store::journal::{AttemptResult, ErrorClass};
 
 use super::{Attempted, Order, Verdict};
 
@@ -64,7 +64,7 @@ impl Failed {
 
 impl<E: std::error::Error> From<E> for Failed {
     fn from(error: E) -> Self {
-        Self::again(zentra_shared::telemetry::causes(&error))
+        Self::again(zentra_telemetry::causes(&error))
     }
 }
 

@@ -18,10 +18,9 @@ use hyper_util::client::legacy::{self as client, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use moka::sync::Cache;
 use rustls::ClientConfig;
-use zentra_shared::clock::{Timestamp, millis};
-use zentra_shared::journal::{AttemptResult, ErrorClass};
-use zentra_shared::sign::standard_webhooks;
-use zentra_shared::telemetry;
+use webhook_verify::standard_webhooks::standard_webhooks;
+use zentra_core::clock::{Timestamp, millis};
+use zentra_store::journal::{AttemptResult, ErrorClass};
 
 use super::resolve::{PrivateAddress, PublicOnly};
 use super::{Attempted, Order, Verdict, cloudevents, provider};
@@ -96,7 +95,7 @@ impl HttpDelivery {
         };
         let response = match tokio::time::timeout(limit, sending).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failed(class(&error), telemetry::causes(&error)),
+            Ok(Err(error)) => return failed(class(&error), zentra_telemetry::causes(&error)),
             Err(_) => return failed(ErrorClass::Timeout, format!("no answer within {limit:?}")),
         };
         let (parts, body) = response.into_parts();

@@ -8,11 +8,11 @@ mod resolve;
 
 use std::time::Duration;
 
-use zentra_shared::clock::Timestamp;
-use zentra_shared::config::Destination;
-use zentra_shared::event::{DeliveryKey, Event};
-use zentra_shared::journal::AttemptResult;
-use zentra_shared::trace::Trace;
+use zentra_config::Destination;
+use zentra_core::clock::Timestamp;
+use zentra_core::event::{DeliveryKey, Event};
+use zentra_core::trace::Trace;
+use zentra_store::journal::AttemptResult;
 
 /// How a destination is delivered to.
 pub(crate) enum Deliver {

@@ -1,7 +1,7 @@
 //! What the provider said beside the body, as headers of the request to the destination.
 
 use http::{HeaderName, HeaderValue, Method};
-use zentra_shared::event::Context;
+use zentra_core::event::Context;
 
 /// The callback's query, as the provider wrote it.
 const QUERY: HeaderName = HeaderName::from_static("zentra-query");

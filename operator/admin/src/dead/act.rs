@@ -8,12 +8,12 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use zentra_shared::config::Config;
-use zentra_shared::delivery::{countersign, is_countersigned};
-use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::{Histories, Summary, What};
-use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::queue::{Message, Operate, takes};
+use zentra_config::Config;
+use zentra_core::event::DeliveryKey;
+use zentra_core::lifecycle::DeadReason;
+use zentra_store::delivery::{countersign, is_countersigned};
+use zentra_store::journal::{Histories, Summary, What};
+use zentra_store::queue::{Message, Operate, takes};
 
 use super::letters::{Act, Letter};
 use crate::error::{AdminError, ErrorCode};
@@ -150,10 +150,10 @@ impl<H: Histories> Act for Drain<'_, H> {
 
 #[cfg(test)]
 mod tests {
-    use zentra_shared::delivery;
-    use zentra_shared::seal::{Key, Sealed, Sealer};
-    use zentra_shared::secret::Secret;
+    use webhook_verify::Secret;
+    use zentra_core::seal::{Key, Sealed, Sealer};
     use zentra_sqlite::{EmbeddedJournal, Store};
+    use zentra_store::delivery;
 
     use super::*;
 

@@ -7,13 +7,14 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use zentra_shared::config::Config;
-use zentra_shared::control::{Control, Said};
-use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::{Delivery, Histories, What};
-use zentra_shared::lifecycle::{DeadReason, State};
-use zentra_shared::queue::{Message, Operate, Place, Walk};
-use zentra_shared::{clock, delivery};
+use zentra_config::Config;
+use zentra_core::clock;
+use zentra_core::event::DeliveryKey;
+use zentra_core::lifecycle::{DeadReason, State};
+use zentra_store::control::{Control, Said};
+use zentra_store::delivery;
+use zentra_store::journal::{Delivery, Histories, What};
+use zentra_store::queue::{Message, Operate, Place, Walk};
 
 use act::{Drain, export};
 

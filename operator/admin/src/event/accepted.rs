@@ -6,10 +6,10 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use zentra_shared::config::Config;
-use zentra_shared::event::Event;
-use zentra_shared::journal::Summary;
-use zentra_shared::queue::{Message, Operate, Place};
+use zentra_config::Config;
+use zentra_core::event::Event;
+use zentra_store::journal::Summary;
+use zentra_store::queue::{Message, Operate, Place};
 
 use crate::archive;
 use crate::error::AdminError;

@@ -1,7 +1,7 @@
 //! Lists of deliveries, newest first.
 
-use zentra_shared::journal::Histories;
-use zentra_shared::journal::list::{Listed, Page, Query};
+use zentra_store::journal::Histories;
+use zentra_store::journal::list::{Listed, Page, Query};
 
 use crate::deliveries;
 use crate::error::AdminError;

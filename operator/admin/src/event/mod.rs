@@ -9,10 +9,10 @@ mod waiting;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use zentra_shared::config::Config;
-use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::{Delivery, What};
-use zentra_shared::queue::Operate;
+use zentra_config::Config;
+use zentra_core::event::DeliveryKey;
+use zentra_store::journal::{Delivery, What};
+use zentra_store::queue::Operate;
 
 pub use accepted::{Accepted, Waiting};
 pub use find::{Match, Matches, find as find_text};

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::config::Config;
-use zentra_shared::event::{DeliveryKey, body_sha256};
-use zentra_shared::queue::{Message, Operate, Place};
-use zentra_shared::refused::Kept;
+use zentra_config::Config;
+use zentra_core::clock::Timestamp;
+use zentra_core::event::{DeliveryKey, body_sha256};
+use zentra_core::refused::Kept;
+use zentra_store::queue::{Message, Operate, Place};
 
 use crate::error::AdminError;
 use crate::look::each;
@@ -64,7 +64,7 @@ pub(crate) async fn find(
         };
         let body = body_sha256(&callback.body);
         let source = config.sources.iter().find(|source| source.name == kept.source);
-        let claimed = source.and_then(|source| callback.claimed_id(&source.scheme));
+        let claimed = source.and_then(|source| callback.claimed_id(&source.endpoint.scheme));
         let same = of.known.contains(&(kept.source.as_str(), body.as_str()));
         if same || claimed.is_some_and(|claimed| claimed == id) {
             found.push(RefusedCopy {

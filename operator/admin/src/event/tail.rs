@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::list::{Listed, Query};
-use zentra_shared::journal::{Delivery, Entry, Histories};
+use zentra_core::clock::Timestamp;
+use zentra_core::event::DeliveryKey;
+use zentra_store::journal::list::{Listed, Query};
+use zentra_store::journal::{Delivery, Entry, Histories};
 
 use crate::backend::Backend;
 use crate::error::AdminError;
@@ -103,7 +103,7 @@ fn new(history: &[Entry], mark: Option<Mark>) -> impl Iterator<Item = &Entry> {
 
 #[cfg(test)]
 mod tests {
-    use zentra_shared::journal::What;
+    use zentra_store::journal::What;
 
     use super::*;
 

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use zentra_shared::config::Config;
-use zentra_shared::delivery;
-use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::{AttemptResult, Claim, Delivery, Histories, Journal, Settle, What};
-use zentra_shared::lifecycle::{Answer, DeadReason, Outcome, State};
-use zentra_shared::queue::{Archived, Message, Operate, Process};
+use zentra_config::Config;
+use zentra_core::event::DeliveryKey;
+use zentra_core::lifecycle::{Answer, DeadReason, Outcome, State};
+use zentra_store::delivery;
+use zentra_store::journal::{AttemptResult, Claim, Delivery, Histories, Journal, Settle, What};
+use zentra_store::queue::{Archived, Message, Operate, Process};
 
 use crate::archive;
 use crate::audit::{Actor, Audited};

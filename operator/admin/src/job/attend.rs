@@ -7,8 +7,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use zentra_shared::config::Config;
-use zentra_shared::job::{Job, Jobs};
+use zentra_config::Config;
+use zentra_store::job::{Job, Jobs};
 
 use super::{holder, run_held};
 use crate::backend::Backend;

@@ -12,11 +12,11 @@ use std::time::Duration;
 use rand::RngCore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use zentra_shared::clock;
-use zentra_shared::config::Config;
-use zentra_shared::control::Said;
-use zentra_shared::job::{HOLD, Halt, Job, Jobs, Pace, Plan, Progress, Stage, Through};
-use zentra_shared::journal::What;
+use zentra_config::Config;
+use zentra_core::clock;
+use zentra_store::control::Said;
+use zentra_store::job::{HOLD, Halt, Job, Jobs, Pace, Plan, Progress, Stage, Through};
+use zentra_store::journal::What;
 
 pub use attend::attend;
 use replay::{Nothing, Replay};

@@ -3,15 +3,15 @@
 use std::num::NonZeroU32;
 
 use governor::{Quota, RateLimiter};
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::config::Config;
-use zentra_shared::delivery::{self, Opened};
-use zentra_shared::event::Event;
-use zentra_shared::job::Scope;
-use zentra_shared::journal::{Delivery, Histories, What};
-use zentra_shared::lifecycle::State;
-use zentra_shared::queue::{Archived, Message, Operate, Subscriber};
-use zentra_shared::seal::Sealed;
+use zentra_config::Config;
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::event::Event;
+use zentra_core::lifecycle::State;
+use zentra_core::seal::Sealed;
+use zentra_store::delivery::{self, Opened};
+use zentra_store::job::Scope;
+use zentra_store::journal::{Delivery, Histories, What};
+use zentra_store::queue::{Archived, Message, Operate, Subscriber};
 
 use crate::archive;
 use crate::dead::{Act, Letter, Tally};
@@ -167,7 +167,7 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
 
     /// Whether the journal would know of it, had it been delivered.
     fn is_remembered(&self, opened: &Opened) -> bool {
-        let named = |source: &&zentra_shared::verify::Source| source.name == opened.summary.source;
+        let named = |source: &&zentra_core::source::Source| source.name == opened.summary.source;
         let retention = self.config.sources.iter().find(named).map(|source| source.retention);
         let until = opened.summary.received_at.zip(retention).map(|(at, time)| at.plus(time));
         until.is_some_and(|until| until > clock::now())

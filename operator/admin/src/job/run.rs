@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use zentra_shared::clock;
-use zentra_shared::config::Config;
-use zentra_shared::delivery::countersign;
-use zentra_shared::job::{HOLD, Halt, Job, Jobs, Progress, Stage, Through};
-use zentra_shared::journal::{Histories, What};
-use zentra_shared::lifecycle::State;
-use zentra_shared::queue::{Message, Operate};
+use zentra_config::Config;
+use zentra_core::clock;
+use zentra_core::lifecycle::State;
+use zentra_store::delivery::countersign;
+use zentra_store::job::{HOLD, Halt, Job, Jobs, Progress, Stage, Through};
+use zentra_store::journal::{Histories, What};
+use zentra_store::queue::{Message, Operate};
 
 use super::replay::Replay;
 use super::watch::Watch;

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use zentra_shared::event::DeliveryKey;
-use zentra_shared::journal::{Delivery, Histories};
-use zentra_shared::lifecycle::State;
+use zentra_core::event::DeliveryKey;
+use zentra_core::lifecycle::State;
+use zentra_store::journal::{Delivery, Histories};
 
 use crate::error::AdminError;
 
@@ -88,10 +88,10 @@ fn succeeded(known: &Delivery, generation: u32) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use zentra_shared::clock::Timestamp;
-    use zentra_shared::event::Identity;
-    use zentra_shared::journal::Summary;
-    use zentra_shared::lifecycle::{Print, Record};
+    use zentra_core::clock::Timestamp;
+    use zentra_core::event::Identity;
+    use zentra_core::lifecycle::{Print, Record};
+    use zentra_store::journal::Summary;
 
     use super::*;
 

@@ -2,14 +2,15 @@
 
 use http::{HeaderValue, header};
 use sha2::{Digest, Sha256};
+use webhook_verify::{Callback, Signed, Unverified};
+use zentra_config::Config;
+use zentra_core::clock;
+use zentra_core::event::Admitted;
+use zentra_core::source::Source;
 use zentra_ingress::admit::Entry;
 use zentra_ingress::keys::Keys;
-use zentra_shared::clock;
-use zentra_shared::config::Config;
-use zentra_shared::control::{Act, Control, Said};
-use zentra_shared::event::Admitted;
-use zentra_shared::queue::{Operate, Publish};
-use zentra_shared::verify::{Callback, Signed, Source, Unverified};
+use zentra_store::control::{Act, Control, Said};
+use zentra_store::queue::{Operate, Publish};
 
 use super::list::Listed;
 use super::provider::{Api, Kind};
@@ -23,17 +24,17 @@ const AUDITED_TOGETHER: usize = 20;
 
 /// Whether what is brought in would be known as the same event when its callback comes late.
 pub(super) fn ingestible(source: &Source, by_api: bool) -> Result<(), AdminError> {
-    if by_api && Kind::of(&source.provider) == Some(Kind::Github) {
+    if by_api && Kind::of(&source.endpoint.provider) == Some(Kind::Github) {
         return Ok(());
     }
-    let scheme = &source.scheme;
-    let known = scheme.id_is_identity() || source.trusts_id;
+    let scheme = &source.endpoint.scheme;
+    let known = scheme.id_is_identity() || source.endpoint.trusts_id;
     match (known, &scheme.items) {
         (true, None) => Ok(()),
         (true, Some(_)) => {
             let message = format!(
                 "{} puts many events into one callback, so none can be made of one.",
-                source.provider
+                source.endpoint.provider
             );
             Err(AdminError::new(ErrorCode::IngestImpossible, message)
                 .hint("Have the provider send them again."))
@@ -42,7 +43,7 @@ pub(super) fn ingestible(source: &Source, by_api: bool) -> Result<(), AdminError
             let message = format!(
                 "the ids of {} aren't signed, or aren't shown to name one event, so a late callback of \
                  what is ingested couldn't be known as a copy.",
-                source.provider
+                source.endpoint.provider
             );
             Err(AdminError::new(ErrorCode::IngestImpossible, message).hint(
                 "Have the provider send them again; or set identity = \"id\" for the source, if you \
@@ -138,16 +139,16 @@ impl<'a> Step<'a> {
 /// any other, and gets the same identity.
 fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
     let body = listed.body.as_ref().ok_or("the list has only its id, not all of it")?;
-    let secret = source.secrets.first().ok_or("the source has no secret")?;
+    let secret = source.endpoint.secrets.first().ok_or("the source has no secret")?;
     let received_at = clock::now();
     let callback = Callback {
         id: &listed.id,
         kind: listed.kind.as_deref().unwrap_or_default(),
         time: received_at,
         body,
-        url: source.public_url.as_deref().unwrap_or_default(),
+        url: source.endpoint.public_url.as_deref().unwrap_or_default(),
     };
-    let signed = source.scheme.sign(&secret.secret, &callback);
+    let signed = source.endpoint.scheme.sign(&secret.secret, &callback);
     let Signed { mut headers, query, body } =
         signed.map_err(|what| format!("its callback can't be made here: {what}"))?;
     headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
@@ -161,10 +162,11 @@ fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
         receipt: rand::random(),
     };
     // Where the id is looked for in the body, it must be there.
-    let verified =
-        made.verify(source).map_err(|refusal| format!("refused: {}", refusal.reason()))?;
+    let verified = made
+        .verify(&source.endpoint)
+        .map_err(|refusal| format!("refused: {}", refusal.reason()))?;
     let events = verified.into_events();
-    let same = events.iter().all(|event| event.envelope.identity.id() == Some(&listed.id));
+    let same = events.iter().all(|event| event.identity.id() == Some(&listed.id));
     match same && events.len() == 1 {
         true => Ok(made),
         false => Err("the provider's callback has its id elsewhere".into()),

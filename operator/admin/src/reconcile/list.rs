@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::verify::texts_at;
+use webhook_verify::texts_at;
+use zentra_core::clock::Timestamp;
 
 use crate::error::{AdminError, ErrorCode};
 

@@ -12,14 +12,15 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
-use zentra_shared::clock;
-use zentra_shared::config::Config;
-use zentra_shared::event::Event;
-use zentra_shared::journal::{Delivery, Histories};
-use zentra_shared::lifecycle::State;
-use zentra_shared::queue::Operate;
-use zentra_shared::secret::Secret;
-use zentra_shared::verify::{Location, Source};
+use webhook_verify::Location;
+use webhook_verify::Secret;
+use zentra_config::Config;
+use zentra_core::clock;
+use zentra_core::event::Event;
+use zentra_core::lifecycle::State;
+use zentra_core::source::Source;
+use zentra_store::journal::{Delivery, Histories};
+use zentra_store::queue::Operate;
 
 use crate::archive;
 use crate::audit::{Actor, Audited};
@@ -166,15 +167,15 @@ pub async fn compare_given(
     if ingest.is_some() {
         ingestible(source, false)?;
     }
-    let id = pointer(&source.scheme.id, "id");
-    let kind = pointer(&source.scheme.kind, "type");
+    let id = pointer(&source.endpoint.scheme.id, "id");
+    let kind = pointer(&source.endpoint.scheme.kind, "type");
     let fields = Fields { id: &id, kind: &kind, bodies: ingest.is_some() };
     let mut seen = HashSet::new();
     let mut listed = Vec::new();
     for event in events {
         let event = list::event(event.get().as_bytes(), &fields).ok_or_else(|| {
             AdminError::new(ErrorCode::InvalidList, format!("an event has no id at {id}."))
-                .hint(format!("Give events as {} sends them.", source.provider))
+                .hint(format!("Give events as {} sends them.", source.endpoint.provider))
         })?;
         if seen.insert(event.id.clone()) {
             listed.push(event);
@@ -231,8 +232,8 @@ async fn reported(
 
 fn api(source: &Source, list: &List) -> Result<Option<Api>, AdminError> {
     let List::Api { at, token_env, .. } = list else { return Ok(None) };
-    let kind = Kind::of(&source.provider).ok_or_else(|| {
-        let message = format!("the API of {} isn't known here.", source.provider);
+    let kind = Kind::of(&source.endpoint.provider).ok_or_else(|| {
+        let message = format!("the API of {} isn't known here.", source.endpoint.provider);
         AdminError::new(ErrorCode::ProviderApiUnknown, message)
             .hint("Export its list of events, and give that.")
     })?;
@@ -263,8 +264,8 @@ async fn listed(
         Format::Jsonl => pointer(at, default),
         Format::Csv => default.to_owned(),
     };
-    let id = id.clone().unwrap_or_else(|| place(&source.scheme.id, "id"));
-    let kind = kind.clone().unwrap_or_else(|| place(&source.scheme.kind, "type"));
+    let id = id.clone().unwrap_or_else(|| place(&source.endpoint.scheme.id, "id"));
+    let kind = kind.clone().unwrap_or_else(|| place(&source.endpoint.scheme.kind, "type"));
     let fields = Fields { id: &id, kind: &kind, bodies };
     let mut seen = HashSet::new();
     let all = list::read(path, format, &fields, limit)?;

@@ -17,8 +17,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::secret::Secret;
+use webhook_verify::Secret;
+use zentra_core::clock::Timestamp;
 
 use super::list::Listed;
 use crate::error::{AdminError, ErrorCode};

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::control::{Beat, Circuit, Order, Said};
-use zentra_shared::journal::list::Listed;
-use zentra_shared::journal::{Histories, What};
-use zentra_shared::lifecycle::State;
+use zentra_core::clock::Timestamp;
+use zentra_core::lifecycle::State;
+use zentra_store::control::{Beat, Circuit, Order, Said};
+use zentra_store::journal::list::Listed;
+use zentra_store::journal::{Histories, What};
 
 use super::RECENT;
 use crate::error::AdminError;

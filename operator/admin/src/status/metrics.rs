@@ -1,8 +1,8 @@
 //! The status as metrics, for Prometheus: the same figures, at the same time.
 
 use prometheus::{GaugeVec, Opts, Registry, TextEncoder};
-use zentra_shared::clock::Timestamp;
-use zentra_shared::control::Circuit;
+use zentra_core::clock::Timestamp;
+use zentra_store::control::Circuit;
 
 use super::Status;
 

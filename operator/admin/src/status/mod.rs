@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::config::Config;
-use zentra_shared::control::{AWAY, Control};
-use zentra_shared::journal::Histories;
-use zentra_shared::journal::list::{Listed, Query};
-use zentra_shared::queue::{Operate, Place, QueueError};
+use zentra_config::Config;
+use zentra_core::clock::{self, Timestamp};
+use zentra_store::control::{AWAY, Control};
+use zentra_store::journal::Histories;
+use zentra_store::journal::list::{Listed, Query};
+use zentra_store::queue::{Operate, Place, QueueError};
 
 pub use destination::Destination;
 pub use metrics::metrics;

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use zentra_shared::clock::Timestamp;
-use zentra_shared::journal::list::Listed;
-use zentra_shared::journal::{Entry, What};
-use zentra_shared::lifecycle::DeadReason;
-use zentra_shared::verify;
+use zentra_core::clock::Timestamp;
+use zentra_core::lifecycle::DeadReason;
+use zentra_store::journal::list::Listed;
+use zentra_store::journal::{Entry, What};
 
 use super::RECENT;
 
@@ -92,7 +91,11 @@ impl Rate {
 
 impl Source {
     /// By what was looked at, newest first.
-    pub(super) fn new(source: &verify::Source, listed: &[Listed], now: Timestamp) -> Self {
+    pub(super) fn new(
+        source: &zentra_core::source::Source,
+        listed: &[Listed],
+        now: Timestamp,
+    ) -> Self {
         let own = listed.iter().filter(|listed| listed.delivery.event.source == source.name);
         let (mut events, mut received, mut delays) = (BTreeSet::new(), Vec::new(), Vec::new());
         let mut keys_in_use = BTreeSet::new();
@@ -134,7 +137,7 @@ impl Source {
         let usual = gaps.get(gaps.len() * 95 / 100).filter(|_| gaps.len() >= ENOUGH);
         Self {
             source: source.name.clone(),
-            provider: source.provider.clone(),
+            provider: source.endpoint.provider.clone(),
             findings: Vec::new(),
             last_accepted: last,
             events: events.len(),
@@ -178,7 +181,7 @@ impl Source {
 }
 
 fn millis(duration: Duration) -> u64 {
-    zentra_shared::clock::millis(duration)
+    zentra_core::clock::millis(duration)
 }
 
 #[cfg(test)]

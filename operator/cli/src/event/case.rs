@@ -7,7 +7,7 @@ use std::path::Path;
 
 use zentra_admin::deliveries::status;
 use zentra_admin::event::Found;
-use zentra_shared::clock;
+use zentra_core::clock;
 
 use crate::failure::Failure;
 use crate::history;

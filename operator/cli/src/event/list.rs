@@ -6,9 +6,9 @@ use zentra_admin::AdminError;
 use zentra_admin::deliveries::status;
 use zentra_admin::event::Matches;
 use zentra_admin::filter::dead_reason;
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::journal::list::{Page, Query};
-use zentra_shared::lifecycle::State;
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::lifecycle::State;
+use zentra_store::journal::list::{Page, Query};
 
 /// Which deliveries.
 #[derive(clap::Args)]

@@ -11,7 +11,7 @@ use zentra_admin::Backend;
 use zentra_admin::audit::Actor;
 use zentra_admin::dead::Done;
 use zentra_admin::event::{self, Change, Released, Sink};
-use zentra_shared::config::Config;
+use zentra_config::Config;
 
 pub(crate) use list::Wanted;
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use zentra_shared::verify::Scheme;
+use webhook_verify::Scheme;
 
 use crate::failure::Failure;
 

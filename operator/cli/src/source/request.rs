@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use http::header;
 use serde_json::json;
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::config::{self, Config};
-use zentra_shared::secret::Secret;
-use zentra_shared::verify::{Callback, Explanation, Signed, Source, Unverified, captured};
+use webhook_verify::Secret;
+use webhook_verify::{Callback, Explanation, Signed, Unverified, captured};
+use zentra_config::Config;
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::source::Source;
 
 use crate::failure::Failure;
 use crate::text;
@@ -84,14 +85,16 @@ pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
     let callback = Unverified {
         method: http::Method::POST,
         headers,
-        query: query.filter(|_| source.scheme.needs_query()),
+        query: query.filter(|_| source.endpoint.scheme.needs_query()),
         peer: None,
         body: read(&asked.body)?.into(),
         received_at: asked.at.unwrap_or_else(clock::now),
         receipt: 0,
     };
     let key = asked.key.as_deref().map(read).transpose()?.map(Secret::new);
-    let explained = callback.explain(&source, &others, key.as_ref());
+    let others: Vec<_> =
+        others.iter().map(|other| (other.name.as_str(), &other.endpoint)).collect();
+    let explained = callback.explain(&source.endpoint, &others, key.as_ref());
     let mut out = text::stdout();
     match asked.json {
         true => writeln!(
@@ -125,7 +128,7 @@ fn show(explained: &Explanation, outcome: &[String], out: &mut impl Write) -> st
 
 /// What comes of it, if it is let in.
 fn outcome(callback: &Unverified, source: &Source, key: Option<&Secret>) -> Vec<String> {
-    let Ok(verified) = callback.verify_by(source, key) else { return Vec::new() };
+    let Ok(verified) = callback.verify_by(&source.endpoint, key) else { return Vec::new() };
     if let Some(answer) = verified.handshake() {
         return vec![format!("It is a handshake, answered {}: no event.", answer.status)];
     }
@@ -134,10 +137,9 @@ fn outcome(callback: &Unverified, source: &Source, key: Option<&Secret>) -> Vec<
         return vec!["It holds no event.".into()];
     }
     let told = events.iter().map(|event| {
-        let envelope = &event.envelope;
-        let kind = envelope.event_type.as_deref().unwrap_or("(no type)");
-        let id = envelope.event_id().unwrap_or("(no id)");
-        format!("Event {id}, {kind}; known by {}.", envelope.identity.as_str())
+        let kind = event.event_type.as_deref().unwrap_or("(no type)");
+        let id = event.event_id().unwrap_or("(no id)");
+        format!("Event {id}, {kind}; known by {}.", event.identity.as_str())
     });
     told.collect()
 }
@@ -147,7 +149,7 @@ fn as_json(explained: &Explanation, outcome: &[String], source: &Source) -> serd
         explained.steps.iter().map(|step| json!({ "good": step.good, "found": step.found }));
     json!({
         "source": source.name,
-        "provider": source.provider,
+        "provider": source.endpoint.provider,
         "verified": explained.refusal.is_none(),
         "reason": explained.refusal.map(|refusal| refusal.reason()),
         "steps": steps.collect::<Vec<_>>(),
@@ -161,8 +163,8 @@ pub(crate) fn sign(path: &Path, asked: &Sign) -> Result<(), Failure> {
     let (source, _) = sources(path, &asked.source)?;
     let body = read(&asked.body)?;
     let named = match &asked.key {
-        None => source.secrets.first(),
-        Some(name) => source.secrets.iter().find(|named| named.name == *name),
+        None => source.endpoint.secrets.first(),
+        Some(name) => source.endpoint.secrets.iter().find(|named| named.name == *name),
     };
     let named = named.ok_or_else(|| {
         Failure::Asked(format!("the source {} has no such secret.\nSee its secrets.", source.name))
@@ -172,13 +174,13 @@ pub(crate) fn sign(path: &Path, asked: &Sign) -> Result<(), Failure> {
         kind: &asked.kind,
         time: asked.at.unwrap_or_else(clock::now),
         body: &body,
-        url: source.public_url.as_deref().unwrap_or_default(),
+        url: source.endpoint.public_url.as_deref().unwrap_or_default(),
     };
-    let signed = source.scheme.sign(&named.secret, &callback).map_err(|what| {
+    let signed = source.endpoint.scheme.sign(&named.secret, &callback).map_err(|what| {
         Failure::Asked(format!(
             "a callback of {} can't be made here: {what}.\nLet the provider send a test callback \
              instead, or see docs/providers.md for what it signs.",
-            source.provider
+            source.endpoint.provider
         ))
     })?;
     let mut out = std::io::stdout().lock();
@@ -190,7 +192,7 @@ pub(crate) fn sign(path: &Path, asked: &Sign) -> Result<(), Failure> {
                 false => format!("@{}", asked.body.display()),
                 true => String::from_utf8_lossy(&signed.body).into_owned(),
             };
-            writeln!(out, "{}", curl(url, &signed, source.scheme.content_type(), &data))
+            writeln!(out, "{}", curl(url, &signed, source.endpoint.scheme.content_type(), &data))
         }
     };
     Ok(written?)
@@ -237,7 +239,7 @@ fn curl(url: &str, signed: &Signed, kind: &str, data: &str) -> String {
 }
 
 fn sources(path: &Path, name: &str) -> Result<(Source, Vec<Source>), Failure> {
-    Ok(Config::sources(&config::text(path)?, name, &config::environment())?)
+    Ok(Config::sources(&zentra_config::text(path)?, name, &zentra_config::environment())?)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

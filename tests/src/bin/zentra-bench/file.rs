@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use zentra_shared::queue::Subscriber;
 use zentra_sqlite::{EmbeddedQueue, Store};
+use zentra_store::queue::Subscriber;
 use zentra_tests::http::Http;
 use zentra_tests::services;
 use zentra_tests::stack::Stack;

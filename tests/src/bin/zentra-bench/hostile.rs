@@ -13,7 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::HeaderValue;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use zentra_shared::verify::{Location, Scheme, Unverified};
+use webhook_verify::{Location, Scheme, Unverified};
 
 use crate::verify::made;
 
@@ -35,12 +35,12 @@ pub(crate) fn run(only: &str) -> anyhow::Result<()> {
     let mut worst: BTreeMap<&str, (Duration, &str)> = BTreeMap::new();
     let (mut made_here, mut over) = (0, Vec::new());
     for provider in Scheme::names().filter(|name| only.is_empty() || *name == only) {
-        let Some((source, genuine)) = Scheme::named(provider).and_then(|it| made(provider, it))
+        let Some((endpoint, genuine)) = Scheme::named(provider).and_then(|it| made(provider, it))
         else {
             continue;
         };
         made_here += 1;
-        for hostile in bodies(&source.scheme) {
+        for hostile in bodies(&endpoint.scheme) {
             let mut headers = genuine.headers.clone();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(hostile.kind));
             if let Some(encoding) = hostile.encoding {
@@ -55,7 +55,7 @@ pub(crate) fn run(only: &str) -> anyhow::Result<()> {
             };
             let took = (0..ROUNDS).map(|_| {
                 let started = Instant::now();
-                drop(black_box(callback.verify(black_box(&source))));
+                drop(black_box(callback.verify(black_box(&endpoint))));
                 started.elapsed()
             });
             let took = took.min().unwrap_or_default();

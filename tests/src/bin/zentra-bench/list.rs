@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::InfoDict;
+use webhook_verify::Secret;
+use zentra_core::event::{DeliveryKey, Identity};
+use zentra_core::lifecycle::{Answer, DeadReason, Outcome, Print, State};
 use zentra_redis::RedisJournal;
-use zentra_shared::event::{DeliveryKey, Identity};
-use zentra_shared::journal::list::Query;
-use zentra_shared::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary};
-use zentra_shared::lifecycle::{Answer, DeadReason, Outcome, Print, State};
-use zentra_shared::secret::Secret;
+use zentra_store::journal::list::Query;
+use zentra_store::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary};
 use zentra_tests::services;
 
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use hmac::{Hmac, KeyInit, Mac};
-use http::StatusCode;
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
-use zentra_shared::clock::Timestamp;
-use zentra_shared::secret::Secret;
-use zentra_shared::verify::{
-    Algorithm, Callback, Location, NamedSecret, Scheme, Signed, Source, Success, Unverified,
+use webhook_verify::Secret;
+use webhook_verify::{
+    Algorithm, Callback, Endpoint, Location, NamedSecret, Scheme, Signed, Unverified,
 };
+use zentra_core::clock::Timestamp;
 
 /// Of a form that every scheme with a secret takes.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -30,14 +29,14 @@ pub(crate) fn run(only: &str) -> anyhow::Result<()> {
     for provider in Scheme::names().filter(|name| only.is_empty() || *name == only) {
         let scheme = Scheme::named(provider).context("no such entry")?;
         let Some(hash) = hash(scheme.signature.algorithm) else { continue };
-        let Some((source, callback)) = made(provider, scheme) else { continue };
-        made_here.push((provider, hash, source, callback));
+        let Some((endpoint, callback)) = made(provider, scheme) else { continue };
+        made_here.push((provider, hash, endpoint, callback));
     }
     // All of them in each round: a slow spell of the machine isn't one provider's.
     let mut best = vec![(Duration::MAX, Duration::MAX); made_here.len()];
     for _ in 0..ROUNDS {
-        for ((_, hash, source, callback), (whole, alone)) in made_here.iter().zip(&mut best) {
-            *whole = each(|| drop(black_box(callback.verify(black_box(source))))).min(*whole);
+        for ((_, hash, endpoint, callback), (whole, alone)) in made_here.iter().zip(&mut best) {
+            *whole = each(|| drop(black_box(callback.verify(black_box(endpoint))))).min(*whole);
             *alone = each(|| hash(black_box(&callback.body))).min(*alone);
         }
     }
@@ -125,7 +124,7 @@ fn names(at: &Option<Location>) -> Vec<&str> {
 }
 
 /// A genuine callback of 1 KiB.
-pub(crate) fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified)> {
+pub(crate) fn made(provider: &str, scheme: Scheme) -> Option<(Endpoint, Unverified)> {
     let time = Timestamp::from_secs(1_700_000_000);
     let body = |padding: usize| {
         let mut body = serde_json::json!({ "padding": "x".repeat(padding) });
@@ -144,8 +143,7 @@ pub(crate) fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified
         url: URL,
     };
     let Signed { headers, query, body } = scheme.sign(&Secret::new(SECRET), &callback).ok()?;
-    let source = Source {
-        name: "s".into(),
+    let endpoint = Endpoint {
         provider: provider.into(),
         scheme,
         public_url: Some(URL.into()),
@@ -153,11 +151,6 @@ pub(crate) fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified
         secrets: vec![NamedSecret { name: "k".into(), secret: Secret::new(SECRET) }],
         max_body: 1 << 20,
         trusts_id: false,
-        redact: zentra_shared::redact::Redact::default(),
-        retention: Duration::from_secs(3600),
-        environment: String::new(),
-        archive: false,
-        success: Success { status: StatusCode::OK, body: Default::default() },
     };
     let callback = Unverified {
         method: http::Method::POST,
@@ -168,6 +161,6 @@ pub(crate) fn made(provider: &str, scheme: Scheme) -> Option<(Source, Unverified
         received_at: time,
         receipt: 0,
     };
-    callback.verify(&source).ok()?;
-    Some((source, callback))
+    callback.verify(&endpoint).ok()?;
+    Some((endpoint, callback))
 }

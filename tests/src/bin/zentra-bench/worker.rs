@@ -7,12 +7,14 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
+use webhook_verify::Secret;
+use webhook_verify::{Endpoint, NamedSecret, Scheme, Success, Unverified};
+use zentra_core::clock;
+use zentra_core::event::Event;
+use zentra_core::seal::{Key, Sealed, Sealer};
+use zentra_core::source::Source;
 use zentra_rabbitmq::Amqp;
-use zentra_shared::clock;
-use zentra_shared::queue::{Publish, Subscriber};
-use zentra_shared::seal::{Key, Sealed, Sealer};
-use zentra_shared::secret::Secret;
-use zentra_shared::verify::{NamedSecret, Scheme, Source, Success, Unverified};
+use zentra_store::queue::{Publish, Subscriber};
 use zentra_tests::http::Http;
 use zentra_tests::services::{self, Guarded, Rabbit, Redis};
 use zentra_tests::stack::Stack;
@@ -162,15 +164,17 @@ fn source() -> anyhow::Result<Source> {
     let secret = Secret::new(sign::ACME_SECRET);
     Ok(Source {
         name: "acme".into(),
-        provider: "standard-webhooks".into(),
-        scheme: Scheme::named("standard-webhooks").context("no such scheme")?,
-        secrets: vec![NamedSecret { name: "k1".into(), secret }],
-        max_body: 1 << 20,
-        trusts_id: false,
-        redact: zentra_shared::redact::Redact::default(),
+        endpoint: Endpoint {
+            provider: "standard-webhooks".into(),
+            scheme: Scheme::named("standard-webhooks").context("no such scheme")?,
+            secrets: vec![NamedSecret { name: "k1".into(), secret }],
+            max_body: 1 << 20,
+            trusts_id: false,
+            public_url: None,
+            handshake_token: None,
+        },
+        redact: zentra_core::redact::Redact::default(),
         environment: String::new(),
-        public_url: None,
-        handshake_token: None,
         retention: Duration::from_secs(86_400),
         archive: false,
         success: Success { status: http::StatusCode::OK, body: Bytes::new() },
@@ -195,7 +199,8 @@ fn sealed(source: &Source, sealer: &Sealer, id: &str) -> anyhow::Result<Sealed> 
         received_at,
         receipt: 0,
     };
-    let event = callback.verify(source)?.into_events().remove(0);
+    let verified = callback.verify(&source.endpoint)?.into_events().remove(0);
+    let event = Event::of(source, verified);
     Ok(sealer.seal(event)?.1)
 }
 

@@ -1,7 +1,7 @@
 //! Of what remembers jobs.
 
-use zentra_shared::control::Said;
-use zentra_shared::job::{Halt, Job, KEPT, Pace, Plan, Progress, Scope, Stage, Through};
+use zentra_store::control::Said;
+use zentra_store::job::{Halt, Job, KEPT, Pace, Plan, Progress, Scope, Stage, Through};
 
 use super::*;
 

@@ -1,8 +1,8 @@
 //! Of the journal.
 
-use zentra_shared::clock::Timestamp;
-use zentra_shared::journal::list::Query;
-use zentra_shared::journal::{Delivery, JournalError};
+use zentra_core::clock::Timestamp;
+use zentra_store::journal::list::Query;
+use zentra_store::journal::{Delivery, JournalError};
 
 use super::*;
 

@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::time::timeout;
+use webhook_verify::Secret;
+use zentra_core::clock::{self, Timestamp};
+use zentra_core::event::{DeliveryKey, Identity};
+use zentra_core::lifecycle::{Answer, DeadReason, Outcome, Print, State};
+use zentra_core::seal::Sealed;
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
-use zentra_shared::clock::{self, Timestamp};
-use zentra_shared::event::{DeliveryKey, Identity};
-use zentra_shared::job::Jobs;
-use zentra_shared::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
-use zentra_shared::lifecycle::{Answer, DeadReason, Outcome, Print, State};
-use zentra_shared::queue::{
+use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
+use zentra_store::job::Jobs;
+use zentra_store::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
+use zentra_store::queue::{
     Archived, Consumer, Delay, Message, Operate, Place, Process, Publish, Receipt, Routes,
     Subscribe, Subscriber, Walk,
 };
-use zentra_shared::seal::Sealed;
-use zentra_shared::secret::Secret;
-use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_tests::services::folder;
 use zentra_tests::world::RETENTION;
 use zentra_tests::{eventually, namespace, queue_settings, routes, shared_rabbit, shared_redis};

@@ -1,0 +1,379 @@
+//! Reading the sections: each setting once, and the rules across them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::StatusCode;
+use ipnet::IpNet;
+
+use super::secrets::{Environment, resolve};
+use super::section::{self, Section};
+use super::{
+    Bounds, Breaker, Config, Destination, Embedded, Ingress, RabbitMq, Redis, Refused, Role, Tls,
+};
+use webhook_verify::NamedSecret;
+use webhook_verify::Secret;
+use zentra_core::retry::Policy;
+use zentra_core::seal::{Key, MIN_KEY, Sealer};
+use zentra_core::source::Source;
+use zentra_store::queue::{Archive, RefusedBounds};
+
+const NOT_BOTH: &str = "goes with no [embedded] path: choose one of them";
+
+/// Reads for one program.
+pub(super) struct Reader<'e> {
+    pub(super) role: Role,
+    pub(super) environment: &'e Environment,
+}
+
+/// Addresses and networks.
+fn networks(section: &mut Section<'_>, key: &str) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (at, text) in section.texts(key).iter().enumerate() {
+        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(network) => networks.push(network),
+            Err(_) => section.problem(
+                &format!("{key}[{at}]"),
+                "must be an address like \"10.0.0.7\" or a network like \"10.0.0.0/8\"",
+            ),
+        }
+    }
+    networks
+}
+
+impl Reader<'_> {
+    /// `None` only with a problem noted.
+    pub(super) fn config(&self, mut root: Section<'_>) -> Option<Config> {
+        let namespace = root.text_or_default("namespace");
+        if !section::usable_name(&namespace) {
+            root.problem("namespace", "must be 1 to 64 of a-z, 0-9, - and _");
+        }
+        let ingress = self.ingress(root.section("ingress"));
+
+        let mut worker = root.section("worker");
+        let worker_admin = worker.address("admin");
+        let lease = worker.duration("lease");
+        worker.finish();
+
+        let embedded = self.embedded(root.section("embedded"));
+        let rabbitmq = self.rabbitmq(root.section("rabbitmq"), embedded.is_some());
+        let refused = self.refused(root.section("refused"));
+        let archive = archive(root.section("archive"));
+        let redis = self.redis(root.section("redis"), embedded.is_some());
+        let seal = self.seal(root.section("seal"));
+        let own = self.providers(&mut root);
+        let sources: Vec<Source> = root
+            .named("source")
+            .into_iter()
+            .filter_map(|(name, section)| self.source(name, section, &own, redis.retention))
+            .collect();
+        let destinations: Vec<Destination> = root
+            .named("destination")
+            .into_iter()
+            .filter_map(|(name, section)| self.destination(name, section))
+            .collect();
+        self.rules(&root, lease, &sources, &destinations);
+        root.finish();
+        Some(Config {
+            namespace,
+            ingress,
+            worker_admin,
+            lease,
+            rabbitmq,
+            refused,
+            archive,
+            embedded,
+            redis,
+            seal: seal?,
+            sources,
+            destinations,
+        })
+    }
+
+    /// The sources alone. Of those that aren't wanted, no problem is told: they are left out.
+    pub(super) fn sources(&self, mut root: Section<'_>, wanted: &str) -> Vec<Source> {
+        let own = self.providers(&mut root);
+        let mut sources = Vec::new();
+        for (name, section) in root.named("source") {
+            let told = root.told();
+            let is_wanted = name == wanted;
+            let read = self.source(name, section, &own, Duration::MAX);
+            if is_wanted || root.told() == told {
+                sources.extend(read);
+            } else {
+                root.forget(told);
+            }
+        }
+        sources
+    }
+
+    /// Rules across settings.
+    fn rules(
+        &self,
+        root: &Section<'_>,
+        lease: Duration,
+        sources: &[Source],
+        destinations: &[Destination],
+    ) {
+        if self.role.delivers() && destinations.is_empty() {
+            root.problem("destination", "there is none: add a [destination.NAME]");
+        }
+        if self.role.verifies() && sources.is_empty() {
+            root.problem("source", "there is none: add a [source.NAME]");
+        }
+        for source in sources {
+            self.outlasts(root, source, destinations);
+        }
+        if let Some(slowest) = destinations.iter().max_by_key(|d| d.timeout)
+            && lease < slowest.timeout * 2
+        {
+            let rule = format!(
+                "must be at least twice destination.{}.timeout, or a second worker would \
+                 start an attempt that still runs",
+                slowest.name
+            );
+            root.problem("worker.lease", &rule);
+        }
+    }
+
+    fn ingress(&self, mut section: Section<'_>) -> Ingress {
+        let ingress = Ingress {
+            listen: section.address("listen"),
+            admin: section.address("admin"),
+            tls: self.tls(section.section("tls")),
+            trusted_proxies: networks(&mut section, "trusted_proxies"),
+            source_histograms: section.flag("source_histograms"),
+            bounds: Bounds {
+                max_connections: section.integer("max_connections"),
+                max_in_flight: section.integer("max_in_flight"),
+                max_buffered: section.size("max_buffered"),
+                max_peer_share: section.integer("max_peer_share") as usize,
+                max_headers: section.integer("max_headers") as usize,
+                max_header_bytes: section.size("max_header_bytes"),
+                header_timeout: section.duration("header_timeout"),
+                body_timeout: section.duration("body_timeout"),
+                min_body_rate: section.size("min_body_rate"),
+                idle_timeout: section.duration("idle_timeout"),
+                drain_timeout: section.duration("drain_timeout"),
+            },
+        };
+        section.finish();
+        ingress
+    }
+
+    fn tls(&self, mut section: Section<'_>) -> Option<Tls> {
+        if section.missing("certificate") && section.missing("key") {
+            section.finish();
+            return None;
+        }
+        for key in ["certificate", "key"] {
+            if section.missing(key) {
+                section.problem(key, "is missing: certificate and key go together");
+            }
+        }
+        let (certificate, key) = (section.text("certificate"), section.text("key"));
+        section.finish();
+        if !self.role.serves_tls() {
+            return None;
+        }
+        let read = Tls::read(certificate?, key?, self.environment);
+        read.map_err(|(key, what)| section.problem(key, &what)).ok()
+    }
+
+    fn embedded(&self, mut section: Section<'_>) -> Option<Embedded> {
+        let (path, max_size) = (section.text("path"), section.size("max_size") as u64);
+        match (self.role, &path) {
+            (Role::Standalone, None) => {
+                section.problem("path", "is missing, like \"/var/lib/zentra/zentra.db\"");
+            }
+            (Role::Ingress | Role::Worker, Some(_)) => section.problem(
+                "path",
+                "is for zentra standalone: this program needs [rabbitmq] urls and [redis] url \
+                 instead",
+            ),
+            _ => {}
+        }
+        section.finish();
+        path.map(|path| Embedded { path: path.into(), max_size })
+    }
+
+    fn rabbitmq(&self, mut section: Section<'_>, embedded: bool) -> RabbitMq {
+        let (mut urls, given) = (Vec::new(), !section.missing("urls"));
+        for (at, text) in section.texts("urls").iter().enumerate() {
+            match self.url(text, true) {
+                Ok(url) => urls.extend(url),
+                Err(what) => section.problem(&format!("urls[{at}]"), &what),
+            }
+        }
+        if embedded && given {
+            section.problem("urls", NOT_BOTH);
+        } else if urls.is_empty() && !embedded {
+            section.problem("urls", "is missing or empty, like [\"env:RABBITMQ_URL\"]");
+        }
+        let publish_timeout = section.duration("publish_timeout");
+        let lanes = section.integer("lanes") as usize;
+        section.finish();
+        RabbitMq { urls, publish_timeout, lanes }
+    }
+
+    fn refused(&self, mut section: Section<'_>) -> Refused {
+        let bounds = RefusedBounds {
+            count: section.integer("max_count"),
+            bytes: section.size("max_bytes"),
+            age: section.duration("max_age"),
+        };
+        let per_second = section.integer("per_second");
+        section.finish();
+        Refused { per_second, bounds }
+    }
+
+    fn redis(&self, mut section: Section<'_>, embedded: bool) -> Redis {
+        let needed = self.role.remembers() && !embedded;
+        let text = section.text("url");
+        if embedded && text.is_some() {
+            section.problem("url", NOT_BOTH);
+        }
+        if text.is_none() && needed {
+            section.problem("url", "is missing, like \"env:REDIS_URL\"");
+        }
+        let url = text.and_then(|text| {
+            let resolved = self.url(&text, needed);
+            resolved.unwrap_or_else(|what| {
+                section.problem("url", &what);
+                None
+            })
+        });
+        let retention = section.duration("retention");
+        section.finish();
+        Redis { url, retention }
+    }
+
+    /// A URL without a password may stand in the file; any other is a secret.
+    fn url(&self, text: &str, needed: bool) -> Result<Option<Secret>, String> {
+        match text.contains("://") && !text.contains('@') {
+            true => Ok(Some(Secret::new(text.as_bytes()))),
+            false => resolve(text, self.environment, needed),
+        }
+    }
+
+    fn seal(&self, mut section: Section<'_>) -> Option<Sealer> {
+        let keys = self.secrets(&mut section, "keys", true);
+        let keys: Vec<Key> =
+            keys.into_iter().map(|NamedSecret { name, secret }| Key { name, secret }).collect();
+        if keys.iter().any(|key| key.secret.expose().len() < MIN_KEY) {
+            section.problem("keys", &format!("a seal key has at least {MIN_KEY} bytes"));
+        }
+        section.finish();
+        Sealer::new(keys)
+    }
+
+    fn destination(&self, name: String, mut section: Section<'_>) -> Option<Destination> {
+        let handler = section.flag("handler");
+        match (section.missing("url"), handler) {
+            (true, false) => section.problem("url", "is missing; or set handler = true"),
+            (false, true) => section.problem("handler", "can't be true: there is a url, too"),
+            _ => {}
+        }
+        let should = "must be an http:// or https:// URL without user and password";
+        let url = section.read("url", should, |value| destination_url(value.as_str()?));
+        let subscribe = section.texts("subscribe");
+        if subscribe.is_empty() {
+            section.problem("subscribe", "needs at least one pattern, like \"stripe-eu.charge.*\"");
+        }
+        if !subscribe.iter().all(|pattern| usable_pattern(pattern)) {
+            section.problem(
+                "subscribe",
+                "a pattern is words joined by dots, at most 200 bytes: * and # stand alone, every \
+                 other word is taken as it is; write %2A for *, %23 for # and %25 for % in a word",
+            );
+        }
+        let signing = match section.missing("signing") {
+            true => Vec::new(),
+            false => self.secrets(&mut section, "signing", self.role.delivers()),
+        };
+        for (at, named) in signing.iter().enumerate() {
+            if !webhook_verify::KeyFormat::Whsec.accepts(&named.secret) {
+                let key = format!("signing[{at}].secret");
+                section.problem(&key, "must be base64, as Standard Webhooks keys are");
+            }
+        }
+        let retry = self.retry(section.section("retry"));
+        let concurrency = section.integer("concurrency");
+        let timeout = section.duration("timeout");
+        let permanent = section.integers("permanent").into_iter();
+        let permanent = permanent
+            .filter_map(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok())
+            .collect();
+        let allow_private = section.flag("allow_private");
+        let rate = section.integer("rate");
+        let mut breaker = section.section("circuit");
+        let circuit = Breaker {
+            failures: breaker.integer("failures"),
+            first_pause: breaker.duration("first_pause"),
+            pause: breaker.duration("pause"),
+        };
+        breaker.finish();
+        section.finish();
+        (url.is_some() || handler).then_some(Destination {
+            name,
+            url,
+            subscribe,
+            signing,
+            retry,
+            concurrency: u16::try_from(concurrency).unwrap_or(u16::MAX),
+            timeout,
+            permanent,
+            allow_private,
+            rate,
+            circuit,
+        })
+    }
+
+    fn retry(&self, mut section: Section<'_>) -> Policy {
+        let policy = Policy {
+            attempts: section.integer("attempts"),
+            initial: section.duration("initial"),
+            multiplier: section.number("multiplier"),
+            // At most the delay ladder's last rung.
+            max: section.duration("max"),
+            max_retry_after: section.duration("max_retry_after"),
+            jitter: section.number("jitter"),
+            max_age: section.duration("max_age"),
+        };
+        if policy.initial > policy.max {
+            section.problem("initial", "must not be longer than max");
+        }
+        section.finish();
+        policy
+    }
+}
+
+fn archive(mut section: Section<'_>) -> Archive {
+    let archive = Archive {
+        sources: Vec::new(),
+        bytes: section.size("max_bytes") as u64,
+        age: section.duration("max_age"),
+    };
+    section.finish();
+    archive
+}
+
+/// As it is written: a signature is over its bytes.
+pub(super) fn destination_url(text: &str) -> Option<http::Uri> {
+    let url: http::Uri = text.parse().ok()?;
+    let authority = url.authority()?.as_str();
+    let web = matches!(url.scheme_str(), Some("http" | "https"));
+    (web && !authority.contains('@')).then_some(url)
+}
+
+fn usable_pattern(pattern: &str) -> bool {
+    let escaped = |rest: &str| ["2A", "23", "25"].iter().any(|code| rest.starts_with(code));
+    let literal = |word: &str| {
+        !word.contains(['*', '#'])
+            && !word.contains(char::is_control)
+            && word.split('%').skip(1).all(escaped)
+    };
+    (1..=200).contains(&pattern.len())
+        && !pattern.starts_with('.')
+        && pattern.split('.').all(|word| matches!(word, "*" | "#") || literal(word))
+}

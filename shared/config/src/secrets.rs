@@ -1,0 +1,95 @@
+//! Secrets in the config: `env:NAME` or `file:PATH`, never the secret itself.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+
+use super::section::Section;
+use webhook_verify::Secret;
+
+/// No secret is longer, in bytes.
+const MAX: u64 = 64 * 1024;
+
+/// The process's environment, handed in so that tests can make one up.
+pub type Environment = HashMap<String, String>;
+
+/// This process's environment, without what is no text.
+pub fn environment() -> Environment {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
+}
+
+/// Takes a secret's reference and, if this program needs the secret, resolves it.
+/// `None` if it isn't needed, or with a problem noted.
+pub(super) fn secret(
+    section: &mut Section<'_>,
+    key: &str,
+    environment: &Environment,
+    needed: bool,
+) -> Option<Secret> {
+    if section.missing(key) {
+        section.problem(key, "is missing: \"env:NAME\" or \"file:PATH\"");
+        return None;
+    }
+    let text = section.text(key)?;
+    resolve(&text, environment, needed).unwrap_or_else(|what| {
+        section.problem(key, &what);
+        None
+    })
+}
+
+/// Resolves one reference. The error says what is wrong, and never shows the text.
+pub(super) fn resolve(
+    text: &str,
+    environment: &Environment,
+    needed: bool,
+) -> Result<Option<Secret>, String> {
+    let secret = if let Some(name) = text.strip_prefix("env:") {
+        if !needed {
+            return Ok(None);
+        }
+        let value = environment.get(name).ok_or_else(|| missing_variable(name))?;
+        Secret::new(value.as_bytes())
+    } else if let Some(path) = text.strip_prefix("file:") {
+        if !needed {
+            return Ok(None);
+        }
+        read_file(path)?
+    } else {
+        return Err("must be \"env:NAME\" or \"file:PATH\": secrets are not written here".into());
+    };
+    // NULs: what a crash leaves of a file, and to HMAC the empty key.
+    if secret.expose().iter().all(|&byte| byte == 0) {
+        return Err("the secret is empty".into());
+    }
+    Ok(Some(secret))
+}
+
+/// Shows the name only if it looks like one: a secret pasted in its place doesn't.
+fn missing_variable(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    match !name.is_empty() && name.bytes().all(plain) {
+        true => format!("the environment variable {name} is not set"),
+        false => "the environment variable is not set".into(),
+    }
+}
+
+fn read_file(path: &str) -> Result<Secret, String> {
+    let failed = |error: std::io::Error| format!("the file can't be read: {}", error.kind());
+    let about = std::fs::metadata(path).map_err(failed)?;
+    if about.len() > MAX {
+        return Err("the file is longer than 64 KiB".into());
+    }
+    let mut bytes = std::fs::read(path).map_err(failed)?;
+    // One line end at the end is the editor's, not the secret's.
+    if bytes.ends_with(b"\n") {
+        bytes.pop();
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
+        }
+    }
+    let secret = Secret::new(bytes);
+    Ok(if about.mode() & 0o002 != 0 { secret.written_by_others() } else { secret })
+}

@@ -1,0 +1,449 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// The file of the README and the design.
+const EXAMPLE: &str = include_str!("../../../deploy/zentra.example.toml");
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    pairs.iter().map(owned).collect()
+}
+
+fn example(role: Role, more: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let mut environment = environment(&[
+        ("RABBITMQ_URL", "amqp://localhost"),
+        ("REDIS_URL", "redis://localhost"),
+        ("SEAL_KEY", "0123456789abcdef0123456789abcdef"),
+        ("STRIPE_EU", "whsec_abc"),
+        ("LEDGER_SIGNING", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ]);
+    environment.extend(more.iter().map(|(k, v)| ((*k).into(), (*v).into())));
+    let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
+    Config::parse(&text, role, &environment, &[])
+}
+
+#[test]
+fn the_example_file_reads_as_it_says() {
+    let config = example(Role::Worker, &[]).unwrap();
+    assert_eq!(config.namespace, "zentra");
+    assert_eq!(config.ingress.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.worker_admin.to_string(), "127.0.0.1:9081");
+    assert_eq!(config.lease, secs(30));
+    let [ledger] = &config.destinations[..] else { panic!() };
+    assert_eq!(ledger.url.as_ref().unwrap(), "http://127.0.0.1:9000/transfers");
+    assert_eq!(ledger.subscribe, ["stripe-eu.charge.*", "acme.#"]);
+    assert_eq!(ledger.signing[0].name, "k1");
+    assert_eq!(ledger.retry, Policy::default());
+    assert_eq!((ledger.concurrency, ledger.timeout), (16, secs(10)));
+    let sources = example(Role::Ingress, &[]).unwrap().sources;
+    assert_eq!(
+        (sources[0].name.as_str(), sources[0].endpoint.provider.as_str()),
+        ("stripe-eu", "stripe")
+    );
+}
+
+#[test]
+fn a_program_resolves_only_the_secrets_that_it_needs() {
+    let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
+    let only = |pairs: &[(&str, &str)], role| {
+        Config::parse(&text, role, &environment(pairs), &[]).map(|_| ())
+    };
+    let rabbit = ("RABBITMQ_URL", "amqp://localhost");
+    let redis = ("REDIS_URL", "redis://localhost");
+    let seal = ("SEAL_KEY", "0123456789abcdef");
+    assert!(only(&[rabbit, seal, ("STRIPE_EU", "x")], Role::Ingress).is_ok());
+    assert!(only(&[rabbit, redis, seal, ("LEDGER_SIGNING", "c2ln")], Role::Worker).is_ok());
+    assert!(only(&[rabbit, redis, seal], Role::Operator).is_ok());
+    assert!(only(&[rabbit, seal], Role::Ingress).is_err());
+    for nothing in ["", "\0\0"] {
+        let refused = only(&[rabbit, seal, ("STRIPE_EU", nothing)], Role::Ingress).unwrap_err();
+        assert!(refused.to_string().contains("the secret is empty"), "{refused}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_their_keys_and_without_a_value() {
+    let text = r#"
+        colour = "sk_live_1"
+        [ingress]
+        listen = "sk_live_2"
+        [worker]
+        lease = "15s"
+        [rabbitmq]
+        urls = ["amqp://user:sk_live_3@host"]
+        [redis]
+        url = "env:sk_live_4"
+        [seal]
+        keys = [{ name = "k", secret = "sk_live_5" }, { name = "k", secret = "env:SHORT" }]
+        [source.a]
+        provider = "sk_live_6"
+        secrets = []
+        [source.B]
+        [destination.d]
+        url = "http://user:sk_live_7@host/"
+        subscribe = ["sk live 8*"]
+        retry = { attempts = 0, jitter = 2, initial = "2h", max = "1h" }
+        [destination.e]
+        url = "http://host/"
+        subscribe = ["a.#"]
+        timeout = "8s"
+    "#;
+    let environment =
+        environment(&[("SHORT", "sk_live_9"), ("ZENTRA__INGRESS__COLOR", "sk_live_0")]);
+    let error = Config::parse(text, Role::Worker, &environment, &[]).unwrap_err();
+    let told = error.to_string();
+    assert!(!told.contains("sk_live") && !told.contains("sk live"), "{told}");
+    let keys = [
+        "colour: is not a setting",
+        "ingress.color: is not a setting",
+        "ingress.listen:",
+        "rabbitmq.urls[0]:",
+        "redis.url: the environment variable is not set",
+        "seal.keys[0].secret:",
+        "seal.keys[1].name: is used twice",
+        "seal.keys: a seal key has at least 16 bytes",
+        "source.a.provider:",
+        "source.a.secrets:",
+        "source: names are",
+        "destination.d.url:",
+        "destination.d.subscribe:",
+        "destination.d.retry.attempts:",
+        "destination.d.retry.jitter:",
+        "destination.d.retry.initial:",
+        "worker.lease: must be at least twice destination.e.timeout",
+    ];
+    for key in keys {
+        assert!(told.contains(key), "{key} is not told:\n{told}");
+    }
+}
+
+#[test]
+fn broken_toml_is_told_by_its_line_and_never_quoted() {
+    let text = "namespace = \"x\"\n[seal]\nkeys = sk_live_1\n";
+    let error = Config::parse(text, Role::Worker, &Environment::new(), &[]).unwrap_err();
+    assert_eq!(error.0, ["line 3 is not valid TOML"]);
+}
+
+#[test]
+fn the_environment_and_the_command_line_override_any_key() {
+    let more = [
+        ("ZENTRA__INGRESS__LISTEN", "0.0.0.0:1"),
+        ("ZENTRA__DESTINATION__LEDGER__CONCURRENCY", "3"),
+        ("ZENTRA__SOURCE__STRIPE_EU__PROVIDER", "github"),
+    ];
+    let config = example(Role::Ingress, &more).unwrap();
+    assert_eq!(config.ingress.listen.to_string(), "0.0.0.0:1");
+    assert_eq!(config.destinations[0].concurrency, 3);
+    assert_eq!(config.sources[0].endpoint.provider, "github");
+    let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
+    let environment = environment(&[
+        ("RABBITMQ_URL", "a://b"),
+        ("REDIS_URL", "a://b"),
+        ("SEAL_KEY", "0123456789abcdef"),
+    ]);
+    let set = [("worker.admin", ":0".to_owned())];
+    let config = Config::parse(&text, Role::Operator, &environment, &set).unwrap();
+    assert_eq!(config.worker_admin.to_string(), "127.0.0.1:0");
+}
+
+#[test]
+fn a_provider_that_signs_where_it_sends_to_needs_the_public_url() {
+    let square = |more: &str| {
+        let source = format!(
+            "[source.square]\nprovider = \"square\"\n{more}\n\
+             secrets = [{{ name = \"k\", secret = \"env:STRIPE_EU\" }}]\n"
+        );
+        let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY") + &source;
+        let secrets = environment(&[
+            ("RABBITMQ_URL", "a://b"),
+            ("SEAL_KEY", "0123456789abcdef"),
+            ("STRIPE_EU", "x"),
+        ]);
+        Config::parse(&text, Role::Ingress, &secrets, &[]).map_err(|error| error.to_string())
+    };
+    let url = "https://hooks.example.com/in/square";
+    let config = square(&format!("public_url = \"{url}\"")).unwrap();
+    let source = config.sources.iter().find(|source| source.name == "square").unwrap();
+    assert_eq!(source.endpoint.public_url.as_deref(), Some(url));
+    let told = square("").unwrap_err();
+    assert!(told.contains("source.square.public_url: is missing"), "{told}");
+    for bad in ["hooks.example.com", "https://me:pass@example.com/", "https://example.com/?a=1"] {
+        let told = square(&format!("public_url = \"{bad}\"")).unwrap_err();
+        assert!(told.contains("source.square.public_url: must be"), "{told}");
+    }
+}
+
+#[test]
+fn a_provider_of_the_users_own_is_checked_like_the_catalogues() {
+    let own = |content: &str| {
+        let scheme = format!(
+            "[source.mine]\nprovider = \"mine\"\nsecrets = [{{ name = \"k\", secret = \"env:STRIPE_EU\" }}]\n\
+             [provider.mine.signature]\nat = {{ header = \"x-sig\" }}\ngrammar = \"bare\"\n\
+             algorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\ncontent = \"{content}\"\n"
+        );
+        let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY") + &scheme;
+        let secrets = environment(&[
+            ("RABBITMQ_URL", "a://b"),
+            ("SEAL_KEY", "0123456789abcdef"),
+            ("STRIPE_EU", "x"),
+        ]);
+        Config::parse(&text, Role::Ingress, &secrets, &[])
+    };
+    assert_eq!(own("{body}").unwrap().sources.len(), 2);
+    let told = own("fixed").unwrap_err().to_string();
+    assert!(told.contains("provider.mine: signature.content must cover {body}"), "{told}");
+}
+
+#[test]
+fn an_entry_of_the_catalogue_is_overridden_and_its_answer_and_its_handshake_go_to_the_source() {
+    let read = |more: &str| {
+        let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY") + more;
+        let secrets = environment(&[
+            ("RABBITMQ_URL", "a://b"),
+            ("SEAL_KEY", "0123456789abcdef"),
+            ("STRIPE_EU", "x"),
+        ]);
+        Config::parse(&text, Role::Ingress, &secrets, &[])
+    };
+    let secrets = "secrets = [{ name = \"k\", secret = \"env:STRIPE_EU\" }]";
+    let own = read(
+        "[provider.stripe.signature]\nat = { header = \"x-own\" }\ngrammar = \"bare\"\n\
+         algorithm = \"hmac-sha256\"\nencoding = \"hex\"\nkey = \"utf8\"\ncontent = \"{body}\"\n",
+    );
+    let own = own.unwrap();
+    let stripe = own.sources.iter().find(|source| source.name == "stripe-eu").unwrap();
+    assert!(stripe.endpoint.scheme.timestamp.is_none(), "it is the user's, not the catalogue's");
+
+    let of = |provider: &str, more: &str| {
+        let source = format!("[source.s]\nprovider = \"{provider}\"\n{secrets}\n{more}\n");
+        read(&source)
+            .map(|config| config.sources.into_iter().find(|source| source.name == "s").unwrap())
+    };
+    let success = |more: &str| {
+        let success = of("xero", more).unwrap().success;
+        (success.status.as_u16(), String::from_utf8(success.body.to_vec()).unwrap())
+    };
+    assert_eq!(success(""), (200, String::new()));
+    assert_eq!(success("success_status = 202\nsuccess_body = \"yes\""), (202, "yes".into()));
+    let token = "handshake_token = \"env:STRIPE_EU\"";
+    assert!(of("meta", token).unwrap().endpoint.handshake_token.is_some());
+    assert!(of("meta", "").unwrap().endpoint.handshake_token.is_none());
+    let told = of("xero", token).unwrap_err().to_string();
+    assert!(told.contains("source.s.handshake_token: is of no use"), "{told}");
+}
+
+#[test]
+fn the_reference_page_is_what_the_code_reads() {
+    let page = include_str!("../../../docs/configuration.md");
+    assert!(page == reference(), "run: zentra config > docs/configuration.md");
+}
+
+#[test]
+fn the_example_file_knows_every_key_and_its_default() {
+    let (mut section, mut found) = (String::new(), std::collections::HashMap::new());
+    for line in EXAMPLE.lines() {
+        let text = line.trim_start_matches("# ");
+        if let Some(name) = text.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            section = name.replace("stripe-eu", "NAME").replace("ledger", "NAME") + ".";
+        } else if let Some((key, value)) = text.split_once('=') {
+            let path = format!("{section}{}", key.trim());
+            found.insert(path, (line.starts_with('#'), value.trim().to_owned()));
+        }
+    }
+    for key in keys::KEYS {
+        // Small tables stand in one line.
+        let (table, last) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        let (inline, of_table) = (format!(" {last} = "), found.get(table));
+        let in_line = || of_table.filter(|(_, value)| value.contains(&inline));
+        let (commented, value) = found
+            .get(key.path)
+            .or_else(in_line)
+            .unwrap_or_else(|| panic!("{} isn't in the example", key.path));
+        let value = value.split_once(&inline).map_or(value.as_str(), |(_, value)| value);
+        let default = key.default.escape_default().to_string();
+        let same = value.starts_with(&default) || value.starts_with(&format!("\"{default}\""));
+        assert!(!commented || key.default.is_empty() || same, "{}: {default}", key.path);
+    }
+}
+
+#[test]
+fn every_default_lies_within_its_own_bounds() {
+    for key in keys::KEYS.iter().filter(|key| !key.default.is_empty()) {
+        let problems = Problems::default();
+        let (mut section, name) = section::holding(key.path, key.default, &problems);
+        match key.kind {
+            keys::Kind::Duration(..) => drop(section.duration(&name)),
+            keys::Kind::Size(..) => drop(section.size(&name)),
+            keys::Kind::Integer(..) => drop(section.integer(&name)),
+            keys::Kind::Integers(..) => drop(section.integers(&name)),
+            keys::Kind::Number(..) => drop(section.number(&name)),
+            keys::Kind::Address => drop(section.address(&name)),
+            _ => {}
+        }
+        assert_eq!(problems.into_inner(), Vec::<String>::new(), "{}", key.path);
+    }
+}
+
+#[test]
+fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_know() {
+    let more = [
+        ("ZENTRA__SOURCE__HUB__PROVIDER", "github"),
+        ("ZENTRA__SOURCE__HUB__SECRETS", r#"[{ name = "k", secret = "env:STRIPE_EU" }]"#),
+        ("ZENTRA__SOURCE__FORM__PROVIDER", "webflow"),
+        ("ZENTRA__SOURCE__FORM__SECRETS", r#"[{ name = "k", secret = "env:STRIPE_EU" }]"#),
+        ("ZENTRA__DESTINATION__LEDGER__URL", "http://ledger.example/"),
+    ];
+    let notes = example(Role::Check, &more).unwrap().advice().join("\n");
+    let keys = [
+        "source.hub: no destination subscribes to it",
+        "source.hub: github signs no time",
+        "source.hub: github signs no event id",
+        "source.form: webflow sends no event id",
+        "destination.ledger.subscribe: acme.# fits no source",
+        "destination.ledger.url: events travel unencrypted",
+    ];
+    for key in keys {
+        assert!(notes.contains(key), "{key} is not noted:\n{notes}");
+    }
+    assert!(!notes.contains("source.stripe-eu:"), "{notes}");
+    let token = "signature = { at = { header = \"x-token\" }, grammar = \"bare\", algorithm = \"token\", \
+                 encoding = \"text\", key = \"utf8\", content = \"\" }";
+    let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY")
+        + &format!(
+            "[source.lab]\nprovider = \"lab\"\nsecrets = [{{ name = \"k\", secret = \"env:STRIPE_EU\" }}]\n\
+             [provider.lab]\n{token}\n"
+        );
+    let secrets = environment(&[
+        ("RABBITMQ_URL", "a://b"),
+        ("SEAL_KEY", "0123456789abcdef"),
+        ("STRIPE_EU", "x"),
+    ]);
+    let notes = Config::parse(&text, Role::Ingress, &secrets, &[]).unwrap().advice().join("\n");
+    assert!(notes.contains("source.lab: lab is weak: it signs nothing"), "{notes}");
+    assert!(notes.contains("source.lab.secrets: k has fewer than 16 bytes"), "{notes}");
+    assert!(
+        notes.contains("source.stripe-eu.secrets: live-2026 is a secret of source.lab too"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn secrets_that_can_be_guessed_or_changed_by_others_are_noted_and_never_shown() {
+    let folder = std::env::temp_dir().join(format!("zentra-weak-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("seal");
+    std::fs::write(&path, "aaaaaaaaaaaaaaaabbbbbbbb").unwrap();
+    for (mode, noted) in [(0o666, true), (0o644, false)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let text = EXAMPLE.replace("/run/secrets/seal", path.to_str().unwrap());
+        let secrets =
+            environment(&[("RABBITMQ_URL", "a://b"), ("STRIPE_EU", "whsec_0123456789abcdef")]);
+        let notes = Config::parse(&text, Role::Ingress, &secrets, &[]).unwrap().advice().join("\n");
+        let written = notes.contains("is in a file that everyone can write to");
+        assert_eq!(written, noted, "{mode:o}: {notes}");
+        assert!(notes.contains("is no random key") && !notes.contains("aaaa"), "{notes}");
+        assert!(!notes.contains("fewer than 16"), "{notes}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn what_is_remembered_outlasts_every_retry() {
+    let told = |more: &[(&str, &str)]| example(Role::Check, more).unwrap_err().to_string();
+    let longer = ("ZENTRA__DESTINATION__LEDGER__RETRY__MAX_AGE", "5d");
+    let all = told(&[("ZENTRA__REDIS__RETENTION", "3d"), longer]);
+    let key = "source.stripe-eu.retention";
+    let rule = format!("{key} (or redis.retention): must be longer than destination.ledger.retry");
+    assert!(all.contains(&rule), "{all}");
+    assert!(!all.contains("sends its callbacks"), "it is longer by itself: {all}");
+    let own = told(&[("ZENTRA__SOURCE__STRIPE-EU__RETENTION", "3d")]);
+    assert!(own.contains(&format!("{key}: must be longer than stripe sends")), "{own}");
+}
+
+#[test]
+fn a_source_has_a_memory_of_its_own_or_that_of_all() {
+    let retention = |more: &[(&str, &str)]| {
+        example(Role::Worker, more).map(|config| config.sources[0].retention.as_secs() / 86_400)
+    };
+    let all = ("ZENTRA__REDIS__RETENTION", "40d");
+    assert_eq!(retention(&[all]).unwrap(), 40);
+    let adyen = [
+        ("ZENTRA__SOURCE__STRIPE-EU__PROVIDER", "adyen"),
+        ("STRIPE_EU", "00ff"),
+        ("ZENTRA__REDIS__RETENTION", "20d"),
+    ];
+    assert_eq!(retention(&adyen).unwrap(), 31, "it sends again for thirty days");
+    let source = |days| ("ZENTRA__SOURCE__STRIPE-EU__RETENTION", days);
+    assert_eq!(retention(&[all, source("7d")]).unwrap(), 7);
+    assert!(retention(&[all, source("2d")]).is_err());
+}
+
+#[test]
+fn an_unsigned_id_is_trusted_only_where_the_config_says_so_and_that_is_noted() {
+    let github = [
+        ("ZENTRA__SOURCE__HUB__PROVIDER", "github"),
+        ("ZENTRA__SOURCE__HUB__SECRETS", r#"[{ name = "k", secret = "env:STRIPE_EU" }]"#),
+    ];
+    let with = |identity| [github[0], github[1], ("ZENTRA__SOURCE__HUB__IDENTITY", identity)];
+    let hub = |more: &[(&str, &str)]| {
+        let config = example(Role::Check, more)?;
+        let trusts =
+            config.sources.iter().any(|source| source.name == "hub" && source.endpoint.trusts_id);
+        Ok::<_, ConfigError>((trusts, config.advice().join("\n")))
+    };
+    assert!(!hub(&github).unwrap().0);
+    let (trusts, notes) = hub(&with("id")).unwrap();
+    assert!(trusts && notes.contains("source.hub.identity: github signs no event id"), "{notes}");
+    assert!(hub(&with("perhaps")).unwrap_err().to_string().contains("source.hub.identity"));
+}
+
+#[test]
+fn certificate_and_key_are_told_apart_and_never_quoted() {
+    let folder = std::env::temp_dir();
+    let path = folder.join(format!("zentra-config-{}.pem", std::process::id()));
+    std::fs::write(&path, "sk_live_1").unwrap();
+    let reference = format!("file:{}", path.display());
+    let tls = |key: &str| {
+        let more = [("ZENTRA__INGRESS__TLS__CERTIFICATE", reference.as_str()), (key, &reference)];
+        example(Role::Ingress, &more).unwrap_err().to_string()
+    };
+    let told = tls("ZENTRA__INGRESS__TLS__KEY");
+    assert!(told.contains("ingress.tls.certificate: holds no certificate"), "{told}");
+    assert!(!told.contains("sk_live"), "{told}");
+    let told = tls("ZENTRA__INGRESS__TLS__CERTIFICATE");
+    assert!(told.contains("ingress.tls.key: is missing"), "{told}");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn one_config_has_one_backend_and_each_program_says_which_it_needs() {
+    let file = EXAMPLE
+        .replace("urls = [\"env:RABBITMQ_URL\"]", "")
+        .replace("url = \"env:REDIS_URL\"", "")
+        .replace("file:/run/secrets/seal", "env:SEAL_KEY")
+        + "\n[embedded]\npath = \"zentra.db\"\n";
+    let secrets = environment(&[
+        ("SEAL_KEY", "0123456789abcdef"),
+        ("STRIPE_EU", "x"),
+        ("LEDGER_SIGNING", "c2ln"),
+    ]);
+    let told = |text: &str, role| match Config::parse(text, role, &secrets, &[]) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    for role in [Role::Standalone, Role::Operator, Role::Check] {
+        assert_eq!(told(&file, role), "", "{role:?}");
+    }
+    for role in [Role::Ingress, Role::Worker] {
+        assert!(told(&file, role).contains("embedded.path: is for zentra standalone"), "{role:?}");
+    }
+    let without = file.replace("path = \"zentra.db\"", "");
+    assert!(told(&without, Role::Standalone).contains("embedded.path: is missing"));
+    let both = file.replace("[rabbitmq]", "[rabbitmq]\nurls = [\"amqp://localhost\"]");
+    assert!(told(&both, Role::Check).contains("rabbitmq.urls: goes with no [embedded] path"));
+}

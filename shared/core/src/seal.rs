@@ -1,0 +1,249 @@
+//! The seal: the ingress signs what it queues, and the worker opens nothing else.
+//!
+//! Whoever can write to the broker but doesn't hold a seal key can neither inject nor
+//! alter an event. The seal is an HMAC-SHA256 over what it is for, the envelope's length,
+//! the envelope and the body.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::event::{Envelope, Event};
+use crate::trace::Trace;
+use webhook_verify::Secret;
+
+/// The shortest seal key, in bytes.
+pub const MIN_KEY: usize = 16;
+
+/// A named key: the name travels with the seal, so keys can rotate.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Unique among the keys; letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// At least [`MIN_KEY`] bytes.
+    pub secret: Secret,
+}
+
+/// An event as it travels: exact bytes, and an envelope that can't be altered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The envelope's JSON, as sealed.
+    pub envelope: Bytes,
+    /// `v1,<key name>,<base64 of the HMAC>`.
+    pub seal: String,
+    /// The provider's bytes.
+    pub body: Bytes,
+    /// `source.event_type` for the queue's routing. Not under the seal: nothing trusts it.
+    pub route: String,
+    /// `source/identity`, the message's id at the broker. Not under the seal either.
+    pub id: String,
+    /// Its trace. Not under the seal either.
+    pub trace: Option<Trace>,
+}
+
+/// Why a seal doesn't open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// Not of the form `v1,name,base64`.
+    #[error("the seal has no form that this version knows")]
+    Malformed,
+    /// Sealed with a key that the config doesn't list.
+    #[error("the seal's key is not in [seal] keys")]
+    UnknownKey,
+    /// The HMAC doesn't fit.
+    #[error("the seal doesn't fit the message")]
+    Mismatch,
+    /// The envelope fits its seal but can't be read: of a newer version.
+    #[error("the envelope can't be read by this version")]
+    Envelope,
+}
+
+/// Seals with its first key, opens with any.
+#[derive(Clone, Debug)]
+pub struct Sealer {
+    keys: Vec<Key>,
+}
+
+impl Sealer {
+    /// `None` without a key, or with one that is too short.
+    pub fn new(keys: Vec<Key>) -> Option<Self> {
+        let usable = keys.iter().all(|key| key.secret.expose().len() >= MIN_KEY);
+        (usable && !keys.is_empty()).then_some(Self { keys })
+    }
+
+    /// Its keys; the first one seals.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// Seals an event with the first key, and gives its envelope besides.
+    pub fn seal(&self, event: Event) -> Result<(Envelope, Sealed), SealError> {
+        let Event { envelope, body } = event;
+        let bytes = serde_json::to_vec(&envelope).map_err(|_| SealError::Envelope)?;
+        let seal = self.sign(Domain::Event, &bytes, &body)?;
+        let id = format!("{}/{}", envelope.source, envelope.name().as_str());
+        let route = envelope.route();
+        let sealed = Sealed { envelope: bytes.into(), seal, body, route, id, trace: None };
+        Ok((envelope, sealed))
+    }
+
+    /// Opens what [`Sealer::seal`] made: the HMAC first, and only then is the envelope
+    /// parsed.
+    pub fn open(&self, sealed: &Sealed) -> Result<Event, SealError> {
+        self.check(Domain::Event, &sealed.seal, &sealed.envelope, &sealed.body)?;
+        let envelope: Envelope =
+            serde_json::from_slice(&sealed.envelope).map_err(|_| SealError::Envelope)?;
+        if envelope.v != 1 {
+            return Err(SealError::Envelope);
+        }
+        Ok(Event { envelope, body: sealed.body.clone() })
+    }
+
+    /// A seal over these bytes with the first key.
+    pub fn sign(&self, domain: Domain, envelope: &[u8], body: &[u8]) -> Result<String, SealError> {
+        let key = self.keys.first().ok_or(SealError::UnknownKey)?;
+        let tag = STANDARD.encode(mac(key, domain, envelope, body)?.finalize().into_bytes());
+        Ok(format!("v1,{},{tag}", key.name))
+    }
+
+    /// Whether a seal is ours and fits these bytes.
+    pub fn check(
+        &self,
+        domain: Domain,
+        seal: &str,
+        envelope: &[u8],
+        body: &[u8],
+    ) -> Result<(), SealError> {
+        let mut parts = seal.splitn(3, ',');
+        let (Some("v1"), Some(name), Some(tag)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(SealError::Malformed);
+        };
+        let tag = STANDARD.decode(tag).map_err(|_| SealError::Malformed)?;
+        let key = self.keys.iter().find(|key| key.name == name);
+        let key = key.ok_or(SealError::UnknownKey)?;
+        let mac = mac(key, domain, envelope, body)?;
+        mac.verify_slice(&tag).map_err(|_| SealError::Mismatch)
+    }
+}
+
+/// What a seal is for: one kind never passes for another.
+#[derive(Clone, Copy)]
+pub enum Domain {
+    /// A verified event.
+    Event,
+    /// A callback that was refused.
+    Refused,
+    /// The attempt that a message asks for.
+    Attempt,
+}
+
+fn mac(key: &Key, domain: Domain, envelope: &[u8], body: &[u8]) -> Result<Hmac<Sha256>, SealError> {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(key.secret.expose()).map_err(|_| SealError::UnknownKey)?;
+    mac.update(match domain {
+        Domain::Event => b"zentra seal v1\n",
+        Domain::Refused => b"zentra refused v1\n",
+        Domain::Attempt => b"zentra attempt v1\n",
+    });
+    // With its length, so that nothing can move between envelope and body.
+    mac.update(&(envelope.len() as u64).to_be_bytes());
+    mac.update(envelope);
+    mac.update(body);
+    Ok(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::Identity;
+
+    fn key(name: &str, fill: char) -> Key {
+        Key { name: name.into(), secret: Secret::new(fill.to_string().repeat(32)) }
+    }
+
+    fn event(body: &'static [u8]) -> Event {
+        Event {
+            envelope: Envelope {
+                v: 1,
+                source: "acme".into(),
+                provider: "standard-webhooks".into(),
+                identity: Identity::from_id("evt_1").unwrap(),
+                unsigned_id: None,
+                event_type: Some("transfer.settled".into()),
+                content_type: None,
+                received_at: Timestamp::from_secs(1),
+                provider_time: None,
+                verified_with: "k1".into(),
+                context: Default::default(),
+                admitted: None,
+                renders_retries: false,
+                same_bytes: None,
+                suspected: false,
+                set_apart: None,
+            },
+            body: Bytes::from_static(body),
+        }
+    }
+
+    #[test]
+    fn a_sealed_event_opens_also_after_its_key_was_rotated_to_second_place() {
+        let old = Sealer::new(vec![key("old", 'a')]).unwrap();
+        let rotated = Sealer::new(vec![key("new", 'b'), key("old", 'a')]).unwrap();
+        let (_, sealed) = old.seal(event(b"{}")).unwrap();
+        assert_eq!(sealed.route, "acme.transfer.settled");
+        let opened = rotated.open(&sealed).unwrap();
+        assert_eq!(opened.body, "{}");
+        assert_eq!(opened.envelope.identity.as_str(), "evt_1");
+        let retired = Sealer::new(vec![key("new", 'b')]).unwrap();
+        assert_eq!(retired.open(&sealed).unwrap_err(), SealError::UnknownKey);
+    }
+
+    #[test]
+    fn a_short_key_or_none_makes_no_sealer() {
+        assert!(Sealer::new(vec![]).is_none());
+        let secret = Secret::new("short");
+        let name = "k".into();
+        assert!(Sealer::new(vec![Key { name, secret }]).is_none());
+    }
+
+    #[test]
+    fn another_body_or_a_key_of_the_same_name_does_not_open() {
+        let sealer = Sealer::new(vec![key("k", 'a')]).unwrap();
+        let (_, mut sealed) = sealer.seal(event(b"{}")).unwrap();
+        let other = Sealer::new(vec![key("k", 'b')]).unwrap();
+        assert_eq!(other.open(&sealed).unwrap_err(), SealError::Mismatch);
+        let intact = sealed.clone();
+        sealed.body = Bytes::from_static(b"{ }");
+        assert_eq!(sealer.open(&sealed).unwrap_err(), SealError::Mismatch);
+        // Nor does a byte that has moved from the body to the envelope.
+        sealed.envelope = [&intact.envelope[..], &intact.body[..1]].concat().into();
+        sealed.body = intact.body.slice(1..);
+        assert_eq!(sealer.open(&sealed).unwrap_err(), SealError::Mismatch);
+    }
+
+    proptest! {
+        #[test]
+        fn any_flipped_bit_of_the_envelope_breaks_the_seal(at in 0usize..10_000, bit in 0u8..8) {
+            let sealer = Sealer::new(vec![key("k", 'a')]).unwrap();
+            let (_, mut sealed) = sealer.seal(event(b"{}")).unwrap();
+            let mut bytes = sealed.envelope.to_vec();
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            sealed.envelope = bytes.into();
+            prop_assert_eq!(sealer.open(&sealed).unwrap_err(), SealError::Mismatch);
+        }
+
+        #[test]
+        fn no_text_as_a_seal_panics_or_opens(text in ".{0,200}") {
+            let sealer = Sealer::new(vec![key("k", 'a')]).unwrap();
+            let (_, mut sealed) = sealer.seal(event(b"{}")).unwrap();
+            sealed.seal = text;
+            prop_assert!(sealer.open(&sealed).is_err());
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The seams: what carries events, what remembers deliveries, and how operators and workers reach
+//! each other. Traits and their data; each backend is a crate of its own.
+#![warn(missing_docs)]
+
+pub mod control;
+pub mod delivery;
+pub mod job;
+pub mod journal;
+pub mod queue;
+pub mod storage;

@@ -1,0 +1,131 @@
+//! What operators and Prometheus see of a running program: logs, metrics, health.
+
+pub mod admin;
+pub mod places;
+pub mod shutdown;
+
+use std::io::IsTerminal;
+
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use tracing::Level;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// Log lines go to stderr: as text, or as JSON with `ZENTRA_LOG_FORMAT=json`.
+/// `ZENTRA_LOG` filters them; without it, `default` does (`info`, `warn`). Lines of the AMQP library
+/// are shown only if the filter names `lapin`. Colors are used on a terminal, unless `NO_COLOR` is set
+/// (<https://no-color.org>).
+///
+/// Never logged: bodies, secrets, signatures. So whatever the filter says, the libraries'
+/// lines below `info` are left out: they show whole frames.
+pub fn init_logs(default: &str) {
+    // The library logs each connection loss as an error of its own; we log it once.
+    let with = |text: &str| EnvFilter::try_new(format!("lapin=off,{text}")).ok();
+    let asked = std::env::var("ZENTRA_LOG").ok();
+    let filter = asked.and_then(|text| with(&text)).or_else(|| with(default)).unwrap_or_default();
+    let safe = filter_fn(|of| of.target().starts_with("zentra") || *of.level() <= Level::INFO);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal() && !is_set("NO_COLOR"))
+        .with_writer(std::io::stderr);
+    let lines = match std::env::var("ZENTRA_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        true => lines.json().boxed(),
+        false => lines.boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(safe)).with(filter).init();
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|text| !text.is_empty())
+}
+
+/// A registered counter. Fails only if the name is taken or no metric name.
+pub fn counter(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
+    let counter = IntCounterVec::new(prometheus::opts!(name, help), labels)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+/// The buckets of what takes time here.
+pub const SECONDS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// A registered gauge.
+pub fn gauge(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntGaugeVec> {
+    let gauge = IntGaugeVec::new(prometheus::opts!(name, help), labels)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+/// Shows which build this is.
+pub fn build_info(registry: &Registry, program: &str) -> prometheus::Result<()> {
+    let help = "1, with what this build is.";
+    let gauge = gauge(registry, "zentra_build_info", help, &["program", "version"])?;
+    gauge.with_label_values(&[program, env!("CARGO_PKG_VERSION")]).set(1);
+    Ok(())
+}
+
+/// A registered histogram with buckets of its own.
+pub fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> prometheus::Result<HistogramVec> {
+    let opts = prometheus::histogram_opts!(name, help, buckets.to_vec());
+    let histogram = HistogramVec::new(opts, labels)?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
+}
+
+/// A registered histogram of seconds, from 0.5 ms to 60 s.
+pub fn seconds(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<HistogramVec> {
+    histogram(registry, name, help, labels, &SECONDS)
+}
+
+/// Adds one to a gauge while it lives.
+pub struct One(IntGauge);
+
+impl One {
+    /// One more, until this is dropped.
+    pub fn more(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// An error with its causes: the outermost alone often says little.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text += &format!(": {next}");
+        cause = next.source();
+    }
+    text
+}

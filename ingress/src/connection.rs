@@ -41,19 +41,19 @@ const UNREAD: u64 = 4 * 1024 * 1024;
 pub(crate) struct Rules {
     pub(crate) http: auto::Builder<TokioExecutor>,
     pub(crate) bounds: Bounds,
-    pub(crate) pressure: Pressure,
+    pub(crate) pressure: EvictionSignal,
     pub(crate) stop: CancellationToken,
 }
 
 /// Asks idle connections to give way to a new one.
 #[derive(Default)]
-pub(crate) struct Pressure {
+pub(crate) struct EvictionSignal {
     wanted: AtomicBool,
     /// The connection that has been idle longest hears it first.
     asked: Notify,
 }
 
-impl Pressure {
+impl EvictionSignal {
     /// Asks one of them, until the new one has its place or has given up.
     pub(crate) async fn while_waiting<T>(&self, place: impl Future<Output = T>) -> T {
         self.wanted.store(true, Ordering::Release);
@@ -79,7 +79,7 @@ pub(crate) struct End<S> {
     /// What went wrong before a request was there: nobody else can count it.
     pub(crate) refusal: Option<Refusal>,
     /// What is to be done with the stream, if anything.
-    pub(crate) parting: Option<Parting<S>>,
+    pub(crate) parting: Option<LingeringClose<S>>,
 }
 
 /// Serves one connection to its end.
@@ -92,7 +92,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let pulse = Arc::new(Pulse::new());
+    let pulse = Arc::new(ConnectionClock::new());
     let stream = Arc::new(Mutex::new(stream));
     let watched = Watched { stream: stream.clone(), pulse: pulse.clone() };
     let service = service_fn(|mut request: Request<Incoming>| {
@@ -136,16 +136,16 @@ where
     };
     let stream = Arc::try_unwrap(stream).ok();
     let stream = stream.map(|stream| stream.into_inner().unwrap_or_else(PoisonError::into_inner));
-    End { refusal, parting: stream.map(|stream| Parting { stream, words }) }
+    End { refusal, parting: stream.map(|stream| LingeringClose { stream, words }) }
 }
 
 /// A connection that is over but for its close.
-pub(crate) struct Parting<S> {
+pub(crate) struct LingeringClose<S> {
     stream: S,
     words: Option<Vec<u8>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Parting<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> LingeringClose<S> {
     /// Of a connection that is not served at all.
     pub(crate) fn unserved(stream: S, refusal: &Refusal) -> Self {
         Self { stream, words: Some(respond::last_words(refusal)) }
@@ -191,7 +191,7 @@ enum Ended {
 }
 
 /// Watches over a connection, and says why it has to end.
-async fn overseen(pulse: &Pulse, rules: &Rules) -> Ended {
+async fn overseen(pulse: &ConnectionClock, rules: &Rules) -> Ended {
     let Bounds { header_timeout, idle_timeout, .. } = rules.bounds;
     let often = (header_timeout.min(idle_timeout) / 4).min(Duration::from_secs(1));
     let mut tick = tokio::time::interval(often.max(Duration::from_millis(10)));
@@ -220,7 +220,7 @@ async fn overseen(pulse: &Pulse, rules: &Rules) -> Ended {
 }
 
 /// What a connection does now, and since when.
-struct Pulse {
+struct ConnectionClock {
     started: Instant,
     /// Milliseconds after `started`.
     since: AtomicU64,
@@ -241,7 +241,7 @@ enum State {
     Busy,
 }
 
-impl Pulse {
+impl ConnectionClock {
     fn new() -> Self {
         Self {
             started: Instant::now(),
@@ -300,7 +300,7 @@ impl Pulse {
 }
 
 /// A request under way.
-struct Busy(Arc<Pulse>);
+struct Busy(Arc<ConnectionClock>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
@@ -314,7 +314,7 @@ impl Drop for Busy {
 /// A stream whose reads are noticed, and which is there still after its connection.
 struct Watched<S> {
     stream: Arc<Mutex<S>>,
-    pulse: Arc<Pulse>,
+    pulse: Arc<ConnectionClock>,
 }
 
 impl<S> Watched<S> {

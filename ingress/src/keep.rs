@@ -12,7 +12,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use webhook_verify::Unverified;
-use zentra_core::refused::Kept;
+use zentra_core::refused::RefusedRecord;
 use zentra_core::seal::Sealer;
 use zentra_core::source::Source;
 use zentra_store::queue::Publish;
@@ -67,13 +67,13 @@ impl Allowance {
 }
 
 /// Takes refused callbacks, as far as there is room.
-pub(crate) struct Keeper {
+pub(crate) struct RefusedRecorder {
     allowances: HashMap<String, Allowance>,
-    waiting: mpsc::Sender<(Kept, Unverified)>,
+    waiting: mpsc::Sender<(RefusedRecord, Unverified)>,
     metrics: Metrics,
 }
 
-impl Keeper {
+impl RefusedRecorder {
     /// Starts to queue what is kept, until the keeper is dropped and all is queued.
     pub(crate) fn start<Q: Publish>(
         refused: &zentra_config::Refused,
@@ -107,7 +107,7 @@ impl Keeper {
         if let Some(why) = denied {
             return dropped(why);
         }
-        let kept = Kept::of(&callback, source, refusal);
+        let kept = RefusedRecord::of(&callback, source, refusal);
         if self.waiting.try_send((kept, callback)).is_err() {
             dropped("full");
         }
@@ -115,7 +115,7 @@ impl Keeper {
 }
 
 async fn queue_all<Q: Publish>(
-    mut inbox: mpsc::Receiver<(Kept, Unverified)>,
+    mut inbox: mpsc::Receiver<(RefusedRecord, Unverified)>,
     sealer: Sealer,
     queue: Q,
     metrics: Metrics,

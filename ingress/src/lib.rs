@@ -8,7 +8,7 @@ pub mod admit;
 mod bodies;
 mod client;
 mod connection;
-mod entrance;
+mod handler;
 mod head;
 mod keep;
 pub mod keys;
@@ -58,11 +58,11 @@ pub async fn run<Q: Publish>(
     let bounds = live.config().ingress.bounds.clone();
     let reload::Current { gate, tls, keeping } =
         reload::follow(live, queue.clone(), metrics.clone(), stop.clone());
-    let entrance = entrance::Entrance::new(gate, &bounds, trusted, metrics);
+    let handler = handler::Handler::new(gate, &bounds, trusted, metrics);
     let ended = CancellationToken::new();
     let ready = move || std::future::ready(queue.ready());
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));
-    server::serve(listener, entrance, tls, bounds, stop).await;
+    server::serve(listener, handler, tls, bounds, stop).await;
     // What the keepers had taken is queued first.
     let _ = timeout(FLUSH, keeping.wait()).await;
     ended.cancel();

@@ -61,7 +61,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         sources = config.sources.len(), "zentra-ingress started"
     );
     let stop = shutdown::on_signal()?;
-    let queue = Amqp::entrance(Settings::from(&*config));
+    let queue = Amqp::ingress(Settings::from(&*config));
     zentra_ingress::run(live, queue.clone(), listener, admin, stop).await?;
     queue.close().await;
     tracing::info!("zentra-ingress stopped");

@@ -106,7 +106,7 @@ impl Metrics {
                 "zentra_ingress_refused_dropped_total",
                 "Refused callbacks not kept: over the source's rate or its share, too many waiting, or \
                  not queued.",
-                &["source", "why"],
+                &["source", "reason"],
             )?,
             connections: alone("zentra_ingress_connections", "Open connections.")?,
             bodies: alone("zentra_ingress_bodies", "Bodies that are waited for.")?,

@@ -17,8 +17,8 @@ use tokio_util::task::TaskTracker;
 use zentra_config::Bounds;
 use zentra_store::queue::Publish;
 
-use crate::connection::{self, Parting, Pressure, Rules};
-use crate::entrance::Entrance;
+use crate::connection::{self, EvictionSignal, LingeringClose, Rules};
+use crate::handler::Handler;
 use crate::refusal::Refusal;
 
 /// HTTP/2 streams on one connection.
@@ -38,12 +38,12 @@ pub(crate) type Tls = watch::Receiver<Option<Arc<ServerConfig>>>;
 /// Serves callbacks until `stop`, then finishes those under way.
 pub(crate) async fn serve<Q: Publish>(
     listener: TcpListener,
-    entrance: Entrance<Q>,
+    handler: Handler<Q>,
     tls: Tls,
     bounds: Bounds,
     stop: CancellationToken,
 ) {
-    let entrance = Arc::new(entrance);
+    let handler = Arc::new(handler);
     let drain = bounds.drain_timeout;
     let permits = Arc::new(Semaphore::new(bounds.max_connections as usize));
     let partings = Arc::new(Semaphore::new(PARTINGS));
@@ -51,7 +51,7 @@ pub(crate) async fn serve<Q: Publish>(
     let rules = Arc::new(Rules {
         http: http(&bounds),
         bounds,
-        pressure: Pressure::default(),
+        pressure: EvictionSignal::default(),
         stop: stop.clone(),
     });
     loop {
@@ -64,10 +64,10 @@ pub(crate) async fn serve<Q: Publish>(
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let Some(permit) = place(&permits, &rules, &entrance).await else {
-            entrance.refused(&Refusal::TooManyConnections);
+        let Some(permit) = place(&permits, &rules, &handler).await else {
+            handler.refused(&Refusal::TooManyConnections);
             if let (Ok(last), None) = (partings.clone().try_acquire_owned(), &*tls.borrow()) {
-                let parting = Parting::unserved(stream, &Refusal::TooManyConnections);
+                let parting = LingeringClose::unserved(stream, &Refusal::TooManyConnections);
                 connections.spawn(async move {
                     parting.after_hearing().await;
                     drop(last);
@@ -76,13 +76,13 @@ pub(crate) async fn serve<Q: Publish>(
             continue;
         };
         let (tls, partings) = (tls.borrow().clone(), partings.clone());
-        let (entrance, rules, peer) = (entrance.clone(), rules.clone(), peer.ip());
-        let connected = entrance.connected();
+        let (handler, rules, peer) = (handler.clone(), rules.clone(), peer.ip());
+        let connected = handler.connected();
         connections.spawn(async move {
             let _connected = connected;
             let _ = stream.set_nodelay(true);
             let Some(tls) = tls else {
-                return serve_one(stream, peer, &entrance, &rules, permit, &partings).await;
+                return serve_one(stream, peer, &handler, &rules, permit, &partings).await;
             };
             let handshake = TlsAcceptor::from(tls).accept(stream);
             let handshake = timeout(rules.bounds.header_timeout, handshake);
@@ -91,8 +91,8 @@ pub(crate) async fn serve<Q: Publish>(
                 () = rules.pressure.gives_way() => None,
             };
             match shaken {
-                Some(stream) => serve_one(stream, peer, &entrance, &rules, permit, &partings).await,
-                None => entrance.refused(&Refusal::Tls),
+                Some(stream) => serve_one(stream, peer, &handler, &rules, permit, &partings).await,
+                None => handler.refused(&Refusal::Tls),
             }
         });
     }
@@ -133,12 +133,12 @@ fn header_list(bounds: &Bounds) -> u32 {
 async fn place<Q: Publish>(
     permits: &Arc<Semaphore>,
     rules: &Rules,
-    entrance: &Entrance<Q>,
+    handler: &Handler<Q>,
 ) -> Option<OwnedSemaphorePermit> {
     if let Ok(permit) = permits.clone().try_acquire_owned() {
         return Some(permit);
     }
-    entrance.make_way();
+    handler.make_way();
     let freed = timeout(GIVE_WAY, permits.clone().acquire_owned());
     rules.pressure.while_waiting(freed).await.ok()?.ok()
 }
@@ -146,7 +146,7 @@ async fn place<Q: Publish>(
 async fn serve_one<S, Q>(
     stream: S,
     peer: IpAddr,
-    entrance: &Arc<Entrance<Q>>,
+    handler: &Arc<Handler<Q>>,
     rules: &Rules,
     permit: OwnedSemaphorePermit,
     partings: &Semaphore,
@@ -155,12 +155,12 @@ async fn serve_one<S, Q>(
     Q: Publish,
 {
     let answer = |request| {
-        let entrance = entrance.clone();
-        async move { entrance.answer(request, peer).await }
+        let handler = handler.clone();
+        async move { handler.answer(request, peer).await }
     };
     let end = connection::serve(stream, rules, answer).await;
     if let Some(refusal) = &end.refusal {
-        entrance.refused(refusal);
+        handler.refused(refusal);
     }
     // Its place is free before it has said goodbye.
     drop(permit);

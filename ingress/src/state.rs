@@ -14,7 +14,7 @@ use zentra_core::source::Source;
 use zentra_store::queue::Publish;
 
 use crate::admit::{Admission, Bounds, Entry, is_large};
-use crate::keep::Keeper;
+use crate::keep::RefusedRecorder;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -24,7 +24,7 @@ pub(crate) struct IngressState<Q> {
     sources: HashMap<String, Source>,
     sealer: Sealer,
     queue: Q,
-    keeper: Keeper,
+    keeper: RefusedRecorder,
     keys: Keys,
     /// Large bodies that are verified at a time: they leave a core to the small ones.
     large: Semaphore,
@@ -39,7 +39,7 @@ impl<Q: Publish> IngressState<Q> {
     pub(crate) fn new(config: &Config, queue: Q, metrics: &Metrics) -> (Self, JoinHandle<()>) {
         metrics.know(&config.sources);
         let sealer = config.seal.clone();
-        let (keeper, keeping) = Keeper::start(
+        let (keeper, keeping) = RefusedRecorder::start(
             &config.refused,
             &config.sources,
             sealer.clone(),

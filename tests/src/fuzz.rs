@@ -71,9 +71,9 @@ pub fn callback(data: &[u8]) {
         .map(|method| callback.unsigned_handshake(&method, &endpoint));
     let explained = callback.explain(&endpoint, &[("s", &endpoint)], None);
     assert_eq!(explained.refusal, verified.as_ref().err().copied());
-    let said = format!("{explained:?}");
-    assert!(!said.contains(SECRET), "a secret is told: {said}");
-    assert_eq!(explained.steps.iter().all(|step| step.good), verified.is_ok(), "{said}");
+    let attribution = format!("{explained:?}");
+    assert!(!attribution.contains(SECRET), "a secret is told: {attribution}");
+    assert_eq!(explained.steps.iter().all(|step| step.good), verified.is_ok(), "{attribution}");
     if let Ok(verified) = verified {
         within(&callback.body, &verified.into_events());
     }

@@ -156,14 +156,15 @@ timeout = "1s"
     /// Starts ingress and worker in one program and waits until both are ready. `admin` is the
     /// worker's.
     pub async fn standalone(&self) -> Program {
-        let [listen, entrance] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
+        let [listen, ingress_admin] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
         let admin = format!("127.0.0.1:{}", free_port());
         let mut command = self.command("zentra");
-        command.args(["standalone", "--listen", &listen, "--ingress-admin", &entrance]);
+        command.args(["standalone", "--listen", &listen, "--ingress-admin", &ingress_admin]);
         command.args(["--worker-admin", &admin]);
-        let [listen, entrance, admin] = [listen, entrance, admin].map(|at| format!("http://{at}"));
+        let [listen, ingress_admin, admin] =
+            [listen, ingress_admin, admin].map(|at| format!("http://{at}"));
         let program = Program { process: services::start(command), listen, admin };
-        for admin in [&entrance, &program.admin] {
+        for admin in [&ingress_admin, &program.admin] {
             self.is_ready("zentra standalone", admin).await;
         }
         program

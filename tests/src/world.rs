@@ -5,7 +5,7 @@ use std::time::Duration;
 use webhook_verify::Secret;
 use zentra_core::lifecycle::State;
 use zentra_redis::RedisJournal;
-use zentra_store::journal::{Delivery, Entry, Histories, What};
+use zentra_store::journal::{Delivery, DeliveryStore, Entry, HistoryEvent};
 
 use crate::http::{Answer, Headers};
 use crate::ledger::Ledger;
@@ -76,7 +76,7 @@ impl World {
     ) -> anyhow::Result<&'w mut Program> {
         let known = self.delivery(id).await;
         let history = known.map(|delivery| delivery.history).unwrap_or_default();
-        let claims = |entry: &&Entry| matches!(entry.what, What::Claimed { .. });
+        let claims = |entry: &&Entry| matches!(entry.what, HistoryEvent::Claimed { .. });
         let holder = history.iter().rev().find(claims).map(|entry| entry.by.clone());
         let holder = holder.unwrap_or_default();
         let holds = |worker: &&mut Program| holder.ends_with(&format!("-{}", worker.process.id()));
@@ -96,13 +96,13 @@ impl World {
 }
 
 /// How many lines of its history are as wanted.
-pub fn count(delivery: &Delivery, wanted: impl Fn(&What) -> bool) -> usize {
+pub fn count(delivery: &Delivery, wanted: impl Fn(&HistoryEvent) -> bool) -> usize {
     delivery.history.iter().filter(|entry| wanted(&entry.what)).count()
 }
 
 /// Whether a line records a copy without effect.
-pub fn is_copy(what: &What) -> bool {
-    matches!(what, What::Duplicate | What::Stale)
+pub fn is_copy(what: &HistoryEvent) -> bool {
+    matches!(what, HistoryEvent::Duplicate | HistoryEvent::Stale)
 }
 
 /// Whether it is delivered.

@@ -230,7 +230,7 @@ impl Circuit {
     }
 
     /// For an operator.
-    pub(crate) fn standing(&self, now: Instant) -> control::Circuit {
+    pub(crate) fn state(&self, now: Instant) -> control::Circuit {
         match self.inner().state {
             State::Closed => control::Circuit::Closed,
             State::Open { until } if now < until => control::Circuit::Open,

@@ -11,7 +11,7 @@ use zentra_store::journal::Journal;
 use zentra_store::queue::{Consumer, Process, Receipt};
 
 use crate::circuit::{Admission, Allowed};
-use crate::gate::Standing;
+use crate::gate::KnownState;
 use crate::process::Processor;
 
 /// What a stopping worker allows beyond a running attempt's own timeout.
@@ -30,7 +30,7 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            open = gate.wait_for(Standing::is_open) => if open.is_err() {
+            open = gate.wait_for(KnownState::is_open) => if open.is_err() {
                 return;
             },
         }
@@ -44,7 +44,7 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
 async fn run<Q: Process, J: Journal>(
     processor: &Arc<Processor<Q, J>>,
     stop: &CancellationToken,
-    gate: &mut watch::Receiver<Standing>,
+    gate: &mut watch::Receiver<KnownState>,
 ) -> bool {
     let name = &processor.destination.name;
     // Few more are fetched than run at once: at a crash, each one fetched is charged.

@@ -7,61 +7,63 @@ use std::time::Instant;
 use prometheus::IntGauge;
 use tokio::sync::watch;
 use zentra_core::clock::Timestamp;
-use zentra_store::control::{BEAT, Beat, Follow, Order, Orders, Work};
+use zentra_store::control::{
+    DesiredState, DesiredStates, HEARTBEAT_INTERVAL, Heartbeat, Work, WorkerControl,
+};
 
 use crate::circuit::Circuit;
 
 /// The gate of one destination. It is shut until the first word of operators has come: what they
 /// stopped, a new worker doesn't start.
-pub(crate) struct Gate {
+pub(crate) struct DestinationGate {
     pub(crate) circuit: Circuit,
-    said: watch::Sender<Standing>,
+    attribution: watch::Sender<KnownState>,
     in_flight: IntGauge,
 }
 
 /// What operators have said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct KnownState {
     /// What they want, once that is known.
-    order: Option<Order>,
+    desired: Option<DesiredState>,
 }
 
-impl Standing {
+impl KnownState {
     pub(crate) fn is_open(&self) -> bool {
-        self.order.as_ref().is_some_and(|order| order.pause.is_none())
+        self.desired.as_ref().is_some_and(|desired| desired.pause.is_none())
     }
 }
 
-impl Gate {
+impl DestinationGate {
     pub(crate) fn new(circuit: Circuit, in_flight: IntGauge) -> Self {
-        Self { circuit, said: watch::Sender::default(), in_flight }
+        Self { circuit, attribution: watch::Sender::default(), in_flight }
     }
 
     /// Tells of each change.
-    pub(crate) fn watch(&self) -> watch::Receiver<Standing> {
-        self.said.subscribe()
+    pub(crate) fn watch(&self) -> watch::Receiver<KnownState> {
+        self.attribution.subscribe()
     }
 
-    fn hear(&self, order: Order) {
-        self.said.send_if_modified(|standing| {
-            let again = standing.order.as_ref().is_some_and(|known| known.close != order.close);
+    fn hear(&self, desired: DesiredState) {
+        self.attribution.send_if_modified(|known| {
+            let again = known.desired.as_ref().is_some_and(|known| known.close != desired.close);
             // What was said before this worker began is past.
-            if again && order.close.is_some() {
+            if again && desired.close.is_some() {
                 self.circuit.close();
             }
-            let new = Standing { order: Some(order) };
-            let changed = *standing != new;
-            *standing = new;
+            let new = KnownState { desired: Some(desired) };
+            let changed = *known != new;
+            *known = new;
             changed
         });
     }
 
     fn work(&self) -> Work {
-        let order = self.said.borrow();
-        let paused = order.order.as_ref().is_some_and(|order| order.pause.is_some());
+        let desired = self.attribution.borrow();
+        let paused = desired.desired.as_ref().is_some_and(|desired| desired.pause.is_some());
         Work {
             in_flight: self.in_flight.get().try_into().unwrap_or_default(),
-            circuit: self.circuit.standing(Instant::now()),
+            circuit: self.circuit.state(Instant::now()),
             paused,
         }
     }
@@ -69,42 +71,47 @@ impl Gate {
 
 /// The gates of all destinations that this worker works for.
 #[derive(Clone, Default)]
-pub(crate) struct Gates(Arc<Mutex<Hall>>);
+pub(crate) struct Gates(Arc<Mutex<GateTable>>);
 
 #[derive(Default)]
-struct Hall {
-    gates: BTreeMap<String, Arc<Gate>>,
+struct GateTable {
+    gates: BTreeMap<String, Arc<DestinationGate>>,
     /// As they were last heard.
-    orders: Option<Orders>,
+    desired_states: Option<DesiredStates>,
 }
 
 impl Gates {
     /// In the place of those of the config before.
-    pub(crate) fn replace(&self, gates: BTreeMap<String, Arc<Gate>>) {
-        let mut hall = self.hall();
-        hall.gates = gates;
-        hall.tell();
+    pub(crate) fn replace(&self, gates: BTreeMap<String, Arc<DestinationGate>>) {
+        let mut table = self.table();
+        table.gates = gates;
+        table.tell();
     }
 
     /// Tells how the worker does and hears what is wanted, again and again.
-    pub(crate) async fn beat<C: Follow>(self, control: C, worker: String, began: Timestamp) {
-        let mut tick = tokio::time::interval(BEAT);
+    pub(crate) async fn heartbeat<C: WorkerControl>(
+        self,
+        control: C,
+        worker: String,
+        began: Timestamp,
+    ) {
+        let mut tick = tokio::time::interval(HEARTBEAT_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             let destinations =
-                self.hall().gates.iter().map(|(name, gate)| (name.clone(), gate.work())).collect();
-            let beat = Beat {
+                self.table().gates.iter().map(|(name, gate)| (name.clone(), gate.work())).collect();
+            let heartbeat = Heartbeat {
                 worker: worker.clone(),
                 version: env!("CARGO_PKG_VERSION").into(),
                 started_at: began,
                 destinations,
             };
-            match control.beat(&beat).await {
-                Ok(orders) => {
-                    let mut hall = self.hall();
-                    hall.orders = Some(orders);
-                    hall.tell();
+            match control.heartbeat(&heartbeat).await {
+                Ok(desired_states) => {
+                    let mut table = self.table();
+                    table.desired_states = Some(desired_states);
+                    table.tell();
                 }
                 // It goes on as it last heard.
                 Err(error) => tracing::debug!(%error, "operators weren't heard"),
@@ -112,16 +119,16 @@ impl Gates {
         }
     }
 
-    fn hall(&self) -> MutexGuard<'_, Hall> {
+    fn table(&self) -> MutexGuard<'_, GateTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Hall {
+impl GateTable {
     fn tell(&self) {
-        let Some(orders) = &self.orders else { return };
+        let Some(desired_states) = &self.desired_states else { return };
         for (name, gate) in &self.gates {
-            gate.hear(orders.get(name).cloned().unwrap_or_default());
+            gate.hear(desired_states.get(name).cloned().unwrap_or_default());
         }
     }
 }
@@ -131,12 +138,16 @@ mod tests {
     use std::time::Duration;
 
     use zentra_config::Breaker;
-    use zentra_store::control::{Circuit as Shown, Said};
+    use zentra_store::control::{Attribution, Circuit as CircuitState};
 
     use super::*;
 
-    fn said(at: u64) -> Option<Said> {
-        Some(Said { by: "ada".into(), at: Timestamp::from_millis(at), because: String::new() })
+    fn attribution(at: u64) -> Option<Attribution> {
+        Some(Attribution {
+            by: "ada".into(),
+            at: Timestamp::from_millis(at),
+            because: String::new(),
+        })
     }
 
     #[test]
@@ -144,7 +155,7 @@ mod tests {
         let gauge = || IntGauge::new("g", "g").unwrap();
         let hour = Duration::from_secs(3600);
         let settings = Breaker { failures: 1, first_pause: hour, pause: hour };
-        let gate = Gate::new(Circuit::new(settings, 1, gauge()), gauge());
+        let gate = DestinationGate::new(Circuit::new(settings, 1, gauge()), gauge());
         let fails = || gate.circuit.attempted(false, gate.circuit.epoch(), Instant::now());
         let watch = gate.watch();
         let open = || watch.borrow().is_open();
@@ -152,15 +163,15 @@ mod tests {
         assert!(!open());
         fails();
         // What was said before this worker began.
-        gate.hear(Order { pause: said(1), close: said(1) });
-        assert_eq!((open(), gate.work().paused, circuit()), (false, true, Shown::Open));
-        gate.hear(Order { pause: None, close: said(1) });
-        assert_eq!((open(), gate.work().paused, circuit()), (true, false, Shown::Open));
-        gate.hear(Order { pause: None, close: said(2) });
-        assert_eq!((open(), circuit()), (true, Shown::Closed));
+        gate.hear(DesiredState { pause: attribution(1), close: attribution(1) });
+        assert_eq!((open(), gate.work().paused, circuit()), (false, true, CircuitState::Open));
+        gate.hear(DesiredState { pause: None, close: attribution(1) });
+        assert_eq!((open(), gate.work().paused, circuit()), (true, false, CircuitState::Open));
+        gate.hear(DesiredState { pause: None, close: attribution(2) });
+        assert_eq!((open(), circuit()), (true, CircuitState::Closed));
         fails();
         // Forgotten by the store, it is no word.
-        gate.hear(Order::default());
-        assert_eq!(circuit(), Shown::Open);
+        gate.hear(DesiredState::default());
+        assert_eq!(circuit(), CircuitState::Open);
     }
 }

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use zentra_config::{Config, Destination, Live};
 use zentra_core::clock;
-use zentra_store::control::Follow;
+use zentra_store::control::WorkerControl;
 use zentra_store::journal::{Journal, JournalError};
 use zentra_store::queue::Process;
 use zentra_telemetry::admin;
@@ -43,7 +43,7 @@ use zentra_telemetry::admin;
 use circuit::Circuit;
 use deliver::Deliver;
 use deliver::handler::Handlers;
-use gate::{Gate, Gates};
+use gate::{DestinationGate, Gates};
 use unpublished::Unpublished;
 
 pub use deliver::handler::{Delivery, Failed};
@@ -61,7 +61,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// If TLS can't be set up.
-async fn run<Q: Process, J: Journal + Follow>(
+async fn run<Q: Process, J: Journal + WorkerControl>(
     mut live: Live,
     queue: Q,
     journal: J,
@@ -89,13 +89,13 @@ async fn run<Q: Process, J: Journal + Follow>(
     let looked = watch(journal.clone(), live.clone(), metrics.clone());
     let watching = AbortOnDropHandle::new(tokio::spawn(looked));
     let (worker, gates) = (worker_name(), Gates::default());
-    let beats = gates.clone().beat(journal.clone(), worker.clone(), clock::now());
-    let beating = AbortOnDropHandle::new(tokio::spawn(beats));
+    let heartbeats = gates.clone().heartbeat(journal.clone(), worker.clone(), clock::now());
+    let beating = AbortOnDropHandle::new(tokio::spawn(heartbeats));
     let control = journal.clone();
-    let crew = Crew { worker, gates, queue, journal, http, handlers, metrics };
+    let crew = WorkerPool { worker, gates, queue, journal, http, handlers, metrics };
     let mut loops = JoinSet::new();
-    let mut shift = stop.child_token();
-    crew.start(&live.config(), &shift, &mut loops);
+    let mut generation = stop.child_token();
+    crew.start(&live.config(), &generation, &mut loops);
     loop {
         tokio::select! {
             Some(ended) = loops.join_next() => {
@@ -108,8 +108,8 @@ async fn run<Q: Process, J: Journal + Follow>(
             new = live.next(), if !stop.is_cancelled() => {
                 crew.queue.subscribe(new.routes()).await;
                 // Attempts under way end as they began; the new shift takes the next ones.
-                let old = std::mem::replace(&mut shift, stop.child_token());
-                crew.start(&new, &shift, &mut loops);
+                let old = std::mem::replace(&mut generation, stop.child_token());
+                crew.start(&new, &generation, &mut loops);
                 old.cancel();
                 live.in_force();
             }
@@ -130,8 +130,8 @@ async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
         tick.tick().await;
         let ready = journal.ready().await;
         let away = matches!(ready, Err(JournalError::Unavailable(_)));
-        metrics.redis_up.set((!away).into());
-        metrics.redis_writable.set(ready.is_ok().into());
+        metrics.store_up.set((!away).into());
+        metrics.store_writable.set(ready.is_ok().into());
         for destination in &live.config().destinations {
             if let Ok(oldest) = journal.oldest_dead(&destination.name).await {
                 let at = oldest.map_or(0, |at| i64::try_from(at.secs()).unwrap_or(i64::MAX));
@@ -140,7 +140,7 @@ async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
         }
         let config = live.config();
         let of_sources = config.sources.iter().map(|source| source.retention);
-        let longest = of_sources.fold(config.redis.retention, Duration::max);
+        let longest = of_sources.fold(config.store.retention, Duration::max);
         if let Err(error) = journal.tidy(longest).await {
             tracing::debug!(%error, "what was taken up long ago is still listed");
         }
@@ -148,7 +148,7 @@ async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
 }
 
 /// What the loops of all destinations share.
-struct Crew<Q, J> {
+struct WorkerPool<Q, J> {
     worker: String,
     gates: Gates,
     queue: Q,
@@ -158,7 +158,7 @@ struct Crew<Q, J> {
     metrics: metrics::Metrics,
 }
 
-impl<Q: Process, J: Journal> Crew<Q, J> {
+impl<Q: Process, J: Journal> WorkerPool<Q, J> {
     /// Starts to work for each destination until `stop`.
     fn start(&self, config: &Config, stop: &CancellationToken, loops: &mut JoinSet<()>) {
         let sources = config.sources.iter().map(|source| {
@@ -183,7 +183,7 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
                 destination.concurrency,
                 metrics.circuit_open.clone(),
             );
-            let gate = Arc::new(Gate::new(circuit, metrics.in_flight.clone()));
+            let gate = Arc::new(DestinationGate::new(circuit, metrics.in_flight.clone()));
             gates.insert(destination.name.clone(), gate.clone());
             let rate = NonZeroU32::new(destination.rate);
             let processor = Arc::new(process::Processor {
@@ -194,7 +194,7 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
                 worker: self.worker.clone(),
                 lease: config.lease,
                 sources: of_sources.clone(),
-                default_retention: config.redis.retention,
+                default_retention: config.store.retention,
                 sealer: config.seal.clone(),
                 queue: self.queue.clone(),
                 journal: self.journal.clone(),
@@ -208,7 +208,7 @@ impl<Q: Process, J: Journal> Crew<Q, J> {
     }
 }
 
-impl<Q, J> Crew<Q, J> {
+impl<Q, J> WorkerPool<Q, J> {
     /// How a destination is delivered to; `None` if that is another program's business.
     fn deliver(&self, destination: &Destination) -> Option<Deliver> {
         match destination.url {

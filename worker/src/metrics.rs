@@ -28,8 +28,8 @@ pub(crate) struct Metrics {
     delivery_seconds: HistogramVec,
     in_flight: IntGaugeVec,
     unpublished: IntGaugeVec,
-    pub(crate) redis_up: IntGauge,
-    pub(crate) redis_writable: IntGauge,
+    pub(crate) store_up: IntGauge,
+    pub(crate) store_writable: IntGauge,
     pub(crate) oldest_dead: IntGaugeVec,
 }
 
@@ -153,11 +153,16 @@ impl Metrics {
                 "Attempted messages whose retry or dead letter RabbitMQ does not take yet.",
                 &["destination"],
             )?,
-            redis_up: gauge(registry, "zentra_worker_redis_up", "1 while Redis answers.", &[])?
-                .with_label_values::<&str>(&[]),
-            redis_writable: gauge(
+            store_up: gauge(
                 registry,
-                "zentra_worker_redis_writable",
+                "zentra_worker_store_up",
+                "1 while the delivery store (Redis) answers.",
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
+            store_writable: gauge(
+                registry,
+                "zentra_worker_store_writable",
                 "1 while Redis takes claims: a full Redis or a replica answers and takes none.",
                 &[],
             )?

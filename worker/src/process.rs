@@ -21,15 +21,15 @@ use zentra_core::redact::Redact;
 use zentra_core::retry::Decision;
 use zentra_core::seal::{Sealed, Sealer};
 use zentra_core::trace::Trace;
-use zentra_store::delivery::{self, Opened};
+use zentra_store::delivery::{self, OpenedMessage};
 use zentra_store::journal::{
     AttemptResult, Claim, Delivery, Entry, ErrorClass, First, Journal, JournalError, Settle,
 };
 use zentra_store::queue::{self, Delay, Message, Process, QueueError, Receipt};
-use zentra_telemetry::One;
+use zentra_telemetry::GaugeGuard;
 
-use crate::deliver::{Attempted, Deliver, Order, Verdict};
-use crate::gate::Gate;
+use crate::deliver::{AttemptRequest, Attempted, Deliver, Verdict};
+use crate::gate::DestinationGate;
 use crate::metrics::DestinationMetrics;
 use crate::unpublished::Unpublished;
 
@@ -69,7 +69,7 @@ pub(crate) struct Processor<Q, J> {
     /// Those that RabbitMQ doesn't take back yet: they hold no slot.
     pub(crate) unpublished: Unpublished,
     /// Whether its messages are taken now.
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) gate: Arc<DestinationGate>,
     /// How many attempts a second it bears, if that is bounded.
     pub(crate) pace: Option<DefaultDirectRateLimiter>,
     /// Ends the waiting for a broker or a journal that is away.
@@ -107,14 +107,14 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
 
     /// Lets a message come again after a pause, unattempted.
     pub(crate) async fn put_aside(&self, message: Message, receipt: impl Receipt, pause: Duration) {
-        match self.park(&message, pause).await {
+        match self.defer(&message, pause).await {
             Ok(()) => receipt.ack().await,
             Err(Stopped) => receipt.give_back().await,
         }
     }
 
     /// A message as what it is. What its source redacts isn't in what is kept of it.
-    fn open(&self, sealed: &Sealed) -> Opened {
+    fn open(&self, sealed: &Sealed) -> OpenedMessage {
         let mut opened = delivery::open(&self.sealer, &self.destination.name, sealed);
         if let Some(source) = self.sources.get(&opened.summary.source) {
             source.redact.context(&mut opened.summary.context);
@@ -126,37 +126,37 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     /// event's. Otherwise the journal says where it stands: an older version has sent it on, or somebody
     /// whose seal key isn't known here yet. An event that the journal doesn't know begins anew. A new
     /// event goes on if its destination subscribes to it.
-    async fn judge(&self, mut message: Message, opened: &Opened) -> Result<(), Stopped> {
+    async fn judge(&self, mut message: Message, opened: &OpenedMessage) -> Result<(), Stopped> {
         let name = self.destination.name.as_str();
         if delivery::is_countersigned(&self.sealer, name, &message) {
-            return self.carry(&message, opened, None).await;
+            return self.process(&message, opened, None).await;
         }
         if (message.generation, message.attempt) != (0, 1) {
-            let known = self.insist("look up", || self.journal.known(&opened.key)).await?;
+            let known = self.retry_until_ok("look up", || self.journal.known(&opened.key)).await?;
             (message.generation, message.attempt) = stand(known.as_ref(), &message);
             if known.is_some() {
-                return self.carry(&message, opened, None).await;
+                return self.process(&message, opened, None).await;
             }
         }
         let Ok(Event { envelope, .. }) = &opened.event else {
-            return self.carry(&message, opened, None).await;
+            return self.process(&message, opened, None).await;
         };
         if queue::takes(&self.destination.subscribe, &envelope.route()) {
-            return self.carry(&message, opened, None).await;
+            return self.process(&message, opened, None).await;
         }
         tracing::warn!(key = %opened.key, "the destination does not subscribe to this event");
         match clock::now().since(envelope.received_at) < RELOAD {
-            true => self.park(&message, RELOAD_PAUSE).await,
-            false => self.carry(&message, opened, Some(DeadReason::NotSubscribed)).await,
+            true => self.defer(&message, RELOAD_PAUSE).await,
+            false => self.process(&message, opened, Some(DeadReason::NotSubscribed)).await,
         }
     }
 
     /// `Ok` when the message may be acknowledged. With a reason it is dead-lettered, if the journal
     /// grants the claim.
-    async fn carry(
+    async fn process(
         &self,
         message: &Message,
-        opened: &Opened,
+        opened: &OpenedMessage,
         refused: Option<DeadReason>,
     ) -> Result<(), Stopped> {
         if refused.is_none() && self.has_another_type(opened).await? {
@@ -173,7 +173,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             attempt: message.attempt,
             lease: self.lease,
             worker: &self.worker,
-            print: &opened.print,
+            fingerprint: &opened.fingerprint,
             summary: &opened.summary,
             retention: self.retention(opened),
         };
@@ -182,7 +182,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             let asked = Instant::now();
             Ok::<_, JournalError>((asked, self.journal.claim(&claim).await?))
         };
-        let (asked, answer) = self.insist("claim", ask).await?;
+        let (asked, answer) = self.retry_until_ok("claim", ask).await?;
         let source = opened.summary.source.as_str();
         let without_effect = |of| {
             self.metrics.duplicate(source, of);
@@ -195,28 +195,29 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             Answer::Claimed { fence, expired } => match (&opened.event, waits_for) {
                 (Err((reason, _)), _) => {
                     let none = AttemptResult::default();
-                    self.bury(message, opened, fence, *reason, &none).await
+                    self.dead_letter(message, opened, fence, *reason, &none).await
                 }
                 // Until an operator releases or requeues it.
                 (Ok(_), Some(reason)) => {
-                    self.bury(message, opened, fence, reason, &AttemptResult::default()).await
+                    self.dead_letter(message, opened, fence, reason, &AttemptResult::default())
+                        .await
                 }
                 (Ok(_), None) if expired >= MOST_EXPIRED => {
                     let error = format!("{expired} claims ran out: their workers went away");
                     let class = Some(ErrorClass::Crash);
                     let result =
                         AttemptResult { error: Some(error), class, ..AttemptResult::default() };
-                    self.bury(message, opened, fence, DeadReason::Crashed, &result).await
+                    self.dead_letter(message, opened, fence, DeadReason::Crashed, &result).await
                 }
                 // The claim itself took so long that an attempt might outlast its lease.
                 (Ok(_), None) if asked.elapsed() + self.destination.timeout > self.lease => {
-                    self.park(message, self.lease).await
+                    self.defer(message, self.lease).await
                 }
                 (Ok(event), None) => self.attempt(message, opened, event, fence).await,
             },
             Answer::Busy { remaining } => {
                 self.metrics.busy.inc();
-                self.park(message, remaining).await
+                self.defer(message, remaining).await
             }
             Answer::Suspected => {
                 self.metrics.suspected(source);
@@ -229,7 +230,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
     }
 
-    fn retention(&self, opened: &Opened) -> Duration {
+    fn retention(&self, opened: &OpenedMessage) -> Duration {
         let source = self.sources.get(&opened.summary.source);
         source.map_or(self.default_retention, |source| source.retention)
     }
@@ -237,7 +238,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     /// Whether the same identity came under another type before, at whatever destination. Where
     /// the signature leaves the type open, whoever has seen a callback could send it to those that
     /// subscribe to another one.
-    async fn has_another_type(&self, opened: &Opened) -> Result<bool, Stopped> {
+    async fn has_another_type(&self, opened: &OpenedMessage) -> Result<bool, Stopped> {
         let Ok(Event { envelope, .. }) = &opened.event else { return Ok(false) };
         if !envelope.context.type_unsigned || envelope.waits_for().is_some() {
             return Ok(false);
@@ -246,12 +247,16 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let (kind, retention) = (kind.unwrap_or_default(), self.retention(opened));
         let of = First::Type { source, identity: &envelope.identity };
         let first = || self.journal.first(of, kind, retention);
-        Ok(self.insist("first type", first).await? != kind)
+        Ok(self.retry_until_ok("first type", first).await? != kind)
     }
 
     /// Whether the same signed bytes came [`REPEATS`] times in the hour of receipt, where nothing shows
     /// which of them are copies. Whoever has seen one of them could have it delivered without end.
-    async fn came_too_often(&self, message: &Message, opened: &Opened) -> Result<bool, Stopped> {
+    async fn came_too_often(
+        &self,
+        message: &Message,
+        opened: &OpenedMessage,
+    ) -> Result<bool, Stopped> {
         let Ok(Event { envelope, .. }) = &opened.event else { return Ok(false) };
         let Some(same_bytes) = &envelope.same_bytes else { return Ok(false) };
         // Retries and what an operator requeued or released had their place.
@@ -265,7 +270,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         for place in 0..REPEATS {
             let of = First::Repeat { destination, source, same_bytes, place };
             let first = || self.journal.first(of, identity, retention);
-            if self.insist("repeat", first).await? == identity {
+            if self.retry_until_ok("repeat", first).await? == identity {
                 return Ok(false);
             }
         }
@@ -274,7 +279,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
 
     /// Another body under a known id. Where the id is shown to name an event, its provider has
     /// written it anew for a retry. Elsewhere it may be another event: an operator decides.
-    async fn conflict(&self, message: &Message, opened: &Opened) -> Result<(), Stopped> {
+    async fn conflict(&self, message: &Message, opened: &OpenedMessage) -> Result<(), Stopped> {
         let Ok(event) = &opened.event else { return Ok(()) };
         let source = opened.summary.source.as_str();
         if event.envelope.renders_retries {
@@ -289,7 +294,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
 
     /// Whether the same signed bytes have been set apart fewer than [`COPIES`] times, this one left
     /// out. Whoever has seen one callback could fill the dead letters with it otherwise.
-    async fn has_place(&self, event: &Event, opened: &Opened) -> Result<bool, Stopped> {
+    async fn has_place(&self, event: &Event, opened: &OpenedMessage) -> Result<bool, Stopped> {
         let envelope = &event.envelope;
         let source = envelope.source.as_str();
         let repeats = envelope.same_bytes.as_ref();
@@ -308,7 +313,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         for place in 0..COPIES {
             let of = First::Copy { destination, source, identity, place };
             let first = || self.journal.first(of, &differs, retention);
-            if self.insist("set apart", first).await? == differs {
+            if self.retry_until_ok("set apart", first).await? == differs {
                 return Ok(true);
             }
         }
@@ -320,7 +325,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     async fn set_apart(
         &self,
         message: &Message,
-        opened: &Opened,
+        opened: &OpenedMessage,
         differs: SetApart,
     ) -> Result<(), Stopped> {
         let Ok(event) = &opened.event else {
@@ -338,16 +343,16 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let mut event = event.clone();
         event.envelope.set_apart = Some(differs);
         let seal = || ready(self.sealer.seal(event.clone()));
-        let (_, sealed) = self.insist("seal", seal).await?;
+        let (_, sealed) = self.retry_until_ok("seal", seal).await?;
         let sealed = Sealed { trace: message.sealed.trace, ..sealed };
         let opened = self.open(&sealed);
         tracing::warn!(key = %opened.key, "set apart as a dead letter: see zentra dead list");
-        Box::pin(self.carry(&Message::new(sealed), &opened, None)).await
+        Box::pin(self.process(&Message::new(sealed), &opened, None)).await
     }
 
     /// Sets the same attempt aside for this time at least. Never dropped: it may be the
     /// original of a worker that is about to crash.
-    async fn park(&self, message: &Message, time: Duration) -> Result<(), Stopped> {
+    async fn defer(&self, message: &Message, time: Duration) -> Result<(), Stopped> {
         let delay = self.queue.delay(Delay::AtLeast(time));
         let name = &self.destination.name;
         self.publish("park", message, || self.queue.retry(name, message, delay)).await
@@ -356,14 +361,14 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     async fn attempt(
         &self,
         message: &Message,
-        opened: &Opened,
+        opened: &OpenedMessage,
         event: &Event,
         fence: u64,
     ) -> Result<(), Stopped> {
         // One trace from receipt to delivery; each attempt is a step of its own.
         let began = message.sealed.trace;
         let trace = began.unwrap_or_else(|| Trace::new(&mut rand::rng())).next(&mut rand::rng());
-        let order = Order {
+        let desired = AttemptRequest {
             trace,
             destination: &self.destination,
             key: &opened.key,
@@ -371,10 +376,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             attempt: message.attempt,
             now: clock::now(),
         };
-        let running = One::more(&self.metrics.in_flight);
+        let running = GaugeGuard::more(&self.metrics.in_flight);
         let epoch = self.gate.circuit.epoch();
         let Attempted { verdict, result } = tokio::select! {
-            attempted = self.deliver.deliver(&order) => attempted,
+            attempted = self.deliver.deliver(&desired) => attempted,
             never = self.renew(&opened.key, fence) => match never {},
         };
         drop(running);
@@ -404,7 +409,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             }
             Verdict::Permanent => {
                 let reason = DeadReason::Permanent;
-                return self.bury(message, opened, fence, reason, &result).await;
+                return self.dead_letter(message, opened, fence, reason, &result).await;
             }
             Verdict::Failed { retry_after } => retry_after,
         };
@@ -417,7 +422,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let chance = rand::rng().random();
         let policy = &self.destination.retry;
         match policy.after_failure(message.attempt, received_at, now, chance, retry_after) {
-            Decision::Dead(reason) => self.bury(message, opened, fence, reason, &result).await,
+            Decision::Dead(reason) => {
+                self.dead_letter(message, opened, fence, reason, &result).await
+            }
             Decision::Retry(delay) => {
                 let delay = self.queue.delay(match retry_after {
                     Some(_) => Delay::AtLeast(delay),
@@ -425,7 +432,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 });
                 let next = Message { attempt: message.attempt + 1, ..message.clone() };
                 let sign = || ready(delivery::countersign(&self.sealer, name, next.clone()));
-                let next = self.insist("countersign", sign).await?;
+                let next = self.retry_until_ok("countersign", sign).await?;
                 let due = Instant::now() + delay;
                 self.publish("retry", &next, || self.queue.retry(name, &next, delay)).await?;
                 self.gate.circuit.comes_back(due, next.attempt);
@@ -454,10 +461,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     }
 
     /// To the dead-letter queue, and then into the journal.
-    async fn bury(
+    async fn dead_letter(
         &self,
         message: &Message,
-        opened: &Opened,
+        opened: &OpenedMessage,
         fence: u64,
         reason: DeadReason,
         result: &AttemptResult,
@@ -475,7 +482,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     async fn settle(
         &self,
         message: &Message,
-        opened: &Opened,
+        opened: &OpenedMessage,
         fence: u64,
         outcome: Outcome,
         result: &AttemptResult,
@@ -488,11 +495,11 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             outcome,
             worker: &self.worker,
             result,
-            print: &opened.print,
+            fingerprint: &opened.fingerprint,
             summary: &opened.summary,
             retention: self.retention(opened),
         };
-        let answer = self.insist("settle", || self.journal.settle(&settle)).await?;
+        let answer = self.retry_until_ok("settle", || self.journal.settle(&settle)).await?;
         if answer != Answer::Settled {
             tracing::warn!(key = %opened.key, ?answer, "settled after its claim had run out");
         }
@@ -510,12 +517,12 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let Err(error) = ask().await else { return Ok(()) };
         tracing::debug!(step, %error, "not published yet");
         let _held = self.unpublished.hold(message.sealed.body.len());
-        self.insist(step, ask).await
+        self.retry_until_ok(step, ask).await
     }
 
     /// Tries until it works. A message whose broker or journal is away is held, not
     /// given back: each return counts against the queue's delivery limit.
-    async fn insist<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+    async fn retry_until_ok<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
         &self,
         step: &'static str,
         mut ask: impl FnMut() -> F,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use zentra_config::{Config, Live, Origin, Role};
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
-use zentra_store::control::Follow;
+use zentra_store::control::WorkerControl;
 use zentra_store::journal::Journal;
 use zentra_store::queue::Process;
 use zentra_telemetry::shutdown;
@@ -92,7 +92,7 @@ impl Worker {
     ///
     /// # Errors
     /// If TLS can't be set up.
-    pub async fn serve<Q: Process, J: Journal + Follow>(
+    pub async fn serve<Q: Process, J: Journal + WorkerControl>(
         self,
         live: Live,
         queue: Q,
@@ -126,7 +126,7 @@ impl Worker {
         );
         let stop = shutdown::on_signal()?;
         let url = config.redis.url.clone().context("redis.url is missing")?;
-        let journal = RedisJournal::new(&url, &config.namespace, config.redis.retention)?;
+        let journal = RedisJournal::new(&url, &config.namespace, config.store.retention)?;
         tokio::spawn(warn_of(journal.clone()));
         let queue = Amqp::processor(Settings::from(&*config));
         self.serve(live, queue.clone(), journal, admin, stop).await?;

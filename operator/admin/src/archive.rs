@@ -13,7 +13,7 @@ use crate::error::{AdminError, ErrorCode};
 
 /// Which archived events.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct ArchiveFilter {
     /// Only this source's.
     pub source: Option<String>,
     /// Only those of this type.
@@ -27,7 +27,7 @@ pub struct Wanted {
 /// One archived event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Archived)]
-pub struct Found {
+pub struct ArchivedEvent {
     pub source: String,
     pub event_id: Option<String>,
     /// As its deliveries are named.
@@ -37,7 +37,7 @@ pub struct Found {
     pub bytes: usize,
 }
 
-impl Found {
+impl ArchivedEvent {
     fn of(event: &Event) -> Self {
         let envelope = &event.envelope;
         Self {
@@ -92,8 +92,8 @@ async fn look(
 pub async fn list(
     queue: &impl Operate,
     config: &Config,
-    wanted: &Wanted,
-) -> Result<Vec<Found>, AdminError> {
+    wanted: &ArchiveFilter,
+) -> Result<Vec<ArchivedEvent>, AdminError> {
     let from = wanted.newer_than.map_or(Timestamp::default(), |age| {
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         Timestamp::from_millis(clock::now().millis().saturating_sub(age))
@@ -104,7 +104,7 @@ pub async fn list(
             && (wanted.kind.is_none() || wanted.kind == envelope.event_type)
     };
     let found = look(queue, config, from, wanted.limit, fits).await?;
-    Ok(found.iter().map(Found::of).collect())
+    Ok(found.iter().map(ArchivedEvent::of).collect())
 }
 
 /// Those that are wanted of what was accepted from this time on, at most `limit`.
@@ -132,7 +132,7 @@ pub async fn find(
     queue: &impl Operate,
     config: &Config,
     id: &str,
-) -> Result<(Found, Event), AdminError> {
+) -> Result<(ArchivedEvent, Event), AdminError> {
     let fits = |event: &Event| {
         let envelope = &event.envelope;
         envelope.event_id() == Some(id) || envelope.name().as_str() == id
@@ -141,5 +141,5 @@ pub async fn find(
         let message = format!("no event {id} is in the archive.");
         AdminError::new(ErrorCode::ArchivedEventNotFound, message).about(id)
     })?;
-    Ok((Found::of(&event), event))
+    Ok((ArchivedEvent::of(&event), event))
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use zentra_core::clock;
-use zentra_store::control::{Act, Control, Said};
+use zentra_store::control::{Attribution, AuditEntry, OperatorControl};
 
 use crate::error::{AdminError, ErrorCode};
 
@@ -21,8 +21,8 @@ pub struct Actor {
 
 impl Actor {
     /// With the time: now.
-    pub fn said(&self) -> Said {
-        Said { by: self.name.clone(), at: clock::now(), because: self.reason.clone() }
+    pub fn attribution(&self) -> Attribution {
+        Attribution { by: self.name.clone(), at: clock::now(), because: self.reason.clone() }
     }
 }
 
@@ -46,13 +46,13 @@ pub fn reason(text: &str) -> Result<String, AdminError> {
 /// # Errors
 /// Those of the store: what can't be audited isn't shown.
 pub async fn looked(
-    control: &impl Control,
+    control: &impl OperatorControl,
     action: &str,
     on: &str,
-    said: &Said,
+    attribution: &Attribution,
 ) -> Result<(), AdminError> {
     let (action, on, result) = (action.to_owned(), on.to_owned(), String::new());
-    Ok(control.audit(&Act { action, on, result, said: said.clone() }).await?)
+    Ok(control.audit(&AuditEntry { action, on, result, attribution: attribution.clone() }).await?)
 }
 
 /// What an operator does, for the audit log.
@@ -64,10 +64,10 @@ pub struct Audited<'a, C> {
     /// What it is done to.
     pub on: String,
     /// Who does it, when and why.
-    pub said: Said,
+    pub attribution: Attribution,
 }
 
-impl<C: Control> Audited<'_, C> {
+impl<C: OperatorControl> Audited<'_, C> {
     /// Does it between two entries: that it was asked for, and what came of it.
     ///
     /// # Errors
@@ -77,8 +77,8 @@ impl<C: Control> Audited<'_, C> {
         deed: impl Future<Output = Result<T, AdminError>>,
         result: impl Fn(&T) -> String,
     ) -> Result<T, AdminError> {
-        let Self { control, action, on, said } = self;
-        let mut act = Act { action: action.into(), on, result: String::new(), said };
+        let Self { control, action, on, attribution } = self;
+        let mut act = AuditEntry { action: action.into(), on, result: String::new(), attribution };
         let Some(control) = control else { return deed.await };
         control.audit(&act).await?;
         let done = deed.await;
@@ -86,7 +86,7 @@ impl<C: Control> Audited<'_, C> {
             Ok(done) => result(done),
             Err(error) => format!("failed: {}", error.message.lines().next().unwrap_or("")),
         };
-        act.said.at = clock::now();
+        act.attribution.at = clock::now();
         if let Err(error) = control.audit(&act).await {
             tracing::warn!(%error, result = act.result, "what came of it isn't in the audit");
         }

@@ -11,9 +11,9 @@ use zentra_config::{Config, Embedded};
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
-use zentra_store::control::Control;
+use zentra_store::control::OperatorControl;
 use zentra_store::job::Jobs;
-use zentra_store::journal::{Histories, Journal};
+use zentra_store::journal::{DeliveryStore, Journal};
 use zentra_store::queue::{Operate, Process, Publish};
 
 use crate::error::{AdminError, ErrorCode};
@@ -24,7 +24,7 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// What a use case works on.
 pub trait Backend: Send + Sync {
     /// What remembers deliveries, jobs, tokens and the audit log.
-    type Histories: Histories + Journal + Control + Jobs + Clone;
+    type DeliveryStore: DeliveryStore + Journal + OperatorControl + Jobs + Clone;
     /// What holds messages.
     type Queue: Operate + Publish + Process + Clone;
 
@@ -35,7 +35,7 @@ pub trait Backend: Send + Sync {
     fn broker_name(&self) -> &'static str;
 
     /// What remembers. Connects at its first use.
-    fn histories(&self) -> Self::Histories;
+    fn histories(&self) -> Self::DeliveryStore;
 
     /// What holds messages, connected; the same connections at each call.
     ///
@@ -63,13 +63,13 @@ impl<'a> Servers<'a> {
         let redis = &config.redis;
         let missing = || AdminError::new(ErrorCode::ConfigInvalid, "redis.url is missing");
         let url = redis.url.as_ref().ok_or_else(missing)?;
-        let journal = RedisJournal::new(url, &config.namespace, redis.retention)?;
+        let journal = RedisJournal::new(url, &config.namespace, config.store.retention)?;
         Ok(Self { config, journal, queue: OnceCell::new() })
     }
 }
 
 impl Backend for Servers<'_> {
-    type Histories = RedisJournal;
+    type DeliveryStore = RedisJournal;
     type Queue = Amqp;
 
     fn store_name(&self) -> &'static str {
@@ -135,7 +135,7 @@ impl<'a> File<'a> {
 }
 
 impl Backend for File<'_> {
-    type Histories = EmbeddedJournal;
+    type DeliveryStore = EmbeddedJournal;
     type Queue = EmbeddedQueue;
 
     fn store_name(&self) -> &'static str {
@@ -147,7 +147,7 @@ impl Backend for File<'_> {
     }
 
     fn histories(&self) -> EmbeddedJournal {
-        EmbeddedJournal::new(self.store.clone(), self.config.redis.retention)
+        EmbeddedJournal::new(self.store.clone(), self.config.store.retention)
     }
 
     async fn queue(&self) -> Result<EmbeddedQueue, AdminError> {

@@ -1,7 +1,7 @@
 //! Deliveries by name: a provider's event id, an identity, or a delivery key.
 
 use zentra_core::lifecycle::State;
-use zentra_store::journal::{Delivery, Histories};
+use zentra_store::journal::{Delivery, DeliveryStore};
 
 use crate::error::{AdminError, ErrorCode};
 
@@ -10,7 +10,7 @@ use crate::error::{AdminError, ErrorCode};
 /// # Errors
 /// Those of the store.
 pub async fn known(
-    histories: &impl Histories,
+    histories: &impl DeliveryStore,
     pairs: &[(&str, &str)],
     id: &str,
 ) -> Result<Vec<Delivery>, AdminError> {
@@ -23,7 +23,7 @@ pub async fn known(
 
 /// Every delivery of an event that the journal knows, oldest key first; one at least.
 pub async fn find(
-    histories: &impl Histories,
+    histories: &impl DeliveryStore,
     pairs: &[(&str, &str)],
     id: &str,
 ) -> Result<Vec<Delivery>, AdminError> {

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 use zentra_config::Config;
-use zentra_store::control::{Act, Beat, Circuit, Control, Order, Wish};
+use zentra_store::control::{
+    AuditEntry, Circuit, ControlAction, DesiredState, Heartbeat, OperatorControl,
+};
 
 use crate::audit::Actor;
 use crate::error::AdminError;
@@ -22,7 +24,7 @@ pub enum Action {
 
 /// A destination, by its workers' heartbeats.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Standing)]
+#[schema(as = DestinationState)]
 pub struct Destination {
     pub destination: String,
     /// How many workers work for it.
@@ -32,27 +34,37 @@ pub struct Destination {
     /// The worst of all workers' circuits; null without a worker.
     pub circuit: Option<Circuit>,
     #[serde(flatten)]
-    pub order: Order,
+    pub desired: DesiredState,
     /// How many workers have heard that it is paused.
     pub heard: usize,
 }
 
 /// All destinations of the config.
-pub async fn list(control: &impl Control, config: &Config) -> Result<Vec<Destination>, AdminError> {
-    let (beats, mut orders) = (control.workers().await?, control.orders().await?);
+pub async fn list(
+    control: &impl OperatorControl,
+    config: &Config,
+) -> Result<Vec<Destination>, AdminError> {
+    let (heartbeats, mut desired_states) =
+        (control.workers().await?, control.desired_states().await?);
     let names = config.destinations.iter().map(|destination| &destination.name);
-    Ok(names.map(|name| standing(name, &beats, orders.remove(name))).collect())
+    Ok(names
+        .map(|name| destination_state(name, &heartbeats, desired_states.remove(name)))
+        .collect())
 }
 
-fn standing(name: &str, beats: &[Beat], order: Option<Order>) -> Destination {
-    let works = || beats.iter().filter_map(|beat| beat.destinations.get(name));
+fn destination_state(
+    name: &str,
+    heartbeats: &[Heartbeat],
+    desired: Option<DesiredState>,
+) -> Destination {
+    let works = || heartbeats.iter().filter_map(|heartbeat| heartbeat.destinations.get(name));
     Destination {
         destination: name.to_owned(),
         workers: works().count(),
         in_flight: works().map(|work| work.in_flight).sum(),
         circuit: works().map(|work| work.circuit).max(),
         heard: works().filter(|work| work.paused).count(),
-        order: order.unwrap_or_default(),
+        desired: desired.unwrap_or_default(),
     }
 }
 
@@ -61,13 +73,14 @@ fn standing(name: &str, beats: &[Beat], order: Option<Order>) -> Destination {
 /// # Errors
 /// [`crate::ErrorCode::DestinationNotFound`].
 pub async fn find(
-    control: &impl Control,
+    control: &impl OperatorControl,
     config: &Config,
     name: &str,
 ) -> Result<Destination, AdminError> {
     filter::destinations(config, Some(name))?;
-    let (beats, mut orders) = (control.workers().await?, control.orders().await?);
-    Ok(standing(name, &beats, orders.remove(name)))
+    let (heartbeats, mut desired_states) =
+        (control.workers().await?, control.desired_states().await?);
+    Ok(destination_state(name, &heartbeats, desired_states.remove(name)))
 }
 
 /// Tells a destination's workers, who hear it within a second; and says how it stands then. The audit log has
@@ -76,22 +89,28 @@ pub async fn find(
 /// # Errors
 /// [`crate::ErrorCode::DestinationNotFound`].
 pub async fn act(
-    control: &impl Control,
+    control: &impl OperatorControl,
     config: &Config,
     name: &str,
     action: Action,
     actor: &Actor,
 ) -> Result<Destination, AdminError> {
     find(control, config, name).await?;
-    let said = actor.said();
-    let (words, wish, wanted) = match action {
-        Action::Pause => ("destination pause", Wish::Pause, Some(&said)),
-        Action::Resume => ("destination resume", Wish::Pause, None),
-        Action::CloseCircuit => ("destination close-circuit", Wish::Close, Some(&said)),
+    let attribution = actor.attribution();
+    let (words, action, wanted) = match action {
+        Action::Pause => ("destination pause", ControlAction::Pause, Some(&attribution)),
+        Action::Resume => ("destination resume", ControlAction::Pause, None),
+        Action::CloseCircuit => {
+            ("destination close-circuit", ControlAction::Close, Some(&attribution))
+        }
     };
-    let act =
-        Act { action: words.into(), on: name.into(), result: String::new(), said: said.clone() };
+    let act = AuditEntry {
+        action: words.into(),
+        on: name.into(),
+        result: String::new(),
+        attribution: attribution.clone(),
+    };
     control.audit(&act).await?;
-    control.wish(name, wish, wanted).await?;
+    control.apply(name, action, wanted).await?;
     find(control, config, name).await
 }

@@ -14,8 +14,8 @@ use zentra_core::clock;
 use zentra_core::lifecycle::DeadReason;
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
-use zentra_sqlite::{Carried, Carry, Load, Spot};
-use zentra_store::control::{AUDITED, Act, Control, Wish};
+use zentra_sqlite::{Export, ExportedMessage, Inventory, QueueLocation};
+use zentra_store::control::{AUDITED, AuditEntry, ControlAction, OperatorControl};
 use zentra_store::delivery;
 use zentra_store::job::Jobs;
 use zentra_store::queue::{Delay, Operate, Process, Publish, QueueError};
@@ -67,12 +67,12 @@ pub async fn run(
             .hint("Name the file of [embedded] path."));
     }
     let _alone = alone(from)?;
-    let carry = Carry::open(from)?;
-    let load = carry.load().await?;
-    fits(config, &carry, &load).await?;
+    let export = Export::open(from)?;
+    let load = export.load().await?;
+    fits(config, &export, &load).await?;
     match dry_run {
         true => Ok(expected(&load)),
-        false => on_servers(config, &carry, progress).await,
+        false => on_servers(config, &export, progress).await,
     }
 }
 
@@ -81,7 +81,7 @@ fn refused(message: impl Into<String>) -> AdminError {
 }
 
 /// Whether the new config can hold what the file has, before anything is changed.
-async fn fits(config: &Config, carry: &Carry, load: &Load) -> Result<(), AdminError> {
+async fn fits(config: &Config, export: &Export, load: &Inventory) -> Result<(), AdminError> {
     let known = |name: &str| config.destinations.iter().any(|one| one.name == name);
     for queue in load.queues.keys() {
         let Some((_, name)) = queue.split_once('/') else { continue };
@@ -93,8 +93,9 @@ async fn fits(config: &Config, carry: &Carry, load: &Load) -> Result<(), AdminEr
         }
     }
     for queue in load.queues.keys().filter(|queue| queue.starts_with("work/")) {
-        let sample = carry.messages(queue).await?.into_iter().take(SAMPLE);
-        let opened = |one: Carried| delivery::open(&config.seal, "", &one.message.sealed).event;
+        let sample = export.messages(queue).await?.into_iter().take(SAMPLE);
+        let opened =
+            |one: ExportedMessage| delivery::open(&config.seal, "", &one.message.sealed).event;
         let opened: Vec<bool> = sample.map(|one| opened(one).is_ok()).collect();
         if !opened.is_empty() && opened.iter().all(|opened| !opened) {
             let message = "the seal's keys of this config open nothing of what the file holds.";
@@ -104,7 +105,7 @@ async fn fits(config: &Config, carry: &Carry, load: &Load) -> Result<(), AdminEr
     Ok(())
 }
 
-fn expected(load: &Load) -> Moved {
+fn expected(load: &Inventory) -> Moved {
     let of = |kind: &str| {
         let queues = load.queues.iter().filter(|(queue, _)| queue.starts_with(kind));
         queues.map(|(_, count)| count).sum()
@@ -122,24 +123,24 @@ fn expected(load: &Load) -> Moved {
 
 async fn on_servers(
     config: &Config,
-    carry: &Carry,
+    export: &Export,
     progress: &dyn Progress,
 ) -> Result<Moved, AdminError> {
     let journal = Servers::new(config)?.histories();
     // By one lane, so that dead letters keep their order.
-    let queue = Amqp::entrance(Settings { lanes: 1, ..Settings::from(config) });
+    let queue = Amqp::ingress(Settings { lanes: 1, ..Settings::from(config) });
     connected(&queue).await?;
-    carry.begin().await?;
+    export.begin().await?;
     // Only now nobody adds a queue any more.
-    let queues = carry.load().await?.queues;
+    let queues = export.load().await?.queues;
     let mut moved = Moved::default();
     let done = async {
-        control(&carry.control(), &journal).await?;
-        memory(carry, &journal, &mut moved, progress).await?;
+        control(&export.control(), &journal).await?;
+        memory(export, &journal, &mut moved, progress).await?;
         for name in queues.keys() {
-            messages(carry, name, &queue, &mut moved, progress).await?;
+            messages(export, name, &queue, &mut moved, progress).await?;
         }
-        archive(config, carry, &queue, &mut moved, progress).await
+        archive(config, export, &queue, &mut moved, progress).await
     };
     let done = done.await;
     queue.close().await;
@@ -148,12 +149,12 @@ async fn on_servers(
 
 /// Pauses, tokens, jobs and the audit. Once more, it changes nothing.
 async fn control(
-    from: &(impl Control + Jobs),
-    to: &(impl Control + Jobs),
+    from: &(impl OperatorControl + Jobs),
+    to: &(impl OperatorControl + Jobs),
 ) -> Result<(), AdminError> {
-    for (destination, order) in from.orders().await? {
-        if let Some(said) = &order.pause {
-            to.wish(&destination, Wish::Pause, Some(said)).await?;
+    for (destination, desired) in from.desired_states().await? {
+        if let Some(attribution) = &desired.pause {
+            to.apply(&destination, ControlAction::Pause, Some(attribution)).await?;
         }
     }
     for token in from.tokens().await? {
@@ -162,7 +163,7 @@ async fn control(
     for job in from.jobs().await?.iter().rev() {
         to.keep_job(job).await?;
     }
-    let known: HashSet<Act> = to.audited(AUDITED).await?.into_iter().collect();
+    let known: HashSet<AuditEntry> = to.audited(AUDITED).await?.into_iter().collect();
     for act in from.audited(AUDITED).await?.iter().rev().filter(|act| !known.contains(act)) {
         to.audit(act).await?;
     }
@@ -170,14 +171,14 @@ async fn control(
 }
 
 async fn memory(
-    carry: &Carry,
+    export: &Export,
     journal: &RedisJournal,
     moved: &mut Moved,
     progress: &dyn Progress,
 ) -> Result<(), AdminError> {
     let mut behind = 0;
     loop {
-        let page = carry.deliveries(behind).await?;
+        let page = export.deliveries(behind).await?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         behind = *last;
         let taken = stream::iter(&page).map(|(_, one)| journal.take_over(one));
@@ -190,14 +191,14 @@ async fn memory(
 }
 
 async fn messages(
-    carry: &Carry,
+    export: &Export,
     name: &str,
     queue: &Amqp,
     moved: &mut Moved,
     progress: &dyn Progress,
 ) -> Result<(), AdminError> {
     loop {
-        let page = carry.messages(name).await?;
+        let page = export.messages(name).await?;
         if page.is_empty() {
             return Ok(());
         }
@@ -205,21 +206,21 @@ async fn messages(
         sent.try_collect::<()>().await?;
         let count = page.len() as u64;
         match page.first().map(|one| &one.spot) {
-            Some(Spot::Work(..)) => moved.work += count,
-            Some(Spot::Dead(..)) => moved.dead += count,
-            Some(Spot::Unrouted) => moved.unrouted += count,
-            Some(Spot::Refused) | None => moved.refused += count,
+            Some(QueueLocation::Work(..)) => moved.work += count,
+            Some(QueueLocation::Dead(..)) => moved.dead += count,
+            Some(QueueLocation::Unrouted) => moved.unrouted += count,
+            Some(QueueLocation::Refused) | None => moved.refused += count,
         }
-        carry.arrived(page.into_iter().map(|one| one.id).collect()).await?;
+        export.arrived(page.into_iter().map(|one| one.id).collect()).await?;
         progress.show(format!("{name}: {} messages", moved.work + moved.dead));
     }
 }
 
 /// Returns when it is durable in its new place.
-async fn send(queue: &Amqp, carried: &Carried) -> Result<(), QueueError> {
-    let Carried { spot, message, .. } = carried;
+async fn send(queue: &Amqp, carried: &ExportedMessage) -> Result<(), QueueError> {
+    let ExportedMessage { spot, message, .. } = carried;
     match spot {
-        Spot::Work(destination, due) => {
+        QueueLocation::Work(destination, due) => {
             let wait = due.since(clock::now());
             match wait.is_zero() {
                 true => queue.requeue(destination, message).await,
@@ -230,18 +231,18 @@ async fn send(queue: &Amqp, carried: &Carried) -> Result<(), QueueError> {
                 }
             }
         }
-        Spot::Dead(destination, error) => {
+        QueueLocation::Dead(destination, error) => {
             let reason = message.dead.unwrap_or(DeadReason::Crashed);
             queue.dead(destination, message, reason, error.as_deref()).await
         }
-        Spot::Unrouted => queue.leave_unrouted(&message.sealed).await,
-        Spot::Refused => queue.keep(&message.sealed).await,
+        QueueLocation::Unrouted => queue.leave_unrouted(&message.sealed).await,
+        QueueLocation::Refused => queue.keep(&message.sealed).await,
     }
 }
 
 async fn archive(
     config: &Config,
-    carry: &Carry,
+    export: &Export,
     queue: &Amqp,
     moved: &mut Moved,
     progress: &dyn Progress,
@@ -253,14 +254,14 @@ async fn archive(
     };
     let mut behind = 0;
     loop {
-        let page = carry.archived(behind).await?;
+        let page = export.archived(behind).await?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         behind = *last;
         let (wanted, left): (Vec<_>, Vec<_>) =
             page.iter().partition(|(_, sealed)| kept(&sealed.route));
         let sent = stream::iter(&wanted).map(|(_, sealed)| queue.archive(sealed)).buffered(AT_ONCE);
         sent.try_collect::<()>().await?;
-        carry.archive_arrived(wanted.iter().map(|(id, _)| *id).collect()).await?;
+        export.archive_arrived(wanted.iter().map(|(id, _)| *id).collect()).await?;
         moved.archived += wanted.len() as u64;
         moved.not_archived += left.len() as u64;
         progress.show(format!("archive: {} events", moved.archived));

@@ -9,7 +9,7 @@ use webhook_verify::{Answered, Scheme, Unverified, Verified};
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::{self, Admitted};
-use zentra_core::refused::{Kept, MASKED};
+use zentra_core::refused::{MASKED, RefusedRecord};
 use zentra_core::seal::Sealer;
 use zentra_core::source::Source;
 use zentra_ingress::admit::{Admission, Entry};
@@ -23,7 +23,7 @@ use crate::look::each;
 
 /// Which refused callbacks.
 #[derive(Clone, Default)]
-pub struct Wanted {
+pub struct RefusedFilter {
     /// These; empty: all.
     pub ids: Vec<String>,
     /// Only this source's.
@@ -32,7 +32,7 @@ pub struct Wanted {
     pub reason: Option<String>,
 }
 
-impl Wanted {
+impl RefusedFilter {
     /// For the audit log: ids, `source=…`, `reason=…`.
     fn words(&self) -> String {
         let named = |name: &str, value: &Option<String>| {
@@ -43,7 +43,7 @@ impl Wanted {
         words.collect::<Vec<_>>().join(" ")
     }
 
-    fn fits(&self, kept: &Kept) -> bool {
+    fn fits(&self, kept: &RefusedRecord) -> bool {
         let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w == is);
         (self.ids.is_empty() || self.ids.contains(&kept.id))
             && same(&self.source, &kept.source)
@@ -54,9 +54,9 @@ impl Wanted {
 /// One that was found: what is kept of it, and its body.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Refused)]
-pub struct Found {
+pub struct RefusedCallback {
     #[serde(flatten)]
-    pub kept: Kept,
+    pub kept: RefusedRecord,
     pub bytes: usize,
     pub body_sha256: String,
     /// The bytes as they came.
@@ -72,9 +72,9 @@ pub struct Found {
 pub async fn list(
     backend: &impl Backend,
     config: &Config,
-    wanted: &Wanted,
+    wanted: &RefusedFilter,
     limit: usize,
-) -> Result<Vec<Found>, AdminError> {
+) -> Result<Vec<RefusedCallback>, AdminError> {
     let found = listed(&backend.queue().await?, &config.seal, wanted, limit).await?;
     Ok(found.into_iter().map(|one| masked(one, &config.sources)).collect())
 }
@@ -83,8 +83,12 @@ pub async fn list(
 ///
 /// # Errors
 /// [`ErrorCode::RefusedCallbackNotFound`], and those of the broker.
-pub async fn find(backend: &impl Backend, config: &Config, id: &str) -> Result<Found, AdminError> {
-    let wanted = Wanted { ids: vec![id.to_owned()], ..Wanted::default() };
+pub async fn find(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+) -> Result<RefusedCallback, AdminError> {
+    let wanted = RefusedFilter { ids: vec![id.to_owned()], ..RefusedFilter::default() };
     list(backend, config, &wanted, 1).await?.pop().ok_or_else(|| not_found(id))
 }
 
@@ -102,7 +106,7 @@ pub fn not_found(id: &str) -> AdminError {
 pub async fn admit(
     backend: &impl Backend,
     config: &Config,
-    wanted: &Wanted,
+    wanted: &RefusedFilter,
     limit: usize,
     dry_run: bool,
     actor: &Actor,
@@ -113,7 +117,7 @@ pub async fn admit(
         control: (!dry_run).then_some(&control),
         action: "refused admit",
         on: wanted.words(),
-        said: actor.said(),
+        attribution: actor.attribution(),
     };
     let deed = admitted(&queue, seal, sources, wanted, limit, &actor.name, dry_run);
     let count = |all: &Vec<Outcome>| all.iter().filter(|one| one.admitted).count();
@@ -123,21 +127,21 @@ pub async fn admit(
 async fn listed(
     queue: &impl Operate,
     sealer: &Sealer,
-    wanted: &Wanted,
+    wanted: &RefusedFilter,
     limit: usize,
-) -> Result<Vec<Found>, AdminError> {
+) -> Result<Vec<RefusedCallback>, AdminError> {
     let mut walk = queue.walk(Place::Refused).await?;
     let mut found = Vec::new();
     while found.len() < limit
         && let Some((message, _held)) = walk.next().await?
     {
         // What has no seal of ours is nobody's callback.
-        if let Ok((kept, callback)) = Kept::open(sealer, &message.sealed)
+        if let Ok((kept, callback)) = RefusedRecord::open(sealer, &message.sealed)
             && wanted.fits(&kept)
         {
             let body_sha256 = event::body_sha256(&callback.body);
             let Unverified { body, .. } = callback;
-            found.push(Found { kept, bytes: body.len(), body_sha256, body });
+            found.push(RefusedCallback { kept, bytes: body.len(), body_sha256, body });
         }
     }
     walk.finish().await?;
@@ -153,7 +157,7 @@ pub(crate) async fn count(
 ) -> Result<BTreeMap<(String, String), u64>, AdminError> {
     let mut counts = BTreeMap::new();
     let count = |message: &Message| {
-        if let Ok((kept, _)) = Kept::open(sealer, &message.sealed)
+        if let Ok((kept, _)) = RefusedRecord::open(sealer, &message.sealed)
             && kept.received_at >= since
         {
             *counts.entry((kept.source, kept.reason)).or_default() += 1;
@@ -168,7 +172,7 @@ fn is_signature(scheme: &Scheme, header: &str) -> bool {
     header.parse().is_ok_and(|header| scheme.signs_in(&header))
 }
 
-fn masked(mut found: Found, sources: &[Source]) -> Found {
+fn masked(mut found: RefusedCallback, sources: &[Source]) -> RefusedCallback {
     let source = sources.iter().find(|source| source.name == found.kept.source);
     for (name, value) in &mut found.kept.headers {
         let hidden = |source: &Source| {
@@ -185,7 +189,7 @@ fn masked(mut found: Found, sources: &[Source]) -> Found {
 
 /// What a verified callback was.
 #[derive(Clone, Copy)]
-enum Came {
+enum VerifiedAs {
     Events(usize),
     /// Whether an address was, or is to be, visited.
     Handshake {
@@ -193,7 +197,7 @@ enum Came {
     },
 }
 
-impl Came {
+impl VerifiedAs {
     fn handshake(answer: &Answered) -> Self {
         Self::Handshake { confirmed: answer.visit.is_some() }
     }
@@ -203,7 +207,7 @@ impl Came {
     }
 }
 
-impl From<Admission> for Came {
+impl From<Admission> for VerifiedAs {
     fn from(admission: Admission) -> Self {
         match admission {
             Admission::Events(envelopes) => Self::Events(envelopes.len()),
@@ -234,7 +238,7 @@ async fn admitted<Q: Operate + Publish>(
     queue: &Q,
     sealer: &Sealer,
     sources: &[Source],
-    wanted: &Wanted,
+    wanted: &RefusedFilter,
     limit: usize,
     by: &str,
     dry_run: bool,
@@ -246,7 +250,7 @@ async fn admitted<Q: Operate + Publish>(
     while outcomes.len() < limit
         && let Some((message, receipt)) = walk.next().await?
     {
-        let Ok((kept, callback)) = Kept::open(sealer, &message.sealed) else {
+        let Ok((kept, callback)) = RefusedRecord::open(sealer, &message.sealed) else {
             continue;
         };
         if !wanted.fits(&kept) {
@@ -255,36 +259,39 @@ async fn admitted<Q: Operate + Publish>(
         let admitted =
             Admitted { by: by.into(), at: clock::now(), refused_for: kept.reason.clone() };
         let source = sources.iter().find(|source| source.name == kept.source);
-        let came = match source {
+        let verified_as = match source {
             None => Err("unknown_source"),
             Some(source) if dry_run => {
                 let verified = entry.verify(&callback, source).await;
-                verified.map(|verified| Came::of(&verified)).map_err(|refusal| refusal.reason())
+                verified
+                    .map(|verified| VerifiedAs::of(&verified))
+                    .map_err(|refusal| refusal.reason())
             }
             Some(source) => {
                 let admission = entry.admit(&callback, source, admitted).await;
-                admission.map(Came::from).map_err(|refusal| refusal.reason())
+                admission.map(VerifiedAs::from).map_err(|refusal| refusal.reason())
             }
         };
-        let (came, reason) = match came {
+        let (verified_as, reason) = match verified_as {
             // Its provider waits no more for the answer.
-            Ok(Came::Handshake { confirmed: false }) => (None, Some("handshake")),
-            Ok(came) => (Some(came), None),
+            Ok(VerifiedAs::Handshake { confirmed: false }) => (None, Some("handshake")),
+            Ok(verified_as) => (Some(verified_as), None),
             Err(reason) => (None, Some(reason)),
         };
         // Confirmed in its new place: only now may it go from the old one.
-        if came.is_some() && !dry_run {
+        if verified_as.is_some() && !dry_run {
             receipt.ack().await;
         }
         outcomes.push(Outcome {
             id: kept.id,
             source: kept.source,
-            admitted: came.is_some(),
-            events: came.map_or(0, |came| match came {
-                Came::Events(events) => events,
-                Came::Handshake { .. } => 0,
+            admitted: verified_as.is_some(),
+            events: verified_as.map_or(0, |verified_as| match verified_as {
+                VerifiedAs::Events(events) => events,
+                VerifiedAs::Handshake { .. } => 0,
             }),
-            handshake: matches!(came, Some(Came::Handshake { .. })) || reason == Some("handshake"),
+            handshake: matches!(verified_as, Some(VerifiedAs::Handshake { .. }))
+                || reason == Some("handshake"),
             reason,
         });
     }

@@ -8,7 +8,7 @@ use rand::RngCore;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zentra_core::clock;
-use zentra_store::control::{Control, Role, Token};
+use zentra_store::control::{OperatorControl, Role, Token};
 
 use crate::audit::{Actor, Audited};
 use crate::error::{AdminError, ErrorCode};
@@ -37,7 +37,7 @@ pub struct New {
 /// # Errors
 /// [`ErrorCode::TokenNameTaken`].
 pub async fn create(
-    control: &impl Control,
+    control: &impl OperatorControl,
     new: &New,
     actor: &Actor,
 ) -> Result<(Token, String), AdminError> {
@@ -52,7 +52,7 @@ pub async fn create(
     rand::rng().fill_bytes(&mut random);
     let (id, secret) = random.split_at(8);
     let (id, secret) = (hex::encode(id), URL_SAFE_NO_PAD.encode(secret));
-    let made = actor.said();
+    let made = actor.attribution();
     let token = Token {
         digest: digest(&secret),
         name: new.name.clone(),
@@ -65,8 +65,8 @@ pub async fn create(
     let (role, id) = (role(token.role), &token.id);
     let payloads = if token.payloads { " with payloads" } else { "" };
     let on = format!("{id} for {}, as {role}{payloads}, until {}", token.name, token.expires_at);
-    let said = token.made.clone();
-    let audited = Audited { control: Some(control), action: "token create", on, said };
+    let attribution = token.made.clone();
+    let audited = Audited { control: Some(control), action: "token create", on, attribution };
     let keep = async { Ok(control.keep_token(&token).await?) };
     audited.run(keep, |()| "made".into()).await?;
     let text = format!("{PREFIX}{id}_{secret}");
@@ -77,9 +77,13 @@ pub async fn create(
 ///
 /// # Errors
 /// [`ErrorCode::TokenNotFound`].
-pub async fn revoke(control: &impl Control, id: &str, actor: &Actor) -> Result<(), AdminError> {
-    let (on, said) = (id.to_owned(), actor.said());
-    let audited = Audited { control: Some(control), action: "token revoke", on, said };
+pub async fn revoke(
+    control: &impl OperatorControl,
+    id: &str,
+    actor: &Actor,
+) -> Result<(), AdminError> {
+    let (on, attribution) = (id.to_owned(), actor.attribution());
+    let audited = Audited { control: Some(control), action: "token revoke", on, attribution };
     let unknown =
         || AdminError::new(ErrorCode::TokenNotFound, format!("there is no token {id}.")).about(id);
     let revoke = async {
@@ -92,7 +96,10 @@ pub async fn revoke(control: &impl Control, id: &str, actor: &Actor) -> Result<(
 }
 
 /// The token that a text is, if it is one of ours and valid now.
-pub async fn verify(control: &impl Control, text: &str) -> Result<Option<Token>, AdminError> {
+pub async fn verify(
+    control: &impl OperatorControl,
+    text: &str,
+) -> Result<Option<Token>, AdminError> {
     let parts = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_'));
     let Some((id, secret)) = parts.filter(|(id, _)| id.len() == 16) else { return Ok(None) };
     let found = control.token(id).await?;

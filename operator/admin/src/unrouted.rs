@@ -16,7 +16,7 @@ use crate::error::AdminError;
 /// One of them.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Unrouted)]
-pub struct Found {
+pub struct UnroutedEvent {
     pub source: String,
     pub event_id: Option<String>,
     pub event_type: Option<String>,
@@ -35,7 +35,7 @@ pub async fn list(
     config: &Config,
     source: Option<String>,
     limit: usize,
-) -> Result<Vec<Found>, AdminError> {
+) -> Result<Vec<UnroutedEvent>, AdminError> {
     let look = Look { sealer: &config.seal, subscribers: &config.subscribers(), source, limit };
     listed(&backend.queue().await?, &look).await
 }
@@ -52,13 +52,13 @@ pub async fn requeue(
     limit: usize,
     dry_run: bool,
     actor: &Actor,
-) -> Result<Vec<Found>, AdminError> {
+) -> Result<Vec<UnroutedEvent>, AdminError> {
     let (control, queue) = (backend.histories(), backend.queue().await?);
     let audited = Audited {
         control: (!dry_run).then_some(&control),
         action: "unrouted requeue",
         on: source.as_ref().map_or_else(String::new, |name| format!("source={name}")),
-        said: actor.said(),
+        attribution: actor.attribution(),
     };
     let look = Look { sealer: &config.seal, subscribers: &config.subscribers(), source, limit };
     audited.run(routed(&queue, &look, dry_run), |found| found.len().to_string()).await
@@ -76,14 +76,14 @@ struct Look<'a> {
 impl Look<'_> {
     /// The event in a message, with its route, if it is wanted. What has no fitting seal
     /// is nobody's event.
-    fn open(&self, message: Message) -> Option<(Found, Sealed)> {
+    fn open(&self, message: Message) -> Option<(UnroutedEvent, Sealed)> {
         let envelope = self.sealer.open(&message.sealed).ok()?.envelope;
         if self.source.as_ref().is_some_and(|source| *source != envelope.source) {
             return None;
         }
         let route = envelope.route();
         let takers = self.subscribers.iter().filter(|subscriber| subscriber.takes(&route));
-        let found = Found {
+        let found = UnroutedEvent {
             destinations: takers.map(|subscriber| subscriber.destination.clone()).collect(),
             event_id: envelope.event_id().map(str::to_owned),
             source: envelope.source,
@@ -95,7 +95,7 @@ impl Look<'_> {
     }
 }
 
-async fn listed(queue: &impl Operate, look: &Look<'_>) -> Result<Vec<Found>, AdminError> {
+async fn listed(queue: &impl Operate, look: &Look<'_>) -> Result<Vec<UnroutedEvent>, AdminError> {
     let mut walk = queue.walk(Place::Unrouted).await?;
     let mut all = Vec::new();
     while all.len() < look.limit
@@ -111,7 +111,7 @@ async fn routed(
     queue: &impl Operate,
     look: &Look<'_>,
     dry_run: bool,
-) -> Result<Vec<Found>, AdminError> {
+) -> Result<Vec<UnroutedEvent>, AdminError> {
     let mut walk = queue.walk(Place::Unrouted).await?;
     let (mut all, mut seen) = (Vec::new(), HashSet::new());
     while all.len() < look.limit

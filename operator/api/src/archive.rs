@@ -6,7 +6,7 @@ use axum::Json;
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use zentra_admin::archive::{Found, Wanted};
+use zentra_admin::archive::{ArchiveFilter, ArchivedEvent};
 use zentra_admin::list::List;
 
 use crate::State;
@@ -35,14 +35,14 @@ pub(super) struct Archived {
 /// What was accepted, whatever became of it, oldest first.
 #[utoipa::path(
     get, path = "/v1/archive", tag = "look", params(Archived), security(("token" = [])),
-    responses((status = 200, body = List<Found>), (status = "default", body = Problem))
+    responses((status = 200, body = List<ArchivedEvent>), (status = "default", body = Problem))
 )]
 pub(super) async fn archived(
     state: State,
     Query(Archived { source, kind, newer_than, limit }): Query<Archived>,
-) -> Answer<List<Found>> {
+) -> Answer<List<ArchivedEvent>> {
     let newer_than = newer_than.map(|seconds| Duration::from_secs(seconds.into()));
-    let wanted = Wanted { source, kind, newer_than, limit: within(limit)? };
+    let wanted = ArchiveFilter { source, kind, newer_than, limit: within(limit)? };
     Ok(Json(state.archived(&wanted).await?.into()))
 }
 
@@ -60,6 +60,6 @@ pub(super) async fn body(
     state: State,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, Problem> {
-    let said = looks(&who)?;
-    Ok(attached(state.archived_body(&id, &said).await?))
+    let attribution = looks(&who)?;
+    Ok(attached(state.archived_body(&id, &attribution).await?))
 }

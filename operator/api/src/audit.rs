@@ -4,7 +4,7 @@ use axum::Json;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use zentra_admin::list::List;
-use zentra_store::control::{Act, Role};
+use zentra_store::control::{AuditEntry, Role};
 
 use crate::State;
 use crate::auth::Who;
@@ -25,9 +25,13 @@ pub(super) struct Audit {
 /// What operators did, when and why: the newest first. For admins.
 #[utoipa::path(
     get, path = "/v1/audit", tag = "look", params(Audit), security(("token" = [])),
-    responses((status = 200, body = List<Act>), (status = "default", body = Problem))
+    responses((status = 200, body = List<AuditEntry>), (status = "default", body = Problem))
 )]
-pub(super) async fn audit(who: Who, state: State, Query(asked): Query<Audit>) -> Answer<List<Act>> {
+pub(super) async fn audit(
+    who: Who,
+    state: State,
+    Query(asked): Query<Audit>,
+) -> Answer<List<AuditEntry>> {
     who.may(Role::Admin)?;
     Ok(Json(state.audited(within(asked.limit)?).await?.into()))
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use zentra_admin::dead::Tally;
+use zentra_admin::dead::PassReport;
 use zentra_admin::filter::Filter;
 use zentra_admin::list::List;
 use zentra_core::lifecycle::DeadReason;
@@ -63,8 +63,8 @@ pub(super) async fn body(
     state: State,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, Problem> {
-    let said = looks(&who)?;
-    Ok(attached(state.dead_body(&id, &said).await?))
+    let attribution = looks(&who)?;
+    Ok(attached(state.dead_body(&id, &attribution).await?))
 }
 
 /// Dead letters, by name.
@@ -84,13 +84,13 @@ pub(super) struct Letters {
 /// first, under the same idempotency key.
 #[utoipa::path(
     post, path = "/v1/dead/requeue", tag = "act", security(("token" = [])), request_body = Letters,
-    responses((status = 200, body = Tally), (status = "default", body = Problem))
+    responses((status = 200, body = PassReport), (status = "default", body = Problem))
 )]
 pub(super) async fn requeue(
     who: Who,
     state: State,
     Body(Letters { ids, because }): Body<Letters>,
-) -> Answer<Tally> {
+) -> Answer<PassReport> {
     who.may(Role::Operator)?;
     if !(1..=100).contains(&ids.len()) {
         return Err(Problem::invalid("name 1 to 100 dead letters"));
@@ -102,13 +102,13 @@ pub(super) async fn requeue(
 /// more; what is archived can be replayed by a job.
 #[utoipa::path(
     post, path = "/v1/dead/drain", tag = "act", security(("token" = [])), request_body = Letters,
-    responses((status = 200, body = Tally), (status = "default", body = Problem))
+    responses((status = 200, body = PassReport), (status = "default", body = Problem))
 )]
 pub(super) async fn drain(
     who: Who,
     state: State,
     Body(Letters { ids, because }): Body<Letters>,
-) -> Answer<Tally> {
+) -> Answer<PassReport> {
     who.may(Role::Operator)?;
     if !(1..=100).contains(&ids.len()) || because.is_empty() {
         return Err(Problem::invalid("name 1 to 100 dead letters, and say why (because)"));

@@ -3,7 +3,7 @@
 use axum::Json;
 use zentra_admin::destinations::{Action, Destination};
 use zentra_admin::list::List;
-use zentra_store::control::{Beat, Role};
+use zentra_store::control::{Heartbeat, Role};
 
 use crate::State;
 use crate::auth::Who;
@@ -13,9 +13,9 @@ use crate::problem::Problem;
 /// The workers that run.
 #[utoipa::path(
     get, path = "/v1/workers", tag = "look", security(("token" = [])),
-    responses((status = 200, body = List<Beat>), (status = "default", body = Problem))
+    responses((status = 200, body = List<Heartbeat>), (status = "default", body = Problem))
 )]
-pub(super) async fn workers(state: State) -> Answer<List<Beat>> {
+pub(super) async fn workers(state: State) -> Answer<List<Heartbeat>> {
     Ok(Json(state.workers().await?.into()))
 }
 

@@ -13,10 +13,10 @@ use serde::Deserialize;
 use tokio::sync::{Semaphore, mpsc};
 use utoipa::IntoParams;
 use zentra_admin::ErrorCode;
-use zentra_admin::event::{Found, Matches};
+use zentra_admin::event::{EventDetails, Matches};
 use zentra_admin::list::List;
 use zentra_core::clock::Timestamp;
-use zentra_core::lifecycle::{DeadReason, State as Standing};
+use zentra_core::lifecycle::{self, DeadReason};
 use zentra_store::control::Role;
 use zentra_store::journal::Delivery;
 use zentra_store::journal::list::{Page, Query as Asking};
@@ -50,7 +50,7 @@ pub(super) struct Events {
     #[serde(rename = "type")]
     kind: Option<String>,
     /// Only those that stand so.
-    state: Option<Standing>,
+    state: Option<lifecycle::State>,
     /// Only those that are dead for this reason.
     reason: Option<DeadReason>,
     /// Only those that a worker took up then or later: RFC 3339, or milliseconds since 1970.
@@ -89,9 +89,9 @@ pub(super) async fn events(state: State, Query(asked): Query<Events>) -> Answer<
 #[utoipa::path(
     get, path = "/v1/events/{id}", tag = "look", security(("token" = [])),
     params(("id" = String, Path, description = "The provider's id, an identity, or a delivery key")),
-    responses((status = 200, body = Found), (status = "default", body = Problem))
+    responses((status = 200, body = EventDetails), (status = "default", body = Problem))
 )]
-pub(super) async fn event(state: State, Path(id): Path<String>) -> Answer<Found> {
+pub(super) async fn event(state: State, Path(id): Path<String>) -> Answer<EventDetails> {
     Ok(Json(state.event(&id).await?))
 }
 
@@ -116,11 +116,11 @@ pub(super) async fn find(
     state: State,
     Query(Find { text }): Query<Find>,
 ) -> Answer<Matches> {
-    let said = looks(&who)?;
+    let attribution = looks(&who)?;
     if !(1..=200).contains(&text.chars().count()) {
         return Err(Problem::invalid("text has 1 to 200 characters"));
     }
-    Ok(Json(state.find(&text, &said).await?))
+    Ok(Json(state.find(&text, &attribution).await?))
 }
 
 /// Of which deliveries.
@@ -136,7 +136,7 @@ pub(super) struct Tail {
     #[serde(rename = "type")]
     kind: Option<String>,
     /// Only those that stand so.
-    state: Option<Standing>,
+    state: Option<lifecycle::State>,
     /// Only those that are dead for this reason.
     reason: Option<DeadReason>,
     /// Only those of this event: the provider's id, an identity, or a delivery key.

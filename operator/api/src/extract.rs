@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use zentra_admin::audit::{self, Actor};
 use zentra_admin::filter::DEFAULT_LIMIT;
-use zentra_store::control::Said;
+use zentra_store::control::Attribution;
 
 use crate::auth::Who;
 use crate::problem::Problem;
@@ -47,9 +47,9 @@ pub(super) fn actor(who: &Who, reason: &str) -> Result<Actor, Problem> {
 }
 
 /// Who looks at bytes, if the token allows it.
-pub(super) fn looks(who: &Who) -> Result<Said, Problem> {
+pub(super) fn looks(who: &Who) -> Result<Attribution, Problem> {
     who.may_see_payloads()?;
-    Ok(Actor { name: who.name(), reason: String::new() }.said())
+    Ok(Actor { name: who.name(), reason: String::new() }.attribution())
 }
 
 /// The default of `limit`.

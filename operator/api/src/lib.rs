@@ -39,7 +39,7 @@ use zentra_config::Config;
 use auth::Guard;
 use problem::Problem;
 pub use problem::status as http_status;
-use service::{Desk, Service};
+use service::{BackendService, Service};
 
 /// The longest body, in bytes.
 const LONGEST: usize = 64 * 1024;
@@ -64,7 +64,7 @@ pub async fn serve<B: Backend + 'static>(
 ) {
     let (stopped, snapshot) = (stop.clone(), Mutex::default());
     let service: Arc<dyn Service> =
-        Arc::new(Desk { backend, config, admits, stop: stopped, snapshot });
+        Arc::new(BackendService { backend, config, admits, stop: stopped, snapshot });
     let attending = tokio::spawn({
         let service = service.clone();
         async move { service.attend().await }

@@ -5,7 +5,7 @@ use axum::response::IntoResponse;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use zentra_admin::list::List;
-use zentra_admin::refused::{Found, Outcome, Wanted};
+use zentra_admin::refused::{Outcome, RefusedCallback, RefusedFilter};
 use zentra_store::control::Role;
 
 use crate::State;
@@ -31,13 +31,13 @@ pub(super) struct Refused {
 /// Refused callbacks that were kept, oldest first; without their signatures.
 #[utoipa::path(
     get, path = "/v1/refused", tag = "look", params(Refused), security(("token" = [])),
-    responses((status = 200, body = List<Found>), (status = "default", body = Problem))
+    responses((status = 200, body = List<RefusedCallback>), (status = "default", body = Problem))
 )]
 pub(super) async fn refused(
     state: State,
     Query(Refused { source, reason, limit }): Query<Refused>,
-) -> Answer<List<Found>> {
-    let wanted = Wanted { ids: Vec::new(), source, reason };
+) -> Answer<List<RefusedCallback>> {
+    let wanted = RefusedFilter { ids: Vec::new(), source, reason };
     Ok(Json(state.refused(&wanted, within(limit)?).await?.into()))
 }
 
@@ -55,8 +55,8 @@ pub(super) async fn body(
     state: State,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, Problem> {
-    let said = looks(&who)?;
-    Ok(attached(state.refused_body(&id, &said).await?))
+    let attribution = looks(&who)?;
+    Ok(attached(state.refused_body(&id, &attribution).await?))
 }
 
 /// Which refused callbacks are to be let in, and why.
@@ -93,6 +93,6 @@ pub(super) async fn admit(
         return Err(Problem::invalid("name 1 to 100 refused callbacks, or a source"));
     }
     let actor = actor(&who, &because)?;
-    let wanted = Wanted { ids, source, reason };
+    let wanted = RefusedFilter { ids, source, reason };
     Ok(Json(state.admit(&wanted, default_limit(), &actor).await?.into()))
 }

@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use zentra_admin::audit::Actor;
-use zentra_admin::dead::{self, Letters, Tally};
+use zentra_admin::dead::{self, Letters, PassReport};
 use zentra_admin::deliveries;
 use zentra_admin::destinations::{self, Action, Destination};
-use zentra_admin::event::{self, Found, Matches};
+use zentra_admin::event::{self, EventDetails, Matches};
 use zentra_admin::filter::Filter;
 use zentra_admin::job::{self, New};
 use zentra_admin::reconcile::{self, Report};
@@ -19,10 +19,10 @@ use zentra_admin::status::{self, Status};
 use zentra_admin::{AdminError, Backend, ErrorCode};
 use zentra_admin::{archive, audit, payload, refused, tokens, unrouted};
 use zentra_config::Config;
-use zentra_store::control::{Act, Beat, Control, Said, Token};
+use zentra_store::control::{Attribution, AuditEntry, Heartbeat, OperatorControl, Token};
 use zentra_store::job::{Halt, Job, Jobs};
 use zentra_store::journal::list::{Page, Query};
-use zentra_store::journal::{Delivery, What};
+use zentra_store::journal::{Delivery, HistoryEvent};
 
 use crate::lines::Lines;
 
@@ -46,10 +46,10 @@ pub(crate) trait Service: Send + Sync {
         limit: usize,
     ) -> Answer<'a, Page>;
 
-    fn event<'a>(&'a self, id: &'a str) -> Answer<'a, Found>;
+    fn event<'a>(&'a self, id: &'a str) -> Answer<'a, EventDetails>;
 
     /// Events whose bodies have a text in them.
-    fn find<'a>(&'a self, text: &'a str, said: &'a Said) -> Answer<'a, Matches>;
+    fn find<'a>(&'a self, text: &'a str, attribution: &'a Attribution) -> Answer<'a, Matches>;
 
     /// Writes what happens, until nobody reads it.
     fn tail<'a>(
@@ -67,13 +67,13 @@ pub(crate) trait Service: Send + Sync {
 
     fn dead<'a>(&'a self, filter: &'a Filter, limit: usize) -> Answer<'a, Vec<Delivery>>;
 
-    fn dead_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes>;
+    fn dead_body<'a>(&'a self, id: &'a str, attribution: &'a Attribution) -> Answer<'a, Bytes>;
 
-    fn requeue_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, Tally>;
+    fn requeue_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, PassReport>;
 
-    fn drain_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, Tally>;
+    fn drain_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, PassReport>;
 
-    fn workers(&self) -> Answer<'_, Vec<Beat>>;
+    fn workers(&self) -> Answer<'_, Vec<Heartbeat>>;
 
     fn destinations(&self) -> Answer<'_, Vec<Destination>>;
 
@@ -84,7 +84,7 @@ pub(crate) trait Service: Send + Sync {
         actor: &'a Actor,
     ) -> Answer<'a, Destination>;
 
-    fn audited(&self, limit: usize) -> Answer<'_, Vec<Act>>;
+    fn audited(&self, limit: usize) -> Answer<'_, Vec<AuditEntry>>;
 
     fn jobs(&self) -> Answer<'_, Vec<Job>>;
 
@@ -102,30 +102,37 @@ pub(crate) trait Service: Send + Sync {
 
     fn halt_job<'a>(&'a self, id: &'a str, halt: Halt, actor: &'a Actor) -> Answer<'a, Job>;
 
-    fn unrouted(&self, source: Option<String>, limit: usize) -> Answer<'_, Vec<unrouted::Found>>;
+    fn unrouted(
+        &self,
+        source: Option<String>,
+        limit: usize,
+    ) -> Answer<'_, Vec<unrouted::UnroutedEvent>>;
 
     fn requeue_unrouted(
         &self,
         source: Option<String>,
         limit: usize,
         actor: Actor,
-    ) -> Answer<'_, Vec<unrouted::Found>>;
+    ) -> Answer<'_, Vec<unrouted::UnroutedEvent>>;
 
-    fn archived<'a>(&'a self, wanted: &'a archive::Wanted) -> Answer<'a, Vec<archive::Found>>;
+    fn archived<'a>(
+        &'a self,
+        wanted: &'a archive::ArchiveFilter,
+    ) -> Answer<'a, Vec<archive::ArchivedEvent>>;
 
-    fn archived_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes>;
+    fn archived_body<'a>(&'a self, id: &'a str, attribution: &'a Attribution) -> Answer<'a, Bytes>;
 
     fn refused<'a>(
         &'a self,
-        wanted: &'a refused::Wanted,
+        wanted: &'a refused::RefusedFilter,
         limit: usize,
-    ) -> Answer<'a, Vec<refused::Found>>;
+    ) -> Answer<'a, Vec<refused::RefusedCallback>>;
 
-    fn refused_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes>;
+    fn refused_body<'a>(&'a self, id: &'a str, attribution: &'a Attribution) -> Answer<'a, Bytes>;
 
     fn admit<'a>(
         &'a self,
-        wanted: &'a refused::Wanted,
+        wanted: &'a refused::RefusedFilter,
         limit: usize,
         actor: &'a Actor,
     ) -> Answer<'a, Vec<refused::Outcome>>;
@@ -146,7 +153,7 @@ pub(crate) trait Service: Send + Sync {
 }
 
 /// The use cases on one backend.
-pub(crate) struct Desk<B> {
+pub(crate) struct BackendService<B> {
     pub(crate) backend: B,
     pub(crate) config: &'static Config,
     /// Whether the configuration has the sources' secrets.
@@ -160,7 +167,7 @@ pub(crate) struct Desk<B> {
 /// How old what is read from the newest deliveries may be in the metrics.
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
-impl<B: Backend> Desk<B> {
+impl<B: Backend> BackendService<B> {
     /// What the newest deliveries said, at most [`SNAPSHOT`] ago. Whoever else asks meanwhile waits for the same
     /// look. What the store doesn't answer isn't kept.
     async fn remembered(&self) -> Status {
@@ -187,7 +194,7 @@ impl<B: Backend> Desk<B> {
     }
 }
 
-impl<B: Backend> Service for Desk<B> {
+impl<B: Backend> Service for BackendService<B> {
     fn token<'a>(&'a self, text: &'a str) -> Answer<'a, Option<Token>> {
         Box::pin(async move { tokens::verify(&self.backend.histories(), text).await })
     }
@@ -213,12 +220,12 @@ impl<B: Backend> Service for Desk<B> {
         Box::pin(async move { event::list(&self.backend.histories(), query, cursor, limit).await })
     }
 
-    fn event<'a>(&'a self, id: &'a str) -> Answer<'a, Found> {
+    fn event<'a>(&'a self, id: &'a str) -> Answer<'a, EventDetails> {
         Box::pin(event::look(&self.backend, self.config, id))
     }
 
-    fn find<'a>(&'a self, text: &'a str, said: &'a Said) -> Answer<'a, Matches> {
-        Box::pin(event::find_text(&self.backend, self.config, text, false, said))
+    fn find<'a>(&'a self, text: &'a str, attribution: &'a Attribution) -> Answer<'a, Matches> {
+        Box::pin(event::find_text(&self.backend, self.config, text, false, attribution))
     }
 
     fn tail<'a>(
@@ -253,27 +260,27 @@ impl<B: Backend> Service for Desk<B> {
         Box::pin(dead::list(&self.backend, self.config, filter, limit))
     }
 
-    fn dead_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes> {
-        Box::pin(dead::body(&self.backend, self.config, id, said))
+    fn dead_body<'a>(&'a self, id: &'a str, attribution: &'a Attribution) -> Answer<'a, Bytes> {
+        Box::pin(dead::body(&self.backend, self.config, id, attribution))
     }
 
-    fn requeue_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, Tally> {
+    fn requeue_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, PassReport> {
         Box::pin(async move {
             let Actor { name, reason } = actor;
-            let (letters, what) = (Letters::of(ids), What::Requeued { reason, job: None });
+            let (letters, what) = (Letters::of(ids), HistoryEvent::Requeued { reason, job: None });
             let done = dead::requeue(&self.backend, self.config, &letters, &what, &name, &());
             Ok(done.await?.tally)
         })
     }
 
-    fn drain_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, Tally> {
+    fn drain_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, PassReport> {
         Box::pin(async move {
             let letters = Letters::of(ids);
             dead::drain(&self.backend, self.config, &letters, None, &actor, &()).await
         })
     }
 
-    fn workers(&self) -> Answer<'_, Vec<Beat>> {
+    fn workers(&self) -> Answer<'_, Vec<Heartbeat>> {
         Box::pin(async move { Ok(self.backend.histories().workers().await?) })
     }
 
@@ -293,7 +300,7 @@ impl<B: Backend> Service for Desk<B> {
         })
     }
 
-    fn audited(&self, limit: usize) -> Answer<'_, Vec<Act>> {
+    fn audited(&self, limit: usize) -> Answer<'_, Vec<AuditEntry>> {
         Box::pin(async move { Ok(self.backend.histories().audited(limit).await?) })
     }
 
@@ -322,7 +329,11 @@ impl<B: Backend> Service for Desk<B> {
         Box::pin(job::halt(&self.backend, id, halt, actor))
     }
 
-    fn unrouted(&self, source: Option<String>, limit: usize) -> Answer<'_, Vec<unrouted::Found>> {
+    fn unrouted(
+        &self,
+        source: Option<String>,
+        limit: usize,
+    ) -> Answer<'_, Vec<unrouted::UnroutedEvent>> {
         Box::pin(unrouted::list(&self.backend, self.config, source, limit))
     }
 
@@ -331,46 +342,49 @@ impl<B: Backend> Service for Desk<B> {
         source: Option<String>,
         limit: usize,
         actor: Actor,
-    ) -> Answer<'_, Vec<unrouted::Found>> {
+    ) -> Answer<'_, Vec<unrouted::UnroutedEvent>> {
         Box::pin(async move {
             unrouted::requeue(&self.backend, self.config, source, limit, false, &actor).await
         })
     }
 
-    fn archived<'a>(&'a self, wanted: &'a archive::Wanted) -> Answer<'a, Vec<archive::Found>> {
+    fn archived<'a>(
+        &'a self,
+        wanted: &'a archive::ArchiveFilter,
+    ) -> Answer<'a, Vec<archive::ArchivedEvent>> {
         Box::pin(
             async move { archive::list(&self.backend.queue().await?, self.config, wanted).await },
         )
     }
 
-    fn archived_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes> {
+    fn archived_body<'a>(&'a self, id: &'a str, attribution: &'a Attribution) -> Answer<'a, Bytes> {
         Box::pin(async move {
             let queue = self.backend.queue().await?;
             let (_, event) = archive::find(&queue, self.config, id).await?;
-            audit::looked(&self.backend.histories(), "archive show body", id, said).await?;
+            audit::looked(&self.backend.histories(), "archive show body", id, attribution).await?;
             Ok(payload::shown(self.config, &event.envelope.source, &event.body))
         })
     }
 
     fn refused<'a>(
         &'a self,
-        wanted: &'a refused::Wanted,
+        wanted: &'a refused::RefusedFilter,
         limit: usize,
-    ) -> Answer<'a, Vec<refused::Found>> {
+    ) -> Answer<'a, Vec<refused::RefusedCallback>> {
         Box::pin(refused::list(&self.backend, self.config, wanted, limit))
     }
 
-    fn refused_body<'a>(&'a self, id: &'a str, said: &'a Said) -> Answer<'a, Bytes> {
+    fn refused_body<'a>(&'a self, id: &'a str, attribution: &'a Attribution) -> Answer<'a, Bytes> {
         Box::pin(async move {
             let found = refused::find(&self.backend, self.config, id).await?;
-            audit::looked(&self.backend.histories(), "refused show body", id, said).await?;
+            audit::looked(&self.backend.histories(), "refused show body", id, attribution).await?;
             Ok(payload::shown(self.config, &found.kept.source, &found.body))
         })
     }
 
     fn admit<'a>(
         &'a self,
-        wanted: &'a refused::Wanted,
+        wanted: &'a refused::RefusedFilter,
         limit: usize,
         actor: &'a Actor,
     ) -> Answer<'a, Vec<refused::Outcome>> {

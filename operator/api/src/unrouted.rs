@@ -4,7 +4,7 @@ use axum::Json;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use zentra_admin::list::List;
-use zentra_admin::unrouted::Found;
+use zentra_admin::unrouted::UnroutedEvent;
 use zentra_store::control::Role;
 
 use crate::State;
@@ -28,12 +28,12 @@ pub(super) struct Unrouted {
 /// Accepted events that no destination subscribes to, oldest first.
 #[utoipa::path(
     get, path = "/v1/unrouted", tag = "look", params(Unrouted), security(("token" = [])),
-    responses((status = 200, body = List<Found>), (status = "default", body = Problem))
+    responses((status = 200, body = List<UnroutedEvent>), (status = "default", body = Problem))
 )]
 pub(super) async fn unrouted(
     state: State,
     Query(Unrouted { source, limit }): Query<Unrouted>,
-) -> Answer<List<Found>> {
+) -> Answer<List<UnroutedEvent>> {
     Ok(Json(state.unrouted(source, within(limit)?).await?.into()))
 }
 
@@ -57,13 +57,13 @@ pub(super) struct Route {
 #[utoipa::path(
     post, path = "/v1/unrouted/requeue", tag = "act", security(("token" = [])),
     request_body = Route,
-    responses((status = 200, body = List<Found>), (status = "default", body = Problem))
+    responses((status = 200, body = List<UnroutedEvent>), (status = "default", body = Problem))
 )]
 pub(super) async fn requeue(
     who: Who,
     state: State,
     Body(Route { source, limit, because }): Body<Route>,
-) -> Answer<List<Found>> {
+) -> Answer<List<UnroutedEvent>> {
     who.may(Role::Operator)?;
     let actor = actor(&who, &because)?;
     Ok(Json(state.requeue_unrouted(source, within(limit)?, actor).await?.into()))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use zentra_admin::Backend;
-use zentra_admin::archive::{self, Found, Wanted};
+use zentra_admin::archive::{self, ArchiveFilter, ArchivedEvent};
 use zentra_admin::filter::DEFAULT_LIMIT;
 use zentra_admin::list::List;
 use zentra_config::Config;
@@ -53,7 +53,7 @@ pub(crate) struct WantedArgs {
     limit: usize,
 }
 
-impl From<WantedArgs> for Wanted {
+impl From<WantedArgs> for ArchiveFilter {
     fn from(WantedArgs { source, kind, newer_than, limit }: WantedArgs) -> Self {
         Self { source, kind, newer_than, limit }
     }
@@ -91,7 +91,7 @@ pub(crate) async fn command(
 }
 
 /// Shows them to a person: one line each.
-fn show(all: &[Found], out: &mut impl Write) -> std::io::Result<()> {
+fn show(all: &[ArchivedEvent], out: &mut impl Write) -> std::io::Result<()> {
     if all.is_empty() {
         return writeln!(out, "no archived events");
     }

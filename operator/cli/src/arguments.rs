@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use crate::archive::ArchiveCommand;
 use crate::dead::DeadCommand;
 use crate::destination::DestinationCommand;
-use crate::event::{EventCommand, Wanted};
+use crate::event::{DeliveryArgs, EventCommand};
 use crate::job::JobCommand;
 use crate::migrate::Migrate;
 use crate::reconcile::Reconcile;
@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// Tells what happens, as it happens, of the newest thousand deliveries, until it is stopped.
     Tail {
         #[command(flatten)]
-        wanted: Wanted,
+        wanted: DeliveryArgs,
         /// As JSON, a line each.
         #[arg(long)]
         json: bool,

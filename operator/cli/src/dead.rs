@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
-use zentra_admin::dead::{self, Done, Export, Letters, Shown, Tally};
+use zentra_admin::dead::{self, DeadLetter, Done, Export, Letters, PassReport};
 use zentra_admin::filter::{self, DEFAULT_LETTERS, DEFAULT_LIMIT, DEFAULT_RATE, Filter};
 use zentra_admin::list::List;
 use zentra_admin::progress::Progress as _;
 use zentra_admin::{Backend, audit::Actor, status};
 use zentra_config::Config;
-use zentra_store::journal::{Delivery, What};
+use zentra_store::journal::{Delivery, HistoryEvent};
 
 use crate::actor::reason;
 use crate::failure::Failure;
@@ -152,7 +152,7 @@ pub(crate) async fn command(
         DeadCommand::Show { id, payload, json } => show(config, backend, &id, &payload, json).await,
         DeadCommand::Requeue { letters, because } => {
             let (by, json) = (letters.by.clone(), letters.json);
-            let what = What::Requeued { reason: because, job: None };
+            let what = HistoryEvent::Requeued { reason: because, job: None };
             let (letters, bar) = (letters.letters(), Bar::new());
             let done = dead::requeue(backend, config, &letters, &what, &by, &bar).await;
             bar.done();
@@ -208,7 +208,7 @@ async fn show(
     payload: &Payload,
     json: bool,
 ) -> Result<(), Failure> {
-    let Shown { delivery, body } = dead::show(backend, config, id).await?;
+    let DeadLetter { delivery, body } = dead::show(backend, config, id).await?;
     let mut out = text::stdout();
     match (body, payload.body) {
         (Some(body), true) => {
@@ -219,7 +219,7 @@ async fn show(
         (None, true) => Err(dead::unavailable(&delivery.key).into()),
         (body, false) if json => {
             let letter_bytes = body.map(|body| body.len());
-            print_json(&DeadLetter { delivery: &delivery, letter_bytes }, &mut out)
+            print_json(&DeadLetterJson { delivery: &delivery, letter_bytes }, &mut out)
         }
         (body, false) => {
             deliveries(&[delivery], &mut out)?;
@@ -234,7 +234,7 @@ async fn show(
 
 /// A dead letter, as JSON.
 #[derive(Serialize)]
-struct DeadLetter<'a> {
+struct DeadLetterJson<'a> {
     #[serde(flatten)]
     delivery: &'a Delivery,
     /// None: another operator holds it just now.
@@ -261,7 +261,7 @@ fn show_all(dead: &[Delivery], out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "{delivery:<width$}  {reason:<12} {attempt:<7} {since:<24}  {last}")?;
     for delivery in dead {
         let end = delivery.history.iter().rev().find_map(|entry| match &entry.what {
-            What::Dead { result, .. } => Some((entry.at.to_string(), words(result))),
+            HistoryEvent::Dead { result, .. } => Some((entry.at.to_string(), words(result))),
             _ => None,
         });
         let (since, last) = end.unwrap_or_default();
@@ -277,7 +277,7 @@ pub(crate) const UNSUITED: &str = "left: suspected replays and conflicts are rel
     release; a letter that the journal does not know goes only where it is subscribed to";
 
 /// Tells a person what a pass came to. `done` says what was done, as in "re-queued".
-fn tell_tally(tally: &Tally, done: &str, out: &mut impl Write) -> std::io::Result<()> {
+fn tell_tally(tally: &PassReport, done: &str, out: &mut impl Write) -> std::io::Result<()> {
     let would = if tally.dry_run { "would be " } else { "" };
     writeln!(out, "{} of {} dead letters {would}{done}", tally.done, tally.looked)?;
     for (of, count) in &tally.by {

@@ -7,7 +7,7 @@ use zentra_admin::Backend;
 use zentra_admin::destinations::{self, Action, Destination};
 use zentra_admin::list::List;
 use zentra_config::Config;
-use zentra_store::control::{Act, Beat, Circuit, Control, Said};
+use zentra_store::control::{Attribution, AuditEntry, Circuit, Heartbeat, OperatorControl};
 
 use crate::actor::ActorArgs;
 use crate::failure::Failure;
@@ -24,16 +24,16 @@ pub(crate) enum DestinationCommand {
     /// Stops attempts at it: those that run go on to their end, all others wait, and so do new
     /// events. Reaches all workers within a second, and holds until it is resumed, whatever starts
     /// anew.
-    Pause(Told),
+    Pause(ControlArgs),
     /// Goes on with a paused one.
-    Resume(Told),
+    Resume(ControlArgs),
     /// Has its workers try again now, though their circuits are open.
-    CloseCircuit(Told),
+    CloseCircuit(ControlArgs),
 }
 
 /// What is told to a destination's workers.
 #[derive(clap::Args)]
-pub(crate) struct Told {
+pub(crate) struct ControlArgs {
     /// Which one.
     destination: String,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub(crate) async fn command(
     command: DestinationCommand,
 ) -> Result<(), Failure> {
     let (control, mut out) = (backend.histories(), text::stdout());
-    let (Told { destination, actor, json }, action, words) = match command {
+    let (ControlArgs { destination, actor, json }, action, words) = match command {
         DestinationCommand::List { json } => {
             let all = destinations::list(&control, config).await?;
             return match json {
@@ -94,8 +94,10 @@ fn show(all: &[Destination], out: &mut impl Write) -> std::io::Result<()> {
         "DESTINATION", "WORKERS", "IN FLIGHT", "CIRCUIT"
     )?;
     for one in all {
-        let standing = match &one.order.pause {
-            Some(said) => format!("paused since {} by {}{}", said.at, said.by, why(said)),
+        let standing = match &one.desired.pause {
+            Some(attribution) => {
+                format!("paused since {} by {}{}", attribution.at, attribution.by, why(attribution))
+            }
             None if one.workers == 0 => "no worker works for it".into(),
             None => "runs".into(),
         };
@@ -106,8 +108,8 @@ fn show(all: &[Destination], out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
-fn why(said: &Said) -> String {
-    match said.because.as_str() {
+fn why(attribution: &Attribution) -> String {
+    match attribution.because.as_str() {
         "" => String::new(),
         because => format!(": {because}"),
     }
@@ -122,13 +124,13 @@ fn circuit(circuit: Circuit) -> &'static str {
 }
 
 /// The workers, for a person.
-fn show_workers(beats: &[Beat], out: &mut impl Write) -> std::io::Result<()> {
+fn show_workers(heartbeats: &[Heartbeat], out: &mut impl Write) -> std::io::Result<()> {
     writeln!(
         out,
         "{:<32} {:<10} {:>9}  {:<24} WORKS FOR",
         "WORKER", "VERSION", "IN FLIGHT", "SINCE"
     )?;
-    for Beat { worker, version, started_at, destinations } in beats {
+    for Heartbeat { worker, version, started_at, destinations } in heartbeats {
         let running: u64 = destinations.values().map(|work| work.in_flight).sum();
         let names: Vec<&str> = destinations.keys().map(String::as_str).collect();
         let (since, names) = (started_at.to_string(), names.join(", "));
@@ -138,11 +140,11 @@ fn show_workers(beats: &[Beat], out: &mut impl Write) -> std::io::Result<()> {
 }
 
 /// The acts, for a person.
-fn show_acts(acts: &[Act], out: &mut impl Write) -> std::io::Result<()> {
-    for Act { action, on, result, said } in acts {
-        let because = why(said);
+fn show_acts(acts: &[AuditEntry], out: &mut impl Write) -> std::io::Result<()> {
+    for AuditEntry { action, on, result, attribution } in acts {
+        let because = why(attribution);
         let result = if result.is_empty() { String::new() } else { format!(" ({result})") };
-        writeln!(out, "{}  {}  {action} {on}{result}{because}", said.at, said.by)?;
+        writeln!(out, "{}  {}  {action} {on}{result}{because}", attribution.at, attribution.by)?;
     }
     Ok(())
 }

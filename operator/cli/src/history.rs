@@ -4,13 +4,13 @@ use std::io::Write;
 use std::time::Duration;
 
 use zentra_admin::deliveries::status;
-use zentra_admin::event::{Accepted, Found, RefusedCopy, Waiting};
+use zentra_admin::event::{Accepted, EventDetails, RefusedCopy, Waiting};
 use zentra_core::event::{Admitted, Batch, DeliveryKey};
-use zentra_core::lifecycle::Print;
-use zentra_store::journal::{AttemptResult, Delivery, Entry, Summary, What};
+use zentra_core::lifecycle::Fingerprint;
+use zentra_store::journal::{AttemptResult, Delivery, Entry, HistoryEvent, Summary};
 
 /// Shows it to a person.
-pub(crate) fn found(found: &Found, out: &mut impl Write) -> std::io::Result<()> {
+pub(crate) fn found(found: &EventDetails, out: &mut impl Write) -> std::io::Result<()> {
     deliveries(&found.deliveries, out)?;
     accepted(&found.accepted, out)?;
     let event = found.deliveries.first().map(|delivery| &delivery.event);
@@ -63,7 +63,7 @@ fn show_event(
     let (id, kind) = (event.event_id.as_deref(), event.event_type.as_deref());
     writeln!(out, "event      {}  {}", id.unwrap_or("(no id)"), kind.unwrap_or("(no type)"))?;
     // Made from a provider's list, it has other bytes than a late callback.
-    if event.body_sha256 != hex::encode(Print::UNKNOWN) {
+    if event.body_sha256 != hex::encode(Fingerprint::UNKNOWN) {
         writeln!(out, "body       sha256:{}", event.body_sha256)?;
     }
     show_context(event, out)
@@ -151,43 +151,49 @@ fn signature(event: &Summary) -> String {
 
 pub(crate) fn line(entry: &Entry) -> String {
     let what = match &entry.what {
-        What::Claimed { reclaimed: true, .. } => {
+        HistoryEvent::Claimed { reclaimed: true, .. } => {
             "claimed again: the last claim ran out unsettled".into()
         }
-        What::Claimed { .. } => "claimed".into(),
-        What::Busy => "busy: another attempt runs, set aside until past its lease".into(),
-        What::Duplicate => "duplicate of what is delivered, the same body: no effect".into(),
-        What::DuplicateDead => "duplicate of what is dead, the same body: no effect".into(),
-        What::Stale => "overtaken by a newer attempt: no effect".into(),
-        What::Conflict { body_sha256 } => {
+        HistoryEvent::Claimed { .. } => "claimed".into(),
+        HistoryEvent::Busy => "busy: another attempt runs, set aside until past its lease".into(),
+        HistoryEvent::Duplicate => {
+            "duplicate of what is delivered, the same body: no effect".into()
+        }
+        HistoryEvent::DuplicateDead => "duplicate of what is dead, the same body: no effect".into(),
+        HistoryEvent::Stale => "overtaken by a newer attempt: no effect".into(),
+        HistoryEvent::Conflict { body_sha256 } => {
             format!(
                 "another body under the same id: no effect here; a dead letter holds it, unless the \
                  id is shown to name one event: sha256:{body_sha256}"
             )
         }
-        What::Suspected { kept_as } => {
+        HistoryEvent::Suspected { kept_as } => {
             format!("suspected replay under another id: no effect, kept as {kept_as}")
         }
-        What::Delivered { late: false, result } => format!("delivered: {}", words(result)),
-        What::Delivered { late: true, result } => format!("delivered late: {}", words(result)),
-        What::Failed { next_at, result } => {
+        HistoryEvent::Delivered { late: false, result } => format!("delivered: {}", words(result)),
+        HistoryEvent::Delivered { late: true, result } => {
+            format!("delivered late: {}", words(result))
+        }
+        HistoryEvent::Failed { next_at, result } => {
             format!("failed: {}; next attempt at {next_at}", words(result))
         }
-        What::Dead { reason, result } => format!("dead ({}): {}", reason.as_str(), words(result)),
-        What::Superseded { result } => {
+        HistoryEvent::Dead { reason, result } => {
+            format!("dead ({}): {}", reason.as_str(), words(result))
+        }
+        HistoryEvent::Superseded { result } => {
             format!("failed after its claim had passed on, no effect: {}", words(result))
         }
-        What::Requeued { reason, job } => {
+        HistoryEvent::Requeued { reason, job } => {
             let how = job.as_ref().map_or_else(String::new, |job| format!(", by job {job}"));
             let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             format!("re-queued by an operator{how}{why}")
         }
-        What::Discarded { reason } => format!("discarded by an operator: {reason}"),
-        What::Replayed { reason, job } => {
+        HistoryEvent::Discarded { reason } => format!("discarded by an operator: {reason}"),
+        HistoryEvent::Replayed { reason, job } => {
             let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             format!("replayed from the archive by an operator, by job {job}{why}")
         }
-        What::Released { reason } => format!("released by an operator: {reason}"),
+        HistoryEvent::Released { reason } => format!("released by an operator: {reason}"),
     };
     let attempt = match entry.generation {
         0 => format!("attempt {}", entry.attempt),

@@ -30,15 +30,15 @@ pub(crate) enum JobCommand {
     /// status 1 if it stopped.
     Run {
         #[command(flatten)]
-        told: Told,
+        told: JobArgs,
         /// Halts behind the canary.
         #[arg(long)]
         only_canary: bool,
     },
     /// Has a job halt, within a second; zentra job run goes on with it.
-    Pause(Told),
+    Pause(JobArgs),
     /// Ends a job. What it has re-queued stays so.
-    Cancel(Told),
+    Cancel(JobArgs),
     /// Lists jobs, the newest first.
     List {
         /// As JSON.
@@ -57,7 +57,7 @@ pub(crate) enum JobCommand {
 
 /// What is told to a job.
 #[derive(clap::Args)]
-pub(crate) struct Told {
+pub(crate) struct JobArgs {
     /// As listed.
     id: String,
     #[command(flatten)]
@@ -120,7 +120,7 @@ pub(crate) async fn command(
             bar.done();
             (job?, asked.json)
         }
-        JobCommand::Run { told: Told { id, actor, json }, only_canary } => {
+        JobCommand::Run { told: JobArgs { id, actor, json }, only_canary } => {
             // Told to stop, the job pauses.
             let (stop, bar) = (shutdown::on_signal()?, Bar::new());
             let actor = actor.into();
@@ -130,10 +130,10 @@ pub(crate) async fn command(
             tell(&job, json, &mut text::stdout())?;
             return stopped(&job);
         }
-        JobCommand::Pause(Told { id, actor, json }) => {
+        JobCommand::Pause(JobArgs { id, actor, json }) => {
             (job::halt(backend, &id, Halt::Pause, &actor.into()).await?, json)
         }
-        JobCommand::Cancel(Told { id, actor, json }) => {
+        JobCommand::Cancel(JobArgs { id, actor, json }) => {
             (job::halt(backend, &id, Halt::Cancel, &actor.into()).await?, json)
         }
         JobCommand::Show { id, json } => (job::find(&backend.histories(), &id).await?, json),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use zentra_admin::audit::{self, Actor};
 use zentra_admin::payload::shown;
 use zentra_config::Config;
-use zentra_store::control::Control;
+use zentra_store::control::OperatorControl;
 
 use crate::failure::Failure;
 
@@ -29,7 +29,7 @@ impl Payload {
     /// The bytes, as they were asked for.
     pub(crate) async fn seen(
         &self,
-        control: &impl Control,
+        control: &impl OperatorControl,
         config: &Config,
         command: &str,
         on: &str,
@@ -41,7 +41,7 @@ impl Payload {
         }
         let actor = Actor { name: self.by.clone(), reason: String::new() };
         let action = format!("{command} body unredacted");
-        audit::looked(control, &action, on, &actor.said()).await?;
+        audit::looked(control, &action, on, &actor.attribution()).await?;
         Ok(body.clone())
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Subcommand;
 use zentra_admin::Backend;
 use zentra_admin::list::List;
-use zentra_admin::refused::{self, Found, Outcome, Wanted};
+use zentra_admin::refused::{self, Outcome, RefusedCallback, RefusedFilter};
 use zentra_admin::{AdminError, ErrorCode};
 use zentra_config::Config;
 
@@ -75,7 +75,7 @@ pub(crate) async fn command(
     let mut out = text::stdout();
     match command {
         RefusedCommand::List { source, reason, limit, json } => {
-            let wanted = Wanted { ids: Vec::new(), source, reason };
+            let wanted = RefusedFilter { ids: Vec::new(), source, reason };
             let found = refused::list(backend, config, &wanted, limit).await?;
             match json {
                 true => print_json(&List::from(found), &mut out),
@@ -97,7 +97,7 @@ pub(crate) async fn command(
         }
         RefusedCommand::Admit { ids, source, reason, limit, actor, dry_run, json } => {
             let named = ids.first().cloned();
-            let wanted = Wanted { ids, source, reason };
+            let wanted = RefusedFilter { ids, source, reason };
             let actor = actor.into();
             let outcomes = refused::admit(backend, config, &wanted, limit, dry_run, &actor).await?;
             let (none, all) = (outcomes.is_empty(), outcomes.iter().all(|one| one.admitted));
@@ -118,14 +118,14 @@ pub(crate) async fn command(
 }
 
 /// Shows them to a person: one line each.
-fn show_all(found: &[Found], out: &mut impl Write) -> std::io::Result<()> {
+fn show_all(found: &[RefusedCallback], out: &mut impl Write) -> std::io::Result<()> {
     if found.is_empty() {
         return writeln!(out, "no refused callbacks are kept");
     }
     let width = found.iter().map(|found| found.kept.source.len()).max().unwrap_or(0).max(6);
     let (id, received, source, reason) = ("ID", "RECEIVED", "SOURCE", "REASON");
     writeln!(out, "{id:<20}  {received:<24}  {source:<width$}  {reason:<20}  BYTES")?;
-    for Found { kept, bytes, .. } in found {
+    for RefusedCallback { kept, bytes, .. } in found {
         let (id, received, source, reason) =
             (&kept.id, kept.received_at.to_string(), &kept.source, &kept.reason);
         writeln!(out, "{id:<20}  {received:<24}  {source:<width$}  {reason:<20}  {bytes}")?;
@@ -134,7 +134,7 @@ fn show_all(found: &[Found], out: &mut impl Write) -> std::io::Result<()> {
 }
 
 /// Shows one, without its signature: with the body, that could be sent again.
-fn show(found: &Found, out: &mut impl Write) -> std::io::Result<()> {
+fn show(found: &RefusedCallback, out: &mut impl Write) -> std::io::Result<()> {
     let kept = &found.kept;
     writeln!(out, "refused    {}", kept.id)?;
     writeln!(out, "source     {}", kept.source)?;

@@ -126,7 +126,7 @@ fn not_kept() -> Failure {
 
 /// What the demo tells a machine.
 #[derive(Serialize)]
-struct Told<'a> {
+struct DemoReport<'a> {
     #[serde(flatten)]
     played: &'a Played,
     backend: Kind,
@@ -138,7 +138,7 @@ pub(crate) async fn demo(asked: &Demo) -> Result<(), Failure> {
     let (mut out, backend, event) = (text::stdout(), asked.backend.into(), DEMO.1);
     let (played, deliveries) = zentra_rehearse::demo(backend, &Bar::new()).await?;
     if asked.json {
-        print_json(&Told { played: &played, backend, deliveries: &deliveries }, &mut out)?;
+        print_json(&DemoReport { played: &played, backend, deliveries: &deliveries }, &mut out)?;
     } else {
         played.show(&mut out)?;
         writeln!(out, "$ zentra event show {event}")?;

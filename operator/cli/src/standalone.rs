@@ -52,19 +52,20 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
     // Connections are bounded by the config; the usual soft limit of 1024 files is lower.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let listener = bind("ingress.listen", config.ingress.listen).await?;
-    let entrance = bind("ingress.admin", config.ingress.admin).await?;
+    let ingress_admin = bind("ingress.admin", config.ingress.admin).await?;
     let works = bind("worker.admin", config.worker_admin).await?;
     tracing::info!(
-        listen = %listener.local_addr()?, ingress_admin = %entrance.local_addr()?,
+        listen = %listener.local_addr()?, ingress_admin = %ingress_admin.local_addr()?,
         worker_admin = %works.local_addr()?, file = %embedded.path.display(),
         "zentra standalone started"
     );
     let stop = shutdown::on_signal()?;
     let refused = config.refused.bounds.clone();
     let queue = EmbeddedQueue::new(store.clone(), config.routes(), refused);
-    let journal = EmbeddedJournal::new(store, config.redis.retention);
+    let journal = EmbeddedJournal::new(store, config.store.retention);
     tokio::spawn(queue.clone().keep_house());
-    let takes = zentra_ingress::run(live.clone(), queue.clone(), listener, entrance, stop.clone());
+    let takes =
+        zentra_ingress::run(live.clone(), queue.clone(), listener, ingress_admin, stop.clone());
     let delivers = Worker::new().serve(live, queue, journal, works, stop);
     let (taken, delivered) = tokio::join!(takes, delivers);
     for ended in [taken, delivered] {

@@ -8,7 +8,7 @@ use zentra_admin::Backend;
 use zentra_admin::list::List;
 use zentra_admin::tokens::{self, LONGEST, role};
 use zentra_core::clock;
-use zentra_store::control::{Control, Role, Token};
+use zentra_store::control::{OperatorControl, Role, Token};
 
 use crate::actor::ActorArgs;
 use crate::failure::Failure;

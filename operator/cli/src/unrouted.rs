@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Subcommand;
 use zentra_admin::Backend;
 use zentra_admin::list::List;
-use zentra_admin::unrouted::{self, Found};
+use zentra_admin::unrouted::{self, UnroutedEvent};
 use zentra_config::Config;
 
 use crate::actor::ActorArgs;
@@ -72,13 +72,13 @@ pub(crate) async fn command(
 }
 
 /// Shows them to a person: one line each.
-fn show(all: &[Found], out: &mut impl Write) -> std::io::Result<()> {
+fn show(all: &[UnroutedEvent], out: &mut impl Write) -> std::io::Result<()> {
     if all.is_empty() {
         return writeln!(out, "no unrouted events");
     }
     writeln!(out, "{:<24}  {:<40}  BYTES  TAKEN BY NOW", "RECEIVED", "EVENT")?;
     for found in all {
-        let Found { received_at, bytes, .. } = found;
+        let UnroutedEvent { received_at, bytes, .. } = found;
         let takers = match found.destinations.is_empty() {
             true => "nobody".into(),
             false => found.destinations.join(", "),
@@ -90,7 +90,11 @@ fn show(all: &[Found], out: &mut impl Write) -> std::io::Result<()> {
 }
 
 /// Shows to a person what was routed.
-fn show_requeued(all: &[Found], dry_run: bool, out: &mut impl Write) -> std::io::Result<()> {
+fn show_requeued(
+    all: &[UnroutedEvent],
+    dry_run: bool,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
     let done = if dry_run { "would be routed" } else { "routed" };
     for found in all {
         writeln!(out, "{}  {done} to {}", event(found), found.destinations.join(", "))?;
@@ -98,7 +102,7 @@ fn show_requeued(all: &[Found], dry_run: bool, out: &mut impl Write) -> std::io:
     writeln!(out, "{} {done}; the others have no destination in this config", all.len())
 }
 
-fn event(found: &Found) -> String {
+fn event(found: &UnroutedEvent) -> String {
     let id = found.event_id.as_deref().unwrap_or("(no id)");
     let kind = found.event_type.as_deref().unwrap_or("(no type)");
     format!("{}/{id} {kind}", found.source)

@@ -18,7 +18,7 @@ use zentra_admin::backend::{Backend, File, Servers};
 use zentra_admin::progress::Progress;
 use zentra_admin::{AdminError, ErrorCode, deliveries};
 use zentra_config::{Config, Role};
-use zentra_store::journal::{Delivery, Histories};
+use zentra_store::journal::{Delivery, DeliveryStore};
 
 use destination::Destination;
 use error::{broken, unusable};
@@ -178,7 +178,7 @@ async fn alone(
     let url = destination.url();
     let mut private = Private::start(servers, namespace, &url, &scenario.config).await?;
     let config = private.config()?;
-    let provider = Provider::new(private.entrance(), kind.into(), String::new())?;
+    let provider = Provider::new(private.ingress_url(), kind.into(), String::new())?;
     let stage = (&mut private, &mut destination, provider, began);
     match &config.embedded {
         Some(embedded) => {
@@ -192,7 +192,7 @@ async fn alone(
     }
 }
 
-async fn on_stage<H: Histories>(
+async fn on_stage<H: DeliveryStore>(
     scenario: &Scenario,
     config: &Config,
     histories: H,
@@ -268,7 +268,7 @@ async fn on_running(
     Ok(report)
 }
 
-async fn one<H: Histories>(
+async fn one<H: DeliveryStore>(
     running: &Running,
     (scenario, kind): (&Scenario, &str),
     config: &Config,

@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, sleep, timeout};
 use zentra_config::Config;
 use zentra_core::source::Source;
-use zentra_store::journal::{Delivery, Entry, Histories, What};
+use zentra_store::journal::{Delivery, DeliveryStore, Entry, HistoryEvent};
 
 use super::destination::{Destination, Seen};
 use super::private::Private;
@@ -57,7 +57,7 @@ impl From<AdminError> for End {
     }
 }
 
-impl<'a, H: Histories> Stage<'a, H> {
+impl<'a, H: DeliveryStore> Stage<'a, H> {
     pub(crate) fn new(
         (config, path): (&'a Config, &'a std::path::Path),
         histories: H,
@@ -310,7 +310,8 @@ impl View<'_> {
 
     /// The process that claimed it last.
     fn holder(&self) -> Option<u32> {
-        let claims = self.lines().filter(|entry| matches!(entry.what, What::Claimed { .. }));
+        let claims =
+            self.lines().filter(|entry| matches!(entry.what, HistoryEvent::Claimed { .. }));
         claims.last()?.by.rsplit('-').next()?.parse().ok()
     }
 
@@ -381,15 +382,18 @@ impl View<'_> {
 }
 
 /// A line's name, as histories have it in JSON.
-fn name(what: &What) -> String {
+fn name(what: &HistoryEvent) -> String {
     let json = serde_json::to_value(what).unwrap_or_default();
     json["what"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Whether a line has this name; `copies` are all that have no effect since they are copies.
-fn is(what: &What, line: &str) -> bool {
+fn is(what: &HistoryEvent, line: &str) -> bool {
     match line {
-        "copies" => matches!(what, What::Duplicate | What::DuplicateDead | What::Stale),
+        "copies" => matches!(
+            what,
+            HistoryEvent::Duplicate | HistoryEvent::DuplicateDead | HistoryEvent::Stale
+        ),
         line => name(what) == line,
     }
 }

@@ -119,7 +119,7 @@ impl Private {
     }
 
     /// Its entrance.
-    pub(crate) fn entrance(&self) -> String {
+    pub(crate) fn ingress_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.listen)
     }
 
@@ -239,9 +239,9 @@ impl Private {
         self.write()?;
         let reloads = "zentra_config_reloads_total{outcome=\"ok\"}";
         let before = metric(self.ports.admin, reloads).await;
-        let entrance = self.ingress.as_ref().or(self.workers.first());
-        if let Some(entrance) = entrance {
-            entrance.hang_up();
+        let ingress = self.ingress.as_ref().or(self.workers.first());
+        if let Some(ingress) = ingress {
+            ingress.hang_up();
         }
         let until = Instant::now() + READY;
         while metric(self.ports.admin, reloads).await <= before {

@@ -28,7 +28,7 @@ const MOST: usize = 64 << 10;
 pub(crate) struct Provider {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     /// The entrance, without `/in/…`.
-    pub(crate) entrance: String,
+    pub(crate) ingress: String,
     /// The type of the events.
     pub(crate) kind: String,
     /// Names this rehearsal in its events' ids, where others may have had the same.
@@ -44,13 +44,13 @@ pub(crate) struct Made {
 }
 
 impl Provider {
-    pub(crate) fn new(entrance: String, kind: String, suffix: String) -> Result<Self, AdminError> {
+    pub(crate) fn new(ingress: String, kind: String, suffix: String) -> Result<Self, AdminError> {
         let tls = HttpsConnectorBuilder::new()
             .with_native_roots()
             .map_err(|error| broken(format!("the system's certificates can't be read: {error}")))?;
         let connector = tls.https_or_http().enable_http1().build();
         let http = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { http, entrance, kind, suffix })
+        Ok(Self { http, ingress, kind, suffix })
     }
 
     /// An event's id at the provider.
@@ -96,7 +96,7 @@ impl Provider {
         let age = u64::try_from(send.age.as_millis()).unwrap_or(u64::MAX);
         let time = Timestamp::from_millis(time.saturating_sub(age));
         let body = self.body(source, event, send.body, time);
-        let address = format!("{}/in/{}", self.entrance, source.name);
+        let address = format!("{}/in/{}", self.ingress, source.name);
         let url = source.endpoint.public_url.as_deref().unwrap_or(&address);
         let callback = Callback { id: &id, kind: &self.kind, time, body: &body, url };
         let forged;

@@ -242,7 +242,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("redis.url", Kind::Text, "", "redis:// or rediss:// URL; with a password, a secret."),
     key(
-        "redis.retention",
+        "store.retention",
         Kind::Duration("1h", "400days"),
         "30days",
         "How long a delivery is remembered after its last change, in Redis or the file: the window \
@@ -323,7 +323,7 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Duration("1h", "400days"),
         "30days",
         "How long its deliveries are remembered after their last change; without it, as long \
-         as redis.retention says, but a day longer than its provider sends again, at the least.",
+         as store.retention says, but a day longer than its provider sends again, at the least.",
     ),
     key(
         "source.NAME.success_status",

@@ -5,6 +5,7 @@
 //! the worker without the providers' secrets.
 
 mod advice;
+mod aliases;
 mod keys;
 mod live;
 mod overrides;
@@ -98,8 +99,10 @@ pub struct Config {
     archive: Archive,
     /// One machine's queue and journal, instead of broker and Redis.
     pub embedded: Option<Embedded>,
-    /// The journal.
+    /// Redis.
     pub redis: Redis,
+    /// The delivery store.
+    pub store: Store,
     /// Seals and opens.
     pub seal: Sealer,
     /// The sources; their secrets only where callbacks are verified.
@@ -128,13 +131,18 @@ pub struct Embedded {
     pub max_size: u64,
 }
 
-/// How to reach Redis, and how long it remembers.
+/// How to reach Redis.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// Not for those who don't need it.
+    /// `None` for a program that doesn't use it.
     pub url: Option<Secret>,
-    /// How long a delivery that isn't dead is remembered after its last change, where its
-    /// source says nothing else: the window in which a copy is recognised.
+}
+
+/// What the delivery store remembers, in Redis or in the file.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// How long a delivery that isn't dead is remembered after its last change, unless its source
+    /// has another value: the time in which a copy is recognised.
     pub retention: Duration,
 }
 
@@ -282,6 +290,7 @@ impl Config {
             overrides::set(&mut table, &path, value);
         }
         let problems = Problems::default();
+        aliases::apply(&mut table, &problems);
         let reader = Reader { role, environment };
         let config = reader.config(Section::root(table, &problems));
         let found = problems.into_inner();
@@ -301,6 +310,7 @@ impl Config {
         let mut table = table(text)?;
         overrides::apply(&mut table, environment);
         let problems = Problems::default();
+        aliases::apply(&mut table, &problems);
         let reader = Reader { role: Role::Verification, environment };
         let sources = reader.sources(Section::root(table, &problems), name);
         let (wanted, others) = sources.into_iter().partition(|source| source.name == name);

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use super::secrets::{Environment, resolve};
 use super::section::{self, Section};
 use super::{
-    Bounds, Breaker, Config, Destination, Embedded, Ingress, RabbitMq, Redis, Refused, Role, Tls,
+    Bounds, Breaker, Config, Destination, Embedded, Ingress, RabbitMq, Redis, Refused, Role, Store,
+    Tls,
 };
 use webhook_verify::NamedSecret;
 use webhook_verify::Secret;
@@ -60,12 +61,13 @@ impl Reader<'_> {
         let refused = self.refused(root.section("refused"));
         let archive = archive(root.section("archive"));
         let redis = self.redis(root.section("redis"), embedded.is_some());
+        let store = store(root.section("store"));
         let seal = self.seal(root.section("seal"));
         let own = self.providers(&mut root);
         let sources: Vec<Source> = root
             .named("source")
             .into_iter()
-            .filter_map(|(name, section)| self.source(name, section, &own, redis.retention))
+            .filter_map(|(name, section)| self.source(name, section, &own, store.retention))
             .collect();
         let destinations: Vec<Destination> = root
             .named("destination")
@@ -84,6 +86,7 @@ impl Reader<'_> {
             archive,
             embedded,
             redis,
+            store,
             seal: seal?,
             sources,
             destinations,
@@ -243,9 +246,8 @@ impl Reader<'_> {
                 None
             })
         });
-        let retention = section.duration("retention");
         section.finish();
-        Redis { url, retention }
+        Redis { url }
     }
 
     /// A URL without a password may stand in the file; any other is a secret.
@@ -346,6 +348,12 @@ impl Reader<'_> {
         section.finish();
         policy
     }
+}
+
+fn store(mut section: Section<'_>) -> Store {
+    let retention = section.duration("retention");
+    section.finish();
+    Store { retention }
 }
 
 fn archive(mut section: Section<'_>) -> Archive {

@@ -201,7 +201,7 @@ impl Reader<'_> {
             );
             root.problem(&key, &rule);
         }
-        let key = format!("{key} (or redis.retention)");
+        let key = format!("{key} (or store.retention)");
         for destination in destinations.iter().filter(|to| to.can_take(name)) {
             if retention <= destination.retry.max_age {
                 let to = &destination.name;

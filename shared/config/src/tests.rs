@@ -353,12 +353,25 @@ fn secrets_that_can_be_guessed_or_changed_by_others_are_noted_and_never_shown() 
 }
 
 #[test]
+fn an_old_name_is_read_as_its_key_and_both_are_a_problem() {
+    let old = ("ZENTRA__REDIS__RETENTION", "90d");
+    let config = example(Role::Check, &[old]).unwrap();
+    assert_eq!(config.store.retention, Duration::from_secs(90 * 24 * 3600));
+    let both = example(Role::Check, &[old, ("ZENTRA__STORE__RETENTION", "90d")]).unwrap_err();
+    let told = "redis.retention: is an old name of store.retention, which is set as well";
+    assert!(both.to_string().contains(told), "{both}");
+    for (old, new) in aliases::ALIASES {
+        assert!(keys::find(new).is_some() && keys::find(old).is_none(), "{old} → {new}");
+    }
+}
+
+#[test]
 fn what_is_remembered_outlasts_every_retry() {
     let told = |more: &[(&str, &str)]| example(Role::Check, more).unwrap_err().to_string();
     let longer = ("ZENTRA__DESTINATION__LEDGER__RETRY__MAX_AGE", "5d");
     let all = told(&[("ZENTRA__REDIS__RETENTION", "3d"), longer]);
     let key = "source.stripe-eu.retention";
-    let rule = format!("{key} (or redis.retention): must be longer than destination.ledger.retry");
+    let rule = format!("{key} (or store.retention): must be longer than destination.ledger.retry");
     assert!(all.contains(&rule), "{all}");
     assert!(!all.contains("sends its callbacks"), "it is longer by itself: {all}");
     let own = told(&[("ZENTRA__SOURCE__STRIPE-EU__RETENTION", "3d")]);

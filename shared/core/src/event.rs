@@ -13,7 +13,7 @@ pub use webhook_verify::event::{
 };
 
 use crate::clock::{Timestamp, as_millis};
-use crate::lifecycle::{DeadReason, Print};
+use crate::lifecycle::{DeadReason, Fingerprint};
 use crate::source::Source;
 
 /// Tells one text from another, in the room of eight bytes: the start of its SHA-256.
@@ -219,15 +219,17 @@ impl Event {
     }
 
     /// What its copies have in common.
-    pub fn print(&self) -> Print {
+    pub fn fingerprint(&self) -> Fingerprint {
         let id = self.envelope.unsigned_id.as_deref().map(id_print);
         let admitted = self.envelope.admitted.as_ref();
         // The provider's list may write the same event in other bytes than its callback does.
         let body = match admitted {
-            Some(admitted) if admitted.refused_for == Admitted::NOT_RECEIVED => Print::UNKNOWN,
+            Some(admitted) if admitted.refused_for == Admitted::NOT_RECEIVED => {
+                Fingerprint::UNKNOWN
+            }
             _ => Sha256::digest(&self.body).into(),
         };
-        Print { body, id }
+        Fingerprint { body, id }
     }
 }
 

@@ -109,14 +109,14 @@ impl DeadReason {
 
 /// What tells whether two messages under one delivery key are copies of one callback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Print {
-    /// SHA-256 of the body, or [`Print::UNKNOWN`].
+pub struct Fingerprint {
+    /// SHA-256 of the body, or [`Fingerprint::UNKNOWN`].
     pub body: [u8; 32],
     /// The start of the SHA-256 of the provider's unsigned id, if it sent one.
     pub id: Option<[u8; 8]>,
 }
 
-impl Print {
+impl Fingerprint {
     /// Of an event that was made from a provider's list: the callback may have other bytes.
     pub const UNKNOWN: [u8; 32] = [0; 32];
 
@@ -145,7 +145,7 @@ pub struct Record {
     pub until: Timestamp,
     /// Of the message that was claimed first.
     #[serde(skip)]
-    pub print: Print,
+    pub fingerprint: Fingerprint,
 }
 
 /// What can happen to a delivery.
@@ -160,7 +160,7 @@ pub enum Event {
         /// How long the claim lasts if nobody settles or renews it.
         lease: Duration,
         /// The message's.
-        print: Print,
+        fingerprint: Fingerprint,
     },
     /// A worker whose attempt still runs asks for more time.
     Renew {
@@ -180,7 +180,7 @@ pub enum Event {
         /// How it ended.
         outcome: Outcome,
         /// The message's, should the claim have been forgotten.
-        print: Print,
+        fingerprint: Fingerprint,
     },
     /// An operator has a delivered event run once more.
     Reopen,
@@ -250,12 +250,12 @@ pub enum Answer {
 /// nobody has heard of (also one whose memory was lost: the next claim starts anew).
 pub fn step(record: Option<&Record>, event: &Event, now: Timestamp) -> (Option<Record>, Answer) {
     match *event {
-        Event::Claim { generation, attempt, lease, print } => {
-            claim(record, generation, attempt, lease, print, now)
+        Event::Claim { generation, attempt, lease, fingerprint } => {
+            claim(record, generation, attempt, lease, fingerprint, now)
         }
         Event::Renew { fence, lease } => renew(record, fence, lease, now),
-        Event::Settle { fence, generation, attempt, outcome, print } => {
-            settle(record, fence, generation, attempt, outcome, print)
+        Event::Settle { fence, generation, attempt, outcome, fingerprint } => {
+            settle(record, fence, generation, attempt, outcome, fingerprint)
         }
         Event::Reopen => reopen(record, now),
     }
@@ -266,16 +266,16 @@ fn claim(
     generation: u32,
     attempt: u32,
     lease: Duration,
-    print: Print,
+    fingerprint: Fingerprint,
     now: Timestamp,
 ) -> (Option<Record>, Answer) {
     let refuse = |answer| (record.cloned(), answer);
     let mut expired = 0;
     if let Some(known) = record {
         // Before all else: what is no copy of the first is none of its attempts either.
-        match (known.print.id, print.id) {
+        match (known.fingerprint.id, fingerprint.id) {
             (Some(first), Some(this)) if first != this => return refuse(Answer::Suspected),
-            _ if known.print.conflicts(&print) => return refuse(Answer::Conflict),
+            _ if known.fingerprint.conflicts(&fingerprint) => return refuse(Answer::Conflict),
             _ => {}
         }
         let older = (generation, attempt) < (known.generation, known.attempt);
@@ -302,7 +302,7 @@ fn claim(
         expired,
         fence,
         until: end(lease, now),
-        print: record.map_or(print, |known| known.print),
+        fingerprint: record.map_or(fingerprint, |known| known.fingerprint),
     };
     (Some(next), Answer::Claimed { fence, expired })
 }
@@ -334,13 +334,13 @@ fn settle(
     generation: u32,
     attempt: u32,
     outcome: Outcome,
-    print: Print,
+    fingerprint: Fingerprint,
 ) -> (Option<Record>, Answer) {
-    let print = record.map_or(print, |known| known.print);
+    let fingerprint = record.map_or(fingerprint, |known| known.fingerprint);
     let current =
         record.is_some_and(|known| known.state == State::InFlight && known.fence == fence);
     let ended = |state, attempt, until| {
-        Some(Record { state, generation, attempt, expired: 0, fence, until, print })
+        Some(Record { state, generation, attempt, expired: 0, fence, until, fingerprint })
     };
     let zero = Timestamp::default();
     if record.is_some_and(|known| settled_so(known, fence, attempt, outcome)) {

@@ -4,10 +4,10 @@ use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 const LEASE: Duration = Duration::from_millis(500);
-const PRINT: Print = Print { body: [1; 32], id: Some([1; 8]) };
-const OTHER_BODY: Print = Print { body: [2; 32], id: None };
-const UNKNOWN_BODY: Print = Print { body: Print::UNKNOWN, id: None };
-const OTHER_ID: Print = Print { body: [1; 32], id: Some([2; 8]) };
+const FINGERPRINT: Fingerprint = Fingerprint { body: [1; 32], id: Some([1; 8]) };
+const OTHER_BODY: Fingerprint = Fingerprint { body: [2; 32], id: None };
+const UNKNOWN_BODY: Fingerprint = Fingerprint { body: Fingerprint::UNKNOWN, id: None };
+const OTHER_ID: Fingerprint = Fingerprint { body: [1; 32], id: Some([2; 8]) };
 
 fn record(state: State, until: u64) -> Record {
     Record {
@@ -17,7 +17,7 @@ fn record(state: State, until: u64) -> Record {
         expired: if state == State::InFlight { 3 } else { 0 },
         fence: 2_000_000,
         until: Timestamp::from_millis(until),
-        print: PRINT,
+        fingerprint: FINGERPRINT,
     }
 }
 
@@ -39,11 +39,20 @@ fn the_table_of_every_state_and_event_is_as_written() {
         ("delivered", Some(record(State::Delivered, 0))),
         ("dead", Some(record(State::Dead, 0))),
     ];
-    let claim_as =
-        |generation, attempt, print| Event::Claim { generation, attempt, lease: LEASE, print };
-    let claim = |generation, attempt| claim_as(generation, attempt, PRINT);
-    let settle =
-        |fence, outcome| Event::Settle { fence, generation: 1, attempt: 2, outcome, print: PRINT };
+    let claim_as = |generation, attempt, fingerprint| Event::Claim {
+        generation,
+        attempt,
+        lease: LEASE,
+        fingerprint,
+    };
+    let claim = |generation, attempt| claim_as(generation, attempt, FINGERPRINT);
+    let settle = |fence, outcome| Event::Settle {
+        fence,
+        generation: 1,
+        attempt: 2,
+        outcome,
+        fingerprint: FINGERPRINT,
+    };
     let renew = |fence| Event::Renew { fence, lease: LEASE };
     let retry = Outcome::Retry { next_at: Timestamp::from_millis(1_009_000) };
     let dead = Outcome::Dead(DeadReason::Exhausted);
@@ -89,12 +98,12 @@ fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
             generation,
             attempt,
             lease: LEASE,
-            print: PRINT
+            fingerprint: FINGERPRINT
         }),
         (0..6u64).prop_map(|fence| Event::Renew { fence: NOW.millis() + fence, lease: LEASE }),
         (0..3u32, 1..4u32, 0..6u64, outcome).prop_map(|(generation, attempt, fence, outcome)| {
             let fence = NOW.millis() + fence;
-            Event::Settle { fence, generation, attempt, outcome, print: PRINT }
+            Event::Settle { fence, generation, attempt, outcome, fingerprint: FINGERPRINT }
         }),
         Just(Event::Reopen),
     ];

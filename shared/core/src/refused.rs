@@ -24,7 +24,7 @@ const MAX_HEADERS: usize = 32 * 1024;
 /// What is known of a refused callback besides its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Kept {
+pub struct RefusedRecord {
     /// The form of this record; 1.
     pub v: u8,
     /// Names it, for `zentra refused`.
@@ -49,7 +49,7 @@ pub struct Kept {
     pub headers: Vec<(String, String)>,
 }
 
-impl Kept {
+impl RefusedRecord {
     /// What is kept of a callback.
     pub fn of(callback: &Unverified, source: &Source, refusal: Refusal) -> Self {
         let (millis, chance) = (callback.received_at.millis(), rand::random::<u32>());
@@ -79,7 +79,7 @@ impl Kept {
         })
     }
 
-    /// Opens what [`Kept::seal`] made, and gives the callback as it was received.
+    /// Opens what [`RefusedRecord::seal`] made, and gives the callback as it was received.
     pub fn open(sealer: &Sealer, sealed: &Sealed) -> Result<(Self, Unverified), SealError> {
         sealer.check(Domain::Refused, &sealed.seal, &sealed.envelope, &sealed.body)?;
         let kept: Self =
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn credentials_are_masked_and_what_verification_needs_is_not() {
-        let kept = Kept::of(&callback(), &source(), Refusal::SignatureMismatch);
+        let kept = RefusedRecord::of(&callback(), &source(), Refusal::SignatureMismatch);
         let text = serde_json::to_string(&kept).unwrap();
         assert!(!text.contains("sk_live"), "{text}");
         assert!(text.contains("sha256=00") && text.contains("GitHub-Hookshot"), "{text}");
@@ -194,22 +194,22 @@ mod tests {
 
     #[test]
     fn it_opens_as_it_was_received_and_not_when_altered_or_as_an_event() {
-        let kept = Kept::of(&callback(), &source(), Refusal::SignatureMismatch);
+        let kept = RefusedRecord::of(&callback(), &source(), Refusal::SignatureMismatch);
         let sealed = kept.seal(&sealer("a"), &callback()).unwrap();
-        let (opened, again) = Kept::open(&sealer("a"), &sealed).unwrap();
+        let (opened, again) = RefusedRecord::open(&sealer("a"), &sealed).unwrap();
         assert_eq!(opened, kept);
         assert_eq!(again.received_at, Timestamp::from_secs(7));
         assert_eq!(again.headers["x-hub-signature-256"], "sha256=00");
         assert_eq!(again.query.as_deref(), Some("a=1"));
-        assert_eq!(Kept::open(&sealer("b"), &sealed).unwrap_err(), SealError::Mismatch);
+        assert_eq!(RefusedRecord::open(&sealer("b"), &sealed).unwrap_err(), SealError::Mismatch);
         assert_eq!(sealer("a").open(&sealed).unwrap_err(), SealError::Mismatch);
         let json = String::from_utf8(sealed.envelope.to_vec()).unwrap();
         let later = json.replace("00:00:07.000Z", "00:00:09.000Z");
         assert_ne!(json, later);
         let altered = Sealed { envelope: later.into(), ..sealed.clone() };
-        assert_eq!(Kept::open(&sealer("a"), &altered).unwrap_err(), SealError::Mismatch);
+        assert_eq!(RefusedRecord::open(&sealer("a"), &altered).unwrap_err(), SealError::Mismatch);
         let altered = Sealed { body: "[]".into(), ..sealed };
-        assert_eq!(Kept::open(&sealer("a"), &altered).unwrap_err(), SealError::Mismatch);
+        assert_eq!(RefusedRecord::open(&sealer("a"), &altered).unwrap_err(), SealError::Mismatch);
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         for (name, value) in all {
             callback.headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
-        let kept = Kept::of(&callback, &source(), Refusal::SignatureMismatch);
+        let kept = RefusedRecord::of(&callback, &source(), Refusal::SignatureMismatch);
         let names: Vec<&str> = kept.headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["x-hub-signature-256", "a-first"]);
     }

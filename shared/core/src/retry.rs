@@ -73,8 +73,8 @@ impl Policy {
             return Decision::Dead(DeadReason::TooOld);
         }
         let left = received_at.plus(self.max_age).since(now);
-        let wish = retry_after.unwrap_or_default().min(self.max_retry_after).min(left);
-        Decision::Retry(jittered.max(wish))
+        let wanted = retry_after.unwrap_or_default().min(self.max_retry_after).min(left);
+        Decision::Retry(jittered.max(wanted))
     }
 
     /// The delay after attempt number `attempt`, before jitter.
@@ -163,13 +163,13 @@ mod tests {
     fn retry_after_lengthens_a_delay_up_to_its_own_max_and_never_shortens_it() {
         let max = Duration::from_secs(6);
         let policy = Policy { max, ..Policy::default() };
-        let wish = |secs| Some(Duration::from_secs(secs));
-        assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(60))), 60.0);
-        assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(1))), 5.0);
-        assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wish(u64::MAX))), 21600.0);
+        let wanted = |secs| Some(Duration::from_secs(secs));
+        assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wanted(60))), 60.0);
+        assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wanted(1))), 5.0);
+        assert_eq!(secs(policy.after_failure(1, THEN, THEN, 0.0, wanted(u64::MAX))), 21600.0);
         // The last attempt isn't lost by a wish for more time than is left.
         let late = THEN.plus(policy.max_age).minus(Duration::from_secs(100));
-        assert_eq!(secs(policy.after_failure(1, THEN, late, 0.0, wish(3600))), 100.0);
+        assert_eq!(secs(policy.after_failure(1, THEN, late, 0.0, wanted(3600))), 100.0);
     }
 
     #[test]

@@ -23,10 +23,10 @@ const fn rungs() -> [u64; 36] {
 }
 
 /// The rung for a wish. A wish past the last rung gets the last.
-pub(super) fn rung(wish: Delay) -> Duration {
+pub(super) fn rung(wanted: Delay) -> Duration {
     let last = RUNGS[RUNGS.len() - 1];
     let millis = |wanted: Duration| u64::try_from(wanted.as_millis()).unwrap_or(u64::MAX);
-    let chosen = match wish {
+    let chosen = match wanted {
         Delay::AtLeast(wanted) => {
             let wanted = millis(wanted);
             RUNGS.iter().copied().find(|rung| *rung >= wanted)

@@ -19,7 +19,7 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
-use zentra_telemetry::One;
+use zentra_telemetry::GaugeGuard;
 
 use super::QueueError;
 use super::link::Session;
@@ -112,7 +112,7 @@ impl Lane<'_> {
             match self.window.is_empty() {
                 true => busy = None,
                 false if busy.is_none() => {
-                    busy = Some(One::more(&self.session.metrics.lanes_busy));
+                    busy = Some(GaugeGuard::more(&self.session.metrics.lanes_busy));
                 }
                 false => {}
             }

@@ -123,7 +123,7 @@ impl Amqp {
     }
 
     /// For the ingress, which also keeps what it refuses.
-    pub fn entrance(settings: Settings) -> Self {
+    pub fn ingress(settings: Settings) -> Self {
         let publisher = Self::linked(settings, "ingress");
         let keeping = publisher.second_link("ingress-refused", 1);
         Self { keeping: Some(keeping), ..publisher }
@@ -279,7 +279,7 @@ impl Subscribe for Amqp {
 impl Publish for Amqp {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
         let properties = message::new(sealed).map_err(failed)?;
-        let exchange = self.names.entrance();
+        let exchange = self.names.ingress_exchange();
         let body = sealed.body.clone();
         self.send(&self.publishing, &exchange, &sealed.route, body, properties).await?;
         if !self.archives() {
@@ -323,8 +323,8 @@ impl Process for Amqp {
         self.send_message(&exchange, destination, message, None).await
     }
 
-    fn delay(&self, wish: Delay) -> Duration {
-        ladder::rung(wish)
+    fn delay(&self, wanted: Delay) -> Duration {
+        ladder::rung(wanted)
     }
 
     async fn dead(

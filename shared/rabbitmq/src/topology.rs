@@ -40,7 +40,7 @@ impl Names {
     }
 
     /// The exchange that the ingress publishes to.
-    pub(super) fn entrance(&self) -> String {
+    pub(super) fn ingress_exchange(&self) -> String {
         format!("{}.in", self.namespace)
     }
 
@@ -121,8 +121,8 @@ pub(super) async fn declare(
     declare.bind(&names.unrouted(), &names.unrouted(), "").await?;
 
     declare.exchange(&names.events(), ExchangeKind::Topic, true).await?;
-    declare.exchange(&names.entrance(), ExchangeKind::Fanout, true).await?;
-    declare.exchange_bind(&names.events(), &names.entrance()).await?;
+    declare.exchange(&names.ingress_exchange(), ExchangeKind::Fanout, true).await?;
+    declare.exchange_bind(&names.events(), &names.ingress_exchange()).await?;
     declare.exchange(&names.retry(), ExchangeKind::Direct, true).await?;
     declare.exchange(&names.dead(), ExchangeKind::Direct, true).await?;
 
@@ -155,7 +155,7 @@ pub(super) async fn declare_archive(
     for Binding { queue, exchange, pattern } in archived(names, routes) {
         declare.bind(&queue, &exchange, &pattern).await?;
     }
-    declare.exchange_bind(&names.archived(), &names.entrance()).await
+    declare.exchange_bind(&names.archived(), &names.ingress_exchange()).await
 }
 
 /// Takes the archive from the entrance: an archive that the broker can't write to would
@@ -163,7 +163,7 @@ pub(super) async fn declare_archive(
 pub(super) async fn detach_archive(channel: &Channel, names: &Names) -> lapin::Result<()> {
     let declare = Declare { channel, names };
     declare.exchange(&names.archived(), ExchangeKind::Topic, false).await?;
-    let (to, from) = (short(&names.archived())?, short(&names.entrance())?);
+    let (to, from) = (short(&names.archived())?, short(&names.ingress_exchange())?);
     let (options, none) = (ExchangeUnbindOptions::default(), FieldTable::default());
     channel.exchange_unbind(to, from, short("")?, options, none).await
 }

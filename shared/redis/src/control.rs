@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zentra_core::clock::millis;
 use zentra_store::control::{
-    AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Token, Wish, ordered,
+    AUDITED, Attribution, AuditEntry, ControlAction, DesiredStates, HEARTBEAT_TIMEOUT, Heartbeat,
+    OperatorControl, Token, WorkerControl, ordered,
 };
 use zentra_store::journal::JournalError;
 
@@ -39,12 +40,13 @@ impl RedisJournal {
     }
 }
 
-impl Follow for RedisJournal {
-    async fn beat(&self, beat: &Beat) -> Result<Orders, JournalError> {
+impl WorkerControl for RedisJournal {
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<DesiredStates, JournalError> {
         let mut pipe = redis::pipe();
-        let set = pipe.cmd("SET").arg(self.worker(&beat.worker)).arg(json("a beat", beat)?);
-        set.arg("PX").arg(millis(AWAY)).ignore();
-        pipe.sadd(self.workers_set(), &beat.worker).ignore();
+        let set =
+            pipe.cmd("SET").arg(self.worker(&heartbeat.worker)).arg(json("a beat", heartbeat)?);
+        set.arg("PX").arg(millis(HEARTBEAT_TIMEOUT)).ignore();
+        pipe.sadd(self.workers_set(), &heartbeat.worker).ignore();
         pipe.hgetall(self.wishes());
         let (wishes,): (Vec<(String, Vec<u8>)>,) =
             pipe.query_async(&mut self.connection.clone()).await.map_err(failed)?;
@@ -58,20 +60,20 @@ impl Follow for RedisJournal {
     }
 }
 
-impl Control for RedisJournal {
-    async fn workers(&self) -> Result<Vec<Beat>, JournalError> {
+impl OperatorControl for RedisJournal {
+    async fn workers(&self) -> Result<Vec<Heartbeat>, JournalError> {
         let mut connection = self.connection.clone();
         let set = self.workers_set();
         let mut names: Vec<String> =
             redis::cmd("SMEMBERS").arg(&set).query_async(&mut connection).await.map_err(failed)?;
         names.sort();
-        let mut beats = Vec::new();
+        let mut heartbeats = Vec::new();
         for name in names {
             let key = self.worker(&name);
-            let beat: Option<Vec<u8>> =
+            let heartbeat: Option<Vec<u8>> =
                 redis::cmd("GET").arg(key).query_async(&mut connection).await.map_err(failed)?;
-            match beat {
-                Some(beat) => beats.push(parsed(&name, &beat)?),
+            match heartbeat {
+                Some(heartbeat) => heartbeats.push(parsed(&name, &heartbeat)?),
                 // Should it be there after all, its next beat says so.
                 None => redis::cmd("SREM")
                     .arg(&set)
@@ -81,10 +83,10 @@ impl Control for RedisJournal {
                     .map_err(failed)?,
             }
         }
-        Ok(beats)
+        Ok(heartbeats)
     }
 
-    async fn orders(&self) -> Result<Orders, JournalError> {
+    async fn desired_states(&self) -> Result<DesiredStates, JournalError> {
         let mut all = redis::cmd("HGETALL");
         all.arg(self.wishes());
         let wishes: Vec<(String, Vec<u8>)> =
@@ -92,22 +94,22 @@ impl Control for RedisJournal {
         Ok(read(&wishes))
     }
 
-    async fn wish(
+    async fn apply(
         &self,
         destination: &str,
-        wish: Wish,
-        said: Option<&Said>,
+        action: ControlAction,
+        attribution: Option<&Attribution>,
     ) -> Result<(), JournalError> {
-        let field = format!("{} {destination}", wish.as_str());
-        let mut command = redis::cmd(if said.is_some() { "HSET" } else { "HDEL" });
+        let field = format!("{} {destination}", action.as_str());
+        let mut command = redis::cmd(if attribution.is_some() { "HSET" } else { "HDEL" });
         command.arg(self.wishes()).arg(field);
-        if let Some(said) = said {
-            command.arg(json("a wish", said)?);
+        if let Some(attribution) = attribution {
+            command.arg(json("a wish", attribution)?);
         }
         command.exec_async(&mut self.connection.clone()).await.map_err(failed)
     }
 
-    async fn audit(&self, act: &Act) -> Result<(), JournalError> {
+    async fn audit(&self, act: &AuditEntry) -> Result<(), JournalError> {
         let mut add = redis::cmd("XADD");
         add.arg(self.acts()).arg("MAXLEN").arg("~").arg(AUDITED);
         add.arg("*").arg("act").arg(json("an act", &act.printable())?);
@@ -142,7 +144,7 @@ impl Control for RedisJournal {
         gone.query_async(&mut self.connection.clone()).await.map_err(failed)
     }
 
-    async fn audited(&self, limit: usize) -> Result<Vec<Act>, JournalError> {
+    async fn audited(&self, limit: usize) -> Result<Vec<AuditEntry>, JournalError> {
         let mut range = redis::cmd("XREVRANGE");
         range.arg(self.acts()).arg("+").arg("-").arg("COUNT").arg(limit);
         let found: Vec<Entry> =
@@ -153,14 +155,14 @@ impl Control for RedisJournal {
     }
 }
 
-fn read(wishes: &[(String, Vec<u8>)]) -> Orders {
-    let mut orders = Orders::new();
-    for (field, said) in wishes {
-        if let Some((wish, destination)) = field.split_once(' ') {
-            ordered(&mut orders, destination, wish, said);
+fn read(wishes: &[(String, Vec<u8>)]) -> DesiredStates {
+    let mut desired_states = DesiredStates::new();
+    for (field, attribution) in wishes {
+        if let Some((action, destination)) = field.split_once(' ') {
+            ordered(&mut desired_states, destination, action, attribution);
         }
     }
-    orders
+    desired_states
 }
 
 pub(super) fn json(what: &str, value: &impl Serialize) -> Result<Vec<u8>, JournalError> {

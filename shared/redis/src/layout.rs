@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{Admitted, Batch, Context, DeliveryKey, Weakness};
-use zentra_core::lifecycle::{DeadReason, Print, Record, State};
+use zentra_core::lifecycle::{DeadReason, Fingerprint, Record, State};
 use zentra_store::journal::{
-    AttemptResult, COPIES, Delivery, Entry, ErrorClass, HISTORY, Summary, What,
+    AttemptResult, COPIES, Delivery, Entry, ErrorClass, HISTORY, HistoryEvent, Summary,
 };
 
 const VERSION: u8 = 2;
@@ -89,7 +89,7 @@ pub(super) fn script(text: &str) -> String {
     let clock = include_str!("clock.lua");
     let text = text.replacen("--@delivery.lua\n", include_str!("delivery.lua"), 1);
     let no_id = "\\0".repeat(NO_ID.len());
-    let no_body = "\\0".repeat(Print::UNKNOWN.len());
+    let no_body = "\\0".repeat(Fingerprint::UNKNOWN.len());
     format!(
         "local VERSION, HEADER, TILL, REST = {VERSION}, '{HEADER}', {TILL}, {REST}\n\
          local PRINTS, NO_ID, NO_BODY = '{PRINTS}', '{no_id}', '{no_body}'\n\
@@ -107,27 +107,29 @@ pub(super) fn reason(reason: DeadReason) -> u64 {
 const JOB: char = '\u{1f}';
 
 /// What an operator did, as a line's kind and its words.
-pub(super) fn noted(what: &What) -> Option<(u64, Cow<'_, str>)> {
+pub(super) fn noted(what: &HistoryEvent) -> Option<(u64, Cow<'_, str>)> {
     let kind = |name| number(LINES.iter().position(|known| *known == name));
     match what {
-        What::Requeued { reason, job: Some(job) } => {
+        HistoryEvent::Requeued { reason, job: Some(job) } => {
             Some((kind("REQUEUED"), format!("{job}{JOB}{reason}").into()))
         }
-        What::Requeued { reason, job: None } => Some((kind("REQUEUED"), reason.into())),
-        What::Replayed { reason, job } => {
+        HistoryEvent::Requeued { reason, job: None } => Some((kind("REQUEUED"), reason.into())),
+        HistoryEvent::Replayed { reason, job } => {
             Some((kind("REPLAYED"), format!("{job}{JOB}{reason}").into()))
         }
-        What::Released { reason } => Some((kind("RELEASED"), reason.into())),
-        What::Discarded { reason } => Some((kind("DISCARDED"), reason.into())),
+        HistoryEvent::Released { reason } => Some((kind("RELEASED"), reason.into())),
+        HistoryEvent::Discarded { reason } => Some((kind("DISCARDED"), reason.into())),
         _ => None,
     }
 }
 
 /// The words of a re-queue.
-fn requeued(words: String) -> What {
+fn requeued(words: String) -> HistoryEvent {
     match words.split_once(JOB) {
-        Some((job, reason)) => What::Requeued { reason: reason.into(), job: Some(job.into()) },
-        None => What::Requeued { reason: words, job: None },
+        Some((job, reason)) => {
+            HistoryEvent::Requeued { reason: reason.into(), job: Some(job.into()) }
+        }
+        None => HistoryEvent::Requeued { reason: words, job: None },
     }
 }
 
@@ -137,8 +139,8 @@ fn number(position: Option<usize>) -> u64 {
 }
 
 /// The print of the unsigned id.
-pub(super) fn id(print: &Print) -> [u8; 8] {
-    print.id.unwrap_or(NO_ID)
+pub(super) fn id(fingerprint: &Fingerprint) -> [u8; 8] {
+    fingerprint.id.unwrap_or(NO_ID)
 }
 
 /// A summary without what the header has, in this order for good.
@@ -242,8 +244,8 @@ pub(super) fn written(delivery: &Delivery) -> Option<Vec<u8>> {
     put(record.attempt.into(), 4);
     put(record.fence, 7);
     put(record.until.millis(), 7);
-    raw.extend(record.print.body);
-    raw.extend(id(&record.print));
+    raw.extend(record.fingerprint.body);
+    raw.extend(id(&record.fingerprint));
     let summary = summary(event)?;
     raw.extend(u16::try_from(summary.len()).ok()?.to_le_bytes());
     raw.extend(summary);
@@ -263,24 +265,28 @@ pub(super) fn written(delivery: &Delivery) -> Option<Vec<u8>> {
 fn line_of(key: &DeliveryKey, entry: &Entry) -> Option<Vec<u8>> {
     let bytes = |text: &str| hex::decode(text).ok();
     let (kind, number, flag, more) = match &entry.what {
-        What::Claimed { fence, reclaimed } => ("CLAIMED", *fence, *reclaimed, Vec::new()),
-        What::Busy => ("BUSY", 0, false, Vec::new()),
-        What::Duplicate => ("DUPLICATE", 0, false, Vec::new()),
-        What::DuplicateDead => ("DUPLICATE_DEAD", 0, false, Vec::new()),
-        What::Stale => ("STALE", 0, false, Vec::new()),
-        What::Conflict { body_sha256 } => ("CONFLICT", 0, false, bytes(body_sha256)?),
-        What::Suspected { kept_as } => {
+        HistoryEvent::Claimed { fence, reclaimed } => ("CLAIMED", *fence, *reclaimed, Vec::new()),
+        HistoryEvent::Busy => ("BUSY", 0, false, Vec::new()),
+        HistoryEvent::Duplicate => ("DUPLICATE", 0, false, Vec::new()),
+        HistoryEvent::DuplicateDead => ("DUPLICATE_DEAD", 0, false, Vec::new()),
+        HistoryEvent::Stale => ("STALE", 0, false, Vec::new()),
+        HistoryEvent::Conflict { body_sha256 } => ("CONFLICT", 0, false, bytes(body_sha256)?),
+        HistoryEvent::Suspected { kept_as } => {
             let id = kept_as.strip_prefix(key.as_str())?.strip_prefix('+')?;
             ("SUSPECTED", 0, false, bytes(id)?)
         }
-        What::Delivered { late, result: of } => ("DELIVERED_LINE", 0, *late, result(of)?),
-        What::Failed { next_at, result: of } => ("FAILED", next_at.millis(), false, result(of)?),
-        What::Dead { reason: why, result: of } => ("DEAD_LINE", reason(*why), false, result(of)?),
-        What::Superseded { result: of } => ("SUPERSEDED", 0, false, result(of)?),
-        What::Requeued { .. }
-        | What::Replayed { .. }
-        | What::Released { .. }
-        | What::Discarded { .. } => ("", 0, false, Vec::new()),
+        HistoryEvent::Delivered { late, result: of } => ("DELIVERED_LINE", 0, *late, result(of)?),
+        HistoryEvent::Failed { next_at, result: of } => {
+            ("FAILED", next_at.millis(), false, result(of)?)
+        }
+        HistoryEvent::Dead { reason: why, result: of } => {
+            ("DEAD_LINE", reason(*why), false, result(of)?)
+        }
+        HistoryEvent::Superseded { result: of } => ("SUPERSEDED", 0, false, result(of)?),
+        HistoryEvent::Requeued { .. }
+        | HistoryEvent::Replayed { .. }
+        | HistoryEvent::Released { .. }
+        | HistoryEvent::Discarded { .. } => ("", 0, false, Vec::new()),
     };
     let (kind, more) = match noted(&entry.what) {
         Some((kind, words)) => (kind, words.as_bytes().to_vec()),
@@ -333,7 +339,7 @@ pub(super) fn read(key: &DeliveryKey, raw: &[u8]) -> Option<Delivery> {
             expired,
             fence,
             until: Timestamp::from_millis(until),
-            print: Print { body, id: (id != NO_ID).then_some(id) },
+            fingerprint: Fingerprint { body, id: (id != NO_ID).then_some(id) },
         },
         reason,
         event: shown(stored, &body),
@@ -394,28 +400,30 @@ fn line(key: &DeliveryKey, mut stored: Bytes<'_>) -> Option<Entry> {
     };
     let words = || String::from_utf8(more.to_vec()).ok();
     let what = match *LINES.get(kind.checked_sub(1)?)? {
-        "CLAIMED" => What::Claimed { fence: number, reclaimed: flag > 0 },
-        "BUSY" => What::Busy,
-        "DUPLICATE" => What::Duplicate,
-        "DUPLICATE_DEAD" => What::DuplicateDead,
-        "STALE" => What::Stale,
-        "CONFLICT" => What::Conflict { body_sha256: hex::encode(more) },
-        "SUSPECTED" => What::Suspected { kept_as: format!("{key}+{}", hex::encode(more)) },
-        "DELIVERED_LINE" => What::Delivered { late: flag == 1, result: result()? },
-        "FAILED" => What::Failed { next_at: Timestamp::from_millis(number), result: result()? },
+        "CLAIMED" => HistoryEvent::Claimed { fence: number, reclaimed: flag > 0 },
+        "BUSY" => HistoryEvent::Busy,
+        "DUPLICATE" => HistoryEvent::Duplicate,
+        "DUPLICATE_DEAD" => HistoryEvent::DuplicateDead,
+        "STALE" => HistoryEvent::Stale,
+        "CONFLICT" => HistoryEvent::Conflict { body_sha256: hex::encode(more) },
+        "SUSPECTED" => HistoryEvent::Suspected { kept_as: format!("{key}+{}", hex::encode(more)) },
+        "DELIVERED_LINE" => HistoryEvent::Delivered { late: flag == 1, result: result()? },
+        "FAILED" => {
+            HistoryEvent::Failed { next_at: Timestamp::from_millis(number), result: result()? }
+        }
         "DEAD_LINE" => {
             let reason = REASONS.get(usize::try_from(number).ok()?.checked_sub(1)?)?;
-            What::Dead { reason: *reason, result: result()? }
+            HistoryEvent::Dead { reason: *reason, result: result()? }
         }
-        "SUPERSEDED" => What::Superseded { result: result()? },
+        "SUPERSEDED" => HistoryEvent::Superseded { result: result()? },
         "REQUEUED" => requeued(words()?),
         "REPLAYED" => {
             let words = words()?;
             let (job, reason) = words.split_once(JOB)?;
-            What::Replayed { reason: reason.into(), job: job.into() }
+            HistoryEvent::Replayed { reason: reason.into(), job: job.into() }
         }
-        "RELEASED" => What::Released { reason: words()? },
-        "DISCARDED" => What::Discarded { reason: words()? },
+        "RELEASED" => HistoryEvent::Released { reason: words()? },
+        "DISCARDED" => HistoryEvent::Discarded { reason: words()? },
         _ => return None,
     };
     Some(Entry { at, generation, attempt, by, what })
@@ -442,7 +450,7 @@ mod tests {
     use super::*;
     use zentra_core::event::Identity;
 
-    fn all() -> Vec<What> {
+    fn all() -> Vec<HistoryEvent> {
         let result = AttemptResult {
             duration_ms: 7,
             status: Some(500),
@@ -452,25 +460,25 @@ mod tests {
         };
         let (key, at) = (key(), Timestamp::from_millis(1_700_000_000_123));
         let mut all = vec![
-            What::Claimed { fence: at.millis(), reclaimed: false },
-            What::Claimed { fence: at.millis() + 1, reclaimed: true },
-            What::Busy,
-            What::Duplicate,
-            What::DuplicateDead,
-            What::Stale,
-            What::Conflict { body_sha256: "ab".repeat(32) },
-            What::Suspected { kept_as: format!("{key}+0102030405060708") },
-            What::Delivered { late: true, result: result.clone() },
-            What::Delivered { late: false, result: AttemptResult::default() },
-            What::Failed { next_at: at, result: result.clone() },
-            What::Superseded { result: result.clone() },
-            What::Requeued { reason: String::new(), job: None },
-            What::Requeued { reason: "mended".into(), job: Some("0a1b".into()) },
-            What::Replayed { reason: "lost".into(), job: "0a1b/1".into() },
-            What::Released { reason: "meant so".into() },
-            What::Discarded { reason: "a test".into() },
+            HistoryEvent::Claimed { fence: at.millis(), reclaimed: false },
+            HistoryEvent::Claimed { fence: at.millis() + 1, reclaimed: true },
+            HistoryEvent::Busy,
+            HistoryEvent::Duplicate,
+            HistoryEvent::DuplicateDead,
+            HistoryEvent::Stale,
+            HistoryEvent::Conflict { body_sha256: "ab".repeat(32) },
+            HistoryEvent::Suspected { kept_as: format!("{key}+0102030405060708") },
+            HistoryEvent::Delivered { late: true, result: result.clone() },
+            HistoryEvent::Delivered { late: false, result: AttemptResult::default() },
+            HistoryEvent::Failed { next_at: at, result: result.clone() },
+            HistoryEvent::Superseded { result: result.clone() },
+            HistoryEvent::Requeued { reason: String::new(), job: None },
+            HistoryEvent::Requeued { reason: "mended".into(), job: Some("0a1b".into()) },
+            HistoryEvent::Replayed { reason: "lost".into(), job: "0a1b/1".into() },
+            HistoryEvent::Released { reason: "meant so".into() },
+            HistoryEvent::Discarded { reason: "a test".into() },
         ];
-        let dead = |reason| What::Dead { reason, result: result.clone() };
+        let dead = |reason| HistoryEvent::Dead { reason, result: result.clone() };
         all.extend(REASONS.map(dead));
         all
     }
@@ -490,7 +498,7 @@ mod tests {
                 expired: 3,
                 fence: 1_700_000_000_123,
                 until: Timestamp::from_millis(1_700_000_009_000),
-                print: Print { body, id: Some([7; 8]) },
+                fingerprint: Fingerprint { body, id: Some([7; 8]) },
             },
             reason: Some(DeadReason::TooOld),
             event: Summary {
@@ -504,7 +512,7 @@ mod tests {
         }
     }
 
-    fn entry(what: What) -> Entry {
+    fn entry(what: HistoryEvent) -> Entry {
         let at = Timestamp::from_millis(1_700_000_000_500);
         Entry { at, generation: 1, attempt: 2, by: "ada".into(), what }
     }
@@ -517,7 +525,7 @@ mod tests {
 
     #[test]
     fn of_a_history_that_is_too_long_the_newest_lines_are_written() {
-        let words = |at: usize| What::Requeued { reason: format!("{at:900}"), job: None };
+        let words = |at: usize| HistoryEvent::Requeued { reason: format!("{at:900}"), job: None };
         let of = delivery((0..60).map(|at| entry(words(at))).collect());
         let raw = written(&of).unwrap();
         let kept = read(&of.key, &raw).unwrap().history;

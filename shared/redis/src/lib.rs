@@ -24,8 +24,8 @@ use zentra_core::event::{DeliveryKey, Identity};
 use zentra_core::lifecycle::{Answer, Outcome, State};
 use zentra_store::journal::list::{Page, Query};
 use zentra_store::journal::{
-    Claim, Delivery, First, Histories, Journal, JournalError, Remembered, Settle, Summary, What,
-    named,
+    Claim, Delivery, DeliveryStore, First, HistoryEvent, Journal, JournalError, Remembered, Settle,
+    Summary, named,
 };
 
 const ANSWER: Duration = Duration::from_secs(2);
@@ -96,7 +96,7 @@ impl RedisJournal {
         format!("{}:event:{id}", self.namespace)
     }
 
-    /// What was taken up, in order, for [`Histories::list`].
+    /// What was taken up, in order, for [`DeliveryStore::list`].
     fn taken(&self) -> String {
         format!("{}:taken", self.namespace)
     }
@@ -209,7 +209,7 @@ impl RedisJournal {
         call.key(self.delivery_key(key)).key(self.taken());
         call.arg(claim.generation).arg(claim.attempt);
         call.arg(millis(claim.lease)).arg(millis(retention)).arg(claim.worker);
-        call.arg(&claim.print.body).arg(&layout::id(claim.print));
+        call.arg(&claim.fingerprint.body).arg(&layout::id(claim.fingerprint));
         call.arg(packed(key, layout::summary(summary))?).arg(key.as_str());
         call.arg(summary.event_type.as_deref().unwrap_or_default());
         let (name, number, expired, now): (String, u64, u8, u64) =
@@ -253,7 +253,7 @@ impl RedisJournal {
         &self,
         key: &DeliveryKey,
         by: &str,
-        what: &What,
+        what: &HistoryEvent,
     ) -> Result<(Answer, Timestamp), JournalError> {
         let unfit = || JournalError::Unreadable(format!("{key}: {what:?}"));
         let (kind, words) = layout::noted(what).ok_or_else(unfit)?;
@@ -293,7 +293,7 @@ impl RedisJournal {
             call.invoke_async(&mut connection).await.map_err(failed)?;
         if name == "forgotten" {
             // As a rule Redis knows from the claim what this would only repeat.
-            call.arg(&settle.print.body).arg(&layout::id(settle.print));
+            call.arg(&settle.fingerprint.body).arg(&layout::id(settle.fingerprint));
             call.arg(packed(key, layout::summary(summary))?);
             (name, now) = call.invoke_async(&mut connection).await.map_err(failed)?;
         }
@@ -366,7 +366,7 @@ impl Journal for RedisJournal {
     }
 }
 
-impl Histories for RedisJournal {
+impl DeliveryStore for RedisJournal {
     async fn refuses_claims(&self) -> Result<Option<String>, JournalError> {
         self.not_writable().await
     }
@@ -442,7 +442,7 @@ impl Histories for RedisJournal {
         &self,
         key: &DeliveryKey,
         by: &str,
-        what: &What,
+        what: &HistoryEvent,
     ) -> Result<Option<u32>, JournalError> {
         match self.reopen_at(key, by, what).await?.0 {
             Answer::Reopened { generation } => Ok(Some(generation)),
@@ -455,7 +455,7 @@ impl Histories for RedisJournal {
         key: &DeliveryKey,
         generation: u32,
         by: &str,
-        what: &What,
+        what: &HistoryEvent,
     ) -> Result<bool, JournalError> {
         let unfit = || JournalError::Unreadable(format!("{key}: {what:?}"));
         let (kind, words) = layout::noted(what).ok_or_else(unfit)?;
@@ -463,7 +463,7 @@ impl Histories for RedisJournal {
         call.key(self.delivery_key(key)).arg(kind).arg(generation).arg(by).arg(words);
         call.arg(millis(self.retention));
         let known = call.invoke_async(&mut self.connection.clone()).await.map_err(failed)?;
-        if matches!(what, What::Discarded { .. })
+        if matches!(what, HistoryEvent::Discarded { .. })
             && let Some(delivery) = self.history(key).await?
         {
             self.forget_dead(key, &delivery.event, self.retention).await?;

@@ -20,7 +20,7 @@ const LEAST: usize = 50;
 const TRIMMED: usize = 100_000;
 
 impl RedisJournal {
-    /// See [`zentra_store::journal::Histories::list`].
+    /// See [`zentra_store::journal::DeliveryStore::list`].
     pub(super) async fn page(
         &self,
         query: &Query,

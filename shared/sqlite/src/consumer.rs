@@ -21,13 +21,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Which messages of a queue are in somebody's hands here. What a program that dies had in hand
 /// comes again to the next one.
 #[derive(Default)]
-pub(super) struct Hands {
-    taken: Mutex<Taken>,
+pub(super) struct InFlight {
+    taken: Mutex<HeldMessages>,
     changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
-struct Taken {
+struct HeldMessages {
     ids: HashSet<i64>,
     /// How many look into the file now.
     looking: usize,
@@ -35,7 +35,7 @@ struct Taken {
     gone: HashSet<i64>,
 }
 
-impl Hands {
+impl InFlight {
     /// Something has come into the queue.
     pub(super) fn tell(&self) {
         self.changed.send_replace(());
@@ -64,7 +64,7 @@ impl Hands {
 }
 
 /// A look into the file.
-struct Look<'h>(&'h Hands);
+struct Look<'h>(&'h InFlight);
 
 impl Look<'_> {
     /// Takes one that was seen, unless another consumer of this queue was faster.
@@ -90,13 +90,13 @@ pub struct EmbeddedConsumer {
     queue: String,
     prefetch: usize,
     ready: VecDeque<(i64, Message)>,
-    hands: Arc<Hands>,
+    hands: Arc<InFlight>,
     changed: watch::Receiver<()>,
     stopped: bool,
 }
 
 impl EmbeddedConsumer {
-    pub(super) fn new(store: Store, queue: String, hands: Arc<Hands>, prefetch: u16) -> Self {
+    pub(super) fn new(store: Store, queue: String, hands: Arc<InFlight>, prefetch: u16) -> Self {
         let (prefetch, changed) = (prefetch.max(1).into(), hands.changed.subscribe());
         Self { store, queue, prefetch, ready: VecDeque::new(), hands, changed, stopped: false }
     }
@@ -190,7 +190,7 @@ impl Drop for EmbeddedConsumer {
 pub struct EmbeddedReceipt {
     id: i64,
     store: Store,
-    hands: Option<Arc<Hands>>,
+    hands: Option<Arc<InFlight>>,
 }
 
 impl Receipt for EmbeddedReceipt {

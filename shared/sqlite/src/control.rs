@@ -5,7 +5,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use zentra_core::clock;
 use zentra_store::control::{
-    AUDITED, AWAY, Act, Beat, Control, Follow, Orders, Said, Token, Wish, ordered,
+    AUDITED, Attribution, AuditEntry, ControlAction, DesiredStates, HEARTBEAT_TIMEOUT, Heartbeat,
+    OperatorControl, Token, WorkerControl, ordered,
 };
 use zentra_store::journal::JournalError;
 
@@ -15,27 +16,28 @@ use super::store::{StoreError, number};
 /// How old what a worker has told may get.
 const TOLD: Duration = Duration::from_secs(3);
 
-impl Follow for EmbeddedJournal {
-    async fn beat(&self, beat: &Beat) -> Result<Orders, JournalError> {
-        let (now, name) = (clock::now(), beat.worker.clone());
+impl WorkerControl for EmbeddedJournal {
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<DesiredStates, JournalError> {
+        let (now, name) = (clock::now(), heartbeat.worker.clone());
         let known = move |file: &Connection| {
             let known = "SELECT until FROM worker WHERE name = ?1";
             let until: Option<i64> =
                 file.prepare_cached(known)?.query_row([name], |row| row.get(0)).optional()?;
             Ok((until, wanted(file)?))
         };
-        let (until, orders) = self.store.read(known).await?;
+        let (until, desired_states) = self.store.read(known).await?;
         // Each write is one to the disk.
-        if until.is_none_or(|until| until < number(now.plus(AWAY - TOLD))) {
-            let (name, until) = (beat.worker.clone(), number(now.plus(AWAY)));
-            let told = serde_json::to_vec(beat).map_err(unwritable).map_err(StoreError::from)?;
+        if until.is_none_or(|until| until < number(now.plus(HEARTBEAT_TIMEOUT - TOLD))) {
+            let (name, until) = (heartbeat.worker.clone(), number(now.plus(HEARTBEAT_TIMEOUT)));
+            let told =
+                serde_json::to_vec(heartbeat).map_err(unwritable).map_err(StoreError::from)?;
             let write = move |file: &Connection| {
                 let tell = "INSERT OR REPLACE INTO worker (name, until, beat) VALUES (?1, ?2, ?3)";
                 file.execute(tell, params![name, until, told]).map(drop)
             };
             self.store.write(write).await?;
         }
-        Ok(orders)
+        Ok(desired_states)
     }
 
     async fn leave(&self, worker: &str) -> Result<(), JournalError> {
@@ -47,42 +49,42 @@ impl Follow for EmbeddedJournal {
     }
 }
 
-impl Control for EmbeddedJournal {
-    async fn workers(&self) -> Result<Vec<Beat>, JournalError> {
+impl OperatorControl for EmbeddedJournal {
+    async fn workers(&self) -> Result<Vec<Heartbeat>, JournalError> {
         let read = |file: &Connection| {
             let mut select =
                 file.prepare_cached("SELECT beat FROM worker WHERE until > ?1 ORDER BY name")?;
-            let beats = select.query_map([number(clock::now())], |row| row.get(0))?;
-            beats.map(|beat: rusqlite::Result<Vec<u8>>| parsed(&beat?)).collect()
+            let heartbeats = select.query_map([number(clock::now())], |row| row.get(0))?;
+            heartbeats.map(|heartbeat: rusqlite::Result<Vec<u8>>| parsed(&heartbeat?)).collect()
         };
         Ok(self.store.read(read).await?)
     }
 
-    async fn orders(&self) -> Result<Orders, JournalError> {
+    async fn desired_states(&self) -> Result<DesiredStates, JournalError> {
         Ok(self.store.read(wanted).await?)
     }
 
-    async fn wish(
+    async fn apply(
         &self,
         destination: &str,
-        wish: Wish,
-        said: Option<&Said>,
+        action: ControlAction,
+        attribution: Option<&Attribution>,
     ) -> Result<(), JournalError> {
-        let (destination, said) = (destination.to_owned(), said.cloned());
+        let (destination, attribution) = (destination.to_owned(), attribution.cloned());
         let write = move |file: &Connection| {
-            let Some(said) = &said else {
+            let Some(attribution) = &attribution else {
                 let gone = "DELETE FROM wish WHERE destination = ?1 AND wish = ?2";
-                return file.execute(gone, params![destination, wish.as_str()]).map(drop);
+                return file.execute(gone, params![destination, action.as_str()]).map(drop);
             };
-            let said = serde_json::to_vec(said).map_err(unwritable)?;
+            let attribution = serde_json::to_vec(attribution).map_err(unwritable)?;
             let wanted =
                 "INSERT OR REPLACE INTO wish (destination, wish, said) VALUES (?1, ?2, ?3)";
-            file.execute(wanted, params![destination, wish.as_str(), said]).map(drop)
+            file.execute(wanted, params![destination, action.as_str(), attribution]).map(drop)
         };
         Ok(self.store.write(write).await?)
     }
 
-    async fn audit(&self, act: &Act) -> Result<(), JournalError> {
+    async fn audit(&self, act: &AuditEntry) -> Result<(), JournalError> {
         let act = act.printable();
         let write = move |file: &Connection| {
             let act = serde_json::to_vec(&act).map_err(unwritable)?;
@@ -129,7 +131,7 @@ impl Control for EmbeddedJournal {
         Ok(self.store.write(gone).await? > 0)
     }
 
-    async fn audited(&self, limit: usize) -> Result<Vec<Act>, JournalError> {
+    async fn audited(&self, limit: usize) -> Result<Vec<AuditEntry>, JournalError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let read = move |file: &Connection| {
             let mut select =
@@ -141,16 +143,16 @@ impl Control for EmbeddedJournal {
     }
 }
 
-fn wanted(file: &Connection) -> rusqlite::Result<Orders> {
-    let mut orders = Orders::new();
+fn wanted(file: &Connection) -> rusqlite::Result<DesiredStates> {
+    let mut desired_states = DesiredStates::new();
     let mut select = file.prepare_cached("SELECT destination, wish, said FROM wish")?;
     let mut rows = select.query(())?;
     while let Some(row) = rows.next()? {
-        let (destination, wish, said): (String, String, Vec<u8>) =
+        let (destination, action, attribution): (String, String, Vec<u8>) =
             (row.get(0)?, row.get(1)?, row.get(2)?);
-        ordered(&mut orders, &destination, &wish, &said);
+        ordered(&mut desired_states, &destination, &action, &attribution);
     }
-    Ok(orders)
+    Ok(desired_states)
 }
 
 pub(super) fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> rusqlite::Result<T> {

@@ -6,11 +6,13 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::DeliveryKey;
-use zentra_core::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
+use zentra_core::lifecycle::{
+    Answer, DeadReason, Event, Fingerprint, Outcome, Record, State, step,
+};
 use zentra_store::journal::list::{Listed, Page, Query, SCAN};
 use zentra_store::journal::{
-    AttemptResult, COPIES, Claim, Delivery, Entry, First, HISTORY, Histories, Journal,
-    JournalError, Settle, Summary, What, named,
+    AttemptResult, COPIES, Claim, Delivery, DeliveryStore, Entry, First, HISTORY, HistoryEvent,
+    Journal, JournalError, Settle, Summary, named,
 };
 
 use super::store::{Store, StoreError, number};
@@ -41,7 +43,7 @@ struct Change {
     event: Event,
     by: String,
     /// What an operator does, for its line.
-    noted: Option<What>,
+    noted: Option<HistoryEvent>,
     result: AttemptResult,
     summary: Summary,
     retention: Duration,
@@ -130,12 +132,12 @@ fn apply(
     let still_dead = !changed && after.state == State::Dead;
     let dead = (after.state == State::Dead).then_some(now);
     let until = dead.is_none().then(|| now.plus(change.retention));
-    let print = after.print;
+    let fingerprint = after.fingerprint;
     let opening = match (answer, &known) {
         (Answer::Claimed { .. }, _) | (_, None) => opening,
         (_, Some(known)) => known.stored.opening,
     };
-    let Print { body, id } = print;
+    let Fingerprint { body, id } = fingerprint;
     let record = packed(&Stored { record: after, body, id, reason, opening })?;
     match known {
         Some(known) => {
@@ -186,26 +188,28 @@ fn line(
     };
     let what = match (answer, &change.event) {
         (Answer::Reopened { .. }, _) => change.noted.clone()?,
-        (Answer::Claimed { fence, expired }, _) => What::Claimed { fence, reclaimed: expired > 0 },
-        (Answer::Busy { .. }, _) => What::Busy,
-        (Answer::Done, _) => What::Duplicate,
-        (Answer::Dead, _) => What::DuplicateDead,
-        (Answer::Stale, _) => What::Stale,
-        (Answer::Conflict, Event::Claim { print, .. }) => {
-            What::Conflict { body_sha256: hex::encode(print.body) }
+        (Answer::Claimed { fence, expired }, _) => {
+            HistoryEvent::Claimed { fence, reclaimed: expired > 0 }
         }
-        (Answer::Suspected, Event::Claim { print, .. }) => {
-            let id = print.id.map(hex::encode).unwrap_or_default();
-            What::Suspected { kept_as: format!("{}+{id}", change.key) }
+        (Answer::Busy { .. }, _) => HistoryEvent::Busy,
+        (Answer::Done, _) => HistoryEvent::Duplicate,
+        (Answer::Dead, _) => HistoryEvent::DuplicateDead,
+        (Answer::Stale, _) => HistoryEvent::Stale,
+        (Answer::Conflict, Event::Claim { fingerprint, .. }) => {
+            HistoryEvent::Conflict { body_sha256: hex::encode(fingerprint.body) }
         }
-        (Answer::Superseded, _) => What::Superseded { result: result() },
-        (Answer::SettledLate, _) => What::Delivered { late: true, result: result() },
+        (Answer::Suspected, Event::Claim { fingerprint, .. }) => {
+            let id = fingerprint.id.map(hex::encode).unwrap_or_default();
+            HistoryEvent::Suspected { kept_as: format!("{}+{id}", change.key) }
+        }
+        (Answer::Superseded, _) => HistoryEvent::Superseded { result: result() },
+        (Answer::SettledLate, _) => HistoryEvent::Delivered { late: true, result: result() },
         // Sent twice, because the first answer got lost: it has its line.
         (Answer::Settled, _) if before == Some(after) => return None,
         (Answer::Settled, Event::Settle { outcome, .. }) => match *outcome {
-            Outcome::Delivered => What::Delivered { late: false, result: result() },
-            Outcome::Retry { next_at } => What::Failed { next_at, result: result() },
-            Outcome::Dead(reason) => What::Dead { reason, result: result() },
+            Outcome::Delivered => HistoryEvent::Delivered { late: false, result: result() },
+            Outcome::Retry { next_at } => HistoryEvent::Failed { next_at, result: result() },
+            Outcome::Dead(reason) => HistoryEvent::Dead { reason, result: result() },
         },
         _ => return None,
     };
@@ -237,7 +241,10 @@ fn lines(mut history: &[u8]) -> rusqlite::Result<Vec<Entry>> {
 }
 
 fn record(stored: &Stored) -> Record {
-    Record { print: Print { body: stored.body, id: stored.id }, ..stored.record.clone() }
+    Record {
+        fingerprint: Fingerprint { body: stored.body, id: stored.id },
+        ..stored.record.clone()
+    }
 }
 
 fn packed(value: &impl Serialize) -> rusqlite::Result<Vec<u8>> {
@@ -270,7 +277,7 @@ impl Journal for EmbeddedJournal {
         let Claim { generation, attempt, lease, retention, .. } = *claim;
         self.change(Change {
             key: claim.key.clone(),
-            event: Event::Claim { generation, attempt, lease, print: *claim.print },
+            event: Event::Claim { generation, attempt, lease, fingerprint: *claim.fingerprint },
             by: claim.worker.into(),
             noted: None,
             result: AttemptResult::default(),
@@ -329,10 +336,10 @@ impl Journal for EmbeddedJournal {
 
     async fn settle(&self, settle: &Settle<'_>) -> Result<Answer, JournalError> {
         let Settle { fence, generation, attempt, outcome, retention, .. } = *settle;
-        let print = *settle.print;
+        let fingerprint = *settle.fingerprint;
         self.change(Change {
             key: settle.key.clone(),
-            event: Event::Settle { fence, generation, attempt, outcome, print },
+            event: Event::Settle { fence, generation, attempt, outcome, fingerprint },
             by: settle.worker.into(),
             noted: None,
             result: settle.result.clone(),
@@ -382,7 +389,7 @@ pub(super) fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     })
 }
 
-impl Histories for EmbeddedJournal {
+impl DeliveryStore for EmbeddedJournal {
     async fn refuses_claims(&self) -> Result<Option<String>, JournalError> {
         Ok(self.store.room_to_settle().err().map(|error| error.to_string()))
     }
@@ -516,7 +523,7 @@ impl Histories for EmbeddedJournal {
         &self,
         key: &DeliveryKey,
         by: &str,
-        what: &What,
+        what: &HistoryEvent,
     ) -> Result<Option<u32>, JournalError> {
         let change = Change {
             key: key.clone(),
@@ -538,14 +545,14 @@ impl Histories for EmbeddedJournal {
         key: &DeliveryKey,
         generation: u32,
         by: &str,
-        what: &What,
+        what: &HistoryEvent,
     ) -> Result<bool, JournalError> {
         let (key, by, what) = (key.clone(), by.to_owned(), what.clone());
         let retention = self.retention;
         let write = move |file: &Connection| {
             let now = clock::now();
             let Some(mut known) = find(file, &key, now)? else { return Ok(false) };
-            let discarded = matches!(what, What::Discarded { .. });
+            let discarded = matches!(what, HistoryEvent::Discarded { .. });
             let entry = Entry { at: now, generation, attempt: 1, by, what };
             append(&mut known.history, &entry)?;
             let mut update = file.prepare_cached(
@@ -568,10 +575,10 @@ mod tests {
     const START: u64 = 1_700_000_000_000;
 
     fn claim() -> Change {
-        let print = Print { body: [1; 32], id: None };
+        let fingerprint = Fingerprint { body: [1; 32], id: None };
         Change {
             key: DeliveryKey::parse("d/s/e").unwrap(),
-            event: Event::Claim { generation: 0, attempt: 1, lease: LEASE, print },
+            event: Event::Claim { generation: 0, attempt: 1, lease: LEASE, fingerprint },
             by: "w".into(),
             noted: None,
             result: AttemptResult::default(),

@@ -7,9 +7,9 @@
 //! [`lifecycle::step`]: zentra_core::lifecycle::step
 
 mod archive;
-mod carry;
 mod consumer;
 mod control;
+mod export;
 mod jobs;
 mod journal;
 mod metrics;
@@ -20,8 +20,8 @@ mod sweep;
 mod walk;
 
 pub use archive::EmbeddedArchived;
-pub use carry::{Carried, Carry, Load, Spot};
 pub use consumer::{EmbeddedConsumer, EmbeddedReceipt};
+pub use export::{Export, ExportedMessage, Inventory, QueueLocation};
 pub use journal::EmbeddedJournal;
 pub use queue::EmbeddedQueue;
 pub use store::{Store, StoreError};

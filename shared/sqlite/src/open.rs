@@ -143,7 +143,7 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
     Err(StoreError::Unusable { path: path.into(), found, what_to_do })
 }
 
-/// Whether a move has begun: see `carry`.
+/// Whether a move has begun: see `export`.
 fn moving(connection: &Connection) -> rusqlite::Result<bool> {
     let named = "SELECT count(*) FROM sqlite_schema WHERE name = 'moving'";
     connection.query_row(named, (), |row| row.get::<_, i64>(0)).map(|found| found > 0)

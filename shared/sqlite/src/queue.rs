@@ -15,7 +15,7 @@ use zentra_store::queue::{
 };
 
 use super::archive::EmbeddedArchived;
-use super::consumer::{EmbeddedConsumer, Hands};
+use super::consumer::{EmbeddedConsumer, InFlight};
 use super::metrics::Metrics;
 use super::store::{Store, StoreError, number};
 use super::sweep::{Bounds, sweep};
@@ -121,7 +121,7 @@ impl From<StoreError> for QueueError {
 
 /// What this program knows of its queues; the file knows nothing of it.
 #[derive(Clone, Default)]
-struct Queues(Arc<Mutex<HashMap<String, Arc<Hands>>>>);
+struct Queues(Arc<Mutex<HashMap<String, Arc<InFlight>>>>);
 
 impl Queues {
     /// Wakes those who wait for a queue.
@@ -131,7 +131,7 @@ impl Queues {
         }
     }
 
-    fn at(&self, queue: &str) -> Arc<Hands> {
+    fn at(&self, queue: &str) -> Arc<InFlight> {
         lock(&self.0).entry(queue.into()).or_default().clone()
     }
 }
@@ -274,8 +274,8 @@ impl Process for EmbeddedQueue {
         self.put(work(destination), clock::now().plus(delay), message, None).await
     }
 
-    fn delay(&self, wish: Delay) -> Duration {
-        match wish {
+    fn delay(&self, wanted: Delay) -> Duration {
+        match wanted {
             Delay::Near(delay) | Delay::AtLeast(delay) => delay,
         }
     }

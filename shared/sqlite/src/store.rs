@@ -77,9 +77,9 @@ impl From<StoreError> for StorageError {
 
 type Result<T> = std::result::Result<T, StoreError>;
 /// Tells whoever asked what became of it, once it is on the disk or isn't.
-type Told = Box<dyn FnOnce(Result<()>) + Send>;
+type Reply = Box<dyn FnOnce(Result<()>) + Send>;
 /// Without a connection, it can't be tried.
-type Write = Box<dyn FnOnce(Option<&Connection>) -> Told + Send>;
+type Write = Box<dyn FnOnce(Option<&Connection>) -> Reply + Send>;
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
 /// A handle to the file; clones share it.
@@ -177,7 +177,7 @@ impl Store {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
         then: impl FnOnce(Result<T>) + Send + 'static,
     ) -> Result<()> {
-        let write = |connection: Option<&Connection>| -> Told {
+        let write = |connection: Option<&Connection>| -> Reply {
             let done = connection.map(|connection| savepoint(connection, work));
             Box::new(move |committed| {
                 let done = done.unwrap_or(Err(rusqlite::Error::InvalidQuery));
@@ -291,7 +291,7 @@ fn group(
     connection: &mut Connection,
     first: Write,
     asked: &mpsc::Receiver<Write>,
-    told: &mut Vec<Told>,
+    told: &mut Vec<Reply>,
 ) -> rusqlite::Result<()> {
     let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,

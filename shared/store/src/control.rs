@@ -12,10 +12,10 @@ use zentra_core::clock::Timestamp;
 use zentra_core::printable::printable;
 
 /// How often a worker tells how it does, and hears what is to be done.
-pub const BEAT: Duration = Duration::from_millis(500);
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A worker that has told nothing for this long is away.
-pub const AWAY: Duration = Duration::from_secs(10);
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// So many acts are kept, the newest ones.
 pub const AUDITED: usize = 100_000;
@@ -23,7 +23,7 @@ pub const AUDITED: usize = 100_000;
 /// How a worker does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Beat {
+pub struct Heartbeat {
     /// Its name, as histories have it.
     pub worker: String,
     /// Its version.
@@ -62,19 +62,19 @@ pub enum Circuit {
 /// What operators want of one destination's workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Order {
+pub struct DesiredState {
     /// No attempts until it is taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pause: Option<Said>,
+    pub pause: Option<Attribution>,
     /// When they were last told to close the circuit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub close: Option<Said>,
+    pub close: Option<Attribution>,
 }
 
 /// Who said something, when, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Said {
+pub struct Attribution {
     /// Who.
     pub by: String,
     /// When, by his own clock.
@@ -86,14 +86,14 @@ pub struct Said {
 /// What can be wanted of a destination's workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Wish {
+pub enum ControlAction {
     /// That they make no attempts.
     Pause,
     /// That they try again now, though the circuit is open.
     Close,
 }
 
-impl Wish {
+impl ControlAction {
     /// Its stable name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -104,12 +104,12 @@ impl Wish {
 }
 
 /// The wishes by destination.
-pub type Orders = BTreeMap<String, Order>;
+pub type DesiredStates = BTreeMap<String, DesiredState>;
 
 /// One act of an operator's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Act {
+pub struct AuditEntry {
     /// What was asked for, as the command line has it: `destination pause`.
     pub action: String,
     /// On what: a destination, an event, a filter.
@@ -119,19 +119,19 @@ pub struct Act {
     pub result: String,
     /// Who, when and why.
     #[serde(flatten)]
-    pub said: Said,
+    pub attribution: Attribution,
 }
 
-impl Act {
+impl AuditEntry {
     /// Without control characters: much of it is what somebody else wrote, ids of events above all.
     pub fn printable(&self) -> Self {
-        let Said { by, at, because } = &self.said;
-        let said = Said { by: one_line(by), at: *at, because: one_line(because) };
+        let Attribution { by, at, because } = &self.attribution;
+        let attribution = Attribution { by: one_line(by), at: *at, because: one_line(because) };
         Self {
             action: one_line(&self.action),
             on: one_line(&self.on),
             result: one_line(&self.result),
-            said,
+            attribution,
         }
     }
 }
@@ -156,7 +156,7 @@ pub struct Token {
     /// From then on it is good for nothing.
     pub expires_at: Timestamp,
     /// Who made it, when and why.
-    pub made: Said,
+    pub made: Attribution,
 }
 
 /// What a token's holder may do; each may do what the one before may.
@@ -172,32 +172,35 @@ pub enum Role {
 }
 
 /// The worker's side.
-pub trait Follow: Clone + Send + Sync + 'static {
+pub trait WorkerControl: Clone + Send + Sync + 'static {
     /// A worker tells how it does, and hears what is wanted: all of it, each time.
-    fn beat(&self, beat: &Beat) -> impl Future<Output = Result<Orders, JournalError>> + Send;
+    fn heartbeat(
+        &self,
+        heartbeat: &Heartbeat,
+    ) -> impl Future<Output = Result<DesiredStates, JournalError>> + Send;
 
     /// A worker says that it stops.
     fn leave(&self, worker: &str) -> impl Future<Output = Result<(), JournalError>> + Send;
 }
 
 /// The operator's side.
-pub trait Control: Clone + Send + Sync + 'static {
-    /// The workers that have told how they do within [`AWAY`], by name.
-    fn workers(&self) -> impl Future<Output = Result<Vec<Beat>, JournalError>> + Send;
+pub trait OperatorControl: Clone + Send + Sync + 'static {
+    /// The workers that have told how they do within [`HEARTBEAT_TIMEOUT`], by name.
+    fn workers(&self) -> impl Future<Output = Result<Vec<Heartbeat>, JournalError>> + Send;
 
     /// What is wanted.
-    fn orders(&self) -> impl Future<Output = Result<Orders, JournalError>> + Send;
+    fn desired_states(&self) -> impl Future<Output = Result<DesiredStates, JournalError>> + Send;
 
     /// Wishes something of a destination's workers, or takes it back.
-    fn wish(
+    fn apply(
         &self,
         destination: &str,
-        wish: Wish,
-        said: Option<&Said>,
+        action: ControlAction,
+        attribution: Option<&Attribution>,
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// Keeps an act. Before it is done, so that none is done in secret.
-    fn audit(&self, act: &Act) -> impl Future<Output = Result<(), JournalError>> + Send;
+    fn audit(&self, act: &AuditEntry) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// Keeps a token.
     fn keep_token(&self, token: &Token) -> impl Future<Output = Result<(), JournalError>> + Send;
@@ -212,16 +215,24 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn revoke(&self, id: &str) -> impl Future<Output = Result<bool, JournalError>> + Send;
 
     /// The newest acts, newest first, at most `limit`.
-    fn audited(&self, limit: usize) -> impl Future<Output = Result<Vec<Act>, JournalError>> + Send;
+    fn audited(
+        &self,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<AuditEntry>, JournalError>> + Send;
 }
 
 /// Takes a stored wish in. What a later version may have written is left out.
-pub fn ordered(orders: &mut Orders, destination: &str, wish: &str, said: &[u8]) {
-    let Ok(said) = serde_json::from_slice::<Said>(said) else { return };
-    let order = orders.entry(destination.to_owned()).or_default();
-    match wish {
-        "pause" => order.pause = Some(said),
-        "close" => order.close = Some(said),
+pub fn ordered(
+    desired_states: &mut DesiredStates,
+    destination: &str,
+    action: &str,
+    attribution: &[u8],
+) {
+    let Ok(attribution) = serde_json::from_slice::<Attribution>(attribution) else { return };
+    let desired = desired_states.entry(destination.to_owned()).or_default();
+    match action {
+        "pause" => desired.pause = Some(attribution),
+        "close" => desired.close = Some(attribution),
         _ => {}
     }
 }

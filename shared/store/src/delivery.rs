@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::journal::Summary;
 use crate::queue::Message;
 use zentra_core::event::{DeliveryKey, Event, Identity};
-use zentra_core::lifecycle::{DeadReason, Print};
+use zentra_core::lifecycle::{DeadReason, Fingerprint};
 use zentra_core::seal::{Domain, SealError, Sealed, Sealer};
 use zentra_core::trace::Trace;
 
@@ -15,18 +15,18 @@ pub const UNVERIFIED: &str = "unverified";
 
 /// A message whose seal was looked at.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedMessage {
     /// Names the delivery.
     pub key: DeliveryKey,
     /// What its copies have in common.
-    pub print: Print,
+    pub fingerprint: Fingerprint,
     /// What is kept of it.
     pub summary: Summary,
     /// The event, or why there is none.
     pub event: Result<Event, (DeadReason, SealError)>,
 }
 
-impl Opened {
+impl OpenedMessage {
     /// The same event on its way to another destination.
     pub fn turn(&mut self, destination: &str) {
         let identity = Identity::from_text(self.key.identity());
@@ -35,15 +35,15 @@ impl Opened {
 }
 
 /// Opens a message that was found in a queue of this destination.
-pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> Opened {
+pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> OpenedMessage {
     match sealer.open(sealed) {
         Ok(event) => {
-            let print = event.print();
+            let fingerprint = event.fingerprint();
             let trace = sealed.trace.map(Trace::id);
-            Opened {
+            OpenedMessage {
                 key: DeliveryKey::new(destination, &event.envelope.source, &event.envelope.name()),
-                print,
-                summary: Summary { trace, ..Summary::of(&event, &print) },
+                fingerprint,
+                summary: Summary { trace, ..Summary::of(&event, &fingerprint) },
                 event: Ok(event),
             }
         }
@@ -52,13 +52,13 @@ pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> Opened {
                 true => DeadReason::NotOurs,
                 false => DeadReason::SealBroken,
             };
-            let print = Print { body: Sha256::digest(&sealed.body).into(), id: None };
-            Opened {
-                key: DeliveryKey::new(destination, UNVERIFIED, &fingerprint(sealed)),
-                print,
+            let fingerprint = Fingerprint { body: Sha256::digest(&sealed.body).into(), id: None };
+            OpenedMessage {
+                key: DeliveryKey::new(destination, UNVERIFIED, &message_digest(sealed)),
+                fingerprint,
                 summary: Summary {
                     source: UNVERIFIED.into(),
-                    body_sha256: hex::encode(print.body),
+                    body_sha256: hex::encode(fingerprint.body),
                     ..Summary::default()
                 },
                 event: Err((reason, error)),
@@ -92,7 +92,7 @@ fn stand(destination: &str, message: &Message) -> Vec<u8> {
 }
 
 /// A stranger's message is known by its bytes, not by what it says.
-fn fingerprint(sealed: &Sealed) -> Identity {
+fn message_digest(sealed: &Sealed) -> Identity {
     let mut hash = Sha256::new();
     for part in [&sealed.envelope[..], sealed.seal.as_bytes(), &sealed.body] {
         hash.update((part.len() as u64).to_be_bytes());

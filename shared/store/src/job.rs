@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::Said;
+use crate::control::Attribution;
 use crate::journal::{JournalError, Summary};
 use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::DeadReason;
@@ -175,7 +175,7 @@ pub struct Job {
     /// Names it.
     pub id: String,
     /// Who planned it, when, and why.
-    pub made: Said,
+    pub made: Attribution,
     /// What was asked for: `source=acme`, `archive force`, or `all`.
     pub asked: String,
     /// At these destinations.

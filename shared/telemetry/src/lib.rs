@@ -103,9 +103,9 @@ pub fn seconds(
 }
 
 /// Adds one to a gauge while it lives.
-pub struct One(IntGauge);
+pub struct GaugeGuard(IntGauge);
 
-impl One {
+impl GaugeGuard {
     /// One more, until this is dropped.
     pub fn more(gauge: &IntGauge) -> Self {
         gauge.inc();
@@ -113,7 +113,7 @@ impl One {
     }
 }
 
-impl Drop for One {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

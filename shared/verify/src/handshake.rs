@@ -23,7 +23,7 @@ const MAX_VALUE: usize = 1024;
 pub struct Handshake {
     /// The method that it comes by.
     #[serde(default)]
-    pub method: Verb,
+    pub method: HandshakeMethod,
     /// What must be there.
     pub when: Option<Location>,
     /// What it must say; without it, anything.
@@ -47,7 +47,7 @@ pub struct Handshake {
 /// A method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verb {
+pub enum HandshakeMethod {
     /// GET.
     Get,
     /// HEAD.
@@ -105,7 +105,7 @@ pub struct Answered {
     pub visit: Option<Uri>,
 }
 
-impl Verb {
+impl HandshakeMethod {
     fn is(self, method: &Method) -> bool {
         match self {
             Self::Get => *method == Method::GET,
@@ -118,7 +118,7 @@ impl Verb {
 impl Handshake {
     /// Whether a request with no signature may be one.
     pub(super) fn is_unsigned(&self) -> bool {
-        self.unsigned || self.method != Verb::Post
+        self.unsigned || self.method != HandshakeMethod::Post
     }
 
     /// Whether whoever asks can have something signed by it.
@@ -248,14 +248,14 @@ impl Endpoint {
 /// A provider's own idea of a yes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Yes {
+pub struct SuccessResponse {
     #[serde(default, deserialize_with = "status")]
     status: Option<StatusCode>,
     #[serde(default)]
     body: String,
 }
 
-impl Yes {
+impl SuccessResponse {
     /// As a endpoint has it.
     pub fn success(&self) -> Success {
         let status = self.status.unwrap_or(StatusCode::OK);

@@ -42,11 +42,11 @@ fn way(pointer: &str) -> Option<Vec<Cow<'_, str>>> {
 }
 
 /// Which of the places it is, and the rest of the way to it.
-type Wanted<'p> = (usize, &'p [Cow<'p, str>]);
+type Sought<'p> = (usize, &'p [Cow<'p, str>]);
 
 /// The ways that lead through here, and what has been found.
 struct Here<'a, 'p> {
-    wanted: &'a [Wanted<'p>],
+    wanted: &'a [Sought<'p>],
     found: &'a mut [Option<String>],
 }
 
@@ -61,7 +61,7 @@ impl<'p> Here<'_, 'p> {
     }
 
     /// One step on: of what has this name, the last counts, whatever it is.
-    fn inside<'a>(&'a mut self, wanted: &'a [Wanted<'p>]) -> Here<'a, 'p> {
+    fn inside<'a>(&'a mut self, wanted: &'a [Sought<'p>]) -> Here<'a, 'p> {
         wanted.iter().for_each(|(at, _)| self.found[*at] = None);
         Here { wanted, found: self.found }
     }
@@ -77,7 +77,7 @@ fn text(json: &str) -> serde_json::Result<Option<String>> {
 }
 
 /// Those of the ways whose next step is this one.
-fn through<'p>(wanted: &[Wanted<'p>], is: impl Fn(&str) -> bool) -> Vec<Wanted<'p>> {
+fn through<'p>(wanted: &[Sought<'p>], is: impl Fn(&str) -> bool) -> Vec<Sought<'p>> {
     let on = wanted.iter().filter_map(|(at, way)| match way {
         [step, rest @ ..] => is(step).then_some((*at, rest)),
         [] => None,
@@ -170,10 +170,10 @@ impl<'de> Visitor<'de> for Here<'_, '_> {
 }
 
 /// The ways that go through the field of this name.
-struct Named<'a, 'p>(&'a [Wanted<'p>]);
+struct Named<'a, 'p>(&'a [Sought<'p>]);
 
 impl<'de, 'p> DeserializeSeed<'de> for Named<'_, 'p> {
-    type Value = Vec<Wanted<'p>>;
+    type Value = Vec<Sought<'p>>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_str(self)
@@ -181,7 +181,7 @@ impl<'de, 'p> DeserializeSeed<'de> for Named<'_, 'p> {
 }
 
 impl<'p> Visitor<'_> for Named<'_, 'p> {
-    type Value = Vec<Wanted<'p>>;
+    type Value = Vec<Sought<'p>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field's name")

@@ -7,7 +7,7 @@ use super::canonical::Canonical;
 use super::claims::Claims;
 use super::documented::Documented;
 use super::fetched::Keys;
-use super::handshake::{Handshake, Verb, Yes};
+use super::handshake::{Handshake, HandshakeMethod, SuccessResponse};
 use super::key::{Algorithm, KeyFormat};
 use super::multipart;
 use super::place::Location;
@@ -91,7 +91,7 @@ pub struct Scheme {
     #[serde(default, rename = "handshake")]
     pub handshakes: Vec<Handshake>,
     /// What tells the provider that an event is taken, where that isn't any 2xx.
-    pub success: Option<Yes>,
+    pub success: Option<SuccessResponse>,
     /// Where the array of events is in the JSON body, by JSON pointer (RFC 6901), if the provider
     /// sends several in one callback; `id` and `type` are then looked up in each of them. A body
     /// without an array there is one event.
@@ -350,7 +350,9 @@ impl Scheme {
                 "types_share_bytes is for a [type] that the signature doesn't cover",
             ),
             (
-                self.handshakes.iter().any(|one| one.when.is_none() && one.method != Verb::Head),
+                self.handshakes
+                    .iter()
+                    .any(|one| one.when.is_none() && one.method != HandshakeMethod::Head),
                 "a handshake by GET or POST needs when = { … }: what shows that it is one",
             ),
             (

@@ -52,7 +52,7 @@ pub fn table() -> String {
          How long a provider waits for its answer, and for how long it sends again, is from its own \
          pages, which the entries name; *unstated* where they don't say, *?* where none was found. \
          A source remembers its events for a day longer than its provider sends again, and for \
-         `redis.retention` at the least.\n\n\
+         `store.retention` at the least.\n\n\
          *One event* says what makes two callbacks the same event, with the vendor's page about it; not \
          all of these pages have been read whole. *Event id* (or *delivery id*): the id alone. It names \
          an event (or a delivery whose retries share it), and the signature vouches for it. *Same bytes*: what is \

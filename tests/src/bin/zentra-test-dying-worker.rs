@@ -15,7 +15,7 @@ use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::{Answer, DeadReason};
 use zentra_rabbitmq::{Amqp, AmqpConsumer, Settings};
 use zentra_redis::RedisJournal;
-use zentra_store::control::{Beat, Follow, Orders};
+use zentra_store::control::{DesiredStates, Heartbeat, WorkerControl};
 use zentra_store::journal::{Claim, Delivery, First, Journal, JournalError, Settle};
 use zentra_store::queue::{Delay, Message, Process, QueueError, Routes, Subscribe};
 use zentra_telemetry::shutdown;
@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
     let config = live.config();
     let doom = Doom(env::var("DOOM_AT")?.into());
     let url = config.redis.url.clone().context("no redis.url")?;
-    let inner = RedisJournal::new(&url, &config.namespace, config.redis.retention)?;
+    let inner = RedisJournal::new(&url, &config.namespace, config.store.retention)?;
     let journal = DoomedJournal { inner, doom: doom.clone() };
     let queue = DoomedQueue { inner: Amqp::processor(Settings::from(&*config)), doom };
     let admin = TcpListener::bind("127.0.0.1:0").await?;
@@ -115,9 +115,9 @@ impl Journal for DoomedJournal {
     }
 }
 
-impl Follow for DoomedJournal {
-    async fn beat(&self, beat: &Beat) -> Result<Orders, JournalError> {
-        self.inner.beat(beat).await
+impl WorkerControl for DoomedJournal {
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<DesiredStates, JournalError> {
+        self.inner.heartbeat(heartbeat).await
     }
 
     async fn leave(&self, worker: &str) -> Result<(), JournalError> {
@@ -159,8 +159,8 @@ impl Process for DoomedQueue {
         Ok(())
     }
 
-    fn delay(&self, wish: Delay) -> Duration {
-        self.inner.delay(wish)
+    fn delay(&self, wanted: Delay) -> Duration {
+        self.inner.delay(wanted)
     }
 
     async fn dead(

@@ -4,7 +4,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
-use zentra_store::journal::Histories;
+use zentra_store::journal::DeliveryStore;
 use zentra_tests::ledger::Turn;
 use zentra_tests::services;
 use zentra_tests::world::{BOUND, World, dead};

@@ -10,7 +10,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zentra_core::lifecycle::State;
-use zentra_store::journal::{Delivery, What};
+use zentra_store::journal::{Delivery, HistoryEvent};
 use zentra_tests::http::Answer;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::{self, Guarded, free_port};
@@ -285,7 +285,8 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
     let (code, done) = api.ask(Method::POST, path, &admin, &again).await;
     assert_eq!((code, &done["done"]), (200, &1.into()), "{done}");
     let mended = world.until("evt_dead", delivered).await;
-    let by = mended.history.iter().find(|entry| matches!(entry.what, What::Requeued { .. }));
+    let by =
+        mended.history.iter().find(|entry| matches!(entry.what, HistoryEvent::Requeued { .. }));
     assert_eq!(by.unwrap().by, "root");
     for (path, code) in [
         ("/v1/events/evt_2", 404),

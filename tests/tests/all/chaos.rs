@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use zentra_store::journal::What;
+use zentra_store::journal::HistoryEvent;
 use zentra_tests::ledger::Turn;
 use zentra_tests::services::{self};
 use zentra_tests::stack::Program;
@@ -99,8 +99,10 @@ async fn whatever_dies_each_acknowledged_event_ends_as_one_row_or_dead_and_its_h
     every_one_has_its_end(&world, &rabbit, sent).await;
     for at in (0..sent).filter(|at| is_transfer(*at)) {
         let known = world.until(&event(at), delivered).await;
-        let ends = count(&known, |what| matches!(what, What::Delivered { .. }));
-        assert!(ends >= 1 && count(&known, |what| matches!(what, What::Claimed { .. })) >= 1);
+        let ends = count(&known, |what| matches!(what, HistoryEvent::Delivered { .. }));
+        assert!(
+            ends >= 1 && count(&known, |what| matches!(what, HistoryEvent::Claimed { .. })) >= 1
+        );
     }
 }
 

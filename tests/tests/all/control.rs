@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use zentra_core::lifecycle::{DeadReason, State};
-use zentra_store::journal::{Delivery, What};
+use zentra_store::journal::{Delivery, HistoryEvent};
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::stack::{Program, Stack};
 use zentra_tests::world::{BOUND, World, count, dead, delivered};
@@ -306,7 +306,7 @@ async fn one_that_waits_is_attempted_now_or_given_up_and_its_message_is_a_copy_w
     let ended = world.delivery("evt_2").await.unwrap();
     assert_eq!((ended.record.state, ended.reason), (State::Dead, Some(DeadReason::Ended)));
     assert!(done(stack, &["dead", "list", "--reason", "ended"]).contains("sold out"));
-    for (id, copy) in [("evt_1", What::Duplicate), ("evt_2", What::DuplicateDead)] {
+    for (id, copy) in [("evt_1", HistoryEvent::Duplicate), ("evt_2", HistoryEvent::DuplicateDead)] {
         world.until(id, |known| count(known, |what| *what == copy) == 1).await;
     }
     assert_eq!(world.ledger.rows().unwrap().len(), 1);

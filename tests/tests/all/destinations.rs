@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::State;
-use zentra_store::journal::{AttemptResult, Delivery, ErrorClass, Histories, What};
+use zentra_store::journal::{AttemptResult, Delivery, DeliveryStore, ErrorClass, HistoryEvent};
 use zentra_tests::ledger::transfer;
 use zentra_tests::services::{self, folder};
 use zentra_tests::world::{BOUND, World, count, delivered};
@@ -77,7 +77,7 @@ async fn answer(request: http::Request<Incoming>) -> Result<Response<Full<Bytes>
 /// The answer as the history has it.
 fn excerpt(known: &Delivery) -> &str {
     let result = known.history.iter().find_map(|entry| match &entry.what {
-        What::Delivered { result, .. } => Some(result),
+        HistoryEvent::Delivered { result, .. } => Some(result),
         _ => None,
     });
     result.and_then(|result| result.response.as_deref()).unwrap_or_default()
@@ -104,7 +104,7 @@ async fn an_https_destination_is_reached_by_either_http_and_only_with_a_certific
 
         let strict = world.stack.worker().await;
         world.send("evt_0", &transfer("evt_0", "trf_0", 1)).await;
-        let failed = |what: &What| matches!(what, What::Failed { result, .. } if distrusts(result));
+        let failed = |what: &HistoryEvent| matches!(what, HistoryEvent::Failed { result, .. } if distrusts(result));
         world.until("evt_0", |known| count(known, failed) == 1).await;
         drop(strict);
 
@@ -169,7 +169,7 @@ async fn why_there_was_no_answer_is_told_by_a_class_that_is_always_the_same() {
         let found = eventually(&format!("{name} has failed"), BOUND, async || {
             let known = world.journal.history(&key).await.ok()??;
             known.history.into_iter().find_map(|entry| match entry.what {
-                What::Dead { result, .. } => Some(result),
+                HistoryEvent::Dead { result, .. } => Some(result),
                 _ => None,
             })
         })

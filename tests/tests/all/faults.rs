@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use zentra_core::event::DeliveryKey;
 use zentra_rabbitmq::Amqp;
-use zentra_store::journal::Histories;
+use zentra_store::journal::DeliveryStore;
 use zentra_store::queue::{Operate, Place, Walk};
 use zentra_tests::http::Http;
 use zentra_tests::ledger::{Turn, transfer};

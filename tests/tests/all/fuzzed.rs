@@ -40,9 +40,9 @@ const STONES: [&[u8]; 24] = [
 ];
 
 /// Tells the input when a target panics over it.
-struct Told<'a>(&'a str, &'a [u8]);
+struct PrintOnPanic<'a>(&'a str, &'a [u8]);
 
-impl Drop for Told<'_> {
+impl Drop for PrintOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("the target {} broke over {:?}", self.0, String::from_utf8_lossy(self.1));
@@ -91,12 +91,12 @@ fn no_input_breaks_a_promise_of_what_reads_it() {
         let all = corpus(name);
         assert!(!all.is_empty(), "{name} has no corpus");
         for input in &all {
-            let _told = Told(name, input);
+            let _told = PrintOnPanic(name, input);
             target(input);
         }
         for _ in 0..DAMAGED {
             let input = damaged(&all, &mut chance);
-            let _told = Told(name, &input);
+            let _told = PrintOnPanic(name, &input);
             target(&input);
         }
     }

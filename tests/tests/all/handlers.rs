@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use zentra_core::lifecycle::DeadReason;
-use zentra_store::journal::What;
+use zentra_store::journal::HistoryEvent;
 use zentra_tests::ledger::transfer;
 use zentra_tests::services::{Postgres, folder};
 use zentra_tests::stack::Program;
@@ -47,19 +47,19 @@ async fn a_handler_is_called_as_an_application_would_be_and_its_failures_are_jud
     let never = world.until("never_1", dead).await;
     assert_eq!(never.reason, Some(DeadReason::Permanent));
     assert!(matches!(&never.history[1].what,
-        What::Dead { result, .. } if result.error.as_deref() == Some("not mine")));
+        HistoryEvent::Dead { result, .. } if result.error.as_deref() == Some("not mine")));
     for (id, told) in [
         ("panics_1", "the handler panicked: no ledger today"),
         ("slow_1", "the handler took longer than 1s"),
         ("fails_1", "not yet"),
     ] {
         let done = world.until(id, delivered).await;
-        let failed = |what: &What| matches!(what, What::Failed { result, .. } if result.error.as_deref() == Some(told));
+        let failed = |what: &HistoryEvent| matches!(what, HistoryEvent::Failed { result, .. } if result.error.as_deref() == Some(told));
         assert_eq!((count(&done, failed), done.record.attempt), (1, 2), "{id}");
     }
     let failed = world.delivery("fails_1").await.unwrap().history;
     assert!(failed[2].at.since(failed[1].at) >= Duration::from_millis(900), "it asked to wait");
-    world.until("good_1", |d| count(d, |what| *what == What::Duplicate) == 1).await;
+    world.until("good_1", |d| count(d, |what| *what == HistoryEvent::Duplicate) == 1).await;
     assert_eq!(booked(&database), ["fails_1", "good_1", "panics_1", "slow_1"]);
     let outcome = ["zentra_worker_attempts_total", "outcome=\"permanent\""];
     assert_eq!(worker.metric(&world.stack.http, &outcome).await, 1.0);
@@ -75,7 +75,7 @@ async fn a_handler_gets_the_providers_headers_and_query() {
     let url = format!("{}/in/acme?tenant=7", world.ingress.listen);
     assert_eq!(world.stack.http.post(&url, &headers, body).await.unwrap().status, 200);
     let told = world.until("tells_1", dead).await.history;
-    let What::Dead { result, .. } = &told[1].what else { panic!("{told:?}") };
+    let HistoryEvent::Dead { result, .. } = &told[1].what else { panic!("{told:?}") };
     assert_eq!(result.error.as_deref(), Some(r#"Some("tenant=7") Some(("x-shop", "ann"))"#));
 }
 
@@ -88,7 +88,10 @@ async fn a_worker_that_dies_after_its_handlers_commit_leaves_one_effect() {
         .await;
     let _heir = worker(&world, &database).await;
     let done = world.until("dies_1", delivered).await;
-    assert_eq!(count(&done, |what| matches!(what, What::Claimed { reclaimed: true, .. })), 1);
+    assert_eq!(
+        count(&done, |what| matches!(what, HistoryEvent::Claimed { reclaimed: true, .. })),
+        1
+    );
     assert_eq!(booked(&database), ["dies_1"]);
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use zentra_core::clock::Timestamp;
-use zentra_store::journal::{Delivery, What};
+use zentra_store::journal::{Delivery, HistoryEvent};
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::world::{BOUND, World, count, delivered};
 use zentra_tests::{eventually, namespace, services, shared_rabbit, shared_redis};
@@ -52,7 +52,7 @@ async fn an_open_circuit_takes_no_messages_and_burns_no_attempts_and_closes_by_a
     let mut failed = 0;
     for at in 0..20 {
         let known = world.delivery(&format!("evt_{at}")).await.unwrap();
-        failed += count(&known, |what| matches!(what, What::Failed { .. }));
+        failed += count(&known, |what| matches!(what, HistoryEvent::Failed { .. }));
     }
     assert_eq!((failed, world.ledger.seen().len()), (4, 24), "as many as were answered with 500");
 }
@@ -99,8 +99,8 @@ async fn a_name_that_stands_for_an_address_inside_is_reached_only_where_that_is_
     world.stack.replace("url = \"http://127.0.0.1:", "url = \"http://localhost:");
     let worker = world.stack.worker().await;
     send(&world, "evt_1").await;
-    let refused = |what: &What| {
-        matches!(what, What::Failed { result, .. }
+    let refused = |what: &HistoryEvent| {
+        matches!(what, HistoryEvent::Failed { result, .. }
             if result.error.as_ref().is_some_and(|error| error.contains("allow_private = true")))
     };
     world.until("evt_1", |d| count(d, refused) == 1).await;
@@ -113,7 +113,11 @@ async fn a_name_that_stands_for_an_address_inside_is_reached_only_where_that_is_
 /// The time from receipt to delivery that 99 % of them stay below.
 async fn p99(world: &World, ids: std::ops::Range<usize>) -> Duration {
     let took = |known: &Delivery| {
-        let end = known.history.iter().find(|e| matches!(e.what, What::Delivered { .. })).unwrap();
+        let end = known
+            .history
+            .iter()
+            .find(|e| matches!(e.what, HistoryEvent::Delivered { .. }))
+            .unwrap();
         let received: Timestamp = known.event.received_at.unwrap();
         end.at.since(received)
     };

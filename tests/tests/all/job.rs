@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use zentra_store::journal::{Delivery, Histories, What};
+use zentra_store::journal::{Delivery, DeliveryStore, HistoryEvent};
 use zentra_tests::ledger::{Ledger, Turn, transfer};
 use zentra_tests::services;
 use zentra_tests::stack::Stack;
@@ -38,7 +38,7 @@ fn plan(stack: &Stack, more: &[&str]) -> (String, Value) {
 }
 
 /// So many events, each of them dead.
-async fn bury(world: &World, many: usize) {
+async fn dead_letter(world: &World, many: usize) {
     world.ledger.take_turns((0..many).map(|_| Turn::Answer(400, Vec::new())));
     let mut sending = JoinSet::new();
     for at in 0..many {
@@ -80,7 +80,7 @@ async fn a_plan_a_canary_and_a_run_bring_each_dead_letter_to_one_effect() {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let stack = &world.stack;
     let _worker = stack.worker().await;
-    bury(&world, 12).await;
+    dead_letter(&world, 12).await;
     let because = ["--canary", "5", "--by", "ada", "--because", "the ledger is mended"];
     let (id, planned) = plan(stack, &because);
     assert_eq!((&planned["stage"], &planned["plan"]["letters"]), (&"planned".into(), &12.into()));
@@ -111,7 +111,9 @@ async fn a_plan_a_canary_and_a_run_bring_each_dead_letter_to_one_effect() {
     assert_eq!(job(stack, &["run", &id]), ran, "once more, nothing happens");
     let one = world.until("evt_7", delivered).await;
     let told = one.history.iter().find_map(|entry| match &entry.what {
-        What::Requeued { reason, job } => Some((entry.by.as_str(), reason.as_str(), job.clone())),
+        HistoryEvent::Requeued { reason, job } => {
+            Some((entry.by.as_str(), reason.as_str(), job.clone()))
+        }
         _ => None,
     });
     let run = told.as_ref().and_then(|(_, _, job)| job.clone()).unwrap();
@@ -135,7 +137,7 @@ async fn a_job_stops_by_what_fails_and_goes_on_when_it_is_mended() {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let stack = &world.stack;
     let _worker = stack.worker().await;
-    bury(&world, 8).await;
+    dead_letter(&world, 8).await;
     let (id, _) = plan(stack, &["--canary", "4", "--max-failures", "25"]);
     world.ledger.take_turns((0..2).map(|_| Turn::Answer(400, Vec::new())));
     let stopped = stack.zentra(&["job", "run", &id]);
@@ -165,7 +167,7 @@ async fn a_job_stops_also_behind_its_canary_when_too_much_fails() {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let stack = &world.stack;
     let _worker = stack.worker().await;
-    bury(&world, 80).await;
+    dead_letter(&world, 80).await;
     let slow = ["plan", "--all", "--canary", "2", "--rate", "20", "--max-failures", "10"];
     let planned = job(stack, &slow);
     let id = planned["id"].as_str().unwrap();
@@ -184,7 +186,7 @@ async fn a_job_is_paused_and_cancelled_while_it_runs_and_no_other_comes_between(
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let stack = &world.stack;
     let _worker = stack.worker().await;
-    bury(&world, 20).await;
+    dead_letter(&world, 20).await;
     let slow = job(stack, &["plan", "--source", "acme", "--canary", "1", "--rate", "1"]);
     let id = slow["id"].as_str().unwrap();
     assert_eq!(slow["plan"]["seconds"], 20);
@@ -238,7 +240,7 @@ async fn what_is_archived_is_replayed_and_what_is_delivered_only_by_force_and_un
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let stack = &world.stack;
     let worker = stack.worker().await;
-    bury(&world, 2).await;
+    dead_letter(&world, 2).await;
     done(stack, &["dead", "drain", "evt_0", "--because", "a mistake"]);
     for id in ["evt_2", "evt_3"] {
         world.send(id, &transfer(id, id, 1)).await;
@@ -255,7 +257,7 @@ async fn what_is_archived_is_replayed_and_what_is_delivered_only_by_force_and_un
     assert_eq!(ran["progress"]["leftover"], 3, "they are delivered");
     for at in 0..5 {
         let known = world.until(&format!("evt_{at}"), delivered).await;
-        let replays = count(&known, |what| matches!(what, What::Replayed { .. }));
+        let replays = count(&known, |what| matches!(what, HistoryEvent::Replayed { .. }));
         assert_eq!(replays, usize::from(at < 2), "evt_{at}");
     }
     assert_eq!(rows(&world.ledger), 5);
@@ -273,12 +275,13 @@ async fn what_is_archived_is_replayed_and_what_is_delivered_only_by_force_and_un
     let id = planned["id"].as_str().unwrap();
     // Its runner was killed once it had opened the first one.
     let first = world.delivery("evt_2").await.unwrap();
-    let what = What::Replayed { reason: String::new(), job: format!("{id}/1") };
+    let what = HistoryEvent::Replayed { reason: String::new(), job: format!("{id}/1") };
     assert_eq!(world.journal.reopen(&first.key, "ada", &what).await.unwrap(), Some(1));
     assert_eq!(job(stack, &["run", id])["progress"]["requeued"], 2);
     for id in ["evt_2", "evt_3"] {
         let twice = |known: &Delivery| {
-            count(known, |what| matches!(what, What::Delivered { .. })) == 2 && delivered(known)
+            count(known, |what| matches!(what, HistoryEvent::Delivered { .. })) == 2
+                && delivered(known)
         };
         world.until(id, twice).await;
     }
@@ -307,7 +310,7 @@ async fn who_serves_the_api_runs_what_is_released_there_also_after_a_kill() {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), RETRY).await.unwrap();
     let stack = &world.stack;
     let _worker = stack.worker().await;
-    bury(&world, 12).await;
+    dead_letter(&world, 12).await;
     let api = Api::start(stack).await;
     let viewer = api.token(&["grafana"]);
     let ada = api.token(&["ada", "--role", "operator"]);
@@ -377,7 +380,7 @@ async fn whoever_runs_it_whoever_delivers_and_the_broker_may_be_killed_in_the_mi
         World::start(&rabbit.url(), &shared_redis(), &namespace(), "attempts = 9").await.unwrap();
     let stack = &world.stack;
     let worker = stack.worker().await;
-    bury(&world, many).await;
+    dead_letter(&world, many).await;
     let (id, _) = plan(stack, &["--canary", "5", "--max-failures", "50"]);
     let run = || {
         let mut command = stack.command("zentra");
@@ -406,7 +409,7 @@ async fn whoever_runs_it_whoever_delivers_and_the_broker_may_be_killed_in_the_mi
     assert_eq!(ran["stage"], "done", "{ran}");
     for at in 0..many {
         let one = world.until(&format!("evt_{at}"), delivered).await;
-        let ends = count(&one, |what| matches!(what, What::Delivered { .. }));
+        let ends = count(&one, |what| matches!(what, HistoryEvent::Delivered { .. }));
         assert_eq!(ends, 1, "evt_{at} is delivered once");
     }
     assert_eq!(rows(&world.ledger), many);

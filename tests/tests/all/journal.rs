@@ -7,14 +7,18 @@ use proptest::test_runner::{Config, TestRunner};
 use webhook_verify::Secret;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{DeliveryKey, Identity};
-use zentra_core::lifecycle::{Answer, DeadReason, Event, Outcome, Print, Record, State, step};
+use zentra_core::lifecycle::{
+    Answer, DeadReason, Event, Fingerprint, Outcome, Record, State, step,
+};
 use zentra_redis::RedisJournal;
-use zentra_store::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
+use zentra_store::journal::{
+    AttemptResult, Claim, DeliveryStore, HistoryEvent, Journal, Settle, Summary,
+};
 use zentra_tests::world::RETENTION;
 use zentra_tests::{namespace, shared_redis};
 
 const LEASE: Duration = Duration::from_secs(30);
-const PRINT: Print = Print { body: [7; 32], id: Some([1; 8]) };
+const FINGERPRINT: Fingerprint = Fingerprint { body: [7; 32], id: Some([1; 8]) };
 const PAIRS: [(&str, &str); 2] = [("mail", "acme"), ("ledger", "acme")];
 
 fn journal() -> RedisJournal {
@@ -40,13 +44,13 @@ fn key(id: &str) -> DeliveryKey {
 }
 
 /// One delivery, seen by one worker.
-struct Desk {
+struct Claimant {
     journal: RedisJournal,
     key: DeliveryKey,
     summary: Summary,
 }
 
-impl Desk {
+impl Claimant {
     fn new(journal: &RedisJournal, id: &str) -> Self {
         Self { journal: journal.clone(), key: key(id), summary: summary() }
     }
@@ -54,14 +58,14 @@ impl Desk {
     async fn apply(&self, event: &Event) -> (Answer, Timestamp) {
         let result = AttemptResult::default();
         match *event {
-            Event::Claim { generation, attempt, lease, print } => {
+            Event::Claim { generation, attempt, lease, fingerprint } => {
                 let claim = Claim {
                     key: &self.key,
                     generation,
                     attempt,
                     lease,
                     worker: "w1",
-                    print: &print,
+                    fingerprint: &fingerprint,
                     summary: &self.summary,
                     retention: RETENTION,
                 };
@@ -70,7 +74,7 @@ impl Desk {
             Event::Renew { fence, lease } => {
                 self.journal.renew_at(&self.key, fence, lease).await.unwrap()
             }
-            Event::Settle { fence, generation, attempt, outcome, print } => {
+            Event::Settle { fence, generation, attempt, outcome, fingerprint } => {
                 let settle = Settle {
                     key: &self.key,
                     fence,
@@ -79,14 +83,14 @@ impl Desk {
                     outcome,
                     worker: "w1",
                     result: &result,
-                    print: &print,
+                    fingerprint: &fingerprint,
                     summary: &self.summary,
                     retention: RETENTION,
                 };
                 self.journal.settle_at(&settle).await.unwrap()
             }
             Event::Reopen => {
-                let what = What::Replayed { reason: String::new(), job: "0a1b/1".into() };
+                let what = HistoryEvent::Replayed { reason: String::new(), job: "0a1b/1".into() };
                 self.journal.reopen_at(&self.key, "ada", &what).await.unwrap()
             }
         }
@@ -94,12 +98,14 @@ impl Desk {
 
     async fn claim(&self, generation: u32, attempt: u32) -> Answer {
         let lease = LEASE;
-        self.apply(&Event::Claim { generation, attempt, lease, print: PRINT }).await.0
+        self.apply(&Event::Claim { generation, attempt, lease, fingerprint: FINGERPRINT }).await.0
     }
 
     async fn settle(&self, fence: u64, attempt: u32, outcome: Outcome) -> Answer {
         let generation = 0;
-        self.apply(&Event::Settle { fence, generation, attempt, outcome, print: PRINT }).await.0
+        self.apply(&Event::Settle { fence, generation, attempt, outcome, fingerprint: FINGERPRINT })
+            .await
+            .0
     }
 
     async fn record(&self) -> Option<Record> {
@@ -123,23 +129,23 @@ fn steps() -> impl Strategy<Value = Vec<(Event, usize)>> {
     ];
     let lease = prop_oneof![Just(Duration::ZERO), Just(Duration::from_millis(2)), Just(LEASE)];
     // Mostly copies of one callback, and now and then one that isn't.
-    let print = || {
+    let fingerprint = || {
         prop_oneof![
-            8 => Just(PRINT),
-            1 => Just(Print { id: None, ..PRINT }),
-            1 => Just(Print { id: Some([2; 8]), ..PRINT }),
-            1 => Just(Print { body: [8; 32], ..PRINT }),
-            1 => Just(Print { body: Print::UNKNOWN, ..PRINT }),
+            8 => Just(FINGERPRINT),
+            1 => Just(Fingerprint { id: None, ..FINGERPRINT }),
+            1 => Just(Fingerprint { id: Some([2; 8]), ..FINGERPRINT }),
+            1 => Just(Fingerprint { body: [8; 32], ..FINGERPRINT }),
+            1 => Just(Fingerprint { body: Fingerprint::UNKNOWN, ..FINGERPRINT }),
         ]
     };
     let step = prop_oneof![
-        4 => (0..3u32, 1..4u32, lease.clone(), print()).prop_map(
-            |(generation, attempt, lease, print)| Event::Claim { generation, attempt, lease, print }
+        4 => (0..3u32, 1..4u32, lease.clone(), fingerprint()).prop_map(
+            |(generation, attempt, lease, fingerprint)| Event::Claim { generation, attempt, lease, fingerprint }
         ),
         1 => lease.prop_map(|lease| Event::Renew { fence: 0, lease }),
-        3 => (0..3u32, 1..4u32, outcome, print()).prop_map(
-            |(generation, attempt, outcome, print)| {
-                Event::Settle { fence: 0, generation, attempt, outcome, print }
+        3 => (0..3u32, 1..4u32, outcome, fingerprint()).prop_map(
+            |(generation, attempt, outcome, fingerprint)| {
+                Event::Settle { fence: 0, generation, attempt, outcome, fingerprint }
             }
         ),
         1 => Just(Event::Reopen),
@@ -158,17 +164,17 @@ fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
     let seen = std::cell::RefCell::new(std::collections::HashSet::new());
     let result = runner.run(&steps(), |walk| {
         walks.set(walks.get() + 1);
-        let desk = Desk::new(&journal, &format!("walk{}", walks.get()));
+        let claimant = Claimant::new(&journal, &format!("walk{}", walks.get()));
         runtime.block_on(async {
             let (mut record, mut fences) = (None, Vec::new());
             for (mut event, pick) in walk {
                 if let Event::Settle { fence, .. } | Event::Renew { fence, .. } = &mut event {
                     *fence = fences.iter().rev().nth(pick).copied().unwrap_or(7);
                 }
-                let (answer, now) = desk.apply(&event).await;
+                let (answer, now) = claimant.apply(&event).await;
                 let (next, expected) = step(record.as_ref(), &event, now);
                 prop_assert_eq!(answer, expected, "{:?} on {:?}", event, record);
-                prop_assert_eq!(&desk.record().await, &next, "{:?} on {:?}", event, record);
+                prop_assert_eq!(&claimant.record().await, &next, "{:?} on {:?}", event, record);
                 seen.borrow_mut().insert(std::mem::discriminant(&answer));
                 if let Answer::Claimed { fence, .. } = answer {
                     fences.push(fence);
@@ -218,20 +224,20 @@ async fn race(
     id: &str,
     claimers: Vec<Vec<(Event, usize)>>,
 ) -> (Vec<Vec<Heard>>, Option<Record>) {
-    let desk = || {
+    let claimant = || {
         let url = Secret::new(shared_redis());
-        Desk::new(&RedisJournal::new(&url, namespace, RETENTION).unwrap(), id)
+        Claimant::new(&RedisJournal::new(&url, namespace, RETENTION).unwrap(), id)
     };
     let mut racing = tokio::task::JoinSet::new();
     for claimer in claimers {
-        let desk = desk();
+        let claimant = claimant();
         racing.spawn(async move {
             let (mut heard, mut fences) = (Vec::new(), Vec::new());
             for (mut event, pick) in claimer {
                 if let Event::Settle { fence, .. } | Event::Renew { fence, .. } = &mut event {
                     *fence = fences.iter().rev().nth(pick).copied().unwrap_or(7);
                 }
-                let (answer, now) = desk.apply(&event).await;
+                let (answer, now) = claimant.apply(&event).await;
                 if let Answer::Claimed { fence, .. } = answer {
                     fences.push(fence);
                 }
@@ -240,7 +246,7 @@ async fn race(
             heard
         });
     }
-    (racing.join_all().await, desk().record().await)
+    (racing.join_all().await, claimant().record().await)
 }
 
 /// Whether the pure function, asked in one of the orders that the times allow, gives each
@@ -276,11 +282,11 @@ fn some_order_explains(heard: &[Vec<Heard>], last: Option<&Record>) -> bool {
 
 #[tokio::test]
 async fn of_many_claims_at_once_exactly_one_is_granted() {
-    let desk = std::sync::Arc::new(Desk::new(&journal(), "evt_race"));
+    let claimant = std::sync::Arc::new(Claimant::new(&journal(), "evt_race"));
     let mut claims = tokio::task::JoinSet::new();
     for _ in 0..50 {
-        let desk = desk.clone();
-        claims.spawn(async move { desk.claim(0, 1).await });
+        let claimant = claimant.clone();
+        claims.spawn(async move { claimant.claim(0, 1).await });
     }
     let answers = claims.join_all().await;
     let granted = answers.iter().filter(|a| matches!(a, Answer::Claimed { .. }));
@@ -289,22 +295,22 @@ async fn of_many_claims_at_once_exactly_one_is_granted() {
 
 #[tokio::test]
 async fn the_history_tells_claim_failure_copy_and_delivery_in_order() {
-    let desk = Desk::new(&journal(), "evt_told");
-    let first = fence(desk.claim(0, 1).await);
+    let claimant = Claimant::new(&journal(), "evt_told");
+    let first = fence(claimant.claim(0, 1).await);
     let next_at = Timestamp::from_secs(2_000_000_000);
-    desk.settle(first, 1, Outcome::Retry { next_at }).await;
-    let second = fence(desk.claim(0, 2).await);
-    desk.settle(second, 2, Outcome::Delivered).await;
-    assert_eq!(desk.claim(0, 1).await, Answer::Done);
-    let delivery = desk.journal.history(&desk.key).await.unwrap().unwrap();
+    claimant.settle(first, 1, Outcome::Retry { next_at }).await;
+    let second = fence(claimant.claim(0, 2).await);
+    claimant.settle(second, 2, Outcome::Delivered).await;
+    assert_eq!(claimant.claim(0, 1).await, Answer::Done);
+    let delivery = claimant.journal.history(&claimant.key).await.unwrap().unwrap();
     assert_eq!(delivery.event, summary());
-    let what: Vec<&What> = delivery.history.iter().map(|entry| &entry.what).collect();
+    let what: Vec<&HistoryEvent> = delivery.history.iter().map(|entry| &entry.what).collect();
     let [
-        What::Claimed { reclaimed: false, .. },
-        What::Failed { next_at: due, .. },
-        What::Claimed { .. },
-        What::Delivered { late: false, .. },
-        What::Duplicate,
+        HistoryEvent::Claimed { reclaimed: false, .. },
+        HistoryEvent::Failed { next_at: due, .. },
+        HistoryEvent::Claimed { .. },
+        HistoryEvent::Delivered { late: false, .. },
+        HistoryEvent::Duplicate,
     ] = what[..]
     else {
         panic!("{what:#?}");
@@ -314,31 +320,32 @@ async fn the_history_tells_claim_failure_copy_and_delivery_in_order() {
 
 #[tokio::test]
 async fn a_delivery_is_found_by_provider_id_by_identity_and_by_key() {
-    let desk = Desk::new(&journal(), "evt_identity");
-    desk.claim(0, 1).await;
+    let claimant = Claimant::new(&journal(), "evt_identity");
+    claimant.claim(0, 1).await;
     for id in ["evt_shown", "evt_identity", "ledger/acme/evt_identity"] {
-        let found = desk.journal.find(id, &PAIRS).await.unwrap();
-        assert_eq!(found.iter().collect::<Vec<_>>(), [&desk.key], "{id}");
+        let found = claimant.journal.find(id, &PAIRS).await.unwrap();
+        assert_eq!(found.iter().collect::<Vec<_>>(), [&claimant.key], "{id}");
     }
     for id in ["evt_nobody", "ledger/acme/evt_nobody"] {
-        assert!(desk.journal.find(id, &PAIRS).await.unwrap().is_empty());
+        assert!(claimant.journal.find(id, &PAIRS).await.unwrap().is_empty());
     }
 }
 
 #[tokio::test]
 async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
     let journal = journal();
-    let (kept, revived) = (Desk::new(&journal, "evt_kept"), Desk::new(&journal, "evt_revived"));
-    for desk in [&kept, &revived] {
-        let fence = fence(desk.claim(0, 1).await);
-        desk.settle(fence, 1, Outcome::Dead(DeadReason::Permanent)).await;
+    let (kept, revived) =
+        (Claimant::new(&journal, "evt_kept"), Claimant::new(&journal, "evt_revived"));
+    for claimant in [&kept, &revived] {
+        let fence = fence(claimant.claim(0, 1).await);
+        claimant.settle(fence, 1, Outcome::Dead(DeadReason::Permanent)).await;
     }
     let dead = journal.dead("ledger", 10, &|_| true).await.unwrap();
     assert_eq!(dead.len(), 2);
     assert_eq!(dead[0].reason, Some(DeadReason::Permanent));
     assert_eq!(journal.dead("ledger", 1, &|_| true).await.unwrap().len(), 1);
 
-    let requeue = What::Requeued { reason: "mended".into(), job: None };
+    let requeue = HistoryEvent::Requeued { reason: "mended".into(), job: None };
     journal.note(&revived.key, 1, "operator", &requeue).await.unwrap();
     assert_eq!(
         journal.dead("ledger", 10, &|_| true).await.unwrap().len(),
@@ -372,61 +379,61 @@ async fn kept_for_good(namespace: &str) -> usize {
 async fn only_what_is_dead_is_kept_for_good_and_a_copy_does_not_change_that() {
     let namespace = namespace();
     let journal = RedisJournal::new(&Secret::new(shared_redis()), &namespace, RETENTION).unwrap();
-    let desk = Desk::new(&journal, "evt_kept");
-    let fence = fence(desk.claim(0, 1).await);
+    let claimant = Claimant::new(&journal, "evt_kept");
+    let fence = fence(claimant.claim(0, 1).await);
     // As a worker does now and then: the list of what was taken up has its time as well.
     journal.tidy(RETENTION).await.unwrap();
     assert_eq!(kept_for_good(&namespace).await, 0);
-    desk.settle(fence, 1, Outcome::Dead(DeadReason::Permanent)).await;
+    claimant.settle(fence, 1, Outcome::Dead(DeadReason::Permanent)).await;
     // The delivery, and the index of the provider's id.
     assert_eq!(kept_for_good(&namespace).await, 2);
-    assert_eq!(desk.claim(0, 1).await, Answer::Dead);
+    assert_eq!(claimant.claim(0, 1).await, Answer::Dead);
     assert_eq!(kept_for_good(&namespace).await, 2);
-    assert!(matches!(desk.claim(1, 1).await, Answer::Claimed { .. }));
+    assert!(matches!(claimant.claim(1, 1).await, Answer::Claimed { .. }));
     assert_eq!(kept_for_good(&namespace).await, 0);
 }
 
 #[tokio::test]
 async fn a_flood_of_copies_hides_nothing_and_a_long_history_keeps_its_newest_lines() {
-    let desk = Desk::new(&journal(), "evt_flood");
-    let first = fence(desk.claim(0, 1).await);
-    desk.settle(first, 1, Outcome::Dead(DeadReason::Permanent)).await;
+    let claimant = Claimant::new(&journal(), "evt_flood");
+    let first = fence(claimant.claim(0, 1).await);
+    claimant.settle(first, 1, Outcome::Dead(DeadReason::Permanent)).await;
     for _ in 0..1500 {
-        assert_eq!(desk.claim(0, 1).await, Answer::Dead);
+        assert_eq!(claimant.claim(0, 1).await, Answer::Dead);
     }
-    let told = async || desk.journal.history(&desk.key).await.unwrap().unwrap().history;
+    let told = async || claimant.journal.history(&claimant.key).await.unwrap().unwrap().history;
     let copies = told().await;
     assert!((100..1500).contains(&copies.len()), "{}", copies.len());
-    assert!(matches!(copies[0].what, What::Claimed { .. }));
+    assert!(matches!(copies[0].what, HistoryEvent::Claimed { .. }));
     for generation in 1..600 {
-        let what = What::Released { reason: "again".repeat(10) };
-        desk.journal.note(&desk.key, generation, "operator", &what).await.unwrap();
+        let what = HistoryEvent::Released { reason: "again".repeat(10) };
+        claimant.journal.note(&claimant.key, generation, "operator", &what).await.unwrap();
     }
     let newest = told().await;
     assert!((100..600).contains(&newest.len()), "{}", newest.len());
     assert_eq!(newest.last().map(|entry| entry.generation), Some(599));
-    assert_eq!(desk.record().await.map(|record| record.state), Some(State::Dead));
+    assert_eq!(claimant.record().await.map(|record| record.state), Some(State::Dead));
 }
 
 #[tokio::test]
 async fn a_delivery_forgotten_in_flight_is_still_settled_as_delivered() {
-    let desk = Desk::new(&journal(), "evt_forgotten");
-    assert_eq!(desk.settle(5, 2, Outcome::Delivered).await, Answer::SettledLate);
-    let known = desk.journal.history(&desk.key).await.unwrap().unwrap();
+    let claimant = Claimant::new(&journal(), "evt_forgotten");
+    assert_eq!(claimant.settle(5, 2, Outcome::Delivered).await, Answer::SettledLate);
+    let known = claimant.journal.history(&claimant.key).await.unwrap().unwrap();
     assert_eq!(known.record.state, State::Delivered);
-    assert_eq!(desk.claim(0, 2).await, Answer::Done);
+    assert_eq!(claimant.claim(0, 2).await, Answer::Done);
 }
 
 #[tokio::test]
 async fn what_was_claimed_survives_kill_9_of_redis() {
     let mut redis = zentra_tests::services::redis();
     let journal = RedisJournal::new(&Secret::new(redis.url()), "killed", RETENTION).unwrap();
-    let desk = Desk::new(&journal, "evt_1");
-    fence(desk.claim(0, 1).await);
+    let claimant = Claimant::new(&journal, "evt_1");
+    fence(claimant.claim(0, 1).await);
     redis.kill();
     assert!(journal.ready().await.is_err());
     redis.restart().unwrap();
     zentra_tests::eventually("redis answers again", LEASE, async || journal.ready().await.ok())
         .await;
-    assert!(matches!(desk.claim(0, 1).await, Answer::Busy { .. }));
+    assert!(matches!(claimant.claim(0, 1).await, Answer::Busy { .. }));
 }

@@ -10,7 +10,7 @@ use lapin::{Connection, ConnectionProperties};
 use serde_json::Value;
 use zentra_core::lifecycle::{DeadReason, State};
 use zentra_rabbitmq::Amqp;
-use zentra_store::journal::{Delivery, Entry, Histories, What};
+use zentra_store::journal::{Delivery, DeliveryStore, Entry, HistoryEvent};
 use zentra_store::queue::{Consumer, Message, Operate, Place, Process, Receipt, Walk};
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::{self, folder};
@@ -207,7 +207,7 @@ async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     let requeued = stdout(&world.stack.zentra(&because));
     assert_eq!(requeued, "re-queued ledger/acme/evt_2 as generation 1\n");
     let done = world.until("evt_2", delivered).await;
-    let what = What::Requeued { reason: "ledger mended".into(), job: None };
+    let what = HistoryEvent::Requeued { reason: "ledger mended".into(), job: None };
     assert_eq!(count(&done, |told| *told == what), 1);
     assert!(done.history.iter().any(|entry| entry.what == what && entry.by == "ada"));
     let told = stdout(&world.stack.zentra(&["event", "show", "evt_2"]));
@@ -347,7 +347,7 @@ async fn drained_letters_are_in_the_file_and_in_the_history_and_nowhere_else() {
     let body = STANDARD.decode(lines[0]["body_base64"].as_str().unwrap()).unwrap();
     assert_eq!(body, bytes);
     let known = world.delivery("evt_1").await.unwrap();
-    let what = What::Discarded { reason: "sent twice".into() };
+    let what = HistoryEvent::Discarded { reason: "sent twice".into() };
     assert!(known.history.iter().any(|entry| entry.what == what && entry.by == "ada"));
 
     let listed = stdout(&world.stack.zentra(&["dead", "list"]));
@@ -537,7 +537,7 @@ async fn a_suspected_replay_has_no_effect_until_an_operator_releases_it() {
     })
     .await;
     assert_eq!(suspect.reason, Some(DeadReason::SuspectedReplay));
-    let told = What::Suspected { kept_as: suspect.key.to_string() };
+    let told = HistoryEvent::Suspected { kept_as: suspect.key.to_string() };
     let known = world.journal.history(&first).await.unwrap().unwrap();
     assert_eq!((count(&known, is_copy), count(&known, |what| *what == told)), (1, 1));
     let metric = ["zentra_worker_suspected_replays_total"];
@@ -554,13 +554,13 @@ async fn a_suspected_replay_has_no_effect_until_an_operator_releases_it() {
     let key = suspect.key.as_str();
     let done = world.until(key, delivered).await;
     let by_ada = |entry: &Entry| {
-        entry.what == What::Released { reason: "meant so".into() } && entry.by == "ada"
+        entry.what == HistoryEvent::Released { reason: "meant so".into() } && entry.by == "ada"
     };
     assert!(done.history.iter().any(by_ada));
     let keys: Vec<_> = world.ledger.rows().unwrap().into_iter().map(|row| row.key).collect();
     assert_eq!(keys, [first.as_str(), key]);
     post("d-2").await;
-    world.until(key, |d| count(d, |what| *what == What::Duplicate) == 1).await;
+    world.until(key, |d| count(d, |what| *what == HistoryEvent::Duplicate) == 1).await;
     let refused = fails(&world.stack.zentra(&release), 1);
     assert!(refused.contains("is not dead"), "{refused}");
     assert_eq!(world.ledger.rows().unwrap().len(), 2);

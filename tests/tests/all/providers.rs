@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use zentra_store::journal::Histories;
+use zentra_store::journal::DeliveryStore;
 use zentra_tests::http::Answer;
 use zentra_tests::ledger::transfer;
 use zentra_tests::world::{BOUND, World, is_copy};

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
-use zentra_store::journal::What;
+use zentra_store::journal::HistoryEvent;
 use zentra_tests::http::Headers;
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::folder;
@@ -70,7 +70,7 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
     let counts = json!({ "received": 1, "dead": 1, "accepted": 1, "missing": 1 });
     assert_eq!(report["counts"], counts);
     let first = &report["events"][0];
-    assert_eq!((&first["id"], &first["standing"]), (&"evt_lost".into(), &"missing".into()));
+    assert_eq!((&first["id"], &first["state"]), (&"evt_lost".into(), &"missing".into()));
     assert_eq!(world.delivery("evt_lost").await, None, "nothing is brought in unasked");
 
     let _worker = stack.worker().await;
@@ -85,9 +85,11 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
     // The late callback, in bytes of its own, is a copy; so is the list's event of one that came.
     world.send("evt_lost", &transfer("evt_lost", "evt_lost", 1).replace(": ", " : ")).await;
     let copied = world
-        .until("evt_lost", |known| count(known, |what| matches!(what, What::Duplicate)) == 1)
+        .until("evt_lost", |known| {
+            count(known, |what| matches!(what, HistoryEvent::Duplicate)) == 1
+        })
         .await;
-    assert_eq!(count(&copied, |what| matches!(what, What::Conflict { .. })), 0);
+    assert_eq!(count(&copied, |what| matches!(what, HistoryEvent::Conflict { .. })), 0);
     let (_, report) = told(stack, &ingest, None);
     assert_eq!(report["counts"], json!({ "received": 3, "dead": 1 }), "once more, nothing");
     assert_eq!(world.ledger.rows().unwrap().len(), 3);
@@ -230,7 +232,9 @@ async fn stripes_list_is_read_page_by_page_and_githubs_sends_again() {
     played.answer(&json!([delivery(9, "guid-1")]), vec![("link", elsewhere)]);
     played.answer(&json!({}), Vec::new());
     world
-        .until("guid-1", |known| count(known, |what| matches!(what, What::Dead { .. })) == 1)
+        .until("guid-1", |known| {
+            count(known, |what| matches!(what, HistoryEvent::Dead { .. })) == 1
+        })
         .await;
     let again = ["github", "--at", &hook, "--since", "3650days", "--ingest"];
     let (code, report) = told(stack, &again, Some(("GITHUB_TOKEN", "ghp_1")));

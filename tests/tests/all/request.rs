@@ -31,7 +31,7 @@ fn headers(all: &[(&'static str, &str)]) -> Headers {
 }
 
 /// One callback, and what the destination must see of it besides its body.
-struct Said {
+struct Request {
     provider: &'static str,
     more: &'static str,
     method: Method,
@@ -42,10 +42,10 @@ struct Said {
     unseen: &'static [&'static str],
 }
 
-fn shopify() -> Said {
+fn shopify() -> Request {
     let body = r#"{"id":900}"#;
     let tag = STANDARD.encode(sha256(body.as_bytes()));
-    Said {
+    Request {
         provider: "shopify",
         more: "",
         method: Method::POST,
@@ -72,10 +72,10 @@ fn shopify() -> Said {
     }
 }
 
-fn github() -> Said {
+fn github() -> Request {
     let body = r#"{"ref":"refs/heads/main"}"#;
     let tag = format!("sha256={}", hex::encode(sha256(body.as_bytes())));
-    Said {
+    Request {
         provider: "github",
         more: "",
         method: Method::POST,
@@ -106,8 +106,8 @@ fn github() -> Said {
 }
 
 /// Its callbacks have no body at all.
-fn google() -> Said {
-    Said {
+fn google() -> Request {
+    Request {
         provider: "google-channels",
         more: "",
         method: Method::POST,
@@ -134,10 +134,10 @@ fn google() -> Said {
 }
 
 /// By GET, and signed without the port of the address.
-fn twilio() -> Said {
+fn twilio() -> Request {
     let url = "https://hooks.example.com/in/s?CallSid=CA2&CallStatus=ringing";
     let tag = sha1(url);
-    Said {
+    Request {
         provider: "twilio",
         more: "public_url = \"https://hooks.example.com:8443/in/s\"",
         method: Method::GET,
@@ -154,7 +154,7 @@ fn twilio() -> Said {
     }
 }
 
-impl Said {
+impl Request {
     fn is_in(&self, seen: &Seen, when: &str) {
         let provider = self.provider;
         for (name, value) in self.seen {
@@ -170,13 +170,20 @@ impl Said {
 /// First an attempt that fails, then one that is refused for good; requeued; then replayed from the
 /// archive: each time all of it.
 async fn all_that_the_provider_said_comes_with_each_attempt(embedded: bool) {
-    for said in [shopify(), github(), google(), twilio()] {
+    for attribution in [shopify(), github(), google(), twilio()] {
         let retry = "[destination.app.retry]\nattempts = 3\ninitial = \"100ms\"\n";
-        let tables = format!("{retry}{}", source(said.provider, said.more));
+        let tables = format!("{retry}{}", source(attribution.provider, attribution.more));
         let site = Site::start(embedded, &tables).await;
         site.ledger.take_turns([500, 400].map(|status| Turn::Answer(status, Vec::new())));
-        let answer = site.send(said.method.clone(), said.query, &said.headers, said.body).await;
-        assert!(answer.status.is_success(), "{}: {answer:?}", said.provider);
+        let answer = site
+            .send(
+                attribution.method.clone(),
+                attribution.query,
+                &attribution.headers,
+                attribution.body,
+            )
+            .await;
+        assert!(answer.status.is_success(), "{}: {answer:?}", attribution.provider);
         site.until("a retry, and a dead letter", 2, 0, 1).await;
         let requeue = ["dead", "requeue", "--all", "--yes"];
         assert!(site.stack.zentra(&requeue).status.success());
@@ -185,14 +192,16 @@ async fn all_that_the_provider_said_comes_with_each_attempt(embedded: bool) {
         site.until("replayed", 4, 0, 0).await;
         let when = ["first", "retried", "requeued", "replayed"];
         for (seen, when) in site.seen().iter().zip(when) {
-            said.is_in(seen, when);
+            attribution.is_in(seen, when);
         }
         let listed = site.stack.zentra(&["event", "list", "--source", "s", "--json"]);
         let told = String::from_utf8_lossy(&listed.stdout).into_owned();
-        for (name, value) in said.headers.iter().filter(|(name, _)| name.starts_with("x-goog-ch")) {
+        for (name, value) in
+            attribution.headers.iter().filter(|(name, _)| name.starts_with("x-goog-ch"))
+        {
             assert_eq!(told.contains(value), *name != "x-goog-channel-token", "{name}: {told}");
         }
-        assert!(told.contains(said.query.trim_start_matches('?')), "{told}");
+        assert!(told.contains(attribution.query.trim_start_matches('?')), "{told}");
     }
 }
 
@@ -333,11 +342,17 @@ async fn a_body_is_taken_up_to_what_the_provider_sends(embedded: bool) {
 async fn a_redacted_header_and_query_are_delivered_and_never_shown(embedded: bool) {
     let more = "redact = [\"header:x-shopify-shop-domain\", \"query:tenant\"]";
     let site = Site::start(embedded, &source("shopify", more)).await;
-    let said = shopify();
+    let attribution = shopify();
     site.ledger.take_turns([Turn::Answer(400, Vec::new())]);
-    site.send(said.method.clone(), said.query, &said.headers, said.body).await;
+    site.send(
+        attribution.method.clone(),
+        attribution.query,
+        &attribution.headers,
+        attribution.body,
+    )
+    .await;
     site.until("dead", 1, 0, 1).await;
-    said.is_in(&site.seen()[0], "redacted");
+    attribution.is_in(&site.seen()[0], "redacted");
     let file = zentra_tests::services::folder("drained").join("letters.jsonl");
     let file = file.to_str().unwrap();
     for shown in [

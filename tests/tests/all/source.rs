@@ -49,10 +49,10 @@ impl<'s> Captured<'s> {
         let (headers, body) = (Self::path(&self.headers), Self::path(&self.body));
         let arguments = ["verify", "--source", source, "--headers", headers, "--body", body];
         let output = self.stack.zentra(&[&arguments[..], more].concat());
-        let said = stdout(&output) + &stderr(&output);
+        let attribution = stdout(&output) + &stderr(&output);
         let secrets = [sign::STRIPE_SECRET, sign::GITHUB_SECRET, sign::ACME_SECRET];
-        assert!(!secrets.iter().any(|secret| said.contains(secret)), "{said}");
-        (output.status.success(), said)
+        assert!(!secrets.iter().any(|secret| attribution.contains(secret)), "{attribution}");
+        (output.status.success(), attribution)
     }
 }
 
@@ -100,8 +100,8 @@ async fn a_source_that_is_added_takes_what_is_signed_for_it() {
         let url = format!("{}/in/{source}", ingress.listen);
         let answer = stack.http.post(&url, &headers, BODY.to_owned()).await.unwrap();
         assert_eq!(answer.status, 200, "{source}: {answer:?}");
-        let (good, said) = Captured::new(&stack, &lines, BODY).verify(source, &[]);
-        assert!(good && said.contains("It fits the secret k1"), "{said}");
+        let (good, attribution) = Captured::new(&stack, &lines, BODY).verify(source, &[]);
+        assert!(good && attribution.contains("It fits the secret k1"), "{attribution}");
     }
     let url = format!("{}/in/acme", ingress.listen);
     let command = stack.zentra(&["sign", "--source", "acme", "--body", body, "--curl", &url]);
@@ -132,8 +132,11 @@ secrets = [{ name = "k1", secret = "env:GITHUB" }]"#,
     let judged = |headers: &str, body: &str, source: &str, more: &[&str]| {
         Captured::new(&stack, headers, body).verify(source, more)
     };
-    let (good, said) = judged(&stripe(BODY), BODY, "stripe-eu", &[]);
-    assert!(good && said.contains("Event evt_1, charge.succeeded; known by evt_1"), "{said}");
+    let (good, attribution) = judged(&stripe(BODY), BODY, "stripe-eu", &[]);
+    assert!(
+        good && attribution.contains("Event evt_1, charge.succeeded; known by evt_1"),
+        "{attribution}"
+    );
     // Captured with its request line, and in another case.
     let named = stripe(BODY).replacen("stripe", "Stripe", 1);
     let raw = format!("POST /in/stripe-eu HTTP/1.1\r\nHost: x\r\n{named}");
@@ -163,21 +166,25 @@ secrets = [{ name = "k1", secret = "env:GITHUB" }]"#,
         (square("https://hooks.example.com/in/shop"), BODY, "shop", "without its query"),
     ];
     for (headers, body, source, wanted) in &cases {
-        let (good, said) = judged(headers, body, source, &[]);
-        assert!(!good && said.contains(wanted), "{wanted}: {said}");
+        let (good, attribution) = judged(headers, body, source, &[]);
+        assert!(!good && attribution.contains(wanted), "{wanted}: {attribution}");
     }
     let later = (now + 3600).to_string();
-    let (good, said) = judged(&stripe(BODY), BODY, "stripe-eu", &["--at", &later]);
-    assert!(!good && said.contains("not within 5m") && said.contains("--at"), "{said}");
-    let (good, said) = judged(&stripe(BODY), BODY, "nobody", &[]);
-    assert!(!good && said.contains("source.nobody: there is none"), "{said}");
-    let (good, said) = judged(&stripe(BODY), BODY, "without", &[]);
-    assert!(!good && said.contains("NOWHERE"), "{said}");
-    let (_, said) = judged(&stripe(BODY), "{}", "stripe-eu", &["--json"]);
-    let json: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    let (good, attribution) = judged(&stripe(BODY), BODY, "stripe-eu", &["--at", &later]);
+    assert!(
+        !good && attribution.contains("not within 5m") && attribution.contains("--at"),
+        "{attribution}"
+    );
+    let (good, attribution) = judged(&stripe(BODY), BODY, "nobody", &[]);
+    assert!(!good && attribution.contains("source.nobody: there is none"), "{attribution}");
+    let (good, attribution) = judged(&stripe(BODY), BODY, "without", &[]);
+    assert!(!good && attribution.contains("NOWHERE"), "{attribution}");
+    let (_, attribution) = judged(&stripe(BODY), "{}", "stripe-eu", &["--json"]);
+    let json: serde_json::Value =
+        serde_json::from_str(attribution.lines().next().unwrap()).unwrap();
     assert_eq!((&json["verified"], &json["reason"]), (&false.into(), &"signature_mismatch".into()));
-    let (_, said) = judged(&stripe(BODY).replace("stripe-", "x-hub-"), BODY, "github", &[]);
-    assert!(said.contains("There is no header"), "{said}");
+    let (_, attribution) = judged(&stripe(BODY).replace("stripe-", "x-hub-"), BODY, "github", &[]);
+    assert!(attribution.contains("There is no header"), "{attribution}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,8 +227,8 @@ async fn what_is_signed_in_the_body_or_the_query_can_be_made_as_well() {
                 None => (&*text, body),
             },
         };
-        let (good, said) = Captured::new(&stack, head, signed).verify(source, &[]);
-        assert!(good, "{source}: {said}");
+        let (good, attribution) = Captured::new(&stack, head, signed).verify(source, &[]);
+        assert!(good, "{source}: {attribution}");
         let (first, headers) = match head.strip_prefix("POST ") {
             Some(rest) => rest.split_once(" HTTP/1.1\n").unwrap_or((rest, "")),
             None => ("", head),

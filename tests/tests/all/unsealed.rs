@@ -9,7 +9,7 @@ use zentra_core::lifecycle::DeadReason;
 use zentra_core::seal::{Key, Sealer};
 use zentra_rabbitmq::Amqp;
 use zentra_redis::RedisJournal;
-use zentra_store::journal::{Histories, What};
+use zentra_store::journal::{DeliveryStore, HistoryEvent};
 use zentra_store::queue::{Message, Operate, Place, Process, Walk};
 use zentra_tests::world::{BOUND, RETENTION};
 use zentra_tests::{eventually, queue_settings};
@@ -118,7 +118,7 @@ async fn a_retry_whose_signature_is_lost_goes_on_where_the_journal_has_it() {
     let key = DeliveryKey::parse(dead["key"].as_str().unwrap()).unwrap();
     let redis = Secret::new(site.stack.redis.as_str());
     let journal = RedisJournal::new(&redis, &site.stack.namespace, RETENTION).unwrap();
-    let released = What::Released { reason: "by an older version".into() };
+    let released = HistoryEvent::Released { reason: "by an older version".into() };
     journal.note(&key, 1, "ada", &released).await.unwrap();
     let kept = letter(&queue, "app").await;
     for generation in [2, 1] {

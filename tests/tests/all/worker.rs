@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use zentra_core::event::body_sha256;
 use zentra_core::lifecycle::{DeadReason, State};
-use zentra_store::journal::{Delivery, Histories, What};
+use zentra_store::journal::{Delivery, DeliveryStore, HistoryEvent};
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services::{self};
 use zentra_tests::world::{BOUND, World, count, dead, delivered, is_copy};
@@ -61,7 +61,7 @@ async fn another_body_under_a_known_id_is_recorded_and_has_no_effect() {
     world.until("evt_1", delivered).await;
     let other = transfer("evt_1", "trf_1", 2);
     world.send("evt_1", &other).await;
-    let told = What::Conflict { body_sha256: body_sha256(other.as_bytes()) };
+    let told = HistoryEvent::Conflict { body_sha256: body_sha256(other.as_bytes()) };
     world.until("evt_1", |d| delivered(d) && count(d, |what| *what == told) == 1).await;
     let rows = world.ledger.rows().unwrap();
     assert_eq!((rows.len(), rows[0].amount_minor), (1, 1));
@@ -89,12 +89,12 @@ async fn a_failed_attempt_is_tried_again_under_the_same_key_and_the_history_tell
     let worker = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     let done = world.until("evt_1", delivered).await;
-    let what: Vec<&What> = done.history.iter().map(|entry| &entry.what).collect();
+    let what: Vec<&HistoryEvent> = done.history.iter().map(|entry| &entry.what).collect();
     let [
-        What::Claimed { .. },
-        What::Failed { result: failed, .. },
-        What::Claimed { reclaimed: false, .. },
-        What::Delivered { result: succeeded, .. },
+        HistoryEvent::Claimed { .. },
+        HistoryEvent::Failed { result: failed, .. },
+        HistoryEvent::Claimed { reclaimed: false, .. },
+        HistoryEvent::Delivered { result: succeeded, .. },
     ] = what[..]
     else {
         panic!("{what:#?}");
@@ -113,7 +113,7 @@ async fn a_failed_attempt_is_tried_again_under_the_same_key_and_the_history_tell
         ("zentra_worker_delivery_seconds_count", 1.0),
         ("zentra_worker_retry_delay_seconds_count", 1.0),
         ("zentra_worker_in_flight", 0.0),
-        ("zentra_worker_redis_up", 1.0),
+        ("zentra_worker_store_up", 1.0),
     ] {
         assert_eq!(worker.metric(&world.stack.http, &[metric]).await, value, "{metric}");
     }
@@ -128,7 +128,7 @@ async fn after_the_last_attempt_and_after_a_permanent_answer_a_delivery_is_dead(
     let exhausted = world.until("evt_exhausted", dead).await;
     assert_eq!(exhausted.reason, Some(DeadReason::Exhausted));
     assert_eq!(exhausted.record.attempt, 3);
-    assert_eq!(count(&exhausted, |what| matches!(what, What::Failed { .. })), 2);
+    assert_eq!(count(&exhausted, |what| matches!(what, HistoryEvent::Failed { .. })), 2);
 
     world.send("evt_permanent", r#"{"not": "a transfer"}"#).await;
     let permanent = world.until("evt_permanent", dead).await;
@@ -149,7 +149,9 @@ async fn after_the_last_attempt_and_after_a_permanent_answer_a_delivery_is_dead(
     .await;
     // A copy of what is dead has no effect.
     world.send("evt_permanent", r#"{"not": "a transfer"}"#).await;
-    world.until("evt_permanent", |d| count(d, |w| matches!(w, What::DuplicateDead)) == 1).await;
+    world
+        .until("evt_permanent", |d| count(d, |w| matches!(w, HistoryEvent::DuplicateDead)) == 1)
+        .await;
     assert!(world.ledger.rows().unwrap().is_empty());
 }
 
@@ -163,7 +165,10 @@ async fn a_worker_killed_right_after_the_write_leaves_one_row_and_another_worker
     doomed.process.kill();
     let _heir = world.stack.worker().await;
     let done = world.until("evt_1", delivered).await;
-    assert_eq!(count(&done, |what| matches!(what, What::Claimed { reclaimed: true, .. })), 1);
+    assert_eq!(
+        count(&done, |what| matches!(what, HistoryEvent::Claimed { reclaimed: true, .. })),
+        1
+    );
     assert_eq!(world.ledger.seen().len(), 2);
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
 }
@@ -185,7 +190,10 @@ async fn what_kills_worker_after_worker_is_given_up_and_goes_on_when_an_operator
     let given_up = world.until("evt_1", dead).await;
     assert_eq!(given_up.reason, Some(DeadReason::Crashed));
     assert_eq!(given_up.record.attempt, 1, "no attempt is burnt");
-    assert_eq!(count(&given_up, |what| matches!(what, What::Claimed { reclaimed: true, .. })), 10);
+    assert_eq!(
+        count(&given_up, |what| matches!(what, HistoryEvent::Claimed { reclaimed: true, .. })),
+        10
+    );
     assert!(world.ledger.seen().is_empty());
     let parts = ["zentra_worker_dead_letters_total", "crashed"];
     assert_eq!(worker.metric(&world.stack.http, &parts).await, 1.0);
@@ -207,7 +215,7 @@ async fn a_copy_that_meets_a_running_attempt_waits_and_has_no_effect() {
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     let copies = |d: &Delivery| count(d, is_copy);
     let done = world.until("evt_1", |d| delivered(d) && copies(d) == 1).await;
-    assert_eq!(count(&done, |what| matches!(what, What::Busy)), 1);
+    assert_eq!(count(&done, |what| matches!(what, HistoryEvent::Busy)), 1);
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
 }
 
@@ -301,9 +309,9 @@ async fn while_redis_is_read_only_or_full_events_wait_and_go_on_by_themselves() 
             world.ledger.seen().iter().all(|seen| !seen.header("idempotency-key").contains(id))
         );
         eventually("it is told as what it is", BOUND, async || {
-            let up = worker.metric(&world.stack.http, &["zentra_worker_redis_up"]).await;
+            let up = worker.metric(&world.stack.http, &["zentra_worker_store_up"]).await;
             let writable =
-                worker.metric(&world.stack.http, &["zentra_worker_redis_writable"]).await;
+                worker.metric(&world.stack.http, &["zentra_worker_store_writable"]).await;
             ((up, writable) == (1.0, 0.0)).then_some(())
         })
         .await;
@@ -331,7 +339,7 @@ async fn a_claim_that_is_granted_so_late_that_an_attempt_might_outlast_it_is_not
     redis_is_told(&url, &["CLIENT", "PAUSE", "1500"]).await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     let done = world.until("evt_1", delivered).await;
-    let claims = |what: &What| matches!(what, What::Claimed { .. });
+    let claims = |what: &HistoryEvent| matches!(what, HistoryEvent::Claimed { .. });
     assert_eq!(count(&done, claims), 2, "{:#?}", done.history);
     assert_eq!(world.ledger.seen().len(), 2);
     drop(worker);
@@ -360,9 +368,11 @@ async fn a_destinations_retry_after_is_honoured_beyond_the_longest_pause() {
     let _worker = world.stack.worker().await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     let done = world.until("evt_1", delivered).await;
-    let at = |wanted: fn(&What) -> bool| done.history.iter().find(|e| wanted(&e.what)).unwrap().at;
-    let failed = at(|what| matches!(what, What::Failed { .. }));
-    let delivered = at(|what| matches!(what, What::Delivered { .. }));
+    let at = |wanted: fn(&HistoryEvent) -> bool| {
+        done.history.iter().find(|e| wanted(&e.what)).unwrap().at
+    };
+    let failed = at(|what| matches!(what, HistoryEvent::Failed { .. }));
+    let delivered = at(|what| matches!(what, HistoryEvent::Delivered { .. }));
     assert!(delivered.since(failed) >= Duration::from_millis(1900), "{:#?}", done.history);
 }
 

@@ -15,7 +15,7 @@ use zentra_core::event::{DeliveryKey, Event};
 use zentra_core::trace::Trace;
 use zentra_store::journal::{AttemptResult, ErrorClass};
 
-use super::{Attempted, Order, Verdict};
+use super::{AttemptRequest, Attempted, Verdict};
 
 /// The longest error kept for the history, in characters.
 const MAX_ERROR: usize = 1024;
@@ -104,15 +104,15 @@ pub(crate) struct HandlerDelivery(Handler);
 
 impl HandlerDelivery {
     /// Calls it once, within the destination's timeout. A panic is a failed attempt.
-    pub(crate) async fn deliver(&self, order: &Order<'_>) -> Attempted {
+    pub(crate) async fn deliver(&self, request: &AttemptRequest<'_>) -> Attempted {
         let started = Instant::now();
         let delivery = Delivery {
-            key: order.key.clone(),
-            event: order.event.clone(),
-            attempt: order.attempt,
-            trace: order.trace,
+            key: request.key.clone(),
+            event: request.event.clone(),
+            attempt: request.attempt,
+            trace: request.trace,
         };
-        let limit = order.destination.timeout;
+        let limit = request.destination.timeout;
         // Also what it does before its first await may panic.
         let handling = AssertUnwindSafe(async { (self.0)(delivery).await }).catch_unwind();
         let (class, ended) = match tokio::time::timeout(limit, handling).await {

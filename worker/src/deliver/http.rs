@@ -23,7 +23,7 @@ use zentra_core::clock::{Timestamp, millis};
 use zentra_store::journal::{AttemptResult, ErrorClass};
 
 use super::resolve::{PrivateAddress, PublicOnly};
-use super::{Attempted, Order, Verdict, cloudevents, provider};
+use super::{AttemptRequest, Attempted, Verdict, cloudevents, provider};
 
 /// How much of an answer's body is kept for the history.
 const EXCERPT: usize = 1024;
@@ -68,26 +68,26 @@ impl HttpDelivery {
     }
 
     /// Sends once, within the destination's timeout. Redirects are not followed.
-    pub(crate) async fn deliver(&self, order: &Order<'_>) -> Attempted {
+    pub(crate) async fn deliver(&self, attempt: &AttemptRequest<'_>) -> Attempted {
         let started = Instant::now();
-        let mut attempted = self.send(order, started).await;
+        let mut attempted = self.send(attempt, started).await;
         attempted.result.duration_ms = millis(started.elapsed());
         attempted
     }
 
-    async fn send(&self, order: &Order<'_>, started: Instant) -> Attempted {
-        let made = match request(order) {
+    async fn send(&self, attempt: &AttemptRequest<'_>, started: Instant) -> Attempted {
+        let made = match request(attempt) {
             Ok(made) => made,
             Err(error) => {
                 let error = format!("the request can't be made: {error}");
                 return failed(ErrorClass::Request, error);
             }
         };
-        let limit = order.destination.timeout;
+        let limit = attempt.destination.timeout;
         let sending = async {
-            match self.exchange(order, made).await {
-                Err(error) if self.was_closed(&error) => match request(order) {
-                    Ok(again) => self.exchange(order, again).await,
+            match self.exchange(attempt, made).await {
+                Err(error) if self.was_closed(&error) => match request(attempt) {
+                    Ok(again) => self.exchange(attempt, again).await,
                     Err(_) => Err(error),
                 },
                 answered => answered,
@@ -104,8 +104,8 @@ impl HttpDelivery {
             response: excerpt(body, limit.saturating_sub(started.elapsed())).await,
             ..AttemptResult::default()
         };
-        let permanent = &order.destination.permanent;
-        let verdict = judge(parts.status, &parts.headers, permanent, order.now);
+        let permanent = &attempt.destination.permanent;
+        let verdict = judge(parts.status, &parts.headers, permanent, attempt.now);
         Attempted { verdict, result }
     }
 }
@@ -113,10 +113,10 @@ impl HttpDelivery {
 impl HttpDelivery {
     async fn exchange(
         &self,
-        order: &Order<'_>,
+        attempt: &AttemptRequest<'_>,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, client::Error> {
-        let response = match order.destination.allow_private {
+        let response = match attempt.destination.allow_private {
             true => self.anywhere.request(request).await?,
             false => self.public.request(request).await?,
         };
@@ -230,28 +230,28 @@ fn failed(class: ErrorClass, error: String) -> Attempted {
     }
 }
 
-fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
-    let body = order.event.body.clone();
+fn request(attempt: &AttemptRequest<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
+    let body = attempt.event.body.clone();
     let mut request = Request::builder()
         .method(Method::POST)
-        .uri(order.destination.url.clone().unwrap_or_default())
+        .uri(attempt.destination.url.clone().unwrap_or_default())
         .header(USER_AGENT, concat!("zentra/", env!("CARGO_PKG_VERSION")))
-        .header(IDEMPOTENCY_KEY, order.key.as_str())
-        .header(ATTEMPT, order.attempt)
-        .header(TRACEPARENT, order.trace.to_string());
-    for (name, value) in provider::headers(&order.event.envelope.context) {
+        .header(IDEMPOTENCY_KEY, attempt.key.as_str())
+        .header(ATTEMPT, attempt.attempt)
+        .header(TRACEPARENT, attempt.trace.to_string());
+    for (name, value) in provider::headers(&attempt.event.envelope.context) {
         request = request.header(name, value);
     }
-    let content_type = order.event.envelope.content_type.as_deref();
+    let content_type = attempt.event.envelope.content_type.as_deref();
     if let Some(value) = content_type.and_then(|text| HeaderValue::from_str(text).ok()) {
         request = request.header(CONTENT_TYPE, value);
     }
-    for (name, value) in cloudevents::attributes(&order.event.envelope) {
+    for (name, value) in cloudevents::attributes(&attempt.event.envelope) {
         request = request.header(name, value);
     }
-    let keys = &order.destination.signing;
+    let keys = &attempt.destination.signing;
     if !keys.is_empty() {
-        for (name, value) in standard_webhooks(keys, order.key.as_str(), order.now, &body) {
+        for (name, value) in standard_webhooks(keys, attempt.key.as_str(), attempt.now, &body) {
             request = request.header(name, value);
         }
     }

@@ -24,16 +24,16 @@ pub(crate) enum Deliver {
 
 impl Deliver {
     /// One attempt.
-    pub(crate) async fn deliver(&self, order: &Order<'_>) -> Attempted {
+    pub(crate) async fn deliver(&self, request: &AttemptRequest<'_>) -> Attempted {
         match self {
-            Self::Http(http) => http.deliver(order).await,
-            Self::Handler(handler) => handler.deliver(order).await,
+            Self::Http(http) => http.deliver(request).await,
+            Self::Handler(handler) => handler.deliver(request).await,
         }
     }
 }
 
 /// What is to be delivered.
-pub(crate) struct Order<'a> {
+pub(crate) struct AttemptRequest<'a> {
     pub(crate) destination: &'a Destination,
     pub(crate) key: &'a DeliveryKey,
     pub(crate) event: &'a Event,

@@ -12,10 +12,10 @@ use zentra_config::Config;
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::DeadReason;
 use zentra_store::delivery::{countersign, is_countersigned};
-use zentra_store::journal::{Histories, Summary, What};
+use zentra_store::journal::{DeliveryStore, HistoryEvent, Summary};
 use zentra_store::queue::{Message, Operate, takes};
 
-use super::letters::{Act, Letter};
+use super::letters::{Letter, LetterAction};
 use crate::error::{AdminError, ErrorCode};
 use crate::payload::{self, shown};
 
@@ -26,17 +26,17 @@ pub(crate) struct Requeue<'a, H, Q> {
     pub(crate) queue: &'a Q,
     pub(crate) config: &'a Config,
     pub(crate) by: &'a str,
-    /// [`What::Requeued`] or [`What::Released`].
-    pub(crate) what: &'a What,
+    /// [`HistoryEvent::Requeued`] or [`HistoryEvent::Released`].
+    pub(crate) what: &'a HistoryEvent,
     /// The last one: delivery key and generation.
     pub(crate) last: Option<(String, u32)>,
 }
 
-impl<H: Histories, Q: Operate> Act for Requeue<'_, H, Q> {
+impl<H: DeliveryStore, Q: Operate> LetterAction for Requeue<'_, H, Q> {
     /// What was set apart goes on only with a reason; and only that needs it. Of what the journal
     /// doesn't know, anyone who can write to the broker may have put it there.
     fn suits(&mut self, letter: &Letter<'_>) -> bool {
-        let released = matches!(self.what, What::Released { .. });
+        let released = matches!(self.what, HistoryEvent::Released { .. });
         letter.is_set_apart() == released && (letter.known.is_some() || self.is_subscribed(letter))
     }
 
@@ -104,7 +104,7 @@ struct Line<'a> {
     seal: &'a str,
 }
 
-impl<H: Histories> Act for Drain<'_, H> {
+impl<H: DeliveryStore> LetterAction for Drain<'_, H> {
     async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, AdminError> {
         let Letter { message, opened, .. } = letter;
         if let Some(file) = &mut self.file {
@@ -140,7 +140,7 @@ impl<H: Histories> Act for Drain<'_, H> {
             file.flush()?;
             file.get_ref().sync_data()?;
         }
-        let what = What::Discarded { reason: self.reason.to_owned() };
+        let what = HistoryEvent::Discarded { reason: self.reason.to_owned() };
         for (key, generation) in self.waiting.drain(..) {
             self.histories.note(&key, generation, self.by, &what).await?;
         }

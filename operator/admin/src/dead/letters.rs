@@ -15,9 +15,9 @@ use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::{DeadReason, State};
 use zentra_core::seal::Sealer;
-use zentra_store::delivery::{self, Opened};
+use zentra_store::delivery::{self, OpenedMessage};
 use zentra_store::job::Scope;
-use zentra_store::journal::{Delivery, Histories};
+use zentra_store::journal::{Delivery, DeliveryStore};
 use zentra_store::queue::{Message, Operate, Place, Receipt, Walk};
 
 use crate::error::AdminError;
@@ -44,7 +44,7 @@ pub(crate) struct Pass<'a, H, Q> {
 /// A letter that was chosen, with what the journal knows of it.
 pub(crate) struct Letter<'a> {
     pub(crate) message: &'a Message,
-    pub(crate) opened: &'a Opened,
+    pub(crate) opened: &'a OpenedMessage,
     pub(crate) known: Option<&'a Delivery>,
 }
 
@@ -63,11 +63,11 @@ impl Letter<'_> {
 }
 
 /// What is to be done with letters.
-pub(crate) trait Act: Send {
+pub(crate) trait LetterAction: Send {
     /// Whether to look at one more letter. `so_far` is what came of the pass.
     fn goes_on(
         &mut self,
-        _so_far: &Tally,
+        _so_far: &PassReport,
     ) -> impl Future<Output = Result<bool, AdminError>> + Send {
         async { Ok(true) }
     }
@@ -78,7 +78,7 @@ pub(crate) trait Act: Send {
     }
 
     /// Does it. `true`: it is durable, and the letter may go now. `false`: once
-    /// [`Act::flush`] has been.
+    /// [`LetterAction::flush`] has been.
     fn on(&mut self, letter: &Letter<'_>) -> impl Future<Output = Result<bool, AdminError>> + Send;
 
     /// Makes durable what was done so far.
@@ -89,7 +89,7 @@ pub(crate) trait Act: Send {
 
 /// What a pass came to.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub struct Tally {
+pub struct PassReport {
     /// Whether nothing was changed.
     pub dry_run: bool,
     /// Letters looked at.
@@ -114,10 +114,10 @@ pub struct Tally {
 /// How many letters may wait for a flush.
 const BATCH: usize = 64;
 
-impl<H: Histories, Q: Operate> Pass<'_, H, Q> {
+impl<H: DeliveryStore, Q: Operate> Pass<'_, H, Q> {
     /// Goes through the queues, in their order.
-    pub(crate) async fn run(&self, act: &mut impl Act) -> Result<Tally, AdminError> {
-        let mut tally = Tally { dry_run: self.dry_run, ..Tally::default() };
+    pub(crate) async fn run(&self, act: &mut impl LetterAction) -> Result<PassReport, AdminError> {
+        let mut tally = PassReport { dry_run: self.dry_run, ..PassReport::default() };
         for destination in &self.destinations {
             self.queue_of(destination, act, &mut tally).await?;
         }
@@ -127,8 +127,8 @@ impl<H: Histories, Q: Operate> Pass<'_, H, Q> {
     async fn queue_of(
         &self,
         destination: &str,
-        act: &mut impl Act,
-        tally: &mut Tally,
+        act: &mut impl LetterAction,
+        tally: &mut PassReport,
     ) -> Result<(), AdminError> {
         let pace =
             NonZeroU32::new(self.rate).map(|rate| RateLimiter::direct(Quota::per_second(rate)));
@@ -147,16 +147,16 @@ impl<H: Histories, Q: Operate> Pass<'_, H, Q> {
             }
             let known = self.histories.history(&opened.key).await?;
             let letter = Letter { message: &message, opened: &opened, known: known.as_ref() };
-            match standing(&letter) {
-                Standing::Busy => tally.busy += 1,
-                Standing::Leftover => {
+            match letter_state(&letter) {
+                LetterState::Busy => tally.busy += 1,
+                LetterState::Leftover => {
                     tally.leftover += 1;
                     if !self.dry_run {
                         receipt.ack().await;
                     }
                 }
-                Standing::Dead if !act.suits(&letter) => tally.unsuited += 1,
-                Standing::Dead => {
+                LetterState::Dead if !act.suits(&letter) => tally.unsuited += 1,
+                LetterState::Dead => {
                     let reason = letter.message.dead.map_or("unknown", DeadReason::as_str);
                     tally.count(destination, reason, letter.opened.summary.received_at);
                     if self.dry_run {
@@ -179,13 +179,16 @@ impl<H: Histories, Q: Operate> Pass<'_, H, Q> {
         Ok(walk.finish().await?)
     }
 
-    fn is_done(&self, tally: &Tally) -> bool {
+    fn is_done(&self, tally: &PassReport) -> bool {
         let done = usize::try_from(tally.done).unwrap_or(usize::MAX);
         done >= self.limit || (!self.keys.is_empty() && done >= self.keys.len())
     }
 }
 
-async fn let_go<R: Receipt>(act: &mut impl Act, waiting: &mut Vec<R>) -> Result<(), AdminError> {
+async fn let_go<R: Receipt>(
+    act: &mut impl LetterAction,
+    waiting: &mut Vec<R>,
+) -> Result<(), AdminError> {
     if waiting.is_empty() {
         return Ok(());
     }
@@ -197,7 +200,7 @@ async fn let_go<R: Receipt>(act: &mut impl Act, waiting: &mut Vec<R>) -> Result<
 }
 
 /// How a letter stands by the journal.
-enum Standing {
+enum LetterState {
     /// It waits for an operator.
     Dead,
     /// It has been dealt with: what carries on, or has ended, is elsewhere.
@@ -206,23 +209,23 @@ enum Standing {
     Busy,
 }
 
-fn standing(letter: &Letter<'_>) -> Standing {
+fn letter_state(letter: &Letter<'_>) -> LetterState {
     // Forgotten by the journal, or never known.
     let Some(known) = letter.known else {
-        return Standing::Dead;
+        return LetterState::Dead;
     };
     let record = &known.record;
     match record.state {
-        State::Delivered => Standing::Leftover,
-        _ if record.generation > letter.message.generation => Standing::Leftover,
-        State::Dead => Standing::Dead,
+        State::Delivered => LetterState::Leftover,
+        _ if record.generation > letter.message.generation => LetterState::Leftover,
+        State::Dead => LetterState::Dead,
         // Its workers went away with it, one after the other, and the broker gave it up.
-        State::InFlight if record.until < clock::now() => Standing::Dead,
-        State::InFlight | State::Waiting => Standing::Busy,
+        State::InFlight if record.until < clock::now() => LetterState::Dead,
+        State::InFlight | State::Waiting => LetterState::Busy,
     }
 }
 
-impl Tally {
+impl PassReport {
     /// One more that is dealt with, or to be.
     pub(crate) fn count(&mut self, destination: &str, how: &str, received: Option<Timestamp>) {
         self.done += 1;

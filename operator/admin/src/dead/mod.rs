@@ -11,16 +11,16 @@ use zentra_config::Config;
 use zentra_core::clock;
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::{DeadReason, State};
-use zentra_store::control::{Control, Said};
+use zentra_store::control::{Attribution, OperatorControl};
 use zentra_store::delivery;
-use zentra_store::journal::{Delivery, Histories, What};
+use zentra_store::journal::{Delivery, DeliveryStore, HistoryEvent};
 use zentra_store::queue::{Message, Operate, Place, Walk};
 
 use act::{Drain, export};
 
 pub(crate) use act::Requeue;
-pub use letters::Tally;
-pub(crate) use letters::{Act, Letter, Pass};
+pub use letters::PassReport;
+pub(crate) use letters::{Letter, LetterAction, Pass};
 
 use crate::audit::{Actor, Audited, looked};
 use crate::backend::Backend;
@@ -86,13 +86,13 @@ pub struct Export {
 
 /// What was done, and for one letter which.
 pub struct Done {
-    pub tally: Tally,
+    pub tally: PassReport,
     /// Delivery key and generation of the last one.
     pub last: Option<(String, u32)>,
 }
 
 /// A dead delivery, and its letter.
-pub struct Shown {
+pub struct DeadLetter {
     pub delivery: Delivery,
     /// The bytes; none: another operator holds the letter just now.
     pub body: Option<Bytes>,
@@ -121,12 +121,16 @@ pub async fn list(
 ///
 /// # Errors
 /// [`ErrorCode::EventNotFound`], [`ErrorCode::NotDead`], [`ErrorCode::AmbiguousId`], and those of store and broker.
-pub async fn show(backend: &impl Backend, config: &Config, id: &str) -> Result<Shown, AdminError> {
+pub async fn show(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+) -> Result<DeadLetter, AdminError> {
     let (histories, queue) = (backend.histories(), backend.queue().await?);
-    let desk = Desk::new(config, &histories, &queue, None)?;
-    let delivery = desk.find(id).await?;
-    let letter = desk.letter(&delivery.key).await?;
-    Ok(Shown { delivery, body: letter.map(|letter| letter.sealed.body) })
+    let dead = DeadLetters::new(config, &histories, &queue, None)?;
+    let delivery = dead.find(id).await?;
+    let letter = dead.letter(&delivery.key).await?;
+    Ok(DeadLetter { delivery, body: letter.map(|letter| letter.sealed.body) })
 }
 
 /// The bytes of a dead letter without what its source redacts, once the audit log has who looks.
@@ -137,18 +141,18 @@ pub async fn body(
     backend: &impl Backend,
     config: &Config,
     id: &str,
-    said: &Said,
+    attribution: &Attribution,
 ) -> Result<Bytes, AdminError> {
     let (histories, queue) = (backend.histories(), backend.queue().await?);
-    let desk = Desk::new(config, &histories, &queue, None)?;
-    let Delivery { key, event, .. } = desk.find(id).await?;
-    looked(&histories, "dead show body", key.as_str(), said).await?;
-    let letter = desk.letter(&key).await?.ok_or_else(|| unavailable(&key))?;
+    let dead = DeadLetters::new(config, &histories, &queue, None)?;
+    let Delivery { key, event, .. } = dead.find(id).await?;
+    looked(&histories, "dead show body", key.as_str(), attribution).await?;
+    let letter = dead.letter(&key).await?.ok_or_else(|| unavailable(&key))?;
     Ok(shown(config, &event.source, &letter.sealed.body))
 }
 
-/// Sends dead letters back to their work queues, in their order: as [`What::Requeued`], or
-/// [`What::Released`] for suspected replays and conflicts. Each passes the same seal, claim and attempt as at
+/// Sends dead letters back to their work queues, in their order: as [`HistoryEvent::Requeued`], or
+/// [`HistoryEvent::Released`] for suspected replays and conflicts. Each passes the same seal, claim and attempt as at
 /// first, under the same idempotency key.
 ///
 /// # Errors
@@ -158,20 +162,20 @@ pub async fn requeue(
     backend: &impl Backend,
     config: &Config,
     letters: &Letters,
-    what: &What,
+    what: &HistoryEvent,
     by: &str,
     progress: &dyn Progress,
 ) -> Result<Done, AdminError> {
     selected(letters)?;
     let (histories, queue) = (backend.histories(), backend.queue().await?);
-    let desk = Desk::new(config, &histories, &queue, letters.filter.destination.as_deref())?;
+    let dead = DeadLetters::new(config, &histories, &queue, letters.filter.destination.as_deref())?;
     let (action, why) = match what {
-        What::Released { reason } => ("event release", reason.as_str()),
-        What::Requeued { reason, .. } => ("dead requeue", reason.as_str()),
+        HistoryEvent::Released { reason } => ("event release", reason.as_str()),
+        HistoryEvent::Requeued { reason, .. } => ("dead requeue", reason.as_str()),
         _ => ("dead requeue", ""),
     };
     let result = |done: &Done| format!("{} of {}", done.tally.done, done.tally.looked);
-    let deed = desk.requeue(letters, what, by, progress);
+    let deed = dead.requeue(letters, what, by, progress);
     let actor = Actor { name: by.to_owned(), reason: why.to_owned() };
     audited(&histories, action, letters, &actor).run(deed, result).await
 }
@@ -188,12 +192,12 @@ pub async fn drain(
     export: Option<Export>,
     actor: &Actor,
     progress: &dyn Progress,
-) -> Result<Tally, AdminError> {
+) -> Result<PassReport, AdminError> {
     selected(letters)?;
     let (histories, queue) = (backend.histories(), backend.queue().await?);
-    let desk = Desk::new(config, &histories, &queue, letters.filter.destination.as_deref())?;
-    let result = |tally: &Tally| format!("{} of {}", tally.done, tally.looked);
-    let deed = desk.drain(letters, export, actor, progress);
+    let dead = DeadLetters::new(config, &histories, &queue, letters.filter.destination.as_deref())?;
+    let result = |tally: &PassReport| format!("{} of {}", tally.done, tally.looked);
+    let deed = dead.drain(letters, export, actor, progress);
     audited(&histories, "dead drain", letters, actor).run(deed, result).await
 }
 
@@ -217,18 +221,18 @@ pub fn unavailable(key: &DeliveryKey) -> AdminError {
         .about(key.as_str())
 }
 
-fn audited<'a, C: Control>(
+fn audited<'a, C: OperatorControl>(
     control: &'a C,
     action: &'a str,
     letters: &Letters,
     actor: &Actor,
 ) -> Audited<'a, C> {
     let control = (!letters.dry_run).then_some(control);
-    Audited { control, action, on: letters.words(), said: actor.said() }
+    Audited { control, action, on: letters.words(), attribution: actor.attribution() }
 }
 
 /// What these use cases need.
-struct Desk<'a, H, Q> {
+struct DeadLetters<'a, H, Q> {
     histories: &'a H,
     queue: &'a Q,
     config: &'a Config,
@@ -238,7 +242,7 @@ struct Desk<'a, H, Q> {
     destinations: Vec<String>,
 }
 
-impl<'a, H, Q> Desk<'a, H, Q> {
+impl<'a, H, Q> DeadLetters<'a, H, Q> {
     fn new(
         config: &'a Config,
         histories: &'a H,
@@ -250,11 +254,11 @@ impl<'a, H, Q> Desk<'a, H, Q> {
     }
 }
 
-impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
+impl<H: DeliveryStore, Q: Operate> DeadLetters<'_, H, Q> {
     async fn requeue(
         &self,
         letters: &Letters,
-        what: &What,
+        what: &HistoryEvent,
         by: &str,
         progress: &dyn Progress,
     ) -> Result<Done, AdminError> {
@@ -271,7 +275,7 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
         to: Option<Export>,
         actor: &Actor,
         progress: &dyn Progress,
-    ) -> Result<Tally, AdminError> {
+    ) -> Result<PassReport, AdminError> {
         let keys = self.keys(&letters.ids, None).await?;
         let to = to.filter(|_| !letters.dry_run);
         let file = to.as_ref().map(|to| export(&to.path)).transpose()?;
@@ -305,9 +309,9 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
         &self,
         letters: &Letters,
         keys: HashSet<DeliveryKey>,
-        act: &mut impl Act,
+        act: &mut impl LetterAction,
         progress: &dyn Progress,
-    ) -> Result<Tally, AdminError> {
+    ) -> Result<PassReport, AdminError> {
         let named = keys.len();
         let destinations = match keys.is_empty() {
             true => self.destinations.clone(),
@@ -347,7 +351,7 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
     async fn keys(
         &self,
         ids: &[String],
-        what: Option<&What>,
+        what: Option<&HistoryEvent>,
     ) -> Result<HashSet<DeliveryKey>, AdminError> {
         let mut keys = HashSet::new();
         for id in ids {
@@ -360,7 +364,7 @@ impl<H: Histories, Q: Operate> Desk<'_, H, Q> {
 }
 
 /// What was set apart is released, not requeued; and only that.
-fn fits(what: Option<&What>, delivery: &Delivery) -> Result<(), AdminError> {
+fn fits(what: Option<&HistoryEvent>, delivery: &Delivery) -> Result<(), AdminError> {
     let reason = delivery.reason.filter(|reason| reason.is_released());
     let key = &delivery.key;
     let found = match reason {
@@ -368,12 +372,12 @@ fn fits(what: Option<&What>, delivery: &Delivery) -> Result<(), AdminError> {
         _ => "a suspected replay: the same signed bytes came before",
     };
     match (what, reason) {
-        (Some(What::Requeued { .. }), Some(_)) => {
+        (Some(HistoryEvent::Requeued { .. }), Some(_)) => {
             Err(AdminError::new(ErrorCode::ReleaseRequired, format!("{key} is {found}."))
                 .hint("If the provider meant it, release it.")
                 .about(key.as_str()))
         }
-        (Some(What::Released { .. }), None) => {
+        (Some(HistoryEvent::Released { .. }), None) => {
             let message = format!("{key} is dead, but neither a suspected replay nor in conflict.");
             Err(AdminError::new(ErrorCode::ReleaseNotApplicable, message)
                 .hint("Requeue it.")

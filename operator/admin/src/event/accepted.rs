@@ -52,7 +52,7 @@ pub(crate) async fn find(
         let of_source = || key?.strip_prefix(&envelope.source)?.strip_prefix('/');
         envelope.event_id() == Some(id) || name.as_str() == id || of_source() == Some(name.as_str())
     };
-    let shown = |event: &Event| payload::summary(config, &Summary::of(event, &event.print()));
+    let shown = |event: &Event| payload::summary(config, &Summary::of(event, &event.fingerprint()));
     let fits = |message: &Message| {
         let event = config.seal.open(&message.sealed).ok().filter(named)?;
         let trace = message.sealed.trace.map(|trace| trace.id());

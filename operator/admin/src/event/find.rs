@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{DeliveryKey, Event, Identity};
-use zentra_core::refused::Kept;
-use zentra_store::control::Said;
-use zentra_store::journal::Histories;
+use zentra_core::refused::RefusedRecord;
+use zentra_store::control::Attribution;
+use zentra_store::journal::DeliveryStore;
 use zentra_store::queue::{Message, Operate, Place};
 
 use crate::archive;
@@ -96,11 +96,11 @@ pub async fn find(
     config: &Config,
     text: &str,
     unredacted: bool,
-    said: &Said,
+    attribution: &Attribution,
 ) -> Result<Matches, AdminError> {
     let histories = backend.histories();
     let action = if unredacted { "event find unredacted" } else { "event find" };
-    looked(&histories, action, text, said).await?;
+    looked(&histories, action, text, attribution).await?;
     let queue = backend.queue().await?;
     let mut matches = look(&queue, &Search::new(config, text, unredacted)).await?;
     for event in &mut matches.events {
@@ -128,7 +128,8 @@ async fn look(queue: &impl Operate, search: &Search<'_>) -> Result<Matches, Admi
     let mut refused = Vec::new();
     let take = |message: &Message| {
         let may_fit = search.may_fit(&message.sealed.body);
-        let kept = may_fit.then(|| Kept::open(&config.seal, &message.sealed).ok()).flatten();
+        let kept =
+            may_fit.then(|| RefusedRecord::open(&config.seal, &message.sealed).ok()).flatten();
         let kept = kept.filter(|(kept, callback)| search.fits(&kept.source, &callback.body));
         refused.extend(kept.map(|(kept, _)| kept.id));
         refused.len() == MOST
@@ -172,7 +173,7 @@ impl Events {
 impl Match {
     async fn remembered(
         &mut self,
-        histories: &impl Histories,
+        histories: &impl DeliveryStore,
         config: &Config,
     ) -> Result<(), AdminError> {
         for destination in &config.destinations {

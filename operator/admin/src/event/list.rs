@@ -1,6 +1,6 @@
 //! Lists of deliveries, newest first.
 
-use zentra_store::journal::Histories;
+use zentra_store::journal::DeliveryStore;
 use zentra_store::journal::list::{Listed, Page, Query};
 
 use crate::deliveries;
@@ -11,7 +11,7 @@ use crate::error::AdminError;
 /// # Errors
 /// [`crate::ErrorCode::InvalidCursor`], and those of the store.
 pub async fn list(
-    histories: &impl Histories,
+    histories: &impl DeliveryStore,
     query: &Query,
     mut cursor: Option<String>,
     limit: usize,
@@ -34,7 +34,7 @@ pub async fn list(
 /// # Errors
 /// Those of the store.
 pub async fn of_event(
-    histories: &impl Histories,
+    histories: &impl DeliveryStore,
     pairs: &[(&str, &str)],
     query: &Query,
     id: &str,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::event::DeliveryKey;
-use zentra_store::journal::{Delivery, What};
+use zentra_store::journal::{Delivery, HistoryEvent};
 use zentra_store::queue::Operate;
 
 pub use accepted::{Accepted, Waiting};
@@ -30,7 +30,7 @@ use crate::error::AdminError;
 /// What is known of an event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Event)]
-pub struct Found {
+pub struct EventDetails {
     /// Its deliveries, oldest key first.
     pub deliveries: Vec<Delivery>,
     /// Where it waits, if no worker has taken it up.
@@ -44,7 +44,11 @@ const BRIEFLY: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Looks for an event: in the store; if the store has none, or does not answer, in the queues; and
 /// among the refused.
-pub async fn look(backend: &impl Backend, config: &Config, id: &str) -> Result<Found, AdminError> {
+pub async fn look(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+) -> Result<EventDetails, AdminError> {
     let known = deliveries::known(&backend.histories(), &config.pairs(), id).await;
     let found = known.as_ref().is_ok_and(|known| !known.is_empty());
     let connecting = async {
@@ -58,7 +62,11 @@ pub async fn look(backend: &impl Backend, config: &Config, id: &str) -> Result<F
         // The journal's word is enough.
         Err(failure) if found => {
             tracing::warn!(error = failure.message, "refused callbacks weren't looked at");
-            return Ok(Found { deliveries: known?, accepted: Vec::new(), refused: Vec::new() });
+            return Ok(EventDetails {
+                deliveries: known?,
+                accepted: Vec::new(),
+                refused: Vec::new(),
+            });
         }
         Err(failure) => return Err(failure),
     };
@@ -66,9 +74,11 @@ pub async fn look(backend: &impl Backend, config: &Config, id: &str) -> Result<F
     let (accepted, refused) = in_queues(&queue, config, id, known_here).await?;
     match known {
         Ok(deliveries) if found || !accepted.is_empty() || !refused.is_empty() => {
-            Ok(Found { deliveries, accepted, refused })
+            Ok(EventDetails { deliveries, accepted, refused })
         }
-        Err(_) if !accepted.is_empty() => Ok(Found { deliveries: Vec::new(), accepted, refused }),
+        Err(_) if !accepted.is_empty() => {
+            Ok(EventDetails { deliveries: Vec::new(), accepted, refused })
+        }
         Err(failure) => Err(failure),
         Ok(_) => Err(deliveries::unknown(id)),
     }
@@ -118,7 +128,7 @@ pub async fn release(
     if let Some(key) = waiting::now(backend, config, id, actor).await? {
         return Ok(Released::Waiting(key));
     }
-    let what = What::Released { reason: actor.reason.clone() };
+    let what = HistoryEvent::Released { reason: actor.reason.clone() };
     let letters = Letters::of(vec![id.to_owned()]);
     let done = dead::requeue(backend, config, &letters, &what, &actor.name, &()).await?;
     Ok(Released::Suspected(done))

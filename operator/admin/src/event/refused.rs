@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{DeliveryKey, body_sha256};
-use zentra_core::refused::Kept;
+use zentra_core::refused::RefusedRecord;
 use zentra_store::queue::{Message, Operate, Place};
 
 use crate::error::AdminError;
@@ -59,7 +59,7 @@ pub(crate) async fn find(
     let id = of.id();
     let mut found = Vec::new();
     let enough = |message: &Message| {
-        let Ok((kept, callback)) = Kept::open(&config.seal, &message.sealed) else {
+        let Ok((kept, callback)) = RefusedRecord::open(&config.seal, &message.sealed) else {
             return false;
         };
         let body = body_sha256(&callback.body);

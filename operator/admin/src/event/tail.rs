@@ -9,7 +9,7 @@ use serde::Serialize;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::DeliveryKey;
 use zentra_store::journal::list::{Listed, Query};
-use zentra_store::journal::{Delivery, Entry, Histories};
+use zentra_store::journal::{Delivery, DeliveryStore, Entry};
 
 use crate::backend::Backend;
 use crate::error::AdminError;
@@ -103,7 +103,7 @@ fn new(history: &[Entry], mark: Option<Mark>) -> impl Iterator<Item = &Entry> {
 
 #[cfg(test)]
 mod tests {
-    use zentra_store::journal::What;
+    use zentra_store::journal::HistoryEvent;
 
     use super::*;
 
@@ -114,7 +114,7 @@ mod tests {
             generation: 0,
             attempt: 1,
             by: "w".into(),
-            what: What::Busy,
+            what: HistoryEvent::Busy,
         };
         let history = |times: &[u64]| times.iter().copied().map(entry).collect::<Vec<_>>();
         let told = |before: &[u64], after: &[u64]| {

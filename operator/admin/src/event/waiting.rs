@@ -9,7 +9,9 @@ use zentra_config::Config;
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::{Answer, DeadReason, Outcome, State};
 use zentra_store::delivery;
-use zentra_store::journal::{AttemptResult, Claim, Delivery, Histories, Journal, Settle, What};
+use zentra_store::journal::{
+    AttemptResult, Claim, Delivery, DeliveryStore, HistoryEvent, Journal, Settle,
+};
 use zentra_store::queue::{Archived, Message, Operate, Process};
 
 use crate::archive;
@@ -36,7 +38,7 @@ pub(crate) async fn now(
     let queue = backend.queue().await?;
     let deed = async {
         let message = message(&queue, config, &delivery).await?;
-        let what = What::Released { reason: actor.reason.clone() };
+        let what = HistoryEvent::Released { reason: actor.reason.clone() };
         histories.note(&delivery.key, message.generation, &actor.name, &what).await?;
         Ok(queue.requeue(delivery.key.destination(), &message).await?)
     };
@@ -78,7 +80,12 @@ fn audited<'a, C>(
     delivery: &Delivery,
     actor: &Actor,
 ) -> Audited<'a, C> {
-    Audited { control: Some(control), action, on: delivery.key.to_string(), said: actor.said() }
+    Audited {
+        control: Some(control),
+        action,
+        on: delivery.key.to_string(),
+        attribution: actor.attribution(),
+    }
 }
 
 fn nothing((): &()) -> String {
@@ -87,7 +94,7 @@ fn nothing((): &()) -> String {
 
 /// The delivery of this name that waits, if there is one; several are told.
 async fn find(
-    histories: &impl Histories,
+    histories: &impl DeliveryStore,
     config: &Config,
     id: &str,
 ) -> Result<Option<Delivery>, AdminError> {
@@ -145,10 +152,10 @@ async fn given_up(
     let key = &delivery.key;
     let opened = delivery::open(&config.seal, key.destination(), &message.sealed);
     let (generation, attempt) = (message.generation, message.attempt);
-    let (print, summary) = (&opened.print, &payload::summary(config, &opened.summary));
-    let retention = config.redis.retention;
+    let (fingerprint, summary) = (&opened.fingerprint, &payload::summary(config, &opened.summary));
+    let retention = config.store.retention;
     let (worker, lease) = (actor.name.as_str(), LEASE);
-    let claim = Claim { key, generation, attempt, lease, worker, print, summary, retention };
+    let claim = Claim { key, generation, attempt, lease, worker, fingerprint, summary, retention };
     let Answer::Claimed { fence, .. } = journal.claim(&claim).await? else {
         let message = format!("{key} waits no more: a worker was faster.");
         return Err(AdminError::new(ErrorCode::NotWaiting, message).about(key.as_str()));
@@ -165,7 +172,7 @@ async fn given_up(
         outcome,
         worker,
         result,
-        print,
+        fingerprint,
         summary,
         retention,
     };

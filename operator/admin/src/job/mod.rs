@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use zentra_config::Config;
 use zentra_core::clock;
-use zentra_store::control::Said;
+use zentra_store::control::Attribution;
 use zentra_store::job::{HOLD, Halt, Job, Jobs, Pace, Plan, Progress, Stage, Through};
-use zentra_store::journal::What;
+use zentra_store::journal::HistoryEvent;
 
 pub use attend::attend;
 use replay::{Nothing, Replay};
@@ -119,7 +119,7 @@ pub async fn plan(
     if let Some(begun) = known.as_ref().filter(|job| job.stage != Stage::Planned) {
         return Ok(begun.clone());
     }
-    let made = actor.said();
+    let made = actor.attribution();
     let id = known.map_or_else(name, |job| job.id);
     let at = made.at;
     let mut job = Job {
@@ -159,7 +159,7 @@ pub async fn plan(
             }
         });
     }
-    let audited = audited(&histories, "job plan", &job, actor.said());
+    let audited = audited(&histories, "job plan", &job, actor.attribution());
     audited.run(keep(&histories, &job), |()| format!("{} letters", job.plan.letters)).await?;
     Ok(job)
 }
@@ -168,9 +168,14 @@ async fn keep(histories: &impl Jobs, job: &Job) -> Result<(), AdminError> {
     Ok(histories.keep_job(job).await?)
 }
 
-fn audited<'a, C>(control: &'a C, action: &'a str, job: &Job, said: Said) -> Audited<'a, C> {
+fn audited<'a, C>(
+    control: &'a C,
+    action: &'a str,
+    job: &Job,
+    attribution: Attribution,
+) -> Audited<'a, C> {
     let on = format!("{} {}", job.id, job.asked);
-    Audited { control: Some(control), action, on, said }
+    Audited { control: Some(control), action, on, attribution }
 }
 
 fn name() -> String {
@@ -191,7 +196,7 @@ async fn look(
     let Job { destinations, scope, .. } = job;
     let found = match &job.through {
         Through::DeadLetters => {
-            let what = What::Requeued { reason: String::new(), job: None };
+            let what = HistoryEvent::Requeued { reason: String::new(), job: None };
             let (queue, by) = (&queue, "");
             let mut act = Requeue { histories, queue, config, by, what: &what, last: None };
             let pass = Pass {
@@ -260,7 +265,7 @@ pub async fn run(
         return find(&histories, id).await;
     };
     let destinations = job.destinations.clone();
-    let on = audited(&histories, "job run", &job, actor.said());
+    let on = audited(&histories, "job run", &job, actor.attribution());
     let deed = run_held(backend, config, job, &holder, stop, Some(Stage::Paused), progress);
     let done = on.run(deed, outcome).await;
     histories.let_go(&destinations, &holder).await?;
@@ -285,7 +290,7 @@ pub async fn release(
     let holder = holder(id);
     let Some(job) = begin(&histories, id, &holder, only_canary).await? else { return Ok(job) };
     let released = Job { stage: Stage::Canary, why: String::new(), at: clock::now(), ..job };
-    let on = audited(&histories, "job run", &released, actor.said());
+    let on = audited(&histories, "job run", &released, actor.attribution());
     let done = on.run(keep(&histories, &released), |()| String::new()).await;
     histories.let_go(&released.destinations, &holder).await?;
     done.map(|()| released)
@@ -395,7 +400,7 @@ pub async fn halt(
         Halt::Cancel => ("job cancel", Stage::Cancelled),
     };
     let deed = halted(&histories, job.clone(), halt, stage);
-    audited(&histories, action, &job, actor.said()).run(deed, outcome).await
+    audited(&histories, action, &job, actor.attribution()).run(deed, outcome).await
 }
 
 async fn halted(jobs: &impl Jobs, job: Job, halt: Halt, stage: Stage) -> Result<Job, AdminError> {

@@ -8,13 +8,13 @@ use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::Event;
 use zentra_core::lifecycle::State;
 use zentra_core::seal::Sealed;
-use zentra_store::delivery::{self, Opened};
+use zentra_store::delivery::{self, OpenedMessage};
 use zentra_store::job::Scope;
-use zentra_store::journal::{Delivery, Histories, What};
+use zentra_store::journal::{Delivery, DeliveryStore, HistoryEvent};
 use zentra_store::queue::{Archived, Message, Operate, Subscriber};
 
 use crate::archive;
-use crate::dead::{Act, Letter, Tally};
+use crate::dead::{Letter, LetterAction, PassReport};
 use crate::error::AdminError;
 
 /// Beyond this, what was accepted comes after the plan, whatever the entrances' clocks say.
@@ -42,7 +42,7 @@ pub(super) struct Replay<'a, H, Q> {
 }
 
 /// How an event stands at a destination.
-enum Standing {
+enum ReplayState {
     /// It is to run.
     Runs(&'static str),
     /// It carries on by itself.
@@ -53,10 +53,10 @@ enum Standing {
     Forgotten,
 }
 
-impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
+impl<H: DeliveryStore, Q: Operate> Replay<'_, H, Q> {
     /// Goes through it, in its order.
-    pub(super) async fn run(&self, act: &mut impl Act) -> Result<Tally, AdminError> {
-        let mut tally = Tally { dry_run: self.dry_run, ..Tally::default() };
+    pub(super) async fn run(&self, act: &mut impl LetterAction) -> Result<PassReport, AdminError> {
+        let mut tally = PassReport { dry_run: self.dry_run, ..PassReport::default() };
         let from = self.scope.after.unwrap_or_default();
         let Some(mut archived) = archive::open(self.queue, self.config, from).await? else {
             return Ok(tally);
@@ -105,10 +105,10 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
 
     async fn one(
         &self,
-        opened: &Opened,
+        opened: &OpenedMessage,
         sealed: &Sealed,
-        act: &mut impl Act,
-        tally: &mut Tally,
+        act: &mut impl LetterAction,
+        tally: &mut PassReport,
         pace: Option<&governor::DefaultDirectRateLimiter>,
     ) -> Result<(), AdminError> {
         let known = self.histories.history(&opened.key).await?;
@@ -121,12 +121,12 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
         let generation = known.map_or(0, |known| known.record.generation);
         let message = Message { generation, dead, ..Message::new(sealed.clone()) };
         let letter = Letter { message: &message, opened, known };
-        match self.standing(opened, known) {
-            Standing::Busy => tally.busy += 1,
-            Standing::Done => tally.leftover += 1,
-            Standing::Forgotten => tally.forgotten += 1,
-            Standing::Runs(_) if !act.suits(&letter) => tally.unsuited += 1,
-            Standing::Runs(how) => {
+        match self.replay_state(opened, known) {
+            ReplayState::Busy => tally.busy += 1,
+            ReplayState::Done => tally.leftover += 1,
+            ReplayState::Forgotten => tally.forgotten += 1,
+            ReplayState::Runs(_) if !act.suits(&letter) => tally.unsuited += 1,
+            ReplayState::Runs(how) => {
                 tally.count(opened.key.destination(), how, opened.summary.received_at);
                 if self.dry_run {
                     return Ok(());
@@ -140,33 +140,33 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
         Ok(())
     }
 
-    fn standing(&self, opened: &Opened, known: Option<&Delivery>) -> Standing {
+    fn replay_state(&self, opened: &OpenedMessage, known: Option<&Delivery>) -> ReplayState {
         let Some(known) = known else {
             return match self.is_remembered(opened) {
-                true => Standing::Runs("never run"),
-                false if self.force => Standing::Runs("forgotten, forced"),
-                false => Standing::Forgotten,
+                true => ReplayState::Runs("never run"),
+                false if self.force => ReplayState::Runs("forgotten, forced"),
+                false => ReplayState::Forgotten,
             };
         };
         match known.record.state {
-            State::Dead => Standing::Runs("dead"),
+            State::Dead => ReplayState::Runs("dead"),
             State::Delivered if self.force && self.replayed(known).is_none() => {
-                Standing::Runs("delivered, forced")
+                ReplayState::Runs("delivered, forced")
             }
-            State::Delivered => Standing::Done,
+            State::Delivered => ReplayState::Done,
             // This job was killed before it had published it.
             State::Waiting
                 if known.record.attempt == 1
                     && self.replayed(known) == Some(known.record.generation) =>
             {
-                Standing::Runs("begun")
+                ReplayState::Runs("begun")
             }
-            State::InFlight | State::Waiting => Standing::Busy,
+            State::InFlight | State::Waiting => ReplayState::Busy,
         }
     }
 
     /// Whether the journal would know of it, had it been delivered.
-    fn is_remembered(&self, opened: &Opened) -> bool {
+    fn is_remembered(&self, opened: &OpenedMessage) -> bool {
         let named = |source: &&zentra_core::source::Source| source.name == opened.summary.source;
         let retention = self.config.sources.iter().find(named).map(|source| source.retention);
         let until = opened.summary.received_at.zip(retention).map(|(at, time)| at.plus(time));
@@ -177,7 +177,7 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
     fn replayed(&self, known: &Delivery) -> Option<u32> {
         let by_this = |job: &str| job.split('/').next() == Some(self.job);
         known.history.iter().rev().find_map(|entry| match &entry.what {
-            What::Replayed { job, .. } if by_this(job) => Some(entry.generation),
+            HistoryEvent::Replayed { job, .. } if by_this(job) => Some(entry.generation),
             _ => None,
         })
     }
@@ -186,7 +186,7 @@ impl<H: Histories, Q: Operate> Replay<'_, H, Q> {
 /// For a look that changes nothing.
 pub(super) struct Nothing;
 
-impl Act for Nothing {
+impl LetterAction for Nothing {
     async fn on(&mut self, _letter: &Letter<'_>) -> Result<bool, AdminError> {
         Ok(true)
     }

@@ -14,12 +14,12 @@ use zentra_core::clock;
 use zentra_core::lifecycle::State;
 use zentra_store::delivery::countersign;
 use zentra_store::job::{HOLD, Halt, Job, Jobs, Progress, Stage, Through};
-use zentra_store::journal::{Histories, What};
+use zentra_store::journal::{DeliveryStore, HistoryEvent};
 use zentra_store::queue::{Message, Operate};
 
 use super::replay::Replay;
 use super::watch::Watch;
-use crate::dead::{Act, Letter, Pass, Requeue, Tally};
+use crate::dead::{Letter, LetterAction, Pass, PassReport, Requeue};
 use crate::error::{AdminError, ErrorCode};
 use crate::progress::Progress as Shows;
 
@@ -28,7 +28,7 @@ const TEND: Duration = Duration::from_millis(500);
 /// How long what is watched may take to its first attempt's end.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long RabbitMQ or Redis may be away.
-const AWAY: Duration = Duration::from_secs(120);
+const BACKEND_TIMEOUT: Duration = Duration::from_secs(120);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What running a job needs.
@@ -45,7 +45,7 @@ pub(super) struct Runner<'a, H, Q> {
     pub(super) progress: &'a dyn Shows,
 }
 
-impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
+impl<H: DeliveryStore + Jobs, Q: Operate> Runner<'_, H, Q> {
     /// Runs a job whose destinations are held, until it halts or is done.
     pub(super) async fn run(&self, mut job: Job) -> Result<Job, AdminError> {
         (job.stage, job.why, job.runs) = (Stage::Canary, String::new(), job.runs.saturating_add(1));
@@ -63,7 +63,7 @@ impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
                     if job.progress.requeued > before {
                         since = Instant::now();
                     }
-                    if since.elapsed() > AWAY {
+                    if since.elapsed() > BACKEND_TIMEOUT {
                         return Err(failure);
                     }
                     sleep(AGAIN).await;
@@ -79,8 +79,8 @@ impl<H: Histories + Jobs, Q: Operate> Runner<'_, H, Q> {
         let of = job.clone();
         let (run, reason) = (format!("{}/{}", of.id, of.runs), of.made.because.clone());
         let what = match &of.through {
-            Through::DeadLetters => What::Requeued { reason, job: Some(run.clone()) },
-            Through::Archive { .. } => What::Replayed { reason, job: run.clone() },
+            Through::DeadLetters => HistoryEvent::Requeued { reason, job: Some(run.clone()) },
+            Through::Archive { .. } => HistoryEvent::Replayed { reason, job: run.clone() },
         };
         let (histories, queue, config) = (self.histories, self.queue, self.config);
         let by = &of.made.by;
@@ -166,8 +166,8 @@ struct Running<'a, 'r, H, Q> {
     halted: bool,
 }
 
-impl<H: Histories + Jobs, Q: Operate> Act for Running<'_, '_, H, Q> {
-    async fn goes_on(&mut self, so_far: &Tally) -> Result<bool, AdminError> {
+impl<H: DeliveryStore + Jobs, Q: Operate> LetterAction for Running<'_, '_, H, Q> {
+    async fn goes_on(&mut self, so_far: &PassReport) -> Result<bool, AdminError> {
         self.count(so_far);
         if self.job.stage == Stage::Canary && self.sent >= self.job.pace.canary {
             match self.judge().await? {
@@ -194,8 +194,8 @@ impl<H: Histories + Jobs, Q: Operate> Act for Running<'_, '_, H, Q> {
             let is_dead = known.record.state == State::Dead;
             known.history.iter().any(|entry| {
                 let by_this = match &entry.what {
-                    What::Requeued { job, .. } => job.as_ref() == Some(&self.run),
-                    What::Replayed { job, .. } => *job == self.run && is_dead,
+                    HistoryEvent::Requeued { job, .. } => job.as_ref() == Some(&self.run),
+                    HistoryEvent::Replayed { job, .. } => *job == self.run && is_dead,
                     _ => false,
                 };
                 by_this && entry.generation <= generation
@@ -221,8 +221,8 @@ impl<H: Histories + Jobs, Q: Operate> Act for Running<'_, '_, H, Q> {
     }
 }
 
-impl<H: Histories + Jobs, Q: Operate> Running<'_, '_, H, Q> {
-    fn count(&mut self, so_far: &Tally) {
+impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
+    fn count(&mut self, so_far: &PassReport) {
         let (before, left) = (&self.before, self.again + self.later);
         self.job.progress = Progress {
             requeued: before.requeued + so_far.done,

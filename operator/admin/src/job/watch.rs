@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::State;
-use zentra_store::journal::{Delivery, Histories};
+use zentra_store::journal::{Delivery, DeliveryStore};
 
 use crate::error::AdminError;
 
@@ -39,7 +39,7 @@ impl Watch {
     }
 
     /// Asks the journal.
-    pub(super) async fn look(&mut self, histories: &impl Histories) -> Result<(), AdminError> {
+    pub(super) async fn look(&mut self, histories: &impl DeliveryStore) -> Result<(), AdminError> {
         for (key, generation) in std::mem::take(&mut self.waiting) {
             let known = histories.history(&key).await?;
             match known.and_then(|known| succeeded(&known, generation)) {
@@ -90,14 +90,15 @@ fn succeeded(known: &Delivery, generation: u32) -> Option<bool> {
 mod tests {
     use zentra_core::clock::Timestamp;
     use zentra_core::event::Identity;
-    use zentra_core::lifecycle::{Print, Record};
+    use zentra_core::lifecycle::{Fingerprint, Record};
     use zentra_store::journal::Summary;
 
     use super::*;
 
     fn known(state: State, generation: u32, attempt: u32) -> Delivery {
-        let (until, print) = (Timestamp::default(), Print::default());
-        let record = Record { state, generation, attempt, expired: 0, fence: 1, until, print };
+        let (until, fingerprint) = (Timestamp::default(), Fingerprint::default());
+        let record =
+            Record { state, generation, attempt, expired: 0, fence: 1, until, fingerprint };
         let key = DeliveryKey::new("ledger", "acme", &Identity::from_text("evt_1"));
         Delivery { key, record, reason: None, event: Summary::default(), history: Vec::new() }
     }

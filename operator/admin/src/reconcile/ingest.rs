@@ -9,12 +9,12 @@ use zentra_core::event::Admitted;
 use zentra_core::source::Source;
 use zentra_ingress::admit::Entry;
 use zentra_ingress::keys::Keys;
-use zentra_store::control::{Act, Control, Said};
+use zentra_store::control::{Attribution, AuditEntry, OperatorControl};
 use zentra_store::queue::{Operate, Publish};
 
 use super::list::Listed;
 use super::provider::{Api, Kind};
-use super::{Row, Standing};
+use super::{ReconcileState, Row};
 use crate::error::{AdminError, ErrorCode};
 
 /// The action's name in the audit.
@@ -57,16 +57,16 @@ pub(super) fn ingestible(source: &Source, by_api: bool) -> Result<(), AdminError
 /// SHA-256 of its bytes, before it is ingested.
 pub(super) async fn ingest_missing(
     queue: &(impl Operate + Publish),
-    control: &impl Control,
+    control: &impl OperatorControl,
     config: &Config,
     source: &Source,
     api: Option<&Api>,
-    said: &Said,
+    attribution: &Attribution,
     rows: &mut [Row],
 ) -> Result<usize, AdminError> {
     let (keys, mut done) = (Keys::default(), 0);
     let entry = Entry { sealer: &config.seal, queue, keys: &keys };
-    let missing = rows.iter_mut().filter(|row| row.standing == Standing::Missing);
+    let missing = rows.iter_mut().filter(|row| row.state == ReconcileState::Missing);
     let mut missing: Vec<&mut Row> = missing.collect();
     for rows in missing.chunks_mut(AUDITED_TOGETHER) {
         let mut ready = Vec::new();
@@ -81,13 +81,14 @@ pub(super) async fn ingest_missing(
         if ids.is_empty() {
             continue;
         }
-        let said = Said { at: clock::now(), ..said.clone() };
-        let act = Act { action: INGEST.into(), on: source.name.clone(), result: ids, said };
+        let attribution = Attribution { at: clock::now(), ..attribution.clone() };
+        let act =
+            AuditEntry { action: INGEST.into(), on: source.name.clone(), result: ids, attribution };
         control.audit(&act).await?;
         for (row, step) in ready {
             match step {
                 Step::AskAgain(api, delivery) => match api.send_again(&delivery).await {
-                    Ok(()) => (row.standing, done) = (Standing::AskedFor, done + 1),
+                    Ok(()) => (row.state, done) = (ReconcileState::AskedFor, done + 1),
                     // The others would fail, too. The report has what was done.
                     Err(error) => {
                         row.detail = error.message;
@@ -96,10 +97,13 @@ pub(super) async fn ingest_missing(
                 },
                 Step::Ingest(callback) => {
                     let refused_for = Admitted::NOT_RECEIVED.to_owned();
-                    let admitted =
-                        Admitted { by: act.said.by.clone(), at: act.said.at, refused_for };
+                    let admitted = Admitted {
+                        by: act.attribution.by.clone(),
+                        at: act.attribution.at,
+                        refused_for,
+                    };
                     match entry.admit(&callback, source, admitted).await {
-                        Ok(_) => (row.standing, done) = (Standing::Ingested, done + 1),
+                        Ok(_) => (row.state, done) = (ReconcileState::Ingested, done + 1),
                         Err(refusal) => row.detail = format!("refused: {}", refusal.reason()),
                     }
                 }

@@ -19,7 +19,7 @@ use zentra_core::clock;
 use zentra_core::event::Event;
 use zentra_core::lifecycle::State;
 use zentra_core::source::Source;
-use zentra_store::journal::{Delivery, Histories};
+use zentra_store::journal::{Delivery, DeliveryStore};
 use zentra_store::queue::Operate;
 
 use crate::archive;
@@ -67,7 +67,7 @@ pub enum List {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = Reconciled)]
-pub enum Standing {
+pub enum ReconcileState {
     /// It never came.
     Missing,
     /// It came, and was given up.
@@ -86,7 +86,7 @@ pub enum Standing {
     AskedFor,
 }
 
-impl Standing {
+impl ReconcileState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -112,7 +112,7 @@ impl Standing {
 pub struct Row {
     #[serde(flatten)]
     pub listed: Listed,
-    pub standing: Standing,
+    pub state: ReconcileState,
     /// What there is to say of it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -217,14 +217,14 @@ async fn reported(
     let queue = backend.queue().await?;
     accepted(&queue, config, source, &mut rows).await?;
     if let Some(actor) = ingest {
-        let said = actor.said();
+        let attribution = actor.attribution();
         let audited = Audited {
             control: Some(&control),
             action: INGEST,
             on: source.name.clone(),
-            said: said.clone(),
+            attribution: attribution.clone(),
         };
-        let deed = ingest_missing(&queue, &control, config, source, api, &said, &mut rows);
+        let deed = ingest_missing(&queue, &control, config, source, api, &attribution, &mut rows);
         audited.run(deed, |done| format!("{done} events")).await?;
     }
     Ok(report(source, rows))
@@ -274,7 +274,7 @@ async fn listed(
 
 /// Each event of the list beside what the journal knows.
 async fn compared(
-    histories: &impl Histories,
+    histories: &impl DeliveryStore,
     config: &Config,
     source: &Source,
     listed: Vec<Listed>,
@@ -291,8 +291,8 @@ async fn compared(
             }
         }
         let young = listed.at.is_some_and(|at| now.since(at) < YOUNG);
-        let (standing, detail) = standing(&listed, &known, young);
-        Ok::<_, AdminError>(Row { listed, standing, detail })
+        let (state, detail) = state(&listed, &known, young);
+        Ok::<_, AdminError>(Row { listed, state, detail })
     };
     let many = listed.len();
     let rows = stream::iter(listed).map(one).buffered(AT_A_TIME).enumerate();
@@ -303,24 +303,24 @@ async fn compared(
     rows.try_collect().await
 }
 
-fn standing(listed: &Listed, known: &[Delivery], young: bool) -> (Standing, String) {
+fn state(listed: &Listed, known: &[Delivery], young: bool) -> (ReconcileState, String) {
     let ends = || {
         let of = |one: &Delivery| format!("{}: {}", one.key.destination(), deliveries::status(one));
         known.iter().map(of).collect::<Vec<_>>().join(", ")
     };
     let Some(first) = known.first() else {
-        let standing = if young { Standing::Young } else { Standing::Missing };
-        return (standing, String::new());
+        let state = if young { ReconcileState::Young } else { ReconcileState::Missing };
+        return (state, String::new());
     };
     let here = first.event.event_type.as_deref();
     if let (Some(there), Some(here)) = (listed.kind.as_deref(), here)
         && there != here
     {
-        return (Standing::Differing, format!("here it is {here}"));
+        return (ReconcileState::Differing, format!("here it is {here}"));
     }
     match known.iter().any(|one| one.record.state == State::Dead) {
-        true => (Standing::Dead, ends()),
-        false => (Standing::Received, ends()),
+        true => (ReconcileState::Dead, ends()),
+        false => (ReconcileState::Received, ends()),
     }
 }
 
@@ -331,7 +331,7 @@ async fn accepted(
     source: &Source,
     rows: &mut [Row],
 ) -> Result<(), AdminError> {
-    let unknown = rows.iter_mut().filter(|row| !row.standing.is_well() && row.detail.is_empty());
+    let unknown = rows.iter_mut().filter(|row| !row.state.is_well() && row.detail.is_empty());
     let mut unknown: BTreeMap<String, &mut Row> =
         unknown.map(|row| (row.listed.id.clone(), row)).collect();
     if unknown.is_empty() || !source.archive {
@@ -351,7 +351,7 @@ async fn accepted(
     for event in found {
         let id = event.envelope.event_id().unwrap_or_default();
         if let Some(row) = unknown.get_mut(id) {
-            row.standing = Standing::Accepted;
+            row.state = ReconcileState::Accepted;
             row.detail = format!("accepted at {}", event.envelope.received_at);
         }
     }
@@ -361,10 +361,10 @@ async fn accepted(
 fn report(source: &Source, rows: Vec<Row>) -> Report {
     let mut counts = BTreeMap::new();
     for row in &rows {
-        *counts.entry(row.standing.as_str().to_owned()).or_default() += 1;
+        *counts.entry(row.state.as_str().to_owned()).or_default() += 1;
     }
     let mut events: Vec<Row> =
-        rows.into_iter().filter(|row| row.standing != Standing::Received).collect();
-    events.sort_by_key(|one| one.standing);
+        rows.into_iter().filter(|row| row.state != ReconcileState::Received).collect();
+    events.sort_by_key(|one| one.state);
     Report { source: source.name.clone(), counts, events }
 }

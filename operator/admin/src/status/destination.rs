@@ -6,9 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::State;
-use zentra_store::control::{Beat, Circuit, Order, Said};
+use zentra_store::control::{Attribution, Circuit, DesiredState, Heartbeat};
 use zentra_store::journal::list::Listed;
-use zentra_store::journal::{Histories, What};
+use zentra_store::journal::{DeliveryStore, HistoryEvent};
 
 use super::RECENT;
 use crate::error::AdminError;
@@ -31,7 +31,7 @@ pub struct Destination {
     pub circuit: Option<Circuit>,
     /// Who paused it, when, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub paused: Option<Said>,
+    pub paused: Option<Attribution>,
     /// What waits for a worker. `None` where no worker has run with it yet, or the queue can't be
     /// asked.
     pub backlog: Option<u64>,
@@ -90,11 +90,12 @@ impl Destination {
                 one.oldest = one.oldest.into_iter().chain(received).min();
             }
             for entry in &delivery.history {
-                let succeeded = matches!(entry.what, What::Delivered { .. });
+                let succeeded = matches!(entry.what, HistoryEvent::Delivered { .. });
                 if succeeded {
                     one.last_delivered = one.last_delivered.max(Some(entry.at));
                 }
-                let ended = matches!(entry.what, What::Failed { .. } | What::Dead { .. });
+                let ended =
+                    matches!(entry.what, HistoryEvent::Failed { .. } | HistoryEvent::Dead { .. });
                 if (succeeded || ended) && entry.at >= one.since {
                     one.attempts += 1;
                     one.succeeded += u64::from(succeeded);
@@ -107,7 +108,7 @@ impl Destination {
     /// Counts the dead, however long they have been.
     pub(super) async fn count_dead(
         &mut self,
-        histories: &impl Histories,
+        histories: &impl DeliveryStore,
     ) -> Result<(), AdminError> {
         for delivery in histories.dead(&self.destination, DEAD, &|_| true).await? {
             let reason = delivery.reason.map_or("unknown", |reason| reason.as_str());
@@ -127,11 +128,13 @@ impl Destination {
     }
 
     /// What its workers tell, and operators want.
-    pub(super) fn heard(&mut self, beats: &[Beat], order: Option<&Order>) {
-        let works = || beats.iter().filter_map(|beat| beat.destinations.get(&self.destination));
+    pub(super) fn heard(&mut self, heartbeats: &[Heartbeat], desired: Option<&DesiredState>) {
+        let works = || {
+            heartbeats.iter().filter_map(|heartbeat| heartbeat.destinations.get(&self.destination))
+        };
         self.workers = Some(works().count());
         self.circuit = works().map(|work| work.circuit).max();
-        self.paused = order.and_then(|order| order.pause.clone());
+        self.paused = desired.and_then(|desired| desired.pause.clone());
     }
 
     /// Nothing is known of its workers.

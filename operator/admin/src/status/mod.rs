@@ -12,8 +12,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
-use zentra_store::control::{AWAY, Control};
-use zentra_store::journal::Histories;
+use zentra_store::control::{HEARTBEAT_TIMEOUT, OperatorControl};
+use zentra_store::journal::DeliveryStore;
 use zentra_store::journal::list::{Listed, Query};
 use zentra_store::queue::{Operate, Place, QueueError};
 
@@ -42,7 +42,7 @@ pub struct Status {
     pub at: Timestamp,
     pub parts: Vec<Part>,
     /// Of what was looked at.
-    pub seen: Seen,
+    pub seen: Coverage,
     pub sources: Vec<Source>,
     pub destinations: Vec<Destination>,
     /// Accepted events that no destination subscribes to.
@@ -66,7 +66,7 @@ pub struct Part {
 
 /// The deliveries that it is judged by.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub struct Seen {
+pub struct Coverage {
     pub deliveries: usize,
     /// The time of the oldest of them.
     pub since: Option<Timestamp>,
@@ -128,7 +128,7 @@ impl Status {
         Self {
             at,
             parts: Vec::new(),
-            seen: Seen {
+            seen: Coverage {
                 deliveries: listed.len(),
                 since: listed.last().map(|listed| listed.taken_up),
                 all,
@@ -180,7 +180,7 @@ pub async fn refresh<B: Backend>(
     // On one file, both are the same.
     status.parts.dedup_by(|a, b| a.name == b.name);
     if status.parts[0].up {
-        let none = || format!("none has told of itself for {} s", AWAY.as_secs());
+        let none = || format!("none has told of itself for {} s", HEARTBEAT_TIMEOUT.as_secs());
         let problem = (status.workers == 0).then(none);
         status.parts.push(Part { name: "workers", up: problem.is_none(), problem });
     }
@@ -192,8 +192,9 @@ pub async fn refresh<B: Backend>(
 /// Asks the store; whether it answers.
 async fn told(status: &mut Status, backend: &impl Backend) -> bool {
     let histories = backend.histories();
-    let told =
-        async { Ok::<_, AdminError>((histories.workers().await?, histories.orders().await?)) };
+    let told = async {
+        Ok::<_, AdminError>((histories.workers().await?, histories.desired_states().await?))
+    };
     let (problem, told) = match told.await {
         // Redis may forbid the question: then the workers show it.
         Ok(told) => {
@@ -204,12 +205,12 @@ async fn told(status: &mut Status, backend: &impl Backend) -> bool {
     };
     let (up, answers) = (problem.is_none(), told.is_some());
     status.parts.push(Part { name: backend.store_name(), up, problem });
-    let (beats, orders) = told.unwrap_or_default();
-    status.workers = beats.len();
+    let (heartbeats, desired_states) = told.unwrap_or_default();
+    status.workers = heartbeats.len();
     for one in &mut status.destinations {
         // Workers can't tell of themselves otherwise.
         match up {
-            true => one.heard(&beats, orders.get(&one.destination)),
+            true => one.heard(&heartbeats, desired_states.get(&one.destination)),
             false => one.unheard(),
         }
     }
@@ -250,7 +251,7 @@ async fn count_unlisted(
 }
 
 /// The newest deliveries, and whether those are all.
-async fn newest(histories: &impl Histories) -> Result<(Vec<Listed>, bool), AdminError> {
+async fn newest(histories: &impl DeliveryStore) -> Result<(Vec<Listed>, bool), AdminError> {
     let (mut all, mut cursor) = (Vec::new(), None::<String>);
     while all.len() < LOOK {
         let page = histories.list(&Query::default(), cursor.as_deref(), PAGE).await?;

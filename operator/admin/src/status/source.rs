@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::DeadReason;
 use zentra_store::journal::list::Listed;
-use zentra_store::journal::{Entry, What};
+use zentra_store::journal::{Entry, HistoryEvent};
 
 use super::RECENT;
 
@@ -108,10 +108,12 @@ impl Source {
             }
             for Entry { at, what, .. } in &delivery.history {
                 match what {
-                    What::Duplicate | What::DuplicateDead => copies.push(*at),
-                    What::Conflict { .. } => other_bodies.push(*at),
-                    What::Dead { reason: DeadReason::Conflict, .. } => conflicts.push(*at),
-                    What::Dead { reason: DeadReason::SuspectedReplay, .. } => suspected.push(*at),
+                    HistoryEvent::Duplicate | HistoryEvent::DuplicateDead => copies.push(*at),
+                    HistoryEvent::Conflict { .. } => other_bodies.push(*at),
+                    HistoryEvent::Dead { reason: DeadReason::Conflict, .. } => conflicts.push(*at),
+                    HistoryEvent::Dead { reason: DeadReason::SuspectedReplay, .. } => {
+                        suspected.push(*at)
+                    }
                     _ => {}
                 }
             }

@@ -6,14 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use zentra_admin::deliveries::status;
-use zentra_admin::event::Found;
+use zentra_admin::event::EventDetails;
 use zentra_core::clock;
 
 use crate::failure::Failure;
 use crate::history;
 
 /// Writes the page into a new file that only its owner can read.
-pub(crate) fn file(path: &Path, id: &str, found: &Found) -> Result<(), Failure> {
+pub(crate) fn file(path: &Path, id: &str, found: &EventDetails) -> Result<(), Failure> {
     let new = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
     let written = new.and_then(|mut file| write(id, found, &mut file));
     written.map_err(|error| {
@@ -22,7 +22,7 @@ pub(crate) fn file(path: &Path, id: &str, found: &Found) -> Result<(), Failure> 
 }
 
 /// Writes the page.
-pub(crate) fn write(id: &str, found: &Found, out: &mut impl Write) -> std::io::Result<()> {
+pub(crate) fn write(id: &str, found: &EventDetails, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "# Event {}\n", plain(id))?;
     writeln!(out, "As Zentra {} knew it at {}.\n", env!("CARGO_PKG_VERSION"), clock::now())?;
     match (&found.deliveries[..], &found.accepted[..]) {

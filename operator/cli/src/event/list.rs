@@ -12,7 +12,7 @@ use zentra_store::journal::list::{Page, Query};
 
 /// Which deliveries.
 #[derive(clap::Args)]
-pub(crate) struct Wanted {
+pub(crate) struct DeliveryArgs {
     /// Only those of this event: its provider's id, its identity, or a delivery's own key, which is
     /// its idempotency key.
     #[arg(long)]
@@ -28,7 +28,7 @@ pub(crate) struct Wanted {
     kind: Option<String>,
     /// Only those that stand so.
     #[arg(long, value_enum)]
-    state: Option<Standing>,
+    state: Option<StateArg>,
     /// Only those that are dead for this reason (`exhausted`).
     #[arg(long)]
     reason: Option<String>,
@@ -42,7 +42,7 @@ pub(crate) struct Wanted {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Standing {
+enum StateArg {
     InFlight,
     Waiting,
     Delivered,
@@ -61,15 +61,15 @@ fn time(text: &str) -> Result<Timestamp, String> {
         .ok_or_else(|| "not a time like 2026-11-26T12:00:00Z, nor an age like 2h".into())
 }
 
-impl Wanted {
+impl DeliveryArgs {
     /// As the journal takes it.
     pub(crate) fn query(&self) -> Result<Query, AdminError> {
         let reason = self.reason.as_deref().map(dead_reason).transpose()?;
         let state = self.state.map(|state| match state {
-            Standing::InFlight => State::InFlight,
-            Standing::Waiting => State::Waiting,
-            Standing::Delivered => State::Delivered,
-            Standing::Dead => State::Dead,
+            StateArg::InFlight => State::InFlight,
+            StateArg::Waiting => State::Waiting,
+            StateArg::Delivered => State::Delivered,
+            StateArg::Dead => State::Dead,
         });
         let Self { source, destination, kind, since, until, .. } = self;
         let [source, destination, kind] = [source, destination, kind].map(Option::clone);

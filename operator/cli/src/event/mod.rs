@@ -13,7 +13,7 @@ use zentra_admin::dead::Done;
 use zentra_admin::event::{self, Change, Released, Sink};
 use zentra_config::Config;
 
-pub(crate) use list::Wanted;
+pub(crate) use list::DeliveryArgs;
 
 use crate::actor::reason;
 use crate::dead;
@@ -26,7 +26,7 @@ pub(crate) enum EventCommand {
     /// Lists deliveries, those that were taken up last first.
     List {
         #[command(flatten)]
-        wanted: Wanted,
+        wanted: DeliveryArgs,
         /// At most so many.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
@@ -116,8 +116,9 @@ pub(crate) async fn command(
             }
         }
         EventCommand::Find { text, unredacted, by, json } => {
-            let said = Actor { name: by, reason: String::new() }.said();
-            let matches = event::find_text(backend, config, &text, unredacted, &said).await?;
+            let attribution = Actor { name: by, reason: String::new() }.attribution();
+            let matches =
+                event::find_text(backend, config, &text, unredacted, &attribution).await?;
             match json {
                 true => print_json(&matches, &mut out)?,
                 false => list::matches(&matches, &text, &mut out)?,
@@ -172,7 +173,7 @@ pub(crate) async fn command(
 /// Writes what happens, until the output is closed.
 pub(crate) async fn tail(
     backend: &impl Backend,
-    wanted: &Wanted,
+    wanted: &DeliveryArgs,
     json: bool,
 ) -> Result<(), Failure> {
     let mut lines = Lines { json, out: text::stdout(), error: None };

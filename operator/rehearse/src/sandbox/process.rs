@@ -151,15 +151,15 @@ fn is_free(port: u16) -> io::Result<bool> {
 /// Starts a child that the kernel kills when this process dies. That signal follows the
 /// thread that forked, so one thread, which never ends, forks them all.
 pub fn spawn(command: Command) -> io::Result<Child> {
-    type Order = (Command, mpsc::Sender<io::Result<Child>>);
-    static FORKER: LazyLock<Mutex<mpsc::Sender<Order>>> = LazyLock::new(|| {
-        let (orders, inbox) = mpsc::channel::<Order>();
+    type SpawnRequest = (Command, mpsc::Sender<io::Result<Child>>);
+    static FORKER: LazyLock<Mutex<mpsc::Sender<SpawnRequest>>> = LazyLock::new(|| {
+        let (requests, inbox) = mpsc::channel::<SpawnRequest>();
         std::thread::spawn(move || {
             for (mut command, answer) in inbox {
                 let _ = answer.send(command.spawn());
             }
         });
-        Mutex::new(orders)
+        Mutex::new(requests)
     });
     let mut wrapped = Command::new("setpriv");
     wrapped.args(["--pdeathsig", "KILL"]).arg(command.get_program());

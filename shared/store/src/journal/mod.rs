@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::storage::StorageError;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{Admitted, Context, DeliveryKey, Event, Identity};
-use zentra_core::lifecycle::{Answer, DeadReason, Outcome, Print, Record};
+use zentra_core::lifecycle::{Answer, DeadReason, Fingerprint, Outcome, Record};
 
 /// Why the journal didn't do what was asked. Whether a command that failed took effect
 /// is unknown: the same command may be sent again.
@@ -49,7 +49,7 @@ pub struct Claim<'a> {
     /// Who asks.
     pub worker: &'a str,
     /// What the message has in common with its copies.
-    pub print: &'a Print,
+    pub fingerprint: &'a Fingerprint,
     /// What is kept of the event for the operator.
     pub summary: &'a Summary,
     /// How long the delivery is remembered after its last change, unless it is dead.
@@ -74,7 +74,7 @@ pub struct Settle<'a> {
     /// What the destination said.
     pub result: &'a AttemptResult,
     /// As for the claim, should that have been forgotten.
-    pub print: &'a Print,
+    pub fingerprint: &'a Fingerprint,
     /// Likewise.
     pub summary: &'a Summary,
     /// As for the claim.
@@ -114,7 +114,7 @@ pub struct Summary {
 
 impl Summary {
     /// What is kept of an event whose seal opened, and of its print.
-    pub fn of(event: &Event, print: &Print) -> Self {
+    pub fn of(event: &Event, fingerprint: &Fingerprint) -> Self {
         let envelope = &event.envelope;
         Self {
             source: envelope.source.clone(),
@@ -124,7 +124,7 @@ impl Summary {
             event_type: envelope.event_type.clone(),
             received_at: Some(envelope.received_at),
             provider_time: envelope.provider_time,
-            body_sha256: hex::encode(print.body),
+            body_sha256: hex::encode(fingerprint.body),
             trace: None,
             context: envelope.context.clone(),
             admitted: envelope.admitted.clone(),
@@ -211,14 +211,14 @@ pub struct Entry {
     pub by: String,
     /// What happened.
     #[serde(flatten)]
-    pub what: What,
+    pub what: HistoryEvent,
 }
 
 /// What a history's line says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum What {
+pub enum HistoryEvent {
     /// A worker took the claim; the attempt begins.
     Claimed {
         /// The claim's fence.
@@ -307,7 +307,7 @@ pub enum What {
     },
 }
 
-impl What {
+impl HistoryEvent {
     /// Whether an operator had it run again, in a new generation.
     pub fn sends_on(&self) -> bool {
         matches!(self, Self::Requeued { .. } | Self::Replayed { .. } | Self::Released { .. })
@@ -456,7 +456,7 @@ pub fn named(id: &str, pairs: &[(&str, &str)]) -> Vec<DeliveryKey> {
 }
 
 /// What the operator needs.
-pub trait Histories: Send + Sync + 'static {
+pub trait DeliveryStore: Send + Sync + 'static {
     /// The deliveries of an event: by the provider's id, by its identity, or by a
     /// delivery key itself. An identity is looked for at these pairs of destination and
     /// source.
@@ -478,7 +478,7 @@ pub trait Histories: Send + Sync + 'static {
 
     /// A page of what is remembered and wanted, newest first, of at most `limit`; `after` is the
     /// [`list::Page::next`] of the page before. What has been dead for longer than all else is
-    /// remembered isn't among it: see [`Histories::dead`].
+    /// remembered isn't among it: see [`DeliveryStore::dead`].
     fn list(
         &self,
         query: &list::Query,
@@ -500,7 +500,7 @@ pub trait Histories: Send + Sync + 'static {
         &self,
         key: &DeliveryKey,
         by: &str,
-        what: &What,
+        what: &HistoryEvent,
     ) -> impl Future<Output = Result<Option<u32>, JournalError>> + Send;
 
     /// Notes what an operator does with a dead delivery: re-queues, replays or releases it, as this
@@ -510,6 +510,6 @@ pub trait Histories: Send + Sync + 'static {
         key: &DeliveryKey,
         generation: u32,
         by: &str,
-        what: &What,
+        what: &HistoryEvent,
     ) -> impl Future<Output = Result<bool, JournalError>> + Send;
 }

@@ -169,7 +169,7 @@ pub trait Publish: Subscribe + Clone + Send + Sync + 'static {
     /// Returns when the event is durable: from then on it is not lost.
     fn publish(&self, sealed: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Keeps a refused callback, sealed by [`zentra_core::refused::Kept::seal`], in a bounded
+    /// Keeps a refused callback, sealed by [`zentra_core::refused::RefusedRecord::seal`], in a bounded
     /// place that is in no event's way.
     fn keep(&self, refused: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
 
@@ -197,7 +197,7 @@ pub trait Process: Subscribe + Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 
     /// The delay that [`Process::retry`] can really do for this wish.
-    fn delay(&self, wish: Delay) -> Duration;
+    fn delay(&self, wanted: Delay) -> Duration;
 
     /// Puts a message into its destination's dead-letter queue, with the last error for
     /// whoever looks at the queue itself.

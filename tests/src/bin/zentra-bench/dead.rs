@@ -35,7 +35,7 @@ pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     let sealer = Sealer::new(vec![key]).context("the key is unfit")?;
     let started = Instant::now();
     stream::iter(0..count)
-        .map(|at| bury(&queue, &sealer, at))
+        .map(|at| dead_letter(&queue, &sealer, at))
         .buffer_unordered(AT_A_TIME)
         .try_collect::<()>()
         .await?;
@@ -52,7 +52,7 @@ pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn bury(queue: &Amqp, sealer: &Sealer, at: usize) -> anyhow::Result<()> {
+async fn dead_letter(queue: &Amqp, sealer: &Sealer, at: usize) -> anyhow::Result<()> {
     let id = format!("evt_{at:08}");
     let body = transfer(&id, "trf_8172", 1);
     let envelope = Envelope {

@@ -8,10 +8,10 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::InfoDict;
 use webhook_verify::Secret;
 use zentra_core::event::{DeliveryKey, Identity};
-use zentra_core::lifecycle::{Answer, DeadReason, Outcome, Print, State};
+use zentra_core::lifecycle::{Answer, DeadReason, Fingerprint, Outcome, State};
 use zentra_redis::RedisJournal;
 use zentra_store::journal::list::Query;
-use zentra_store::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary};
+use zentra_store::journal::{AttemptResult, Claim, DeliveryStore, Journal, Settle, Summary};
 use zentra_tests::services;
 
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -62,7 +62,7 @@ async fn one(journal: &RedisJournal, at: usize) -> anyhow::Result<()> {
         event_type: Some(kind.into()),
         ..Summary::default()
     };
-    let print = Print { body: [7; 32], id: None };
+    let fingerprint = Fingerprint { body: [7; 32], id: None };
     let (lease, worker) = (Duration::from_secs(60), "worker-1");
     let claim = Claim {
         key: &key,
@@ -70,7 +70,7 @@ async fn one(journal: &RedisJournal, at: usize) -> anyhow::Result<()> {
         attempt: 1,
         lease,
         worker,
-        print: &print,
+        fingerprint: &fingerprint,
         summary: &summary,
         retention: RETENTION,
     };
@@ -90,7 +90,7 @@ async fn one(journal: &RedisJournal, at: usize) -> anyhow::Result<()> {
         outcome,
         worker,
         result: &result,
-        print: &print,
+        fingerprint: &fingerprint,
         summary: &summary,
         retention: RETENTION,
     };

@@ -91,7 +91,7 @@ async fn run() -> anyhow::Result<()> {
     verify::run("")?;
     hostile::run("")?;
     flood::run("").await?;
-    entrance().await?;
+    ingress().await?;
     worker::run().await?;
     whole::run().await?;
     file::run().await?;
@@ -99,7 +99,7 @@ async fn run() -> anyhow::Result<()> {
     dead::run(LETTERS).await
 }
 
-async fn entrance() -> anyhow::Result<()> {
+async fn ingress() -> anyhow::Result<()> {
     println!("{} cores; {BODY} B bodies; rounds of {ROUND:?}, the best of {ROUNDS}\n", cores());
     println!(
         "{:<34} {:>9} {:>12} {:>14} {:>14}",

@@ -1,6 +1,6 @@
 //! Of what remembers jobs.
 
-use zentra_store::control::Said;
+use zentra_store::control::Attribution;
 use zentra_store::job::{Halt, Job, KEPT, Pace, Plan, Progress, Scope, Stage, Through};
 
 use super::*;
@@ -15,7 +15,7 @@ fn job(id: &str, at: u64, stage: Stage) -> Job {
     let at = Timestamp::from_millis(at);
     Job {
         id: id.into(),
-        made: Said { by: "ada".into(), at, because: "mended".into() },
+        made: Attribution { by: "ada".into(), at, because: "mended".into() },
         asked: "--source acme".into(),
         destinations: vec!["ledger".into()],
         through: Through::Archive { ids: vec!["evt_1".into()], force: true },

@@ -7,7 +7,7 @@ use zentra_store::journal::{Delivery, JournalError};
 use super::*;
 
 pub(super) const LEASE: Duration = Duration::from_secs(30);
-const PRINT: Print = Print { body: [7; 32], id: None };
+const FINGERPRINT: Fingerprint = Fingerprint { body: [7; 32], id: None };
 
 on_both! {
     of_claimers_at_once_one_is_granted_and_the_others_hear_how_long_it_takes
@@ -24,14 +24,14 @@ on_both! {
 }
 
 /// One delivery in one journal.
-pub(super) struct Desk<J> {
+pub(super) struct Claimant<J> {
     journal: J,
     key: DeliveryKey,
     summary: Summary,
     retention: Duration,
 }
 
-impl<J: Journal + Histories> Desk<J> {
+impl<J: Journal + DeliveryStore> Claimant<J> {
     pub(super) fn new(journal: &J, id: &str) -> Self {
         let summary = Summary {
             source: "acme".into(),
@@ -42,14 +42,14 @@ impl<J: Journal + Histories> Desk<J> {
         Self { journal: journal.clone(), key, summary, retention: RETENTION }
     }
 
-    async fn claim_as(&self, generation: u32, lease: Duration, print: Print) -> Answer {
+    async fn claim_as(&self, generation: u32, lease: Duration, fingerprint: Fingerprint) -> Answer {
         let claim = Claim {
             key: &self.key,
             generation,
             attempt: 1,
             lease,
             worker: "w1",
-            print: &print,
+            fingerprint: &fingerprint,
             summary: &self.summary,
             retention: self.retention,
         };
@@ -57,11 +57,11 @@ impl<J: Journal + Histories> Desk<J> {
     }
 
     pub(super) async fn claim(&self, generation: u32) -> Answer {
-        self.claim_as(generation, LEASE, PRINT).await
+        self.claim_as(generation, LEASE, FINGERPRINT).await
     }
 
     pub(super) async fn claimed(&self, generation: u32, lease: Duration) -> u64 {
-        match self.claim_as(generation, lease, PRINT).await {
+        match self.claim_as(generation, lease, FINGERPRINT).await {
             Answer::Claimed { fence, .. } => fence,
             other => panic!("not claimed: {other:?}"),
         }
@@ -77,7 +77,7 @@ impl<J: Journal + Histories> Desk<J> {
             outcome,
             worker: "w1",
             result: &result,
-            print: &PRINT,
+            fingerprint: &FINGERPRINT,
             summary: &self.summary,
             retention: self.retention,
         };
@@ -95,7 +95,7 @@ impl<J: Journal + Histories> Desk<J> {
     /// What the history says, one word a line.
     async fn told(&self) -> Vec<String> {
         let known = self.known().await;
-        let word = |what: &What| {
+        let word = |what: &HistoryEvent| {
             let json = serde_json::to_value(what).unwrap();
             json["what"].as_str().unwrap().to_owned()
         };
@@ -105,11 +105,11 @@ impl<J: Journal + Histories> Desk<J> {
 
 async fn of_claimers_at_once_one_is_granted_and_the_others_hear_how_long_it_takes<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desk = std::sync::Arc::new(Desk::new(&journal, "race"));
+    let claimant = std::sync::Arc::new(Claimant::new(&journal, "race"));
     let mut claims = tokio::task::JoinSet::new();
     for _ in 0..50 {
-        let desk = desk.clone();
-        claims.spawn(async move { desk.claim(0).await });
+        let claimant = claimant.clone();
+        claims.spawn(async move { claimant.claim(0).await });
     }
     let answers = claims.join_all().await;
     let granted = answers.iter().filter(|answer| matches!(answer, Answer::Claimed { .. })).count();
@@ -119,11 +119,11 @@ async fn of_claimers_at_once_one_is_granted_and_the_others_hear_how_long_it_take
 
 async fn a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_nothing<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desk = Desk::new(&journal, "ran-out");
-    let old = desk.claimed(0, Duration::ZERO).await;
+    let claimant = Claimant::new(&journal, "ran-out");
+    let old = claimant.claimed(0, Duration::ZERO).await;
     let new = timeout(BOUND, async {
         loop {
-            match desk.claim(0).await {
+            match claimant.claim(0).await {
                 Answer::Claimed { fence, expired } => break (fence, expired),
                 Answer::Busy { .. } => {}
                 other => panic!("{other:?}"),
@@ -132,63 +132,63 @@ async fn a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_nothing<
     });
     let (new, expired) = new.await.unwrap();
     assert!(new > old && expired == 1, "{old}, then {new}, {expired}");
-    assert_eq!(journal.renew(&desk.key, old, LEASE).await.unwrap(), Answer::Lost);
-    assert_eq!(journal.renew(&desk.key, new, LEASE).await.unwrap(), Answer::Renewed);
+    assert_eq!(journal.renew(&claimant.key, old, LEASE).await.unwrap(), Answer::Lost);
+    assert_eq!(journal.renew(&claimant.key, new, LEASE).await.unwrap(), Answer::Renewed);
     let dead = Outcome::Dead(DeadReason::Permanent);
-    assert_eq!(desk.settle(old, 0, dead).await, Answer::Superseded);
-    assert_eq!(desk.state().await, State::InFlight);
-    assert_eq!(desk.settle(new, 0, Outcome::Delivered).await, Answer::Settled);
+    assert_eq!(claimant.settle(old, 0, dead).await, Answer::Superseded);
+    assert_eq!(claimant.state().await, State::InFlight);
+    assert_eq!(claimant.settle(new, 0, Outcome::Delivered).await, Answer::Settled);
     // The first answer got lost.
-    assert_eq!(desk.settle(new, 0, Outcome::Delivered).await, Answer::Settled);
-    let told = desk.told().await;
+    assert_eq!(claimant.settle(new, 0, Outcome::Delivered).await, Answer::Settled);
+    let told = claimant.told().await;
     let told: Vec<_> = told.iter().filter(|word| *word != "busy").collect();
     assert_eq!(told, ["claimed", "claimed", "superseded", "delivered"]);
 }
 
 async fn a_late_success_counts_and_nothing_undoes_it<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desk = Desk::new(&journal, "late");
-    let fence = desk.claimed(0, LEASE).await;
+    let claimant = Claimant::new(&journal, "late");
+    let fence = claimant.claimed(0, LEASE).await;
     let dead = Outcome::Dead(DeadReason::Exhausted);
-    assert_eq!(desk.settle(fence, 0, dead).await, Answer::Settled);
-    assert_eq!(desk.settle(fence - 1, 0, Outcome::Delivered).await, Answer::SettledLate);
-    assert_eq!(desk.settle(fence, 0, dead).await, Answer::Superseded);
-    assert_eq!((desk.claim(0).await, desk.claim(1).await), (Answer::Done, Answer::Done));
-    assert_eq!(desk.state().await, State::Delivered);
+    assert_eq!(claimant.settle(fence, 0, dead).await, Answer::Settled);
+    assert_eq!(claimant.settle(fence - 1, 0, Outcome::Delivered).await, Answer::SettledLate);
+    assert_eq!(claimant.settle(fence, 0, dead).await, Answer::Superseded);
+    assert_eq!((claimant.claim(0).await, claimant.claim(1).await), (Answer::Done, Answer::Done));
+    assert_eq!(claimant.state().await, State::Delivered);
     assert!(journal.dead("ledger", 9, &|_| true).await.unwrap().is_empty());
     // Of a delivery that nobody remembers, too.
-    let forgotten = Desk::new(&journal, "forgotten");
+    let forgotten = Claimant::new(&journal, "forgotten");
     assert_eq!(forgotten.settle(5, 0, Outcome::Delivered).await, Answer::SettledLate);
     assert_eq!(forgotten.claim(0).await, Answer::Done);
-    let unknown = Desk::new(&journal, "unknown");
+    let unknown = Claimant::new(&journal, "unknown");
     assert_eq!(unknown.settle(5, 0, dead).await, Answer::Superseded);
     assert!(journal.history(&unknown.key).await.unwrap().is_none());
 }
 
 async fn another_body_is_a_conflict_and_a_copy_is_counted_without_effect<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desk = Desk::new(&journal, "copies");
-    let first = Print { body: [7; 32], id: Some([1; 8]) };
-    assert!(matches!(desk.claim_as(0, LEASE, first).await, Answer::Claimed { .. }));
-    let other = Print { body: [8; 32], ..first };
-    assert_eq!(desk.claim_as(0, LEASE, other).await, Answer::Conflict);
-    let suspected = Print { id: Some([2; 8]), ..first };
-    assert_eq!(desk.claim_as(0, LEASE, suspected).await, Answer::Suspected);
-    assert!(matches!(desk.claim_as(0, LEASE, first).await, Answer::Busy { .. }));
-    assert_eq!(desk.told().await, ["claimed", "conflict", "suspected", "busy"]);
+    let claimant = Claimant::new(&journal, "copies");
+    let first = Fingerprint { body: [7; 32], id: Some([1; 8]) };
+    assert!(matches!(claimant.claim_as(0, LEASE, first).await, Answer::Claimed { .. }));
+    let other = Fingerprint { body: [8; 32], ..first };
+    assert_eq!(claimant.claim_as(0, LEASE, other).await, Answer::Conflict);
+    let suspected = Fingerprint { id: Some([2; 8]), ..first };
+    assert_eq!(claimant.claim_as(0, LEASE, suspected).await, Answer::Suspected);
+    assert!(matches!(claimant.claim_as(0, LEASE, first).await, Answer::Busy { .. }));
+    assert_eq!(claimant.told().await, ["claimed", "conflict", "suspected", "busy"]);
     for _ in 0..1000 {
-        desk.claim_as(0, LEASE, other).await;
+        claimant.claim_as(0, LEASE, other).await;
     }
-    let told = desk.told().await;
+    let told = claimant.told().await;
     assert!(told[0] == "claimed" && told.len() < 500, "{} lines", told.len());
 }
 
 async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desks = ["dead-1", "dead-2", "dead-3"].map(|id| Desk::new(&journal, id));
-    for desk in &desks {
-        let fence = desk.claimed(0, LEASE).await;
-        desk.settle(fence, 0, Outcome::Dead(DeadReason::Permanent)).await;
+    let desks = ["dead-1", "dead-2", "dead-3"].map(|id| Claimant::new(&journal, id));
+    for claimant in &desks {
+        let fence = claimant.claimed(0, LEASE).await;
+        claimant.settle(fence, 0, Outcome::Dead(DeadReason::Permanent)).await;
     }
     let listed = async || -> Vec<DeliveryKey> {
         let dead = journal.dead("ledger", 9, &|_| true).await.unwrap();
@@ -197,16 +197,16 @@ async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>
     };
     let mut all = listed().await;
     all.sort();
-    assert_eq!(all, desks.each_ref().map(|desk| desk.key.clone()));
+    assert_eq!(all, desks.each_ref().map(|claimant| claimant.key.clone()));
     assert_eq!(journal.dead("ledger", 2, &|_| true).await.unwrap().len(), 2);
     assert!(journal.dead("mail", 9, &|_| true).await.unwrap().is_empty());
     assert!(journal.oldest_dead("ledger").await.unwrap().is_some());
     assert_eq!(desks[0].claim(0).await, Answer::Dead);
 
-    let requeued = What::Requeued { reason: "mended".into(), job: None };
+    let requeued = HistoryEvent::Requeued { reason: "mended".into(), job: None };
     assert!(journal.note(&desks[0].key, 1, "ada", &requeued).await.unwrap());
     let again = desks[0].claimed(1, LEASE).await;
-    let discarded = What::Discarded { reason: "a test".into() };
+    let discarded = HistoryEvent::Discarded { reason: "a test".into() };
     assert!(journal.note(&desks[1].key, 0, "ada", &discarded).await.unwrap());
     assert_eq!(listed().await, [desks[2].key.clone()]);
     assert_eq!(desks[0].settle(again, 1, Outcome::Delivered).await, Answer::Settled);
@@ -216,74 +216,74 @@ async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>
     assert_eq!(desks[1].claim(0).await, Answer::Dead);
     assert_eq!(listed().await, [desks[2].key.clone()]);
     assert_eq!(desks[1].told().await, ["claimed", "dead", "discarded", "duplicate_dead"]);
-    let unknown = Desk::new(&journal, "unknown");
+    let unknown = Claimant::new(&journal, "unknown");
     assert!(!journal.note(&unknown.key, 1, "ada", &requeued).await.unwrap());
 }
 
 async fn what_is_delivered_runs_once_more_only_when_an_operator_forces_it<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desk = Desk::new(&journal, "evt_1");
-    let what = What::Replayed { reason: "lost there".into(), job: "0a1b/1".into() };
-    let reopen = async || journal.reopen(&desk.key, "ada", &what).await.unwrap();
+    let claimant = Claimant::new(&journal, "evt_1");
+    let what = HistoryEvent::Replayed { reason: "lost there".into(), job: "0a1b/1".into() };
+    let reopen = async || journal.reopen(&claimant.key, "ada", &what).await.unwrap();
     assert_eq!(reopen().await, None, "nobody has heard of it");
-    let fence = desk.claimed(0, LEASE).await;
+    let fence = claimant.claimed(0, LEASE).await;
     assert_eq!(reopen().await, None, "it runs");
-    desk.settle(fence, 0, Outcome::Delivered).await;
-    assert_eq!(desk.claim(1).await, Answer::Done, "a newer message alone is no reason");
+    claimant.settle(fence, 0, Outcome::Delivered).await;
+    assert_eq!(claimant.claim(1).await, Answer::Done, "a newer message alone is no reason");
     assert_eq!(reopen().await, Some(1));
     assert_eq!(reopen().await, None, "once");
-    let known = desk.known().await;
+    let known = claimant.known().await;
     assert_eq!((known.record.state, known.record.attempt), (State::Waiting, 1));
     let line = known.history.last().unwrap();
     assert_eq!((line.by.as_str(), line.generation, &line.what), ("ada", 1, &what));
-    assert_eq!(desk.claim(0).await, Answer::Stale, "a copy from the provider");
-    let fence = desk.claimed(1, LEASE).await;
-    desk.settle(fence, 1, Outcome::Delivered).await;
-    assert_eq!(desk.claim(1).await, Answer::Done);
+    assert_eq!(claimant.claim(0).await, Answer::Stale, "a copy from the provider");
+    let fence = claimant.claimed(1, LEASE).await;
+    claimant.settle(fence, 1, Outcome::Delivered).await;
+    assert_eq!(claimant.claim(1).await, Answer::Done);
 }
 
 async fn a_delivery_is_found_by_event_id_by_identity_and_by_key<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desk = Desk::new(&journal, "found");
-    desk.claim(0).await;
+    let claimant = Claimant::new(&journal, "found");
+    claimant.claim(0).await;
     let pairs = [("mail", "acme"), ("ledger", "acme")];
     for id in ["shown-found", "found", "ledger/acme/found"] {
         let found = journal.find(id, &pairs).await.unwrap();
-        assert_eq!(found, std::slice::from_ref(&desk.key), "{id}");
+        assert_eq!(found, std::slice::from_ref(&claimant.key), "{id}");
     }
     assert!(journal.find("nobody", &pairs).await.unwrap().is_empty());
     // The same bytes under another id are kept as a delivery of their own, and found as that.
-    let first = Desk::new(&journal, "bytes");
-    let print = |id| Print { id: Some([id; 8]), ..PRINT };
-    first.claim_as(0, LEASE, print(1)).await;
+    let first = Claimant::new(&journal, "bytes");
+    let fingerprint = |id| Fingerprint { id: Some([id; 8]), ..FINGERPRINT };
+    first.claim_as(0, LEASE, fingerprint(1)).await;
     let summary = Summary { event_id: Some("another".into()), ..first.summary.clone() };
-    let again = Desk { summary, ..first };
-    assert_eq!(again.claim_as(0, LEASE, print(2)).await, Answer::Suspected);
+    let again = Claimant { summary, ..first };
+    assert_eq!(again.claim_as(0, LEASE, fingerprint(2)).await, Answer::Suspected);
     assert!(journal.find("another", &pairs).await.unwrap().is_empty());
 }
 
 async fn what_has_had_its_time_is_forgotten_and_begins_anew<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desk = Desk { retention: Duration::from_secs(2), ..Desk::new(&journal, "old") };
-    let fence = desk.claimed(0, LEASE).await;
-    assert_eq!(desk.settle(fence, 0, Outcome::Delivered).await, Answer::Settled);
-    assert_eq!(desk.claim(0).await, Answer::Done);
+    let claimant = Claimant { retention: Duration::from_secs(2), ..Claimant::new(&journal, "old") };
+    let fence = claimant.claimed(0, LEASE).await;
+    assert_eq!(claimant.settle(fence, 0, Outcome::Delivered).await, Answer::Settled);
+    assert_eq!(claimant.claim(0).await, Answer::Done);
     eventually("it is forgotten", BOUND, async || {
-        journal.history(&desk.key).await.unwrap().is_none().then_some(())
+        journal.history(&claimant.key).await.unwrap().is_none().then_some(())
     })
     .await;
     assert!(journal.find("old", &[("ledger", "acme")]).await.unwrap().is_empty());
-    assert!(matches!(desk.claim(0).await, Answer::Claimed { .. }));
+    assert!(matches!(claimant.claim(0).await, Answer::Claimed { .. }));
     // The dead are kept until an operator says something.
-    let dead = Desk::new(&journal, "dead");
+    let dead = Claimant::new(&journal, "dead");
     let fence = dead.claimed(0, LEASE).await;
-    let dead = Desk { retention: Duration::from_millis(1), ..dead };
+    let dead = Claimant { retention: Duration::from_millis(1), ..dead };
     dead.settle(fence, 0, Outcome::Dead(DeadReason::Permanent)).await;
     assert!(stays_known(Duration::from_millis(300), &journal, &dead.key).await);
 }
 
 /// Whether it is known all this time.
-async fn stays_known(time: Duration, journal: &impl Histories, key: &DeliveryKey) -> bool {
+async fn stays_known(time: Duration, journal: &impl DeliveryStore, key: &DeliveryKey) -> bool {
     let gone = async {
         while journal.history(key).await.unwrap().is_some() {
             tokio::task::yield_now().await;
@@ -294,14 +294,14 @@ async fn stays_known(time: Duration, journal: &impl Histories, key: &DeliveryKey
 
 async fn of_a_long_history_the_newest_lines_are_kept<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desk = Desk::new(&journal, "long");
-    desk.claim(0).await;
+    let claimant = Claimant::new(&journal, "long");
+    claimant.claim(0).await;
     for at in 0..60 {
-        let what = What::Requeued { reason: format!("{at:900}"), job: None };
-        assert!(journal.note(&desk.key, 1, "ada", &what).await.unwrap());
+        let what = HistoryEvent::Requeued { reason: format!("{at:900}"), job: None };
+        assert!(journal.note(&claimant.key, 1, "ada", &what).await.unwrap());
     }
-    let history = desk.known().await.history;
-    let newest = What::Requeued { reason: format!("{:900}", 59), job: None };
+    let history = claimant.known().await.history;
+    let newest = HistoryEvent::Requeued { reason: format!("{:900}", 59), job: None };
     assert!((30..40).contains(&history.len()), "{} lines", history.len());
     assert_eq!(history.last().unwrap().what, newest);
 }
@@ -312,16 +312,16 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
     let (_, journal) = B::new().open(ledger()).await;
     let desks: Vec<_> = (0..7)
         .map(|at| {
-            let mut desk = Desk::new(&journal, &format!("evt_{at}"));
-            desk.summary.event_type = Some(format!("kind.{}", at % 2));
+            let mut claimant = Claimant::new(&journal, &format!("evt_{at}"));
+            claimant.summary.event_type = Some(format!("kind.{}", at % 2));
             if at == 6 {
-                desk.key = DeliveryKey::new("mail", "github", &Identity::from_id("g").unwrap());
+                claimant.key = DeliveryKey::new("mail", "github", &Identity::from_id("g").unwrap());
             }
-            desk
+            claimant
         })
         .collect();
-    for (at, desk) in desks.iter().enumerate() {
-        let fence = desk.claimed(0, LEASE).await;
+    for (at, claimant) in desks.iter().enumerate() {
+        let fence = claimant.claimed(0, LEASE).await;
         let next_at = Timestamp::from_secs(4_000_000_000);
         let outcome = match at {
             0 | 1 => Outcome::Delivered,
@@ -330,13 +330,13 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
             4 => Outcome::Dead(DeadReason::TooOld),
             _ => continue,
         };
-        desk.settle(fence, 0, outcome).await;
+        claimant.settle(fence, 0, outcome).await;
         // A copy is listed no second time.
-        desk.claim(0).await;
+        claimant.claim(0).await;
     }
     let list = async |query: &Query, after: Option<&str>, limit: usize| {
         let page = journal.list(query, after, limit).await.unwrap();
-        let known: Vec<_> = desks.iter().map(|desk| &desk.key).collect();
+        let known: Vec<_> = desks.iter().map(|claimant| &claimant.key).collect();
         let at = |key: &DeliveryKey| known.iter().position(|known| *known == key).unwrap();
         let keys = page.items.iter().map(|listed| at(&listed.delivery.key));
         (keys.collect::<Vec<_>>(), page)
@@ -394,9 +394,9 @@ async fn of_many_each_is_listed_once_however_large_the_pages_are<B: Backend>() {
     const COUNT: usize = 1300;
     let (_, journal) = B::new().open(ledger()).await;
     for at in 0..COUNT {
-        let mut desk = Desk::new(&journal, &format!("evt_{at}"));
-        desk.summary.event_type = Some(if at % 400 == 0 { "rare" } else { "usual" }.into());
-        desk.claim(0).await;
+        let mut claimant = Claimant::new(&journal, &format!("evt_{at}"));
+        claimant.summary.event_type = Some(if at % 400 == 0 { "rare" } else { "usual" }.into());
+        claimant.claim(0).await;
     }
     let rare = Query { kind: Some("rare".into()), ..Query::default() };
     for (query, wanted) in [(Query::default(), COUNT), (rare, 4)] {

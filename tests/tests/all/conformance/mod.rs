@@ -10,13 +10,15 @@ use tokio::time::timeout;
 use webhook_verify::Secret;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::{DeliveryKey, Identity};
-use zentra_core::lifecycle::{Answer, DeadReason, Outcome, Print, State};
+use zentra_core::lifecycle::{Answer, DeadReason, Fingerprint, Outcome, State};
 use zentra_core::seal::Sealed;
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_store::job::Jobs;
-use zentra_store::journal::{AttemptResult, Claim, Histories, Journal, Settle, Summary, What};
+use zentra_store::journal::{
+    AttemptResult, Claim, DeliveryStore, HistoryEvent, Journal, Settle, Summary,
+};
 use zentra_store::queue::{
     Archived, Consumer, Delay, Message, Operate, Place, Process, Publish, Receipt, Routes,
     Subscribe, Subscriber, Walk,
@@ -32,7 +34,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// A place for events and their memory, which outlives the programs that use it.
 trait Backend: Sized + Send {
     type Queue: Publish + Process + Operate;
-    type Journal: Journal + Histories + Jobs;
+    type Journal: Journal + DeliveryStore + Jobs;
 
     fn new() -> Self;
 
@@ -53,7 +55,7 @@ impl Backend for Servers {
 
     async fn open(&self, routes: Routes) -> (Amqp, RedisJournal) {
         let settings = queue_settings(&shared_rabbit(), &self.0);
-        let queue = Amqp::entrance(Settings { routes: Some(routes), ..settings });
+        let queue = Amqp::ingress(Settings { routes: Some(routes), ..settings });
         timeout(BOUND, queue.connected()).await.unwrap();
         let url = Secret::new(shared_redis());
         (queue, RedisJournal::new(&url, &self.0, RETENTION).unwrap())
@@ -100,7 +102,7 @@ mod jobs;
 mod journal;
 mod queue;
 
-use journal::{Desk, LEASE};
+use journal::{Claimant, LEASE};
 
 on_both! {
     all_is_there_after_a_restart
@@ -170,17 +172,17 @@ async fn all_is_there_after_a_restart<B: Backend>() {
     let delay = queue.delay(Delay::AtLeast(Duration::from_millis(500)));
     let waits = Message { attempt: 3, generation: 2, ..message("waits") };
     queue.retry("ledger", &waits, delay).await.unwrap();
-    let delivered = Desk::new(&journal, "delivered");
+    let delivered = Claimant::new(&journal, "delivered");
     let fence = delivered.claimed(0, LEASE).await;
     delivered.settle(fence, 0, Outcome::Delivered).await;
-    let waiting = Desk::new(&journal, "waiting");
+    let waiting = Claimant::new(&journal, "waiting");
     let fence = waiting.claimed(0, LEASE).await;
     let next_at = clock::now().plus(LEASE);
     waiting.settle(fence, 0, Outcome::Retry { next_at }).await;
-    let dead = Desk::new(&journal, "dead");
+    let dead = Claimant::new(&journal, "dead");
     let fence = dead.claimed(0, LEASE).await;
     dead.settle(fence, 0, Outcome::Dead(DeadReason::TooOld)).await;
-    let running = Desk::new(&journal, "running");
+    let running = Claimant::new(&journal, "running");
     let fence = running.claimed(0, LEASE).await;
     drop((queue, journal, delivered, waiting, dead, running));
 
@@ -196,13 +198,13 @@ async fn all_is_there_after_a_restart<B: Backend>() {
     assert_eq!(walked(&queue, Place::Dead("ledger"), &[]).await, ["dead"]);
     assert_eq!(walked(&queue, Place::Unrouted, &[]).await, ["unrouted"]);
     assert_eq!(walked(&queue, Place::Refused, &[]).await, ["refused"]);
-    assert_eq!(Desk::new(&journal, "delivered").claim(0).await, Answer::Done);
-    let waiting = Desk::new(&journal, "waiting").known().await;
+    assert_eq!(Claimant::new(&journal, "delivered").claim(0).await, Answer::Done);
+    let waiting = Claimant::new(&journal, "waiting").known().await;
     assert_eq!((waiting.record.state, waiting.record.until), (State::Waiting, next_at));
-    assert_eq!(Desk::new(&journal, "dead").claim(0).await, Answer::Dead);
+    assert_eq!(Claimant::new(&journal, "dead").claim(0).await, Answer::Dead);
     let dead = journal.dead("ledger", 9, &|_| true).await.unwrap();
     assert_eq!((dead.len(), dead[0].reason), (1, Some(DeadReason::TooOld)));
-    let running = Desk::new(&journal, "running");
+    let running = Claimant::new(&journal, "running");
     assert!(matches!(running.claim(0).await, Answer::Busy { .. }));
     assert_eq!(running.settle(fence, 0, Outcome::Delivered).await, Answer::Settled);
 }

@@ -173,9 +173,9 @@ async fn a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early<B: Backend
     let mut consumer = queue.consume("ledger", 4);
     let started = Instant::now();
     let mut due = Vec::new();
-    for (body, wish) in [("long", 2000), ("short", 300), ("middle", 800)] {
-        let delay = queue.delay(Delay::AtLeast(Duration::from_millis(wish)));
-        assert!(delay >= Duration::from_millis(wish));
+    for (body, wanted) in [("long", 2000), ("short", 300), ("middle", 800)] {
+        let delay = queue.delay(Delay::AtLeast(Duration::from_millis(wanted)));
+        assert!(delay >= Duration::from_millis(wanted));
         queue.retry("ledger", &Message { attempt: 2, ..message(body) }, delay).await.unwrap();
         due.push((body, delay));
     }

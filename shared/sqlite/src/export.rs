@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Row, params};
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::seal::Sealed;
-use zentra_store::control::Control;
+use zentra_store::control::OperatorControl;
 use zentra_store::job::Jobs;
 use zentra_store::journal::Remembered;
 use zentra_store::queue::Message;
@@ -24,7 +24,7 @@ const PAGE: i64 = 256;
 
 /// Where a message was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Spot {
+pub enum QueueLocation {
     /// A destination's work queue, not to be handed out before this time.
     Work(String, Timestamp),
     /// A destination's dead letters, with the last error.
@@ -37,18 +37,18 @@ pub enum Spot {
 
 /// A message on its way.
 #[derive(Clone, Debug)]
-pub struct Carried {
+pub struct ExportedMessage {
     /// Its number in the file.
     pub id: i64,
     /// Where it was.
-    pub spot: Spot,
+    pub spot: QueueLocation,
     /// The message.
     pub message: Message,
 }
 
 /// How much there is to carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct Inventory {
     /// Deliveries that are remembered.
     pub deliveries: u64,
     /// Messages, by queue: `work/<destination>`, `dead/<destination>`, `unrouted`, `refused`.
@@ -58,11 +58,11 @@ pub struct Load {
 }
 
 /// A file that is moved; the program that works on it must have stopped.
-pub struct Carry {
+pub struct Export {
     store: Store,
 }
 
-impl Carry {
+impl Export {
     /// Opens the file, also one whose move has begun. Changes nothing yet.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         // Nothing is taken in any more.
@@ -70,12 +70,12 @@ impl Carry {
     }
 
     /// What operators want, who may ask, and what was done.
-    pub fn control(&self) -> impl Control + Jobs + use<> {
+    pub fn control(&self) -> impl OperatorControl + Jobs + use<> {
         EmbeddedJournal::new(self.store.clone(), Duration::ZERO)
     }
 
     /// What is in it.
-    pub async fn load(&self) -> Result<Load, StoreError> {
+    pub async fn load(&self) -> Result<Inventory, StoreError> {
         let read = |file: &Connection| {
             let count = |of: &str| -> rusqlite::Result<u64> {
                 let count: i64 =
@@ -87,7 +87,7 @@ impl Carry {
                 let count: i64 = row.get(1)?;
                 Ok((row.get(0)?, count.unsigned_abs()))
             })?;
-            Ok(Load {
+            Ok(Inventory {
                 deliveries: count("delivery")?,
                 queues: queues.collect::<Result<_, _>>()?,
                 archived: count("archive")?,
@@ -138,7 +138,7 @@ impl Carry {
     }
 
     /// The first messages of a queue, in its order; none at its end.
-    pub async fn messages(&self, queue: &str) -> Result<Vec<Carried>, StoreError> {
+    pub async fn messages(&self, queue: &str) -> Result<Vec<ExportedMessage>, StoreError> {
         let (queue, columns) = (queue.to_owned(), queue::COLUMNS);
         let read = move |file: &Connection| {
             let mut select = file.prepare_cached(&format!(
@@ -148,12 +148,14 @@ impl Carry {
                 let (id, due, message) = read(row)?;
                 let due = Timestamp::from_millis(due.unsigned_abs());
                 let spot = match queue.split_once('/') {
-                    Some(("work", destination)) => Spot::Work(destination.into(), due),
-                    Some((_, destination)) => Spot::Dead(destination.into(), row.get("error")?),
-                    None if queue == queue::UNROUTED => Spot::Unrouted,
-                    None => Spot::Refused,
+                    Some(("work", destination)) => QueueLocation::Work(destination.into(), due),
+                    Some((_, destination)) => {
+                        QueueLocation::Dead(destination.into(), row.get("error")?)
+                    }
+                    None if queue == queue::UNROUTED => QueueLocation::Unrouted,
+                    None => QueueLocation::Refused,
                 };
-                Ok(Carried { id, spot, message })
+                Ok(ExportedMessage { id, spot, message })
             })?;
             page.collect::<Result<Vec<_>, _>>()
         };
@@ -225,18 +227,18 @@ mod tests {
             trace: None,
         });
         other.requeue("ledger", &message).await.unwrap();
-        let carry = Carry::open(&path).unwrap();
+        let export = Export::open(&path).unwrap();
         for _ in 0..2 {
-            carry.begin().await.unwrap();
+            export.begin().await.unwrap();
             let refused = other.requeue("ledger", &message).await.unwrap_err().to_string();
             assert!(refused.contains("being moved to RabbitMQ and Redis"), "{refused}");
         }
         let opened = Store::open(&path, 1 << 30).err().unwrap().to_string();
         assert!(opened.contains("zentra migrate"), "{opened}");
-        let there = carry.messages("work/ledger").await.unwrap();
+        let there = export.messages("work/ledger").await.unwrap();
         assert_eq!(there.len(), 1);
-        carry.arrived(vec![there[0].id]).await.unwrap();
-        assert!(carry.messages("work/ledger").await.unwrap().is_empty());
+        export.arrived(vec![there[0].id]).await.unwrap();
+        assert!(export.messages("work/ledger").await.unwrap().is_empty());
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

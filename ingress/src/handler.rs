@@ -15,7 +15,7 @@ use zentra_config::Bounds;
 use zentra_core::clock;
 use zentra_core::source::Source;
 use zentra_store::queue::Publish;
-use zentra_telemetry::One;
+use zentra_telemetry::GaugeGuard;
 
 use crate::admit::Admission;
 use crate::client::client;
@@ -45,7 +45,7 @@ fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
 }
 
 /// Reads, admits, answers and counts.
-pub(crate) struct Entrance<Q> {
+pub(crate) struct Handler<Q> {
     state: watch::Receiver<Arc<IngressState<Q>>>,
     receiver: Receiver,
     trusted_proxies: Vec<IpNet>,
@@ -54,7 +54,7 @@ pub(crate) struct Entrance<Q> {
     log: Log,
 }
 
-impl<Q: Publish> Entrance<Q> {
+impl<Q: Publish> Handler<Q> {
     pub(crate) fn new(
         state: watch::Receiver<Arc<IngressState<Q>>>,
         bounds: &Bounds,
@@ -121,7 +121,7 @@ impl<Q: Publish> Entrance<Q> {
         let received = self.receiver.receive(request, peer, source).await?;
         self.metrics.read(&source.name, received.callback.body.len());
         let _one = self.in_flight.try_acquire().map_err(|_| Refusal::Overloaded)?;
-        let _counted = One::more(&self.metrics.in_flight);
+        let _counted = GaugeGuard::more(&self.metrics.in_flight);
         let admitted = state.admit(received.callback, source).await;
         drop(received.memory);
         admitted
@@ -133,8 +133,8 @@ impl<Q: Publish> Entrance<Q> {
     }
 
     /// Counts a connection while what it returns lives.
-    pub(crate) fn connected(&self) -> One {
-        One::more(&self.metrics.connections)
+    pub(crate) fn connected(&self) -> GaugeGuard {
+        GaugeGuard::more(&self.metrics.connections)
     }
 
     /// What was refused before there was a request.

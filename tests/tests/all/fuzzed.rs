@@ -1,5 +1,5 @@
 //! The fuzz targets over their corpora, and over what becomes of these when they are damaged. For
-//! longer runs: ARCHITECTURE.md, "Schemes as data".
+//! longer runs: docs/design.md, "Schemes as data".
 
 use std::fs;
 use std::path::PathBuf;

@@ -9,22 +9,22 @@ use zentra_config::{Live, Origin, Role};
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_telemetry::shutdown;
 
-/// Takes provider callbacks, verifies them and queues them in RabbitMQ.
+/// Receive provider callbacks, verify them and queue them in RabbitMQ.
 #[derive(Parser)]
 #[command(name = "zentra-ingress", version)]
 struct Arguments {
-    /// The configuration file.
+    /// Path of the configuration file.
     #[arg(long, default_value = "zentra.toml")]
     config: PathBuf,
-    /// Overrides [ingress] listen.
+    /// Address for callbacks; overrides `ingress.listen`.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Overrides [ingress] admin.
+    /// Address for metrics and health; overrides `ingress.admin`.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
 }
 
-/// Most of what the ingress does is short-lived and small: measured by `make bench`.
+/// Most allocations of the ingress are small and short-lived; `make bench` measured the gain.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

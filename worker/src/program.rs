@@ -18,17 +18,17 @@ use zentra_telemetry::shutdown;
 
 use crate::deliver::handler::{Delivery, Failed, Handlers};
 
-/// Between two tries to learn Redis's settings.
+/// Pause between two attempts to read Redis's settings.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Delivers queued events to their destinations, each with one effect.
+/// Deliver queued events to their destinations, each with one effect.
 #[derive(Parser)]
 #[command(name = "zentra-worker", version)]
 struct Arguments {
-    /// The configuration file.
+    /// Path of the configuration file.
     #[arg(long, default_value = "zentra.toml")]
     config: PathBuf,
-    /// Overrides [worker] admin; ":0" picks a free port and logs it.
+    /// Address for metrics and health; overrides `worker.admin`. ":0" uses a free port and logs it.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
 }

@@ -2,13 +2,13 @@
 
 use zentra_admin::audit::{self, Actor};
 
-/// Who acts, and why.
+/// The actor of an action, and the reason.
 #[derive(clap::Args, Clone)]
 pub(crate) struct ActorArgs {
-    /// Why; for the audit log.
+    /// Reason, for the audit log.
     #[arg(long, value_name = "WHY", default_value = "", value_parser = reason)]
     pub(crate) because: String,
-    /// Who acts; for the audit log.
+    /// Name of the actor, for the audit log.
     #[arg(long, env = "USER", default_value = "operator")]
     pub(crate) by: String,
 }

@@ -16,39 +16,39 @@ use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
 pub(crate) enum ArchiveCommand {
-    /// Lists archived events, oldest first.
+    /// List archived events, oldest first.
     List {
         #[command(flatten)]
         wanted: WantedArgs,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Shows one; with --body its original bytes.
+    /// Show an archived event; with --body its original bytes.
     Show {
-        /// The provider's id, or the identity.
+        /// The provider's event id, or the identity.
         id: String,
         #[command(flatten)]
         payload: Payload,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
 }
 
-/// Which archived events.
+/// Filters for archived events.
 #[derive(clap::Args)]
 pub(crate) struct WantedArgs {
-    /// Only this source's.
+    /// Only this source.
     #[arg(long)]
     source: Option<String>,
-    /// Only those of this type.
+    /// Only this event type.
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Only those that were accepted so long ago or less (`2h`).
+    /// Only events that were accepted within this time (`2h`).
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     newer_than: Option<Duration>,
-    /// Maximum number of events to list.
+    /// Maximum number of items to return.
     #[arg(long, default_value_t = DEFAULT_LIMIT)]
     limit: usize,
 }
@@ -90,7 +90,7 @@ pub(crate) async fn command(
     }
 }
 
-/// Shows them to a person: one line each.
+/// Prints one line each.
 fn show(all: &[ArchivedEvent], out: &mut impl Write) -> std::io::Result<()> {
     if all.is_empty() {
         return writeln!(out, "no archived events");

@@ -20,11 +20,12 @@ use crate::standalone::Listen;
 use crate::token::TokenCommand;
 use crate::unrouted::UnroutedCommand;
 
-/// Operate Zentra: events, dead letters, refused callbacks, jobs, destinations, tokens; configure and rehearse it.
+/// Receive webhooks safely: configure Zentra, run it on one machine, look at events, act on dead
+/// letters, rehearse failures.
 #[derive(Parser)]
 #[command(name = "zentra", version)]
 pub(crate) struct Arguments {
-    /// The configuration file.
+    /// Path of the configuration file.
     #[arg(long, global = true, default_value = "zentra.toml")]
     pub(crate) config: PathBuf,
     #[command(subcommand)]
@@ -33,110 +34,110 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Shows what Zentra is for: a transfer's callback arrives three times, with a failed attempt
-    /// and a killed worker in between, and has one result.
+    /// Run the demo: one callback arrives three times, with a failed attempt and a killed worker,
+    /// and has one result.
     Demo(Demo),
-    /// Rehearses production's failures: plays provider and destination, and compares what is
-    /// promised with what comes of it. On a private Zentra, or on yours.
+    /// Rehearse failures of production: play provider and destination, and compare promises with
+    /// observations. Uses a private Zentra, or yours.
     Rehearse(Rehearse),
-    /// Takes callbacks and delivers them, all in one program and one file ([embedded] path),
-    /// without RabbitMQ and Redis.
+    /// Receive and deliver callbacks in one process on one file (`embedded.path`), without RabbitMQ
+    /// and Redis.
     Standalone(Listen),
-    /// Tells whether all is well: what Zentra depends on, each source, each destination. Exit status
-    /// 2 if something that all depends on is down.
+    /// Show the health of RabbitMQ, Redis, sources, destinations and workers. Exit status 2 if a
+    /// part that everything depends on is down.
     Status {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Tells what happens, as it happens, of the newest thousand deliveries, until it is stopped.
+    /// Print what happens to the newest 1,000 deliveries, until it is stopped.
     Tail {
         #[command(flatten)]
         wanted: DeliveryArgs,
-        /// As JSON, a line each.
+        /// Print JSON, one object per line.
         #[arg(long)]
         json: bool,
     },
-    /// Destinations: how they stand, and what their workers are to do.
+    /// List, pause and resume destinations.
     #[command(subcommand)]
     Destination(DestinationCommand),
-    /// Serves the operators' API by HTTP, under /v1, until it is stopped. Who asks needs a token.
+    /// Serve the HTTP API for operators under /v1. Every request needs a token.
     Serve(Serve),
-    /// Lists the workers that run.
+    /// List running workers.
     Workers {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Tokens for the operators' API.
+    /// Create, list and revoke tokens of the HTTP API.
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Lists what operators did, when and why: the newest first.
+    /// List operators' actions, newest first.
     Audit {
-        /// At most so many.
+        /// Maximum number of items.
         #[arg(long, default_value_t = 100)]
         limit: usize,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Events and their histories.
+    /// List, find and show events; release or end waiting ones.
     #[command(subcommand)]
     Event(EventCommand),
-    /// Dead letters.
+    /// List, show, requeue and drain dead letters.
     #[command(subcommand)]
     Dead(DeadCommand),
-    /// Many dead letters at once: planned, tried on a few, and run at a pace of their own.
+    /// Requeue many dead letters, or replay archived events, with a canary and a rate.
     #[command(subcommand)]
     Job(JobCommand),
-    /// Compares what a provider says it had with what came: missing, dead, differing. Exit status 1 if
-    /// any is; --ingest brings in what is missing.
+    /// Compare a provider's list of events with what came: missing, dead, differing. Exit status 1
+    /// if there is any.
     Reconcile(Reconcile),
-    /// Accepted events that no destination subscribes to.
+    /// List and route accepted events that no destination subscribes to.
     #[command(subcommand)]
     Unrouted(UnroutedCommand),
-    /// What was accepted, whatever became of it.
+    /// List and show accepted events.
     #[command(subcommand)]
     Archive(ArchiveCommand),
-    /// Refused callbacks that were kept.
+    /// List, show and admit refused callbacks.
     #[command(subcommand)]
     Refused(RefusedCommand),
-    /// Moves what an embedded file holds to the RabbitMQ and Redis of the config: what is
-    /// undelivered, the dead, the archive, and all that is remembered. Stop zentra standalone
-    /// before, and start ingress and workers after it. If it is broken off, run it again.
+    /// Move an embedded file's content to RabbitMQ and Redis: undelivered events, dead letters, the
+    /// archive and all remembered deliveries. Stop `zentra standalone` first, and start ingress and
+    /// workers afterwards. If it is interrupted, run it again.
     Migrate(Migrate),
-    /// Sources, and the providers that they can be of.
+    /// Add sources, and list the catalogue of providers.
     #[command(subcommand)]
     Source(SourceCommand),
-    /// Explains, step by step, why a captured request does or doesn't verify, and what usually is
-    /// behind it. Shows no secret. Exit status 1 if it would be refused.
+    /// Explain step by step why a captured request verifies or not, with usual causes. Shows no
+    /// secret. Exit status 1 if it would be refused.
     Verify(Verify),
-    /// Signs a request as a source's provider would, for testing.
+    /// Sign a test request as the source's provider would.
     Sign(Sign),
-    /// Checks the whole config: tells all its problems, and what it had better say.
+    /// Validate the configuration; print every error and recommendation.
     Check,
-    /// Prints the reference of the configuration: every key, its default, its meaning.
+    /// Print the configuration reference: every key, its default and meaning.
     Config,
     /// Print the OpenAPI document of the HTTP API.
     Openapi,
     /// Print the table of error codes, HTTP statuses and exit statuses.
     Errors,
-    /// Prints what a shell reads to complete this command line: source <(zentra completions bash).
+    /// Print the completion script of a shell: source <(zentra completions bash).
     Completions {
-        /// For which shell.
+        /// The shell.
         shell: Shell,
     },
-    /// Writes manual pages, one for each command, into a folder: man -l FOLDER/zentra.1
+    /// Write manual pages, one for each command, into a folder: man -l FOLDER/zentra.1
     Man {
-        /// Where to.
+        /// The folder.
         folder: PathBuf,
     },
 }
 
 #[derive(Subcommand)]
 pub(crate) enum SourceCommand {
-    /// Lists the catalogue: what each provider signs, and what proves that we read it right.
+    /// List the catalogue: what each provider signs, and whether it is proven.
     List,
-    /// Adds a source of a provider to the config, and tells what to enter at the provider.
+    /// Add a source to the configuration; print what to enter at the provider.
     Add(Add),
 }

@@ -23,72 +23,72 @@ use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
 pub(crate) enum DeadCommand {
-    /// Lists dead deliveries, oldest first. Looks at the journal, not at the queues.
+    /// List dead deliveries, oldest first. Reads the delivery store, not the queues.
     List {
         #[command(flatten)]
         filter: FilterArgs,
-        /// At most so many of each destination.
+        /// Maximum number of items for each destination.
         #[arg(long, default_value_t = DEFAULT_LIMIT)]
         limit: usize,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Shows a dead letter: its history, and with --body its original bytes.
+    /// Show a dead letter: its history; with --body its original bytes.
     Show {
         /// A provider's event id, an identity, or a delivery key (destination/source/id).
         id: String,
         #[command(flatten)]
         payload: Payload,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Sends dead letters back to their work queues, in their order. Each passes the same
-    /// seal, claim and attempt as at first, under the same idempotency key.
+    /// Requeue dead letters, in their order. Each passes the same checks as a first delivery, under
+    /// the same idempotency key.
     Requeue {
         #[command(flatten)]
         letters: LettersArgs,
-        /// Why; for the history.
+        /// Reason, for the history.
         #[arg(long, value_name = "WHY", default_value = "", value_parser = reason)]
         because: String,
     },
-    /// Takes dead letters out of the queues for good, with a reason for the history; into a
-    /// file before, with --export. What is drained can't be re-queued any more.
+    /// Drain dead letters: take them out of their queues for good. --export writes them to a file
+    /// first. A drained letter can't be requeued.
     Drain {
         #[command(flatten)]
         letters: LettersArgs,
-        /// Why; for the history.
+        /// Reason, for the history.
         #[arg(long, value_name = "WHY", value_parser = reason)]
         because: String,
-        /// Writes each letter to the end of this file first, as a line of JSON with its bytes.
+        /// Append each letter to this file first, as a line of JSON with its bytes.
         #[arg(long, value_name = "FILE")]
         export: Option<PathBuf>,
-        /// Writes there also what the letters' sources redact.
+        /// Write redacted fields to the export too.
         #[arg(long, requires = "export")]
         unredacted: bool,
     },
 }
 
-/// Which dead letters.
+/// Filters for dead letters.
 #[derive(clap::Args, Debug, Default)]
 pub(crate) struct FilterArgs {
-    /// Those of this destination.
+    /// Only this destination.
     #[arg(long)]
     destination: Option<String>,
-    /// Those of this source.
+    /// Only this source.
     #[arg(long)]
     source: Option<String>,
-    /// Those that were given up for this reason.
+    /// Only this reason, such as `exhausted`.
     #[arg(long)]
     reason: Option<String>,
-    /// Those of this event type.
+    /// Only this event type.
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Those received longer ago than this, like 2h or 3days.
+    /// Only letters received longer ago than this (`2h`, `3days`).
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
-    /// Those received less long ago than this.
+    /// Only letters received within this time.
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     newer_than: Option<Duration>,
 }
@@ -100,39 +100,38 @@ impl From<FilterArgs> for Filter {
     }
 }
 
-/// Which dead letters are dealt with, and how.
+/// The selected dead letters, and how they are handled.
 #[derive(clap::Args)]
 pub(crate) struct LettersArgs {
-    /// Events or deliveries. None: those that the options choose.
+    /// IDs to act on. If omitted, the filters select the letters.
     ids: Vec<String>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// All of them.
+    /// Select all letters.
     #[arg(long, conflicts_with = "ids")]
     all: bool,
-    /// At most so many.
+    /// Maximum number of items.
     #[arg(long, default_value_t = DEFAULT_LETTERS)]
     limit: usize,
-    /// At most so many a second; 0 is no bound.
+    /// Maximum number per second (0 disables the limit).
     #[arg(long, default_value_t = DEFAULT_RATE)]
     rate: u32,
-    /// Only tells how many, which, and how old. So it is without --yes, unless letters are
-    /// named.
+    /// Print number, kinds and age only. This is the default if filters select the letters.
     #[arg(long)]
     dry_run: bool,
-    /// Does it, where letters are chosen and not named.
+    /// Act on letters that filters select.
     #[arg(long, conflicts_with = "dry_run")]
     yes: bool,
-    /// Who asks; for the history.
+    /// Name of the actor, for the history.
     #[arg(long, env = "USER", default_value = "operator")]
     by: String,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 impl LettersArgs {
-    /// Named letters are dealt with at once; selected ones only by --yes.
+    /// Letters that are named by id are handled at once, selected ones only with --yes.
     fn letters(self) -> Letters {
         let Self { ids, filter, all, limit, rate, dry_run, yes, .. } = self;
         let dry_run = dry_run || (ids.is_empty() && !yes);
@@ -232,12 +231,12 @@ async fn show(
     }
 }
 
-/// A dead letter, as JSON.
+/// A dead letter as JSON.
 #[derive(Serialize)]
 struct DeadLetterJson<'a> {
     #[serde(flatten)]
     delivery: &'a Delivery,
-    /// None: another operator holds it just now.
+    /// `None` while another operator holds it.
     letter_bytes: Option<usize>,
 }
 
@@ -250,7 +249,7 @@ pub(crate) fn tell(done: &Done, words: &str, out: &mut impl Write) -> Result<(),
     }
 }
 
-/// Shows them to a person: one line each.
+/// Prints one line each.
 fn show_all(dead: &[Delivery], out: &mut impl Write) -> std::io::Result<()> {
     if dead.is_empty() {
         return writeln!(out, "no dead letters");
@@ -272,11 +271,11 @@ fn show_all(dead: &[Delivery], out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Why letters that were chosen are left.
+/// Why selected letters are left.
 pub(crate) const UNSUITED: &str = "left: suspected replays and conflicts are released by zentra event \
     release; a letter that the journal does not know goes only where it is subscribed to";
 
-/// Tells a person what a pass came to. `done` says what was done, as in "re-queued".
+/// Prints the result of a pass. `done` names the action, such as "requeued".
 fn tell_tally(tally: &PassReport, done: &str, out: &mut impl Write) -> std::io::Result<()> {
     let would = if tally.dry_run { "would be " } else { "" };
     writeln!(out, "{} of {} dead letters {would}{done}", tally.done, tally.looked)?;

@@ -15,30 +15,29 @@ use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
 pub(crate) enum DestinationCommand {
-    /// Lists them: workers, running attempts, circuit, and whether they are paused.
+    /// List destinations: workers, running attempts, circuit, pause.
     List {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Stops attempts at it: those that run go on to their end, all others wait, and so do new
-    /// events. Reaches all workers within a second, and holds until it is resumed, whatever starts
-    /// anew.
+    /// Pause a destination. Running attempts finish; all others wait. Reaches all workers within a
+    /// second, and lasts until it is resumed, across restarts.
     Pause(ControlArgs),
-    /// Goes on with a paused one.
+    /// Resume a paused destination.
     Resume(ControlArgs),
-    /// Has its workers try again now, though their circuits are open.
+    /// Close the circuits of a destination's workers: attempts start again now.
     CloseCircuit(ControlArgs),
 }
 
-/// What is told to a destination's workers.
+/// A control action on a destination.
 #[derive(clap::Args)]
 pub(crate) struct ControlArgs {
-    /// Which one.
+    /// Name of the destination.
     destination: String,
     #[command(flatten)]
     actor: ActorArgs,
-    /// As JSON: how it stands.
+    /// Print the resulting state as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -86,7 +85,7 @@ pub(crate) async fn audit(backend: &impl Backend, limit: usize, json: bool) -> R
     }
 }
 
-/// The destinations, for a person.
+/// Prints the destinations.
 fn show(all: &[Destination], out: &mut impl Write) -> std::io::Result<()> {
     writeln!(
         out,
@@ -123,7 +122,7 @@ fn circuit(circuit: Circuit) -> &'static str {
     }
 }
 
-/// The workers, for a person.
+/// Prints the workers.
 fn show_workers(heartbeats: &[Heartbeat], out: &mut impl Write) -> std::io::Result<()> {
     writeln!(
         out,
@@ -139,7 +138,7 @@ fn show_workers(heartbeats: &[Heartbeat], out: &mut impl Write) -> std::io::Resu
     Ok(())
 }
 
-/// The acts, for a person.
+/// Prints the audit log.
 fn show_acts(acts: &[AuditEntry], out: &mut impl Write) -> std::io::Result<()> {
     for AuditEntry { action, on, result, attribution } in acts {
         let because = why(attribution);

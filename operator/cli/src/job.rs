@@ -22,68 +22,67 @@ use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
 pub(crate) enum JobCommand {
-    /// Counts how many dead letters, or archived events, the options select, which, and how old,
-    /// and keeps that as a job; changes nothing else. Asked twice, it is the same job.
+    /// Plan a job: count the selected dead letters or archived events, with their kinds and age,
+    /// and store the selection. Changes nothing else. The same plan twice is the same job.
     Plan(New),
-    /// Runs a job: first a canary, and when that went well the others, at the job's rate. It stops
-    /// when too much fails. Whoever runs it may be killed: run it again, and it goes on. Exit
-    /// status 1 if it stopped.
+    /// Run a job: the canary first, then the rest at the job's rate. It stops when too many
+    /// deliveries fail. A killed job continues when it is run again. Exit status 1 if it stopped.
     Run {
         #[command(flatten)]
         told: JobArgs,
-        /// Halts behind the canary.
+        /// Pause after the canary.
         #[arg(long)]
         only_canary: bool,
     },
-    /// Has a job halt, within a second; zentra job run goes on with it.
+    /// Pause a job, within a second. `zentra job run` continues it.
     Pause(JobArgs),
-    /// Ends a job. What it has re-queued stays so.
+    /// Cancel a job. Letters that it has requeued stay requeued.
     Cancel(JobArgs),
-    /// Lists jobs, the newest first.
+    /// List jobs, newest first.
     List {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Shows a job: its plan, and how far it is.
+    /// Show a job: its plan and progress.
     Show {
-        /// As listed.
+        /// The id, from the list.
         id: String,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
 }
 
-/// What is told to a job.
+/// A control action on a job.
 #[derive(clap::Args)]
 pub(crate) struct JobArgs {
-    /// As listed.
+    /// The id, from the list.
     id: String,
     #[command(flatten)]
     actor: ActorArgs,
-    /// As JSON: how it stands.
+    /// Print the resulting state as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// What a job is to do.
+/// What a job does.
 #[derive(clap::Args)]
 pub(crate) struct New {
     #[command(flatten)]
     filter: FilterArgs,
-    /// All of them.
+    /// Select all letters.
     #[arg(long)]
     all: bool,
-    /// Goes through the archive, not the dead letters: replays what was never run, and what is dead or
-    /// was drained.
+    /// Replay from the archive instead: events that were never processed, are dead, or were
+    /// drained.
     #[arg(long)]
     archive: bool,
-    /// Only this event of the archive, by the provider's id or the identity; may be given again.
+    /// Only this archived event, by the provider's id or the identity. Can be repeated.
     #[arg(long = "event", value_name = "ID", requires = "archive")]
     ids: Vec<String>,
-    /// Replays also what is delivered, and what is so old that nobody knows: once more, under the same
-    /// idempotency key.
+    /// Replay delivered events too, and events older than the retention, under the same idempotency
+    /// key.
     #[arg(long, requires = "archive")]
     force: bool,
     /// Number of canary letters to send first (0 disables the canary).
@@ -99,7 +98,7 @@ pub(crate) struct New {
     max_failures: u8,
     #[command(flatten)]
     actor: ActorArgs,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -157,7 +156,7 @@ fn tell(job: &Job, json: bool, out: &mut impl Write) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whoever runs a job hears that it has stopped.
+/// An error if the job stopped.
 fn stopped(job: &Job) -> Result<(), Failure> {
     match job.stage {
         Stage::Stopped => {
@@ -168,7 +167,7 @@ fn stopped(job: &Job) -> Result<(), Failure> {
     }
 }
 
-/// One, for a person.
+/// Prints one job.
 fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
     let Job { id, made, asked, destinations, pace, plan, stage, why, progress, .. } = job;
     let because = match made.because.as_str() {
@@ -221,7 +220,7 @@ fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
     }
 }
 
-/// All, for a person: one line each.
+/// Prints all jobs, one line each.
 fn show_all(jobs: &[Job], out: &mut impl Write) -> std::io::Result<()> {
     if jobs.is_empty() {
         return writeln!(out, "no jobs");

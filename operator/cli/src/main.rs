@@ -38,10 +38,11 @@ use arguments::{Arguments, Command, SourceCommand};
 use failure::Failure;
 use refused::RefusedCommand;
 
-/// For a command line that can't be read (`EX_USAGE`).
+/// Exit status for an invalid command line (`EX_USAGE`).
 const USAGE: u8 = 64;
 
-/// Most of what `zentra standalone` does is short-lived and small: measured by `make bench`.
+/// Most allocations of `zentra standalone` are small and short-lived; `make bench` measured the
+/// gain.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 
 const NAME: &str = "zentra";
 
-/// Writes what a shell reads to complete the command line.
+/// Writes the completion script of a shell.
 pub(crate) fn completions(shell: Shell, out: &mut impl Write) -> Result<(), Failure> {
     // It panics where it can't write.
     let mut script = Vec::new();
@@ -19,7 +19,7 @@ pub(crate) fn completions(shell: Shell, out: &mut impl Write) -> Result<(), Fail
     Ok(out.write_all(&script)?)
 }
 
-/// Writes a page for each command into a folder, `zentra-event-show.1` and so on.
+/// Writes a page for each command into a folder, such as `zentra-event-show.1`.
 pub(crate) fn pages(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut written = Vec::new();
     let mut command = Arguments::command().name(NAME);

@@ -13,13 +13,13 @@ use crate::text::{self, print_json};
 
 #[derive(clap::Args)]
 pub(crate) struct Migrate {
-    /// The file that zentra standalone worked on. From now on, it works on it no more.
+    /// The file of `zentra standalone`. From now on, only `zentra migrate` can open it.
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// Only tells what would be moved.
+    /// Print what would be moved, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }

@@ -8,25 +8,26 @@ use zentra_store::control::OperatorControl;
 
 use crate::failure::Failure;
 
-/// Whether a command shows the bytes.
+/// Options of commands that show a body.
 #[derive(clap::Args)]
 pub(crate) struct Payload {
-    /// Writes the bytes and nothing else, without what their source redacts. A terminal gets them as text.
+    /// Print the body and nothing else. Redacted fields are hidden. A terminal gets text.
     #[arg(long, conflicts_with = "json")]
     pub(crate) body: bool,
-    /// With --body: the bytes as they are, also to a terminal, which obeys control characters in them.
+    /// With --body: print the bytes unchanged, also to a terminal, which interprets control
+    /// characters.
     #[arg(long, requires = "body")]
     pub(crate) raw: bool,
-    /// With --body: also what is redacted. The audit log records who has seen it.
+    /// With --body: show redacted fields too. This is audited.
     #[arg(long, requires = "body")]
     unredacted: bool,
-    /// Who looks; for the audit log.
+    /// Name of the actor, for the audit log.
     #[arg(long, env = "USER", default_value = "operator")]
     by: String,
 }
 
 impl Payload {
-    /// The bytes, as they were asked for.
+    /// The body, as the options ask.
     pub(crate) async fn seen(
         &self,
         control: &impl OperatorControl,

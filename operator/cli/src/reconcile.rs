@@ -15,53 +15,56 @@ use crate::failure::Failure;
 use crate::progress::Bar;
 use crate::text::{self, print_json};
 
-/// What is compared, and with what.
+/// What is compared with what.
 #[derive(clap::Args)]
 pub(crate) struct Reconcile {
-    /// Whose events.
+    /// The source.
     source: String,
-    /// The provider's list: an export of its events; `-` is the standard input. Without it, the
-    /// provider's API is asked (Stripe, GitHub).
+    /// The provider's list: an export of its events (`-`: standard input). If omitted, the
+    /// provider's API is used (Stripe, GitHub).
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
-    /// What the file is.
+    /// Format of the list.
     #[arg(long, value_enum, default_value = "jsonl", requires = "list")]
     format: FormatName,
-    /// Where in it an event's id is: a JSON pointer, or a column. By default where the provider has it.
+    /// Where the list has the event's id: a JSON pointer or a column. By default as in the
+    /// provider's callbacks.
     #[arg(long, value_name = "WHERE", requires = "list")]
     id: Option<String>,
-    /// Where in it an event's type is.
+    /// Where the list has the event's type.
     #[arg(long = "type", value_name = "WHERE", requires = "list")]
     kind: Option<String>,
-    /// What the API is asked for: events of so long ago or less.
+    /// Ask the API for events within this time.
     #[arg(long, value_name = "AGE", default_value = "24h", conflicts_with = "list",
           value_parser = humantime::parse_duration)]
     since: Duration,
-    /// Where the API is; for GitHub the webhook: https://api.github.com/repos/OWNER/REPO/hooks/NUMBER
+    /// Address of the API. For GitHub the webhook:
+    /// https://api.github.com/repos/OWNER/REPO/hooks/NUMBER
     #[arg(long, value_name = "URL", conflicts_with = "list")]
     at: Option<String>,
-    /// The environment variable that holds the API's token; by default STRIPE_API_KEY or GITHUB_TOKEN.
+    /// Environment variable with the API's token (default: STRIPE_API_KEY or GITHUB_TOKEN).
     #[arg(long, value_name = "NAME", conflicts_with = "list")]
     token_env: Option<String>,
-    /// At most so many events.
+    /// Maximum number of events to compare.
     #[arg(long, default_value_t = 100_000)]
     limit: usize,
-    /// Brings in what is missing, through the one way in; GitHub is asked to send it again.
+    /// Accept missing events, with the same checks as a callback. GitHub is asked to send them
+    /// again.
     #[arg(long)]
     pub(crate) ingest: bool,
     #[command(flatten)]
     actor: ActorArgs,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// What a list's file is.
+/// Format of a list.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum FormatName {
-    /// An event in JSON on each line, as the provider sends it.
+    /// One JSON event per line, as the provider sends it.
     Jsonl,
-    /// A table with names in its first line.
+    /// A table with column names in its first line.
     Csv,
 }
 

@@ -16,52 +16,52 @@ use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
 pub(crate) enum RefusedCommand {
-    /// Lists refused callbacks, oldest first.
+    /// List refused callbacks, oldest first.
     List {
-        /// Only this source's.
+        /// Only this source.
         #[arg(long)]
         source: Option<String>,
-        /// Only those refused for this reason.
+        /// Only this reason.
         #[arg(long)]
         reason: Option<String>,
-        /// At most so many.
+        /// Maximum number of items.
         #[arg(long, default_value_t = 100)]
         limit: usize,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Shows one: its headers, and with --body the bytes that were received.
+    /// Show a refused callback: its headers; with --body the received bytes.
     Show {
-        /// As listed.
+        /// The id, from the list.
         id: String,
         #[command(flatten)]
         payload: Payload,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Lets in what verifies now that the source's secrets are right. Freshness is judged
-    /// by the time of receipt. What doesn't verify stays refused.
+    /// Admit refused callbacks that verify now, for example after a secret was corrected. Freshness
+    /// is judged by the time of receipt.
     Admit {
-        /// As listed. None: those chosen by --source and --reason.
+        /// IDs from the list. If omitted, --source and --reason select the callbacks.
         #[arg(required_unless_present = "source")]
         ids: Vec<String>,
-        /// Those of this source.
+        /// Only this source.
         #[arg(long)]
         source: Option<String>,
-        /// Those refused for this reason.
+        /// Only this reason.
         #[arg(long)]
         reason: Option<String>,
-        /// At most so many.
+        /// Maximum number of items.
         #[arg(long, default_value_t = 100)]
         limit: usize,
         #[command(flatten)]
         actor: ActorArgs,
-        /// Only tells which would be let in.
+        /// Print which would be admitted, and change nothing.
         #[arg(long)]
         dry_run: bool,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -117,7 +117,7 @@ pub(crate) async fn command(
     }
 }
 
-/// Shows them to a person: one line each.
+/// Prints one line each.
 fn show_all(found: &[RefusedCallback], out: &mut impl Write) -> std::io::Result<()> {
     if found.is_empty() {
         return writeln!(out, "no refused callbacks are kept");
@@ -133,7 +133,7 @@ fn show_all(found: &[RefusedCallback], out: &mut impl Write) -> std::io::Result<
     Ok(())
 }
 
-/// Shows one, without its signature: with the body, that could be sent again.
+/// Prints one callback without its signature, because with the body it could be sent again.
 fn show(found: &RefusedCallback, out: &mut impl Write) -> std::io::Result<()> {
     let kept = &found.kept;
     writeln!(out, "refused    {}", kept.id)?;
@@ -148,7 +148,7 @@ fn show(found: &RefusedCallback, out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Shows the outcomes to a person.
+/// Prints the outcomes.
 fn show_outcomes(outcomes: &[Outcome], dry_run: bool, out: &mut impl Write) -> std::io::Result<()> {
     let done = if dry_run { "would be admitted" } else { "admitted" };
     for Outcome { id, source, events, handshake, reason, .. } in outcomes {

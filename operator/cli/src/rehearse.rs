@@ -17,34 +17,34 @@ use crate::text::{self, print_json};
 /// What is rehearsed, and where.
 #[derive(clap::Args)]
 pub(crate) struct Rehearse {
-    /// Names of scenarios that come along, or files (.toml). None: all that come along.
+    /// Names of built-in scenarios, or files (.toml). If omitted, all built-in scenarios run.
     scenarios: Vec<String>,
-    /// Lists the scenarios that come along.
+    /// List the built-in scenarios.
     #[arg(long)]
     list: bool,
-    /// On what a private Zentra runs, which each scenario gets.
+    /// Backend of the private Zentra that each scenario gets.
     #[arg(long, value_enum, default_value = "embedded")]
     backend: KindName,
-    /// Instead of a private one: the address of a running Zentra's ingress, whose config this is
-    /// (https://host:8080).
+    /// Use a running Zentra instead: the address of its ingress (https://host:8080). --config must
+    /// be its configuration.
     #[arg(long, value_name = "URL", conflicts_with = "backend")]
     at: Option<String>,
-    /// Plays the destination there; the running config's url must point to it.
+    /// Play the destination at this address. The running configuration's `url` must point to it.
     #[arg(long, value_name = "ADDRESS", requires = "at")]
     destination: Option<SocketAddr>,
-    /// The source that callbacks go to, where a scenario doesn't ask for a provider.
+    /// Source for callbacks, if a scenario doesn't name a provider.
     #[arg(long, requires = "at")]
     source: Option<String>,
-    /// The type of the events; a destination must subscribe to it.
+    /// Type of the events. A destination must subscribe to it.
     #[arg(long = "type", value_name = "TYPE", default_value = "rehearsal.event")]
     kind: String,
-    /// Also where the config says that a source is for production.
+    /// Send to sources with `environment = "production"` too.
     #[arg(long, requires = "at")]
     force: bool,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Writes a JUnit report, as CI servers read it.
+    /// Write a JUnit report to this file.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }
@@ -52,20 +52,20 @@ pub(crate) struct Rehearse {
 /// The demo.
 #[derive(clap::Args)]
 pub(crate) struct Demo {
-    /// What it runs on. RabbitMQ and Redis must be installed; private ones are started.
+    /// Backend. For `rabbitmq`, RabbitMQ and Redis must be installed; private servers are started.
     #[arg(long, value_enum, default_value = "embedded")]
     backend: KindName,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// What a private Zentra runs on.
+/// Backend of a private Zentra.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum KindName {
-    /// One file: no server is needed.
+    /// One file, no server.
     Embedded,
-    /// RabbitMQ and Redis, which must be installed; private ones are started.
+    /// Private RabbitMQ and Redis servers; both must be installed.
     Rabbitmq,
 }
 
@@ -78,7 +78,7 @@ impl From<KindName> for Kind {
     }
 }
 
-/// Plays the scenarios, and fails if one of them does.
+/// Plays the scenarios. Fails if one of them fails.
 pub(crate) async fn rehearse(path: &Path, asked: &Rehearse) -> Result<(), Failure> {
     let mut out = text::stdout();
     if asked.list {
@@ -124,7 +124,7 @@ fn not_kept() -> Failure {
     Failure::Asked("not every contract was kept.\nSee the report above.".into())
 }
 
-/// What the demo tells a machine.
+/// The demo's result as JSON.
 #[derive(Serialize)]
 struct DemoReport<'a> {
     #[serde(flatten)]
@@ -133,7 +133,7 @@ struct DemoReport<'a> {
     deliveries: &'a [Delivery],
 }
 
-/// The picture that tests it all.
+/// The demo: transfer `trf_8172`.
 pub(crate) async fn demo(asked: &Demo) -> Result<(), Failure> {
     let (mut out, backend, event) = (text::stdout(), asked.backend.into(), DEMO.1);
     let (played, deliveries) = zentra_rehearse::demo(backend, &Bar::new()).await?;

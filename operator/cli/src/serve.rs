@@ -9,22 +9,22 @@ use zentra_telemetry::shutdown;
 
 use crate::failure::Failure;
 
-/// Where it listens.
+/// Options of the HTTP API.
 #[derive(clap::Args)]
 pub(crate) struct Serve {
-    /// The address; ":0" picks a free port and logs it.
+    /// Address to listen on. ":0" uses a free port and logs it.
     #[arg(long, default_value = "127.0.0.1:9470", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Something before it ends TLS: only then does it listen elsewhere than on this machine, since
-    /// tokens must not travel in the clear.
+    /// A proxy in front ends TLS. Required to listen on another address than loopback, because
+    /// tokens must be encrypted on the network.
     #[arg(long)]
     behind_tls: bool,
-    /// It may also admit refused callbacks: for that, it needs the sources' secrets.
+    /// Allow the admission of refused callbacks. Needs the sources' secrets.
     #[arg(long)]
     pub(crate) admit: bool,
 }
 
-/// Serves until it is told to stop.
+/// Serves until SIGTERM or SIGINT.
 pub(crate) async fn run<B: Backend + 'static>(
     config: &'static Config,
     backend: B,

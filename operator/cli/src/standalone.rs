@@ -12,21 +12,21 @@ use zentra_worker::Worker;
 
 use crate::failure::Failure;
 
-/// Where it listens, if the command line says so.
+/// Addresses that override the configuration.
 #[derive(clap::Args)]
 pub(crate) struct Listen {
-    /// Overrides [ingress] listen.
+    /// Address for callbacks; overrides `ingress.listen`.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Overrides [ingress] admin.
+    /// Address for metrics and health; overrides `ingress.admin`.
     #[arg(long, value_name = "ADDRESS")]
     ingress_admin: Option<String>,
-    /// Overrides [worker] admin.
+    /// Address for metrics and health of the worker; overrides `worker.admin`.
     #[arg(long, value_name = "ADDRESS")]
     worker_admin: Option<String>,
 }
 
-/// Takes callbacks and delivers them until SIGTERM or SIGINT.
+/// Receives and delivers callbacks until SIGTERM or SIGINT.
 pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
     let overrides = [
         ("ingress.listen", &listen.listen),

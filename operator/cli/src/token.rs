@@ -16,35 +16,36 @@ use crate::text::print_json;
 
 #[derive(Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Makes one, and shows it this one time.
+    /// Create a token, and print it once.
     Create(New),
-    /// Lists them, without their secrets.
+    /// List tokens, without their secrets.
     List {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Takes one back.
+    /// Revoke a token.
     Revoke {
-        /// As listed.
+        /// The id, from the list.
         id: String,
         #[command(flatten)]
         actor: ActorArgs,
     },
 }
 
-/// What a new token is for.
+/// A new token.
 #[derive(clap::Args)]
 pub(crate) struct New {
-    /// Whose it is: a person or a program, whom the audit log will name.
+    /// Name of the holder, a person or a program, for the audit log.
     name: String,
-    /// What its holder may do: a viewer looks, an operator also acts, an admin also sees the audit log.
+    /// Role of the holder: a viewer looks, an operator also acts, an admin also reads the audit
+    /// log.
     #[arg(long, value_enum, default_value = "viewer")]
     role: RoleName,
-    /// Its holder may see payloads; each look is audited.
+    /// Allow payloads to be read. Each look is audited.
     #[arg(long)]
     payloads: bool,
-    /// How long it is valid, like 30days; at most 366 days.
+    /// Validity, such as `30days` (maximum: 366 days).
     #[arg(long, default_value = "90days", value_parser = lifetime)]
     expires_in: Duration,
     #[command(flatten)]
@@ -99,7 +100,7 @@ pub(crate) async fn command(backend: &impl Backend, command: TokenCommand) -> Re
     }
 }
 
-/// All of them, for a person: never what they are made of.
+/// Prints all tokens, without their secrets.
 fn show(tokens: &[Token], out: &mut impl Write) -> std::io::Result<()> {
     let now = clock::now();
     writeln!(out, "{:<16}  {:<20} {:<8}  {:<8}  EXPIRES", "ID", "NAME", "ROLE", "PAYLOADS")?;

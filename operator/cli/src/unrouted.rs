@@ -14,33 +14,33 @@ use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
 pub(crate) enum UnroutedCommand {
-    /// Lists them, oldest first.
+    /// List unrouted events, oldest first.
     List {
-        /// Only this source's.
+        /// Only this source.
         #[arg(long)]
         source: Option<String>,
-        /// At most so many.
+        /// Maximum number of items.
         #[arg(long, default_value_t = 100)]
         limit: usize,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Routes those that a destination of the config subscribes to by now. Each passes the
-    /// same seal, claim and attempt as any event.
+    /// Route unrouted events that a destination subscribes to by now. Each passes the same checks
+    /// as any event.
     Requeue {
-        /// Only this source's.
+        /// Only this source.
         #[arg(long)]
         source: Option<String>,
-        /// At most so many.
+        /// Maximum number of items.
         #[arg(long, default_value_t = 100)]
         limit: usize,
-        /// Only tells which would be routed.
+        /// Print which would be routed, and change nothing.
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
         actor: ActorArgs,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -71,7 +71,7 @@ pub(crate) async fn command(
     }
 }
 
-/// Shows them to a person: one line each.
+/// Prints one line each.
 fn show(all: &[UnroutedEvent], out: &mut impl Write) -> std::io::Result<()> {
     if all.is_empty() {
         return writeln!(out, "no unrouted events");
@@ -89,7 +89,7 @@ fn show(all: &[UnroutedEvent], out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Shows to a person what was routed.
+/// Prints what was routed.
 fn show_requeued(
     all: &[UnroutedEvent],
     dry_run: bool,

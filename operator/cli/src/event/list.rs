@@ -10,33 +10,31 @@ use zentra_core::clock::{self, Timestamp};
 use zentra_core::lifecycle::State;
 use zentra_store::journal::list::{Page, Query};
 
-/// Which deliveries.
+/// Filters for deliveries.
 #[derive(clap::Args)]
 pub(crate) struct DeliveryArgs {
-    /// Only those of this event: its provider's id, its identity, or a delivery's own key, which is
-    /// its idempotency key.
+    /// Only this event: the provider's id, the identity, or a delivery key.
     #[arg(long)]
     pub(crate) id: Option<String>,
-    /// Only this source's.
+    /// Only this source.
     #[arg(long)]
     source: Option<String>,
-    /// Only those to this destination.
+    /// Only this destination.
     #[arg(long)]
     destination: Option<String>,
-    /// Only those of this event type.
+    /// Only this event type.
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Only those that stand so.
+    /// Only this state.
     #[arg(long, value_enum)]
     state: Option<StateArg>,
-    /// Only those that are dead for this reason (`exhausted`).
+    /// Only dead deliveries with this reason (`exhausted`).
     #[arg(long)]
     reason: Option<String>,
-    /// Only those that a worker took up then or later: a time (2026-11-26T12:00:00Z), or how long
-    /// ago (`2h`).
+    /// Only deliveries that a worker took up since this time (2026-11-26T12:00:00Z) or age (`2h`).
     #[arg(long, value_parser = time)]
     since: Option<Timestamp>,
-    /// Only those that a worker took up before.
+    /// Only deliveries that a worker took up before this time or age.
     #[arg(long, value_parser = time)]
     until: Option<Timestamp>,
 }
@@ -62,7 +60,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 impl DeliveryArgs {
-    /// As the journal takes it.
+    /// The query for the delivery store.
     pub(crate) fn query(&self) -> Result<Query, AdminError> {
         let reason = self.reason.as_deref().map(dead_reason).transpose()?;
         let state = self.state.map(|state| match state {
@@ -78,7 +76,7 @@ impl DeliveryArgs {
     }
 }
 
-/// Shows a page to a person: one line each.
+/// Prints a page, one line each.
 pub(super) fn page(page: &Page, out: &mut impl Write) -> std::io::Result<()> {
     if page.items.is_empty() {
         return writeln!(out, "no deliveries");
@@ -102,7 +100,7 @@ pub(super) fn page(page: &Page, out: &mut impl Write) -> std::io::Result<()> {
     }
 }
 
-/// Shows them to a person, with where to go on.
+/// Prints the matches, and where to look further.
 pub(super) fn matches(matches: &Matches, text: &str, out: &mut impl Write) -> std::io::Result<()> {
     for event in &matches.events {
         let id = event.event_id.as_ref().unwrap_or(&event.identity);

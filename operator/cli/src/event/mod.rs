@@ -23,74 +23,74 @@ use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
 pub(crate) enum EventCommand {
-    /// Lists deliveries, those that were taken up last first.
+    /// List deliveries, newest first.
     List {
         #[command(flatten)]
         wanted: DeliveryArgs,
-        /// At most so many.
+        /// Maximum number of items.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
-        /// Where to go on: what the page before it told.
+        /// Cursor of the next page, from the previous one.
         #[arg(long, conflicts_with = "id")]
         cursor: Option<String>,
-        /// As JSON: the deliveries with their histories, and the next page's cursor.
+        /// Print JSON: deliveries with their histories, and the next page's cursor.
         #[arg(long)]
         json: bool,
     },
-    /// Find the events whose bodies contain a text, like a transfer's number: in dead letters, the
-    /// archive, and what is unrouted or refused. The audit log records who searched for what. Exit
-    /// status 1 if there is none.
+    /// Find events whose bodies contain a text, such as a transfer's number: in dead letters,
+    /// archive, unrouted and refused callbacks. Each search is audited. Exit status 1 if there is
+    /// none.
     Find {
-        /// The text, as it stands in the body that is shown by `--body`.
+        /// The text, as it appears in the body.
         #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         text: String,
-        /// Search also what the sources redact.
+        /// Search redacted fields too.
         #[arg(long)]
         unredacted: bool,
-        /// Who searches; for the audit log.
+        /// Name of the actor, for the audit log.
         #[arg(long, env = "USER", default_value = "operator")]
         by: String,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Shows where an event stands, and its whole history.
+    /// Show an event: its state and its complete history.
     Show {
         /// A provider's event id, an identity, or a delivery key (destination/source/id).
         id: String,
-        /// As JSON: `deliveries`, `accepted` and `refused`, each a list.
+        /// Print JSON with the lists `deliveries`, `accepted` and `refused`.
         #[arg(long)]
         json: bool,
-        /// Writes it as a page for a ticket, in Markdown; `-` is the standard output.
+        /// Write a Markdown page for a ticket to this file (`-`: standard output).
         #[arg(long, value_name = "FILE", conflicts_with = "json")]
         case_file: Option<PathBuf>,
     },
-    /// Release a suspected replay or a conflict as an event of its own: the provider meant to send
-    /// it. A delivery that waits for its next attempt is attempted now.
+    /// Release a suspected replay or a conflict as an event of its own. A waiting delivery is
+    /// attempted now.
     Release {
-        /// The provider's id of it, or its delivery key.
+        /// The provider's event id, or the delivery key.
         id: String,
-        /// Why; for the history.
+        /// Reason, for the history.
         #[arg(long, value_parser = reason)]
         reason: String,
-        /// Who asks; for the history.
+        /// Name of the actor, for the history.
         #[arg(long, env = "USER", default_value = "operator")]
         by: String,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Ends the retries of one that waits for its next attempt: it is a dead letter then.
+    /// End the retries of a waiting delivery. It becomes a dead letter.
     End {
-        /// The provider's id of it, or its delivery key.
+        /// The provider's event id, or the delivery key.
         id: String,
-        /// Why; for the history.
+        /// Reason, for the history.
         #[arg(long, value_parser = reason)]
         reason: String,
-        /// Who asks; for the history.
+        /// Name of the actor, for the history.
         #[arg(long, env = "USER", default_value = "operator")]
         by: String,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -170,7 +170,7 @@ pub(crate) async fn command(
     }
 }
 
-/// Writes what happens, until the output is closed.
+/// Prints what happens, until the output is closed.
 pub(crate) async fn tail(
     backend: &impl Backend,
     wanted: &DeliveryArgs,
@@ -181,11 +181,11 @@ pub(crate) async fn tail(
     lines.error.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// The standard output, a line for each change.
+/// The standard output, one line for each change.
 struct Lines<W> {
     json: bool,
     out: W,
-    /// Why nothing can be written any more.
+    /// The error after which nothing more is written.
     error: Option<io::Error>,
 }
 

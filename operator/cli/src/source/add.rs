@@ -9,27 +9,26 @@ use webhook_verify::Scheme;
 
 use crate::failure::Failure;
 
-/// Adds a source to the config.
+/// Options of `zentra source add`.
 #[derive(clap::Args)]
 pub(crate) struct Add {
-    /// An entry of the catalogue: see `zentra source list`.
+    /// A provider of the catalogue; see `zentra source list`.
     provider: String,
-    /// The source's name: a part of its address. The provider's name, if it isn't given.
+    /// Name of the source, a part of its address (default: the provider's name).
     #[arg(long)]
     name: Option<String>,
-    /// Where the signing secret will be: `env:NAME` or `file:PATH`.
+    /// Reference to the signing secret: `env:NAME` or `file:PATH`.
     #[arg(long, value_name = "REFERENCE")]
     secret: Option<String>,
-    /// Where the provider will send to, for those that sign it.
+    /// Address that the provider sends to, if the provider signs it.
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
-    /// Prints the block, and leaves the config as it is.
+    /// Print the block, and don't change the configuration.
     #[arg(long)]
     print: bool,
 }
 
-/// Writes the block to the end of the config, unless it is to be printed, and tells what is left
-/// to do at the provider.
+/// Appends the block to the configuration, or prints it, and prints what to do at the provider.
 pub(crate) fn add(path: &Path, asked: &Add) -> Result<(), Failure> {
     let provider = &asked.provider;
     let scheme = Scheme::named(provider).ok_or_else(|| unknown(provider))?;
@@ -94,7 +93,7 @@ fn block(
     Ok(block)
 }
 
-/// What is there is left as it is: to the end of it, unless it has such a source.
+/// Appends to the file. Fails if it has a source of this name.
 fn append(path: &Path, name: &str, block: &str) -> Result<(), Failure> {
     let found = match std::fs::read_to_string(path) {
         Ok(text) => text,

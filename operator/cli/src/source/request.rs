@@ -14,52 +14,52 @@ use zentra_core::source::Source;
 use crate::failure::Failure;
 use crate::text;
 
-/// What of a captured request.
+/// A captured request.
 #[derive(clap::Args)]
 pub(crate) struct Verify {
-    /// The source that it was sent to.
+    /// The source that received it.
     #[arg(long)]
     source: String,
-    /// Its headers, as `Name: value` lines; before them, if the query matters, its request line
-    /// (`POST /in/x?a=b HTTP/1.1`).
+    /// File with the headers as `Name: value` lines. If the query matters, the request line comes
+    /// first (`POST /in/x?a=b HTTP/1.1`).
     #[arg(long, value_name = "FILE")]
     headers: PathBuf,
-    /// Its body, byte for byte; `-` is the standard input.
+    /// File with the exact body (`-`: standard input).
     #[arg(long, value_name = "FILE")]
     body: PathBuf,
-    /// When it was received (2026-11-26T12:00:00Z, or Unix seconds). Now, if it isn't given.
+    /// Time of receipt (2026-11-26T12:00:00Z or Unix seconds; default: now).
     #[arg(long, value_parser = time)]
     at: Option<Timestamp>,
-    /// The key (a certificate in PEM), for providers that publish theirs.
+    /// File with the provider's published key (a certificate in PEM).
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// A request for testing.
+/// A test request.
 #[derive(clap::Args)]
 pub(crate) struct Sign {
-    /// The source that it will be sent to.
+    /// The source that will receive it.
     #[arg(long)]
     source: String,
-    /// Its body, byte for byte; `-` is the standard input.
+    /// File with the exact body (`-`: standard input).
     #[arg(long, value_name = "FILE")]
     body: PathBuf,
-    /// The event's id, where the provider has it in a header.
+    /// The event's id, if the provider sends it in a header.
     #[arg(long, default_value = "evt_test")]
     id: String,
-    /// The event's type, where the provider has it in a header.
+    /// The event's type, if the provider sends it in a header.
     #[arg(long = "type", default_value = "test")]
     kind: String,
-    /// The name of the secret; the first one, if it isn't given.
+    /// Name of the secret (default: the first one).
     #[arg(long, value_name = "NAME")]
     key: Option<String>,
-    /// When it is signed (2026-11-26T12:00:00Z, or Unix seconds). Now, if it isn't given.
+    /// Signed time (2026-11-26T12:00:00Z or Unix seconds; default: now).
     #[arg(long, value_parser = time)]
     at: Option<Timestamp>,
-    /// Prints a curl command that sends it to this address, instead of the headers.
+    /// Print a curl command that sends it to this address, instead of the headers.
     #[arg(long, value_name = "URL")]
     curl: Option<String>,
 }
@@ -76,7 +76,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
         .ok_or_else(|| "not a time like 2026-11-26T12:00:00Z or 1764158400".into())
 }
 
-/// Explains what the ingress makes of a captured request. Fails where it would be refused.
+/// Explains a captured request. Fails if it would be refused.
 pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
     let (source, others) = sources(path, &asked.source)?;
     let text = String::from_utf8(read(&asked.headers)?);
@@ -126,7 +126,7 @@ fn show(explained: &Explanation, outcome: &[String], out: &mut impl Write) -> st
     Ok(())
 }
 
-/// What comes of it, if it is let in.
+/// The result, if it is accepted.
 fn outcome(callback: &Unverified, source: &Source, key: Option<&Secret>) -> Vec<String> {
     let Ok(verified) = callback.verify_by(&source.endpoint, key) else { return Vec::new() };
     if let Some(answer) = verified.handshake() {
@@ -158,7 +158,7 @@ fn as_json(explained: &Explanation, outcome: &[String], source: &Source) -> serd
     })
 }
 
-/// Prints the headers of a request that this source takes, or a command that sends it.
+/// Prints the headers of a request that this source accepts, or a command that sends it.
 pub(crate) fn sign(path: &Path, asked: &Sign) -> Result<(), Failure> {
     let (source, _) = sources(path, &asked.source)?;
     let body = read(&asked.body)?;
@@ -198,8 +198,8 @@ pub(crate) fn sign(path: &Path, asked: &Sign) -> Result<(), Failure> {
     Ok(written?)
 }
 
-/// As a request is captured: the request line, if its query matters; the headers; and the body,
-/// if the signature is in it.
+/// Writes a request as it is captured: the request line if the query matters, the headers, and the
+/// body if the signature is in it.
 fn write_request(
     source: &Source,
     signed: &Signed,
@@ -220,7 +220,7 @@ fn write_request(
     Ok(())
 }
 
-/// For a shell.
+/// A command for a shell.
 fn curl(url: &str, signed: &Signed, kind: &str, data: &str) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let url = match &signed.query {

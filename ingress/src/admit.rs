@@ -18,37 +18,38 @@ use zentra_store::queue::Publish;
 use crate::keys::Keys;
 use crate::refusal::Refusal;
 
-/// How many of one callback's events may wait for their confirm.
+/// Maximum number of one callback's events that wait for confirms.
 const AT_A_TIME: usize = 256;
-/// A larger body is verified beside the runtime: one of 1 MiB can take as long as a thousand small
+/// A larger body is verified outside of the runtime: 1 MiB can take as long as a thousand small
 /// callbacks.
 const LARGE: usize = 64 * 1024;
 
-/// What a callback was.
+/// What an admitted callback is.
 pub enum Admission {
-    /// Events that the queue has confirmed: only now may a 2xx go out.
+    /// Confirmed events. Only now a 2xx may be sent.
     Events(Vec<Envelope>),
-    /// No event: its provider makes sure of the endpoint, and waits for this answer.
+    /// A handshake with its answer.
     Handshake(Box<Answered>),
 }
 
-/// What admitting a callback takes.
+/// Admits callbacks.
 pub struct Entry<'a, Q> {
     /// Seals events.
     pub sealer: &'a Sealer,
-    /// Where events go.
+    /// Queue for events.
     pub queue: &'a Q,
     /// The providers' published keys.
     pub keys: &'a Keys,
 }
 
-/// What the ingress adds for a callback that has just come.
+/// Limits for a callback that was just received.
 pub(crate) struct Bounds<'a> {
-    /// Large bodies that are verified at a time; waiting for a key takes no turn.
+    /// Limits the number of large bodies that are verified at a time. Waiting for a key doesn't
+    /// count.
     pub(crate) turns: &'a Semaphore,
-    /// Observes how long verification took.
+    /// Observes the duration of verification.
     pub(crate) verified: &'a (dyn Fn(Duration) + Sync),
-    /// A place among the large ones that are verified or wait for it. It ends with verifying.
+    /// A place among the large bodies, until verification ends.
     pub(crate) _place: Option<SemaphorePermit<'a>>,
 }
 
@@ -81,7 +82,7 @@ impl<Q: Publish> Entry<'_, Q> {
         self.verified(callback, source, None).await
     }
 
-    /// Admits a callback that has just come.
+    /// Admits a callback that was just received.
     pub(crate) async fn admit_new(
         &self,
         callback: &Unverified,
@@ -94,8 +95,8 @@ impl<Q: Publish> Entry<'_, Q> {
         self.take(verified, callback, source, None).await
     }
 
-    /// By the key that it is signed with. A published set that it doesn't fit may be older than its key: then it is
-    /// verified by the newest, too.
+    /// Verifies with the published key, if there is one. If a signature doesn't fit a key set, the
+    /// newest set is tried too.
     async fn verified(
         &self,
         callback: &Unverified,
@@ -153,15 +154,15 @@ impl<Q: Publish> Entry<'_, Q> {
                 Ok(envelope)
             }
         };
-        // All or nothing for the provider: if one can't be queued, it sends all of them again, and
-        // those that were are copies then.
+        // All or nothing for the provider: if one event can't be queued, the provider sends all
+        // again, and the queued ones are copies then.
         let events = stream::iter(verified.into_events());
         events.map(one).buffered(AT_A_TIME).try_collect().await
     }
 }
 
-/// By one key. A callback that has just come, which has bounds, is fresh by the clock as it is, or by the clock before
-/// it was stepped.
+/// Verifies with one key. A callback that was just received can be fresh by the clock before or
+/// after a step.
 async fn verified_by(
     callback: &Unverified,
     source: &Source,
@@ -183,7 +184,7 @@ async fn verified_by(
     verified
 }
 
-/// Whether a callback is verified beside the runtime.
+/// Whether a callback is verified outside of the runtime.
 pub(crate) fn is_large(callback: &Unverified) -> bool {
     callback.body.len() > LARGE || callback.is_compressed()
 }

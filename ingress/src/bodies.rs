@@ -19,24 +19,24 @@ use zentra_config::Bounds;
 
 use crate::refusal::Refusal;
 
-/// In this time a body must make progress: `min_body_rate` times this many bytes.
+/// Period in which a body must receive `min_body_rate` times this many bytes.
 pub(crate) const STALL: Duration = Duration::from_secs(2);
-/// A body that has made no progress for this long may be evicted.
+/// A body without progress for this long can be evicted.
 const SLOW: Duration = Duration::from_millis(500);
-/// How many bodies are compared to find the slowest. Comparing all of them would make a flood
+/// Number of bodies that are compared to find the slowest. Comparing all would make a flood
 /// expensive.
 const SAMPLE: usize = 16;
-/// The most bodies that are evicted for one.
+/// Maximum number of bodies that are evicted for one.
 const VICTIMS: usize = 8;
 
-/// All bodies of one ingress.
+/// All bodies of an ingress.
 pub(crate) struct Bodies {
     state: Mutex<State>,
-    /// Bodies that are waited for at a time.
+    /// Maximum number of bodies that are being received.
     places: usize,
-    /// Bytes that are held at a time.
+    /// Maximum total size in memory, in bytes.
     bytes: usize,
-    /// The same, of one peer.
+    /// Maximum number for one peer.
     peer_places: usize,
     peer_bytes: usize,
     /// Bytes that count as progress.
@@ -44,9 +44,9 @@ pub(crate) struct Bodies {
 }
 
 struct State {
-    /// Those that are waited for.
+    /// Bodies that are being received.
     waiting: IndexMap<u64, Waiting>,
-    /// How many these are.
+    /// Gauge of bodies that are being received.
     gauge: IntGauge,
     peers: HashMap<IpAddr, Held>,
     bytes: usize,
@@ -73,7 +73,7 @@ struct Eviction {
     notify: Notify,
 }
 
-/// What a newcomer needs room for.
+/// What a new body needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
     Place,
@@ -97,7 +97,7 @@ impl Bodies {
         })
     }
 
-    /// Begins to read a body of this peer. One body of `most` bytes is always within its share.
+    /// Starts to receive a body of this peer. One body of `most` bytes is always within its share.
     pub(crate) fn begin(self: &Arc<Self>, peer: IpAddr, most: usize) -> Reading {
         Reading {
             bodies: self.clone(),
@@ -125,17 +125,17 @@ impl Bodies {
     }
 }
 
-/// One body, and the right to hold its bytes until this is dropped.
+/// One body. Its bytes count until this is dropped.
 pub(crate) struct Reading {
     bodies: Arc<Bodies>,
     peer: IpAddr,
-    /// Bytes that its peer may hold.
+    /// Maximum number of bytes of its peer.
     share: usize,
     bytes: usize,
     /// When enough bytes had come last, and how many have since.
     progress: Instant,
     since: usize,
-    /// Its place among those that are waited for.
+    /// Its place among the bodies that are being received.
     place: Option<(u64, Arc<Eviction>)>,
 }
 
@@ -209,7 +209,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Ends when it is evicted.
+    /// Returns when the body is evicted.
     pub(crate) async fn evicted(&self) {
         match &self.place {
             Some((_, eviction)) => eviction.notify.notified().await,
@@ -217,12 +217,13 @@ impl Reading {
         }
     }
 
-    /// When it is too slow, if nothing comes until then.
+    /// Time at which the body counts as too slow, if nothing arrives until then.
     pub(crate) fn stalls_at(&self) -> Option<Instant> {
         (self.bodies.progress > 0).then(|| self.progress + STALL)
     }
 
-    /// It is complete and can't be evicted any more. Its bytes are held until this is dropped.
+    /// Marks the body as complete. It can't be evicted any more; its bytes count until this is
+    /// dropped.
     pub(crate) fn complete(&mut self) -> Result<(), Refusal> {
         let bodies = self.bodies.clone();
         let mut state = bodies.state();
@@ -313,7 +314,7 @@ impl State {
         self.change(peer, |held| held.bytes -= bytes);
     }
 
-    /// A peer that holds nothing is forgotten.
+    /// A peer that holds nothing is removed.
     fn change(&mut self, peer: IpAddr, change: impl FnOnce(&mut Held)) {
         if let Some(held) = self.peers.get_mut(&peer) {
             change(held);
@@ -324,7 +325,7 @@ impl State {
     }
 }
 
-/// Whoever has one address of IPv6 has its whole /64.
+/// A client with one IPv6 address has its whole /64.
 pub(crate) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {

@@ -1,4 +1,4 @@
-//! Who sent a callback: whoever connected, or whom a trusted proxy says it got it from.
+//! The client of a callback: the peer, or the address that a trusted proxy reports.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,8 +8,7 @@ use ipnet::IpNet;
 /// The proxies' list of whom they got it from.
 const FORWARDED: &str = "x-forwarded-for";
 
-/// The nearest address that is no trusted proxy's. What stands further away in the list, anyone
-/// may have written.
+/// The nearest address that isn't a trusted proxy. Anyone can write the addresses before it.
 pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let lines = headers.get_all(FORWARDED).iter().filter_map(|line| line.to_str().ok());

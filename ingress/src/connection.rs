@@ -1,8 +1,8 @@
-//! One connection: TLS where configured, then HTTP/1.1 or HTTP/2, under a clock.
+//! One connection: TLS if configured, then HTTP/1.1 or HTTP/2, bounded in time.
 //!
-//! The HTTP library bounds headers in size; time is bounded here, for both framings and
-//! from the first byte on, so that a client that says little or nothing can't keep a
-//! connection for long. An idle connection also gives way when all are taken.
+//! The HTTP library bounds the size of headers. Time is bounded here from the first byte on, for
+//! both protocols, so that a silent client can't keep a connection for long. An idle connection is
+//! closed when all are in use.
 
 use std::convert::Infallible;
 use std::io;
@@ -30,14 +30,14 @@ use crate::head::{Head, TwoFramings};
 use crate::refusal::Refusal;
 use crate::respond;
 
-/// How long a connection that is told to end may take to say goodbye.
+/// Time for a graceful close.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// The same, where another connection waits for the place.
+/// Time for a graceful close while another connection waits.
 const GIVE_WAY: Duration = Duration::from_millis(10);
-/// How many bytes are read after the end, and thrown away.
+/// Maximum number of bytes that are read and discarded after the end.
 const UNREAD: u64 = 4 * 1024 * 1024;
 
-/// What all connections share.
+/// Settings of all connections.
 pub(crate) struct Rules {
     pub(crate) http: auto::Builder<TokioExecutor>,
     pub(crate) bounds: Bounds,
@@ -45,11 +45,11 @@ pub(crate) struct Rules {
     pub(crate) stop: CancellationToken,
 }
 
-/// Asks idle connections to give way to a new one.
+/// Asks idle connections to close for a new one.
 #[derive(Default)]
 pub(crate) struct EvictionSignal {
     wanted: AtomicBool,
-    /// The connection that has been idle longest hears it first.
+    /// The connection that is idle longest receives it first.
     asked: Notify,
 }
 
@@ -63,7 +63,7 @@ impl EvictionSignal {
         place
     }
 
-    /// Ends when a connection that serves nothing yet has to give way.
+    /// Returns when an idle connection has to close.
     pub(crate) async fn gives_way(&self) {
         loop {
             self.asked.notified().await;
@@ -74,11 +74,11 @@ impl EvictionSignal {
     }
 }
 
-/// How a connection ended.
+/// End of a connection.
 pub(crate) struct End<S> {
-    /// What went wrong before a request was there: nobody else can count it.
+    /// A refusal before there was a request, to be counted.
     pub(crate) refusal: Option<Refusal>,
-    /// What is to be done with the stream, if anything.
+    /// The stream, if it has to be closed gracefully.
     pub(crate) parting: Option<LingeringClose<S>>,
 }
 
@@ -139,14 +139,14 @@ where
     End { refusal, parting: stream.map(|stream| LingeringClose { stream, words }) }
 }
 
-/// A connection that is over but for its close.
+/// A finished connection that is not closed yet.
 pub(crate) struct LingeringClose<S> {
     stream: S,
     words: Option<Vec<u8>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> LingeringClose<S> {
-    /// Of a connection that is not served at all.
+    /// For a connection that isn't served.
     pub(crate) fn unserved(stream: S, refusal: &Refusal) -> Self {
         Self { stream, words: Some(respond::last_words(refusal)) }
     }
@@ -172,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LingeringClose<S> {
     }
 }
 
-/// What the HTTP library has refused and answered by itself.
+/// The refusal that the HTTP library has answered itself.
 fn refused(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
     match error.downcast_ref::<hyper::Error>() {
         Some(error) if error.is_parse_too_large() => Some(Refusal::HeadersTooLarge),
@@ -190,7 +190,7 @@ enum Ended {
     SlowHeaders,
 }
 
-/// Watches over a connection, and says why it has to end.
+/// Supervises a connection, and returns why it has to end.
 async fn overseen(pulse: &ConnectionClock, rules: &Rules) -> Ended {
     let Bounds { header_timeout, idle_timeout, .. } = rules.bounds;
     let often = (header_timeout.min(idle_timeout) / 4).min(Duration::from_secs(1));
@@ -219,7 +219,7 @@ async fn overseen(pulse: &ConnectionClock, rules: &Rules) -> Ended {
     }
 }
 
-/// What a connection does now, and since when.
+/// State of a connection, and since when.
 struct ConnectionClock {
     started: Instant,
     /// Milliseconds after `started`.
@@ -227,7 +227,7 @@ struct ConnectionClock {
     requests: AtomicUsize,
     heard: AtomicBool,
     http2: AtomicBool,
-    /// Of the request that is awaited.
+    /// Head of the expected request.
     head: Mutex<Head>,
 }
 
@@ -235,7 +235,7 @@ struct ConnectionClock {
 enum State {
     /// Between requests.
     Silent,
-    /// Some bytes of HTTP/1.1 headers are there, not all.
+    /// HTTP/1.1 headers have arrived in part.
     Headers,
     /// A request is under way.
     Busy,
@@ -299,7 +299,7 @@ impl ConnectionClock {
     }
 }
 
-/// A request under way.
+/// A running request.
 struct Busy(Arc<ConnectionClock>);
 
 impl Drop for Busy {
@@ -311,7 +311,7 @@ impl Drop for Busy {
     }
 }
 
-/// A stream whose reads are noticed, and which is there still after its connection.
+/// A stream whose reads are observed, and that outlives its connection.
 struct Watched<S> {
     stream: Arc<Mutex<S>>,
     pulse: Arc<ConnectionClock>,

@@ -26,7 +26,7 @@ use crate::refusal::Refusal;
 use crate::respond;
 use crate::state::IngressState;
 
-/// What a request without a body is answered, if its provider makes sure of the endpoint so.
+/// The answer to a request without a body, if it is a handshake.
 fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
     let method = request.method();
     if source.endpoint.scheme.handshakes.is_empty() || *method == Method::POST {
@@ -107,7 +107,7 @@ impl<Q: Publish> Handler<Q> {
         }
     }
 
-    /// Slow bodies take no place among those in flight, so they can't shut honest ones out.
+    /// Slow bodies don't count as in flight, so they can't block honest ones.
     async fn take(
         &self,
         request: Request<Incoming>,
@@ -127,7 +127,7 @@ impl<Q: Publish> Handler<Q> {
         admitted
     }
 
-    /// Makes the slowest body give way to a new connection.
+    /// Evicts the slowest body for a new connection.
     pub(crate) fn make_way(&self) {
         self.receiver.make_way();
     }
@@ -137,12 +137,12 @@ impl<Q: Publish> Handler<Q> {
         GaugeGuard::more(&self.metrics.connections)
     }
 
-    /// What was refused before there was a request.
+    /// Notes a refusal before there was a request.
     pub(crate) fn refused(&self, refusal: &Refusal) {
         self.note(UNKNOWN, refusal);
     }
 
-    /// Counted and logged once, here.
+    /// Counts and logs a refusal.
     fn note(&self, source: &str, refusal: &Refusal) {
         self.metrics.refused(source, refusal.reason());
         self.log.refused(source, refusal);

@@ -1,8 +1,8 @@
-//! Keeping refused callbacks for an operator to see: never in an event's way.
+//! Keeps refused callbacks for operators, without delaying events.
 //!
-//! Each source has an allowance per second, and a share of what is kept in all, so that one source's
-//! flood of forgeries can't push out what is refused of another. What doesn't fit, or can't be
-//! queued, is dropped and counted.
+//! Each source has an allowance per second and a share of the total, so that one source's flood
+//! can't displace another's callbacks. What doesn't fit, or can't be queued, is dropped and
+//! counted.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -19,13 +19,13 @@ use zentra_store::queue::Publish;
 
 use crate::metrics::Metrics;
 
-/// Refused callbacks that wait to be queued.
+/// Maximum number of refused callbacks that wait to be queued.
 const WAITING: usize = 64;
 
-/// What a share of the bytes is counted in.
+/// Unit of the share of bytes.
 const KIB: usize = 1024;
 
-/// What one source may still keep.
+/// Allowance of one source.
 struct Allowance {
     per_second: DefaultDirectRateLimiter,
     /// Of `max_count` and `max_bytes` (in KiB), in `max_age`.
@@ -52,7 +52,7 @@ impl Allowance {
         })
     }
 
-    /// Why a body of this size isn't kept.
+    /// Why a body of this size isn't kept, if it isn't.
     fn denies(&self, bytes: usize) -> Option<&'static str> {
         if self.per_second.check().is_err() {
             return Some("rate");
@@ -66,7 +66,7 @@ impl Allowance {
     }
 }
 
-/// Takes refused callbacks, as far as there is room.
+/// Keeps refused callbacks, as far as there is room.
 pub(crate) struct RefusedRecorder {
     allowances: HashMap<String, Allowance>,
     waiting: mpsc::Sender<(RefusedRecord, Unverified)>,

@@ -1,5 +1,5 @@
-//! Keys that providers publish: fetched from addresses that the scheme allows, kept for a while,
-//! and no more of them at a time than a provider can need.
+//! Published keys of providers: fetched from addresses that the scheme allows, cached, and limited
+//! in rate.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -23,44 +23,44 @@ use zentra_telemetry::causes;
 
 use crate::bodies::network;
 
-/// How long a key is used before it is fetched again. What was withdrawn is good until then.
+/// How long a key is cached. A withdrawn key is valid until then.
 const FRESH: Duration = Duration::from_secs(3600);
 /// How long a key set that was fetched again, since a signature didn't fit it, is good for the next
 /// signature that doesn't: whoever sends forged ones causes no more than this.
 const AGAIN: Duration = Duration::from_secs(10);
-/// How many keys are kept, of all providers.
+/// Maximum number of cached keys.
 const KEPT: u64 = 64;
-/// The longest key, in bytes.
+/// Maximum size of a key, in bytes.
 const LONGEST: usize = 64 * 1024;
-/// How long fetching one may take.
+/// Timeout of a fetch.
 const TIME: Duration = Duration::from_secs(5);
-/// How many keys that were fetched before are fetched again in a minute.
+/// Maximum number of known keys that are fetched again per minute.
 const PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).unwrap();
-/// How many that are new one client causes to be fetched in a minute for one source. Whoever makes
-/// addresses up uses up nobody else's.
+/// Maximum number of new keys per minute for one client and source. A client that invents addresses
+/// uses up only its own.
 const NEW_PER_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
-/// How many that are new are fetched at a time, for all.
+/// Maximum number of new keys that are fetched at a time.
 const NEW_AT_A_TIME: usize = 16;
-/// How many clients are remembered that caused one to be fetched.
+/// Maximum number of remembered clients.
 const CLIENTS: u64 = 10_000;
 
-/// How long it is known that a key has been had.
+/// How long a fetched address counts as known.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The published keys. Its clones share what they know.
+/// Published keys. Clones share the cache.
 #[derive(Clone)]
 pub struct Keys {
     known: Cache<Uri, Secret>,
     anew: Cache<Uri, Option<Secret>>,
     allowance: Arc<Allowance>,
-    /// Made when the first is fetched.
+    /// Created at the first fetch.
     http: Arc<LazyLock<Option<Http>>>,
 }
 
-/// Who wants something to be fetched.
+/// The client that causes a fetch.
 struct Client<'a> {
     source: &'a str,
-    /// None if nobody knows: then all are one.
+    /// `None` if it is unknown; these clients count as one.
     peer: Option<IpAddr>,
 }
 
@@ -70,7 +70,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// What may be fetched.
+/// Limits of fetches.
 struct Allowance {
     had: Cache<Uri, ()>,
     again: DefaultDirectRateLimiter,
@@ -138,7 +138,7 @@ impl Keys {
         source: &Source,
     ) -> Result<Option<Secret>, Refusal> {
         let Some(address) = callback.key_address(&source.endpoint)? else { return Ok(None) };
-        // Those who ask for the same one wait for one fetch.
+        // Concurrent requests for the same key share one fetch.
         let client = Client::of(callback, source);
         let fetched = self.known.try_get_with(address.clone(), self.fetch(&address, &client));
         fetched.await.map(Some).map_err(|error| {
@@ -147,7 +147,7 @@ impl Keys {
         })
     }
 
-    /// The newest key set, if the scheme has one and it differs from what is known.
+    /// The newest key set, if the scheme has one and it differs from the cached one.
     pub async fn newer(
         &self,
         callback: &Unverified,
@@ -173,7 +173,7 @@ impl Keys {
         Ok(Secret::new(&body[..]))
     }
 
-    /// Visits an address, as a provider wants it to be confirmed.
+    /// Visits the address that confirms an endpoint.
     pub(crate) async fn visit(
         &self,
         address: &Uri,

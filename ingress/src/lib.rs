@@ -33,7 +33,7 @@ use zentra_telemetry::admin;
 
 pub use refusal::Refusal;
 
-/// How long what is kept of refused callbacks may take to be queued at the end.
+/// Time to queue kept refused callbacks at the end.
 const FLUSH: Duration = Duration::from_secs(3);
 
 /// Serves callbacks on `listener` and health on `admin` until `stop`.
@@ -63,7 +63,7 @@ pub async fn run<Q: Publish>(
     let ready = move || std::future::ready(queue.ready());
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));
     server::serve(listener, handler, tls, bounds, stop).await;
-    // What the keepers had taken is queued first.
+    // Kept refused callbacks are queued first.
     let _ = timeout(FLUSH, keeping.wait()).await;
     ended.cancel();
     health.await?;

@@ -1,5 +1,5 @@
-//! Refusals in the log: each one, until a flood of them; then so many a second, with
-//! the number of those left out. The metric counts them all.
+//! Refusals in the log: each one; in a flood a limited number per second, with the number of
+//! omitted ones. The metric counts all.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -20,12 +20,12 @@ pub(crate) struct Log {
 
 struct Kind {
     allowance: DefaultDirectRateLimiter,
-    /// Since the last line.
+    /// Omitted lines since the last one.
     left_out: u64,
 }
 
 impl Log {
-    /// `source` is a name of the config, or that of all unknown ones: it is kept.
+    /// Logs a refusal. `source` is a configured name or `unknown`, because it is kept.
     pub(crate) fn refused(&self, source: &str, refusal: &Refusal) {
         let reason = refusal.reason();
         let Some(left_out) = self.line(source, reason) else {

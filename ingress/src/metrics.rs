@@ -1,5 +1,4 @@
-//! What Prometheus learns from the ingress. Labels hold only names of the config: a
-//! stranger can't make new ones.
+//! Metrics of the ingress. Labels have only configured names, so that nobody can create new ones.
 
 use std::time::Duration;
 
@@ -8,10 +7,10 @@ use zentra_core::event::Envelope;
 use zentra_core::source::Source;
 use zentra_telemetry::{counter, gauge, histogram, seconds};
 
-/// The source of what names no configured one.
+/// Source label of unknown sources.
 pub(crate) const UNKNOWN: &str = "unknown";
 
-/// The source of all histograms, unless each source has its own.
+/// Source label of shared histograms.
 const ALL: &str = "all";
 
 /// From a callback's own time to its receipt: from on time to after days of retries.
@@ -118,8 +117,7 @@ impl Metrics {
         })
     }
 
-    /// Each counter is there from the start, so that its first increase shows, and a key
-    /// that is never used can be seen to be so.
+    /// Creates all counters at the start, so that a first increase and an unused key are visible.
     pub(crate) fn know(&self, sources: &[Source]) {
         for source in sources {
             let name = source.name.as_str();
@@ -138,7 +136,7 @@ impl Metrics {
         }
     }
 
-    /// The source as the histograms have it.
+    /// Source label for histograms.
     fn measured<'a>(&self, source: &'a str) -> &'a str {
         if self.by_source { source } else { ALL }
     }

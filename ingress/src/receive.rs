@@ -1,4 +1,4 @@
-//! Reading a callback: bounded in size, time and memory, looked at by nobody.
+//! Receives a callback: bounded in size, time and memory, without interpreting it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) fn unambiguous<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
 }
 
-/// Reads bodies, so many and so much of them at a time.
+/// Receives bodies within bounds.
 pub(crate) struct Receiver {
     headers: usize,
     header_bytes: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Receiver {
     bodies: Arc<Bodies>,
 }
 
-/// A callback as it was read, and the memory that it may take until this is dropped.
+/// A received callback and its memory.
 pub(crate) struct Received {
     pub(crate) callback: Unverified,
     pub(crate) memory: Reading,
@@ -60,7 +60,7 @@ impl Receiver {
         }
     }
 
-    /// Makes the slowest body give way to a new connection.
+    /// Evicts the slowest body for a new connection.
     pub(crate) fn make_way(&self) {
         self.bodies.make_way();
     }
@@ -99,7 +99,7 @@ impl Receiver {
             && headers.iter().map(line).sum::<usize>() <= self.header_bytes
     }
 
-    /// Memory is asked for as bytes arrive, not as they are announced.
+    /// Memory counts as bytes arrive, not as they are announced.
     async fn body(
         &self,
         mut body: Incoming,
@@ -115,7 +115,7 @@ impl Receiver {
                 return Err(Refusal::BodyTooLarge(most));
             }
             reading.hold(data.len())?;
-            // Most bodies come in one piece, which is taken as it is.
+            // Most bodies arrive in one piece, which is not copied.
             match (first.is_empty(), more.is_empty()) {
                 (true, true) => first = data,
                 (_, false) => more.extend_from_slice(&data),
@@ -131,8 +131,7 @@ impl Receiver {
     }
 }
 
-/// The next piece of a body. Only one that isn't there yet takes a place among those that are
-/// waited for.
+/// The next piece of a body. A body takes a place only if the piece hasn't arrived yet.
 async fn frame(
     body: &mut Incoming,
     reading: &mut Reading,

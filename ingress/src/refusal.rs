@@ -1,16 +1,16 @@
-//! Why a callback isn't taken: one stable reason each, with its status.
+//! Refusals: each has a stable reason and a status.
 
 use http::StatusCode;
 use zentra_store::queue::QueueError;
 
-/// A refusal, as the provider, the log and the metrics see it.
+/// A refusal, for provider, log and metrics.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// No such source, or no such path.
-    #[error("there is no such source here; callbacks go to POST /in/{{source}}")]
+    #[error("unknown source; send callbacks to POST /in/{{source}}")]
     UnknownSource,
-    /// Callbacks are POSTed.
-    #[error("callbacks are sent by POST")]
+    /// The provider doesn't use this method.
+    #[error("this source does not accept this method")]
     MethodNotAllowed,
     /// More connections than the bound, and none of them idle.
     #[error("too many connections; try again")]
@@ -24,34 +24,34 @@ pub enum Refusal {
     /// Too many headers, or too long ones.
     #[error("the headers are too many or too long")]
     HeadersTooLarge,
-    /// Not HTTP, or not as it must be.
-    #[error("this is not HTTP as it must be")]
+    /// Malformed HTTP request.
+    #[error("malformed HTTP request")]
     BadRequest,
-    /// More callbacks, or more of their bytes, than the entrance bears at a time.
-    #[error("too much at a time; try again")]
+    /// Too many callbacks, or too many of their bytes, at a time.
+    #[error("too many callbacks at a time; try again")]
     Overloaded,
-    /// The body is over the source's bound.
+    /// The body is larger than `max_body`.
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),
     /// The body didn't arrive in time.
     #[error("the body did not arrive in time")]
     BodyTimeout,
     /// The body broke off.
-    #[error("the body broke off")]
+    #[error("the body ended early")]
     BodyUnreadable,
     /// Signature or freshness.
     #[error(transparent)]
     Verify(#[from] webhook_verify::Refusal),
-    /// The event was genuine but could not be made durable: to be sent again.
+    /// Genuine, but the queue failed. The provider should send it again.
     #[error("the event could not be queued; send it again")]
     Queue(#[from] QueueError),
-    /// The event couldn't be sealed. Not the provider's fault either.
+    /// The event couldn't be sealed.
     #[error("the event could not be sealed; send it again")]
     Seal,
 }
 
 impl Refusal {
-    /// The stable name.
+    /// Stable name.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::UnknownSource => "unknown_source",

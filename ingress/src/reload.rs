@@ -1,5 +1,5 @@
-//! What may change while callbacks are taken: sources, secrets, seal keys, destinations,
-//! the certificate. Connections stay; a callback under way keeps what it began with.
+//! Reload of sources, secrets, seal keys, destinations and certificate. Connections stay; a running
+//! callback keeps the settings that it started with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::metrics::Metrics;
 use crate::server;
 use crate::state::IngressState;
 
-/// How often the certificate's files are looked at.
+/// Interval of checking the certificate's files.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// What is in force, as it changes.
+/// The current settings.
 pub(crate) struct Current<Q> {
     pub(crate) gate: watch::Receiver<Arc<IngressState<Q>>>,
     pub(crate) tls: server::Tls,
-    /// The keepers of all gates, old and new.
+    /// Recorders of refused callbacks, old and new.
     pub(crate) keeping: TaskTracker,
 }
 
@@ -63,7 +63,8 @@ impl<Q: Publish> Follower<Q> {
         loop {
             tokio::select! {
                 new = self.live.next() => {
-                    // An event must find its new queue when its source lets it in.
+                    // The queues of new destinations must exist before events are accepted for
+                    // them.
                     self.queue.subscribe(new.routes()).await;
                     let gate = open(&new, &self.queue, &self.metrics, &self.keeping);
                     self.gates.send_replace(Arc::new(gate));
@@ -78,7 +79,7 @@ impl<Q: Publish> Follower<Q> {
         }
     }
 
-    /// A new certificate is taken up by itself. Open connections keep the old one.
+    /// Loads a changed certificate. Open connections keep the old one.
     fn look_at_certificate(&self, tls: &mut Option<Tls>, told: &mut String) {
         let Some(current) = tls else {
             return;

@@ -1,4 +1,4 @@
-//! What the provider is answered.
+//! Answers to providers.
 
 use bytes::Bytes;
 use http::header::{
@@ -11,7 +11,7 @@ use webhook_verify::{Answered, Success};
 
 use crate::refusal::Refusal;
 
-/// Seconds after which a provider that honours `Retry-After` tries again.
+/// Value of `Retry-After`, in seconds.
 const RETRY: &str = "5";
 const PROBLEM: &str = "application/problem+json";
 
@@ -58,7 +58,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
         StatusCode::METHOD_NOT_ALLOWED => {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
-        // The rest of the body is unread, so the connection can't go on.
+        // The rest of the body is unread, so the connection has to close.
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -21,21 +21,21 @@ use crate::connection::{self, EvictionSignal, LingeringClose, Rules};
 use crate::handler::Handler;
 use crate::refusal::Refusal;
 
-/// HTTP/2 streams on one connection.
+/// Maximum number of HTTP/2 streams on one connection.
 const STREAMS: u32 = 32;
 /// HTTP/2 bytes under way to us, on one stream and on one connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
-/// How long an idle connection may take to give way to a new one.
+/// Time for an idle connection to close for a new one.
 const GIVE_WAY: Duration = Duration::from_millis(100);
 
-/// Connections that are closed with care at a time; any more are only closed.
+/// Maximum number of connections that are closed gracefully at a time.
 const PARTINGS: usize = 64;
 
-/// The certificate in force, if callbacks come by TLS.
+/// The current certificate, if TLS is configured.
 pub(crate) type Tls = watch::Receiver<Option<Arc<ServerConfig>>>;
 
-/// Serves callbacks until `stop`, then finishes those under way.
+/// Serves callbacks until `stop`, then finishes running ones.
 pub(crate) async fn serve<Q: Publish>(
     listener: TcpListener,
     handler: Handler<Q>,
@@ -60,7 +60,7 @@ pub(crate) async fn serve<Q: Publish>(
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, peer)) = accepted else {
-            // Out of file descriptors: give way, so that the loop can't spin.
+            // Out of file descriptors: a pause, so that the loop doesn't spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };

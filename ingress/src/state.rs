@@ -1,5 +1,5 @@
-//! What the ingress takes callbacks with: sources, secrets, seal and bounds, as one configuration has them. A reload
-//! swaps all of it.
+//! Settings for callbacks: sources, secrets, seal and bounds of one configuration. A reload
+//! replaces all.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,14 +19,15 @@ use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
-/// All that it takes to admit a callback.
+/// Settings of one configuration.
 pub(crate) struct IngressState<Q> {
     sources: HashMap<String, Source>,
     sealer: Sealer,
     queue: Q,
     keeper: RefusedRecorder,
     keys: Keys,
-    /// Large bodies that are verified at a time: they leave a core to the small ones.
+    /// Limits the number of large bodies that are verified at a time, so that small ones have a
+    /// core.
     large: Semaphore,
     /// Those that are verified or wait for it: they leave most of `max_in_flight` to the small ones.
     large_waiting: Semaphore,
@@ -66,7 +67,7 @@ impl<Q: Publish> IngressState<Q> {
         self.sources.get(name).ok_or(Refusal::UnknownSource)
     }
 
-    /// Admits a callback, or keeps it where it doesn't verify.
+    /// Admits a callback, or keeps it if it doesn't verify.
     pub(crate) async fn admit(
         &self,
         callback: Unverified,

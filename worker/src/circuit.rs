@@ -20,19 +20,19 @@ use prometheus::IntGauge;
 use zentra_config::Breaker;
 use zentra_store::control;
 
-/// It opens when this part of the last attempts failed.
+/// Failure rate of the last attempts that opens the circuit.
 const RATE: f64 = 0.8;
-/// How many messages are put aside, in one round of probes, to find one that was attempted more
-/// often.
+/// Maximum number of messages that are deferred in one round of probes, to find one with more
+/// attempts.
 const PUT_ASIDE: usize = 1000;
-/// For how long one is looked for in a round: another worker may have taken it.
+/// Maximum time of this search in a round; another worker can have taken the message.
 const SEARCH: Duration = Duration::from_secs(2);
-/// How many pauses in a row are as short as the first.
+/// Number of pauses in a row that are as short as the first.
 const SHORT: u32 = 3;
-/// How many retries are known to come.
+/// Maximum number of known retries.
 const DUE: usize = 1000;
 
-/// When it opens, and for how long.
+/// The circuit breaker of one destination.
 #[derive(Debug)]
 pub(crate) struct Circuit {
     settings: Breaker,
@@ -46,15 +46,15 @@ pub(crate) struct Circuit {
 #[derive(Debug)]
 struct Inner {
     state: State,
-    /// One more at each change of the state.
+    /// Increases with each change of the state.
     epoch: u64,
-    /// Whether the last attempts worked.
+    /// Results of the last attempts: whether each succeeded.
     recent: VecDeque<bool>,
-    /// The messages that come back since their attempt failed: when, and for which attempt.
+    /// Retries that are due: time and number of the attempt.
     due: VecDeque<(Instant, u32)>,
-    /// Rounds of probes in a row of which none worked.
+    /// Rounds of probes in a row without a success.
     in_vain: u32,
-    /// Probes that worked in the rounds before; half of it after each round in vain.
+    /// Successful probes of earlier rounds; halved after each round without a success.
     credit: u32,
 }
 
@@ -74,30 +74,30 @@ enum State {
     },
 }
 
-/// What may be taken now.
+/// How many messages can be taken now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allowed {
-    /// So many at a time.
+    /// This many at a time.
     UpTo(usize),
-    /// None until then.
+    /// None until this time.
     NoneUntil(Instant),
 }
 
-/// What to do with a message.
+/// Decision for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// Attempt it.
     Take,
-    /// Put it aside for so long, unattempted: one that was attempted before goes first.
+    /// Defer it without an attempt: one that was attempted before goes first.
     PutAside(Duration),
 }
 
-/// When an attempt began, as the circuit counts.
+/// State of the circuit at the start of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch(u64);
 
 impl Circuit {
-    /// Closed. With `failures` of 0 it never opens.
+    /// A closed circuit. With `failures` of 0 it never opens.
     pub(crate) fn new(settings: Breaker, concurrency: u16, shown: IntGauge) -> Self {
         shown.set(0);
         let inner = Inner {
@@ -112,7 +112,7 @@ impl Circuit {
         Self { settings, concurrency, inner: Mutex::new(inner), shown }
     }
 
-    /// How many may run at `now`.
+    /// How many attempts can run at `now`.
     pub(crate) fn allowed(&self, now: Instant) -> Allowed {
         let mut inner = self.inner();
         match inner.state {
@@ -128,7 +128,7 @@ impl Circuit {
         }
     }
 
-    /// Whether a message is attempted now, for which this is the next attempt.
+    /// Decision for a message with this attempt.
     pub(crate) fn admits(&self, attempt: u32, now: Instant) -> Admission {
         let mut inner = self.inner();
         let Inner { state, due, .. } = &mut *inner;
@@ -150,12 +150,12 @@ impl Circuit {
         Admission::Take
     }
 
-    /// An attempt begins.
+    /// Called at the start of an attempt.
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.inner().epoch)
     }
 
-    /// A message whose attempt failed comes back then, for this attempt.
+    /// A retry with this attempt is due at this time.
     pub(crate) fn comes_back(&self, due: Instant, attempt: u32) {
         let mut inner = self.inner();
         if inner.due.len() == DUE {
@@ -224,12 +224,12 @@ impl Circuit {
         self.shown.set((state != State::Closed).into());
     }
 
-    /// An operator says that it works again.
+    /// Closes the circuit for an operator.
     pub(crate) fn close(&self) {
         self.change_to(&mut self.inner(), State::Closed);
     }
 
-    /// For an operator.
+    /// State for operators.
     pub(crate) fn state(&self, now: Instant) -> control::Circuit {
         match self.inner().state {
             State::Closed => control::Circuit::Closed,

@@ -1,5 +1,5 @@
-//! One destination's loop: as many messages at a time as its concurrency and its circuit
-//! allow. What is fetched and not taken waits unacknowledged, and burns no attempt.
+//! One destination's loop: as many messages at a time as concurrency and circuit allow. Fetched
+//! messages that wait use up no attempt.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use crate::circuit::{Admission, Allowed};
 use crate::gate::KnownState;
 use crate::process::Processor;
 
-/// What a stopping worker allows beyond a running attempt's own timeout.
+/// Additional time for running attempts when a worker stops.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long messages that came just before the stop are looked for.
+/// How long fetched messages are collected after the stop.
 const LEFT_OVER: Duration = Duration::from_secs(1);
 
-/// Consumes until `stop`, but while operators pause the destination.
+/// Consumes until `stop`, except while the destination is paused.
 pub(crate) async fn consume<Q: Process, J: Journal>(
     processor: Arc<Processor<Q, J>>,
     stop: CancellationToken,
@@ -38,16 +38,16 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
     }
 }
 
-/// Consumes until `stop` or a pause, then lets running attempts end. What is fetched then goes
-/// back: held for long, the broker would take it away, again and again. `false` if there is nothing
-/// to consume any more.
+/// Consumes until `stop` or a pause, then lets running attempts finish and returns fetched
+/// messages. A message that is held for long would be redelivered again and again. `false` if the
+/// queue is closed.
 async fn run<Q: Process, J: Journal>(
     processor: &Arc<Processor<Q, J>>,
     stop: &CancellationToken,
     gate: &mut watch::Receiver<KnownState>,
 ) -> bool {
     let name = &processor.destination.name;
-    // Few more are fetched than run at once: at a crash, each one fetched is charged.
+    // Only a few more are fetched than run, because a crash counts against each fetched message.
     let mut consumer = processor.queue.consume(name, processor.destination.concurrency);
     let mut running = JoinSet::new();
     let mut changes = processor.unpublished.changes();
@@ -73,7 +73,7 @@ async fn run<Q: Process, J: Journal>(
                 };
                 let processor = processor.clone();
                 let admission = processor.gate.circuit.admits(message.attempt, Instant::now());
-                // Boxed where it is made: it is large, and would be moved several times.
+                // Boxed at once, because it is large and would be moved several times.
                 running.spawn(Box::pin(async move {
                     match admission {
                         Admission::Take => processor.handle(message, receipt).await,
@@ -97,14 +97,14 @@ async fn run<Q: Process, J: Journal>(
     if tokio::time::timeout(processor.destination.timeout + GRACE, drain).await.is_err() {
         tracing::warn!(destination = name, "attempts were cut off: their messages come again");
     }
-    // With their receipts.
+    // Drops their receipts too.
     drop(running);
     consumer.finish().await;
     !closed
 }
 
-/// A message whose handling panicked stays unacknowledged, and comes again when this
-/// worker's connection ends.
+/// A message whose processing panicked stays unacknowledged, and is redelivered when this worker's
+/// connection ends.
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "handling a message failed");

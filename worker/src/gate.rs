@@ -1,4 +1,4 @@
-//! Whether a destination's messages are taken: what its circuit says, and what operators say.
+//! Whether a destination's messages are taken: its circuit, and the desired state of operators.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,18 +13,18 @@ use zentra_store::control::{
 
 use crate::circuit::Circuit;
 
-/// The gate of one destination. It is shut until the first word of operators has come: what they
-/// stopped, a new worker doesn't start.
+/// The gate of one destination. It is closed until the desired state was read: a new worker doesn't
+/// start what operators paused.
 pub(crate) struct DestinationGate {
     pub(crate) circuit: Circuit,
-    attribution: watch::Sender<KnownState>,
+    state: watch::Sender<KnownState>,
     in_flight: IntGauge,
 }
 
-/// What operators have said.
+/// The desired state, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KnownState {
-    /// What they want, once that is known.
+    /// `None` until it was read.
     desired: Option<DesiredState>,
 }
 
@@ -36,18 +36,18 @@ impl KnownState {
 
 impl DestinationGate {
     pub(crate) fn new(circuit: Circuit, in_flight: IntGauge) -> Self {
-        Self { circuit, attribution: watch::Sender::default(), in_flight }
+        Self { circuit, state: watch::Sender::default(), in_flight }
     }
 
-    /// Tells of each change.
+    /// Receives each change.
     pub(crate) fn watch(&self) -> watch::Receiver<KnownState> {
-        self.attribution.subscribe()
+        self.state.subscribe()
     }
 
-    fn hear(&self, desired: DesiredState) {
-        self.attribution.send_if_modified(|known| {
+    pub(crate) fn apply(&self, desired: DesiredState) {
+        self.state.send_if_modified(|known| {
             let again = known.desired.as_ref().is_some_and(|known| known.close != desired.close);
-            // What was said before this worker began is past.
+            // Requests from before this worker's start are ignored.
             if again && desired.close.is_some() {
                 self.circuit.close();
             }
@@ -59,7 +59,7 @@ impl DestinationGate {
     }
 
     fn work(&self) -> Work {
-        let desired = self.attribution.borrow();
+        let desired = self.state.borrow();
         let paused = desired.desired.as_ref().is_some_and(|desired| desired.pause.is_some());
         Work {
             in_flight: self.in_flight.get().try_into().unwrap_or_default(),
@@ -69,26 +69,26 @@ impl DestinationGate {
     }
 }
 
-/// The gates of all destinations that this worker works for.
+/// The gates of all destinations of this worker.
 #[derive(Clone, Default)]
 pub(crate) struct Gates(Arc<Mutex<GateTable>>);
 
 #[derive(Default)]
 struct GateTable {
     gates: BTreeMap<String, Arc<DestinationGate>>,
-    /// As they were last heard.
+    /// Last read desired states.
     desired_states: Option<DesiredStates>,
 }
 
 impl Gates {
-    /// In the place of those of the config before.
+    /// Replaces the gates of the previous configuration.
     pub(crate) fn replace(&self, gates: BTreeMap<String, Arc<DestinationGate>>) {
         let mut table = self.table();
         table.gates = gates;
-        table.tell();
+        table.notify();
     }
 
-    /// Tells how the worker does and hears what is wanted, again and again.
+    /// Writes heartbeats and reads desired states periodically.
     pub(crate) async fn heartbeat<C: WorkerControl>(
         self,
         control: C,
@@ -111,9 +111,9 @@ impl Gates {
                 Ok(desired_states) => {
                     let mut table = self.table();
                     table.desired_states = Some(desired_states);
-                    table.tell();
+                    table.notify();
                 }
-                // It goes on as it last heard.
+                // The last desired states stay in force.
                 Err(error) => tracing::debug!(%error, "operators weren't heard"),
             }
         }
@@ -125,10 +125,10 @@ impl Gates {
 }
 
 impl GateTable {
-    fn tell(&self) {
+    fn notify(&self) {
         let Some(desired_states) = &self.desired_states else { return };
         for (name, gate) in &self.gates {
-            gate.hear(desired_states.get(name).cloned().unwrap_or_default());
+            gate.apply(desired_states.get(name).cloned().unwrap_or_default());
         }
     }
 }
@@ -163,15 +163,15 @@ mod tests {
         assert!(!open());
         fails();
         // What was said before this worker began.
-        gate.hear(DesiredState { pause: attribution(1), close: attribution(1) });
+        gate.apply(DesiredState { pause: attribution(1), close: attribution(1) });
         assert_eq!((open(), gate.work().paused, circuit()), (false, true, CircuitState::Open));
-        gate.hear(DesiredState { pause: None, close: attribution(1) });
+        gate.apply(DesiredState { pause: None, close: attribution(1) });
         assert_eq!((open(), gate.work().paused, circuit()), (true, false, CircuitState::Open));
-        gate.hear(DesiredState { pause: None, close: attribution(2) });
+        gate.apply(DesiredState { pause: None, close: attribution(2) });
         assert_eq!((open(), circuit()), (true, CircuitState::Closed));
         fails();
         // Forgotten by the store, it is no word.
-        gate.hear(DesiredState::default());
+        gate.apply(DesiredState::default());
         assert_eq!(circuit(), CircuitState::Open);
     }
 }

@@ -20,6 +20,8 @@ pub mod inbox;
 mod metrics;
 mod process;
 mod program;
+#[cfg(test)]
+mod tests;
 mod unpublished;
 
 use std::collections::{BTreeMap, HashMap};

@@ -216,7 +216,7 @@ impl Metrics {
     }
 }
 
-/// Those of one destination.
+/// Unpublished messages of one destination.
 pub(crate) struct DestinationMetrics {
     pub(crate) delivered: IntCounter,
     pub(crate) failed: IntCounter,

@@ -1,8 +1,8 @@
-//! One message's way: open the seal → claim → attempt → settle → ack.
+//! The way of one message: open the seal → claim → attempt → settle → ack.
 //!
-//! The order is what makes it safe. A message is acknowledged only when its next holder
-//! has confirmed it, or its end is in the journal. What comes between two steps of a
-//! worker that dies is made good by the message coming again.
+//! The order makes it safe. A message is acknowledged only after its next holder has confirmed it,
+//! or its outcome is in the delivery store. If a worker dies between two steps, the message is
+//! redelivered.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -33,60 +33,61 @@ use crate::gate::DestinationGate;
 use crate::metrics::DestinationMetrics;
 use crate::unpublished::Unpublished;
 
-/// Copies of the same signed bytes, under other unsigned ids or types, that are kept as dead letters
-/// for one destination. The others are counted.
+/// Maximum number of copies with the same signed bytes, under other unsigned ids or types, that are
+/// kept as dead letters of one destination. The others are counted.
 const COPIES: usize = 5;
-/// How many callbacks with the same signed bytes a destination gets within [`REPEATS_WITHIN`], where
-/// nothing shows which of them are copies and nothing signs a time. The others are suspected replays.
+/// Maximum number of callbacks with the same signed bytes that a destination receives within
+/// [`REPEATS_WITHIN`], if nothing shows which of them are copies and no time is signed. The others
+/// are suspected replays.
 const REPEATS: usize = 5;
 const REPEATS_WITHIN: Duration = Duration::from_secs(3600);
-/// How long programs may have different configs: an event that came within this time waits for its
-/// destination's worker to hear of the subscription,
+/// How long programs can have different configurations: an event that is younger waits until its
+/// destination's worker reads the subscription,
 const RELOAD: Duration = Duration::from_secs(600);
-/// and is looked at again after this pause.
+/// and is checked again after this pause.
 const RELOAD_PAUSE: Duration = Duration::from_secs(5);
-/// Between two tries while RabbitMQ or Redis is away.
+/// Delay between retries while RabbitMQ or Redis is unreachable.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// So many claims of one attempt that ran out, and it is given up: whatever it is that kills
-/// its workers, it would kill the next ones too, and take what they have in hand with them.
+/// Number of expired claims of one attempt after which an event is dead-lettered: it would crash
+/// the next workers too, with all their messages.
 const MOST_EXPIRED: u8 = 10;
 
-/// All that one destination's messages need.
+/// Processes one destination's messages.
 pub(crate) struct Processor<Q, J> {
     pub(crate) destination: Destination,
     pub(crate) worker: String,
     pub(crate) lease: Duration,
-    /// By source: how long its deliveries are remembered, and what is never shown of them.
+    /// Retention and redaction, by source.
     pub(crate) sources: Arc<HashMap<String, OfSource>>,
-    /// How long those of no source are remembered.
+    /// Retention of messages without a known source.
     pub(crate) default_retention: Duration,
     pub(crate) sealer: Sealer,
     pub(crate) queue: Q,
     pub(crate) journal: J,
     pub(crate) deliver: Deliver,
     pub(crate) metrics: DestinationMetrics,
-    /// Those that RabbitMQ doesn't take back yet: they hold no slot.
+    /// Messages whose retry or dead letter RabbitMQ doesn't take yet.
     pub(crate) unpublished: Unpublished,
-    /// Whether its messages are taken now.
+    /// Gate of the destination.
     pub(crate) gate: Arc<DestinationGate>,
-    /// How many attempts a second it bears, if that is bounded.
+    /// Rate limit, if there is one.
     pub(crate) pace: Option<DefaultDirectRateLimiter>,
-    /// Ends the waiting for a broker or a journal that is away.
+    /// Ends waiting for an unreachable broker or store.
     pub(crate) stop: CancellationToken,
 }
 
-/// What the config says of a source's deliveries.
+/// Settings of a source's deliveries.
 pub(crate) struct OfSource {
     pub(crate) retention: Duration,
     pub(crate) redact: Redact,
 }
 
-/// Giving up on a message for now, unsettled: it comes again.
+/// Processing was interrupted; the broker will redeliver the message.
 struct Stopped;
 
 impl<Q: Process, J: Journal> Processor<Q, J> {
-    /// Handles one message to its end, and acknowledges it or gives it back.
+    /// Processes one message, and acknowledges or returns it.
     pub(crate) async fn handle(&self, message: Message, receipt: impl Receipt) {
         if let Some(pace) = &self.pace {
             tokio::select! {
@@ -105,7 +106,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
     }
 
-    /// Lets a message come again after a pause, unattempted.
+    /// Defers a message without an attempt.
     pub(crate) async fn put_aside(&self, message: Message, receipt: impl Receipt, pause: Duration) {
         match self.defer(&message, pause).await {
             Ok(()) => receipt.ack().await,
@@ -113,7 +114,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
     }
 
-    /// A message as what it is. What its source redacts isn't in what is kept of it.
+    /// Opens a message. Its summary is redacted.
     fn open(&self, sealed: &Sealed) -> OpenedMessage {
         let mut opened = delivery::open(&self.sealer, &self.destination.name, sealed);
         if let Some(source) = self.sources.get(&opened.summary.source) {
@@ -151,7 +152,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
     }
 
-    /// `Ok` when the message may be acknowledged. With a reason it is dead-lettered, if the journal
+    /// `Ok` if the message can be acknowledged. With a reason it is dead-lettered, if the store
     /// grants the claim.
     async fn process(
         &self,
@@ -177,7 +178,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             summary: &opened.summary,
             retention: self.retention(opened),
         };
-        // The lease runs from when the granted claim was asked for, at the earliest.
+        // The lease starts when the claim was requested, at the earliest.
         let ask = || async {
             let asked = Instant::now();
             Ok::<_, JournalError>((asked, self.journal.claim(&claim).await?))
@@ -188,7 +189,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             self.metrics.duplicate(source, of);
             Ok(())
         };
-        // A release makes it a newer generation.
+        // A released event has a newer generation.
         let event = opened.event.as_ref().ok().filter(|_| message.generation == 0);
         let waits_for = event.and_then(|event| event.envelope.waits_for()).or(refused);
         match answer {
@@ -197,7 +198,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                     let none = AttemptResult::default();
                     self.dead_letter(message, opened, fence, *reason, &none).await
                 }
-                // Until an operator releases or requeues it.
+                // It waits until an operator releases or requeues it.
                 (Ok(_), Some(reason)) => {
                     self.dead_letter(message, opened, fence, reason, &AttemptResult::default())
                         .await
@@ -209,7 +210,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                         AttemptResult { error: Some(error), class, ..AttemptResult::default() };
                     self.dead_letter(message, opened, fence, DeadReason::Crashed, &result).await
                 }
-                // The claim itself took so long that an attempt might outlast its lease.
+                // The claim took so long that an attempt could outlast its lease.
                 (Ok(_), None) if asked.elapsed() + self.destination.timeout > self.lease => {
                     self.defer(message, self.lease).await
                 }
@@ -235,9 +236,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         source.map_or(self.default_retention, |source| source.retention)
     }
 
-    /// Whether the same identity came under another type before, at whatever destination. Where
-    /// the signature leaves the type open, whoever has seen a callback could send it to those that
-    /// subscribe to another one.
+    /// Whether the same identity came with another type before, at any destination. If the type is
+    /// unsigned, somebody who has seen a callback could send it to subscribers of another type.
     async fn has_another_type(&self, opened: &OpenedMessage) -> Result<bool, Stopped> {
         let Ok(Event { envelope, .. }) = &opened.event else { return Ok(false) };
         if !envelope.context.type_unsigned || envelope.waits_for().is_some() {
@@ -250,8 +250,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         Ok(self.retry_until_ok("first type", first).await? != kind)
     }
 
-    /// Whether the same signed bytes came [`REPEATS`] times in the hour of receipt, where nothing shows
-    /// which of them are copies. Whoever has seen one of them could have it delivered without end.
+    /// Whether the same signed bytes came [`REPEATS`] times in the hour of receipt, if nothing
+    /// shows which of them are copies. Otherwise somebody who has seen one could have it delivered
+    /// without end.
     async fn came_too_often(
         &self,
         message: &Message,
@@ -259,7 +260,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     ) -> Result<bool, Stopped> {
         let Ok(Event { envelope, .. }) = &opened.event else { return Ok(false) };
         let Some(same_bytes) = &envelope.same_bytes else { return Ok(false) };
-        // Retries and what an operator requeued or released had their place.
+        // Retries and requeued or released events were counted before.
         let fresh = message.generation == 0 && message.attempt == 1;
         if !fresh || envelope.waits_for().is_some() {
             return Ok(false);
@@ -277,8 +278,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         Ok(true)
     }
 
-    /// Another body under a known id. Where the id is shown to name an event, its provider has
-    /// written it anew for a retry. Elsewhere it may be another event: an operator decides.
+    /// Another body under a known id. If the id is shown to name an event, it is a rendered retry.
+    /// Otherwise it can be another event, and an operator decides.
     async fn conflict(&self, message: &Message, opened: &OpenedMessage) -> Result<(), Stopped> {
         let Ok(event) = &opened.event else { return Ok(()) };
         let source = opened.summary.source.as_str();
@@ -292,8 +293,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         self.set_apart(message, opened, SetApart::Body { sha256 }).await
     }
 
-    /// Whether the same signed bytes have been set apart fewer than [`COPIES`] times, this one left
-    /// out. Whoever has seen one callback could fill the dead letters with it otherwise.
+    /// Whether the same signed bytes were set apart fewer than [`COPIES`] times before. Otherwise
+    /// somebody who has seen one callback could fill the dead letters.
     async fn has_place(&self, event: &Event, opened: &OpenedMessage) -> Result<bool, Stopped> {
         let envelope = &event.envelope;
         let source = envelope.source.as_str();
@@ -320,8 +321,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         Ok(false)
     }
 
-    /// What has another event's identity and differs from it: from here on a delivery of its own,
-    /// sealed as such, which waits in the dead-letter queue.
+    /// Sets apart an event that differs from a known one with the same identity. It becomes a
+    /// delivery of its own, sealed as such, in the dead-letter queue.
     async fn set_apart(
         &self,
         message: &Message,
@@ -331,8 +332,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let Ok(event) = &opened.event else {
             return Ok(());
         };
-        // What differs in more than one thing has been counted and is in the history; set apart
-        // again and again, it would never end.
+        // It was set apart before, is counted and in the history. Setting it apart again would
+        // never end.
         if event.envelope.waits_for().is_some() {
             return Ok(());
         }
@@ -350,8 +351,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         Box::pin(self.process(&Message::new(sealed), &opened, None)).await
     }
 
-    /// Sets the same attempt aside for this time at least. Never dropped: it may be the
-    /// original of a worker that is about to crash.
+    /// Defers the same attempt for at least this time. It is never dropped: it can be the original
+    /// of a worker that is about to crash.
     async fn defer(&self, message: &Message, time: Duration) -> Result<(), Stopped> {
         let delay = self.queue.delay(Delay::AtLeast(time));
         let name = &self.destination.name;
@@ -365,7 +366,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         event: &Event,
         fence: u64,
     ) -> Result<(), Stopped> {
-        // One trace from receipt to delivery; each attempt is a step of its own.
+        // One trace from receipt to delivery, with a step for each attempt.
         let began = message.sealed.trace;
         let trace = began.unwrap_or_else(|| Trace::new(&mut rand::rng())).next(&mut rand::rng());
         let desired = AttemptRequest {
@@ -414,7 +415,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             Verdict::Failed { retry_after } => retry_after,
         };
         let now = clock::now();
-        // What an operator has re-queued is as young as the re-queue.
+        // The age of a requeued event starts with the requeue.
         let received_at = match message.generation {
             0 => event.envelope.received_at,
             _ => now,
@@ -444,7 +445,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
     }
 
-    /// Keeps the claim of a running attempt from running out, as long as it can.
+    /// Renews the claim of a running attempt.
     async fn renew(&self, key: &DeliveryKey, fence: u64) -> Infallible {
         loop {
             tokio::time::sleep(self.lease / 3).await;
@@ -460,7 +461,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         }
     }
 
-    /// To the dead-letter queue, and then into the journal.
+    /// Publishes the dead letter, and then settles.
     async fn dead_letter(
         &self,
         message: &Message,
@@ -506,8 +507,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         Ok(())
     }
 
-    /// Publishes a message, however often that takes. Meanwhile it holds no slot, as far as there is
-    /// room for such messages: in an alarm RabbitMQ takes none, and goes on handing them out.
+    /// Publishes a message, with retries until it works. Meanwhile it doesn't count as running, if
+    /// there is room: during an alarm RabbitMQ takes no messages, but delivers them.
     async fn publish<F: Future<Output = Result<(), QueueError>>>(
         &self,
         step: &'static str,
@@ -520,8 +521,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         self.retry_until_ok(step, ask).await
     }
 
-    /// Tries until it works. A message whose broker or journal is away is held, not
-    /// given back: each return counts against the queue's delivery limit.
+    /// Retries until it works. While broker or store are unreachable, the message is held, not
+    /// returned: each return counts against the queue's delivery limit.
     async fn retry_until_ok<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
         &self,
         step: &'static str,
@@ -546,15 +547,15 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     }
 }
 
-/// What callbacks with the same bytes have in common that came in one hour: a backlog is judged by when it
-/// came, not by when it is worked on.
+/// Identity of callbacks with the same bytes within one hour of their receipt, not of their
+/// processing.
 fn within_an_hour(same_bytes: &Identity, received_at: Timestamp) -> Identity {
     let hour = received_at.secs() / REPEATS_WITHIN.as_secs();
     Identity::from_text(&format!("{}/{hour}", same_bytes.as_str()))
 }
 
-/// Generation and attempt of a message that isn't countersigned: those that the journal has, or a newer
-/// generation, if an operator is known to have begun it.
+/// Generation and attempt of a message that isn't countersigned: those of the store, or a newer
+/// generation that an operator has started.
 fn stand(known: Option<&Delivery>, message: &Message) -> (u32, u32) {
     let Some(Delivery { record, history, .. }) = known else { return (0, 1) };
     let begun = |entry: &&Entry| entry.generation == message.generation && entry.what.sends_on();

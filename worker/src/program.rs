@@ -1,4 +1,4 @@
-//! A worker as a program: command line, config, logs, signals.
+//! The worker as a program: command line, configuration, logs, signals.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -54,7 +54,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Without handlers: it delivers to destinations that have a `url`.
+    /// A worker without handlers: it delivers to destinations with a `url`.
     pub fn new() -> Self {
         Self::default()
     }
@@ -87,8 +87,8 @@ impl Worker {
         runtime.enable_all().build()?.block_on(self.work())
     }
 
-    /// Works on a queue and a journal of your own making until `stop`: what [`Worker::run`]
-    /// does once it has read the command line.
+    /// Works with a given queue and delivery store until `stop`, as [`Worker::run`] does after
+    /// reading the command line.
     ///
     /// # Errors
     /// If TLS can't be set up.
@@ -147,7 +147,7 @@ impl Worker {
     }
 }
 
-/// Tells once what is weak about Redis, as soon as it answers.
+/// Logs once what is weak about Redis's settings, as soon as it answers.
 async fn warn_of(journal: RedisJournal) {
     loop {
         match journal.weaknesses().await {

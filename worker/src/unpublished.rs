@@ -1,15 +1,15 @@
-//! Messages that have been attempted and whose next place RabbitMQ doesn't take yet. During a memory
-//! or disk alarm they would hold all slots otherwise, and nothing else would be attempted.
+//! Messages that were attempted and whose retry or dead letter RabbitMQ doesn't take yet. During a
+//! memory or disk alarm they would otherwise use up `concurrency`.
 
 use prometheus::IntGauge;
 use tokio::sync::watch;
 
-/// How many one destination has at most. Beyond it a message keeps its slot.
+/// Maximum number for one destination. Beyond it a message counts as running.
 const MOST: usize = 1_000;
-/// The bytes of their bodies.
+/// Maximum total size of their bodies, in bytes.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
-/// Those of one destination.
+/// Unpublished messages of one destination.
 pub(crate) struct Unpublished {
     held: watch::Sender<Held>,
     gauge: IntGauge,
@@ -21,7 +21,7 @@ struct Held {
     bytes: usize,
 }
 
-/// One of them, until it is dropped.
+/// An unpublished message, until this is dropped.
 pub(crate) struct HeldMessage<'a> {
     of: &'a Unpublished,
     bytes: usize,
@@ -64,7 +64,7 @@ impl Drop for HeldMessage<'_> {
     }
 }
 
-/// Tells of each change.
+/// Receives each change.
 pub(crate) struct Changes(watch::Receiver<Held>);
 
 impl Changes {

@@ -1,4 +1,4 @@
-//! The archive: what was accepted, whatever became of it.
+//! The archive of accepted events.
 
 use std::time::Duration;
 
@@ -11,26 +11,26 @@ use zentra_store::queue::{Archived, Operate, QueueError};
 
 use crate::error::{AdminError, ErrorCode};
 
-/// Which archived events.
+/// Filters for archived events.
 #[derive(Clone, Debug, Default)]
 pub struct ArchiveFilter {
-    /// Only this source's.
+    /// Only this source.
     pub source: Option<String>,
-    /// Only those of this type.
+    /// Only this event type.
     pub kind: Option<String>,
-    /// Only those that were accepted less long ago than this.
+    /// Only events that were accepted within this time.
     pub newer_than: Option<Duration>,
     /// Maximum number of events.
     pub limit: usize,
 }
 
-/// One archived event.
+/// An archived event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Archived)]
 pub struct ArchivedEvent {
     pub source: String,
     pub event_id: Option<String>,
-    /// As its deliveries are named.
+    /// Identity, as in its delivery keys.
     pub identity: String,
     pub event_type: Option<String>,
     pub received_at: Timestamp,
@@ -51,7 +51,7 @@ impl ArchivedEvent {
     }
 }
 
-/// The archive from this time on. None: no program has declared it yet, so it is empty.
+/// The archive from this time on. `None`: no program has declared it yet.
 pub async fn open<Q: Operate>(
     queue: &Q,
     config: &Config,
@@ -69,7 +69,7 @@ pub async fn open<Q: Operate>(
     }
 }
 
-/// Those that are wanted, oldest first. What has no fitting seal is nobody's event.
+/// Matching events, oldest first. Messages without a valid seal are skipped.
 async fn look(
     queue: &impl Operate,
     config: &Config,
@@ -88,7 +88,7 @@ async fn look(
     Ok(found)
 }
 
-/// Lists them.
+/// Matching archived events, oldest first.
 pub async fn list(
     queue: &impl Operate,
     config: &Config,
@@ -107,7 +107,7 @@ pub async fn list(
     Ok(found.iter().map(ArchivedEvent::of).collect())
 }
 
-/// Those that are wanted of what was accepted from this time on, at most `limit`.
+/// Matching events that were accepted since a time, at most `limit`.
 pub async fn all(
     queue: &impl Operate,
     config: &Config,
@@ -118,7 +118,7 @@ pub async fn all(
     look(queue, config, from, limit, wanted).await
 }
 
-/// The first that is wanted.
+/// The first match.
 pub async fn first(
     queue: &impl Operate,
     config: &Config,
@@ -127,7 +127,7 @@ pub async fn first(
     Ok(look(queue, config, Timestamp::default(), 1, wanted).await?.pop())
 }
 
-/// The first with this id: the provider's, or the identity.
+/// The first event with this id: the provider's, or the identity.
 pub async fn find(
     queue: &impl Operate,
     config: &Config,

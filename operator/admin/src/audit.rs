@@ -1,4 +1,4 @@
-//! Who acts, and why; and the audit log's entries around an action.
+//! The actor of an action, and audit entries around it.
 
 use std::future::Future;
 
@@ -7,20 +7,20 @@ use zentra_store::control::{Attribution, AuditEntry, OperatorControl};
 
 use crate::error::{AdminError, ErrorCode};
 
-/// The longest reason, in bytes: a history holds it with each letter that it is given for.
+/// Maximum length of a reason in bytes. Each letter's history has it.
 pub const MAX_REASON: usize = 1000;
 
-/// Who acts, and why.
+/// The actor of an action, and the reason.
 #[derive(Clone, Debug, Default)]
 pub struct Actor {
-    /// A person or a program, as the audit log names it.
+    /// Name of a person or program, for the audit log.
     pub name: String,
-    /// Why; may be empty.
+    /// Reason; can be empty.
     pub reason: String,
 }
 
 impl Actor {
-    /// With the time: now.
+    /// The attribution with the current time.
     pub fn attribution(&self) -> Attribution {
         Attribution { by: self.name.clone(), at: clock::now(), because: self.reason.clone() }
     }
@@ -41,10 +41,10 @@ pub fn reason(text: &str) -> Result<String, AdminError> {
     }
 }
 
-/// Writes that something was looked at, before it is shown.
+/// Audits a look before anything is shown.
 ///
 /// # Errors
-/// Those of the store: what can't be audited isn't shown.
+/// Errors of the store. What can't be audited isn't shown.
 pub async fn looked(
     control: &impl OperatorControl,
     action: &str,
@@ -55,15 +55,15 @@ pub async fn looked(
     Ok(control.audit(&AuditEntry { action, on, result, attribution: attribution.clone() }).await?)
 }
 
-/// What an operator does, for the audit log.
+/// An action with its audit entries.
 pub struct Audited<'a, C> {
-    /// None for a dry run, which changes nothing.
+    /// `None` for a dry run.
     pub control: Option<&'a C>,
-    /// What is done, as `dead requeue`.
+    /// The action, such as `dead requeue`.
     pub action: &'a str,
-    /// What it is done to.
+    /// The object of the action.
     pub on: String,
-    /// Who does it, when and why.
+    /// Who, when and why.
     pub attribution: Attribution,
 }
 

@@ -1,4 +1,4 @@
-//! Where events and histories are: servers, or one file. The configuration decides once per process.
+//! The backend: servers, or one file. The configuration decides once per process.
 //!
 //! A process opens its connections once, at their first use, and closes them at its end.
 
@@ -18,23 +18,23 @@ use zentra_store::queue::{Operate, Process, Publish};
 
 use crate::error::{AdminError, ErrorCode};
 
-/// How long RabbitMQ may take to answer.
+/// Timeout of RabbitMQ's first answer.
 const CONNECT: Duration = Duration::from_secs(15);
 
-/// What a use case works on.
+/// The backend of the use cases.
 pub trait Backend: Send + Sync {
-    /// What remembers deliveries, jobs, tokens and the audit log.
+    /// Storage of deliveries, jobs, tokens and audit log.
     type DeliveryStore: DeliveryStore + Journal + OperatorControl + Jobs + Clone;
-    /// What holds messages.
+    /// The queue.
     type Queue: Operate + Publish + Process + Clone;
 
-    /// The name of what remembers, for status and metrics.
+    /// Name of the delivery store, for status and metrics.
     fn store_name(&self) -> &'static str;
 
-    /// The name of what holds messages, for status and metrics.
+    /// Name of the queue, for status and metrics.
     fn broker_name(&self) -> &'static str;
 
-    /// What remembers. Connects at its first use.
+    /// The delivery store. Connects at its first use.
     fn histories(&self) -> Self::DeliveryStore;
 
     /// What holds messages, connected; the same connections at each call.
@@ -155,7 +155,7 @@ impl Backend for File<'_> {
         Ok(EmbeddedQueue::new(self.store.clone(), routes, refused))
     }
 
-    /// What was acknowledged is on the disk already.
+    /// Acknowledged messages are on the disk already.
     async fn close(&self) {}
 }
 

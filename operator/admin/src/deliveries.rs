@@ -21,7 +21,7 @@ pub async fn known(
     Ok(found)
 }
 
-/// Every delivery of an event that the journal knows, oldest key first; one at least.
+/// Every known delivery of an event, oldest key first; at least one.
 pub async fn find(
     histories: &impl DeliveryStore,
     pairs: &[(&str, &str)],
@@ -40,7 +40,7 @@ pub(crate) fn unknown(id: &str) -> AdminError {
         .about(id)
 }
 
-/// The state, in words.
+/// The state in words.
 pub fn status(delivery: &Delivery) -> String {
     let record = &delivery.record;
     match (record.state, delivery.reason) {

@@ -1,4 +1,4 @@
-//! Destinations: how they stand by what their workers tell, and what operators want of them.
+//! Destinations: their state by heartbeats, and control actions.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,11 +14,11 @@ use crate::filter;
 /// A control action for a destination's workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// No more attempts.
+    /// Make no attempts.
     Pause,
-    /// Attempts again.
+    /// Make attempts again.
     Resume,
-    /// Attempts, though the circuit is open.
+    /// Make attempts although the circuit is open.
     CloseCircuit,
 }
 
@@ -27,19 +27,19 @@ pub enum Action {
 #[schema(as = DestinationState)]
 pub struct Destination {
     pub destination: String,
-    /// How many workers work for it.
+    /// Number of workers.
     pub workers: usize,
-    /// Attempts that run now.
+    /// Running attempts.
     pub in_flight: u64,
-    /// The worst of all workers' circuits; null without a worker.
+    /// The worst circuit state of all workers; null without a worker.
     pub circuit: Option<Circuit>,
     #[serde(flatten)]
     pub desired: DesiredState,
-    /// How many workers have heard that it is paused.
+    /// Number of workers that have read the pause.
     pub heard: usize,
 }
 
-/// All destinations of the config.
+/// All destinations of the configuration.
 pub async fn list(
     control: &impl OperatorControl,
     config: &Config,

@@ -1,4 +1,4 @@
-//! What can go wrong in a use case, as data. The command line turns a code into an exit status, the HTTP API
+//! Errors of use cases, as data. The command line turns a code into an exit status, the HTTP API
 //! into an HTTP status; `docs/errors.md` lists both.
 
 use serde::Serialize;

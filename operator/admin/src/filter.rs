@@ -1,4 +1,4 @@
-//! Which deliveries a use case is about: one filter for the command line and the API.
+//! The filter for dead letters: one for the command line and the API.
 
 use std::time::Duration;
 
@@ -9,37 +9,38 @@ use zentra_store::job::Scope;
 
 use crate::error::{AdminError, ErrorCode};
 
-/// How many items a list has by default.
+/// Default number of items of a list.
 pub const DEFAULT_LIMIT: usize = 100;
-/// How many dead letters a pass may take by default.
+/// Default maximum number of dead letters of a pass.
 pub const DEFAULT_LETTERS: usize = 1_000_000;
-/// How many dead letters a second a pass takes by default.
+/// Default number of dead letters per second of a pass.
 pub const DEFAULT_RATE: u32 = 100;
 
-/// Which dead letters. Fields that are `None` select all.
+/// A filter for dead letters. `None` matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Those of this destination.
+    /// Only this destination.
     pub destination: Option<String>,
-    /// Those of this source.
+    /// Only this source.
     pub source: Option<String>,
-    /// Those that are dead for this reason.
+    /// Only this reason.
     pub reason: Option<String>,
-    /// Those of this event type.
+    /// Only this event type.
     pub kind: Option<String>,
-    /// Those received longer ago than this.
+    /// Only letters received longer ago than this.
     pub older_than: Option<Duration>,
-    /// Those received less long ago than this.
+    /// Only letters received within this time.
     pub newer_than: Option<Duration>,
 }
 
 impl Filter {
-    /// Whether it selects all.
+    /// Whether it matches everything.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// For the audit log and job lists: `destination=ledger reason=exhausted`; empty if it selects all.
+    /// Text for the audit log and job lists: `destination=ledger reason=exhausted`; empty if it
+    /// matches everything.
     pub fn words(&self) -> String {
         let age =
             |age: &Option<Duration>| age.map(|age| humantime::format_duration(age).to_string());
@@ -56,7 +57,7 @@ impl Filter {
         fields.collect::<Vec<_>>().join(" ")
     }
 
-    /// As of now: ages become times. The destination is its queue's.
+    /// The scope at a time: ages become times. The destination is the queue's.
     pub fn scope(&self, now: Timestamp) -> Scope {
         let ago = |age: Option<Duration>| age.map(|age| now.minus(age));
         Scope {

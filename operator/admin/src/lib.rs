@@ -1,5 +1,5 @@
-//! What operators do, for the command line and the HTTP API alike: use cases that return data and
-//! [`AdminError`]s. Nothing here prints, knows an option of the command line, or an HTTP status.
+//! Use cases of operators, for the command line and the HTTP API. They return data and
+//! [`AdminError`]s. Nothing here prints, or knows an option of the command line or an HTTP status.
 
 pub mod archive;
 pub mod audit;

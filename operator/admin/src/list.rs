@@ -1,4 +1,4 @@
-//! The one form of a list, in JSON for people and programs.
+//! The one form of a list in JSON.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -7,8 +7,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct List<T> {
     pub items: Vec<T>,
-    /// Where the next page begins, for the parameter `cursor`; null at the end, and where there are no
-    /// pages.
+    /// Cursor of the next page; null at the end, and for lists without pages.
     pub next: Option<String>,
 }
 

@@ -1,11 +1,11 @@
-//! A look through a queue, which leaves all in its place.
+//! A look through a queue that changes nothing.
 
 use zentra_store::queue::{Message, Operate, Place, QueueError, Walk};
 
 use crate::error::AdminError;
 
-/// Shows each of the first `most` messages, until `enough` says so. What no program has declared yet
-/// holds nothing.
+/// Shows each of the first `most` messages, until `enough` is true. A queue that wasn't declared
+/// yet is empty.
 pub(crate) async fn each(
     queue: &impl Operate,
     place: Place<'_>,

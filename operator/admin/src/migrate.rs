@@ -32,9 +32,9 @@ const SAMPLE: usize = 16;
 /// What was moved, or would be.
 #[derive(Debug, Default, Serialize)]
 pub struct Moved {
-    /// Deliveries that Redis remembers now.
+    /// Deliveries that were added to Redis.
     pub deliveries: u64,
-    /// Those that it remembered already.
+    /// Deliveries that Redis had already.
     pub known: u64,
     /// Messages in work queues.
     pub work: u64,
@@ -43,7 +43,7 @@ pub struct Moved {
     pub unrouted: u64,
     pub refused: u64,
     pub archived: u64,
-    /// Events of the archive whose source isn't archived any more: they stay behind.
+    /// Archived events whose source has no archive any more. They are not moved.
     pub not_archived: u64,
 }
 

@@ -1,11 +1,11 @@
-//! Who sees the bytes of a callback, and what of them.
+//! Payloads and redaction.
 
 use bytes::Bytes;
 use zentra_config::Config;
 use zentra_core::event::Envelope;
 use zentra_store::journal::Summary;
 
-/// What is known of an event without what its source redacts.
+/// A redacted summary.
 pub fn summary(config: &Config, summary: &Summary) -> Summary {
     let mut shown = summary.clone();
     if let Some(source) = config.sources.iter().find(|known| known.name == summary.source) {
@@ -14,7 +14,7 @@ pub fn summary(config: &Config, summary: &Summary) -> Summary {
     shown
 }
 
-/// A sealed envelope's JSON without what its source redacts: then the seal doesn't fit it any more.
+/// The redacted JSON of a sealed envelope. Its seal is invalid then.
 pub(crate) fn envelope(config: &Config, json: &[u8]) -> String {
     let text = || String::from_utf8_lossy(json).into_owned();
     let Ok(mut envelope) = serde_json::from_slice::<Envelope>(json) else { return text() };
@@ -28,12 +28,12 @@ pub(crate) fn envelope(config: &Config, json: &[u8]) -> String {
     }
 }
 
-/// What of a body anyone may see who may see bodies.
+/// A redacted body.
 pub fn shown(config: &Config, source: &str, body: &Bytes) -> Bytes {
     let known = config.sources.iter().find(|known| known.name == source);
     match known {
         Some(known) => known.redact.body(body),
-        // A stranger's message, or of a source that is gone: it may be any source's.
+        // A message without a valid seal, or of a removed source: any source's rules may apply.
         None if config.sources.iter().all(|source| source.redact.shows_bodies()) => body.clone(),
         None => Bytes::from_static(b"[redacted: its source isn't in the config]"),
     }

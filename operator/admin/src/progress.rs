@@ -1,15 +1,15 @@
-//! How far a long use case is, for whoever waits.
+//! Progress of a long use case.
 
-/// Shows progress, in a few words, from time to time.
+/// Receives progress from time to time.
 pub trait Progress: Send + Sync {
-    /// Shows it.
+    /// Shows a few words.
     fn show(&self, text: String);
 
-    /// It is over; others may write where it was shown.
+    /// Called at the end.
     fn done(&self) {}
 }
 
-/// Nobody waits.
+/// No progress is shown.
 impl Progress for () {
     fn show(&self, _: String) {}
 }

@@ -1,4 +1,4 @@
-//! Refused callbacks that were kept.
+//! Refused callbacks.
 
 use std::collections::BTreeMap;
 
@@ -21,19 +21,19 @@ use crate::backend::Backend;
 use crate::error::{AdminError, ErrorCode};
 use crate::look::each;
 
-/// Which refused callbacks.
+/// Filters for refused callbacks.
 #[derive(Clone, Default)]
 pub struct RefusedFilter {
-    /// These; empty: all.
+    /// Only these ids; empty: all.
     pub ids: Vec<String>,
-    /// Only this source's.
+    /// Only this source.
     pub source: Option<String>,
-    /// Only those refused for this reason.
+    /// Only this reason.
     pub reason: Option<String>,
 }
 
 impl RefusedFilter {
-    /// For the audit log: ids, `source=…`, `reason=…`.
+    /// Text for the audit log: ids, `source=…`, `reason=…`.
     fn words(&self) -> String {
         let named = |name: &str, value: &Option<String>| {
             value.as_ref().map(|value| format!("{name}={value}"))
@@ -51,7 +51,7 @@ impl RefusedFilter {
     }
 }
 
-/// One that was found: what is kept of it, and its body.
+/// A refused callback with its body.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Refused)]
 pub struct RefusedCallback {
@@ -59,7 +59,7 @@ pub struct RefusedCallback {
     pub kept: RefusedRecord,
     pub bytes: usize,
     pub body_sha256: String,
-    /// The bytes as they came.
+    /// The body as it was received.
     #[serde(skip)]
     pub body: Bytes,
 }
@@ -135,7 +135,7 @@ async fn listed(
     while found.len() < limit
         && let Some((message, _held)) = walk.next().await?
     {
-        // What has no seal of ours is nobody's callback.
+        // Messages without a valid seal are skipped.
         if let Ok((kept, callback)) = RefusedRecord::open(sealer, &message.sealed)
             && wanted.fits(&kept)
         {
@@ -148,7 +148,7 @@ async fn listed(
     Ok(found)
 }
 
-/// How many of the first `most` were received since then, by source and reason.
+/// Counts the first `most` that were received since a time, by source and reason.
 pub(crate) async fn count(
     queue: &impl Operate,
     sealer: &Sealer,
@@ -182,16 +182,16 @@ fn masked(mut found: RefusedCallback, sources: &[Source]) -> RefusedCallback {
             MASKED.clone_into(value);
         }
     }
-    // Some providers sign in it.
+    // Some providers put the signature into the query.
     found.kept.query = found.kept.query.map(|_| MASKED.to_owned());
     found
 }
 
-/// What a verified callback was.
+/// What a verified callback is.
 #[derive(Clone, Copy)]
 enum VerifiedAs {
     Events(usize),
-    /// Whether an address was, or is to be, visited.
+    /// Whether an address was, or will be, visited.
     Handshake {
         confirmed: bool,
     },
@@ -216,20 +216,20 @@ impl From<Admission> for VerifiedAs {
     }
 }
 
-/// What became of one.
+/// Outcome for one callback.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Admission)]
 pub struct Outcome {
     pub id: String,
     pub source: String,
     pub admitted: bool,
-    /// How many events it held.
+    /// Number of events in it.
     pub events: usize,
-    /// Whether it is no event but a handshake, by which its provider makes sure of the endpoint. One that is
-    /// confirmed by a visit to an address is confirmed now. Another one stays refused, with the reason
-    /// `handshake`: its provider waits no more for the answer, and has to send it again.
+    /// Whether it is a handshake. A handshake that is confirmed by a visit to an address is
+    /// confirmed now. Any other stays refused with the reason `handshake`: the provider no longer
+    /// waits for the answer, and has to send it again.
     pub handshake: bool,
-    /// Why not.
+    /// Why it wasn't admitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
 }
@@ -273,12 +273,12 @@ async fn admitted<Q: Operate + Publish>(
             }
         };
         let (verified_as, reason) = match verified_as {
-            // Its provider waits no more for the answer.
+            // The provider no longer waits for the answer.
             Ok(VerifiedAs::Handshake { confirmed: false }) => (None, Some("handshake")),
             Ok(verified_as) => (Some(verified_as), None),
             Err(reason) => (None, Some(reason)),
         };
-        // Confirmed in its new place: only now may it go from the old one.
+        // Confirmed in its new place, so it can be removed from the old one.
         if verified_as.is_some() && !dry_run {
             receipt.ack().await;
         }

@@ -13,21 +13,21 @@ use zentra_store::control::{OperatorControl, Role, Token};
 use crate::audit::{Actor, Audited};
 use crate::error::{AdminError, ErrorCode};
 
-/// How a token begins: secret scanners know it by that.
+/// Prefix of a token, for secret scanners.
 const PREFIX: &str = "zentra_";
 
-/// The longest that a token may be valid.
+/// Maximum validity of a token.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// What a new token is for.
+/// A new token.
 pub struct New {
-    /// Whose it is: a person or a program, whom the audit log will name.
+    /// Name of the holder, a person or a program, for the audit log.
     pub name: String,
-    /// What its holder may do.
+    /// Role of the holder.
     pub role: Role,
     /// Whether its holder may read payloads.
     pub payloads: bool,
-    /// How long it is valid, [`LONGEST`] at most.
+    /// Validity, at most [`LONGEST`].
     pub expires_in: Duration,
 }
 

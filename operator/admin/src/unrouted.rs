@@ -22,7 +22,7 @@ pub struct UnroutedEvent {
     pub event_type: Option<String>,
     pub received_at: Timestamp,
     pub bytes: usize,
-    /// Who subscribes to it by now.
+    /// Destinations that subscribe to it by now.
     pub destinations: Vec<String>,
 }
 
@@ -64,18 +64,17 @@ pub async fn requeue(
     audited.run(routed(&queue, &look, dry_run), |found| found.len().to_string()).await
 }
 
-/// What is looked for, and with what.
+/// A search for unrouted events.
 struct Look<'a> {
     sealer: &'a Sealer,
-    /// The destinations of the config, as it is now.
+    /// The configured destinations.
     subscribers: &'a [Subscriber],
     source: Option<String>,
     limit: usize,
 }
 
 impl Look<'_> {
-    /// The event in a message, with its route, if it is wanted. What has no fitting seal
-    /// is nobody's event.
+    /// The event in a message, if it matches. Messages without a valid seal are skipped.
     fn open(&self, message: Message) -> Option<(UnroutedEvent, Sealed)> {
         let envelope = self.sealer.open(&message.sealed).ok()?.envelope;
         if self.source.as_ref().is_some_and(|source| *source != envelope.source) {
@@ -120,14 +119,14 @@ async fn routed(
         let Some((found, sealed)) = look.open(message) else {
             continue;
         };
-        // What comes back, since no program has bound the config's subscription yet, isn't
-        // sent round in circles.
+        // An event that comes back, because no program has bound the subscription yet, is not
+        // routed again.
         if found.destinations.is_empty() || !seen.insert(sealed.id.clone()) {
             continue;
         }
         if !dry_run {
             queue.reroute(&sealed).await?;
-            // Confirmed in its new place: only now may it go from the old one.
+            // Confirmed in its new place, so it can be removed from the old one.
             receipt.ack().await;
         }
         all.push(found);

@@ -14,25 +14,25 @@ use crate::auth::Who;
 use crate::extract::{Answer, Path, Query, attached, default_limit, looks, within};
 use crate::problem::Problem;
 
-/// Which archived events.
+/// Filters for archived events.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Archived {
-    /// Only this source's.
+    /// Only this source.
     source: Option<String>,
-    /// Only those of this event type.
+    /// Only this event type.
     #[serde(rename = "type")]
     kind: Option<String>,
     /// Maximum age in seconds.
     newer_than: Option<u32>,
-    /// At most so many.
+    /// Maximum number of items to return (default 100).
     #[serde(default = "default_limit")]
     #[param(minimum = 1, maximum = 1000)]
     limit: usize,
 }
 
-/// What was accepted, whatever became of it, oldest first.
+/// List archived events, oldest first.
 #[utoipa::path(
     get, path = "/v1/archive", tag = "look", params(Archived), security(("token" = [])),
     responses((status = 200, body = List<ArchivedEvent>), (status = "default", body = Problem))
@@ -46,7 +46,7 @@ pub(super) async fn archived(
     Ok(Json(state.archived(&wanted).await?.into()))
 }
 
-/// The original bytes of an archived event. For tokens with payloads; each look is in the audit.
+/// The original body of an archived event. Needs a token with payloads. Each look is audited.
 #[utoipa::path(
     get, path = "/v1/archive/{id}/body", tag = "look", security(("token" = [])),
     params(("id" = String, Path, description = "The provider's id, or the identity")),

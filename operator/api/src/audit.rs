@@ -11,18 +11,18 @@ use crate::auth::Who;
 use crate::extract::{Answer, Query, default_limit, within};
 use crate::problem::Problem;
 
-/// How much of the audit.
+/// Filters for the audit log.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Audit {
-    /// At most so many.
+    /// Maximum number of items to return (default 100).
     #[serde(default = "default_limit")]
     #[param(minimum = 1, maximum = 1000)]
     limit: usize,
 }
 
-/// What operators did, when and why: the newest first. For admins.
+/// List operators' actions, newest first. Needs the role admin.
 #[utoipa::path(
     get, path = "/v1/audit", tag = "look", params(Audit), security(("token" = [])),
     responses((status = 200, body = List<AuditEntry>), (status = "default", body = Problem))

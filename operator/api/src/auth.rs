@@ -1,4 +1,4 @@
-//! Who asks: a bearer token, checked before anything else is looked at.
+//! Authentication by a bearer token, before anything else of a request is read.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -21,19 +21,19 @@ use crate::problem::Problem;
 use crate::service::Service;
 use crate::{PATIENCE, PLANNING};
 
-/// So many requests a second by one token, after as many at once.
+/// Requests per second for one token, and the size of a burst.
 const PER_TOKEN: NonZeroU32 = NonZeroU32::new(20).unwrap();
-/// So many requests are answered at a time.
+/// Maximum number of requests at a time.
 const AT_ONCE: usize = 32;
 
-/// So many of them by one token.
+/// Maximum number of them for one token.
 const PLACES: usize = 8;
-/// Failed sign-ins and refused roles that are logged a second. The others are counted.
+/// Failed authentications and refused roles that are logged per second. The others are counted.
 const LOGGED: NonZeroU32 = NonZeroU32::new(5).unwrap();
-/// So much of a path is logged.
+/// Maximum length of a path in the log.
 const LOGGED_PATH: usize = 200;
 
-/// The door.
+/// Authenticates and limits requests.
 #[derive(Clone)]
 pub(super) struct Guard(Arc<Inner>);
 
@@ -43,12 +43,12 @@ struct Inner {
     room: Semaphore,
     places: PerToken,
     logged: DefaultDirectRateLimiter,
-    /// Refusals since the last one that was logged.
+    /// Refusals since the last logged one.
     not_logged: AtomicU64,
 }
 
 impl Inner {
-    /// Logs a failed sign-in or a refused role.
+    /// Logs a failed authentication or a refused role.
     fn note(&self, status: StatusCode, request: &str, token: Option<&Token>) {
         if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return;
@@ -75,11 +75,11 @@ impl Inner {
     }
 }
 
-/// How much of something each token holds.
+/// Counts what each token holds.
 #[derive(Default)]
 pub(super) struct PerToken(Mutex<BTreeMap<String, usize>>);
 
-/// One of a token's, until this is dropped.
+/// One place of a token, until this is dropped.
 pub(super) struct Held<'a> {
     of: &'a PerToken,
     token: String,
@@ -90,7 +90,7 @@ impl PerToken {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// One more, if the token holds fewer than `most`.
+    /// Takes a place, if the token holds fewer than `most`.
     pub(super) fn take(&self, token: &str, most: usize) -> Option<Held<'_>> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(token.to_owned()).or_default();
@@ -127,10 +127,10 @@ impl Guard {
     }
 }
 
-/// Lets a request in, with who asks, if it has a good token and there is room.
+/// Admits a request with a valid token, if there is room.
 pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let Guard(guard) = guard;
-    // A plan goes through all dead letters: of a million, that takes a minute and a half.
+    // A plan reads all dead letters; a million take a minute and a half.
     let plans = request.method() == Method::POST && request.uri().path() == "/v1/jobs";
     let patience = if plans { PLANNING } else { PATIENCE };
     let asked = format!("{} {}", request.method(), request.uri().path());
@@ -149,7 +149,7 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
         if let Some(connection) = request.extensions().get::<Connection>() {
             connection.trust();
         }
-        // Nothing but looking is done by a viewer: his body isn't even read.
+        // A viewer only looks, so the body isn't read.
         if !request.method().is_safe()
             && let Err(problem) = known.may(Role::Operator)
         {
@@ -191,7 +191,7 @@ fn too_many(detail: &str) -> Problem {
     Problem::new(ErrorCode::RateLimited, detail)
 }
 
-/// Who asks.
+/// The token of a request.
 #[derive(Clone)]
 pub(super) struct Who(Token);
 

@@ -16,27 +16,27 @@ use crate::auth::Who;
 use crate::extract::{Answer, Body, Path, Query, actor, attached, default_limit, looks, within};
 use crate::problem::Problem;
 
-/// Which dead deliveries.
+/// Filters for dead deliveries.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Dead {
-    /// Only those to this destination.
+    /// Only this destination.
     destination: Option<String>,
-    /// Only this source's.
+    /// Only this source.
     source: Option<String>,
-    /// Only those that were given up for this reason.
+    /// Only this reason.
     reason: Option<DeadReason>,
-    /// Only those of this event type.
+    /// Only this event type.
     #[serde(rename = "type")]
     kind: Option<String>,
-    /// At most so many of each destination.
+    /// Maximum number of items for each destination (default 100).
     #[serde(default = "default_limit")]
     #[param(minimum = 1, maximum = 1000)]
     limit: usize,
 }
 
-/// What was given up, oldest first, and why.
+/// List dead deliveries with their reasons, oldest first.
 #[utoipa::path(
     get, path = "/v1/dead", tag = "look", params(Dead), security(("token" = [])),
     responses((status = 200, body = List<Delivery>), (status = "default", body = Problem))
@@ -49,7 +49,7 @@ pub(super) async fn dead(state: State, Query(asked): Query<Dead>) -> Answer<List
     Ok(Json(state.dead(&filter, limit).await?.into()))
 }
 
-/// The original bytes of a dead letter. For tokens with payloads; each look is in the audit.
+/// The original body of a dead letter. Needs a token with payloads. Each look is audited.
 #[utoipa::path(
     get, path = "/v1/dead/{id}/body", tag = "look", security(("token" = [])),
     params(("id" = String, Path, description = "The provider's id, an identity, or a delivery key")),
@@ -67,21 +67,21 @@ pub(super) async fn body(
     Ok(attached(state.dead_body(&id, &attribution).await?))
 }
 
-/// Dead letters, by name.
+/// Dead letters, by id.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Letters {
-    /// Providers' ids, identities, or delivery keys: 1 to 100.
+    /// Providers' event ids, identities or delivery keys: 1 to 100.
     #[schema(min_items = 1, max_items = 100)]
     pub(super) ids: Vec<String>,
-    /// For the histories and the audit; at most 1000 bytes.
+    /// Reason, for histories and audit log: at most 1000 bytes.
     #[serde(default)]
     #[schema(max_length = 1000)]
     pub(super) because: String,
 }
 
-/// Sends dead letters back to their work queues: each passes the same seal, claim and attempt as at
-/// first, under the same idempotency key.
+/// Requeue dead letters. Each passes the same checks as a first delivery, under the same
+/// idempotency key.
 #[utoipa::path(
     post, path = "/v1/dead/requeue", tag = "act", security(("token" = [])), request_body = Letters,
     responses((status = 200, body = PassReport), (status = "default", body = Problem))
@@ -98,8 +98,8 @@ pub(super) async fn requeue(
     Ok(Json(state.requeue_dead(ids, actor(&who, &because)?).await?))
 }
 
-/// Takes dead letters out of their queues for good, by name. What is drained can't be re-queued any
-/// more; what is archived can be replayed by a job.
+/// Drain dead letters: take them out of their queues for good. A drained letter can't be requeued;
+/// a job can replay it from the archive.
 #[utoipa::path(
     post, path = "/v1/dead/drain", tag = "act", security(("token" = [])), request_body = Letters,
     responses((status = 200, body = PassReport), (status = "default", body = Problem))

@@ -10,7 +10,7 @@ use crate::auth::Who;
 use crate::extract::{Answer, Body, Path, Reason, actor};
 use crate::problem::Problem;
 
-/// The workers that run.
+/// List running workers.
 #[utoipa::path(
     get, path = "/v1/workers", tag = "look", security(("token" = [])),
     responses((status = 200, body = List<Heartbeat>), (status = "default", body = Problem))
@@ -19,7 +19,7 @@ pub(super) async fn workers(state: State) -> Answer<List<Heartbeat>> {
     Ok(Json(state.workers().await?.into()))
 }
 
-/// Destinations: workers, running attempts, circuit, and whether they are paused.
+/// List destinations: workers, running attempts, circuit, pause.
 #[utoipa::path(
     get, path = "/v1/destinations", tag = "look", security(("token" = [])),
     responses((status = 200, body = List<Destination>), (status = "default", body = Problem))
@@ -28,7 +28,7 @@ pub(super) async fn destinations(state: State) -> Answer<List<Destination>> {
     Ok(Json(state.destinations().await?.into()))
 }
 
-/// Stops attempts at it, until it is resumed.
+/// Pause a destination.
 #[utoipa::path(
     post, path = "/v1/destinations/{destination}/pause", tag = "act", security(("token" = [])),
     params(("destination" = String, Path)), request_body = Reason,
@@ -43,7 +43,7 @@ pub(super) async fn pause(
     act(&who, &state, &destination, Action::Pause, reason).await
 }
 
-/// Goes on with a paused one.
+/// Resume a paused destination.
 #[utoipa::path(
     post, path = "/v1/destinations/{destination}/resume", tag = "act", security(("token" = [])),
     params(("destination" = String, Path)), request_body = Reason,
@@ -58,7 +58,7 @@ pub(super) async fn resume(
     act(&who, &state, &destination, Action::Resume, reason).await
 }
 
-/// Has its workers try again now, though their circuits are open.
+/// Close the circuits of a destination's workers: attempts start again now.
 #[utoipa::path(
     post, path = "/v1/destinations/{destination}/close-circuit", tag = "act",
     security(("token" = [])), params(("destination" = String, Path)), request_body = Reason,

@@ -1,4 +1,4 @@
-//! Events: lists, histories, search, what happens as it happens; release and end.
+//! Events: lists, histories, search, live changes; release and end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,45 +27,45 @@ use crate::extract::{Answer, Body, Path, Query, Reason, actor, default_limit, lo
 use crate::lines::Lines;
 use crate::problem::Problem;
 
-/// So many may be told at a time what happens,
+/// Maximum number of listeners,
 static LISTENERS: Semaphore = Semaphore::const_new(8);
-/// So many of them by one token.
+/// Maximum number of them for one token.
 const BY_TOKEN: usize = 3;
 static BY_ONE: PerToken = PerToken::new();
-/// each for so long, lest a token that was revoked is told for ever,
+/// each for this long, so that a revoked token can't listen without end,
 const AN_HOUR: Duration = Duration::from_secs(3600);
-/// and each may be so many looks behind.
+/// and with this many unread batches at most.
 const BEHIND: usize = 64;
 
-/// Which deliveries.
+/// Filters for deliveries.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Events {
-    /// Only this source's.
+    /// Only this source.
     source: Option<String>,
-    /// Only those to this destination.
+    /// Only this destination.
     destination: Option<String>,
-    /// Only those of this event type.
+    /// Only this event type.
     #[serde(rename = "type")]
     kind: Option<String>,
-    /// Only those that stand so.
+    /// Only this state.
     state: Option<lifecycle::State>,
-    /// Only those that are dead for this reason.
+    /// Only dead deliveries with this reason.
     reason: Option<DeadReason>,
-    /// Only those that a worker took up then or later: RFC 3339, or milliseconds since 1970.
+    /// Only deliveries that a worker took up since this time: RFC 3339, or milliseconds since 1970.
     since: Option<Timestamp>,
-    /// Only those that a worker took up before.
+    /// Only deliveries that a worker took up before this time.
     until: Option<Timestamp>,
-    /// Where to go on: `next` of the page before.
+    /// Cursor: `next` of the previous page.
     cursor: Option<String>,
-    /// At most so many.
+    /// Maximum number of items to return (default 100).
     #[serde(default = "default_limit")]
     #[param(minimum = 1, maximum = 1000)]
     limit: usize,
 }
 
-/// Deliveries with their histories, those that were taken up last first, page by page.
+/// List deliveries with their histories, newest first, page by page.
 #[utoipa::path(
     get, path = "/v1/events", tag = "look", params(Events), security(("token" = [])),
     responses((status = 200, body = Page), (status = "default", body = Problem))
@@ -84,8 +84,8 @@ pub(super) async fn events(state: State, Query(asked): Query<Events>) -> Answer<
     Ok(Json(state.events(&query, asked.cursor, limit).await?))
 }
 
-/// All that is known of an event: its deliveries with their histories, or where it waits, and refused
-/// callbacks that say that they are of it.
+/// Show an event: its deliveries with their histories, where it waits, and refused callbacks that
+/// claim its id.
 #[utoipa::path(
     get, path = "/v1/events/{id}", tag = "look", security(("token" = [])),
     params(("id" = String, Path, description = "The provider's id, an identity, or a delivery key")),
@@ -95,18 +95,18 @@ pub(super) async fn event(state: State, Path(id): Path<String>) -> Answer<EventD
     Ok(Json(state.event(&id).await?))
 }
 
-/// What is looked for.
+/// The search.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Find {
-    /// The text, as it stands in the body: 1 to 200 characters.
+    /// The text, as it appears in the body: 1 to 200 characters.
     #[param(min_length = 1, max_length = 200)]
     text: String,
 }
 
-/// Events whose bodies have a text in them, like a transfer's number. For tokens with payloads, since
-/// who asks often enough learns what is in a body; each look is in the audit.
+/// Find events whose bodies contain a text, such as a transfer's number. Needs a token with
+/// payloads, because searches reveal bodies. Each search is audited.
 #[utoipa::path(
     get, path = "/v1/find", tag = "look", params(Find), security(("token" = [])),
     responses((status = 200, body = Matches), (status = "default", body = Problem))
@@ -123,27 +123,27 @@ pub(super) async fn find(
     Ok(Json(state.find(&text, &attribution).await?))
 }
 
-/// Of which deliveries.
+/// Filters for deliveries.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Tail {
-    /// Only this source's.
+    /// Only this source.
     source: Option<String>,
-    /// Only those to this destination.
+    /// Only this destination.
     destination: Option<String>,
-    /// Only those of this event type.
+    /// Only this event type.
     #[serde(rename = "type")]
     kind: Option<String>,
-    /// Only those that stand so.
+    /// Only this state.
     state: Option<lifecycle::State>,
-    /// Only those that are dead for this reason.
+    /// Only dead deliveries with this reason.
     reason: Option<DeadReason>,
-    /// Only those of this event: the provider's id, an identity, or a delivery key.
+    /// Only this event: the provider's id, the identity, or a delivery key.
     id: Option<String>,
 }
 
-/// What happens, as it happens, of the newest thousand deliveries: a line of JSON each, for an hour.
+/// Stream changes of the newest 1,000 deliveries as lines of JSON, for an hour.
 #[utoipa::path(
     get, path = "/v1/tail", tag = "look", params(Tail), security(("token" = [])),
     responses(
@@ -170,7 +170,7 @@ pub(super) async fn tail(
         let _listens = (listens, by_one);
         let mut lines = Lines::new(sender);
         let told = service.tail(&query, id.as_deref(), &mut lines);
-        // It ends when its reader does.
+        // It ends when the reader does.
         let _ = tokio::time::timeout(AN_HOUR, told).await;
     });
     let lines = stream::unfold(receiver, |mut receiver| async {
@@ -180,8 +180,8 @@ pub(super) async fn tail(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], HttpBody::from_stream(lines)))
 }
 
-/// Lets a suspected replay go on as an event of its own, or has one that waits for its next attempt
-/// attempted now.
+/// Release a suspected replay or a conflict as an event of its own. A waiting delivery is attempted
+/// now.
 #[utoipa::path(
     post, path = "/v1/events/{id}/release", tag = "act", security(("token" = [])),
     params(("id" = String, Path, description = "The provider's id, or a delivery key")),
@@ -199,7 +199,7 @@ pub(super) async fn release(
     Ok(Json(state.release(&id, &actor).await?.into()))
 }
 
-/// Ends the retries of one that waits for its next attempt: it is a dead letter then.
+/// End the retries of a waiting delivery. It becomes a dead letter.
 #[utoipa::path(
     post, path = "/v1/events/{id}/end", tag = "act", security(("token" = [])),
     params(("id" = String, Path, description = "The provider's id, or a delivery key")),

@@ -1,4 +1,4 @@
-//! What handlers take from a request, and the parts that several requests have.
+//! Extractors, and parts that several requests have.
 
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts};
@@ -14,39 +14,39 @@ use zentra_store::control::Attribution;
 use crate::auth::Who;
 use crate::problem::Problem;
 
-/// A query string, or what is wrong with it.
+/// The query string, or the error.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
 pub(super) struct Query<T>(pub(super) T);
 
-/// A part of the path, or what is wrong with it.
+/// A part of the path, or the error.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub(super) struct Path<T>(pub(super) T);
 
-/// A body, or what is wrong with it.
+/// The body, or the error.
 #[derive(FromRequest)]
 #[from_request(via(axum::Json), rejection(Problem))]
 pub(super) struct Body<T>(pub(super) T);
 
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
-/// Why something is asked for.
+/// The reason of a request.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reason {
-    /// For the audit; at most 1000 bytes.
+    /// Reason, for the audit log: at most 1000 bytes.
     #[serde(default)]
     #[schema(max_length = 1000)]
     pub(super) because: String,
 }
 
-/// Who asks, and why.
+/// The actor of a request.
 pub(super) fn actor(who: &Who, reason: &str) -> Result<Actor, Problem> {
     Ok(Actor { name: who.name(), reason: audit::reason(reason)? })
 }
 
-/// Who looks at bytes, if the token allows it.
+/// Attribution of a look at a payload, if the token allows it.
 pub(super) fn looks(who: &Who) -> Result<Attribution, Problem> {
     who.may_see_payloads()?;
     Ok(Actor { name: who.name(), reason: String::new() }.attribution())
@@ -65,7 +65,7 @@ pub(super) fn within(limit: usize) -> Result<usize, Problem> {
     }
 }
 
-/// Whatever the provider sent, no browser runs it.
+/// Prevents browsers from running what a provider sent.
 pub(super) fn attached(bytes: Bytes) -> impl IntoResponse {
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream"),

@@ -15,7 +15,7 @@ use crate::auth::Who;
 use crate::extract::{Answer, Body, Path, Reason, actor};
 use crate::problem::Problem;
 
-/// Jobs, the newest first.
+/// List jobs, newest first.
 #[utoipa::path(
     get, path = "/v1/jobs", tag = "look", security(("token" = [])),
     responses((status = 200, body = List<Job>), (status = "default", body = Problem))
@@ -24,7 +24,7 @@ pub(super) async fn jobs(state: State) -> Answer<List<Job>> {
     Ok(Json(state.jobs().await?.into()))
 }
 
-/// A job: its plan, and how far it is.
+/// Show a job: its plan and progress.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}", tag = "look", security(("token" = [])),
     params(("id" = String, Path)),
@@ -34,46 +34,46 @@ pub(super) async fn job(state: State, Path(id): Path<String>) -> Answer<Job> {
     Ok(Json(state.job(&id).await?))
 }
 
-/// Which dead letters, or archived events, are to run again, and how.
+/// A new job.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewJob {
-    /// Only those of this destination.
+    /// Only this destination.
     destination: Option<String>,
-    /// Only those of this source.
+    /// Only this source.
     source: Option<String>,
-    /// Only those that were given up for this reason.
+    /// Only this reason.
     reason: Option<DeadReason>,
-    /// Only those of this event type.
+    /// Only this event type.
     #[serde(rename = "type")]
     kind: Option<String>,
-    /// All of them. Without a filter or ids, it must be true.
+    /// Select all letters. Must be true without a filter and without ids.
     #[serde(default)]
     all: bool,
-    /// Goes through the archive, not the dead letters: replays what was never run, and what is dead or
-    /// was drained.
+    /// Replay from the archive instead: events that were never processed, are dead, or were
+    /// drained.
     #[serde(default)]
     archive: bool,
-    /// Only these events of the archive, by the provider's id or the identity; empty: all.
+    /// Only these archived events, by the provider's id or the identity. Empty: all.
     #[serde(default)]
     #[schema(max_items = 100)]
     ids: Vec<String>,
-    /// Replays from the archive also what is delivered, and what is so old that nobody knows: once
-    /// more, under the same idempotency key.
+    /// Replay delivered events too, and events older than the retention, under the same idempotency
+    /// key.
     #[serde(default)]
     force: bool,
-    /// So many go first, and all else waits for what comes of them; 0: none.
+    /// Number of canary letters to requeue first (0 disables the canary).
     #[serde(default = "canary")]
     #[schema(maximum = 100)]
     canary: u32,
-    /// At most so many a second; 0 is no bound.
+    /// Maximum number per second (0 disables the limit).
     #[serde(default = "rate")]
     rate: u32,
-    /// It stops when more than this part of those that are watched failed, in percent.
+    /// Stop when more than this percentage of the watched deliveries fail.
     #[serde(default = "max_failures")]
     #[schema(maximum = 100)]
     max_failures: u8,
-    /// For the histories and the audit; at most 1000 bytes.
+    /// Reason, for histories and audit log: at most 1000 bytes.
     #[serde(default)]
     #[schema(max_length = 1000)]
     because: String,
@@ -91,8 +91,8 @@ fn max_failures() -> u8 {
     NewPace::default().max_failures
 }
 
-/// Looks how many letters there are, and keeps that as a job; changes nothing else. Asked twice, it is
-/// the same job.
+/// Plan a job: count the selected letters and store the selection. Changes nothing else. The same
+/// plan twice is the same job.
 #[utoipa::path(
     post, path = "/v1/jobs", tag = "act", security(("token" = [])), request_body = NewJob,
     responses((status = 200, body = Job), (status = "default", body = Problem))
@@ -114,21 +114,21 @@ pub(super) async fn plan(who: Who, state: State, Body(plan): Body<NewJob>) -> An
     Ok(Json(state.plan_job(&new, &actor(&who, &because)?).await?))
 }
 
-/// How far a job is to run.
+/// How far a job runs.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Run {
-    /// It halts behind its canary.
+    /// Pause after the canary.
     #[serde(default)]
     only_canary: bool,
-    /// For the audit; at most 1000 bytes.
+    /// Reason, for the audit log: at most 1000 bytes.
     #[serde(default)]
     #[schema(max_length = 1000)]
     because: String,
 }
 
-/// Has a job run, or go on: first a canary, and when that went well the others. The answer doesn't
-/// wait for it; one that serves this API runs it, and after a restart goes on with it.
+/// Run or continue a job: the canary first, then the rest. The answer doesn't wait for it. A server
+/// of this API runs it, and continues after a restart.
 #[utoipa::path(
     post, path = "/v1/jobs/{id}/run", tag = "act", security(("token" = [])),
     params(("id" = String, Path)), request_body = Run,
@@ -145,7 +145,7 @@ pub(super) async fn run(
     Ok(Json(state.release_job(&id, only_canary, &actor).await?))
 }
 
-/// Has a job halt, within a second; it can go on.
+/// Pause a job, within a second. It can continue.
 #[utoipa::path(
     post, path = "/v1/jobs/{id}/pause", tag = "act", security(("token" = [])),
     params(("id" = String, Path)), request_body = Reason,
@@ -160,7 +160,7 @@ pub(super) async fn pause(
     halt(&who, &state, &id, Halt::Pause, reason).await
 }
 
-/// Ends a job. What it has re-queued stays so.
+/// Cancel a job. Letters that it has requeued stay requeued.
 #[utoipa::path(
     post, path = "/v1/jobs/{id}/cancel", tag = "act", security(("token" = [])),
     params(("id" = String, Path)), request_body = Reason,

@@ -1,5 +1,5 @@
-//! The operators' HTTP API under `/v1`: the use cases of `zentra-admin`. Each request needs a token, wherever the
-//! API listens.
+//! The HTTP API for operators under `/v1`: the use cases of `zentra-admin`. Each request needs a
+//! token.
 
 mod archive;
 mod audit;
@@ -41,20 +41,20 @@ use problem::Problem;
 pub use problem::status as http_status;
 use service::{BackendService, Service};
 
-/// The longest body, in bytes.
+/// Maximum size of a body, in bytes.
 const LONGEST: usize = 64 * 1024;
-/// The longest list of a provider's events.
+/// Maximum size of a list of a provider's events, in bytes.
 const LISTS: usize = 8 << 20;
-/// How long an answer may take.
+/// Timeout of a request.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long that to a job's plan may take.
+/// Timeout of a request that plans a job.
 const PLANNING: Duration = Duration::from_secs(900);
 
-/// What all handlers share.
+/// State of all handlers.
 pub(crate) type State = axum::extract::State<Arc<dyn Service>>;
 
-/// Serves until `stop`, then ends what is under way and closes the backend's connections. With `admits`, the
-/// configuration has the sources' secrets, and refused callbacks may be admitted.
+/// Serves until `stop`, then finishes running requests and closes the backend's connections. With
+/// `admits`, refused callbacks can be admitted; the configuration must have the sources' secrets.
 pub async fn serve<B: Backend + 'static>(
     listener: TcpListener,
     config: &'static Config,
@@ -84,7 +84,7 @@ struct Document;
 
 type Routes = OpenApiRouter<Arc<dyn Service>>;
 
-/// Each route with what the document says of it.
+/// All routes with their documentation.
 fn routes() -> Vec<Routes> {
     vec![
         Routes::new().routes(routes!(status::status)),
@@ -121,7 +121,7 @@ fn routes() -> Vec<Routes> {
     ]
 }
 
-/// All routes, and their document.
+/// All routes, and the OpenAPI document.
 fn documented() -> (Router<Arc<dyn Service>>, utoipa::openapi::OpenApi) {
     let all = Routes::with_openapi(Document::openapi());
     let (router, mut document) =
@@ -146,7 +146,7 @@ fn router(service: Arc<dyn Service>) -> Router {
     let guard = Guard::new(service.clone());
     router
         .layer(middleware::from_fn_with_state(guard, auth::admit))
-        // What it can do is no secret.
+        // The document is public.
         .route("/v1/openapi.json", get(move || async move { Json(document) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async {
@@ -160,7 +160,7 @@ fn router(service: Arc<dyn Service>) -> Router {
         .with_state(service)
 }
 
-/// What is told of events is for who asked, and for now.
+/// Answers must not be cached.
 async fn never_kept(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -181,7 +181,7 @@ mod tests {
         assert!(page.trim_end() == document, "run: zentra openapi > docs/openapi.json");
     }
 
-    /// Of two types with one name, the document would have only one.
+    /// Two types with one name would share one schema.
     #[test]
     fn a_schemas_name_is_one_types() {
         let mut known = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! A stream of lines of JSON to a reader that may be gone or too slow.
+//! A stream of JSON lines to a reader that can be gone or too slow.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use zentra_admin::event::{Change, Sink};
 
-/// What was written since it was flushed, for a reader that may be gone or too slow.
+/// Unsent lines for a reader that can be gone or too slow.
 pub(crate) struct Lines {
     written: Vec<u8>,
     sender: mpsc::Sender<Bytes>,

@@ -1,4 +1,4 @@
-//! The listener: connections bounded in number, and in the time that their headers take.
+//! The listener: bounded in connections, and in the time for headers.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,17 +15,16 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use zentra_telemetry::places::Places;
 
-/// Connections at a time. Beyond it the oldest one is closed, and those with a good token last.
+/// Maximum number of connections. Beyond it the oldest one is closed, authenticated ones last.
 const CONNECTIONS: usize = 1024;
-/// How long a request's headers may take, and a connection may be idle.
+/// Timeout of headers and of idle connections.
 const HEADERS: Duration = Duration::from_secs(10);
-/// How long requests that are under way may take once it is told to stop.
+/// How long running requests may take after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Serves until `stop`, then ends what is under way.
+/// Serves until `stop`, then finishes running requests.
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    // Connections are bounded here; the usual soft limit of 1024 files may be lower than what the
-    // backend's and these need together.
+    // The usual soft limit of 1,024 files can be too low for these connections and the backend's.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let (places, graceful) = (Places::new(CONNECTIONS), GracefulShutdown::new());
     while let Some((stream, place)) = places.accept(&listener, &stop).await {

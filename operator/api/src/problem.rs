@@ -1,4 +1,4 @@
-//! What went wrong, as `application/problem+json` (RFC 9457).
+//! Errors as `application/problem+json` (RFC 9457).
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -18,9 +18,9 @@ pub(crate) struct Problem {
     title: &'static str,
     /// The HTTP status.
     status: u16,
-    /// What went wrong, for programs; stable. `docs/errors.md` lists all codes.
+    /// Stable code for programs. `docs/errors.md` lists all codes.
     code: &'static str,
-    /// What was wrong, and what to do.
+    /// What failed, and what to do.
     detail: String,
 }
 

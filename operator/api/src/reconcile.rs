@@ -1,4 +1,4 @@
-//! Comparison with a provider's own list of events.
+//! Comparison with a provider's list of events.
 
 use axum::Json;
 use serde::Deserialize;
@@ -12,26 +12,26 @@ use crate::auth::Who;
 use crate::extract::{Answer, Body, actor};
 use crate::problem::Problem;
 
-/// A provider's own list of events.
+/// A provider's list of events.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reconcile {
-    /// Whose events.
+    /// The source.
     source: String,
-    /// Each as the provider sends it, or with its id and type alone: 10,000 at most.
+    /// Events as the provider sends them, or with id and type only: at most 10,000.
     #[schema(max_items = 10_000, value_type = Vec<Object>)]
     events: Vec<Box<RawValue>>,
-    /// Whether what is missing is ingested. Only where the server has the sources' secrets.
+    /// Accept missing events. Only if the server has the sources' secrets.
     #[serde(default)]
     ingest: bool,
-    /// For the audit; at most 1000 bytes.
+    /// Reason, for the audit log: at most 1000 bytes.
     #[serde(default)]
     #[schema(max_length = 1000)]
     because: String,
 }
 
-/// Compares a provider's own list of events with what came: missing, dead, differing; and brings in what
-/// is missing, if that is asked for.
+/// Compare a provider's list of events with what came: missing, dead, differing. With `ingest`,
+/// accept what is missing.
 #[utoipa::path(
     post, path = "/v1/reconcile", tag = "act", security(("token" = [])), request_body = Reconcile,
     responses((status = 200, body = Report), (status = "default", body = Problem))
@@ -41,7 +41,7 @@ pub(super) async fn reconcile(
     state: State,
     Body(Reconcile { source, events, ingest, because }): Body<Reconcile>,
 ) -> Answer<Report> {
-    // What it brings in is as good as signed by the provider.
+    // An ingested event counts as signed by the provider.
     who.may(if ingest { Role::Admin } else { Role::Operator })?;
     if events.len() > 10_000 {
         return Err(Problem::invalid("10,000 events at most"));

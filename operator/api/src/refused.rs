@@ -13,22 +13,22 @@ use crate::auth::Who;
 use crate::extract::{Answer, Body, Path, Query, actor, attached, default_limit, looks, within};
 use crate::problem::Problem;
 
-/// Which refused callbacks.
+/// Filters for refused callbacks.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Refused {
-    /// Only this source's.
+    /// Only this source.
     source: Option<String>,
-    /// Only those refused for this reason.
+    /// Only this reason.
     reason: Option<String>,
-    /// At most so many.
+    /// Maximum number of items to return (default 100).
     #[serde(default = "default_limit")]
     #[param(minimum = 1, maximum = 1000)]
     limit: usize,
 }
 
-/// Refused callbacks that were kept, oldest first; without their signatures.
+/// List refused callbacks, oldest first, without their signatures.
 #[utoipa::path(
     get, path = "/v1/refused", tag = "look", params(Refused), security(("token" = [])),
     responses((status = 200, body = List<RefusedCallback>), (status = "default", body = Problem))
@@ -41,7 +41,7 @@ pub(super) async fn refused(
     Ok(Json(state.refused(&wanted, within(limit)?).await?.into()))
 }
 
-/// The bytes of a refused callback. For tokens with payloads; each look is in the audit.
+/// The body of a refused callback. Needs a token with payloads. Each look is audited.
 #[utoipa::path(
     get, path = "/v1/refused/{id}/body", tag = "look", security(("token" = [])),
     params(("id" = String, Path, description = "As listed")),
@@ -59,26 +59,26 @@ pub(super) async fn body(
     Ok(attached(state.refused_body(&id, &attribution).await?))
 }
 
-/// Which refused callbacks are to be let in, and why.
+/// Refused callbacks to admit.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admit {
-    /// As listed; none: those of the source.
+    /// IDs from the list. Empty: `source` and `reason` select the callbacks.
     #[serde(default)]
     #[schema(max_items = 100)]
     ids: Vec<String>,
-    /// Those of this source.
+    /// Only this source.
     source: Option<String>,
-    /// Those refused for this reason.
+    /// Only this reason.
     reason: Option<String>,
-    /// For the audit; at most 1000 bytes.
+    /// Reason, for the audit log: at most 1000 bytes.
     #[serde(default)]
     #[schema(max_length = 1000)]
     because: String,
 }
 
-/// Lets in those, 100 at most, that verify now that the source's secrets are right. What doesn't
-/// verify stays refused. Only where the server has the sources' secrets.
+/// Admit refused callbacks that verify now, at most 100. The others stay refused. Only if the
+/// server has the sources' secrets.
 #[utoipa::path(
     post, path = "/v1/refused/admit", tag = "act", security(("token" = [])), request_body = Admit,
     responses((status = 200, body = List<Outcome>), (status = "default", body = Problem))

@@ -1,4 +1,4 @@
-//! What the API can be asked for, whatever the backend: the use cases of `zentra-admin`.
+//! The use cases of `zentra-admin` on any backend.
 
 use std::time::{Duration, Instant};
 
@@ -26,17 +26,17 @@ use zentra_store::journal::{Delivery, HistoryEvent};
 
 use crate::lines::Lines;
 
-/// What comes of a request.
+/// Answer of a use case.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, AdminError>>;
 
 /// The use cases, for handlers that know no backend.
 pub(crate) trait Service: Send + Sync {
-    /// The token that a text is, if it is valid.
+    /// The valid token with this text.
     fn token<'a>(&'a self, text: &'a str) -> Answer<'a, Option<Token>>;
 
     fn status(&self) -> Answer<'_, Status>;
 
-    /// The status as of now, with what the newest deliveries said [`SNAPSHOT`] ago or later.
+    /// The current status, with figures of the newest deliveries that are at most [`SNAPSHOT`] old.
     fn metrics(&self) -> Answer<'_, Status>;
 
     fn events<'a>(
@@ -48,10 +48,10 @@ pub(crate) trait Service: Send + Sync {
 
     fn event<'a>(&'a self, id: &'a str) -> Answer<'a, EventDetails>;
 
-    /// Events whose bodies have a text in them.
+    /// Events whose bodies contain a text.
     fn find<'a>(&'a self, text: &'a str, attribution: &'a Attribution) -> Answer<'a, Matches>;
 
-    /// Writes what happens, until nobody reads it.
+    /// Writes changes until nobody reads them.
     fn tail<'a>(
         &'a self,
         query: &'a Query,
@@ -59,10 +59,10 @@ pub(crate) trait Service: Send + Sync {
         lines: &'a mut Lines,
     ) -> Answer<'a, ()>;
 
-    /// The deliveries of an event that was released.
+    /// Releases an event, and returns its deliveries.
     fn release<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Vec<Delivery>>;
 
-    /// The deliveries of an event whose retries were ended.
+    /// Ends an event's retries, and returns its deliveries.
     fn end<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Vec<Delivery>>;
 
     fn dead<'a>(&'a self, filter: &'a Filter, limit: usize) -> Answer<'a, Vec<Delivery>>;
@@ -92,7 +92,7 @@ pub(crate) trait Service: Send + Sync {
 
     fn plan_job<'a>(&'a self, new: &'a New, actor: &'a Actor) -> Answer<'a, Job>;
 
-    /// Has a job run here, or wherever the API is served.
+    /// Releases a job: this or another server of the API runs it.
     fn release_job<'a>(
         &'a self,
         id: &'a str,
@@ -137,7 +137,7 @@ pub(crate) trait Service: Send + Sync {
         actor: &'a Actor,
     ) -> Answer<'a, Vec<refused::Outcome>>;
 
-    /// Compares a provider's list with what came; with an actor, ingests what is missing.
+    /// Compares a provider's list with what came. With an actor, ingests what is missing.
     fn reconcile<'a>(
         &'a self,
         source: &'a str,
@@ -145,7 +145,7 @@ pub(crate) trait Service: Send + Sync {
         ingest: Option<&'a Actor>,
     ) -> Answer<'a, Report>;
 
-    /// Runs the jobs that are to run, until this program stops.
+    /// Runs released jobs until this program stops.
     fn attend(&self) -> BoxFuture<'_, ()>;
 
     /// Closes the backend's connections.
@@ -158,18 +158,18 @@ pub(crate) struct BackendService<B> {
     pub(crate) config: &'static Config,
     /// Whether the configuration has the sources' secrets.
     pub(crate) admits: bool,
-    /// This program is to stop.
+    /// Cancelled when this program stops.
     pub(crate) stop: CancellationToken,
-    /// What the newest deliveries said, and when they were read.
+    /// Figures of the newest deliveries, and when they were read.
     pub(crate) snapshot: Mutex<Option<(Instant, Status)>>,
 }
 
-/// How old what is read from the newest deliveries may be in the metrics.
+/// Maximum age of the figures of the newest deliveries in metrics.
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
 impl<B: Backend> BackendService<B> {
-    /// What the newest deliveries said, at most [`SNAPSHOT`] ago. Whoever else asks meanwhile waits for the same
-    /// look. What the store doesn't answer isn't kept.
+    /// Figures of the newest deliveries, at most [`SNAPSHOT`] old. Concurrent requests wait for the
+    /// same read. A failed read isn't kept.
     async fn remembered(&self) -> Status {
         let mut snapshot = self.snapshot.lock().await;
         if let Some((at, status)) = &*snapshot

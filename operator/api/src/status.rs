@@ -8,7 +8,7 @@ use crate::State;
 use crate::extract::Answer;
 use crate::problem::Problem;
 
-/// Whether all is well: parts, sources, destinations, and what is wrong.
+/// Show the health of parts, sources and destinations.
 #[utoipa::path(
     get, path = "/v1/status", tag = "look", security(("token" = [])),
     responses((status = 200, body = Status), (status = "default", body = Problem))
@@ -17,8 +17,8 @@ pub(super) async fn status(state: State) -> Answer<Status> {
     Ok(Json(state.status().await?))
 }
 
-/// The status, for Prometheus: parts, queues and workers as of now; what the newest deliveries say is a minute
-/// old at most. It holds no message back from others.
+/// The status as Prometheus metrics. Parts, queues and workers are current; figures of the newest
+/// deliveries are at most a minute old. It holds no message.
 #[utoipa::path(
     get, path = "/v1/metrics", tag = "look", security(("token" = [])),
     responses(

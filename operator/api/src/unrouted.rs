@@ -12,20 +12,20 @@ use crate::auth::Who;
 use crate::extract::{Answer, Body, Query, actor, default_limit, within};
 use crate::problem::Problem;
 
-/// Which events of a queue.
+/// Filters for unrouted events.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Unrouted {
-    /// Only this source's.
+    /// Only this source.
     source: Option<String>,
-    /// At most so many.
+    /// Maximum number of items to return (default 100).
     #[serde(default = "default_limit")]
     #[param(minimum = 1, maximum = 1000)]
     limit: usize,
 }
 
-/// Accepted events that no destination subscribes to, oldest first.
+/// List accepted events that no destination subscribes to, oldest first.
 #[utoipa::path(
     get, path = "/v1/unrouted", tag = "look", params(Unrouted), security(("token" = [])),
     responses((status = 200, body = List<UnroutedEvent>), (status = "default", body = Problem))
@@ -37,23 +37,23 @@ pub(super) async fn unrouted(
     Ok(Json(state.unrouted(source, within(limit)?).await?.into()))
 }
 
-/// Of which source, and why.
+/// Unrouted events to route.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Route {
-    /// Only this source's.
+    /// Only this source.
     source: Option<String>,
-    /// At most so many.
+    /// Maximum number of items to return (default 100).
     #[serde(default = "default_limit")]
     #[schema(minimum = 1, maximum = 1000)]
     limit: usize,
-    /// For the audit; at most 1000 bytes.
+    /// Reason, for the audit log: at most 1000 bytes.
     #[serde(default)]
     #[schema(max_length = 1000)]
     because: String,
 }
 
-/// Routes those that a destination of the config subscribes to by now; the others stay.
+/// Route unrouted events that a destination subscribes to by now. The others stay.
 #[utoipa::path(
     post, path = "/v1/unrouted/requeue", tag = "act", security(("token" = [])),
     request_body = Route,

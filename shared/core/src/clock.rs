@@ -7,20 +7,20 @@ use prometheus::{IntCounterVec, Registry};
 use rustix::time::{ClockId, clock_gettime};
 pub use webhook_verify::timestamp::{Timestamp, as_millis, millis};
 
-/// The time, by the wall clock: the only place that reads it. A step of the wall clock by more than
-/// a second counts once it has lasted a minute.
+/// The current time. This is the only reader of the wall clock. A step of more than a second counts
+/// only after it has lasted a minute.
 pub fn now() -> Timestamp {
     both().0
 }
 
-/// The wall clock's time while it is off by a step that has not lasted yet. Nobody knows then which
-/// of the two is right.
+/// The wall clock's time during a step that has not lasted a minute yet. Either of both times can
+/// be right then.
 pub fn stepped() -> Option<Timestamp> {
     let (steady, wall) = both();
     (wall.millis().abs_diff(steady.millis()) > SLEW).then_some(wall)
 }
 
-/// The time that counts, and the wall clock's.
+/// The time that counts, and the wall clock's time.
 fn both() -> (Timestamp, Timestamp) {
     static CLOCK: Mutex<Option<SteadyClock>> = Mutex::new(None);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
@@ -36,16 +36,16 @@ fn both() -> (Timestamp, Timestamp) {
     (Timestamp::from_millis(time), Timestamp::from_millis(wall))
 }
 
-/// The time since the machine has started, suspended or not. No one sets it.
+/// Time since the machine's start, including suspension. It can't be set.
 pub fn running() -> Duration {
     let since = clock_gettime(ClockId::Boottime);
     Duration::new(since.tv_sec.unsigned_abs(), u32::try_from(since.tv_nsec).unwrap_or(0))
 }
 
-/// Counts the steps of the wall clock that this process sees, with a label `outcome`.
+/// Counter of the wall clock's steps, with the label `outcome`.
 static STEPS: OnceLock<IntCounterVec> = OnceLock::new();
 
-/// Shows the steps of the wall clock by more than a second, by outcome.
+/// Registers the counter of steps of more than a second.
 pub fn register(registry: &Registry) -> prometheus::Result<()> {
     let help = "Steps of the wall clock by over 1 s: noticed, then followed or reverted.";
     let opts = prometheus::opts!("zentra_clock_steps_total", help);
@@ -57,30 +57,30 @@ pub fn register(registry: &Registry) -> prometheus::Result<()> {
     registry.register(Box::new(steps.clone()))
 }
 
-/// What the wall clock may be off at once: it is slewed, and read in between.
+/// Deviation in milliseconds that counts as slewing, not as a step.
 const SLEW: u64 = 1_000;
-/// How long a step has to last, in milliseconds.
+/// How long a step must last to count, in milliseconds.
 const LASTING: u64 = 60_000;
 
-/// The wall clock, but for steps that don't last. All times are in milliseconds.
+/// The wall clock without short-lived steps. All times are in milliseconds.
 #[derive(Clone, Copy, Debug)]
 struct SteadyClock {
     /// The wall clock when it was last right,
     wall: u64,
     /// and [`running`] then.
     running: u64,
-    /// When the wall clock was first seen elsewhere, by [`running`], and how far off.
+    /// When the current step was first seen, by [`running`], and its size.
     stepped: Option<(u64, i64)>,
 }
 
-/// What was seen of the wall clock. By milliseconds, forwards or backwards.
+/// An observation of the wall clock. Sizes are in milliseconds, forwards or backwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// It was stepped just now.
+    /// A step was seen.
     Noticed(i64),
-    /// A step has lasted, and counts from now on.
+    /// A step has lasted; its time counts from now on.
     Followed(i64),
-    /// It is right again.
+    /// The step was reverted.
     Reverted,
 }
 
@@ -102,7 +102,7 @@ impl SteadyClock {
                 *self = right;
                 (wall, Some(Step::Followed(off)))
             }
-            // Another step has a minute of its own.
+            // A different step starts its own minute.
             _ => {
                 self.stepped = Some((running, off));
                 (expected, Some(Step::Noticed(off)))

@@ -16,15 +16,14 @@ use crate::clock::{Timestamp, as_millis};
 use crate::lifecycle::{DeadReason, Fingerprint};
 use crate::source::Source;
 
-/// Tells one text from another, in the room of eight bytes: the start of its SHA-256.
+/// The first eight bytes of a text's SHA-256.
 pub(crate) fn digest_start(text: &str) -> u64 {
     let digest: [u8; 32] = Sha256::digest(text).into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// The identity of what came under `identity` and isn't the same event: an event of its own, named
-/// by what it differs in.
+/// The identity of another event that came under `identity`. It is named by the difference.
 fn differing_in(identity: &Identity, text: &str) -> Identity {
     Identity::from_text(&format!("{}+{}", identity.as_str(), hex::encode(id_print(text))))
 }
@@ -33,7 +32,7 @@ fn id_print(id: &str) -> [u8; 8] {
     digest_start(id).to_be_bytes()
 }
 
-/// A type as a part of a route: what patterns have as wildcards is escaped.
+/// A type as a part of a route: wildcards of patterns are escaped.
 fn in_route(kind: &str) -> Cow<'_, str> {
     if !kind.contains(['%', '*', '#']) {
         return Cow::Borrowed(kind);
@@ -42,19 +41,19 @@ fn in_route(kind: &str) -> Cow<'_, str> {
     Cow::Owned(words)
 }
 
-/// What is known of an event besides its bytes. Sealed by the ingress.
+/// Everything about an event except its body. The ingress seals it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// The form of this record; 1.
+    /// Version of this record: 1.
     pub v: u8,
-    /// The source's name in the config.
+    /// Name of the source.
     pub source: String,
-    /// The provider scheme that verified it.
+    /// Name of the provider.
     pub provider: String,
-    /// What deduplicates it.
+    /// Identity: copies have the same.
     pub identity: Identity,
-    /// The provider's id where it isn't the identity, since the signature doesn't cover it
-    /// or it is unfit: for display only.
+    /// The provider's id if it isn't the identity, because the signature doesn't cover it or it is
+    /// unusable. For display only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsigned_id: Option<String>,
     /// The provider's event type.
@@ -63,7 +62,7 @@ pub struct Envelope {
     /// The callback's content type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// When the ingress had read it.
+    /// Time of receipt: when the ingress had read it.
     #[serde(serialize_with = "as_millis::serialize")]
     pub received_at: Timestamp,
     /// The time that the provider signed, if its scheme has one.
@@ -73,50 +72,50 @@ pub struct Envelope {
         serialize_with = "as_millis::serialize"
     )]
     pub provider_time: Option<Timestamp>,
-    /// The name of the secret that fitted.
+    /// Name of the secret that verified it.
     pub verified_with: String,
-    /// How it came.
+    /// Context of the callback.
     #[serde(default)]
     pub context: Context,
-    /// How it came in, if it was refused at first.
+    /// Who admitted it, if it was refused first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admitted: Option<Admitted>,
-    /// Whether another body under its identity is the same event, written anew for a retry.
+    /// Whether another body under the same identity is a retry that the provider rendered again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub renders_retries: bool,
-    /// Digest that all callbacks with the same signed bytes share. Set if nothing shows whether this
-    /// one is a copy, and no signed time limits how long it can be sent again: then a worker limits
-    /// how many of them are delivered.
+    /// Digest that all callbacks with the same signed bytes share. Set if nothing shows whether
+    /// this one is a copy, and no signed time limits repetition. A worker limits how many of them
+    /// are delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_bytes: Option<Identity>,
-    /// Whether a worker of an older version took it for a replay under another unsigned id.
+    /// Whether a worker of an older version marked it as a suspected replay.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspected: bool,
-    /// Why a worker set it apart from what has the same identity. From then on it is a delivery of
-    /// its own, which waits for an operator.
+    /// Why a worker set it apart from the event with the same identity. It is a delivery of its own
+    /// then, and waits for an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_apart: Option<SetApart>,
 }
 
-/// In what an event differs from another one with the same identity.
+/// How an event differs from another one with the same identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "differs_in", rename_all = "snake_case")]
 pub enum SetApart {
-    /// The same signed bytes came under another unsigned id.
+    /// The same signed bytes under another unsigned id.
     Id,
-    /// The same signed bytes came under another unsigned type.
+    /// The same signed bytes under another unsigned type.
     Type,
-    /// The same signed bytes came too often within an hour.
+    /// The same signed bytes too often within an hour.
     Repeat,
-    /// Another body came under the same id.
+    /// Another body under the same id.
     Body {
-        /// Its SHA-256, in hex.
+        /// SHA-256 of the body, in hex.
         sha256: String,
     },
 }
 
 impl SetApart {
-    /// Why its dead letter waits.
+    /// Reason of its dead letter.
     pub fn reason(&self) -> DeadReason {
         match self {
             Self::Id | Self::Type | Self::Repeat => DeadReason::SuspectedReplay,
@@ -131,8 +130,8 @@ impl Envelope {
         self.identity.id().or(self.unsigned_id.as_deref())
     }
 
-    /// What names its deliveries: the identity, and the unsigned id with it if it is a
-    /// suspected replay.
+    /// The identity in its delivery keys: the identity itself, or with the difference if it was set
+    /// apart.
     pub fn name(&self) -> Identity {
         let unsigned_id = self.unsigned_id.as_deref().unwrap_or_default();
         match &self.set_apart {
@@ -143,19 +142,19 @@ impl Envelope {
             Some(SetApart::Body { sha256 }) => differing_in(&self.identity, sha256),
             Some(SetApart::Id) => differing_in(&self.identity, unsigned_id),
             None if self.suspected => differing_in(&self.identity, unsigned_id),
-            // Its identity is its own already.
+            // Its identity is already unique.
             Some(SetApart::Repeat) | None => self.identity.clone(),
         }
     }
 
-    /// Why it waits for an operator, if a worker set it apart.
+    /// Why it waits for an operator, if it was set apart.
     pub fn waits_for(&self) -> Option<DeadReason> {
         let suspected = self.suspected.then_some(DeadReason::SuspectedReplay);
         self.set_apart.as_ref().map(SetApart::reason).or(suspected)
     }
 
-    /// What subscriptions are matched with: `source.event_type`, or `source` alone. In the type, `*`,
-    /// `#` and `%` are escaped as in patterns.
+    /// The route that subscriptions match: `source.event_type`, or `source` alone. In the type,
+    /// `*`, `#` and `%` are percent-encoded.
     pub fn route(&self) -> String {
         match &self.event_type {
             Some(kind) => format!("{}.{}", self.source, in_route(kind)),
@@ -164,30 +163,29 @@ impl Envelope {
     }
 }
 
-/// Who let a callback in that had been refused, after what had been wrong was mended; or an event
-/// that hadn't come at all.
+/// Who admitted a callback that was refused first, or an event that never came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Admitted {
-    /// The operator.
+    /// Name of the operator.
     pub by: String,
-    /// When.
+    /// Time.
     pub at: Timestamp,
-    /// Why it had been refused, or [`Admitted::NOT_RECEIVED`].
+    /// Why it was refused, or [`Admitted::NOT_RECEIVED`].
     pub refused_for: String,
 }
 
 impl Admitted {
-    /// It had not come: it was made from the provider's list of events.
+    /// The event never came: it was created from the provider's list.
     pub const NOT_RECEIVED: &str = "not_received";
 }
 
-/// An event: envelope and exact body bytes.
+/// An event: envelope and exact body.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// What is known of it.
+    /// Envelope.
     pub envelope: Envelope,
-    /// The bytes as the provider sent and signed them.
+    /// The body as the provider sent and signed it.
     pub body: Bytes,
 }
 
@@ -222,7 +220,7 @@ impl Event {
     pub fn fingerprint(&self) -> Fingerprint {
         let id = self.envelope.unsigned_id.as_deref().map(id_print);
         let admitted = self.envelope.admitted.as_ref();
-        // The provider's list may write the same event in other bytes than its callback does.
+        // The provider's list can have other bytes than its callback for the same event.
         let body = match admitted {
             Some(admitted) if admitted.refused_for == Admitted::NOT_RECEIVED => {
                 Fingerprint::UNKNOWN
@@ -233,21 +231,20 @@ impl Event {
     }
 }
 
-/// `destination/source/identity`: names one delivery over all its retries and replays,
-/// and is what the destination gets as its idempotency key.
+/// `destination/source/identity`: the key of one delivery across all retries and replays. It is the
+/// idempotency key that the destination receives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeliveryKey(String);
 
 impl DeliveryKey {
-    /// Names of sources and destinations hold no `/`, so two keys are equal only if all
-    /// three parts are.
+    /// A key from its parts. Names of sources and destinations have no `/`, so keys are unique.
     pub fn new(destination: &str, source: &str, identity: &Identity) -> Self {
         Self(format!("{destination}/{source}/{}", identity.as_str()))
     }
 
-    /// A key as an operator writes it or an index holds it. `None` without three parts.
+    /// A key from text. `None` unless it has three parts.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '/');
         let full = parts.by_ref().take(3).filter(|part| !part.is_empty()).count() == 3;
@@ -259,17 +256,17 @@ impl DeliveryKey {
         &self.0
     }
 
-    /// Its first part.
+    /// The destination.
     pub fn destination(&self) -> &str {
         self.0.split('/').next().unwrap_or_default()
     }
 
-    /// Its second part.
+    /// The source.
     pub fn source(&self) -> &str {
         self.0.split('/').nth(1).unwrap_or_default()
     }
 
-    /// Its third part.
+    /// The identity.
     pub fn identity(&self) -> &str {
         self.0.splitn(3, '/').nth(2).unwrap_or_default()
     }

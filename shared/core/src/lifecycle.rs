@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Timestamp, millis};
 
-/// Where a delivery stands.
+/// State of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -29,39 +29,39 @@ pub enum State {
     InFlight,
     /// An attempt failed; the next one is queued with a delay.
     Waiting,
-    /// The destination took it. Absorbing, unless an operator forces a replay.
+    /// The destination accepted it. Absorbing, unless an operator forces a replay.
     Delivered,
-    /// Given up; in the dead-letter queue until an operator re-queues it.
+    /// A dead letter, until an operator acts.
     Dead,
 }
 
-/// Why a delivery was given up.
+/// Why a delivery became a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum DeadReason {
-    /// The last attempt allowed by the retry policy failed.
+    /// The last attempt of the retry policy failed.
     Exhausted,
-    /// The destination answered with a status that no retry can change.
+    /// The destination answered with a permanent status.
     Permanent,
     /// The event is older than the retry policy's `max_age`.
     TooOld,
-    /// The seal doesn't fit the message: forged or altered on the broker.
+    /// The seal is invalid: the message was forged or altered on the broker.
     SealBroken,
-    /// The message carries no Zentra envelope that can be read.
+    /// The message has no readable Zentra envelope.
     NotOurs,
-    /// The same signed bytes as another event's, under another unsigned id: perhaps one
-    /// that somebody has seen and sent again. An operator can release it.
+    /// The same signed bytes as another event, under another unsigned id: perhaps a replay by
+    /// somebody who saw it. An operator can release it.
     SuspectedReplay,
-    /// Another body than that of the event that came first under the same id, which isn't shown to
-    /// name one event. An operator can release it.
+    /// Another body under a known id that isn't shown to name one event. An operator can release
+    /// it.
     Conflict,
-    /// Worker after worker went away with it: too many claims of one attempt ran out, or the
-    /// broker has seen it come back too often. Of the latter only the dead-letter queue knows.
+    /// Several workers crashed with it: too many claims of one attempt expired, or the broker's
+    /// delivery limit was reached. Only the dead-letter queue knows of the latter.
     Crashed,
     /// An operator ended its retries.
     Ended,
-    /// Its destination doesn't subscribe to it, and nobody who holds a seal key sent it there.
+    /// Its destination doesn't subscribe to it, and no holder of a seal key sent it there.
     NotSubscribed,
 }
 
@@ -80,12 +80,12 @@ impl DeadReason {
         Self::NotSubscribed,
     ];
 
-    /// Whether it waits for an operator's decision: it is released, not requeued.
+    /// Whether it is released instead of requeued.
     pub fn is_released(self) -> bool {
         matches!(self, Self::SuspectedReplay | Self::Conflict)
     }
 
-    /// The one of this stable name.
+    /// The reason with this stable name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
@@ -107,7 +107,7 @@ impl DeadReason {
     }
 }
 
-/// What tells whether two messages under one delivery key are copies of one callback.
+/// What copies of one callback have in common. Messages under one delivery key are compared by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     /// SHA-256 of the body, or [`Fingerprint::UNKNOWN`].
@@ -117,33 +117,34 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of an event that was made from a provider's list: the callback may have other bytes.
+    /// The fingerprint of an event that was created from a provider's list: the callback can have
+    /// other bytes.
     pub const UNKNOWN: [u8; 32] = [0; 32];
 
-    /// Whether it is of another body than this one's.
+    /// Whether the bodies differ.
     fn conflicts(&self, other: &Self) -> bool {
         let known = [self.body, other.body].iter().all(|body| *body != Self::UNKNOWN);
         known && self.body != other.body
     }
 }
 
-/// What is remembered of one delivery.
+/// State of one delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Record {
-    /// Where it stands.
+    /// State.
     pub state: State,
-    /// Grows by one with each re-queue by an operator; 0 at first.
+    /// Number of requeues, replays and releases; 0 at first.
     pub generation: u32,
     /// In flight: the running attempt. Waiting: the next one. From 1.
     pub attempt: u32,
-    /// In flight: earlier claims of this attempt that ran out unsettled, up to 255.
+    /// In flight: earlier claims of this attempt that expired, up to 255.
     pub expired: u8,
-    /// Grows with each claim; a settle with an older one changes nothing.
+    /// Grows with each claim. A settlement with an older one changes nothing.
     pub fence: u64,
-    /// In flight: the lease's end. Waiting: the next attempt's time. Else zero.
+    /// In flight: end of the lease. Waiting: time of the next attempt. Otherwise zero.
     pub until: Timestamp,
-    /// Of the message that was claimed first.
+    /// Fingerprint of the message that was claimed first.
     #[serde(skip)]
     pub fingerprint: Fingerprint,
 }
@@ -151,103 +152,102 @@ pub struct Record {
 /// What can happen to a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A worker holds a message of this generation and attempt and asks to run it.
+    /// A worker with a message of this generation and attempt requests the claim.
     Claim {
         /// The message's generation.
         generation: u32,
         /// The message's attempt.
         attempt: u32,
-        /// How long the claim lasts if nobody settles or renews it.
+        /// Duration of the claim, unless it is settled or renewed.
         lease: Duration,
-        /// The message's.
+        /// Fingerprint of the message.
         fingerprint: Fingerprint,
     },
-    /// A worker whose attempt still runs asks for more time.
+    /// A worker whose attempt still runs extends its claim.
     Renew {
-        /// The fence that the claim gave.
+        /// Fence of the claim.
         fence: u64,
-        /// How long the claim lasts from now.
+        /// Duration of the claim from now.
         lease: Duration,
     },
-    /// A worker says how the attempt that it claimed under `fence` ended.
+    /// A worker stores the outcome of the attempt that it claimed under `fence`.
     Settle {
-        /// The fence that the claim gave.
+        /// Fence of the claim.
         fence: u64,
         /// The claimed generation.
         generation: u32,
         /// The claimed attempt.
         attempt: u32,
-        /// How it ended.
+        /// Outcome.
         outcome: Outcome,
-        /// The message's, should the claim have been forgotten.
+        /// Fingerprint of the message, if the claim was forgotten.
         fingerprint: Fingerprint,
     },
-    /// An operator has a delivered event run once more.
+    /// An operator opens a delivered event for another run.
     Reopen,
 }
 
-/// How an attempt ended.
+/// Outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The destination took it.
+    /// The destination accepted it.
     Delivered,
-    /// It failed, and the next attempt is queued (and confirmed) for this time.
+    /// It failed, and the next attempt is queued (confirmed).
     Retry {
-        /// When the next attempt is due.
+        /// Time of the next attempt.
         next_at: Timestamp,
     },
-    /// It failed for good, and the dead letter is confirmed.
+    /// It failed finally, and the dead letter is confirmed.
     Dead(DeadReason),
 }
 
-/// What [`step`] answers.
+/// Answer of [`step`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Run it, and settle with this fence.
+    /// Make the attempt, and settle with this fence.
     Claimed {
-        /// For the settle.
+        /// Fence for the settlement.
         fence: u64,
-        /// So many earlier claims of this attempt ran out unsettled, their workers having
-        /// crashed; up to 255.
+        /// Number of earlier claims of this attempt that expired, up to 255: their workers crashed.
         expired: u8,
     },
-    /// Another worker holds the claim. Never drop the message: park it past the lease.
+    /// Another worker has the claim. Defer the message until after the lease; never drop it.
     Busy {
-        /// Until the lease ends; at least one millisecond.
+        /// Time until the lease ends; at least one millisecond.
         remaining: Duration,
     },
     /// Already delivered: the message is a copy, without effect.
     Done,
-    /// Given up at this generation: the dead-letter queue holds it.
+    /// Dead at this generation: the dead-letter queue has it.
     Dead,
-    /// The message is of an older generation or attempt: a newer one carries on.
+    /// The message is of an older generation or attempt; a newer one continues.
     Stale,
-    /// The same id with another body: the first one counts, this one has no effect.
+    /// Another body under the same id: no effect.
     Conflict,
-    /// The same signed bytes under another unsigned id: no effect under this key. The
-    /// message is kept as a dead letter of its own.
+    /// The same signed bytes under another unsigned id: no effect under this key. The message
+    /// becomes a dead letter of its own.
     Suspected,
-    /// The claim lasts longer now.
+    /// The claim was extended.
     Renewed,
-    /// The claim isn't this worker's any more.
+    /// Another worker has the claim.
     Lost,
-    /// The settle took effect.
+    /// The settlement took effect.
     Settled,
-    /// Delivered, though under an old fence: the effect happened, so it counts.
+    /// Delivered under an old fence: the effect happened, so it counts.
     SettledLate,
-    /// The settle came too late and changed nothing.
+    /// The settlement was too late and changed nothing.
     Superseded,
-    /// It waits for the first attempt of this generation.
+    /// It waits for the first attempt of a new generation.
     Reopened {
-        /// The new one.
+        /// The new generation.
         generation: u32,
     },
-    /// It isn't delivered, so there is nothing to run once more.
+    /// It isn't delivered, so it can't be opened.
     NotDelivered,
 }
 
-/// One transition: the record after it, and the answer. `None` is a delivery that
-/// nobody has heard of (also one whose memory was lost: the next claim starts anew).
+/// One transition: the new record and the answer. `None` is an unknown delivery, also one that was
+/// forgotten: the next claim starts again.
 pub fn step(record: Option<&Record>, event: &Event, now: Timestamp) -> (Option<Record>, Answer) {
     match *event {
         Event::Claim { generation, attempt, lease, fingerprint } => {
@@ -272,7 +272,7 @@ fn claim(
     let refuse = |answer| (record.cloned(), answer);
     let mut expired = 0;
     if let Some(known) = record {
-        // Before all else: what is no copy of the first is none of its attempts either.
+        // First of all: a message that is no copy of the first one is not one of its attempts.
         match (known.fingerprint.id, fingerprint.id) {
             (Some(first), Some(this)) if first != this => return refuse(Answer::Suspected),
             _ if known.fingerprint.conflicts(&fingerprint) => return refuse(Answer::Conflict),
@@ -293,7 +293,7 @@ fn claim(
             State::InFlight | State::Waiting | State::Dead => {}
         }
     }
-    // From the clock, so that it keeps growing when the memory was lost.
+    // From the clock, so that it grows even if the record was lost.
     let fence = record.map_or(0, |known| known.fence + 1).max(now.millis());
     let next = Record {
         state: State::InFlight,
@@ -311,8 +311,7 @@ fn end(lease: Duration, now: Timestamp) -> Timestamp {
     now.plus(Duration::from_millis(millis(lease).max(1)))
 }
 
-/// Whoever claims next gets another fence, so a claim that has run out unnoticed can be
-/// renewed as well.
+/// The next claim gets another fence, so an expired claim that nobody took can be renewed too.
 fn renew(
     record: Option<&Record>,
     fence: u64,
@@ -349,7 +348,7 @@ fn settle(
     match outcome {
         Outcome::Delivered if current => (ended(State::Delivered, attempt, zero), Answer::Settled),
         Outcome::Delivered => {
-            // A late success is still a success. It never lowers the fence.
+            // A late success is a success. It never lowers the fence.
             let next = match record {
                 Some(known) => Some(Record {
                     state: State::Delivered,
@@ -370,7 +369,7 @@ fn settle(
     }
 }
 
-/// The fence stays: the next claim's is greater.
+/// The fence stays; the next claim's is greater.
 fn reopen(record: Option<&Record>, now: Timestamp) -> (Option<Record>, Answer) {
     match record {
         Some(known) if known.state == State::Delivered => {
@@ -383,8 +382,8 @@ fn reopen(record: Option<&Record>, now: Timestamp) -> (Option<Record>, Answer) {
     }
 }
 
-/// Whether a record is already what this settle makes of it: the settle was sent twice,
-/// because the first answer got lost.
+/// Whether the record already has this settlement: it was sent twice, because the first answer was
+/// lost.
 fn settled_so(known: &Record, fence: u64, attempt: u32, outcome: Outcome) -> bool {
     let (state, attempt) = match outcome {
         Outcome::Delivered => (State::Delivered, attempt),

@@ -1,4 +1,4 @@
-//! Text of strangers, so that a terminal doesn't obey it.
+//! Text from outside, safe for a terminal.
 
 /// Text without control characters: `\u001b` instead of an escape, which JSON reads as the same.
 pub fn printable(text: &str) -> String {

@@ -1,6 +1,6 @@
-//! What of a source's callbacks nobody is to see who looks: fields of the body, and headers.
+//! Redaction: fields of the body, headers and parameters of the query that operators don't see.
 //!
-//! It is for what is shown and exported. What is delivered is the provider's own bytes.
+//! It applies to everything that is shown or exported. Destinations receive the provider's bytes.
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -8,26 +8,26 @@ use serde_json::Value;
 
 use crate::event::Context;
 
-/// What stands where something was.
+/// Replacement for a redacted value.
 pub const REDACTED: &str = "[redacted]";
-/// What stands where all of a body was: a field can't be found in it.
+/// Replacement for a body that isn't JSON.
 const UNREADABLE: &[u8] = b"[redacted: the body isn't JSON, and its source redacts fields]";
 const HEADER: &str = "header:";
 const QUERY: &str = "query:";
 
-/// What is redacted of one source's callbacks.
+/// Redaction rules of one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Redact {
-    /// Each the steps of a JSON pointer.
+    /// JSON pointers, split into steps.
     fields: Vec<Vec<String>>,
     headers: Vec<HeaderName>,
-    /// Names of the query's parameters.
+    /// Names of query parameters.
     parameters: Vec<String>,
 }
 
 impl Redact {
-    /// From texts: a JSON pointer (RFC 6901) in which `*` is any one name or number, `header:` and a
-    /// header's name, or `query:` and a parameter's name. The error is the text that is none of them.
+    /// Rules from texts: a JSON pointer (RFC 6901; `*` matches any name or number), `header:NAME`
+    /// or `query:NAME`. The error is the invalid text.
     pub fn new(texts: &[String]) -> Result<Self, String> {
         let mut all = Self::default();
         for text in texts {
@@ -50,12 +50,12 @@ impl Redact {
         Ok(all)
     }
 
-    /// Whether this header's value is redacted.
+    /// Whether this header is redacted.
     pub fn header(&self, name: &str) -> bool {
         self.headers.iter().any(|header| header.as_str().eq_ignore_ascii_case(name))
     }
 
-    /// How a callback came, as it may be seen.
+    /// Redacts a context.
     pub fn context(&self, context: &mut Context) {
         for (name, value) in &mut context.headers {
             if self.header(name) {
@@ -73,12 +73,13 @@ impl Redact {
         }
     }
 
-    /// Whether bodies are shown as they are.
+    /// Whether bodies are shown unchanged.
     pub fn shows_bodies(&self) -> bool {
         self.fields.is_empty()
     }
 
-    /// A body as it may be seen: the same bytes, if nothing of it is redacted; else as JSON anew.
+    /// A redacted body: the same bytes if there is nothing to redact, otherwise JSON that is
+    /// written again.
     pub fn body(&self, body: &Bytes) -> Bytes {
         if self.shows_bodies() || body.is_empty() {
             return body.clone();

@@ -1,8 +1,8 @@
-//! A refused callback, kept so that an operator can see it and, once what was wrong is
-//! mended, let it in.
+//! A refused callback. It is kept so that an operator can look at it, and admit it after the cause
+//! was fixed.
 //!
-//! What is kept is sealed like an event, in a domain of its own: the time of receipt is
-//! what freshness is judged by later, so nobody but the ingress may write it.
+//! The record is sealed in a domain of its own: freshness is judged by its time of receipt, so only
+//! the ingress may write it.
 
 use std::net::IpAddr;
 
@@ -15,42 +15,42 @@ use crate::seal::{Domain, SealError, Sealed, Sealer};
 use crate::source::Source;
 use webhook_verify::{Refusal, Scheme, Unverified};
 
-/// What stands in the place of a credential.
+/// Replacement for a credential.
 pub const MASKED: &str = "(masked)";
-/// Headers are kept up to so many bytes, those that verification needs first: they travel
-/// in one AMQP frame.
+/// Maximum size of the headers that are kept, in bytes, so that they fit into one AMQP frame.
+/// Headers that verification needs come first.
 const MAX_HEADERS: usize = 32 * 1024;
 
-/// What is known of a refused callback besides its bytes.
+/// A refused callback without its body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RefusedRecord {
-    /// The form of this record; 1.
+    /// Version of this record: 1.
     pub v: u8,
-    /// Names it, for `zentra refused`.
+    /// Id, for `zentra refused`.
     pub id: String,
-    /// The source that it knocked at.
+    /// Name of the source.
     pub source: String,
-    /// Why it was refused.
+    /// Reason of the refusal.
     pub reason: String,
-    /// When the ingress had read it.
+    /// Time of receipt: when the ingress had read it.
     pub received_at: Timestamp,
-    /// The address that sent it, if it is known.
+    /// Address of the sender, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub peer: Option<IpAddr>,
-    /// Its method: POST, if it isn't said.
+    /// Method; `None` means POST.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Its query, if it had one.
+    /// Query, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// Its headers; credentials that verification doesn't need are masked.
+    /// Headers. Credentials that verification doesn't need are masked.
     pub headers: Vec<(String, String)>,
 }
 
 impl RefusedRecord {
-    /// What is kept of a callback.
+    /// The record of a callback.
     pub fn of(callback: &Unverified, source: &Source, refusal: Refusal) -> Self {
         let (millis, chance) = (callback.received_at.millis(), rand::random::<u32>());
         Self {
@@ -66,7 +66,7 @@ impl RefusedRecord {
         }
     }
 
-    /// Seals it together with the callback's body.
+    /// Seals the record with the callback's body.
     pub fn seal(&self, sealer: &Sealer, callback: &Unverified) -> Result<Sealed, SealError> {
         let envelope = serde_json::to_vec(self).map_err(|_| SealError::Envelope)?;
         Ok(Sealed {
@@ -79,7 +79,7 @@ impl RefusedRecord {
         })
     }
 
-    /// Opens what [`RefusedRecord::seal`] made, and gives the callback as it was received.
+    /// Opens a sealed record, and returns the callback as it was received.
     pub fn open(sealer: &Sealer, sealed: &Sealed) -> Result<(Self, Unverified), SealError> {
         sealer.check(Domain::Refused, &sealed.seal, &sealed.envelope, &sealed.body)?;
         let kept: Self =
@@ -97,7 +97,7 @@ impl RefusedRecord {
         }
         let (body, received_at, peer) = (sealed.body.clone(), kept.received_at, kept.peer);
         let query = kept.query.clone();
-        // The same each time that it is admitted.
+        // The same each time it is admitted.
         let receipt = digest_start(&kept.id);
         let method = kept.method.as_deref().and_then(|text| text.parse().ok());
         let method = method.unwrap_or(Method::POST);

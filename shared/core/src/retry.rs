@@ -1,4 +1,4 @@
-//! When to try again: exponential, jittered, bounded by attempts and by age.
+//! The retry schedule: exponential with jitter, bounded by attempts and age.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 use crate::clock::Timestamp;
 use crate::lifecycle::DeadReason;
 
-/// A destination's retry policy, as in the config.
+/// A destination's retry policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// Attempts in all, the first included; 1 to 100.
+    /// Number of attempts, including the first; 1 to 100.
     pub attempts: u32,
-    /// The delay after the first failure.
+    /// Delay after the first failure.
     pub initial: Duration,
-    /// What each next delay is multiplied by; 1.0 to 100.0.
+    /// Factor from each delay to the next; 1.0 to 100.0.
     pub multiplier: f64,
-    /// No delay is longer, unless the destination asked for it.
+    /// Longest delay, unless the destination asks for a longer one.
     pub max: Duration,
-    /// A longer `Retry-After` counts as this.
+    /// Longest `Retry-After`; a longer one is shortened to this.
     pub max_retry_after: Duration,
-    /// The part of a delay that chance may take away; 0.0 to 1.0.
+    /// Random part of a delay; 0.0 to 1.0.
     pub jitter: f64,
-    /// An event older than this (since its receipt) isn't tried again.
+    /// Age (since receipt) beyond which an event isn't retried.
     pub max_age: Duration,
 }
 
@@ -41,12 +41,12 @@ impl Default for Policy {
     }
 }
 
-/// What follows a failed attempt.
+/// Decision after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Try again after this.
+    /// Retry after this delay.
     Retry(Duration),
-    /// Give up.
+    /// Make a dead letter.
     Dead(DeadReason),
 }
 
@@ -77,7 +77,7 @@ impl Policy {
         Decision::Retry(jittered.max(wanted))
     }
 
-    /// The delay after attempt number `attempt`, before jitter.
+    /// Delay after attempt number `attempt`, before jitter.
     fn delay(&self, attempt: u32) -> Duration {
         let mut schedule = ExponentialBackoffBuilder::new()
             .with_initial_interval(self.initial)
@@ -94,13 +94,12 @@ impl Policy {
     }
 }
 
-/// The pauses between two tries of ours to reach a server: growing, jittered, bounded.
+/// Pauses between attempts to reach a server: exponential with jitter, bounded.
 #[derive(Debug)]
 pub struct Pauses(ExponentialBackoff);
 
 impl Pauses {
-    /// From `initial` up to `max`, by half as much again each time, and each within half
-    /// of itself either way.
+    /// Pauses from `initial` up to `max`. Each is 1.5 times the previous one, plus or minus half.
     pub fn new(initial: Duration, max: Duration) -> Self {
         let schedule = ExponentialBackoffBuilder::new()
             .with_initial_interval(initial)
@@ -115,7 +114,7 @@ impl Pauses {
         self.0.next_backoff().unwrap_or(self.0.max_interval)
     }
 
-    /// It worked: the next trouble starts small again.
+    /// Starts again with the initial pause.
     pub fn reset(&mut self) {
         self.0.reset();
     }

@@ -1,8 +1,7 @@
-//! The seal: the ingress signs what it queues, and the worker opens nothing else.
+//! The seal: the ingress signs what it queues, and workers open nothing else.
 //!
-//! Whoever can write to the broker but doesn't hold a seal key can neither inject nor
-//! alter an event. The seal is an HMAC-SHA256 over what it is for, the envelope's length,
-//! the envelope and the body.
+//! Somebody with write access to the broker but without a seal key can neither add nor change
+//! events. The seal is an HMAC-SHA256 over domain, length of the envelope, envelope and body.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,10 +13,10 @@ use crate::event::{Envelope, Event};
 use crate::trace::Trace;
 use webhook_verify::Secret;
 
-/// The shortest seal key, in bytes.
+/// Minimum length of a seal key, in bytes.
 pub const MIN_KEY: usize = 16;
 
-/// A named key: the name travels with the seal, so keys can rotate.
+/// A named key. The seal has the name, so keys can rotate.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// Unique among the keys; letters, digits, `-`, `_`, `.`.
@@ -26,59 +25,59 @@ pub struct Key {
     pub secret: Secret,
 }
 
-/// An event as it travels: exact bytes, and an envelope that can't be altered.
+/// A sealed event: exact body, and an envelope that can't be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     /// The envelope's JSON, as sealed.
     pub envelope: Bytes,
     /// `v1,<key name>,<base64 of the HMAC>`.
     pub seal: String,
-    /// The provider's bytes.
+    /// The provider's body.
     pub body: Bytes,
-    /// `source.event_type` for the queue's routing. Not under the seal: nothing trusts it.
+    /// `source.event_type`, for routing. Not sealed, and not trusted.
     pub route: String,
-    /// `source/identity`, the message's id at the broker. Not under the seal either.
+    /// `source/identity`, the message's id at the broker. Not sealed.
     pub id: String,
-    /// Its trace. Not under the seal either.
+    /// Trace. Not sealed.
     pub trace: Option<Trace>,
 }
 
-/// Why a seal doesn't open.
+/// Why a seal is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// Not of the form `v1,name,base64`.
     #[error("the seal has no form that this version knows")]
     Malformed,
-    /// Sealed with a key that the config doesn't list.
+    /// Sealed with a key that the configuration doesn't have.
     #[error("the seal's key is not in [seal] keys")]
     UnknownKey,
-    /// The HMAC doesn't fit.
+    /// The HMAC is wrong.
     #[error("the seal doesn't fit the message")]
     Mismatch,
-    /// The envelope fits its seal but can't be read: of a newer version.
+    /// The seal is valid, but the envelope can't be read: it is from a newer version.
     #[error("the envelope can't be read by this version")]
     Envelope,
 }
 
-/// Seals with its first key, opens with any.
+/// Seals with the first key, opens with any.
 #[derive(Clone, Debug)]
 pub struct Sealer {
     keys: Vec<Key>,
 }
 
 impl Sealer {
-    /// `None` without a key, or with one that is too short.
+    /// `None` without a key, or if one is too short.
     pub fn new(keys: Vec<Key>) -> Option<Self> {
         let usable = keys.iter().all(|key| key.secret.expose().len() >= MIN_KEY);
         (usable && !keys.is_empty()).then_some(Self { keys })
     }
 
-    /// Its keys; the first one seals.
+    /// The keys; the first one seals.
     pub fn keys(&self) -> &[Key] {
         &self.keys
     }
 
-    /// Seals an event with the first key, and gives its envelope besides.
+    /// Seals an event with the first key. Also returns its envelope.
     pub fn seal(&self, event: Event) -> Result<(Envelope, Sealed), SealError> {
         let Event { envelope, body } = event;
         let bytes = serde_json::to_vec(&envelope).map_err(|_| SealError::Envelope)?;
@@ -89,8 +88,7 @@ impl Sealer {
         Ok((envelope, sealed))
     }
 
-    /// Opens what [`Sealer::seal`] made: the HMAC first, and only then is the envelope
-    /// parsed.
+    /// Opens a sealed event. The envelope is parsed only after the HMAC was checked.
     pub fn open(&self, sealed: &Sealed) -> Result<Event, SealError> {
         self.check(Domain::Event, &sealed.seal, &sealed.envelope, &sealed.body)?;
         let envelope: Envelope =
@@ -101,14 +99,14 @@ impl Sealer {
         Ok(Event { envelope, body: sealed.body.clone() })
     }
 
-    /// A seal over these bytes with the first key.
+    /// The seal of these bytes with the first key.
     pub fn sign(&self, domain: Domain, envelope: &[u8], body: &[u8]) -> Result<String, SealError> {
         let key = self.keys.first().ok_or(SealError::UnknownKey)?;
         let tag = STANDARD.encode(mac(key, domain, envelope, body)?.finalize().into_bytes());
         Ok(format!("v1,{},{tag}", key.name))
     }
 
-    /// Whether a seal is ours and fits these bytes.
+    /// Checks the seal of these bytes.
     pub fn check(
         &self,
         domain: Domain,
@@ -128,14 +126,14 @@ impl Sealer {
     }
 }
 
-/// What a seal is for: one kind never passes for another.
+/// Domain of a seal. A seal of one domain is invalid in another.
 #[derive(Clone, Copy)]
 pub enum Domain {
     /// A verified event.
     Event,
-    /// A callback that was refused.
+    /// A refused callback.
     Refused,
-    /// The attempt that a message asks for.
+    /// The destination, generation and attempt of a message.
     Attempt,
 }
 
@@ -147,7 +145,7 @@ fn mac(key: &Key, domain: Domain, envelope: &[u8], body: &[u8]) -> Result<Hmac<S
         Domain::Refused => b"zentra refused v1\n",
         Domain::Attempt => b"zentra attempt v1\n",
     });
-    // With its length, so that nothing can move between envelope and body.
+    // With the length, so that no byte can move between envelope and body.
     mac.update(&(envelope.len() as u64).to_be_bytes());
     mac.update(envelope);
     mac.update(body);

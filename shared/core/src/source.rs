@@ -15,11 +15,11 @@ pub struct Source {
     pub endpoint: Endpoint,
     /// How long its deliveries are remembered after their last change.
     pub retention: Duration,
-    /// What its events are for, in the user's words. No rehearsal runs in `production`.
+    /// Environment of its events, in the user's words. No rehearsal runs in `production`.
     pub environment: String,
     /// Whether its accepted events are also archived.
     pub archive: bool,
-    /// What of its callbacks is never shown.
+    /// What operators don't see of its callbacks.
     pub redact: Redact,
     /// The answer to an accepted callback.
     pub success: Success,

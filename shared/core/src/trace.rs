@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// `traceparent`: the trace, and the step that made this.
+/// `traceparent`: the trace and the current step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
     id: u128,
@@ -14,18 +14,18 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A new trace; `chance` gives its ids, which are never zero.
+    /// A new trace with random ids, never zero.
     pub fn new(chance: &mut impl rand::RngCore) -> Self {
         let id = (u128::from(chance.next_u64()) << 64) | u128::from(chance.next_u64());
         Self { id: id.max(1), span: chance.next_u64().max(1) }
     }
 
-    /// The next step of the same trace.
+    /// The next step of the trace.
     pub fn next(self, chance: &mut impl rand::RngCore) -> Self {
         Self { span: chance.next_u64().max(1), ..self }
     }
 
-    /// The trace's id, as logs show it: 32 hexadecimal digits.
+    /// The trace id: 32 hexadecimal digits.
     pub fn id(self) -> String {
         format!("{:032x}", self.id)
     }

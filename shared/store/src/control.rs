@@ -1,5 +1,5 @@
-//! What workers and operators say to each other, through the journal's store: workers tell how they
-//! do, operators what is to be done, and who did what is kept.
+//! Worker control through the delivery store: workers write heartbeats and read desired states;
+//! operators set desired states. The audit log and tokens are kept here too.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -11,90 +11,90 @@ use crate::journal::JournalError;
 use zentra_core::clock::Timestamp;
 use zentra_core::printable::printable;
 
-/// How often a worker tells how it does, and hears what is to be done.
+/// Interval of heartbeats, and of reading desired states.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A worker that has told nothing for this long is away.
+/// A worker without a heartbeat for this long counts as gone.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// So many acts are kept, the newest ones.
+/// Number of audit entries that are kept, the newest ones.
 pub const AUDITED: usize = 100_000;
 
-/// How a worker does.
+/// A worker's heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Heartbeat {
-    /// Its name, as histories have it.
+    /// Name of the worker, as in histories.
     pub worker: String,
-    /// Its version.
+    /// Version of the program.
     pub version: String,
-    /// Since when it runs, by its own clock.
+    /// Start of the worker, by its own clock.
     pub started_at: Timestamp,
-    /// What it does for each destination.
+    /// State of each destination in this worker, by name.
     pub destinations: BTreeMap<String, Work>,
 }
 
-/// What a worker does for one destination.
+/// State of one destination in one worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Work {
-    /// Attempts that run.
+    /// Running attempts.
     pub in_flight: u64,
-    /// Whether the destination is worth an attempt.
+    /// State of the circuit breaker.
     pub circuit: Circuit,
-    /// Whether it has heard that it is to pause.
+    /// Whether the worker has read that the destination is paused.
     pub paused: bool,
 }
 
-/// How a circuit breaker stands.
+/// State of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Circuit {
-    /// All attempts go through.
+    /// Attempts are made.
     Closed,
-    /// One at a time, to see whether it works again.
+    /// A few probes are made, to test the destination.
     HalfOpen,
-    /// None.
+    /// No attempts are made.
     Open,
 }
 
-/// What operators want of one destination's workers.
+/// Desired state of one destination, set by operators.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DesiredState {
-    /// No attempts until it is taken back.
+    /// Set while the destination is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<Attribution>,
-    /// When they were last told to close the circuit.
+    /// The last request to close the circuit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub close: Option<Attribution>,
 }
 
-/// Who said something, when, and why.
+/// Who did something, when, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Attribution {
-    /// Who.
+    /// Name of the operator or program.
     pub by: String,
-    /// When, by his own clock.
+    /// Time, by the operator's clock.
     pub at: Timestamp,
-    /// Why, in his words; empty if he gave none.
+    /// Reason; empty if none was given.
     pub because: String,
 }
 
-/// What can be wanted of a destination's workers.
+/// A control action on a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ControlAction {
-    /// That they make no attempts.
+    /// Make no attempts.
     Pause,
-    /// That they try again now, though the circuit is open.
+    /// Close the circuit, and attempt now.
     Close,
 }
 
 impl ControlAction {
-    /// Its stable name.
+    /// Stable name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pause => "pause",
@@ -103,18 +103,18 @@ impl ControlAction {
     }
 }
 
-/// The wishes by destination.
+/// Desired states, by destination.
 pub type DesiredStates = BTreeMap<String, DesiredState>;
 
-/// One act of an operator's.
+/// One entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditEntry {
-    /// What was asked for, as the command line has it: `destination pause`.
+    /// The action, named as on the command line: `destination pause`.
     pub action: String,
-    /// On what: a destination, an event, a filter.
+    /// The object: a destination, an event, a filter.
     pub on: String,
-    /// What came of it; empty where that is told by the histories.
+    /// The result; empty if the histories have it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub result: String,
     /// Who, when and why.
@@ -123,7 +123,7 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
-    /// Without control characters: much of it is what somebody else wrote, ids of events above all.
+    /// A copy without control characters. Ids of events, for example, come from outside.
     pub fn printable(&self) -> Self {
         let Attribution { by, at, because } = &self.attribution;
         let attribution = Attribution { by: one_line(by), at: *at, because: one_line(because) };
@@ -140,58 +140,58 @@ fn one_line(text: &str) -> String {
     printable(text).replace('\n', "\\u000a")
 }
 
-/// Who may ask the operators' API, and for what. The token itself is known to nobody but its holder.
+/// A token of the HTTP API, as it is stored. Only its holder knows the token itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// Names it; part of the token.
+    /// Id; a part of the token.
     pub id: String,
-    /// Whose it is: whom the audit names.
+    /// Name of the holder, for the audit log.
     pub name: String,
-    /// What its holder may do.
+    /// Role of the holder.
     pub role: Role,
-    /// Whether he may see payloads.
+    /// Whether the holder may read payloads.
     pub payloads: bool,
-    /// SHA-256 of its secret, in hex. The secret has 256 random bits, so nothing slower is needed.
+    /// SHA-256 of the secret, in hex. The secret has 256 random bits, so a slow hash isn't needed.
     pub digest: String,
-    /// From then on it is good for nothing.
+    /// End of its validity.
     pub expires_at: Timestamp,
-    /// Who made it, when and why.
+    /// Who created it, when and why.
     pub made: Attribution,
 }
 
-/// What a token's holder may do; each may do what the one before may.
+/// Roles; each includes the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Look, but at no payload unless that is allowed besides.
+    /// Looks; at payloads only if the token allows it.
     Viewer,
-    /// Act.
+    /// Acts.
     Operator,
-    /// See the audit.
+    /// Reads the audit log.
     Admin,
 }
 
-/// The worker's side.
+/// What a worker uses.
 pub trait WorkerControl: Clone + Send + Sync + 'static {
-    /// A worker tells how it does, and hears what is wanted: all of it, each time.
+    /// Writes a heartbeat, and returns all desired states.
     fn heartbeat(
         &self,
         heartbeat: &Heartbeat,
     ) -> impl Future<Output = Result<DesiredStates, JournalError>> + Send;
 
-    /// A worker says that it stops.
+    /// Removes a worker that stops.
     fn leave(&self, worker: &str) -> impl Future<Output = Result<(), JournalError>> + Send;
 }
 
-/// The operator's side.
+/// What operators use.
 pub trait OperatorControl: Clone + Send + Sync + 'static {
-    /// The workers that have told how they do within [`HEARTBEAT_TIMEOUT`], by name.
+    /// Workers with a heartbeat within [`HEARTBEAT_TIMEOUT`], by name.
     fn workers(&self) -> impl Future<Output = Result<Vec<Heartbeat>, JournalError>> + Send;
 
-    /// What is wanted.
+    /// All desired states.
     fn desired_states(&self) -> impl Future<Output = Result<DesiredStates, JournalError>> + Send;
 
-    /// Wishes something of a destination's workers, or takes it back.
+    /// Sets a control action of a destination, or removes it (`None`).
     fn apply(
         &self,
         destination: &str,
@@ -199,29 +199,30 @@ pub trait OperatorControl: Clone + Send + Sync + 'static {
         attribution: Option<&Attribution>,
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// Keeps an act. Before it is done, so that none is done in secret.
+    /// Appends to the audit log. Called before the action, so that none is missing.
     fn audit(&self, act: &AuditEntry) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// Keeps a token.
+    /// Stores a token.
     fn keep_token(&self, token: &Token) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// The token of this id.
+    /// The token with this id.
     fn token(&self, id: &str) -> impl Future<Output = Result<Option<Token>, JournalError>> + Send;
 
-    /// All tokens, by id, also those that have had their time.
+    /// All tokens, by id, expired ones included.
     fn tokens(&self) -> impl Future<Output = Result<Vec<Token>, JournalError>> + Send;
 
-    /// Forgets a token. `false` if there is none of this id.
+    /// Removes a token. `false` if there is none with this id.
     fn revoke(&self, id: &str) -> impl Future<Output = Result<bool, JournalError>> + Send;
 
-    /// The newest acts, newest first, at most `limit`.
+    /// Audit entries, newest first, at most `limit`.
     fn audited(
         &self,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<AuditEntry>, JournalError>> + Send;
 }
 
-/// Takes a stored wish in. What a later version may have written is left out.
+/// Adds a stored control action to the desired states. Unknown ones, of a later version, are
+/// skipped.
 pub fn ordered(
     desired_states: &mut DesiredStates,
     destination: &str,

@@ -1,5 +1,5 @@
-//! A queued message as what it is: one event's delivery to one destination, or a
-//! stranger's message that nothing in it is believed of.
+//! A queued message, opened: one event's delivery to one destination, or a message without a valid
+//! seal, of which nothing is trusted.
 
 use sha2::{Digest, Sha256};
 
@@ -10,31 +10,31 @@ use zentra_core::lifecycle::{DeadReason, Fingerprint};
 use zentra_core::seal::{Domain, SealError, Sealed, Sealer};
 use zentra_core::trace::Trace;
 
-/// The source under which messages without a fitting seal are remembered.
+/// Source name for messages without a valid seal.
 pub const UNVERIFIED: &str = "unverified";
 
-/// A message whose seal was looked at.
+/// A message whose seal was checked.
 #[derive(Debug)]
 pub struct OpenedMessage {
-    /// Names the delivery.
+    /// Key of the delivery.
     pub key: DeliveryKey,
-    /// What its copies have in common.
+    /// What copies have in common.
     pub fingerprint: Fingerprint,
-    /// What is kept of it.
+    /// What histories show of the event.
     pub summary: Summary,
-    /// The event, or why there is none.
+    /// The event, or why the seal is invalid.
     pub event: Result<Event, (DeadReason, SealError)>,
 }
 
 impl OpenedMessage {
-    /// The same event on its way to another destination.
+    /// Changes the key to another destination.
     pub fn turn(&mut self, destination: &str) {
         let identity = Identity::from_text(self.key.identity());
         self.key = DeliveryKey::new(destination, self.key.source(), &identity);
     }
 }
 
-/// Opens a message that was found in a queue of this destination.
+/// Opens a message from a queue of this destination.
 pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> OpenedMessage {
     match sealer.open(sealed) {
         Ok(event) => {
@@ -67,9 +67,9 @@ pub fn open(sealer: &Sealer, destination: &str, sealed: &Sealed) -> OpenedMessag
     }
 }
 
-/// Signs where a message stands: its destination, generation and attempt, which its seal leaves open.
-/// To be called by whoever sends it on. Whoever can only write to the broker could raise them
-/// otherwise, or have an event delivered where nobody subscribes to it.
+/// Signs destination, generation and attempt of a message, which its seal doesn't cover. Called by
+/// every program that sends a message on. Otherwise somebody with write access to the broker only
+/// could raise them, or have an event delivered to another destination.
 pub fn countersign(
     sealer: &Sealer,
     destination: &str,
@@ -79,19 +79,19 @@ pub fn countersign(
     Ok(Message { countersignature: Some(signed), ..message })
 }
 
-/// Whether [`countersign`] was called for this destination, generation and attempt.
+/// Whether the message is countersigned for this destination, generation and attempt.
 pub fn is_countersigned(sealer: &Sealer, destination: &str, message: &Message) -> bool {
     let Some(signed) = &message.countersignature else { return false };
     sealer.check(Domain::Attempt, signed, &stand(destination, message), &[]).is_ok()
 }
 
-/// The seal stands for envelope and body.
+/// The seal represents envelope and body.
 fn stand(destination: &str, message: &Message) -> Vec<u8> {
     let Message { sealed, generation, attempt, .. } = message;
     format!("{destination}\n{generation}\n{attempt}\n{}", sealed.seal).into_bytes()
 }
 
-/// A stranger's message is known by its bytes, not by what it says.
+/// A message without a valid seal is identified by its bytes.
 fn message_digest(sealed: &Sealed) -> Identity {
     let mut hash = Sha256::new();
     for part in [&sealed.envelope[..], sealed.seal.as_bytes(), &sealed.body] {

@@ -1,5 +1,5 @@
-//! A job: many dead letters, or archived events, that are to run again. What is kept of one lets
-//! whoever comes next go on with it.
+//! A job: many dead letters or archived events that run again. Its stored state lets another runner
+//! continue it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,36 +12,36 @@ use crate::journal::{JournalError, Summary};
 use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::DeadReason;
 
-/// How long a runner that says nothing keeps its destinations from others.
+/// How long a runner holds its destinations without renewal.
 pub const HOLD: Duration = Duration::from_secs(15);
 
-/// So many jobs are kept, the newest ones; and those that aren't at an end.
+/// Number of finished jobs that are kept, the newest ones.
 pub const KEPT: usize = 1000;
 
-/// Which letters or events. All that is asked must fit; times are absolute, so that a job that is
-/// gone on with means the same ones.
+/// A filter for letters or events; all conditions must match. Times are absolute, so a job that is
+/// continued selects the same ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Scope {
-    /// Of this source.
+    /// Source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Given up for this reason.
+    /// Dead-letter reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Of this event type.
+    /// Event type.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// Received before this.
+    /// Received before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Timestamp>,
-    /// Received after this.
+    /// Received after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Timestamp>,
 }
 
 impl Scope {
-    /// Whether an event is as asked; `dead` is why it was given up.
+    /// Whether an event matches; `dead` is its dead-letter reason.
     pub fn takes(&self, event: &Summary, dead: Option<DeadReason>) -> bool {
         let is = |asked: &Option<String>, has: Option<&str>| {
             asked.as_deref().is_none_or(|asked| has == Some(asked))
@@ -55,72 +55,72 @@ impl Scope {
     }
 }
 
-/// What a job goes through.
+/// What a job processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Through {
-    /// The dead letters.
+    /// Dead letters.
     DeadLetters,
-    /// The archive: what was never run, and what is dead or was discarded.
+    /// Archived events that were never processed, are dead, or were drained.
     Archive {
-        /// Only these events, by the provider's id or the identity; empty: all.
+        /// Only these events, by the provider's id or the identity. Empty: all.
         ids: Vec<String>,
-        /// Also what is delivered, and what the journal may have forgotten: once, under the same
+        /// Include delivered events, and events older than the retention: once, under the same
         /// idempotency key.
         force: bool,
     },
 }
 
-/// How a job goes about it.
+/// Canary, rate and failure limit of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Pace {
-    /// So many go first, and all else waits for what comes of them.
+    /// Number of canary letters to requeue first (0 disables the canary).
     pub canary: u32,
-    /// At most so many a second; 0 is no bound.
+    /// Maximum number per second (0 disables the limit).
     pub rate: u32,
-    /// It stops when more than this part of those that were watched failed, in percent.
+    /// Stop when more than this percentage of the watched deliveries fail.
     pub max_failures: u8,
 }
 
-/// What a job was found to be about, before anything was changed.
+/// What a job selects, counted before anything was changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Plan {
-    /// Letters.
+    /// Number of letters.
     pub letters: u64,
-    /// Of those, by destination and reason.
+    /// Number by destination and reason.
     pub by: BTreeMap<String, u64>,
-    /// When the oldest was received.
+    /// Receipt of the oldest.
     pub oldest: Option<Timestamp>,
-    /// How long it takes at the job's rate, in seconds, the canary aside; none without a bound.
+    /// Duration at the job's rate, in seconds, without the canary. `None` without a rate.
     pub seconds: Option<u64>,
 }
 
-/// Where a job stands.
+/// Stage of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Stage {
-    /// Nothing was changed yet.
+    /// Planned; nothing was changed.
     Planned,
-    /// The first letters are on their way, and watched.
+    /// The canary letters are requeued and watched.
     Canary,
-    /// The canary went well; the others follow.
+    /// The canary succeeded; the rest follows.
     Running,
-    /// An operator halted it. It can go on.
+    /// Paused by an operator. It can continue.
     Paused,
-    /// It halted itself, because too much failed. It can go on.
+    /// Stopped, because too many deliveries failed. It can continue.
     Stopped,
-    /// An operator ended it.
+    /// Cancelled by an operator.
     Cancelled,
-    /// It came to its end.
+    /// Finished.
     Done,
 }
 
 impl Stage {
-    /// Its stable name.
+    /// Stable name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Planned => "planned",
@@ -133,37 +133,36 @@ impl Stage {
         }
     }
 
-    /// Whether somebody runs it, or should.
+    /// Whether a runner works on it, or should.
     pub fn is_active(self) -> bool {
         matches!(self, Self::Canary | Self::Running)
     }
 
-    /// Whether it never goes on.
+    /// Whether it can't continue.
     pub fn is_over(self) -> bool {
         matches!(self, Self::Cancelled | Self::Done)
     }
 }
 
-/// How far a job has come. Counted by its runners, so what one did in its last second before it
-/// was killed isn't in it.
+/// Progress of a job. Runners count it; the last second before a kill is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Progress {
-    /// Sent back to their work queues.
+    /// Requeued letters.
     pub requeued: u64,
-    /// Of those, watched ones that were delivered.
+    /// Watched letters that were delivered.
     pub delivered: u64,
-    /// Of those, watched ones whose next attempt failed.
+    /// Watched letters whose next attempt failed.
     pub failed: u64,
-    /// Left: this run had re-queued them, and they were given up again.
+    /// Left: requeued by this run, and dead again.
     pub again: u64,
-    /// Left: suspected replays are released, not re-queued.
+    /// Left: suspected replays and conflicts, which are released instead.
     pub unsuited: u64,
-    /// Left: a worker was at them.
+    /// Left: a worker was processing them.
     pub busy: u64,
-    /// Taken away, or left in the archive: they had been dealt with before.
+    /// Removed, or left in the archive: handled before.
     pub leftover: u64,
-    /// Left in the archive: so old that the journal may have forgotten that they were delivered.
+    /// Left in the archive: older than the retention, so they may have been delivered.
     #[serde(default)]
     pub forgotten: u64,
 }
@@ -172,70 +171,71 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Job {
-    /// Names it.
+    /// Id.
     pub id: String,
-    /// Who planned it, when, and why.
+    /// Who planned it, when and why.
     pub made: Attribution,
-    /// What was asked for: `source=acme`, `archive force`, or `all`.
+    /// The request in words: `source=acme`, `archive force`, or `all`.
     pub asked: String,
-    /// At these destinations.
+    /// Destinations.
     pub destinations: Vec<String>,
-    /// Through what.
+    /// What it processes.
     #[serde(flatten)]
     pub through: Through,
-    /// Which of it.
+    /// Filter.
     pub scope: Scope,
-    /// How.
+    /// Canary, rate and failure limit.
     pub pace: Pace,
-    /// What was found before.
+    /// What the plan counted.
     pub plan: Plan,
-    /// Where it stands.
+    /// Stage.
     pub stage: Stage,
-    /// Whether it halts behind its canary.
+    /// Whether it pauses after its canary.
     #[serde(default)]
     pub only_canary: bool,
-    /// How often it was run.
+    /// Number of runs.
     #[serde(default)]
     pub runs: u32,
-    /// Why it stands so; empty where that needs no words.
+    /// Reason of the stage; empty if there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
-    /// How far it is.
+    /// Progress.
     pub progress: Progress,
-    /// When this was written.
+    /// Time of this state.
     pub at: Timestamp,
 }
 
-/// What an operator wants of a job that runs.
+/// An operator's request to a running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Halt {
-    /// That it halts, and can go on.
+    /// Pause.
     Pause,
-    /// That it ends.
+    /// Cancel.
     Cancel,
 }
 
-/// What remembers jobs.
+/// Storage of jobs.
 pub trait Jobs: Clone + Send + Sync + 'static {
-    /// Keeps a job as it is now. Only its maker, and then who holds its destinations, may.
+    /// Stores a job's state. Called by its creator, and then only by the holder of its
+    /// destinations.
     fn keep_job(&self, job: &Job) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// The job of this id.
+    /// The job with this id.
     fn job(&self, id: &str) -> impl Future<Output = Result<Option<Job>, JournalError>> + Send;
 
-    /// All jobs, the newest first.
+    /// All jobs, newest first.
     fn jobs(&self) -> impl Future<Output = Result<Vec<Job>, JournalError>> + Send;
 
-    /// Wants something of whoever runs a job; none: takes it back.
+    /// Sets an operator's request to the runner of a job, or removes it (`None`).
     fn ask_job(
         &self,
         id: &str,
         halt: Option<Halt>,
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// What is wanted of whoever runs a job.
+    /// The operator's request to the runner of a job.
     fn asked_of_job(
         &self,
         id: &str,
@@ -252,7 +252,7 @@ pub trait Jobs: Clone + Send + Sync + 'static {
         holder: &str,
     ) -> impl Future<Output = Result<Option<String>, JournalError>> + Send;
 
-    /// Lets go of what this holder has.
+    /// Releases the holder's destinations.
     fn let_go(
         &self,
         destinations: &[String],
@@ -260,7 +260,7 @@ pub trait Jobs: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
 }
 
-/// Which of all jobs go: those that are over, but for the newest.
+/// The ids of finished jobs beyond [`KEPT`].
 pub fn surplus(mut all: Vec<Job>) -> Vec<String> {
     all.sort_by_key(|job| std::cmp::Reverse(job.made.at));
     let old = all.into_iter().skip(KEPT);

@@ -1,24 +1,24 @@
-//! Why a storage did not do what was asked, whatever it is.
+//! Errors of any storage.
 
-/// A failed write or read. Nothing of it has taken effect.
+/// A failed write or read. It had no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
-    /// It can't be used as it is: what is wrong, and what to do.
+    /// The storage can't be used: what is wrong, and what to do.
     #[error("{0}")]
     Unusable(String),
-    /// It has reached its bound.
+    /// The storage has reached its maximum size.
     #[error("the file has reached its bound ([embedded] max_size)")]
     Full,
-    /// The disk has no room, or only what it takes to finish what has been accepted.
+    /// The disk is full, or has only the reserve to finish accepted events.
     #[error("the disk is full, or has less than 64 MiB left")]
     DiskFull,
-    /// More writes wait than may.
+    /// Too many writes are waiting.
     #[error("too many writes wait for the disk")]
     Overloaded,
     /// The program is stopping.
     #[error("the file is closed")]
     Closed,
-    /// Anything else that the storage reports.
+    /// Another error of the storage.
     #[error("the file can't be read or written: {0}")]
     Failed(String),
 }

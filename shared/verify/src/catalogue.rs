@@ -1,4 +1,4 @@
-//! The schemes that come along, one file each.
+//! The catalogue: one file for each provider.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -196,7 +196,7 @@ catalogue! {
     "zoom"
 }
 
-/// Read when they are asked for, and once.
+/// Parsed once, at the first use.
 static SCHEMES: LazyLock<HashMap<&str, Scheme>> = LazyLock::new(|| {
     let read = CATALOGUE
         .iter()
@@ -205,12 +205,12 @@ static SCHEMES: LazyLock<HashMap<&str, Scheme>> = LazyLock::new(|| {
 });
 
 impl Scheme {
-    /// An entry of the catalogue.
+    /// The scheme of a provider in the catalogue.
     pub fn named(name: &str) -> Option<Self> {
         SCHEMES.get(name).cloned()
     }
 
-    /// The catalogue's names.
+    /// Names of all providers in the catalogue, in alphabetical order.
     pub fn names() -> impl Iterator<Item = &'static str> {
         CATALOGUE.iter().map(|(name, _)| *name)
     }

@@ -1,4 +1,4 @@
-//! What a JSON Web Token (RFC 7519) has to say once its signature fits.
+//! Claims of a JSON Web Token (RFC 7519), which are checked after its signature.
 
 use std::time::Duration;
 
@@ -13,36 +13,37 @@ use super::Refusal;
 use super::canonical::atlassian_qsh;
 use crate::timestamp::Timestamp;
 
-/// The claims that are held to the request. `exp` and `nbf` are, wherever they are there.
+/// Claims that are compared with the request. `exp` and `nbf` are always checked if they are
+/// present.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
-    /// What `iss` must be.
+    /// Required value of `iss`.
     pub issuer: Option<String>,
-    /// What stands for the body. A token without it signs an empty body, and no other.
+    /// The claim that represents the body. A token without it signs an empty body only.
     pub body: Option<Bound>,
-    /// What stands for the address that the provider sends to.
+    /// The claim that represents the address that the provider sends to.
     pub url: Option<Bound>,
-    /// Whether it ends: without `exp` it is refused then, as what is good for ever.
+    /// Whether `exp` is required.
     #[serde(default = "always")]
     pub expires: bool,
-    /// How far the clocks may be apart for `exp` and `nbf`.
+    /// Tolerance for `exp` and `nbf`.
     #[serde(default, deserialize_with = "duration")]
     pub leeway: Duration,
 }
 
-/// A claim that is made of something else.
+/// A claim that is derived from something else.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bound {
-    /// The claim's name.
+    /// Name of the claim.
     pub claim: String,
-    /// How it is made.
+    /// How it is derived.
     #[serde(rename = "as")]
     pub form: Form,
 }
 
-/// How a claim stands for something.
+/// Form of a derived claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Form {

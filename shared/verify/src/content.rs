@@ -1,4 +1,4 @@
-//! What a signature covers, taken out of a callback: the same for who verifies and who signs.
+//! Signed content of a callback, for verification and signing.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;

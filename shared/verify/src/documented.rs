@@ -1,23 +1,23 @@
-//! What a provider's documents say of a time.
+//! A time in a provider's documents.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-/// A time that a provider's documents give, if they do.
+/// A time that a provider's documents state, if they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Documented {
-    /// Not looked up, or no page was found that says anything.
+    /// Not looked up, or no page was found.
     #[default]
     Unknown,
-    /// The page leaves it open (`"unstated"`).
+    /// The page doesn't state it (`"unstated"`).
     Unstated,
     Time(Duration),
 }
 
 impl Documented {
-    /// None where the documents don't say, or weren't found.
+    /// The time; `None` if it is unknown or unstated.
     pub fn time(self) -> Option<Duration> {
         match self {
             Self::Time(time) => Some(time),

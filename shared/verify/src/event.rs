@@ -1,4 +1,4 @@
-//! What a verified callback says: one event with its identity and its context.
+//! An event of a verified callback, with identity and context.
 
 use std::net::IpAddr;
 
@@ -8,27 +8,27 @@ use sha2::{Digest, Sha256};
 
 use crate::timestamp::Timestamp;
 
-/// The longest provider id that is used as an identity, in bytes. A longer one, or one
-/// with anything but visible ASCII, is digested with the body instead: the identity
-/// travels in a header and in keys.
+/// Maximum length of a provider's id that is used as identity, in bytes. A longer one, or one with
+/// characters other than visible ASCII, is not used: identities are part of headers and keys.
 pub const MAX_ID: usize = 128;
 
-/// The longest event type kept, in bytes: it becomes part of an AMQP routing key.
+/// Maximum length of an event type, in bytes: it can become part of an AMQP routing key.
 pub const MAX_TYPE: usize = 128;
 
-/// The longest content type kept, in bytes. A longer one is left out.
+/// Maximum length of a content type, in bytes. A longer one is left out.
 pub const MAX_CONTENT_TYPE: usize = 255;
 
-/// The longest attempt number or reason of a provider kept in a [`Context`], in characters; a longer
-/// one is cut off.
+/// Maximum length of a provider's attempt number or reason in a [`Context`], in characters. A
+/// longer one is cut off.
 pub const MAX_CONTEXT: usize = 200;
 
-/// How a body is known where it isn't shown: its SHA-256 in hex.
+/// SHA-256 of a body, in hex.
 pub fn body_sha256(body: &[u8]) -> String {
     hex::encode(Sha256::digest(body))
 }
 
-/// What makes two callbacks of one source the same event.
+/// Identity of an event: copies of one event have the same. It is the provider's id or `sha256:`
+/// and a digest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Identity(String);
@@ -36,28 +36,29 @@ pub struct Identity(String);
 impl Identity {
     const DIGEST: &str = "sha256:";
 
-    /// The provider's own id, when it can be trusted. `None` if it is empty, too
-    /// long, not visible ASCII, or looks like a digest.
+    /// An identity from a trusted provider's id. `None` if [`usable_id`] refuses the id, or if it
+    /// looks like a digest.
     pub fn from_id(id: &str) -> Option<Self> {
         (usable_id(id) && !id.starts_with(Self::DIGEST)).then(|| Self(id.into()))
     }
 
-    /// The digest over body and signed parts, when there is no signed id.
+    /// An identity from a digest of the signed content.
     pub fn from_digest(digest: &[u8]) -> Self {
         Self(format!("{}{}", Self::DIGEST, hex::encode(digest)))
     }
 
-    /// The identity of a later item with the same bytes in a batch: `before` is its place among them.
+    /// The identity of a later item with the same bytes in a batch; `before` is the number of equal
+    /// items before it.
     pub(crate) fn again(&self, before: u32) -> Self {
         Self::from_digest(&Sha256::digest(format!("{}\n{before}", self.0)))
     }
 
-    /// As an operator writes it.
+    /// An identity from its text, unchecked.
     pub fn from_text(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// The provider's own id, if that is what it is.
+    /// The provider's id, unless it is a digest.
     pub fn id(&self) -> Option<&str> {
         (!self.0.starts_with(Self::DIGEST)).then_some(&self.0)
     }
@@ -68,13 +69,13 @@ impl Identity {
     }
 }
 
-/// Whether a provider's id may be kept as it is: 1 to [`MAX_ID`] bytes of visible ASCII.
+/// Whether a provider's id is usable: 1 to [`MAX_ID`] bytes of visible ASCII.
 pub fn usable_id(id: &str) -> bool {
     (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Whether an event type may be kept: 1 to [`MAX_TYPE`] bytes without control characters. `%`, `*`
-/// and `#` count as three bytes, since they are percent-encoded in a routing key.
+/// Whether an event type is usable: 1 to [`MAX_TYPE`] bytes without control characters. `%`, `*`
+/// and `#` count as three bytes, because they are percent-encoded in a routing key.
 pub fn usable_type(kind: &str) -> bool {
     !kind.contains(char::is_control) && (1..=MAX_TYPE).contains(&routing_length(kind))
 }
@@ -119,63 +120,62 @@ impl VerifiedEvent {
     }
 }
 
-/// How a callback came: for an operator to see, and never a signature or a credential.
+/// Context of a callback, for people. It never has a signature or a credential.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Context {
-    /// The request's method.
+    /// Method of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// The address that sent it: the provider's, or that of the nearest proxy that isn't trusted.
+    /// Address of the sender: the provider, or the nearest proxy that isn't trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub peer: Option<IpAddr>,
-    /// The request's headers, but for hop-by-hop ones, credentials and signatures.
+    /// Headers of the request, without hop-by-hop headers, credentials and signatures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// The request's query, but for signatures in it.
+    /// Query of the request, without signatures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// What of the request the signature covers: `body`, `query`, `method`, `type`, and names of
-    /// headers.
+    /// What the signature covers: `body`, `query`, `method`, `type`, and names of headers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signed: Vec<String>,
-    /// The provider's own count of this delivery, as it sends it.
+    /// The provider's own attempt count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_attempt: Option<String>,
-    /// The provider's own reason for sending it again.
+    /// The provider's own reason for a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_reason: Option<String>,
-    /// What its provider's scheme leaves open, if it is a weak one.
+    /// Weakness of the provider's scheme, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weakness: Option<Weakness>,
-    /// The callback that it came in, if that had several events.
+    /// Position in the callback, if that had several events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batch>,
-    /// Whether the signature leaves its type open.
+    /// Whether the signature doesn't cover the event type.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub type_unsigned: bool,
 }
 
-/// What a provider's scheme leaves open.
+/// A weakness of a provider's scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Weakness {
-    /// It signs nothing: the secret itself is sent along.
+    /// No signature: the secret itself is sent.
     Token,
-    /// It signs something, but not the body.
+    /// The signature doesn't cover the body.
     BodyUnsigned,
-    /// It signs a checksum of the body that is no protection against anyone.
+    /// The signature covers only a checksum of the body, which protects against nobody.
     Checksum,
-    /// It signs by a plain digest that can be gone on with.
+    /// A plain digest that can be extended (length extension).
     LengthExtension,
-    /// It signs for all of the provider's customers by one key, and nothing says for which.
+    /// One key signs for all customers of the provider, and nothing names the customer.
     AnyCustomer,
 }
 
 impl Weakness {
-    /// In words.
+    /// Description, starting with "it".
     pub fn words(self) -> &'static str {
         match self {
             Self::Token => {
@@ -202,15 +202,15 @@ impl Weakness {
     }
 }
 
-/// An event's place in the callback that it came in.
+/// Position of an event in a callback with several.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Batch {
-    /// The SHA-256 of the callback's body, in hex.
+    /// SHA-256 of the callback's body, in hex.
     pub body_sha256: String,
-    /// Which one it was, from 1.
+    /// Number of the event, from 1.
     pub item: u32,
-    /// Of how many.
+    /// Number of events in the callback.
     pub of: u32,
 }
 

@@ -1,5 +1,5 @@
-//! Why a callback does or doesn't verify, step by step, and what usually is behind it. Names of
-//! headers and secrets, lengths and times; never a secret, never a signature that would fit.
+//! Explains step by step why a callback verifies or not, with usual causes. It shows names of
+//! headers and secrets, lengths and times; never a secret, never a valid signature.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -11,23 +11,23 @@ use super::template::Part;
 use super::{Endpoint, MAX_ITEMS, NamedSecret, Refusal, Scheme, Unverified};
 use crate::secret::Secret;
 
-/// What was looked at, and what came of it.
+/// An explanation.
 #[derive(Debug)]
 pub struct Explanation {
-    /// What was done, in its order; the last one is the one that failed, if any did.
+    /// Steps in their order. If one failed, it is the last.
     pub steps: Vec<Step>,
-    /// What is probably wrong. None where it verifies, or where nothing usual is found.
+    /// Probable causes. Empty if the callback verifies, or if no usual cause was found.
     pub hints: Vec<String>,
-    /// What the ingress makes of it.
+    /// The refusal; `None` if the callback verifies.
     pub refusal: Option<Refusal>,
 }
 
-/// One of the things that are looked at.
+/// One step of an explanation.
 #[derive(Debug)]
 pub struct Step {
-    /// Whether it is as it must be.
+    /// Whether the step succeeded.
     pub good: bool,
-    /// What there is, in words.
+    /// What was found.
     pub found: String,
 }
 
@@ -78,7 +78,7 @@ impl Unverified {
         Explanation { steps, hints, refusal }
     }
 
-    /// The first item that fails, or the first one.
+    /// Explains the first item that fails, or the first one.
     fn walk_each(&self, endpoint: &Endpoint, pointer: &str, steps: &mut Vec<Step>) {
         let items = match self.each(endpoint, pointer) {
             Ok(items) => items,
@@ -218,7 +218,7 @@ impl Unverified {
         }
     }
 
-    /// Whether the signature fits, whatever the time.
+    /// Whether the signature fits, at any time.
     fn fits(&self, endpoint: &Endpoint, key: Option<&Secret>) -> bool {
         let late = [Refusal::TimestampStale, Refusal::TimestampFuture, Refusal::BatchTooLarge];
         self.verify_by(endpoint, key).map_or_else(|refusal| late.contains(&refusal), |_| true)
@@ -287,7 +287,7 @@ impl Unverified {
         hints
     }
 
-    /// The providers as which it does verify, or whose signature header it carries.
+    /// Providers as which it verifies, or whose signature header it has.
     fn elsewhere(&self, endpoint: &Endpoint) -> Vec<String> {
         let known = Scheme::names().filter(|name| *name != endpoint.provider);
         let as_another = known.filter_map(|name| Some((name, Scheme::named(name)?)));
@@ -321,7 +321,7 @@ fn grammar(grammar: &Grammar) -> String {
     }
 }
 
-/// The body as it may have been before something touched it.
+/// Variants of the body before something changed it.
 fn other_bodies(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let text = String::from_utf8_lossy(body);
     let spaced = |indent: &[u8]| {
@@ -345,7 +345,7 @@ fn other_bodies(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     all
 }
 
-/// JSON without the white space between its tokens, in the same order.
+/// JSON without white space between tokens.
 fn compact(body: &[u8]) -> Vec<u8> {
     let (mut inside, mut escaped) = (false, false);
     let mut kept = Vec::with_capacity(body.len());
@@ -360,7 +360,7 @@ fn compact(body: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// The secrets, taken otherwise.
+/// Other interpretations of the secrets.
 fn other_keys(endpoint: &Endpoint) -> Vec<(&'static str, Endpoint)> {
     let formats = [
         ("as its bytes (key = \"utf8\")", KeyFormat::Utf8),
@@ -390,7 +390,7 @@ fn other_keys(endpoint: &Endpoint) -> Vec<(&'static str, Endpoint)> {
     all
 }
 
-/// Where the provider may think that it sends to.
+/// Other addresses that the provider may have.
 fn other_urls(endpoint: &Endpoint) -> Vec<(String, Endpoint)> {
     let Some(url) = endpoint.public_url.as_deref().filter(|_| endpoint.scheme.signs_url()) else {
         return Vec::new();

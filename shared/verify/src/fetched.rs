@@ -1,4 +1,4 @@
-//! Keys that a callback's provider publishes at an address: which addresses are its own.
+//! Published keys: which addresses belong to the provider.
 
 use http::Uri;
 use serde::Deserialize;
@@ -7,35 +7,33 @@ use subtle::ConstantTimeEq;
 use super::place::{Location, Lookup};
 use super::{NamedSecret, Refusal};
 
-/// Where a scheme's keys are.
+/// Where a provider publishes its keys.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
-    /// Where they are, if that is always the same (a JSON Web Key Set, RFC 7517). Then nothing else
-    /// is needed, and no secrets.
+    /// Fixed address of a JSON Web Key Set (RFC 7517). It needs no other field, and no secrets.
     pub url: Option<String>,
-    /// Where the callback says which one it is signed with. Whoever sends can write anything there:
-    /// `hosts`, `prefix` and `suffix` say what is believed.
+    /// Place of the key's address in the callback. A sender can write anything there; `hosts`,
+    /// `prefix` and `suffix` limit what is accepted.
     pub at: Option<Location>,
-    /// The hosts that are the provider's. `*` is one label of letters, digits and hyphens. `{region}`
-    /// is one that reads as a region of AWS (`us-gov-west-1`): other services have labels there, too,
-    /// as S3 has in `BUCKET.s3.amazonaws.com`. With a port, at that port.
+    /// Hosts of the provider. `*` is one label of letters, digits and hyphens. `{region}` is a
+    /// label in the form of an AWS region (`us-gov-west-1`), because other services have labels
+    /// there too (`BUCKET.s3.amazonaws.com`). A port can follow.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// How the path begins.
+    /// Required start of the path.
     #[serde(default)]
     pub prefix: String,
-    /// How the path ends.
+    /// Required end of the path.
     #[serde(default)]
     pub suffix: String,
-    /// Whose callback it is: what must be one of the endpoint's secrets, where the signature alone
-    /// doesn't tell, since anyone can be the provider's customer.
+    /// Place of a value that must be one of the endpoint's secrets. Needed if the signature doesn't
+    /// show for which customer it is, because anyone can be a customer.
     pub pin: Option<Location>,
 }
 
 impl Keys {
-    /// The address of the key of a callback. Nothing is fetched for a callback that says it is another
-    /// one's than the endpoint's.
+    /// The address of a callback's key. A callback with another pin has none.
     pub(super) fn address(
         &self,
         found: &Lookup<'_>,
@@ -57,7 +55,7 @@ impl Keys {
         address.ok_or(Refusal::KeyNotAllowed)
     }
 
-    /// What can't be true of one scheme's keys.
+    /// Contradictions of a scheme's keys.
     pub(super) fn contradiction(&self, takes_secret: bool) -> Option<&'static str> {
         let https =
             |url: &String| url.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https"));
@@ -77,7 +75,7 @@ impl Keys {
         }
     }
 
-    /// Whether an address is one of this provider's keys.
+    /// Whether an address belongs to this provider.
     fn allows(&self, uri: &Uri) -> bool {
         let path = uri.path();
         self.is_host(uri)
@@ -88,7 +86,7 @@ impl Keys {
             && path.bytes().all(unescaped)
     }
 
-    /// Whether an address is at one of the provider's hosts: HTTPS, its own port, no user.
+    /// Whether an address is at one of the provider's hosts: HTTPS, the expected port, no user.
     pub(super) fn is_host(&self, uri: &Uri) -> bool {
         let plain = uri.authority().is_some_and(|at| !at.as_str().contains('@'));
         let host = uri.host().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The parameters of an `application/x-www-form-urlencoded` form or query, as slices of it: verifying
-//! takes no memory that grows with the body, and `form_urlencoded` copies what it decodes.
+//! Parameters of an `application/x-www-form-urlencoded` form or query, as slices. So memory doesn't
+//! grow with the body; `form_urlencoded` would copy.
 
 use std::borrow::Cow;
 use std::iter;
@@ -7,9 +7,9 @@ use std::iter;
 use memchr::{memchr, memchr2};
 use percent_encoding::percent_decode;
 
-/// The most parameters that are looked at in a form or a query.
+/// Maximum number of parameters in a form or query.
 const MAX_PARAMETERS: usize = 1000;
-/// The most bytes that their names may have together: names are compared with each other.
+/// Maximum total length of their names, which are compared with each other.
 const MAX_NAMES: usize = 64 * 1024;
 
 /// Name and value.
@@ -72,7 +72,7 @@ pub(super) fn by_name_and_value<'a>(
     ordered
 }
 
-/// Each decoded once: to do so at each comparison would cost as much as many HMACs.
+/// Each name is decoded once; decoding at each comparison would cost as much as many HMACs.
 fn named<'a>(parameters: &[Parameter<'a>]) -> Vec<(Cow<'a, [u8]>, Parameter<'a>)> {
     parameters.iter().map(|parameter| (parameter.0.decoded(), *parameter)).collect()
 }
@@ -81,11 +81,11 @@ fn split(text: &[u8], by: u8) -> (&[u8], &[u8]) {
     memchr(by, text).map_or((text, &[]), |at| (&text[..at], &text[at + 1..]))
 }
 
-/// A name or a value as it was sent. Two are equal as what they stand for.
+/// An encoded name or value. Comparison uses the decoded text.
 #[derive(Clone, Copy)]
 pub(super) struct Encoded<'a> {
     raw: &'a [u8],
-    /// Whether it stands for itself, as most do.
+    /// Whether it is the same encoded and decoded.
     plain: bool,
 }
 
@@ -94,7 +94,7 @@ impl<'a> Encoded<'a> {
         Self { raw, plain: memchr2(b'%', b'+', raw).is_none() }
     }
 
-    /// What it stands for.
+    /// Decoded bytes.
     fn bytes(self) -> impl Iterator<Item = u8> {
         let mut words = self.raw.split(|&byte| byte == b'+');
         let first = percent_decode(words.next().unwrap_or_default());
@@ -108,12 +108,12 @@ impl<'a> Encoded<'a> {
         }
     }
 
-    /// How many bytes it stands for.
+    /// Number of decoded bytes.
     pub(super) fn len(self) -> usize {
         if self.plain { self.raw.len() } else { self.bytes().count() }
     }
 
-    /// Hands over what it stands for, piece by piece.
+    /// Passes the decoded bytes on, piece by piece.
     pub(super) fn each(self, to: &mut impl FnMut(&[u8])) {
         if self.plain {
             return to(self.raw);
@@ -128,7 +128,7 @@ impl<'a> Encoded<'a> {
         }
     }
 
-    /// The text that it stands for, if that is one.
+    /// The decoded text, if it is UTF-8.
     pub(super) fn text(self) -> Option<Cow<'a, str>> {
         match self.plain {
             true => std::str::from_utf8(self.raw).ok().map(Cow::Borrowed),
@@ -136,7 +136,7 @@ impl<'a> Encoded<'a> {
         }
     }
 
-    /// Whether it stands for this text.
+    /// Whether it decodes to this text.
     pub(super) fn is(self, text: &str) -> bool {
         self == Encoded { raw: text.as_bytes(), plain: true }
     }

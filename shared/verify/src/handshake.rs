@@ -1,4 +1,4 @@
-//! Requests by which a provider makes sure of an endpoint, and what they are answered. They are no
+//! Handshakes: requests by which a provider checks an endpoint, and their answers. They are not
 //! events.
 
 use std::collections::BTreeMap;
@@ -14,32 +14,32 @@ use super::place::{Location, Lookup, header_name};
 use super::scheme::Encoding;
 use super::{Endpoint, Success};
 
-/// The longest value that is given back, in bytes.
+/// Maximum length of a returned value, in bytes.
 const MAX_VALUE: usize = 1024;
 
-/// What such a request looks like, and its answer.
+/// A handshake and its answer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Handshake {
-    /// The method that it comes by.
+    /// Method of the request.
     #[serde(default)]
     pub method: HandshakeMethod,
-    /// What must be there.
+    /// Place that must have a value.
     pub when: Option<Location>,
-    /// What it must say; without it, anything.
+    /// Required value; if it is not set, any value.
     pub is: Option<String>,
-    /// Whether it is answered although it carries no signature. Those by GET and HEAD never do.
+    /// Whether it is answered without a signature. Handshakes by GET and HEAD never have one.
     #[serde(default)]
     pub unsigned: bool,
-    /// Where the endpoint's `handshake_token` must be.
+    /// Place that must have the endpoint's `handshake_token`.
     pub token: Option<Location>,
-    /// The address, at one of the hosts of the scheme's [keys], that is to be visited: so the
-    /// endpoint is confirmed.
+    /// Place of the address that confirms the endpoint when it is visited. It must be at one of the
+    /// hosts of the scheme's keys.
     pub visit: Option<Location>,
-    /// What it is answered.
+    /// The answer.
     #[serde(default)]
     pub answer: Answer,
-    /// The status of the answer.
+    /// Status of the answer.
     #[serde(default, deserialize_with = "status")]
     pub status: Option<StatusCode>,
 }
@@ -64,11 +64,11 @@ pub enum Answer {
     /// No body.
     #[default]
     Nothing,
-    /// What is there, as text.
+    /// The value at a place, as text.
     Text(Location),
-    /// An object of these fields.
+    /// A JSON object.
     Json(BTreeMap<String, Term>),
-    /// The request's header of this name, given back as it is.
+    /// The request's header of this name, unchanged.
     Header(#[serde(deserialize_with = "header_name")] HeaderName),
 }
 
@@ -76,32 +76,32 @@ pub enum Answer {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Term {
-    /// What is there.
+    /// The value at a place.
     Value(Location),
     /// Its HMAC-SHA256 under the endpoint's first secret.
     Mac {
-        /// Of what.
+        /// Place of the signed value.
         of: Location,
         /// How it is written.
         encoding: Encoding,
-        /// What stands before it.
+        /// Text before it.
         #[serde(default)]
         prefix: String,
     },
 }
 
-/// What a handshake is answered.
+/// The answer to a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
-    /// Its status.
+    /// Status.
     pub status: StatusCode,
-    /// Its body, and what that is.
+    /// Body.
     pub body: Bytes,
     /// `text/plain` or `application/json`.
     pub content_type: HeaderValue,
-    /// A header that goes with it.
+    /// Additional header.
     pub header: Option<(HeaderName, HeaderValue)>,
-    /// What is to be visited before.
+    /// Address to visit before the answer.
     pub visit: Option<Uri>,
 }
 
@@ -116,19 +116,19 @@ impl HandshakeMethod {
 }
 
 impl Handshake {
-    /// Whether a request with no signature may be one.
+    /// Whether it has no signature.
     pub(super) fn is_unsigned(&self) -> bool {
         self.unsigned || self.method != HandshakeMethod::Post
     }
 
-    /// Whether whoever asks can have something signed by it.
+    /// Whether anyone can have a text signed by it.
     pub(super) fn signs_for_anyone(&self) -> bool {
         let signs = |term: &Term| matches!(term, Term::Mac { .. });
         self.is_unsigned()
             && matches!(&self.answer, Answer::Json(terms) if terms.values().any(signs))
     }
 
-    /// The places that it looks at.
+    /// All places that it reads.
     pub(super) fn places(&self) -> impl Iterator<Item = &Location> {
         let answered: Vec<&Location> = match &self.answer {
             Answer::Text(at) => vec![at],
@@ -153,7 +153,7 @@ impl Handshake {
             })
     }
 
-    /// None where what is to be given back isn't there, or couldn't be.
+    /// The answer. `None` if a value is missing or can't be sent back.
     fn answered(&self, found: &Lookup<'_>, endpoint: &Endpoint) -> Option<Answered> {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         let mut answer = Answered {
@@ -208,7 +208,7 @@ impl Term {
     }
 }
 
-/// Whether these bytes could be a challenge that is signed for whoever asks. No JSON object can.
+/// Whether these bytes could be a challenge that is signed for anyone. A JSON object never is.
 pub(super) fn challenge(bytes: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.+/=".contains(byte);
     bytes.iter().all(plain)
@@ -219,12 +219,12 @@ fn short(found: &Lookup<'_>, at: &Location) -> Option<String> {
 }
 
 impl Endpoint {
-    /// What a genuine request is answered, if it is a handshake.
+    /// The answer to a genuine request, if it is a handshake.
     pub(super) fn handshake(&self, found: &Lookup<'_>) -> Option<Answered> {
         self.answer(&Method::POST, found, |_| true)
     }
 
-    /// What a request without a signature is answered, if it is a handshake.
+    /// The answer to an unsigned request, if it is a handshake.
     pub(super) fn unsigned_handshake(
         &self,
         method: &Method,
@@ -245,7 +245,7 @@ impl Endpoint {
     }
 }
 
-/// A provider's own idea of a yes.
+/// The answer that a provider expects to an accepted callback.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SuccessResponse {
@@ -256,7 +256,7 @@ pub struct SuccessResponse {
 }
 
 impl SuccessResponse {
-    /// As a endpoint has it.
+    /// As an answer.
     pub fn success(&self) -> Success {
         let status = self.status.unwrap_or(StatusCode::OK);
         Success { status, body: self.body.clone().into() }

@@ -1,5 +1,5 @@
-//! What tells a callback from any other where its id alone doesn't, and whether what is signed can
-//! be taken apart in one way only.
+//! The identity of an event without a trusted id, and whether the signed content can be split in
+//! one way only.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use super::{Judged, Refusal};
 use crate::event::Identity;
 use crate::timestamp::Timestamp;
 
-/// A text that reads as a time this far from the receipt, either way, could be taken for the signed
-/// one.
+/// A text that reads as a time within this distance from the receipt could be taken for the signed
+/// time.
 const PLAUSIBLE: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// No time has more: so a long text costs no more than its length.
+/// Maximum number of digits of a time.
 const MOST_DIGITS: usize = 32;
 
-/// One of the events of a callback.
+/// One event of a callback with several.
 pub(super) struct Item<'a> {
     /// Its bytes.
     pub(super) body: &'a Bytes,
-    /// How many items of the same bytes stand before it.
+    /// Number of items with the same bytes before it.
     pub(super) before: u32,
-    /// What is in it.
+    /// Its fields.
     pub(super) found: Lookup<'a>,
 }
 
@@ -48,7 +48,7 @@ impl Judged<'_> {
         let scheme = &self.endpoint.scheme;
         let before = item.map(|item| item.before).filter(|before| *before > 0);
         let mut digest = self.digest(signed, ambiguous, item);
-        // Nothing signs the type: it could be made up for each callback.
+        // The type is unsigned, so it isn't part of this digest.
         let mut same_bytes = digest.clone();
         if scheme.types_share_bytes {
             digest.add(event_type.unwrap_or_default().as_bytes());
@@ -66,7 +66,7 @@ impl Judged<'_> {
             return (digest.identity(), None);
         }
         digest.add(&self.callback.receipt.to_be_bytes());
-        // Whoever has seen a token can forge callbacks that differ: no limit helps.
+        // A limit doesn't help against somebody who has seen a token.
         let limited = lacks && !scheme.is_token();
         (digest.identity(), limited.then(|| same_bytes.identity()))
     }
@@ -79,7 +79,7 @@ impl Judged<'_> {
         told.is_some_and(|at| self.find(at, item).is_none_or(|found| found.is_empty()))
     }
 
-    /// What is there: in the item, if there is one and the place is in the body.
+    /// The value at a place: in the item, if there is one and the place is in the body.
     pub(super) fn find(&self, at: &Location, item: Option<&Item<'_>>) -> Option<String> {
         match item.filter(|_| at.is_in_body()) {
             Some(item) => Some(item.found.text(at)?.into_owned()),
@@ -112,7 +112,7 @@ impl Judged<'_> {
         }
     }
 
-    /// The signed time as it is written, if the signature covers one.
+    /// The text of the signed time, if the signature covers one.
     fn signed_time(&self) -> Option<std::borrow::Cow<'_, str>> {
         self.content.at(&self.endpoint.scheme.timestamp.as_ref()?.at)
     }
@@ -215,7 +215,7 @@ impl Judged<'_> {
         let starts = text.char_indices().map(|(at, _)| &text[at..]);
         let mut times = starts.filter_map(|rest| rest.strip_prefix(before));
         times.any(|rest| {
-            // Numbers end where their digits do.
+            // A number ends with its digits.
             let digits = rest.bytes().take(MOST_DIGITS).take_while(u8::is_ascii_digit).count();
             let ended = digits < 10 || rest[digits..].starts_with(after) || digits == rest.len();
             ended && rule.unit.starting(rest).is_some_and(near)
@@ -228,7 +228,7 @@ fn in_query(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte)
 }
 
-/// Each part's piece is preceded by its length, so pieces can't run into each other.
+/// The length precedes each piece, so pieces can't be shifted.
 fn fields(parts: &[Part], pieces: &[Piece<'_>]) -> Fields {
     let mut all = Fields::default();
     for (part, piece) in parts.iter().zip(pieces) {
@@ -274,7 +274,7 @@ fn run_together(parts: &[Part], pieces: &[Piece<'_>]) -> Fields {
     all
 }
 
-/// What an identity is made of.
+/// The input of an identity's digest.
 #[derive(Clone, Default)]
 struct Fields(Sha256);
 
@@ -288,7 +288,7 @@ impl Fields {
         self
     }
 
-    /// Preceded by its length.
+    /// Adds bytes after their length.
     fn add(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);

@@ -1,4 +1,4 @@
-//! A callback that holds several events: each is a slice of the verified body, byte for byte.
+//! Callbacks with several events: each event is a slice of the verified body.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::Refusal;
 
-/// The most events taken out of one callback.
+/// Maximum number of events in one callback.
 pub const MAX_ITEMS: usize = 5000;
 
 /// The items of the array at a JSON pointer (RFC 6901). `None` where there is no array: then the
@@ -35,7 +35,7 @@ fn array<'a>(body: &'a Bytes, pointer: &str) -> Option<Vec<&'a RawValue>> {
     Some(items)
 }
 
-/// What is in the field of this name; of two, the last.
+/// The value of the field with this name; of two, the last.
 struct Field<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Field<'_> {
@@ -88,7 +88,7 @@ impl Visitor<'_> for Is<'_> {
     }
 }
 
-/// The items of an array; one more than the bound where there are more.
+/// Items of an array, up to one more than the maximum.
 struct Items;
 
 impl<'de> DeserializeSeed<'de> for Items {

@@ -7,11 +7,10 @@ use pkcs1::UintRef;
 use serde_json::Value;
 use spki::der::Encode;
 
-/// The most keys of a set that are tried.
+/// Maximum number of keys of a set that are tried.
 const MAX_KEYS: usize = 16;
 
-/// The keys of a JWK or a set of them, each as its algorithm takes it. What isn't a public key of
-/// a known kind is left out.
+/// Keys of a JWK or a set, each in the form of its algorithm. Unknown kinds are skipped.
 pub(super) fn keys(text: &[u8]) -> Vec<Vec<u8>> {
     let Ok(read) = serde_json::from_slice::<Value>(text) else { return Vec::new() };
     match read["keys"].as_array() {

@@ -1,4 +1,4 @@
-//! From a configured secret to a key, and whether a signature fits it.
+//! Keys from configured secrets, and comparison of signatures.
 
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,7 +20,7 @@ use x509_cert::Certificate;
 use super::jwk;
 use crate::secret::Secret;
 
-/// What computes the signature.
+/// Algorithm of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
@@ -57,15 +57,15 @@ pub enum Algorithm {
     Sha256,
     /// The same with SHA-512.
     Sha512,
-    /// None: the secret itself is sent along. Who has seen one callback can forge any.
+    /// None: the secret itself is sent. Whoever has seen one callback can forge any.
     Token,
 }
 
-/// How the configured secret becomes the key.
+/// How a secret becomes the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyFormat {
-    /// Its bytes are the key.
+    /// The bytes are the key.
     Utf8,
     /// Its text in Unicode's form NFKD, as UTF-8 (the EasyPost SDKs).
     Nfkd,
@@ -86,7 +86,7 @@ pub enum KeyFormat {
 }
 
 impl Algorithm {
-    /// Whether the key is public: what verifies can't sign.
+    /// Whether the key is public, so that it can verify but not sign.
     pub fn is_public(self) -> bool {
         self == Self::Es512 || self.public().is_some()
     }
@@ -122,8 +122,8 @@ impl Algorithm {
         }
     }
 
-    /// Whether any of the signatures fits this content. A body is hashed where it lies; only
-    /// public keys need it in one piece.
+    /// Whether one of the signatures fits this content. The body is not copied, except for public
+    /// keys.
     pub(super) fn fits(self, key: &[u8], content: &impl Chunks, signatures: &[Vec<u8>]) -> bool {
         match self {
             Self::HmacSha1 => mac_fits::<Hmac<Sha1>>(key, content, signatures),
@@ -143,7 +143,7 @@ impl Algorithm {
         }
     }
 
-    /// The signature that this key makes; none where the key is public.
+    /// The signature with this key; `None` for public keys.
     pub(crate) fn sign(self, key: &[u8], content: &impl Chunks) -> Option<Vec<u8>> {
         match self {
             Self::HmacSha1 => made::<Hmac<Sha1>>(key, content),
@@ -159,9 +159,9 @@ impl Algorithm {
     }
 }
 
-/// What is signed, chunk by chunk.
+/// Signed content in chunks.
 pub(crate) trait Chunks {
-    /// Hands over each.
+    /// Passes each chunk on.
     fn each(&self, to: &mut impl FnMut(&[u8]));
 }
 
@@ -177,7 +177,7 @@ fn whole(content: &impl Chunks) -> Vec<u8> {
     bytes
 }
 
-/// Every one is compared, so that the time tells nothing of which.
+/// All are compared, so that the time doesn't show which one fits.
 fn any(signatures: &[Vec<u8>], fits: impl Fn(&[u8]) -> bool) -> bool {
     signatures.iter().fold(false, |found, candidate| found | fits(candidate))
 }
@@ -213,7 +213,7 @@ fn digest_fits<D: Digest>(content: &impl Chunks, signatures: &[Vec<u8>]) -> bool
     any(signatures, |candidate| own.ct_eq(candidate).into())
 }
 
-/// On a curve that the other public keys' library doesn't know.
+/// `ring` doesn't support this curve.
 fn es512_fits(key: &[u8], content: &impl Chunks, signatures: &[Vec<u8>]) -> bool {
     let Ok(key) = p521::ecdsa::VerifyingKey::from_sec1_bytes(key) else { return false };
     let content = whole(content);
@@ -224,7 +224,7 @@ fn es512_fits(key: &[u8], content: &impl Chunks, signatures: &[Vec<u8>]) -> bool
 }
 
 impl KeyFormat {
-    /// The keys that a secret holds: one, or a set's. None if it hasn't this form.
+    /// The keys of a secret: one, or several of a set. Empty if it has another form.
     pub(crate) fn keys(self, secret: &Secret) -> Vec<Cow<'_, [u8]>> {
         match self {
             Self::Jwk => jwk::keys(secret.expose()).into_iter().map(Cow::Owned).collect(),
@@ -232,7 +232,7 @@ impl KeyFormat {
         }
     }
 
-    /// The one key that a secret is.
+    /// The only key of a secret.
     pub(crate) fn key(self, secret: &Secret) -> Option<Cow<'_, [u8]>> {
         let bytes = secret.expose();
         if bytes.is_empty() {
@@ -257,17 +257,17 @@ impl KeyFormat {
             Self::X509 => certified(bytes).map(Cow::Owned),
             Self::Jwk => None,
         };
-        // To HMAC a key of NULs is the empty key, with which anyone signs.
+        // For HMAC a key of zero bytes equals the empty key, with which anyone can sign.
         key.filter(|key| key.iter().any(|&byte| byte != 0))
     }
 
-    /// Whether a secret has this format: told at start rather than at each callback.
+    /// Whether a secret has this format.
     pub fn accepts(self, secret: &Secret) -> bool {
         !self.keys(secret).is_empty()
     }
 }
 
-/// The key itself, as its algorithm takes it, from its SubjectPublicKeyInfo.
+/// The key from its SubjectPublicKeyInfo, in the form of its algorithm.
 fn public(text: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let der = match text.starts_with("-----") {
@@ -278,7 +278,7 @@ fn public(text: &[u8]) -> Option<Vec<u8>> {
     info.subject_public_key.as_bytes().map(<[u8]>::to_vec)
 }
 
-/// The key of the first certificate, if that is valid now.
+/// The key of the first certificate, if it is valid now.
 fn certified(text: &[u8]) -> Option<Vec<u8>> {
     let chain = Certificate::load_pem_chain(text).ok()?;
     let certificate = &chain.first()?.tbs_certificate;

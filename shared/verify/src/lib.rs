@@ -73,11 +73,11 @@ pub struct Endpoint {
     /// The address that the provider sends to, without the query. Needed only by schemes that sign
     /// it: see [`Scheme::signs_url`].
     pub public_url: Option<String>,
-    /// What the provider shows in a handshake, if it does.
+    /// The token that the provider shows in a handshake, if it does.
     pub handshake_token: Option<Secret>,
     /// The active secrets. A callback is genuine if it fits one of them.
     pub secrets: Vec<NamedSecret>,
-    /// The largest body, in bytes, after decompression.
+    /// Maximum size of a body after decompression, in bytes.
     pub max_body: usize,
     /// Whether the provider's id is the identity even if the signature doesn't cover it.
     pub trusts_id: bool,
@@ -101,66 +101,64 @@ impl Endpoint {
     }
 }
 
-/// The answer that tells a provider that its event is taken.
+/// The answer to an accepted callback.
 #[derive(Clone, Debug)]
 pub struct Success {
-    /// A 2xx.
+    /// Status, a 2xx.
     pub status: StatusCode,
-    /// Empty, text or JSON.
+    /// Body: empty, text or JSON.
     pub body: Bytes,
 }
 
-/// One of a endpoint's secrets.
+/// A named secret of an endpoint.
 #[derive(Clone, Debug)]
 pub struct NamedSecret {
-    /// For the history: which secret fitted.
+    /// Name, to see which secret verified a callback.
     pub name: String,
-    /// As the provider gave it out.
+    /// The secret as the provider shows it.
     pub secret: Secret,
 }
 
-/// Why a callback isn't let in.
+/// Why a callback is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// The signature header isn't there.
-    #[error("the callback carries no signature")]
+    /// There is no signature.
+    #[error("the callback has no signature")]
     SignatureMissing,
-    /// It, or a header that it covers, can't be read.
+    /// The signature, or a header that it covers, can't be read.
     #[error("the signature, or a header that it covers, can't be read")]
     SignatureMalformed,
-    /// No active secret makes this signature over these bytes.
-    #[error("the signature doesn't fit the bytes under any active secret")]
+    /// The signature fits none of the active secrets.
+    #[error("the signature fits none of the active secrets")]
     SignatureMismatch,
-    /// Genuine, but signed too long ago.
+    /// Genuine, but the signed time is too long ago.
     #[error("the signed time is too long ago")]
     TimestampStale,
-    /// Genuine, but its time is yet to come.
+    /// Genuine, but the signed time is in the future.
     #[error("the signed time is in the future")]
     TimestampFuture,
-    /// The address of the key that it is signed with isn't one of the provider's.
+    /// The key's address isn't one of the provider's.
     #[error("the address of its key isn't one of the provider's")]
     KeyNotAllowed,
-    /// The key that it is signed with couldn't be had: to be sent again.
-    #[error("the key that it is signed with can't be had now")]
+    /// The provider's published key is not available now. The callback should be sent again.
+    #[error("the provider's key is not available now; send the callback again")]
     KeyUnavailable,
-    /// Genuine, but it holds more events than [`MAX_ITEMS`].
-    #[error("the callback holds more than {MAX_ITEMS} events")]
+    /// Genuine, but with more events than [`MAX_ITEMS`].
+    #[error("the callback has more than {MAX_ITEMS} events")]
     BatchTooLarge,
-    /// Genuine, but its headers are more than [`MAX_FORWARDED_HEADERS`] bytes.
-    #[error(
-        "the headers that go on to the destination are more than {MAX_FORWARDED_HEADERS} bytes"
-    )]
+    /// Genuine, but with more than [`MAX_FORWARDED_HEADERS`] bytes of headers.
+    #[error("the headers are larger than {MAX_FORWARDED_HEADERS} bytes")]
     HeadersTooLarge,
     /// Genuine, but its query is longer than [`MAX_QUERY`] bytes.
     #[error("the query is longer than {MAX_QUERY} bytes")]
     QueryTooLong,
-    /// Its body, decompressed, is larger than the endpoint takes.
+    /// The decompressed body is larger than [`Endpoint::max_body`].
     #[error("the decompressed body is larger than max_body")]
     BodyTooLarge,
 }
 
 impl Refusal {
-    /// The stable name, as in responses, logs and metrics.
+    /// Stable name, for responses, logs and metrics.
     pub fn reason(self) -> &'static str {
         match self {
             Self::SignatureMissing => "signature_missing",
@@ -178,26 +176,27 @@ impl Refusal {
     }
 }
 
-/// A callback as it was read: nothing of it has been looked at.
+/// A callback as it was received; nothing of it is trusted.
 #[derive(Clone, Debug)]
 pub struct Unverified {
-    /// The request's method.
+    /// Method of the request.
     pub method: Method,
-    /// The request's headers.
+    /// Headers of the request.
     pub headers: HeaderMap,
-    /// The request's query, without the `?`.
+    /// Query of the request without the `?`.
     pub query: Option<String>,
-    /// The address that sent it, if it is known.
+    /// Address of the sender, if it is known.
     pub peer: Option<IpAddr>,
     /// The raw body.
     pub body: Bytes,
-    /// When it had been read.
+    /// Time of receipt: when the request had been read.
     pub received_at: Timestamp,
-    /// Random: tells it from any other callback with the same bytes.
+    /// A random number that distinguishes callbacks with the same bytes.
     pub receipt: u64,
 }
 
-/// A callback whose signature fits and whose time is fresh.
+/// A callback whose signature fits and whose time is fresh. Only [`Unverified::verify`] and its
+/// variants create it.
 #[derive(Debug)]
 pub struct Verified {
     events: Vec<VerifiedEvent>,
@@ -205,23 +204,23 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// What it is to be answered if it is no event but a handshake.
+    /// The answer, if it is a handshake.
     pub fn handshake(&self) -> Option<&Answered> {
         self.handshake.as_ref()
     }
 
-    /// How many events it holds.
+    /// Number of events.
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Whether it holds none, as a handshake does.
+    /// Whether it has no event, as a handshake.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// The events that it holds: one, but with a provider that sends several in one callback any
-    /// number, in their order, each with a slice of the body.
+    /// The events, in their order: usually one; any number if the provider sends several in one
+    /// callback. Each has its part of the body.
     pub fn into_events(self) -> Vec<VerifiedEvent> {
         self.events
     }
@@ -241,21 +240,27 @@ impl Unverified {
         }
     }
 
-    /// The event id that it says it has: nobody has vouched for it.
+    /// The event id that it claims, unverified.
     pub fn claimed_id(&self, scheme: &Scheme) -> Option<String> {
         let found = Lookup::new(&self.headers, self.query.as_deref(), &self.body);
         found.text(scheme.id.as_ref()?).map(Cow::into_owned)
     }
 
-    /// Signature, then freshness, then identity. The body is parsed only after both, but where
-    /// the provider has put the signature itself into it.
+    /// Verifies signature, then freshness, then identity. The body is parsed only afterwards,
+    /// except where the provider puts the signature into the body. If the scheme's keys are
+    /// published, use [`Unverified::verify_by`].
     ///
-    /// Where the scheme's keys are published, use [`Unverified::verify_by`].
+    /// # Errors
+    /// The reason of the refusal.
     pub fn verify(&self, endpoint: &Endpoint) -> Result<Verified, Refusal> {
         self.verify_by(endpoint, None)
     }
 
-    /// Where the key is that it is signed with, if its scheme's keys are published.
+    /// Address of the key, if the scheme's keys are published.
+    ///
+    /// # Errors
+    /// [`Refusal::KeyNotAllowed`] if the address isn't one of the provider's; others if the
+    /// signature can't be read.
     pub fn key_address(&self, endpoint: &Endpoint) -> Result<Option<Uri>, Refusal> {
         let Some(keys) = &endpoint.scheme.keys else { return Ok(None) };
         let found = self.lookup(endpoint);
@@ -263,7 +268,10 @@ impl Unverified {
         keys.address(&found, &endpoint.secrets).map(Some)
     }
 
-    /// The same, by the key that [`Unverified::key_address`] stands for.
+    /// Verifies with the key from [`Unverified::key_address`].
+    ///
+    /// # Errors
+    /// The reason of the refusal.
     pub fn verify_by(
         &self,
         endpoint: &Endpoint,
@@ -275,8 +283,11 @@ impl Unverified {
         }
     }
 
-    /// The same, where the wall clock may be right or wrong: fresh by the time of receipt, or by the
-    /// other one, which then is the event's time of receipt.
+    /// Verifies with a second possible time of receipt, for a clock that was just stepped. If only
+    /// the other time is fresh, it becomes the event's time of receipt.
+    ///
+    /// # Errors
+    /// The reason of the refusal.
     pub fn verify_by_either(
         &self,
         endpoint: &Endpoint,
@@ -291,7 +302,7 @@ impl Unverified {
         Self { received_at, ..self.clone() }.verify_by(endpoint, key).or(verified)
     }
 
-    /// Each item as a callback of its own. A body that holds none has nothing that is signed.
+    /// Verifies each item as a callback. A body without items has no signature.
     fn verify_each(&self, endpoint: &Endpoint, pointer: &str) -> Result<Verified, Refusal> {
         let items = self.each(endpoint, pointer)?;
         let headers: usize = self.headers.values().map(http::HeaderValue::len).sum();
@@ -303,10 +314,10 @@ impl Unverified {
         let mut seen: HashMap<Bytes, u32> = HashMap::new();
         for (body, item) in items.into_iter().zip(1..) {
             let before = seen.entry(body.clone()).or_default();
-            // Of two items with the same bytes, each may be an event.
+            // Two items with the same bytes can be two events.
             let receipt = self.receipt.wrapping_add(item.into());
             let mut one = Self { receipt, body, ..self.clone() };
-            // An item is a piece of what was compressed.
+            // An item is a part of the decompressed body.
             one.headers.remove(header::CONTENT_ENCODING);
             for mut event in one.verify_whole(endpoint, None)?.events {
                 let body_sha256 = callback.clone();
@@ -328,12 +339,12 @@ impl Unverified {
         items.ok_or(Refusal::SignatureMissing)
     }
 
-    /// What has to be decompressed is bounded as the body itself is.
+    /// Decompression has the same bound as the body.
     fn lookup(&self, endpoint: &Endpoint) -> Lookup<'_> {
         Lookup::new(&self.headers, self.query.as_deref(), &self.body).within(endpoint.max_body)
     }
 
-    /// Where a provider isn't sure how it writes an address, each way is tried.
+    /// If a provider writes its address in several ways, each is tried.
     fn verify_whole(&self, endpoint: &Endpoint, key: Option<&Secret>) -> Result<Verified, Refusal> {
         let url = self.url(endpoint);
         let first = self.verify_at(endpoint, key, url.clone());
@@ -376,13 +387,13 @@ impl Unverified {
         Ok(Verified { events, handshake })
     }
 
-    /// Whether its body may be much larger than it was sent.
+    /// Whether its body is compressed.
     pub fn is_compressed(&self) -> bool {
         place::is_compressed(&self.headers, &self.body)
     }
 
-    /// What it is to be answered if it is a handshake that carries no signature. By POST, that is
-    /// asked when [`Unverified::verify`] found none.
+    /// The answer, if it is an unsigned handshake. For POST, call it after [`Unverified::verify`]
+    /// returned [`Refusal::SignatureMissing`].
     pub fn unsigned_handshake(&self, method: &Method, endpoint: &Endpoint) -> Option<Answered> {
         endpoint.unsigned_handshake(method, &self.lookup(endpoint))
     }
@@ -399,7 +410,7 @@ impl Unverified {
         Judged { callback: self, endpoint, key, content, fitted: OnceCell::new() }
     }
 
-    /// The address as the provider knows it: behind a proxy, only the config does as well.
+    /// The address that the provider sends to. Behind a proxy only the configuration has it.
     fn url(&self, endpoint: &Endpoint) -> Option<String> {
         let url = endpoint.public_url.as_ref().filter(|_| endpoint.scheme.signs_url())?;
         Some(match &self.query {
@@ -409,23 +420,23 @@ impl Unverified {
     }
 }
 
-/// A callback while it is judged.
+/// A callback during verification.
 struct Judged<'a> {
     callback: &'a Unverified,
     endpoint: &'a Endpoint,
     key: Option<&'a Secret>,
     content: Content<'a>,
-    /// Which of the scheme's contents the signature fits.
+    /// The content that the signature fits.
     fitted: OnceCell<&'a Template>,
 }
 
 impl<'a> Judged<'a> {
-    /// What is signed, as far as it is known.
+    /// The signed content, as far as it is known.
     fn template(&self) -> &'a Template {
         self.fitted.get().copied().unwrap_or(&self.endpoint.scheme.signature.content)
     }
 
-    /// The secret by which the signature fits these pieces.
+    /// The secret that the signature fits.
     fn secret(&self, pieces: &[Piece<'_>]) -> Result<&'a NamedSecret, Refusal> {
         if self.endpoint.scheme.signs_for_anyone() && handshake::challenge(&self.callback.body) {
             return Err(Refusal::SignatureMismatch);
@@ -461,7 +472,7 @@ impl<'a> Judged<'a> {
         fitting(pieces).or_else(other).ok_or(Refusal::SignatureMismatch)
     }
 
-    /// What must be there besides the signature.
+    /// Checks required values.
     fn required(&self) -> Result<(), Refusal> {
         let there = |required: &Required| {
             let there = self.content.at(&required.at);
@@ -473,7 +484,7 @@ impl<'a> Judged<'a> {
         }
     }
 
-    /// What a token says, held to the request.
+    /// Checks the claims of a token.
     fn claims(&self) -> Result<Option<Value>, Refusal> {
         let Some(claims) = &self.endpoint.scheme.claims else {
             return Ok(None);
@@ -487,7 +498,7 @@ impl<'a> Judged<'a> {
         Ok(Some(said))
     }
 
-    /// Judges the signed time against the time of receipt, both ways.
+    /// Compares the signed time with the time of receipt, both ways.
     fn fresh(&self, claims: Option<&Value>) -> Result<Option<Timestamp>, Refusal> {
         let Some(rule) = &self.endpoint.scheme.timestamp else {
             return Ok(None);
@@ -511,7 +522,7 @@ impl<'a> Judged<'a> {
         Ok(Some(signed))
     }
 
-    /// The callback as one event, or each of those that it holds.
+    /// The events of a callback: one or several.
     fn events(
         &self,
         secret: &NamedSecret,
@@ -527,7 +538,7 @@ impl<'a> Judged<'a> {
         let Some(items) = items else {
             return Ok(vec![self.event(secret, provider_time, signed, &forwarded, None)]);
         };
-        // An item is a piece of what was compressed.
+        // An item is a part of the decompressed body.
         let encoding = |(name, _): &(String, String)| name != header::CONTENT_ENCODING.as_str();
         let headers = forwarded.headers.into_iter().filter(encoding).collect();
         let forwarded = Forwarded { headers, ..forwarded };
@@ -549,7 +560,7 @@ impl<'a> Judged<'a> {
         Ok(events.collect())
     }
 
-    /// With an item, id and type are looked up in it, and it alone is what identifies it.
+    /// One event. Id and type of an item are looked up in it, and it is identified by itself.
     fn event(
         &self,
         secret: &NamedSecret,
@@ -600,7 +611,7 @@ impl<'a> Judged<'a> {
         }
     }
 
-    /// What goes on of the request besides its body.
+    /// What is kept of the request besides its body.
     fn forwarded(&self) -> Result<Forwarded, Refusal> {
         let (Unverified { headers, query, .. }, scheme) = (self.callback, &self.endpoint.scheme);
         let on = request::headers(headers, scheme)?;
@@ -609,10 +620,10 @@ impl<'a> Judged<'a> {
     }
 }
 
-/// The most bytes of headers and query that the events of one batch have together.
+/// Maximum total size of headers and query of all events in one callback, in bytes.
 const MAX_BATCH_CONTEXT: usize = 32 * 1024 * 1024;
 
-/// What goes on of a request besides its body.
+/// What is kept of a request besides its body.
 struct Forwarded {
     headers: Vec<(String, String)>,
     query: Option<String>,
@@ -628,7 +639,7 @@ impl Forwarded {
     }
 }
 
-/// What comes from outside is cut off where it would grow too long.
+/// Cuts a text from outside to its maximum length.
 fn bounded(value: String) -> String {
     match value.char_indices().nth(MAX_CONTEXT) {
         Some((end, _)) => value[..end].to_owned(),

@@ -1,5 +1,5 @@
-//! The fields of a `multipart/form-data` body (RFC 7578), as slices of it: verifying takes no memory
-//! that grows with the body, and the libraries for it copy what they read.
+//! Fields of a `multipart/form-data` body (RFC 7578), as slices. So memory doesn't grow with the
+//! body; libraries would copy.
 
 use std::borrow::Cow;
 
@@ -11,16 +11,16 @@ use sha2::{Digest, Sha256};
 use super::place::one;
 use super::pointer::text_at;
 
-/// The most fields that are looked at.
+/// Maximum number of fields.
 const MAX_FIELDS: usize = 100;
-/// The most headers of one field.
+/// Maximum number of headers of a field.
 const MAX_HEADERS: usize = 16;
 
 /// Name and value.
 pub(super) type Field<'a> = (&'a str, &'a [u8]);
 
-/// A body's fields, in their order. None where it is no such form from its first byte to its last
-/// boundary, where a field has no name, or where there are too many.
+/// Fields of a body, in their order. `None` if it isn't a complete form, if a field has no name, or
+/// if there are too many.
 pub(super) fn fields<'a>(content_type: &str, body: &'a [u8]) -> Option<Vec<Field<'a>>> {
     let boundary = parameter(content_type, "multipart/form-data", "boundary")?;
     let delimiter = format!("\r\n--{boundary}");
@@ -86,7 +86,7 @@ pub(super) fn split(path: &str) -> (&str, &str) {
     path.split_at(path.find('/').unwrap_or(path.len()))
 }
 
-/// What is at a path, if there is one such field and no more.
+/// The value at a path, if exactly one field has it.
 pub(super) fn text<'a>(fields: &[Field<'a>], path: &str) -> Option<Cow<'a, str>> {
     let (name, pointer) = split(path);
     let (_, value) = one(fields.iter().filter(|(field, _)| *field == name))?;
@@ -100,7 +100,7 @@ pub(super) fn text<'a>(fields: &[Field<'a>], path: &str) -> Option<Cow<'a, str>>
 pub(super) fn form(fields: &[Field<'_>]) -> (HeaderValue, Bytes) {
     let mut hash = Sha256::new();
     fields.iter().for_each(|(_, value)| hash.update(value));
-    // Nobody can write a value that holds its own digest.
+    // No value can contain its own digest.
     let boundary = hex::encode(&hash.finalize()[..16]);
     let mut body = Vec::new();
     for (name, value) in fields {

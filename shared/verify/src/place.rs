@@ -1,4 +1,4 @@
-//! Where a value is in a callback, and what is there.
+//! Places in a callback, and lookups.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -16,11 +16,11 @@ use super::form::{Parameter, parameters};
 use super::multipart::{self, Field};
 use super::pointer::{text_at, texts_at};
 
-/// Where a value is.
+/// A place of a value in a callback.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Location {
-    /// A header's value.
+    /// Value of a header.
     Header(#[serde(deserialize_with = "header_name")] HeaderName),
     /// An item of the signature's list.
     Item(String),
@@ -35,9 +35,9 @@ pub enum Location {
     /// A field of the body, a `multipart/form-data` form; or what is in the field's JSON, by a
     /// pointer behind its name: `json/event/type`.
     Multipart(String),
-    /// At all of these places, with `:` between.
+    /// Values of all these places, with `:` between.
     All(Vec<Self>),
-    /// At the first of these places where there is anything.
+    /// The first of these places that has a value.
     Any(Vec<Self>),
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for Location {
 }
 
 impl Location {
-    /// Itself, or the single places that it is made of.
+    /// The single places of this place.
     pub(super) fn each(&self) -> Vec<&Self> {
         match self {
             Self::All(places) | Self::Any(places) => places.iter().flat_map(Self::each).collect(),
@@ -77,7 +77,7 @@ impl Location {
         }
     }
 
-    /// The single places that a callback of ours fills: of alternatives, the first.
+    /// The single places that signing fills: of alternatives, the first.
     pub(super) fn filled(&self) -> Vec<&Self> {
         match self {
             Self::All(places) => places.iter().flat_map(Self::filled).collect(),
@@ -92,7 +92,7 @@ impl Location {
         self.each().into_iter().all(inside)
     }
 
-    /// Where the time-first grammar has the time.
+    /// The place of the time in the time-first grammar.
     pub(super) fn time_first() -> Self {
         Self::Item("time".into())
     }
@@ -103,13 +103,12 @@ pub(super) fn header_name<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderNa
     HeaderName::try_from(text).map_err(|_| serde::de::Error::custom("not a header name"))
 }
 
-/// A callback as one looks things up in it. What has to be parsed is parsed when it is asked
-/// for.
+/// Lookups in a callback. Parsing happens at the first use.
 pub(super) struct Lookup<'a> {
     headers: &'a HeaderMap,
     query: Option<&'a str>,
     body: &'a [u8],
-    /// The most bytes that it may be decompressed to.
+    /// Maximum size after decompression, in bytes.
     most: usize,
     decoded: OnceCell<Result<Option<Bytes>, Refusal>>,
     form: OnceCell<Option<Vec<Parameter<'a>>>>,
@@ -156,7 +155,7 @@ impl<'a> Lookup<'a> {
         without_mark(self.plain().unwrap_or_default())
     }
 
-    /// What is at a place, if it occurs exactly once: of two, the provider meant one.
+    /// The value at a place, if it occurs exactly once.
     pub(super) fn text(&self, at: &Location) -> Option<Cow<'_, str>> {
         match at {
             Location::Header(name) => self.header(name).map(Cow::Borrowed),
@@ -214,7 +213,7 @@ impl<'a> Lookup<'a> {
     }
 }
 
-/// What a compressed body is bounded by where its source says nothing.
+/// Default maximum size after decompression.
 const MOST: usize = 1 << 20;
 /// The members of a gzip file that are read: senders write one. Each costs as much as 1 KiB, however
 /// short it is.
@@ -257,7 +256,7 @@ fn begins_as_json(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start(), [b'{' | b'[', ..])
 }
 
-/// Whether a body may be much larger than it was sent.
+/// Whether a body is compressed.
 pub(super) fn is_compressed(headers: &HeaderMap, body: &[u8]) -> bool {
     let begins = begins_as_gzip(body) || begins_as_zlib(body);
     begins || headers.contains_key(header::CONTENT_ENCODING)
@@ -309,7 +308,7 @@ fn only<'a>(parameters: &[Parameter<'a>], name: &str) -> Option<Cow<'a, str>> {
     value.text()
 }
 
-/// What there is once: of two, the provider meant one.
+/// The only value; `None` if there are several.
 pub(super) fn one<T>(mut all: impl Iterator<Item = T>) -> Option<T> {
     let first = all.next()?;
     all.next().is_none().then_some(first)

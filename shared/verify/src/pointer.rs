@@ -1,5 +1,5 @@
-//! What is at a place in a JSON body, by JSON pointer (RFC 6901): without building the body's
-//! tree, so that no memory is taken in proportion to it.
+//! Values in a JSON body by JSON pointer (RFC 6901), without building a tree: memory doesn't grow
+//! with the body.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -41,7 +41,7 @@ fn way(pointer: &str) -> Option<Vec<Cow<'_, str>>> {
     Some(unescaped.collect())
 }
 
-/// Which of the places it is, and the rest of the way to it.
+/// Index of the place, and the rest of its pointer.
 type Sought<'p> = (usize, &'p [Cow<'p, str>]);
 
 /// The ways that lead through here, and what has been found.

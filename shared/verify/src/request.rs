@@ -1,5 +1,4 @@
-//! What of the provider's request goes on to the destination besides its body: headers, query, and
-//! what of them the signature covers.
+//! Headers and query that are kept of a request, and what the signature covers.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -10,10 +9,10 @@ use super::scheme::Scheme;
 use super::template::Part;
 use crate::event::Weakness;
 
-/// The most bytes of header names and values that go on. More is refused.
+/// Maximum size of kept headers (names and values), in bytes. More is refused.
 pub const MAX_HEADERS: usize = 24 * 1024;
 
-/// The longest query that goes on, in bytes. A longer one is refused.
+/// Maximum length of a kept query, in bytes. A longer one is refused.
 pub const MAX_QUERY: usize = 8 * 1024;
 
 /// Of one hop, or of the message's framing (RFC 9110, sections 7.6.1 and 8.6; RFC 9112).

@@ -1,4 +1,4 @@
-//! A provider's scheme as data.
+//! Schemes as data.
 
 use http::{HeaderName, Method};
 use serde::{Deserialize, Deserializer};
@@ -16,93 +16,90 @@ use super::time::Time;
 use crate::event::Weakness;
 use crate::secret::Secret;
 
-/// How one provider signs: where the signature is, what it covers, how old it may be,
-/// and where id and type are.
+/// The scheme of a provider: place and content of the signature, age, identity, id and type.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scheme {
-    /// Where the provider documents it.
+    /// The provider's documentation.
     pub documents: Option<String>,
-    /// What its user had better know: what the secret is, what the signature leaves open.
+    /// Advice for users: which secret it is, what the signature doesn't cover.
     pub note: Option<String>,
     /// Where the signature is and what it covers.
     pub signature: Signature,
-    /// The signed time. `None`: the provider signs none, so freshness can't be judged.
+    /// The signed time. `None`: the provider signs none, so freshness can't be checked.
     pub timestamp: Option<Time>,
-    /// What the token says, where the signature is a JSON Web Token.
+    /// Claims, if the signature is a JSON Web Token.
     pub claims: Option<Claims>,
-    /// Where the provider publishes its keys, if they aren't given out beforehand.
+    /// Published keys, if the provider has them.
     pub keys: Option<Keys>,
-    /// Whether the signature leaves the body open: it proves who sent it, not what.
+    /// Whether the signature doesn't cover the body: it proves the sender, not the content.
     #[serde(default)]
     pub body_unsigned: bool,
-    /// What `id` names. By itself it is an identity only if it names an event, or a delivery whose
-    /// retries share it. What the provider's documents don't show is left out.
+    /// What `id` names. It is an identity only if it names an event, or a delivery whose retries
+    /// share it. Left out if the provider's documents don't show it.
     pub id_names: Option<IdNames>,
     /// The document or SDK that shows what `id` names, or what else tells two events apart.
     pub identity_source: Option<String>,
-    /// What tells two events apart where neither a signed id nor what is signed does.
+    /// What distinguishes two events, if neither a signed id nor the signed content does.
     pub identity: Option<Template>,
-    /// Where a value is that differs between any two events, if no id does. An event without it is
-    /// never a copy: nothing shows that the same bytes are the same event.
+    /// Place of a value that differs between any two events, if no id does. An event without it is
+    /// never a copy.
     pub told_apart_by: Option<Location>,
     /// Whether the provider sends the same bytes for different events. Then each callback is an
-    /// event, but for one that was signed at the same time; a retry may be delivered again.
+    /// event, except one that was signed at the same time; a retry can be delivered again.
     #[serde(default)]
     pub repeats: bool,
     /// Whether the provider sends the same bytes under several types that nothing signs. Then the
     /// type is a part of the identity, and whoever has seen a callback can send it under another.
     #[serde(default)]
     pub types_share_bytes: bool,
-    /// What it has been held to: a vendor's SDK and its version (`npm stripe 23.1.0`). None: it
-    /// is unproven.
+    /// The vendor's SDK and version that proves it (`npm stripe 23.1.0`). `None`: unproven.
     pub proof: Option<String>,
-    /// Whether that SDK has signed the callbacks, too. Otherwise they were made by the vendor's documents
-    /// and judged by it.
+    /// Whether that SDK has also signed the callbacks. Otherwise they were made from the vendor's
+    /// documents and judged by the SDK.
     #[serde(default)]
     pub sdk_signs: bool,
-    /// For how long the provider sends a callback again.
+    /// How long the provider retries a callback.
     #[serde(default)]
     pub retries: Documented,
-    /// How long the provider waits for its answer.
+    /// How long the provider waits for the answer.
     #[serde(default)]
     pub timeout: Documented,
-    /// Of no effect: all headers are kept that are neither a signature nor a credential. Configs of
-    /// before may have it.
+    /// Has no effect; older configurations can have it.
     #[serde(default, rename = "context")]
     pub(super) _context: serde::de::IgnoredAny,
-    /// The methods by which the provider sends callbacks: POST, if nothing is said.
+    /// Methods of the provider's callbacks (default: POST).
     #[serde(default = "by_post", deserialize_with = "methods")]
     pub methods: Vec<Method>,
     /// The largest body that the provider sends, in bytes, where that is more than a source takes if
     /// nothing is said. By size: `"25MB"`.
     #[serde(default, deserialize_with = "size")]
     pub max_body: Option<usize>,
-    /// Whether a compressed body (`content-encoding`) is signed before it is compressed.
+    /// Whether a compressed body (`content-encoding`) is signed before compression.
     #[serde(default)]
     pub signs_decoded_body: bool,
-    /// Where the provider says which try this is, and why it tries again.
+    /// Places of the provider's own attempt count and reason.
     #[serde(default)]
     pub attempt: Attempt,
-    /// What must be there besides: a version, the name of an algorithm.
+    /// Required values, such as a version or the name of an algorithm.
     #[serde(default, rename = "require")]
     pub required: Vec<Required>,
-    /// Requests that are no events, but by which the provider makes sure of the endpoint.
+    /// Handshakes of the provider.
     #[serde(default, rename = "handshake")]
     pub handshakes: Vec<Handshake>,
-    /// What tells the provider that an event is taken, where that isn't any 2xx.
+    /// The answer that the provider expects, if that isn't any 2xx.
     pub success: Option<SuccessResponse>,
     /// Where the array of events is in the JSON body, by JSON pointer (RFC 6901), if the provider
     /// sends several in one callback; `id` and `type` are then looked up in each of them. A body
     /// without an array there is one event.
     pub items: Option<String>,
-    /// Whether each item is signed by itself: then every place is looked up in the item, and a
-    /// callback is taken only if all of its items verify.
+    /// Whether each item has its own signature: every place is looked up in the item, and a
+    /// callback is accepted only if all items verify.
     #[serde(default)]
     pub items_signed: bool,
-    /// Where the event's id is.
+    /// Place of the event's id.
     pub id: Option<Location>,
-    /// Where the event's type is.
+    /// Place of the event's type.
     #[serde(rename = "type")]
     pub kind: Option<Location>,
 }
@@ -120,7 +117,7 @@ pub enum IdNames {
 }
 
 impl IdNames {
-    /// Its name, as an entry of the catalogue writes it.
+    /// Name, as in an entry of the catalogue.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Event => "event",
@@ -130,13 +127,13 @@ impl IdNames {
     }
 }
 
-/// Where the provider tells of its own attempts.
+/// Places of the provider's own attempts.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Attempt {
-    /// Its count.
+    /// Number of the attempt.
     pub number: Option<Location>,
-    /// Its reason.
+    /// Reason of the retry.
     pub reason: Option<Location>,
 }
 
@@ -144,39 +141,39 @@ pub struct Attempt {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
-    /// Where it is; with several places, in any of them.
+    /// Place; with several, any of them.
     #[serde(deserialize_with = "places")]
     pub at: Vec<Location>,
-    /// How the text there is read.
+    /// Grammar of the text.
     pub grammar: Grammar,
-    /// What computes it.
+    /// Algorithm.
     pub algorithm: Algorithm,
-    /// How its bytes are written.
+    /// Encoding.
     pub encoding: Encoding,
-    /// How the secret becomes a key.
+    /// Format of the secret.
     pub key: KeyFormat,
-    /// What it covers.
+    /// Signed content.
     pub content: Template,
-    /// What it may cover instead: the same in other forms, as the vendor's SDK tries them.
+    /// Alternative forms of the signed content, as the vendor's SDK tries them.
     #[serde(default)]
     pub also: Vec<Template>,
 }
 
-/// What must be in a callback besides its signature, as the vendor's SDK has it.
+/// A value that a callback must have, as the vendor's SDK requires.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Required {
-    /// Where.
+    /// Place.
     pub at: Location,
-    /// What is there; if it isn't said, anything.
+    /// Required value (default: any).
     pub is: Option<String>,
 }
 
-/// How the text that holds a signature is read.
+/// Grammar of a text with signatures.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Grammar {
-    /// It is the signature.
+    /// The text is the signature.
     Bare,
     /// The signature follows this text.
     Prefix(String),
@@ -199,7 +196,7 @@ pub enum Grammar {
     Jws,
 }
 
-/// How the signature's bytes are written.
+/// Encoding of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
@@ -209,13 +206,12 @@ pub enum Encoding {
     Base64,
     /// Base64 for URLs (RFC 4648, section 5), with or without padding.
     Base64url,
-    /// As it is: a token.
+    /// Text: a token.
     Text,
 }
 
 impl Scheme {
-    /// Reads a scheme and checks that it makes sense: what is judged is also signed. The error
-    /// names no value.
+    /// Reads a scheme from TOML and checks it for contradictions. The error shows no value.
     pub fn from_toml(table: toml::Table) -> Result<Self, String> {
         let scheme: Self =
             table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
@@ -225,7 +221,7 @@ impl Scheme {
         }
     }
 
-    /// What can't be true of one scheme, and whether it is said of this one.
+    /// Contradictions, each with whether this scheme has it.
     fn contradictions(&self) -> Vec<(bool, &'static str)> {
         let Signature { at, grammar, algorithm, key, content, .. } = &self.signature;
         let (token, listed) = (self.is_token(), matches!(grammar, Grammar::List { .. }));
@@ -382,7 +378,7 @@ impl Scheme {
         ]
     }
 
-    /// Whether this header is needed to verify or identify a callback, or to answer a handshake.
+    /// Whether this header is needed for verification, identity or a handshake.
     pub fn needs(&self, header: &HeaderName) -> bool {
         let place = Location::Header(header.clone());
         let asked = self.handshakes.iter().flat_map(Handshake::places);
@@ -392,12 +388,12 @@ impl Scheme {
             || content.parts().iter().any(|part| part.needs(header))
     }
 
-    /// Whether a signature, or what stands for one, is in this header.
+    /// Whether this header has a signature or a token.
     pub fn signs_in(&self, header: &HeaderName) -> bool {
         self.signature.at.contains(&Location::Header(header.clone()))
     }
 
-    /// Whether the query is looked at. Of any other provider it isn't kept: it may hold a
+    /// Whether the query is used. The query of any other provider isn't kept, because it can have a
     /// credential.
     pub fn needs_query(&self) -> bool {
         let asked = self.handshakes.iter().flat_map(Handshake::places);
@@ -420,7 +416,7 @@ impl Scheme {
         }
     }
 
-    /// What its bodies are.
+    /// Content type of its bodies.
     pub fn content_type(&self) -> &'static str {
         match self.multipart_field() {
             Some(_) => "multipart/form-data",
@@ -429,7 +425,7 @@ impl Scheme {
         }
     }
 
-    /// Every place where something is looked for.
+    /// All places that are read.
     fn places(&self) -> impl Iterator<Item = &Location> {
         let time = self.timestamp.as_ref().map(|time| &time.at);
         let named = [&self.id, &self.kind, &self.attempt.number, &self.attempt.reason];
@@ -443,7 +439,7 @@ impl Scheme {
         all.chain(parts.filter_map(Part::place)).flat_map(Location::each)
     }
 
-    /// Whether it signs nothing: the secret itself is sent along.
+    /// Whether it signs nothing, and sends the secret itself.
     pub fn is_token(&self) -> bool {
         self.signature.algorithm == Algorithm::Token
     }
@@ -458,7 +454,7 @@ impl Scheme {
         self.handshakes.iter().any(|handshake| handshake.token.is_some())
     }
 
-    /// What it leaves open, if it is a weak one.
+    /// Weakness, if it has one.
     pub fn weakness(&self) -> Option<Weakness> {
         let parts = self.signature.content.parts();
         match (self.is_token(), self.body_unsigned) {
@@ -490,24 +486,23 @@ impl Scheme {
         self.claims.as_ref().is_some_and(|claims| claims.url.is_some())
     }
 
-    /// Whether a source needs to know where its provider sends to.
+    /// Whether an endpoint needs [`Endpoint::public_url`](crate::Endpoint::public_url).
     pub fn signs_url(&self) -> bool {
         self.signs_own_address() || self.signature.content.parts().iter().any(Part::is_url)
     }
 
-    /// Whether all of its keys are at one address, and change there.
+    /// Whether all keys are at one fixed address.
     pub fn has_key_set(&self) -> bool {
         self.keys.as_ref().is_some_and(|keys| keys.url.is_some())
     }
 
-    /// Whether its sources do without secrets.
+    /// Whether its endpoints need no secrets.
     pub fn needs_no_secret(&self) -> bool {
         let fixed = self.keys.as_ref().is_some_and(|keys| keys.url.is_some() && keys.pin.is_none());
         fixed && !self.signature.content.covers(&Part::Secret)
     }
 
-    /// Whether a secret has the form that this scheme's key is made of: told at start rather
-    /// than at each callback.
+    /// Whether a secret has the right form for this scheme.
     pub fn accepts(&self, secret: &Secret) -> bool {
         match self.keys {
             // It is no key, but says whose callback it is.
@@ -543,17 +538,17 @@ impl Scheme {
         names && self.identity.is_none() && self.id.as_ref().is_some_and(vouched)
     }
 
-    /// Whether another body under its identity is the same event, written anew for a retry.
+    /// Whether another body under the same identity is a retry that the provider rendered again.
     pub fn renders_retries(&self) -> bool {
         self.id_names == Some(IdNames::Event)
     }
 
-    /// Whether it has a type that its signature leaves open.
+    /// Whether it has a type that its signature doesn't cover.
     pub fn type_unsigned(&self) -> bool {
         self.kind.as_ref().is_some_and(|at| !self.covers(at))
     }
 
-    /// Whether nothing tells a retry of its from a new event, so that a retry may be delivered again.
+    /// Whether a retry can't be distinguished from a new event, so it can be delivered again.
     pub fn delivers_at_least_once(&self) -> bool {
         self.repeats
     }

@@ -1,9 +1,9 @@
-//! Secrets: bytes that never show themselves.
+//! Secrets that can't be printed by accident.
 
 use std::fmt;
 
-/// A secret's bytes. `Debug` is redacted and there is no `Display`, so neither a log
-/// line nor an error message can carry it by accident.
+/// A secret's bytes. `Debug` is redacted and there is no `Display`, so neither logs nor error
+/// messages can show it by accident.
 #[derive(Clone)]
 pub struct Secret {
     bytes: Vec<u8>,
@@ -11,12 +11,12 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// Takes the bytes as they are: no trimming, no decoding.
+    /// A secret from bytes, unchanged.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self { bytes: bytes.into(), others_can_write: false }
     }
 
-    /// The same, from a file that everyone can write to.
+    /// Marks a secret from a file that everyone can write to.
     pub fn written_by_others(self) -> Self {
         Self { others_can_write: true, ..self }
     }
@@ -26,7 +26,7 @@ impl Secret {
         self.others_can_write
     }
 
-    /// The bytes themselves. Named so that each use stands out in review.
+    /// The bytes. The name makes each use visible in a review.
     pub fn expose(&self) -> &[u8] {
         &self.bytes
     }

@@ -1,5 +1,5 @@
-//! Signing as the provider would, by the same data that verifies: for tests and rehearsals. That the
-//! data are right is proven elsewhere, by the providers' own tools.
+//! Signs as a provider does, with the data of verification: for tests and rehearsals. Vectors of
+//! the vendors' SDKs prove the data.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,45 +17,45 @@ use super::time::Time;
 use crate::secret::Secret;
 use crate::timestamp::Timestamp;
 
-/// What a provider says of an event beside its body.
+/// A callback to sign.
 #[derive(Clone, Debug)]
 pub struct Callback<'a> {
     /// The event's id.
     pub id: &'a str,
     /// The event's type.
     pub kind: &'a str,
-    /// When it is signed.
+    /// Signed time.
     pub time: Timestamp,
-    /// The exact bytes.
+    /// Exact body.
     pub body: &'a [u8],
-    /// Where it is sent, for schemes that sign it: without a query.
+    /// Address without the query, for schemes that sign it.
     pub url: &'a str,
 }
 
-/// A request as the provider would send it.
+/// A signed request.
 #[derive(Clone, Debug)]
 pub struct Signed {
-    /// Its headers, but for those that every request has.
+    /// Headers, without those that every request has.
     pub headers: HeaderMap,
-    /// Its query, without the `?`, if it needs one.
+    /// Query without the `?`, if the scheme needs one.
     pub query: Option<String>,
-    /// Its body: the callback's own, unless the signature goes into it.
+    /// Body; with the signature, if the scheme puts it there.
     pub body: Bytes,
 }
 
 /// Why a callback can't be signed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsignable {
-    /// By what verifies, nothing can be signed.
+    /// The scheme signs with a private key, which the configuration doesn't have.
     #[error("it is signed with a private key, which the config doesn't have")]
     PrivateKey,
-    /// The secret is no key.
+    /// The secret has the wrong form.
     #[error("the secret hasn't the form that the provider gives out")]
     Secret,
-    /// The body hasn't what the signature covers, or where it goes.
+    /// The body lacks something that is signed, or the place of the signature.
     #[error("its body needs {0}, and that isn't there")]
     Body(String),
-    /// Id, type or signature can't be sent there.
+    /// Id, type or signature has characters that can't be sent there.
     #[error("what goes into {0} can't stand there")]
     Unsendable(String),
 }
@@ -82,7 +82,7 @@ impl Scheme {
         }
     }
 
-    /// The request that the provider would send with it.
+    /// The request that the provider would send.
     pub fn sign(&self, secret: &Secret, callback: &Callback<'_>) -> Result<Signed, Unsignable> {
         match &self.items {
             Some(pointer) if self.items_signed => self.sign_each(secret, callback, pointer),

@@ -1,4 +1,4 @@
-//! Reading signatures and comparing them, in constant time.
+//! Reads signatures and compares them in constant time.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::place::Lookup;
 use super::scheme::{Encoding, Grammar, Signature};
 use crate::secret::Secret;
 
-/// The most signatures looked at in one callback: each costs a comparison.
+/// Maximum number of signatures in one callback; each costs a comparison.
 const MAX_SIGNATURES: usize = 16;
 
 /// What was read of the signatures.

@@ -1,4 +1,4 @@
-//! The catalogue as a table, for `zentra source list` and `docs/providers.md`.
+//! The catalogue as a Markdown table.
 
 use std::fmt::Write;
 use std::time::Duration;

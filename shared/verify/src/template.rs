@@ -1,4 +1,4 @@
-//! What a signature covers, as a template: `{timestamp}.{body}`.
+//! A template of the signed content: `{timestamp}.{body}`.
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -37,7 +37,7 @@ pub enum Part {
     Lower(Location),
     /// The same, or nothing.
     Maybe(Location),
-    /// The request's method.
+    /// Method of the request.
     Method,
     /// The address that the provider sends to, with the query.
     Url,

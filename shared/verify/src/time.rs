@@ -1,4 +1,4 @@
-//! The signed time, and how it is written.
+//! The signed time and its format.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,17 +12,17 @@ use crate::timestamp::{Timestamp, millis};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Time {
-    /// Where it is written.
+    /// Place of the time.
     pub at: Location,
-    /// How.
+    /// Format.
     #[serde(default)]
     pub unit: Unit,
-    /// How far it may be from the time of receipt, either way.
+    /// Tolerance from the time of receipt, both ways.
     #[serde(deserialize_with = "duration")]
     pub tolerance: Duration,
 }
 
-/// How a time is written.
+/// Format of a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {

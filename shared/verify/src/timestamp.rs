@@ -1,4 +1,4 @@
-//! A point in time, as a value. Nothing in this crate reads a clock.
+//! A point in time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,17 +43,17 @@ impl Timestamp {
         self.0 / 1000
     }
 
-    /// This time and `duration` on, saturating.
+    /// This time plus `duration`, saturating.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// This time less `duration`, saturating.
+    /// This time minus `duration`, saturating.
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(millis(duration)))
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// Duration since `earlier`; zero if this is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// For a field whose JSON is stored for each event: the number. RFC 3339 is read, too.
+/// Serializes a field as a number. RFC 3339 is read too.
 pub mod as_millis {
     use serde::{Serialize, Serializer};
 

@@ -1,4 +1,4 @@
-//! Delivery to a Rust handler, in this process.
+//! Delivery to a Rust handler in this process.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use zentra_store::journal::{AttemptResult, ErrorClass};
 
 use super::{AttemptRequest, Attempted, Verdict};
 
-/// The longest error kept for the history, in characters.
+/// Maximum length of an error in the history, in characters.
 const MAX_ERROR: usize = 1024;
 
 /// One attempt at a delivery, as a handler gets it.
@@ -26,15 +26,15 @@ pub struct Delivery {
     /// The idempotency key: the same for every attempt and every replay. Write under it, in
     /// the same transaction as the effect; see [`crate::inbox`].
     pub key: DeliveryKey,
-    /// The event: what is known of it, and the provider's exact bytes.
+    /// The event: envelope and the provider's exact body.
     pub event: Event,
-    /// Which attempt this is, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
     /// The event's trace (W3C Trace Context), and this attempt's step in it.
     pub trace: Trace,
 }
 
-/// A handler has failed. Any error turns into one that is tried again, by `?`.
+/// The failure of a handler. `?` converts any error into one that is retried.
 #[derive(Debug)]
 pub struct Failed {
     pub(super) verdict: Verdict,
@@ -42,17 +42,17 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// It may work later: tried again by the destination's `retry` table.
+    /// A failure that is retried by the destination's `retry` table.
     pub fn again(error: impl fmt::Display) -> Self {
         Self::new(Verdict::Failed { retry_after: None }, error)
     }
 
-    /// The same, and not before `wait` has passed, up to the longest pause of `retry`.
+    /// A failure that is retried after `wait` at the earliest, up to `retry.max_retry_after`.
     pub fn after(wait: Duration, error: impl fmt::Display) -> Self {
         Self::new(Verdict::Failed { retry_after: Some(wait) }, error)
     }
 
-    /// No retry can help: dead at once.
+    /// A permanent failure: a dead letter at once.
     pub fn permanent(error: impl fmt::Display) -> Self {
         Self::new(Verdict::Permanent, error)
     }
@@ -103,7 +103,7 @@ impl Handlers {
 pub(crate) struct HandlerDelivery(Handler);
 
 impl HandlerDelivery {
-    /// Calls it once, within the destination's timeout. A panic is a failed attempt.
+    /// Calls the handler once, within the destination's timeout. A panic is a failed attempt.
     pub(crate) async fn deliver(&self, request: &AttemptRequest<'_>) -> Attempted {
         let started = Instant::now();
         let delivery = Delivery {
@@ -113,7 +113,7 @@ impl HandlerDelivery {
             trace: request.trace,
         };
         let limit = request.destination.timeout;
-        // Also what it does before its first await may panic.
+        // It can panic before its first await too.
         let handling = AssertUnwindSafe(async { (self.0)(delivery).await }).catch_unwind();
         let (class, ended) = match tokio::time::timeout(limit, handling).await {
             Ok(Ok(ended)) => (ErrorClass::Handler, ended),
@@ -136,7 +136,7 @@ impl HandlerDelivery {
     }
 }
 
-/// What a panic says, if it is text.
+/// The message of a panic, if it is text.
 fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")

@@ -25,15 +25,15 @@ use zentra_store::journal::{AttemptResult, ErrorClass};
 use super::resolve::{PrivateAddress, PublicOnly};
 use super::{AttemptRequest, Attempted, Verdict, cloudevents, provider};
 
-/// How much of an answer's body is kept for the history.
+/// Maximum size of an answer's body in the history, in bytes.
 const EXCERPT: usize = 1024;
-/// For a connection alone; an attempt has the destination's whole timeout.
+/// Timeout of a connection; an attempt has the destination's timeout.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long a connection is kept unused.
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
-/// Connections that are known to have been used.
+/// Maximum number of connections that are remembered as used.
 const USED: u64 = 10_000;
-/// A longer `Retry-After` counts as this.
+/// Maximum `Retry-After` that is read.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -47,9 +47,9 @@ type Pool<R> = Client<HttpsConnector<HttpConnector<R>>, Full<Bytes>>;
 /// The clients of all destinations.
 #[derive(Clone)]
 pub(crate) struct HttpDelivery {
-    /// For those that may be anywhere.
+    /// For destinations at any address.
     anywhere: Pool<GaiResolver>,
-    /// For those whose names must stand for public addresses.
+    /// For destinations whose names must resolve to public addresses.
     public: Pool<PublicOnly>,
     used: Cache<Ends, ()>,
 }

@@ -14,11 +14,11 @@ use zentra_core::event::{DeliveryKey, Event};
 use zentra_core::trace::Trace;
 use zentra_store::journal::AttemptResult;
 
-/// How a destination is delivered to.
+/// How events reach a destination.
 pub(crate) enum Deliver {
-    /// A POST to its url.
+    /// A POST request to its `url`.
     Http(Box<http::HttpDelivery>),
-    /// A call in this process.
+    /// A handler in this process.
     Handler(handler::HandlerDelivery),
 }
 
@@ -32,7 +32,7 @@ impl Deliver {
     }
 }
 
-/// What is to be delivered.
+/// An attempt to make.
 pub(crate) struct AttemptRequest<'a> {
     pub(crate) destination: &'a Destination,
     pub(crate) key: &'a DeliveryKey,
@@ -42,25 +42,25 @@ pub(crate) struct AttemptRequest<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// What one attempt came to.
+/// Result of an attempt.
 #[derive(Debug)]
 pub(crate) struct Attempted {
-    /// How it is to be judged.
+    /// Verdict.
     pub(crate) verdict: Verdict,
-    /// What is kept of it.
+    /// Result for the history.
     pub(crate) result: AttemptResult,
 }
 
-/// How an attempt is judged: by status and kind of failure, never by text.
+/// Verdict on an attempt, by status and kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The destination took it.
     Delivered,
-    /// It may work later, not before the time that the destination asks for.
+    /// It can succeed later.
     Failed {
         /// The destination's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The destination judged this very request, and will judge it the same again.
+    /// No retry can help.
     Permanent,
 }

@@ -1,15 +1,15 @@
-//! What the provider said beside the body, as headers of the request to the destination.
+//! Headers of the request that come from the provider's request.
 
 use http::{HeaderName, HeaderValue, Method};
 use zentra_core::event::Context;
 
-/// The callback's query, as the provider wrote it.
+/// Query of the callback.
 const QUERY: HeaderName = HeaderName::from_static("zentra-query");
-/// The callback's method, where that isn't POST.
+/// Method of the callback, if it isn't POST.
 const METHOD: HeaderName = HeaderName::from_static("zentra-method");
-/// What of the callback its signature covers.
+/// What the signature of the callback covers.
 const SIGNED: HeaderName = HeaderName::from_static("zentra-signed");
-/// Stands before the name of a provider's header that the request has of its own.
+/// Prefix for a provider's header whose name Zentra uses itself.
 const ORIGINAL: &str = "zentra-original-";
 
 /// Headers that say something of this request, and not of the provider's: nobody but the worker

@@ -1,8 +1,8 @@
-//! Which addresses a destination's name may stand for, checked at each connect.
+//! Which addresses a destination's name may resolve to, checked at each connection.
 //!
-//! A name that resolves to an address inside (an internal service, a cloud's metadata) would
-//! let whoever controls that name aim our requests there. An address that is written into
-//! the config itself is meant, and isn't looked up.
+//! A name that resolves to a private address (an internal service, a cloud's metadata) would let
+//! its owner direct requests there. An IP address in the configuration is intended, and isn't
+//! resolved.
 
 use std::future::Future;
 use std::io;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use tower_service::Service;
 
-/// Resolves names, by the system, to public addresses only.
+/// Resolves names to public addresses only.
 #[derive(Clone)]
 pub(super) struct PublicOnly(GaiResolver);
 
@@ -45,7 +45,7 @@ impl Service<Name> for PublicOnly {
     }
 }
 
-/// A name stands for an address inside.
+/// A name resolves to a private address.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the name stands for {0}, which isn't a public address: if that is meant, set \

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Result, Transaction};
 
 use crate::DeliveryKey;
 
-/// Makes the table `zentra_inbox`, if it isn't there. To be called once at the start.
+/// Creates the table `zentra_inbox`, if it doesn't exist. Call it once at the start.
 pub fn create(connection: &Connection) -> Result<()> {
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS zentra_inbox \
@@ -14,9 +14,9 @@ pub fn create(connection: &Connection) -> Result<()> {
     )
 }
 
-/// Notes a delivery in the transaction that writes its effect. `false`: it has been done
-/// before, and there is nothing to write. Begin the transaction as an immediate one, so that
-/// two workers don't read before either writes.
+/// Stores a delivery's key in the transaction of its effect. `false`: it was processed before, and
+/// there is nothing to write. Use an immediate transaction, so that two workers can't both read
+/// first.
 pub fn first(transaction: &Transaction<'_>, key: &DeliveryKey) -> Result<bool> {
     let new = transaction.execute(
         "INSERT INTO zentra_inbox (key, at) VALUES (?1, unixepoch()) ON CONFLICT DO NOTHING",
@@ -25,7 +25,7 @@ pub fn first(transaction: &Transaction<'_>, key: &DeliveryKey) -> Result<bool> {
     Ok(new == 1)
 }
 
-/// Forgets deliveries that were done longer ago than `age`. Returns how many.
+/// Removes keys that are older than `age`. Returns their number.
 pub fn forget(connection: &Connection, age: Duration) -> Result<usize> {
     let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     connection.execute("DELETE FROM zentra_inbox WHERE at < unixepoch() - ?1", [seconds])

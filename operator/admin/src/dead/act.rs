@@ -1,4 +1,4 @@
-//! What can be done with dead letters: re-queue, release, discard, export.
+//! Actions on dead letters: requeue, release, drain, export.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -19,8 +19,8 @@ use super::letters::{Letter, LetterAction};
 use crate::error::{AdminError, ErrorCode};
 use crate::payload::{self, shown};
 
-/// Back to the work queue, as the next generation. It passes the same seal, claim and
-/// attempt as any message.
+/// Requeue or release: back to the work queue as the next generation, with the same checks as any
+/// message.
 pub(crate) struct Requeue<'a, H, Q> {
     pub(crate) histories: &'a H,
     pub(crate) queue: &'a Q,
@@ -28,13 +28,13 @@ pub(crate) struct Requeue<'a, H, Q> {
     pub(crate) by: &'a str,
     /// [`HistoryEvent::Requeued`] or [`HistoryEvent::Released`].
     pub(crate) what: &'a HistoryEvent,
-    /// The last one: delivery key and generation.
+    /// Delivery key and generation of the last one.
     pub(crate) last: Option<(String, u32)>,
 }
 
 impl<H: DeliveryStore, Q: Operate> LetterAction for Requeue<'_, H, Q> {
-    /// What was set apart goes on only with a reason; and only that needs it. Of what the journal
-    /// doesn't know, anyone who can write to the broker may have put it there.
+    /// An event that was set apart is released, with a reason; all others are requeued. A letter
+    /// that the store doesn't know may come from anyone who can write to the broker.
     fn suits(&mut self, letter: &Letter<'_>) -> bool {
         let released = matches!(self.what, HistoryEvent::Released { .. });
         letter.is_set_apart() == released && (letter.known.is_some() || self.is_subscribed(letter))
@@ -44,8 +44,8 @@ impl<H: DeliveryStore, Q: Operate> LetterAction for Requeue<'_, H, Q> {
         let key = &letter.opened.key;
         let last = letter.known.map_or(letter.message.generation, |known| known.record.generation);
         let generation = last.saturating_add(1);
-        // Noted first: a re-queue that nobody can see must not happen. What the journal has
-        // forgotten begins a history of its own with its claim.
+        // The history entry comes first: no requeue without one. A forgotten delivery starts a new
+        // history with its claim.
         self.histories.note(key, generation, self.by, self.what).await?;
         let next = Message { attempt: 1, generation, dead: None, ..letter.message.clone() };
         let next = countersign(&self.config.seal, key.destination(), next)?;
@@ -59,7 +59,7 @@ impl<H, Q> Requeue<'_, H, Q> {
     fn is_subscribed(&self, letter: &Letter<'_>) -> bool {
         let Letter { message, opened, .. } = letter;
         let name = opened.key.destination();
-        // What isn't ours comes back as that.
+        // A message without a valid seal is requeued unchanged.
         let Ok(event) = &opened.event else { return true };
         let mut all = self.config.destinations.iter().filter(|one| one.name == name);
         is_countersigned(&self.config.seal, name, message)
@@ -67,19 +67,19 @@ impl<H, Q> Requeue<'_, H, Q> {
     }
 }
 
-/// Out of the queue for good, into a file before if one is wanted.
+/// Drain: out of the queue for good, after an export if one is requested.
 pub(super) struct Drain<'a, H> {
     pub(super) histories: &'a H,
     pub(super) by: &'a str,
     pub(super) reason: &'a str,
     pub(super) file: Option<BufWriter<File>>,
-    /// By whose sources it is redacted there; none: it isn't.
+    /// The configuration for redaction; `None`: no redaction.
     pub(super) redacts: Option<&'a Config>,
-    /// Written, if there is a file, and not noted yet.
+    /// Exported, but not in the history yet.
     pub(super) waiting: Vec<(DeliveryKey, u32)>,
 }
 
-/// A file that only its owner can read, written at its end.
+/// Opens a file for appending that only its owner can read.
 pub(super) fn export(path: &Path) -> Result<BufWriter<File>, AdminError> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
     let failed = |error| {
@@ -97,9 +97,9 @@ struct Line<'a> {
     attempt: u32,
     generation: u32,
     event: &'a Summary,
-    /// The provider's bytes, without what its source redacts.
+    /// The redacted body.
     body_base64: String,
-    /// As sealed, and the seal: with them, the event can still be proved.
+    /// Envelope and seal, so that the event can still be verified.
     envelope: String,
     seal: &'a str,
 }
@@ -134,7 +134,7 @@ impl<H: DeliveryStore> LetterAction for Drain<'_, H> {
         Ok(false)
     }
 
-    /// On the disk, then in the journal; only then do the letters go.
+    /// First the disk, then the history; the letters are removed afterwards.
     async fn flush(&mut self) -> Result<(), AdminError> {
         if let Some(file) = &mut self.file {
             file.flush()?;

@@ -1,8 +1,7 @@
-//! Going through dead-letter queues, and doing something with the letters that are chosen.
+//! A pass through dead-letter queues that acts on selected letters.
 //!
-//! What is done with a letter is durable before the letter is acknowledged, so this can be
-//! killed anywhere: at worst a letter stays that has been dealt with. The journal tells it
-//! apart, and the next pass takes it away.
+//! An action is durable before the letter is acknowledged, so a pass can be killed at any time. At
+//! worst a handled letter stays; the store knows it, and the next pass removes it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
@@ -30,18 +29,18 @@ pub(crate) struct Pass<'a, H, Q> {
     pub(crate) sealer: &'a Sealer,
     pub(crate) destinations: Vec<String>,
     pub(crate) scope: &'a Scope,
-    /// Only these deliveries, if there are any.
+    /// Only these deliveries; empty: all.
     pub(crate) keys: HashSet<DeliveryKey>,
-    /// At most so many letters.
+    /// Maximum number of letters.
     pub(crate) limit: usize,
-    /// At most so many a second; 0 is no bound.
+    /// Maximum number per second (0 disables the limit).
     pub(crate) rate: u32,
-    /// Only counts.
+    /// Count only.
     pub(crate) dry_run: bool,
     pub(crate) progress: &'a dyn Progress,
 }
 
-/// A letter that was chosen, with what the journal knows of it.
+/// A selected letter and its delivery, if it is known.
 pub(crate) struct Letter<'a> {
     pub(crate) message: &'a Message,
     pub(crate) opened: &'a OpenedMessage,
@@ -49,12 +48,12 @@ pub(crate) struct Letter<'a> {
 }
 
 impl Letter<'_> {
-    /// Whether it waits for an operator's decision. The message's own reason is not under the seal,
-    /// so it can only add to what the seal and the journal say.
+    /// Whether it is a suspected replay or a conflict. The reason in the message is not sealed, so
+    /// it only adds to what seal and store say.
     pub(crate) fn is_set_apart(&self) -> bool {
         let event = self.opened.event.as_ref();
         let sealed = event.is_ok_and(|event| event.envelope.waits_for().is_some());
-        // Once it was released it is a delivery like any other.
+        // After its release it is a delivery like any other.
         let released = self.known.is_some_and(|known| known.record.generation > 0);
         let known = self.known.and_then(|known| known.reason);
         (sealed && !released)
@@ -62,9 +61,9 @@ impl Letter<'_> {
     }
 }
 
-/// What is to be done with letters.
+/// An action on letters.
 pub(crate) trait LetterAction: Send {
-    /// Whether to look at one more letter. `so_far` is what came of the pass.
+    /// Whether to read another letter. `so_far` is the report until now.
     fn goes_on(
         &mut self,
         _so_far: &PassReport,
@@ -72,50 +71,50 @@ pub(crate) trait LetterAction: Send {
         async { Ok(true) }
     }
 
-    /// Whether it is for this letter.
+    /// Whether the action applies to this letter.
     fn suits(&mut self, _letter: &Letter<'_>) -> bool {
         true
     }
 
-    /// Does it. `true`: it is durable, and the letter may go now. `false`: once
-    /// [`LetterAction::flush`] has been.
+    /// Acts. `true`: it is durable, and the letter can be removed now. `false`: after
+    /// [`LetterAction::flush`].
     fn on(&mut self, letter: &Letter<'_>) -> impl Future<Output = Result<bool, AdminError>> + Send;
 
-    /// Makes durable what was done so far.
+    /// Makes all actions so far durable.
     fn flush(&mut self) -> impl Future<Output = Result<(), AdminError>> + Send {
         async { Ok(()) }
     }
 }
 
-/// What a pass came to.
+/// Report of a pass.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct PassReport {
     /// Whether nothing was changed.
     pub dry_run: bool,
-    /// Letters looked at.
+    /// Letters that were read.
     pub looked: u64,
-    /// Letters dealt with, or to be dealt with.
+    /// Letters that were handled, or would be.
     pub done: u64,
-    /// Of those, by destination and reason.
+    /// Number by destination and reason.
     pub by: BTreeMap<String, u64>,
-    /// Of those, when the oldest was received.
+    /// Receipt of the oldest.
     pub oldest: Option<Timestamp>,
-    /// Chosen, but this isn't for them: suspected replays are released, not re-queued.
+    /// Selected, but left: suspected replays and conflicts, which are released instead.
     pub unsuited: u64,
-    /// Copies of what had been dealt with before, taken away.
+    /// Handled before, and removed now.
     pub leftover: u64,
-    /// Chosen, but a worker is at it just now: left.
+    /// Selected, but left: a worker is processing it.
     pub busy: u64,
-    /// Chosen, but the journal may have forgotten that they were delivered: left.
+    /// Selected, but left: older than the retention, so it may have been delivered.
     #[serde(skip)]
     pub forgotten: u64,
 }
 
-/// How many letters may wait for a flush.
+/// Maximum number of letters that wait for a flush.
 const BATCH: usize = 64;
 
 impl<H: DeliveryStore, Q: Operate> Pass<'_, H, Q> {
-    /// Goes through the queues, in their order.
+    /// Reads the queues in their order.
     pub(crate) async fn run(&self, act: &mut impl LetterAction) -> Result<PassReport, AdminError> {
         let mut tally = PassReport { dry_run: self.dry_run, ..PassReport::default() };
         for destination in &self.destinations {
@@ -199,18 +198,18 @@ async fn let_go<R: Receipt>(
     Ok(())
 }
 
-/// How a letter stands by the journal.
+/// State of a letter by the delivery store.
 enum LetterState {
     /// It waits for an operator.
     Dead,
-    /// It has been dealt with: what carries on, or has ended, is elsewhere.
+    /// It was handled before.
     Leftover,
-    /// It may yet come to its end.
+    /// A worker can still finish it.
     Busy,
 }
 
 fn letter_state(letter: &Letter<'_>) -> LetterState {
-    // Forgotten by the journal, or never known.
+    // Forgotten, or never known.
     let Some(known) = letter.known else {
         return LetterState::Dead;
     };
@@ -219,14 +218,14 @@ fn letter_state(letter: &Letter<'_>) -> LetterState {
         State::Delivered => LetterState::Leftover,
         _ if record.generation > letter.message.generation => LetterState::Leftover,
         State::Dead => LetterState::Dead,
-        // Its workers went away with it, one after the other, and the broker gave it up.
+        // Several workers crashed with it, and the broker dead-lettered it.
         State::InFlight if record.until < clock::now() => LetterState::Dead,
         State::InFlight | State::Waiting => LetterState::Busy,
     }
 }
 
 impl PassReport {
-    /// One more that is dealt with, or to be.
+    /// Counts a letter that is handled, or would be.
     pub(crate) fn count(&mut self, destination: &str, how: &str, received: Option<Timestamp>) {
         self.done += 1;
         *self.by.entry(format!("{destination}, {how}")).or_default() += 1;

@@ -30,20 +30,20 @@ use crate::filter::{self, DEFAULT_LETTERS, DEFAULT_RATE, Filter};
 use crate::payload::shown;
 use crate::progress::Progress;
 
-/// Which letters, and how many of them.
+/// A selection of letters, with limits.
 #[derive(Clone, Debug)]
 pub struct Letters {
-    /// Events or deliveries; empty: those that the filter selects.
+    /// Events or deliveries. Empty: the filter selects.
     pub ids: Vec<String>,
-    /// Must select something, unless there are ids or `all`.
+    /// Must not be empty, unless there are ids or `all`.
     pub filter: Filter,
-    /// All of them.
+    /// Select all letters.
     pub all: bool,
     /// Maximum number of letters.
     pub limit: usize,
     /// Maximum number of letters per second; 0 disables the limit.
     pub rate: u32,
-    /// Whether they are only counted.
+    /// Count only.
     pub dry_run: bool,
 }
 
@@ -61,7 +61,7 @@ impl Default for Letters {
 }
 
 impl Letters {
-    /// These alone.
+    /// A selection of these ids.
     pub fn of(ids: Vec<String>) -> Self {
         Self { limit: ids.len(), ids, ..Self::default() }
     }
@@ -76,25 +76,25 @@ impl Letters {
     }
 }
 
-/// A file that letters are appended to before they go.
+/// A file that letters are appended to before they are removed.
 #[derive(Clone, Debug)]
 pub struct Export {
     pub path: PathBuf,
-    /// Also what their sources redact.
+    /// Include redacted fields.
     pub unredacted: bool,
 }
 
-/// What was done, and for one letter which.
+/// Result of an action.
 pub struct Done {
     pub tally: PassReport,
     /// Delivery key and generation of the last one.
     pub last: Option<(String, u32)>,
 }
 
-/// A dead delivery, and its letter.
+/// A dead delivery and its letter.
 pub struct DeadLetter {
     pub delivery: Delivery,
-    /// The bytes; none: another operator holds the letter just now.
+    /// The body. `None` while another operator holds the letter.
     pub body: Option<Bytes>,
 }
 
@@ -180,8 +180,8 @@ pub async fn requeue(
     audited(&histories, action, letters, &actor).run(deed, result).await
 }
 
-/// Takes dead letters out of their queues for good; into a file before, if one is named. What is drained can't be
-/// requeued; what is archived can be replayed by a job.
+/// Takes dead letters out of their queues for good, after an export if one is requested. A drained
+/// letter can't be requeued; a job can replay it from the archive.
 ///
 /// # Errors
 /// As [`requeue`], and [`ErrorCode::FileUnusable`].
@@ -213,7 +213,7 @@ pub(crate) fn nothing_selected() -> AdminError {
         .hint("Name some, give a filter, or ask for all.")
 }
 
-/// That a dead letter isn't in its queue.
+/// The error for a dead letter that isn't in its queue.
 pub fn unavailable(key: &DeliveryKey) -> AdminError {
     let message = format!("{key} is dead, but its letter isn't in the dead-letter queue.");
     AdminError::new(ErrorCode::DeadLetterUnavailable, message)
@@ -231,14 +231,14 @@ fn audited<'a, C: OperatorControl>(
     Audited { control, action, on: letters.words(), attribution: actor.attribution() }
 }
 
-/// What these use cases need.
+/// What these use cases share.
 struct DeadLetters<'a, H, Q> {
     histories: &'a H,
     queue: &'a Q,
     config: &'a Config,
     /// Each destination with each source.
     pairs: Vec<(&'a str, &'a str)>,
-    /// The destinations that are looked at.
+    /// The selected destinations.
     destinations: Vec<String>,
 }
 
@@ -286,12 +286,12 @@ impl<H: DeliveryStore, Q: Operate> DeadLetters<'_, H, Q> {
         self.run(letters, keys, &mut act, progress).await
     }
 
-    /// The one delivery of this name that is dead.
+    /// The one dead delivery with this id.
     async fn find(&self, id: &str) -> Result<Delivery, AdminError> {
         one_dead(deliveries::find(self.histories, &self.pairs, id).await?, id)
     }
 
-    /// The bytes of one dead letter.
+    /// The body of a dead letter.
     async fn letter(&self, key: &DeliveryKey) -> Result<Option<Message>, AdminError> {
         let destination = key.destination();
         let mut walk = self.queue.walk(Place::Dead(destination)).await?;
@@ -347,7 +347,7 @@ impl<H: DeliveryStore, Q: Operate> DeadLetters<'_, H, Q> {
         }
     }
 
-    /// The deliveries that are named, each of them dead.
+    /// The deliveries with these ids; each is dead.
     async fn keys(
         &self,
         ids: &[String],
@@ -363,7 +363,7 @@ impl<H: DeliveryStore, Q: Operate> DeadLetters<'_, H, Q> {
     }
 }
 
-/// What was set apart is released, not requeued; and only that.
+/// Events that were set apart are released, all others are requeued.
 fn fits(what: Option<&HistoryEvent>, delivery: &Delivery) -> Result<(), AdminError> {
     let reason = delivery.reason.filter(|reason| reason.is_released());
     let key = &delivery.key;

@@ -1,8 +1,8 @@
-//! Events that were accepted, and that the journal doesn't know: no worker has taken them up, or no
+//! Accepted events that the delivery store doesn't know: no worker has taken them up, or no
 //! destination subscribes to them.
 //!
-//! Work queues are not looked through. RabbitMQ counts each look as a delivery, and gives a message
-//! up after a hundred of them.
+//! Work queues are not read. RabbitMQ counts each read as a delivery, and dead-letters a message
+//! after 100.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,15 +16,15 @@ use crate::error::AdminError;
 use crate::look::each;
 use crate::payload;
 
-/// How many of the unrouted are looked at.
+/// Maximum number of unrouted events that are read.
 const UNROUTED: usize = 10_000;
 
-/// One such event.
+/// An accepted event that no worker has taken up.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Accepted {
-    /// For who reads JSON: what a delivery has in its record.
+    /// Always the same text, like the state of a delivery's record.
     state: &'static str,
-    /// Where it was found.
+    /// Where it is.
     pub place: Waiting,
     pub event: Summary,
 }
@@ -38,7 +38,7 @@ pub enum Waiting {
     Archive,
 }
 
-/// Where an event of this name is: among the unrouted, else in the archive.
+/// Searches an event among the unrouted ones, then in the archive.
 pub(crate) async fn find(
     queue: &impl Operate,
     config: &Config,
@@ -68,7 +68,7 @@ pub(crate) async fn find(
     Ok(archived.map(|event| Accepted::new(Waiting::Archive, shown(&event))).into_iter().collect())
 }
 
-/// Of the first messages in a queue, the first that fits.
+/// The first match among the first messages of a queue.
 async fn first<T>(
     queue: &impl Operate,
     place: Place<'_>,

@@ -1,6 +1,8 @@
-//! Which events have a text in their bodies, as a customer's transfer number is. Looks wherever bodies are kept, except in work queues: RabbitMQ counts each look there as a
-//! delivery. What waits in one, and what is delivered, is found in the archive. What a source redacts
-//! is found only by somebody who may see it.
+//! Search for a text in bodies, such as a customer's transfer number.
+//!
+//! It reads all places that keep bodies, except work queues, because RabbitMQ counts each read
+//! there as a delivery. Waiting and delivered events are found in the archive. Redacted fields are
+//! searched only for somebody who may see them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,46 +26,46 @@ use crate::error::AdminError;
 use crate::look::each;
 use crate::payload::shown;
 
-/// How many messages of a place are looked at.
+/// Maximum number of messages that are read in one place.
 const LOOK: usize = 1_000_000;
-/// So many events are told.
+/// Maximum number of matches.
 const MOST: usize = 100;
 
-/// What was found.
+/// Matches of a search.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Matches {
-    /// Events that were accepted, by their time of receipt.
+    /// Accepted events, by time of receipt.
     pub events: Vec<Match>,
-    /// Refused callbacks, by their ids: nobody has vouched for them.
+    /// Ids of refused callbacks. Nothing has verified them.
     pub refused: Vec<String>,
-    /// Whether there may be more.
+    /// Whether there can be more.
     pub more: bool,
-    /// Whether bodies of what is delivered are kept at all.
+    /// Whether bodies of delivered events are archived.
     pub archived: bool,
 }
 
-/// An event that has the text in its body.
+/// An event whose body contains the text.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Match {
     pub source: String,
     pub event_id: Option<String>,
-    /// As its deliveries are named.
+    /// Identity, as in its delivery keys.
     pub identity: String,
     pub event_type: Option<String>,
     pub received_at: Timestamp,
-    /// Where its body was found.
+    /// Places where its body was found.
     pub places: BTreeSet<String>,
-    /// Its deliveries that are remembered, and how they stand.
+    /// Its remembered deliveries and their states.
     pub deliveries: BTreeMap<String, String>,
 }
 
-/// What is looked for, and where.
+/// A search.
 struct Search<'a> {
     config: &'a Config,
     finder: Finder<'a>,
-    /// Also in what sources redact.
+    /// Search redacted fields too.
     unredacted: bool,
-    /// Whether all bodies are searched as they are.
+    /// Whether no source redacts bodies.
     plain: bool,
 }
 
@@ -73,7 +75,7 @@ impl<'a> Search<'a> {
         Self { config, finder: Finder::new(text), unredacted, plain }
     }
 
-    /// Whether a body may have the text, whatever its source. To open a seal costs more.
+    /// Whether a body can contain the text. Cheaper than opening the seal.
     fn may_fit(&self, body: &[u8]) -> bool {
         !self.plain || self.finder.find(body).is_some()
     }
@@ -152,7 +154,7 @@ async fn look(queue: &impl Operate, search: &Search<'_>) -> Result<Matches, Admi
 struct Events(BTreeMap<(String, String), Match>);
 
 impl Events {
-    /// Whether there are enough.
+    /// Whether the maximum is reached.
     fn add(&mut self, event: &Event, place: &str) -> bool {
         let envelope = &event.envelope;
         let (source, identity) = (envelope.source.clone(), envelope.name().as_str().to_owned());

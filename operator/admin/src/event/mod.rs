@@ -1,4 +1,4 @@
-//! Events: where one stands, all that has happened to it, and lists of them.
+//! Events: state, history and lists.
 
 mod accepted;
 mod find;
@@ -27,23 +27,23 @@ use crate::dead::{self, Done, Letters};
 use crate::deliveries;
 use crate::error::AdminError;
 
-/// What is known of an event.
+/// All information about an event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Event)]
 pub struct EventDetails {
-    /// Its deliveries, oldest key first.
+    /// Deliveries, oldest key first.
     pub deliveries: Vec<Delivery>,
     /// Where it waits, if no worker has taken it up.
     pub accepted: Vec<Accepted>,
-    /// Refused callbacks that say that they are of it.
+    /// Refused callbacks that claim its id or have its body.
     pub refused: Vec<RefusedCopy>,
 }
 
-/// How long RabbitMQ may take where the store has the event already.
+/// Timeout of RabbitMQ if the store has the event already.
 const BRIEFLY: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// Looks for an event: in the store; if the store has none, or does not answer, in the queues; and
-/// among the refused.
+/// Searches an event: in the store; in the queues, if the store doesn't have it or doesn't answer;
+/// and among refused callbacks.
 pub async fn look(
     backend: &impl Backend,
     config: &Config,
@@ -59,7 +59,7 @@ pub async fn look(
     };
     let queue = match connecting.await {
         Ok(queue) => queue,
-        // The journal's word is enough.
+        // The store's answer is enough.
         Err(failure) if found => {
             tracing::warn!(error = failure.message, "refused callbacks weren't looked at");
             return Ok(EventDetails {
@@ -106,9 +106,9 @@ async fn in_queues(
     Ok((accepted, refused))
 }
 
-/// What was let go on.
+/// What was released.
 pub enum Released {
-    /// An attempt that waited: its delivery key.
+    /// A waiting attempt, by its delivery key.
     Waiting(DeliveryKey),
     /// A suspected replay or a conflict.
     Suspected(Done),

@@ -1,4 +1,4 @@
-//! Refused callbacks that say that they are of an event: nobody has vouched for it.
+//! Refused callbacks that claim an event. Nothing has verified them.
 
 use std::net::IpAddr;
 
@@ -13,17 +13,17 @@ use zentra_store::queue::{Message, Operate, Place};
 use crate::error::AdminError;
 use crate::look::each;
 
-/// So many of those that are kept are looked at.
+/// Maximum number of refused callbacks that are read.
 const LOOK: usize = 10_000;
-/// So many of an event are told.
+/// Maximum number of matches.
 const MOST: usize = 100;
 
 /// One of them.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct RefusedCopy {
-    /// For who reads JSON: what a delivery has in its record.
+    /// Always the same text, like the state of a delivery's record.
     state: &'static str,
-    /// The id of the refused callback.
+    /// Id of the refused callback.
     pub refused_id: String,
     pub source: String,
     pub reason: String,
@@ -34,23 +34,23 @@ pub struct RefusedCopy {
     pub body_sha256: String,
 }
 
-/// What is known of the event that they may be of.
+/// The event that they may belong to.
 pub(crate) struct Of<'a> {
-    /// As the operator named it.
+    /// The id as the operator gave it.
     pub(crate) id: &'a str,
-    /// The events that are known by it: source and body.
+    /// Known events with this id: source and digest of the body.
     pub(crate) known: Vec<(&'a str, &'a str)>,
 }
 
 impl Of<'_> {
-    /// The provider's id, where a delivery key was given.
+    /// The provider's id in a delivery key.
     fn id(&self) -> String {
         let key = DeliveryKey::parse(self.id);
         key.map_or_else(|| self.id.to_owned(), |key| key.identity().to_owned())
     }
 }
 
-/// Those that claim the event's id, or have its body; oldest first.
+/// Refused callbacks that claim the event's id or have its body, oldest first.
 pub(crate) async fn find(
     queue: &impl Operate,
     config: &Config,

@@ -1,6 +1,5 @@
-//! What happens, as it happens. It asks again and again for the newest deliveries and
-//! tells what their histories didn't have before: so it costs workers nothing, and sees nothing of
-//! what is further back.
+//! Live changes. It polls the newest deliveries and reports new entries of their histories. It
+//! costs workers nothing, and doesn't see changes of older deliveries.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,15 +13,15 @@ use zentra_store::journal::{Delivery, DeliveryStore, Entry};
 use crate::backend::Backend;
 use crate::error::AdminError;
 
-/// How often it asks.
+/// Poll interval.
 const ASK: Duration = Duration::from_millis(500);
-/// So many deliveries are looked at, the newest ones.
+/// Number of deliveries that are polled, the newest ones.
 const LOOK: usize = 1000;
 
-/// Where a history had got to: the time of its last line, and how many lines have that time.
+/// Position in a history: the time of its last entry, and the number of entries with that time.
 type Mark = (Timestamp, usize);
 
-/// One line of a history that is new.
+/// A new entry of a history.
 #[derive(Serialize)]
 pub struct Change<'a> {
     pub delivery: &'a DeliveryKey,
@@ -72,12 +71,12 @@ pub async fn tail<S: Sink>(
     }
 }
 
-/// Who reads what happens.
+/// A reader of changes.
 pub trait Sink {
-    /// Takes one change; false: nobody reads any more.
+    /// Takes one change. `false`: nobody reads any more.
     fn change(&mut self, change: &Change<'_>) -> bool;
 
-    /// All changes of one look were given; false: nobody reads any more.
+    /// Called after all changes of one poll. `false`: nobody reads any more.
     fn looked(&mut self) -> bool;
 }
 
@@ -91,7 +90,7 @@ fn mark(history: &[Entry]) -> Option<Mark> {
     Some((last, history.iter().rev().take_while(|entry| entry.at == last).count()))
 }
 
-/// The lines that came after the mark. A long history loses its oldest ones, so they aren't counted.
+/// Entries after the mark. A long history loses its oldest entries, so they can't be counted.
 fn new(history: &[Entry], mark: Option<Mark>) -> impl Iterator<Item = &Entry> {
     let (last, count) = mark.unwrap_or_default();
     let mut same = 0;

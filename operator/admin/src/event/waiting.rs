@@ -1,7 +1,7 @@
-//! What can be done with a delivery that waits for its next attempt: make it now, or never.
+//! Actions on a delivery that waits for its next attempt: attempt now, or end.
 //!
-//! Its message stays where it waits; when its time comes, the journal tells it from what was done
-//! here. So the bytes are taken from the archive.
+//! Its message stays in the delay queue; when it is due, the store knows that it was overtaken. So
+//! the body is taken from the archive.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ use crate::deliveries;
 use crate::error::{AdminError, ErrorCode};
 use crate::payload;
 
-/// How long an operator's claim lasts, should he be killed in between.
+/// Lease of an operator's claim, in case the program is killed.
 const LEASE: Duration = Duration::from_secs(30);
-/// The archive's times may be a little off.
+/// Tolerance for the archive's times.
 const BEFORE: Duration = Duration::from_secs(60);
 
 /// Has the next attempt made now, and notes it: of which delivery. None if none of this name waits.
@@ -112,7 +112,7 @@ async fn find(
     }
 }
 
-/// The message as it waits.
+/// The waiting message.
 async fn message(
     queue: &impl Operate,
     config: &Config,
@@ -139,8 +139,7 @@ async fn message(
     Err(unknown())
 }
 
-/// As a worker gives up: claimed, so that nobody attempts it meanwhile; the letter confirmed; then
-/// settled.
+/// Dead-letters it like a worker: claim, confirmed dead letter, settlement.
 async fn given_up(
     journal: &impl Journal,
     queue: &impl Process,

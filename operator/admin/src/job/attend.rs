@@ -1,5 +1,4 @@
-//! Running what was released, in the program that serves the API: jobs that nobody runs, be it that
-//! their runner was killed.
+//! Runs released jobs in the server of the API, also those whose runner was killed.
 
 use std::time::Duration;
 
@@ -14,10 +13,10 @@ use super::{holder, run_held};
 use crate::backend::Backend;
 use crate::error::AdminError;
 
-/// How often it looks.
+/// Poll interval.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Runs them until `stop`; then they are as they are, for the next runner.
+/// Runs released jobs until `stop`. The next runner continues them.
 pub async fn attend(backend: &impl Backend, config: &Config, stop: &CancellationToken) {
     let (mut running, mut tick) = (FuturesUnordered::new(), interval(LOOK));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -36,7 +35,7 @@ pub async fn attend(backend: &impl Backend, config: &Config, stop: &Cancellation
     while running.next().await.is_some() {}
 }
 
-/// Jobs that are to run and that nobody runs, with who holds their destinations from now on.
+/// Released jobs without a runner, with the new holder of their destinations.
 async fn taken(backend: &impl Backend) -> Result<Vec<(Job, String)>, AdminError> {
     let histories = backend.histories();
     let mut taken = Vec::new();
@@ -45,7 +44,7 @@ async fn taken(backend: &impl Backend) -> Result<Vec<(Job, String)>, AdminError>
         if histories.hold(&job.destinations, &holder).await?.is_some() {
             continue;
         }
-        // Its last runner may have come further.
+        // Its last runner may have progressed.
         match histories.job(&job.id).await? {
             Some(job) if job.stage.is_active() => taken.push((job, holder)),
             _ => histories.let_go(&job.destinations, &holder).await?,

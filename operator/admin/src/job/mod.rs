@@ -1,5 +1,5 @@
-//! Jobs: many dead letters, or archived events, at once. Planned, tried on a few, then run at a pace of its own;
-//! halted by an operator or by what fails, and gone on with by whoever comes next.
+//! Jobs: many dead letters or archived events. A job is planned, tried with a canary, and run at a
+//! rate. An operator or failures stop it, and any runner can continue it.
 
 mod attend;
 mod replay;
@@ -29,31 +29,32 @@ use crate::error::{AdminError, ErrorCode};
 use crate::filter::{self, Filter};
 use crate::progress::Progress as Shows;
 
-/// How long an operator waits for a runner to halt.
+/// How long an operator waits for a runner to stop.
 const HEARD: Duration = Duration::from_secs(3);
-/// Why a job has halted.
+/// Reason of a stop by an operator.
 const ASKED: &str = "an operator asked for it";
 const POLL: Duration = Duration::from_millis(100);
 
-/// What a job is to do.
+/// A new job.
 #[derive(Clone, Debug, Default)]
 pub struct New {
-    /// Must select something, unless there is a replay of ids, or `all`.
+    /// Must not be empty, unless there are ids or `all`.
     pub filter: Filter,
-    /// All of them.
+    /// Select all letters.
     pub all: bool,
-    /// From the archive; none: dead letters.
+    /// Replay from the archive; `None`: dead letters.
     pub replay: Option<Replaying>,
-    /// How fast, and when it stops.
+    /// Canary, rate and failure limit.
     pub pace: NewPace,
 }
 
-/// What is replayed from the archive: what was never run, and what is dead or was drained.
+/// A replay from the archive: events that were never processed, are dead, or were drained.
 #[derive(Clone, Debug, Default)]
 pub struct Replaying {
-    /// Only these events, by the provider's id or the identity; empty: all that the filter selects.
+    /// Only these events, by the provider's id or the identity. Empty: the filter selects.
     pub ids: Vec<String>,
-    /// Also what is delivered, and what is so old that nobody knows: once more, under the same idempotency key.
+    /// Include delivered events, and events older than the retention, under the same idempotency
+    /// key.
     pub force: bool,
 }
 
@@ -66,7 +67,7 @@ impl Replaying {
     }
 }
 
-/// A new job's pace.
+/// Canary, rate and failure limit of a new job.
 #[derive(Clone, Copy, Debug)]
 pub struct NewPace {
     /// Number of canary letters to send first, 0 to 100; 0 disables the canary.
@@ -184,7 +185,7 @@ fn name() -> String {
     hex::encode(random)
 }
 
-/// A look through the queues or the archive, which changes nothing.
+/// Counts letters or archived events, and changes nothing.
 async fn look(
     backend: &impl Backend,
     config: &Config,
@@ -300,7 +301,7 @@ fn holder(id: &str) -> String {
     format!("{id} {}", name())
 }
 
-/// Takes a job's destinations, and what was wanted of its last runner back. None: it is over.
+/// Holds a job's destinations, and removes the request to its last runner. `None`: the job is over.
 async fn begin(
     histories: &impl Jobs,
     id: &str,
@@ -312,10 +313,10 @@ async fn begin(
         return Ok(None);
     }
     taken(histories, &job, holder).await?;
-    // Whoever held it may have come further.
+    // The last holder may have progressed.
     let mut job = find(histories, id).await?;
     if histories.asked_of_job(id).await? == Some(Halt::Cancel) {
-        // Its last runner was killed before it heard of it.
+        // Its last runner was killed before it read the request.
         (job.stage, job.why) = (Stage::Cancelled, ASKED.into());
         histories.keep_job(&job).await?;
     }
@@ -328,7 +329,7 @@ async fn begin(
     Ok(Some(job))
 }
 
-/// Runs a job whose destinations are held; `stopped` is where it stands after `stop`.
+/// Runs a job whose destinations are held. `stopped` is its stage after `stop`.
 async fn run_held(
     backend: &impl Backend,
     config: &Config,
@@ -343,8 +344,8 @@ async fn run_held(
     let (histories, queue) = (&histories, &queue);
     let runner = Runner { histories, queue, config, holder, stop, stopped, progress };
     let ran = runner.run(job).await;
-    // What can't pass by itself halts it, unless another one has it by now: else whoever serves the
-    // API would try for ever.
+    // A permanent error stops the job, unless another runner has it by now. Otherwise the server
+    // would retry without end.
     if let Err(failure) = &ran
         && !failure.code.is_ours()
         && histories.hold(&destinations, holder).await?.is_none()
@@ -357,8 +358,8 @@ async fn run_held(
     ran
 }
 
-/// Takes a job's destinations. An earlier runner of the same job, which may have been killed, is
-/// waited for until its time is up; another job isn't.
+/// Holds a job's destinations. Waits for an earlier runner of the same job until its hold expires;
+/// doesn't wait for another job.
 async fn taken(jobs: &impl Jobs, job: &Job, holder: &str) -> Result<(), AdminError> {
     let until = Instant::now() + HOLD + HEARD;
     loop {
@@ -428,7 +429,7 @@ async fn halted(jobs: &impl Jobs, job: Job, halt: Halt, stage: Stage) -> Result<
     }
 }
 
-/// In a few words.
+/// The result in a few words.
 fn outcome(job: &Job) -> String {
     let Job { stage, progress, plan, .. } = job;
     format!("{}, {} of {} re-queued", stage.as_str(), progress.requeued, plan.letters)

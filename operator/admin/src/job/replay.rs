@@ -1,4 +1,4 @@
-//! Going through the archive: what was accepted, and for each destination whether it is to run.
+//! A pass through the archive: decides for each event and destination whether it runs.
 
 use std::num::NonZeroU32;
 
@@ -17,7 +17,7 @@ use crate::archive;
 use crate::dead::{Letter, LetterAction, PassReport};
 use crate::error::AdminError;
 
-/// Beyond this, what was accepted comes after the plan, whatever the entrances' clocks say.
+/// Tolerance for the clocks of several ingresses.
 const SKEW: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// A pass through the archive.
@@ -29,32 +29,32 @@ pub(super) struct Replay<'a, H, Q> {
     pub(super) scope: &'a Scope,
     /// Only these events, if there are any.
     pub(super) ids: &'a [String],
-    /// Also what is delivered or may be forgotten.
+    /// Include delivered events, and events older than the retention.
     pub(super) force: bool,
-    /// When this was planned: nothing that came later is in it.
+    /// Time of the plan; later events are excluded.
     pub(super) planned: Timestamp,
-    /// By which job.
+    /// Id of the job.
     pub(super) job: &'a str,
-    /// At most so many a second; 0 is no bound.
+    /// Maximum number per second (0 disables the limit).
     pub(super) rate: u32,
-    /// Only counts.
+    /// Count only.
     pub(super) dry_run: bool,
 }
 
-/// How an event stands at a destination.
+/// State of an event at a destination.
 enum ReplayState {
-    /// It is to run.
+    /// It runs.
     Runs(&'static str),
-    /// It carries on by itself.
+    /// It is in progress.
     Busy,
-    /// It is delivered, and that isn't forced; or this job has done it.
+    /// It is delivered and not forced, or this job has handled it.
     Done,
-    /// Nobody knows whether it was.
+    /// It is older than the retention: unknown.
     Forgotten,
 }
 
 impl<H: DeliveryStore, Q: Operate> Replay<'_, H, Q> {
-    /// Goes through it, in its order.
+    /// Reads the archive in its order.
     pub(super) async fn run(&self, act: &mut impl LetterAction) -> Result<PassReport, AdminError> {
         let mut tally = PassReport { dry_run: self.dry_run, ..PassReport::default() };
         let from = self.scope.after.unwrap_or_default();
@@ -68,7 +68,7 @@ impl<H: DeliveryStore, Q: Operate> Replay<'_, H, Q> {
             && let Some(sealed) = archived.next().await?
         {
             let mut opened = delivery::open(&self.config.seal, "", &sealed);
-            // What has no fitting seal is nobody's event.
+            // Messages without a valid seal are skipped.
             let Ok(event) = &opened.event else { continue };
             if event.envelope.received_at > self.planned.plus(SKEW) {
                 break;
@@ -165,7 +165,7 @@ impl<H: DeliveryStore, Q: Operate> Replay<'_, H, Q> {
         }
     }
 
-    /// Whether the journal would know of it, had it been delivered.
+    /// Whether the store would still know a delivery of it.
     fn is_remembered(&self, opened: &OpenedMessage) -> bool {
         let named = |source: &&zentra_core::source::Source| source.name == opened.summary.source;
         let retention = self.config.sources.iter().find(named).map(|source| source.retention);
@@ -173,7 +173,7 @@ impl<H: DeliveryStore, Q: Operate> Replay<'_, H, Q> {
         until.is_some_and(|until| until > clock::now())
     }
 
-    /// As which generation this job has replayed it last.
+    /// The generation of this job's last replay of it.
     fn replayed(&self, known: &Delivery) -> Option<u32> {
         let by_this = |job: &str| job.split('/').next() == Some(self.job);
         known.history.iter().rev().find_map(|entry| match &entry.what {
@@ -183,7 +183,7 @@ impl<H: DeliveryStore, Q: Operate> Replay<'_, H, Q> {
     }
 }
 
-/// For a look that changes nothing.
+/// An action that does nothing.
 pub(super) struct Nothing;
 
 impl LetterAction for Nothing {

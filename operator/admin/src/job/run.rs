@@ -1,8 +1,7 @@
-//! Running a job: the canary, the others, and the halts between.
+//! Runs a job: the canary, the rest, and stops.
 //!
-//! A runner may be killed anywhere. Each letter is safe by itself (see `dead::letters`); what the
-//! next runner goes by is the stage of the job, and each letter's history, which names the job
-//! that re-queued it.
+//! A runner can be killed at any time. Each letter is safe by itself (see `dead::letters`). The
+//! next runner uses the job's stage and the letters' histories, which name the job.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,30 +22,30 @@ use crate::dead::{Letter, LetterAction, Pass, PassReport, Requeue};
 use crate::error::{AdminError, ErrorCode};
 use crate::progress::Progress as Shows;
 
-/// How often a runner says that it is there, hears what is wanted, and looks at what it watches.
+/// Interval in which a runner renews its hold, reads requests, and checks watched letters.
 const TEND: Duration = Duration::from_millis(500);
-/// How long what is watched may take to its first attempt's end.
+/// Timeout of a watched letter's first attempt.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long RabbitMQ or Redis may be away.
+/// How long RabbitMQ or Redis can be unreachable.
 const BACKEND_TIMEOUT: Duration = Duration::from_secs(120);
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What running a job needs.
+/// A runner of jobs.
 pub(super) struct Runner<'a, H, Q> {
     pub(super) histories: &'a H,
     pub(super) queue: &'a Q,
     pub(super) config: &'a Config,
-    /// Who holds the destinations.
+    /// Name of the holder.
     pub(super) holder: &'a str,
-    /// This program is to stop.
+    /// Cancelled when this program stops.
     pub(super) stop: &'a CancellationToken,
-    /// Where the job stands then; none: as it is, for the next runner.
+    /// Stage of the job after a stop. `None`: unchanged.
     pub(super) stopped: Option<Stage>,
     pub(super) progress: &'a dyn Shows,
 }
 
 impl<H: DeliveryStore + Jobs, Q: Operate> Runner<'_, H, Q> {
-    /// Runs a job whose destinations are held, until it halts or is done.
+    /// Runs a job whose destinations are held, until it stops or is done.
     pub(super) async fn run(&self, mut job: Job) -> Result<Job, AdminError> {
         (job.stage, job.why, job.runs) = (Stage::Canary, String::new(), job.runs.saturating_add(1));
         if job.pace.canary == 0 {
@@ -144,24 +143,24 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Runner<'_, H, Q> {
     }
 }
 
-/// A job under way.
+/// A running job.
 struct Running<'a, 'r, H, Q> {
     runner: &'a Runner<'r, H, Q>,
     job: &'a mut Job,
-    /// As the histories name it.
+    /// Name of the run in histories.
     run: String,
     requeue: Requeue<'a, H, Q>,
     watch: Watch,
-    /// How far it was before this pass.
+    /// Progress before this pass.
     before: Progress,
-    /// By this pass.
+    /// Number requeued by this pass.
     sent: u32,
-    /// This run re-queued them before, and they were given up again.
+    /// Requeued by this run before, and dead again.
     again: u64,
-    /// Received after the job was planned.
+    /// Received after the plan.
     later: u64,
     tended: Option<Instant>,
-    /// When its destinations were last taken for longer.
+    /// Last renewal of the hold.
     held: Option<Instant>,
     halted: bool,
 }
@@ -239,15 +238,14 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
         };
     }
 
-    /// From the archive into the work queue. The journal hears of it first: a replay that nobody
-    /// can see must not happen.
+    /// Replays an archived event. The history entry comes first: no replay without one.
     async fn replay(&mut self, letter: &Letter<'_>) -> Result<bool, AdminError> {
         let Requeue { histories, queue, config, by, what, .. } = &self.requeue;
         let key = &letter.opened.key;
         let record = letter.known.map(|known| &known.record);
         let generation = match record {
             Some(known) if known.state == State::Delivered => {
-                // None: somebody else was faster.
+                // `None`: somebody else was faster.
                 let Some(generation) = histories.reopen(key, by, what).await? else {
                     return Ok(true);
                 };
@@ -267,7 +265,7 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
         Ok(true)
     }
 
-    /// Says that it is there, hears what is wanted, and looks what came of the last ones.
+    /// Renews the hold, reads requests, and checks watched letters.
     async fn tend(&mut self) -> Result<(), AdminError> {
         let Runner { histories, holder, .. } = self.runner;
         self.tended = Some(Instant::now());
@@ -310,7 +308,7 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
         }
     }
 
-    /// Waits for what comes of all that is watched. What isn't known in time is told.
+    /// Waits for the results of all watched letters, up to the timeout.
     async fn settle(&mut self) -> Result<(), AdminError> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -325,7 +323,7 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
         }
     }
 
-    /// Whether the canary went well.
+    /// Whether the canary succeeded.
     async fn judge(&mut self) -> Result<bool, AdminError> {
         self.settle().await?;
         let (waiting, sent) = (self.watch.waiting(), self.sent);
@@ -346,7 +344,7 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
         Ok(!self.halted)
     }
 
-    /// All letters have been seen.
+    /// All letters were read.
     async fn end(mut self) -> Result<(), AdminError> {
         if self.halted {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What comes of letters that a job has re-queued.
+//! Results of letters that a job has requeued.
 
 use std::collections::VecDeque;
 
@@ -8,37 +8,37 @@ use zentra_store::journal::{Delivery, DeliveryStore};
 
 use crate::error::AdminError;
 
-/// So many are watched at a time; what is re-queued beyond them isn't.
+/// Maximum number of watched letters at a time.
 const MOST: usize = 200;
-/// Whether too much fails is judged by so many, the last ones,
+/// Number of the last results that decide,
 const RECENT: usize = 100;
-/// and not before it is known of so many.
+/// and the minimum number of results.
 const ENOUGH: usize = 20;
 
-/// Watches letters until it is known whether their next attempt succeeded.
+/// Watches letters until the result of their next attempt is known.
 #[derive(Default)]
 pub(super) struct Watch {
     waiting: Vec<(DeliveryKey, u32)>,
-    /// Whether the last ones failed.
+    /// Whether each of the last ones failed.
     recent: VecDeque<bool>,
     pub(super) delivered: u64,
     pub(super) failed: u64,
 }
 
 impl Watch {
-    /// Watches this one as well, if there is room.
+    /// Watches a letter, if there is room.
     pub(super) fn add(&mut self, key: DeliveryKey, generation: u32) {
         if self.waiting.len() < MOST {
             self.waiting.push((key, generation));
         }
     }
 
-    /// How many it isn't known of yet.
+    /// Number of letters without a result.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Asks the journal.
+    /// Reads the delivery store.
     pub(super) async fn look(&mut self, histories: &impl DeliveryStore) -> Result<(), AdminError> {
         for (key, generation) in std::mem::take(&mut self.waiting) {
             let known = histories.history(&key).await?;
@@ -61,8 +61,8 @@ impl Watch {
         }
     }
 
-    /// Of how many that are known lately how many failed, if that is more than this part of
-    /// them, in percent; `all`: however few they are.
+    /// The number of recent results and failures, if more than this percentage failed. `all`:
+    /// without a minimum number.
     pub(super) fn too_many(&self, percent: u8, all: bool) -> Option<(usize, usize)> {
         let (known, failed) = (self.recent.len(), self.recent.iter().filter(|one| **one).count());
         let judged = all || known >= ENOUGH;
@@ -70,12 +70,12 @@ impl Watch {
     }
 }
 
-/// Whether the first attempt of this generation succeeded; none: it has not ended.
+/// Whether the first attempt of this generation succeeded. `None`: it is not finished.
 fn succeeded(known: &Delivery, generation: u32) -> Option<bool> {
     let record = &known.record;
     match record.state {
         State::Delivered => Some(true),
-        // Nobody has taken it up.
+        // No worker has taken it up.
         _ if record.generation < generation => None,
         State::InFlight | State::Waiting
             if record.generation == generation && record.attempt == 1 =>

@@ -1,4 +1,4 @@
-//! Bringing in what never came.
+//! Ingest of missing events.
 
 use http::{HeaderValue, header};
 use sha2::{Digest, Sha256};

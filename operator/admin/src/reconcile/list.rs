@@ -1,4 +1,4 @@
-//! A provider's own list of events, from a file.
+//! A provider's list of events from a file.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -13,22 +13,22 @@ use zentra_core::clock::Timestamp;
 
 use crate::error::{AdminError, ErrorCode};
 
-/// The longest line that is read, in bytes.
+/// Maximum length of a line, in bytes.
 const LONGEST: u64 = 4 << 20;
 
-/// An event that the provider says it had.
+/// An event of the provider's list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = ListedEvent)]
 pub struct Listed {
-    /// Its id there.
+    /// Id.
     pub id: String,
-    /// Its type there.
+    /// Type.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// When it was, as the provider says.
+    /// Time, by the provider.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
-    /// All of it, if the list has that.
+    /// The complete event, if the list has it.
     #[serde(skip)]
     pub(super) body: Option<Bytes>,
     /// What the provider's API calls the delivery, to ask for another one.

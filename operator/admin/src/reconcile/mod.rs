@@ -1,4 +1,4 @@
-//! What a provider says it had, beside what came; and what didn't come, ingested after all.
+//! Reconcile: compare a provider's list of events with what came, and ingest what is missing.
 
 mod ingest;
 mod list;
@@ -63,26 +63,26 @@ pub enum List {
     },
 }
 
-/// How an event of the list stands here.
+/// State of an event of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = Reconciled)]
 pub enum ReconcileState {
     /// It never came.
     Missing,
-    /// It came, and was given up.
+    /// It is a dead letter.
     Dead,
-    /// It came as one of another type.
+    /// It came with another type.
     Differing,
-    /// It was accepted, and no worker has taken it up.
+    /// It was accepted; no worker has taken it up.
     Accepted,
-    /// It isn't here, but it is so young that it may be on its way.
+    /// It didn't come yet, but is so recent that it can be on its way.
     Young,
     /// It came.
     Received,
-    /// It never came, and was brought in now.
+    /// It never came, and was ingested now.
     Ingested,
-    /// It never came, and the provider was asked to send it again.
+    /// It never came; the provider was asked to send it again.
     AskedFor,
 }
 
@@ -100,7 +100,7 @@ impl ReconcileState {
         }
     }
 
-    /// Whether an operator has nothing to do about it.
+    /// Whether no action is needed.
     pub fn is_well(self) -> bool {
         !matches!(self, Self::Missing | Self::Dead | Self::Differing)
     }
@@ -113,18 +113,18 @@ pub struct Row {
     #[serde(flatten)]
     pub listed: Listed,
     pub state: ReconcileState,
-    /// What there is to say of it.
+    /// Details.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
-/// The list, and how much of it stands how.
+/// The result of a comparison.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Report {
     pub source: String,
-    /// How many events stand how.
+    /// Number of events by state.
     pub counts: BTreeMap<String, usize>,
-    /// All that isn't plainly received.
+    /// Events that aren't simply received.
     pub events: Vec<Row>,
 }
 

@@ -1,4 +1,4 @@
-//! How a destination does.
+//! The status of a destination.
 
 use std::collections::BTreeMap;
 
@@ -13,43 +13,43 @@ use zentra_store::journal::{DeliveryStore, HistoryEvent};
 use super::RECENT;
 use crate::error::AdminError;
 
-/// So many dead deliveries are counted.
+/// Maximum number of dead deliveries that are counted.
 const DEAD: usize = 1000;
-/// Fewer attempts say nothing.
+/// Minimum number of attempts for a finding.
 const ENOUGH: u64 = 5;
 
-/// One destination.
+/// Status of a destination.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Destination {
     pub destination: String,
     /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`,
     /// `unlisted_letters`; nothing if all is well.
     pub findings: Vec<&'static str>,
-    /// How many workers work for it. `None` if that can't be known.
+    /// Number of workers. `None` if it is unknown.
     pub workers: Option<usize>,
-    /// The worst of all workers'.
+    /// The worst circuit state of all workers.
     pub circuit: Option<Circuit>,
-    /// Who paused it, when, and why.
+    /// Who paused it, when and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<Attribution>,
-    /// What waits for a worker. `None` where no worker has run with it yet, or the queue can't be
-    /// asked.
+    /// Messages that wait for a worker. `None` if no worker has declared the queue yet, or the
+    /// queue can't be read.
     pub backlog: Option<u64>,
-    /// Whether its work queue was looked for and is not there.
+    /// Whether its work queue doesn't exist.
     pub queue_missing: bool,
-    /// Attempts of the last hour, among what was looked at, and how many of them succeeded.
+    /// Attempts of the last hour among the deliveries that were read.
     pub attempts: u64,
     pub succeeded: u64,
     pub in_flight: usize,
     pub waiting: usize,
-    /// Of those that aren't at their end, the time of the oldest one's receipt.
+    /// Receipt of the oldest unfinished delivery.
     pub oldest: Option<Timestamp>,
     pub last_delivered: Option<Timestamp>,
-    /// By reason, up to a thousand.
+    /// Dead deliveries by reason, up to 1,000.
     pub dead: BTreeMap<&'static str, usize>,
-    /// Letters in its dead-letter queue beyond those that are known to be dead: RabbitMQ gave them up, after
-    /// a hundred deliveries that nobody acknowledged, or a pass that was killed left them there. `None`
-    /// where that can't be told.
+    /// Letters in its dead-letter queue beyond the known dead deliveries: RabbitMQ dead-lettered
+    /// them after 100 unacknowledged deliveries, or a killed pass left them. `None` if it is
+    /// unknown.
     pub unlisted_letters: Option<u64>,
     #[serde(skip)]
     since: Timestamp,

@@ -1,4 +1,4 @@
-//! The status as metrics, for Prometheus: the same figures, at the same time.
+//! The status as Prometheus metrics.
 
 use prometheus::{GaugeVec, Opts, Registry, TextEncoder};
 use zentra_core::clock::Timestamp;

@@ -1,5 +1,5 @@
-//! Whether all is well, and if not, where. From what is remembered and what waits:
-//! the newest deliveries, the queues, and the refused callbacks that were kept.
+//! The status: health of parts, sources and destinations, from the newest deliveries, the queues
+//! and the refused callbacks.
 
 mod destination;
 mod metrics;
@@ -31,17 +31,17 @@ const LOOK: usize = 5000;
 const PAGE: usize = 1000;
 /// Maximum number of refused callbacks to count.
 const REFUSED: usize = 10_000;
-/// How long the broker is waited for where it is asked besides.
+/// Timeout of the broker for optional questions.
 const BRIEFLY: Duration = Duration::from_secs(2);
-/// What is as old as this says nothing of now.
+/// Age up to which something counts as recent.
 const RECENT: Duration = Duration::from_secs(3600);
 
-/// How all stands.
+/// The status.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Status {
     pub at: Timestamp,
     pub parts: Vec<Part>,
-    /// Of what was looked at.
+    /// The deliveries that the status is based on.
     pub seen: Coverage,
     pub sources: Vec<Source>,
     pub destinations: Vec<Destination>,
@@ -49,28 +49,28 @@ pub struct Status {
     pub unrouted: Option<u64>,
     /// Refused callbacks that are kept.
     pub refused: Option<u64>,
-    /// Workers whose heartbeats come.
+    /// Workers with a recent heartbeat.
     #[serde(skip)]
     pub(crate) workers: usize,
 }
 
-/// Something that all depends on.
+/// A part that everything depends on.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Part {
     pub name: &'static str,
     pub up: bool,
-    /// What is wrong with it.
+    /// The problem, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// The deliveries that it is judged by.
+/// The deliveries that the status is based on.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Coverage {
     pub deliveries: usize,
-    /// The time of the oldest of them.
+    /// Time of the oldest one.
     pub since: Option<Timestamp>,
-    /// Whether that is all that is remembered.
+    /// Whether these are all remembered deliveries.
     pub all: bool,
 }
 

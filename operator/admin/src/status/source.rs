@@ -1,4 +1,4 @@
-//! How a source does.
+//! The status of a source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,16 +12,16 @@ use zentra_store::journal::{Entry, HistoryEvent};
 
 use super::RECENT;
 
-/// What is later than this, most of the time, is delayed.
+/// Median delay from which a source is `delayed`.
 const LATE: Duration = Duration::from_secs(60);
-/// A source that is quieter for so long than it has been nineteen times of twenty is silent …
+/// A source is `silent` after this many times its 95th-percentile gap …
 const TIMES: u32 = 5;
-/// … but not for less than this.
+/// … but not before this time.
 const QUIET: Duration = Duration::from_secs(300);
-/// Fewer say nothing.
+/// Minimum number of events for a finding.
 const ENOUGH: usize = 5;
 
-/// One source.
+/// Status of a source.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Source {
     pub source: String,
@@ -30,38 +30,36 @@ pub struct Source {
     /// `copies_jumped`, `conflicts_jumped`, `suspected_replays_jumped`; nothing if it is on time.
     pub findings: Vec<&'static str>,
     pub last_accepted: Option<Timestamp>,
-    /// Events among what was looked at.
+    /// Events among the deliveries that were read.
     pub events: usize,
-    /// From the provider's signed time to the receipt, in milliseconds: in the middle, and at most.
+    /// Time from the provider's signed time to the receipt, in milliseconds: median and maximum.
     pub delay_ms: Option<(u64, u64)>,
-    /// Copies of them: of what is delivered or dead.
+    /// Copies of delivered or dead events.
     pub copies: Rate,
-    /// Other bodies that came under their ids, where an id isn't shown to name one event: dead
-    /// letters.
+    /// Conflicts: other bodies under known ids that aren't shown to name one event.
     pub conflicts: Rate,
-    /// Other bodies that came under ids that are shown to name one event: retries that the provider
-    /// wrote anew.
+    /// Rendered retries: other bodies under ids that are shown to name one event.
     pub rendered_retries: Rate,
-    /// The same signed bytes under another unsigned id or type: dead letters.
+    /// Suspected replays: the same signed bytes under another unsigned id or type.
     pub suspected_replays: Rate,
-    /// Refused callbacks that were kept in the last hour, by reason.
+    /// Refused callbacks of the last hour, by reason.
     pub refused: BTreeMap<String, u64>,
-    /// The time since the last one, and the gap that nineteen of twenty stay below, in seconds.
+    /// Time since the last event, and the 95th percentile of gaps, in seconds.
     pub quiet_s: Option<(u64, u64)>,
-    /// The secrets that verified them.
+    /// Names of the secrets that verified events.
     pub keys_in_use: BTreeSet<String>,
 }
 
-/// How often something happened to the events that were looked at.
+/// A rate among the events that were read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Rate {
-    /// How often in all.
+    /// Total.
     pub count: usize,
-    /// In the last hour.
+    /// Number in the last hour.
     pub last_hour: usize,
-    /// In the last hour, for each 100 events of it.
+    /// Number per 100 events of the last hour.
     pub last_hour_percent: f64,
-    /// Before that, for each 100 events of that time.
+    /// Number per 100 events before that.
     pub before_percent: f64,
 }
 

@@ -1,4 +1,4 @@
-//! Looking through what is remembered, page by page, newest first.
+//! Lists of deliveries, page by page, newest first.
 
 use serde::Serialize;
 
@@ -7,12 +7,12 @@ use zentra_core::clock::Timestamp;
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::{DeadReason, State};
 
-/// What a page may cost, so that its time and memory are bounded however few deliveries are wanted:
-/// an entry of the list is one, and a delivery that is looked up another one. A page with less than
-/// was asked for may have a next one.
+/// Maximum cost of a page: one for each entry of the list, and one for each delivery that is looked
+/// up. It bounds time and memory even if few deliveries match. A page with fewer items than
+/// requested can have a next page.
 pub const SCAN: usize = 2000;
 
-/// Which deliveries are wanted. What is `None` is any.
+/// A filter for deliveries. `None` matches everything.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
     /// The source's name.
@@ -21,9 +21,9 @@ pub struct Query {
     pub destination: Option<String>,
     /// The provider's event type.
     pub kind: Option<String>,
-    /// Where they stand.
+    /// State.
     pub state: Option<State>,
-    /// Why they are dead.
+    /// Dead-letter reason.
     pub reason: Option<DeadReason>,
     /// Taken up at this time or later.
     pub since: Option<Timestamp>,
@@ -32,7 +32,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Whether a delivery of this key and type may be wanted.
+    /// Whether a delivery with this key and type can match.
     pub fn may_take(&self, key: &DeliveryKey, kind: Option<&str>) -> bool {
         let is = |wanted: &Option<String>, given: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted == given)
@@ -42,7 +42,7 @@ impl Query {
             && self.kind.as_deref().is_none_or(|wanted| kind == Some(wanted))
     }
 
-    /// Whether it is wanted.
+    /// Whether it matches.
     pub fn takes(&self, listed: &Listed) -> bool {
         let Listed { taken_up, delivery } = listed;
         self.since.is_none_or(|since| *taken_up >= since)
@@ -57,17 +57,17 @@ impl Query {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Page {
-    /// The deliveries, those that were taken up last first.
+    /// Deliveries, newest first.
     pub items: Vec<Listed>,
-    /// Where the next page begins; `None` at the end. Of the same query only.
+    /// Cursor of the next page of the same query; `None` at the end.
     pub next: Option<String>,
 }
 
-/// One of a page.
+/// One item of a page.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Listed {
-    /// When a worker took it up for the first time.
+    /// When a worker first took it up.
     pub taken_up: Timestamp,
     /// The delivery.
     #[serde(flatten)]

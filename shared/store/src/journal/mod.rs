@@ -1,6 +1,5 @@
-//! The journal seam: what remembers each delivery's state and history.
-//!
-//! The worker claims and settles; the operator reads. [`redis`] is the Redis side.
+//! The delivery store: it remembers the state and history of each delivery. Workers use
+//! [`Journal`], operators [`DeliveryStore`].
 
 pub mod list;
 
@@ -14,23 +13,23 @@ use zentra_core::clock::Timestamp;
 use zentra_core::event::{Admitted, Context, DeliveryKey, Event, Identity};
 use zentra_core::lifecycle::{Answer, DeadReason, Fingerprint, Outcome, Record};
 
-/// Why the journal didn't do what was asked. Whether a command that failed took effect
-/// is unknown: the same command may be sent again.
+/// Errors of the delivery store. It is unknown whether a failed command took effect; the same
+/// command may be sent again.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// Redis is away, or answered with an error.
+    /// The store is unreachable, or answered with an error.
     #[error("redis failed: {0}")]
     Unavailable(String),
-    /// Redis answers, and takes no writes: it is full, a replica, or can't save.
+    /// The store answers, but takes no writes: it is full, a replica, or can't save.
     #[error("redis takes no writes: {0}")]
     NotWritable(String),
-    /// The storage did not do it.
+    /// The storage failed.
     #[error(transparent)]
     Storage(StorageError),
-    /// A cursor that no page has given.
+    /// An invalid cursor.
     #[error("there is no page {0}: a cursor is what the page before it gave")]
     NoSuchPage(String),
-    /// Redis holds what no version of this software wrote.
+    /// The store has data that no version of this software wrote.
     #[error("the journal holds something unreadable under {0}")]
     Unreadable(String),
 }
@@ -38,19 +37,19 @@ pub enum JournalError {
 /// A request for the claim of one message.
 #[derive(Clone, Debug)]
 pub struct Claim<'a> {
-    /// Whose claim.
+    /// Key of the delivery.
     pub key: &'a DeliveryKey,
     /// The message's generation.
     pub generation: u32,
     /// The message's attempt.
     pub attempt: u32,
-    /// How long the claim lasts, neither settled nor renewed.
+    /// Duration of the claim, unless it is settled or renewed.
     pub lease: Duration,
-    /// Who asks.
+    /// Name of the worker.
     pub worker: &'a str,
-    /// What the message has in common with its copies.
+    /// Fingerprint of the message.
     pub fingerprint: &'a Fingerprint,
-    /// What is kept of the event for the operator.
+    /// What histories show of the event.
     pub summary: &'a Summary,
     /// How long the delivery is remembered after its last change, unless it is dead.
     pub retention: Duration,
@@ -59,61 +58,61 @@ pub struct Claim<'a> {
 /// The end of one attempt.
 #[derive(Clone, Debug)]
 pub struct Settle<'a> {
-    /// Whose attempt.
+    /// Key of the delivery.
     pub key: &'a DeliveryKey,
-    /// As the claim gave it.
+    /// Fence of the claim.
     pub fence: u64,
     /// The claimed generation.
     pub generation: u32,
     /// The claimed attempt.
     pub attempt: u32,
-    /// How it ended.
+    /// Outcome of the attempt.
     pub outcome: Outcome,
-    /// Who made it.
+    /// Name of the worker.
     pub worker: &'a str,
-    /// What the destination said.
+    /// Result of the attempt.
     pub result: &'a AttemptResult,
-    /// As for the claim, should that have been forgotten.
+    /// As in the claim, if the store has forgotten the delivery.
     pub fingerprint: &'a Fingerprint,
-    /// Likewise.
+    /// As in the claim, if the store has forgotten the delivery.
     pub summary: &'a Summary,
-    /// As for the claim.
+    /// As in the claim.
     pub retention: Duration,
 }
 
-/// What is kept of an event: never its body, never a secret.
+/// What histories show of an event. Never its body, never a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Summary {
-    /// The source.
+    /// Name of the source.
     pub source: String,
-    /// The scheme that verified it; empty if its seal was broken.
+    /// Provider; empty if the seal was invalid.
     pub provider: String,
-    /// The name of the secret that fitted; empty if its seal was broken.
+    /// Name of the secret that verified it; empty if the seal was invalid.
     pub verified_with: String,
-    /// The provider's id.
+    /// The provider's event id.
     pub event_id: Option<String>,
     /// The provider's event type.
     pub event_type: Option<String>,
-    /// When the ingress took it.
+    /// Time of receipt by the ingress.
     pub received_at: Option<Timestamp>,
     /// The time that the provider signed.
     pub provider_time: Option<Timestamp>,
     /// SHA-256 of the body, in hex.
     pub body_sha256: String,
-    /// The id of its trace (W3C Trace Context).
+    /// Trace id (W3C Trace Context).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
-    /// How it came.
+    /// Context of the callback.
     #[serde(default)]
     pub context: Context,
-    /// Who let it in, if it was refused at first.
+    /// Who admitted it, if it was refused first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admitted: Option<Admitted>,
 }
 
 impl Summary {
-    /// What is kept of an event whose seal opened, and of its print.
+    /// The summary of an event whose seal is valid.
     pub fn of(event: &Event, fingerprint: &Fingerprint) -> Self {
         let envelope = &event.envelope;
         Self {
@@ -132,22 +131,22 @@ impl Summary {
     }
 }
 
-/// What came of one attempt at the destination.
+/// Result of one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AttemptResult {
-    /// How long it took.
+    /// Duration in milliseconds.
     pub duration_ms: u64,
-    /// The HTTP status, if there was an answer.
+    /// HTTP status, if there was an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// What went wrong, in words.
+    /// Error message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The start of the answer's body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,
-    /// What kind of failure it was, if there was no answer.
+    /// Class of the failure, if there was no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<ErrorClass>,
 }
@@ -157,25 +156,25 @@ pub struct AttemptResult {
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ErrorClass {
-    /// None within the destination's timeout.
+    /// No answer within the destination's timeout.
     Timeout,
-    /// Its name stands for no address.
+    /// The host name doesn't resolve.
     Dns,
-    /// Its name stands for an address inside.
+    /// The host name resolves to a private address.
     PrivateAddress,
-    /// Nobody took the connection.
+    /// The connection failed.
     Connect,
-    /// TLS failed: a certificate, most often.
+    /// TLS failed, most often because of a certificate.
     Tls,
-    /// The connection broke, or what came was no HTTP.
+    /// The connection broke, or the answer was not HTTP.
     Protocol,
-    /// The request couldn't be made.
+    /// The request is invalid.
     Request,
-    /// A handler returned an error.
+    /// The handler returned an error.
     Handler,
-    /// A handler panicked.
+    /// The handler panicked.
     Panic,
-    /// Workers went away with it, one after the other.
+    /// Several workers crashed with it.
     Crash,
 }
 
@@ -197,36 +196,36 @@ impl ErrorClass {
     }
 }
 
-/// One line of a history.
+/// One entry of a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
-    /// When, by the journal's own clock.
+    /// Time, by the store's clock.
     pub at: Timestamp,
-    /// The generation it speaks of.
+    /// Generation.
     pub generation: u32,
-    /// The attempt it speaks of.
+    /// Attempt.
     pub attempt: u32,
-    /// The worker or operator who did it.
+    /// Worker or operator.
     pub by: String,
     /// What happened.
     #[serde(flatten)]
     pub what: HistoryEvent,
 }
 
-/// What a history's line says.
+/// What an entry of a history reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum HistoryEvent {
-    /// A worker took the claim; the attempt begins.
+    /// A worker has the claim; the attempt starts.
     Claimed {
-        /// The claim's fence.
+        /// Fence of the claim.
         fence: u64,
-        /// The one before ran out unsettled: its worker crashed or hung.
+        /// Whether the previous claim expired unsettled: its worker crashed or hung.
         reclaimed: bool,
     },
-    /// A message met a running claim and was set aside until past its lease.
+    /// The message met a running claim and was deferred until after its lease.
     Busy,
     /// A copy of what is already delivered: no effect.
     Duplicate,
@@ -234,138 +233,137 @@ pub enum HistoryEvent {
     DuplicateDead,
     /// A message that a newer attempt or generation has overtaken: no effect.
     Stale,
-    /// Another body came under the same id: no effect on this delivery. Where the id isn't shown to
-    /// name one event, a dead letter of its own holds it.
+    /// Another body under the same id: no effect on this delivery. Unless the id is shown to name
+    /// one event, it is a dead letter of its own.
     Conflict {
         /// SHA-256 of that body, in hex.
         body_sha256: String,
     },
-    /// The same signed bytes came under another unsigned id: no effect. They are kept as a
-    /// dead letter of their own.
+    /// The same signed bytes under another unsigned id: no effect. It is a dead letter of its own.
     Suspected {
-        /// The delivery key of that dead letter.
+        /// Delivery key of that dead letter.
         kept_as: String,
     },
-    /// The destination took it.
+    /// The destination accepted it.
     Delivered {
-        /// Settled after its claim had passed to another worker.
+        /// Whether another worker had the claim by then.
         #[serde(default)]
         late: bool,
-        /// What the destination said.
+        /// Result of the attempt.
         #[serde(flatten)]
         result: AttemptResult,
     },
     /// The attempt failed; another one follows.
     Failed {
-        /// When the next attempt is due.
+        /// Time of the next attempt.
         next_at: Timestamp,
-        /// What the destination said.
+        /// Result of the attempt.
         #[serde(flatten)]
         result: AttemptResult,
     },
-    /// Given up.
+    /// It became a dead letter.
     Dead {
-        /// Why.
+        /// Reason.
         reason: DeadReason,
-        /// What the destination said at last.
+        /// Result of the last attempt.
         #[serde(flatten)]
         result: AttemptResult,
     },
-    /// An attempt failed after its claim had passed to another worker: no effect.
+    /// An attempt failed after another worker had the claim: no effect.
     Superseded {
-        /// What the destination said.
+        /// Result of the attempt.
         #[serde(flatten)]
         result: AttemptResult,
     },
-    /// An operator sent the dead letter back to the work queue.
+    /// An operator requeued the dead letter.
     Requeued {
-        /// Why, in the operator's words; empty if none were given.
+        /// Reason; empty if none was given.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         reason: String,
-        /// The job that did it for him, and in which of its runs: `0a1b2c3d/1`.
+        /// The job and its run: `0a1b2c3d/1`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         job: Option<String>,
     },
-    /// An operator had it run again, from the archive.
+    /// An operator replayed it from the archive.
     Replayed {
-        /// Why, in the operator's words; empty if none were given.
+        /// Reason; empty if none was given.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         reason: String,
-        /// The job that did it for him, and in which of its runs: `0a1b2c3d/1`.
+        /// The job and its run: `0a1b2c3d/1`.
         job: String,
     },
-    /// An operator took the dead letter out of the queue for good.
+    /// An operator drained the dead letter.
     Discarded {
-        /// Why, in the operator's words.
+        /// Reason.
         reason: String,
     },
-    /// An operator let a suspected replay go on as an event of its own, or an attempt that waited be
-    /// made at once.
+    /// An operator released a suspected replay or a conflict, or had a waiting attempt made at
+    /// once.
     Released {
-        /// Why, in the operator's words.
+        /// Reason.
         reason: String,
     },
 }
 
 impl HistoryEvent {
-    /// Whether an operator had it run again, in a new generation.
+    /// Whether an operator started a new generation.
     pub fn sends_on(&self) -> bool {
         matches!(self, Self::Requeued { .. } | Self::Replayed { .. } | Self::Released { .. })
     }
 }
 
-/// All that is known of one delivery.
+/// One delivery, with its history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Delivery {
-    /// Which one.
+    /// Key.
     pub key: DeliveryKey,
-    /// Where it stands.
+    /// State.
     pub record: Record,
-    /// Why it is dead, if it is.
+    /// Dead-letter reason, if it is dead.
     pub reason: Option<DeadReason>,
     /// The event.
     pub event: Summary,
-    /// What happened so far, oldest first: the newest lines, up to 32 KiB as they are stored.
+    /// History, oldest first: the newest entries, up to 32 KiB as stored.
     pub history: Vec<Entry>,
 }
 
-/// Of what a journal remembers the first.
+/// Facts of which the store remembers the first one.
 #[derive(Clone, Copy, Debug)]
 pub enum First<'a> {
-    /// The type that a source's identity came with.
+    /// The event type of a source's identity.
     Type {
         /// The source's name.
         source: &'a str,
-        /// Of the event.
+        /// Identity of the event.
         identity: &'a Identity,
     },
-    /// The delivery key of a copy of these signed bytes that a destination set apart.
+    /// The delivery key of a copy of these signed bytes that was set apart at a destination.
     Copy {
-        /// Where it was set apart.
+        /// Name of the destination.
         destination: &'a str,
         /// The source's name.
         source: &'a str,
-        /// Of the event.
+        /// Identity of the event.
         identity: &'a Identity,
-        /// There are several of them.
+        /// Number of the place; several are remembered.
         place: usize,
     },
-    /// The identity of one of the callbacks with the same bytes that a destination takes in an hour.
+    /// The identity of a callback with the same bytes that a destination receives within an hour.
     Repeat {
-        /// Where it is delivered.
+        /// Name of the destination.
         destination: &'a str,
         /// The source's name.
         source: &'a str,
         /// [`Envelope::same_bytes`](zentra_core::event::Envelope::same_bytes).
         same_bytes: &'a Identity,
-        /// There are several of them.
+        /// Number of the place; several are remembered.
         place: usize,
     },
 }
 
 impl First<'_> {
-    /// The kind, and a name of its own within it.
+    /// The kind, and a unique name within it.
     pub fn name(&self) -> (&'static str, String) {
         match self {
             Self::Type { source, identity } => ("type", format!("{source}/{}", identity.as_str())),
@@ -379,19 +377,20 @@ impl First<'_> {
     }
 }
 
-/// What a worker needs. Each call is atomic, and may be repeated.
+/// What a worker uses. Each call is atomic and can be repeated.
 pub trait Journal: Clone + Send + Sync + 'static {
-    /// Asks to run an attempt. Whatever the answer, it is in the history.
+    /// Requests the claim of an attempt. The answer is in the history.
     fn claim(&self, claim: &Claim<'_>)
     -> impl Future<Output = Result<Answer, JournalError>> + Send;
 
-    /// What is remembered of a delivery.
+    /// A delivery, if it is remembered.
     fn known(
         &self,
         key: &DeliveryKey,
     ) -> impl Future<Output = Result<Option<Delivery>, JournalError>> + Send;
 
-    /// What came first of this: `value`, if nothing is remembered. It is remembered for `retention`.
+    /// The first value of this fact: `value`, if none is remembered. It is remembered for
+    /// `retention`.
     fn first(
         &self,
         of: First<'_>,
@@ -399,8 +398,7 @@ pub trait Journal: Clone + Send + Sync + 'static {
         retention: Duration,
     ) -> impl Future<Output = Result<String, JournalError>> + Send;
 
-    /// Makes the claim of a running attempt last `lease` from now. [`Answer::Lost`] if it
-    /// has passed to another worker.
+    /// Extends a claim to `lease` from now. [`Answer::Lost`] if another worker has it.
     fn renew(
         &self,
         key: &DeliveryKey,
@@ -408,46 +406,44 @@ pub trait Journal: Clone + Send + Sync + 'static {
         lease: Duration,
     ) -> impl Future<Output = Result<Answer, JournalError>> + Send;
 
-    /// Says how an attempt ended.
+    /// Stores the outcome of an attempt.
     fn settle(
         &self,
         settle: &Settle<'_>,
     ) -> impl Future<Output = Result<Answer, JournalError>> + Send;
 
-    /// When the destination's oldest dead delivery was given up.
+    /// When the destination's oldest dead delivery became dead.
     fn oldest_dead(
         &self,
         destination: &str,
     ) -> impl Future<Output = Result<Option<Timestamp>, JournalError>> + Send;
 
-    /// Lets go of what lists nothing any more: `retention` is the longest that any delivery is
-    /// remembered after its last change. To be called now and then.
+    /// Removes expired entries of the lists. `retention` is the longest one of all sources. Called
+    /// periodically.
     fn tidy(&self, retention: Duration) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// Whether it takes claims: it answers, and can be written to.
+    /// Whether the store answers and takes writes.
     fn ready(&self) -> impl Future<Output = Result<(), JournalError>> + Send;
 }
 
-/// Bytes of a history: its newest lines are kept.
+/// Maximum size of a history in bytes: its newest entries are kept.
 pub const HISTORY: usize = 32 * 1024;
-/// Copies without effect are listed up to half of it, so that a flood of them neither hides
-/// what happened nor costs more than a look.
+/// Maximum size of entries about copies, so that a flood of copies doesn't hide what happened.
 pub const COPIES: usize = HISTORY / 2;
 
-/// A delivery and how long it is remembered, when a deployment moves from one journal to
-/// another.
+/// A delivery and how long it is remembered, for a migration between stores.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remembered {
     /// The delivery.
     pub delivery: Delivery,
-    /// When it was given up, while it is dead and not discarded.
+    /// When it became dead, while it is dead and not drained.
     pub dead: Option<Timestamp>,
-    /// When it is forgotten; none: kept.
+    /// When it is forgotten; `None`: never.
     pub until: Option<Timestamp>,
 }
 
-/// The delivery keys that an operator may mean: an identity at these pairs of destination and
-/// source, or a key itself.
+/// The delivery keys that an id can mean: an identity at these pairs of destination and source, or
+/// a key itself.
 pub fn named(id: &str, pairs: &[(&str, &str)]) -> Vec<DeliveryKey> {
     let of = |(destination, source): &(&str, &str)| {
         DeliveryKey::new(destination, source, &Identity::from_text(id))
@@ -455,19 +451,17 @@ pub fn named(id: &str, pairs: &[(&str, &str)]) -> Vec<DeliveryKey> {
     pairs.iter().map(of).chain(DeliveryKey::parse(id)).collect()
 }
 
-/// What the operator needs.
+/// What operators use.
 pub trait DeliveryStore: Send + Sync + 'static {
-    /// The deliveries of an event: by the provider's id, by its identity, or by a
-    /// delivery key itself. An identity is looked for at these pairs of destination and
-    /// source.
+    /// The deliveries of an event, by the provider's id, its identity or a delivery key. An
+    /// identity is searched at these pairs of destination and source.
     fn find(
         &self,
         id: &str,
         pairs: &[(&str, &str)],
     ) -> impl Future<Output = Result<Vec<DeliveryKey>, JournalError>> + Send;
 
-    /// Why claims are refused now, as far as that can be told without a write: nothing is delivered
-    /// then.
+    /// Why claims are refused now, as far as reads show it.
     fn refuses_claims(&self) -> impl Future<Output = Result<Option<String>, JournalError>> + Send;
 
     /// One delivery, with its history.
@@ -476,9 +470,9 @@ pub trait DeliveryStore: Send + Sync + 'static {
         key: &DeliveryKey,
     ) -> impl Future<Output = Result<Option<Delivery>, JournalError>> + Send;
 
-    /// A page of what is remembered and wanted, newest first, of at most `limit`; `after` is the
-    /// [`list::Page::next`] of the page before. What has been dead for longer than all else is
-    /// remembered isn't among it: see [`DeliveryStore::dead`].
+    /// A page of matching deliveries, newest first, at most `limit`. `after` is the
+    /// [`list::Page::next`] of the previous page. Deliveries that are dead for longer than the
+    /// retention are only in [`DeliveryStore::dead`].
     fn list(
         &self,
         query: &list::Query,
@@ -486,7 +480,7 @@ pub trait DeliveryStore: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<list::Page, JournalError>> + Send;
 
-    /// A destination's dead deliveries that are wanted, oldest first, at most `limit`.
+    /// A destination's matching dead deliveries, oldest first, at most `limit`.
     fn dead(
         &self,
         destination: &str,
@@ -494,7 +488,7 @@ pub trait DeliveryStore: Send + Sync + 'static {
         wanted: &(dyn Fn(&Delivery) -> bool + Sync),
     ) -> impl Future<Output = Result<Vec<Delivery>, JournalError>> + Send;
 
-    /// Has a delivered one wait for one more run, and notes it: the new generation. None if it isn't
+    /// Opens a delivered one for another run, and returns the new generation. `None` if it isn't
     /// delivered.
     fn reopen(
         &self,
@@ -503,8 +497,8 @@ pub trait DeliveryStore: Send + Sync + 'static {
         what: &HistoryEvent,
     ) -> impl Future<Output = Result<Option<u32>, JournalError>> + Send;
 
-    /// Notes what an operator does with a dead delivery: re-queues, replays or releases it, as this
-    /// generation, or discards it. `false` if the journal knows no such delivery.
+    /// Adds an operator's action on a dead delivery to its history: requeue, replay or release with
+    /// this generation, or drain. `false` if the delivery is unknown.
     fn note(
         &self,
         key: &DeliveryKey,

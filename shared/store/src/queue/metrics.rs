@@ -1,19 +1,19 @@
-//! What Prometheus learns of any backend's queues.
+//! Queue metrics of every backend.
 
 use prometheus::core::Collector;
 use prometheus::{IntGauge, IntGaugeVec, opts};
 
-/// How full the queues are.
+/// Depths of the queues.
 #[derive(Clone)]
 pub struct Depths {
-    /// Messages in the queue of unrouted events.
+    /// Unrouted events.
     pub unrouted: IntGauge,
-    /// By destination and queue (`work`, `dead`).
+    /// Waiting messages by destination and queue (`work`, `dead`).
     pub waiting: IntGaugeVec,
 }
 
 impl Default for Depths {
-    /// All at zero, and not registered.
+    /// All zero, not registered.
     fn default() -> Self {
         Self {
             unrouted: gauge(
@@ -30,18 +30,18 @@ impl Default for Depths {
 }
 
 impl Depths {
-    /// For a registry.
+    /// Collectors for a registry.
     pub fn collectors(&self) -> [Box<dyn Collector>; 2] {
         [Box::new(self.unrouted.clone()), Box::new(self.waiting.clone())]
     }
 }
 
-/// A gauge of this name, which must be valid.
+/// A gauge. The name must be valid.
 pub fn gauge(name: &str, help: &str) -> IntGauge {
     made(IntGauge::with_opts(opts!(name, help)))
 }
 
-/// Gauges of this name, by labels; all must be valid.
+/// A gauge with labels. All names must be valid.
 pub fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     made(IntGaugeVec::new(opts!(name, help), labels))
 }

@@ -1,7 +1,7 @@
-//! The queue seam: what carries sealed events from the ingress to the workers.
+//! The queue seam: it carries sealed events from the ingress to the workers.
 //!
-//! One trait per user, so nobody sees more than it needs: the ingress publishes, a
-//! worker processes, the operator re-queues. [`amqp`] is the RabbitMQ side.
+//! Each user has its own trait: the ingress publishes ([`Publish`]), a worker processes
+//! ([`Process`]), an operator requeues ([`Operate`]).
 
 pub mod metrics;
 
@@ -15,107 +15,106 @@ use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::DeadReason;
 use zentra_core::seal::Sealed;
 
-/// A message in a work or dead-letter queue. A message that isn't ours has an empty
-/// envelope and seal; nothing opens it.
+/// A message in a work or dead-letter queue. A foreign message has an empty envelope and seal, and
+/// can't be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The event as it travels.
+    /// The sealed event.
     pub sealed: Sealed,
-    /// Which attempt this message asks for, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// How often an operator has re-queued the delivery.
+    /// Number of requeues, replays and releases before.
     pub generation: u32,
-    /// Why it is in a dead-letter queue. Not under the seal: it is believed of nothing else.
+    /// Reason in a dead-letter queue. Not sealed: it is only additional information.
     pub dead: Option<DeadReason>,
-    /// Proves attempt, generation and destination: see
-    /// [`countersign`](crate::delivery::countersign). None on a new event.
+    /// Proves attempt, generation and destination; see
+    /// [`countersign`](crate::delivery::countersign). `None` for a new event.
     pub countersignature: Option<String>,
 }
 
 impl Message {
-    /// Of a new event.
+    /// The message of a new event.
     pub fn new(sealed: Sealed) -> Self {
         Self { sealed, attempt: 1, generation: 0, dead: None, countersignature: None }
     }
 }
 
-/// How long a message is set aside.
+/// How long a message is deferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delay {
-    /// As near to this as the queue can do.
+    /// The nearest delay that the queue supports.
     Near(Duration),
-    /// This or longer: until a lease has ended, or as the destination asked.
+    /// At least this long.
     AtLeast(Duration),
 }
 
-/// Why the queue didn't do what was asked. Whether a publish that failed has arrived
-/// nevertheless is unknown; what follows must bear a copy.
+/// Errors of the queue. It is unknown whether a failed publish arrived, so a copy must be harmless.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// There is no connection now.
+    /// There is no connection.
     #[error("the broker is not connected")]
     Disconnected,
-    /// The broker is out of memory or disk and takes no messages.
+    /// The broker has a memory or disk alarm and takes no messages.
     #[error("the broker blocks publishers: it is short of memory or disk")]
     Blocked,
-    /// Confirms are overdue, so no more is asked of the broker until one comes.
+    /// Confirms are overdue. Publishes fail until one arrives.
     #[error("the broker is not confirming: it is stuck or overloaded")]
     Stalled,
-    /// More publishes wait than may.
+    /// Too many publishes are waiting.
     #[error("too many messages wait for the broker")]
     Overloaded,
-    /// The connection was lost with the message under way.
+    /// The connection was lost while the message was in flight.
     #[error("the broker connection was lost before the confirm")]
     Lost,
-    /// No confirm within the time allowed.
+    /// No confirm in time.
     #[error("the broker did not answer within {0:?}")]
     Timeout(Duration),
-    /// The broker said no: the queue is full, or the message can't be routed.
+    /// The broker rejected the message: the queue is full, or there is no route.
     #[error("the broker refused the message")]
     Refused,
-    /// The broker takes no message as large as this one (`max_message_size`).
+    /// The message is larger than the broker's `max_message_size`.
     #[error("the broker takes messages up to {0} bytes (its max_message_size)")]
     TooLarge(usize),
-    /// There is no such queue: no program has declared it yet.
+    /// The queue doesn't exist; no program has declared it yet.
     #[error("there is no such queue: {0}")]
     Missing(String),
-    /// The storage did not take it.
+    /// The storage failed.
     #[error(transparent)]
     Storage(StorageError),
-    /// Anything else that the client library reports.
+    /// Another error of the client library.
     #[error("the broker connection failed: {0}")]
     Broker(String),
 }
 
-/// What the queue of refused callbacks holds at most; beyond it the oldest go.
+/// Bounds of the queue of refused callbacks. Beyond them the oldest are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedBounds {
-    /// Callbacks.
+    /// Number of callbacks.
     pub count: u32,
-    /// Bytes of their bodies.
+    /// Total size of their bodies in bytes.
     pub bytes: usize,
-    /// How long each is kept.
+    /// Maximum age.
     pub age: Duration,
 }
 
-/// A destination and what it subscribes to.
+/// A destination and its subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscriber {
-    /// The destination's name.
+    /// Name of the destination.
     pub destination: String,
     /// Topic patterns over `source.event_type`.
     pub patterns: Vec<String>,
 }
 
 impl Subscriber {
-    /// Whether an event of this route (`source.event_type`) comes to it, by the rules of
-    /// an AMQP topic: `*` is one word, `#` any number.
+    /// Whether a route (`source.event_type`) matches, by the rules of AMQP topics: `*` is one word,
+    /// `#` any number of words.
     pub fn takes(&self, route: &str) -> bool {
         takes(&self.patterns, route)
     }
 }
 
-/// The same, by these patterns.
+/// Whether a route matches one of these patterns.
 pub fn takes(patterns: &[String], route: &str) -> bool {
     fn fits(pattern: &[&str], words: &[&str]) -> bool {
         match (pattern, words) {
@@ -133,18 +132,18 @@ pub fn takes(patterns: &[String], route: &str) -> bool {
     patterns.any(|pattern| fits(&pattern.split('.').collect::<Vec<_>>(), &words))
 }
 
-/// A log of what was accepted, for replay and reconciliation.
+/// The archive of accepted events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archive {
-    /// The sources whose events it keeps.
+    /// Sources whose events are archived.
     pub sources: Vec<String>,
-    /// At most so many bytes; beyond it the oldest go.
+    /// Maximum size in bytes. Beyond it the oldest events are dropped.
     pub bytes: u64,
-    /// How long events are kept.
+    /// Maximum age.
     pub age: Duration,
 }
 
-/// Where accepted events go.
+/// Routes of accepted events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routes {
     /// The destinations.
@@ -153,42 +152,40 @@ pub struct Routes {
     pub archive: Archive,
 }
 
-/// What a long-running program needs, whose config can change.
+/// What a long-running program uses; its configuration can change.
 pub trait Subscribe {
-    /// Routes events so from now on, and no longer as before; new queues are there when
-    /// this returns, and old ones stay with what they hold. Without a connection, all
-    /// this happens as soon as there is one.
+    /// Replaces the routes. New queues exist when this returns; old queues keep their messages.
+    /// Without a connection, it happens when there is one.
     fn subscribe(&self, routes: Routes) -> impl Future<Output = ()> + Send;
 
-    /// Shows the queue's own metrics.
+    /// Registers the queue's metrics.
     fn register(&self, registry: &Registry) -> prometheus::Result<()>;
 }
 
-/// What the ingress needs.
+/// What the ingress uses.
 pub trait Publish: Subscribe + Clone + Send + Sync + 'static {
-    /// Returns when the event is durable: from then on it is not lost.
+    /// Publishes an event. Returns when it is durable.
     fn publish(&self, sealed: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Keeps a refused callback, sealed by [`zentra_core::refused::RefusedRecord::seal`], in a bounded
-    /// place that is in no event's way.
+    /// Stores a refused callback, sealed by [`zentra_core::refused::RefusedRecord::seal`], in a
+    /// bounded queue. Doesn't delay events.
     fn keep(&self, refused: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Whether a publish would be confirmed now, as far as can be known: connected, not
-    /// blocked, and confirming.
+    /// Whether a publish would probably be confirmed now: connected, not blocked, confirming.
     fn ready(&self) -> bool;
 }
 
-/// What a worker needs. Each method returns when the message is durable in its new
-/// place, so that the old one may be acknowledged.
+/// What a worker uses. Each method returns when the message is durable in its new place, so the old
+/// one can be acknowledged.
 pub trait Process: Subscribe + Clone + Send + Sync + 'static {
-    /// Reads one destination's work queue.
+    /// Consumes one destination's work queue.
     type Consumer: Consumer;
 
-    /// Starts to consume, for as many as `prefetch` messages to be handled at a time.
+    /// Starts to consume with up to `prefetch` messages in progress.
     fn consume(&self, destination: &str, prefetch: u16) -> Self::Consumer;
 
-    /// Sets a message aside for its destination. The delay that it will have is chosen
-    /// before, by [`Process::delay`], so that it can be written down first.
+    /// Defers a message. The caller gets the delay from [`Process::delay`] first, so that the
+    /// history can have it.
     fn retry(
         &self,
         destination: &str,
@@ -196,11 +193,10 @@ pub trait Process: Subscribe + Clone + Send + Sync + 'static {
         delay: Duration,
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// The delay that [`Process::retry`] can really do for this wish.
+    /// The delay that [`Process::retry`] will use for this request.
     fn delay(&self, wanted: Delay) -> Duration;
 
-    /// Puts a message into its destination's dead-letter queue, with the last error for
-    /// whoever looks at the queue itself.
+    /// Moves a message to its destination's dead-letter queue, with the last error as a header.
     fn dead(
         &self,
         destination: &str,
@@ -209,88 +205,85 @@ pub trait Process: Subscribe + Clone + Send + Sync + 'static {
         error: Option<&str>,
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Whether the broker is connected now.
+    /// Whether the broker is connected.
     fn ready(&self) -> bool;
 }
 
-/// A stream of messages that outlives broker restarts.
+/// A stream of messages that survives broker restarts.
 pub trait Consumer: Send + 'static {
     /// Acknowledges one message.
     type Receipt: Receipt;
 
-    /// The next message. Waits as long as it takes, over reconnects too; may be dropped
-    /// at any time. `None` after [`Consumer::stop`], when nothing is left to handle.
+    /// The next message. Waits without limit, across reconnects. Can be dropped at any time. `None`
+    /// after [`Consumer::stop`], when no message is left.
     fn next(&mut self) -> impl Future<Output = Option<(Message, Self::Receipt)>> + Send;
 
-    /// How many of the messages that are being handled wait for something that may take long: as
-    /// many more are fetched, so that they hold up no others.
+    /// Sets how many messages in progress are waiting for something slow. That many more are
+    /// fetched.
     fn set_waiting(&mut self, waiting: usize) -> impl Future<Output = ()> + Send;
 
-    /// Takes no new messages from the broker. Those already here still come by
-    /// [`Consumer::next`].
+    /// Stops fetching. Messages that are already here are still returned by [`Consumer::next`].
     fn stop(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Returns when the acknowledgements of all receipts that are used up have reached the
-    /// broker. To be called once no receipt is left.
+    /// Returns when all acknowledgements have reached the broker. Called when no receipt is left.
     fn finish(self) -> impl Future<Output = ()> + Send;
 }
 
-/// The right to acknowledge one message. Dropped unused, the message comes again once
+/// The right to acknowledge one message. If it is dropped unused, the message is redelivered when
 /// the connection ends.
 pub trait Receipt: Send + 'static {
-    /// Gives the message up: the next holder has confirmed it. A failure is harmless:
-    /// the message comes again and is recognised as a copy.
+    /// Acknowledges the message: its next holder has confirmed it. A failure is harmless: the
+    /// redelivered message is recognised as a copy.
     fn ack(self) -> impl Future<Output = ()> + Send;
 
-    /// Gives the message back, to come again.
+    /// Returns the message to the queue.
     fn give_back(self) -> impl Future<Output = ()> + Send;
 }
 
-/// A queue that an operator looks through.
+/// A queue that operators read.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a> {
     /// A destination's dead letters.
     Dead(&'a str),
     /// Refused callbacks.
     Refused,
-    /// Accepted events that nobody subscribed to.
+    /// Accepted events without a subscriber.
     Unrouted,
-    /// What waits for a destination's workers. To be looked at seldom, and not far: each look
-    /// counts as a delivery, and after a hundred of them RabbitMQ gives a message up.
+    /// A destination's work queue. Read it rarely and only its start: each read counts as a
+    /// delivery, and RabbitMQ dead-letters a message after 100.
     Work(&'a str),
 }
 
-/// What the operator needs.
+/// What operators use.
 pub trait Operate: Send + Sync + 'static {
-    /// Why no message is taken now, as far as that is known: an alarm of the broker.
+    /// The broker's alarm, if there is one: why it takes no messages.
     fn blocked(&self) -> Option<String>;
 
-    /// Looks through a queue.
+    /// Reads a queue.
     type Walk: Walk;
 
     /// Reads the archive.
     type Archived: Archived;
 
-    /// Starts to look through a queue, from its head.
+    /// Starts to read a queue from its head.
     fn walk(&self, place: Place<'_>)
     -> impl Future<Output = Result<Self::Walk, QueueError>> + Send;
 
-    /// How many messages wait there, held by nobody.
+    /// Number of messages that are ready in a queue.
     fn depth(&self, place: Place<'_>) -> impl Future<Output = Result<u64, QueueError>> + Send;
 
-    /// Starts to read the archive: what was accepted from this time on, perhaps with some that
-    /// came before.
+    /// Starts to read the archive from this time on. Some earlier events can be included.
     fn archived(
         &self,
         archive: &Archive,
         from: Timestamp,
     ) -> impl Future<Output = Result<Self::Archived, QueueError>> + Send;
 
-    /// Routes an event anew to those who subscribe to it now, and returns when it is
-    /// durable. It isn't archived again.
+    /// Routes an event to its current subscribers, and returns when it is durable. It isn't
+    /// archived again.
     fn reroute(&self, sealed: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Puts a message into its destination's work queue and returns when it is durable.
+    /// Publishes a message to its destination's work queue, and returns when it is durable.
     fn requeue(
         &self,
         destination: &str,
@@ -298,8 +291,8 @@ pub trait Operate: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 }
 
-/// Looks through a queue, message by message. What is looked at is held back from others
-/// meanwhile, and stays in the queue unless its receipt is acknowledged.
+/// Reads a queue message by message. Messages that were read are hidden from others meanwhile, and
+/// stay in the queue unless their receipt is acknowledged.
 pub trait Walk: Send {
     /// Holds one message.
     type Receipt: Receipt;
@@ -309,11 +302,11 @@ pub trait Walk: Send {
         &mut self,
     ) -> impl Future<Output = Result<Option<(Message, Self::Receipt)>, QueueError>> + Send;
 
-    /// Lets go of all that is held, once acknowledgements have reached the broker.
+    /// Releases all held messages, after acknowledgements have reached the broker.
     fn finish(self) -> impl Future<Output = Result<(), QueueError>> + Send;
 }
 
-/// Reads an archive, event by event. Takes nothing out of it.
+/// Reads the archive event by event. Removes nothing.
 pub trait Archived: Send {
     /// The next event, oldest first; `None` at the end.
     fn next(&mut self) -> impl Future<Output = Result<Option<Sealed>, QueueError>> + Send;

@@ -19,6 +19,7 @@ test: services
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace
+	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; fi
 
 # Everything dies while a thousand events flow, in an order that a seed decides: a new one each
 # time, or ZENTRA_SEED's. `make test` has the same run with one seed.

@@ -1,4 +1,4 @@
-//! The verified entrance: `POST /in/{source}`.
+//! The verified ingress: `POST /in/{source}`.
 //!
 //! A callback is read (bounded), verified on its raw bytes, judged for freshness,
 //! identified, sealed and published; a 2xx goes out only when the broker has confirmed

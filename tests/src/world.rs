@@ -26,7 +26,7 @@ pub struct World {
     pub stack: Stack,
     /// The destination.
     pub ledger: Ledger,
-    /// The entrance.
+    /// The ingress.
     pub ingress: Program,
     /// To look at histories.
     pub journal: RedisJournal,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::Event;
@@ -25,8 +24,7 @@ pub struct ArchiveFilter {
 }
 
 /// An archived event.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Archived)]
+#[derive(Serialize)]
 pub struct ArchivedEvent {
     pub source: String,
     pub event_id: Option<String>,

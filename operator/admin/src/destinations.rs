@@ -1,7 +1,6 @@
 //! Destinations: their state by heartbeats, and control actions.
 
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_store::control::{
     AuditEntry, Circuit, ControlAction, DesiredState, Heartbeat, OperatorControl,
@@ -23,8 +22,7 @@ pub enum Action {
 }
 
 /// A destination, by its workers' heartbeats.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = DestinationState)]
+#[derive(Debug, Serialize)]
 pub struct Destination {
     pub destination: String,
     /// Number of workers.

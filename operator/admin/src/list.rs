@@ -1,10 +1,9 @@
 //! The one form of a list in JSON.
 
 use serde::Serialize;
-use utoipa::ToSchema;
 
 /// A list, or a page of one.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 pub struct List<T> {
     pub items: Vec<T>,
     /// Cursor of the next page; null at the end, and for lists without pages.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Serialize;
-use utoipa::ToSchema;
 use webhook_verify::{Answered, Scheme, Unverified, Verified};
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
@@ -52,8 +51,7 @@ impl RefusedFilter {
 }
 
 /// A refused callback with its body.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Refused)]
+#[derive(Serialize)]
 pub struct RefusedCallback {
     #[serde(flatten)]
     pub kept: RefusedRecord,
@@ -217,8 +215,7 @@ impl From<Admission> for VerifiedAs {
 }
 
 /// Outcome for one callback.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Admission)]
+#[derive(Serialize)]
 pub struct Outcome {
     pub id: String,
     pub source: String,

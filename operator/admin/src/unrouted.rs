@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::clock::Timestamp;
 use zentra_core::seal::{Sealed, Sealer};
@@ -14,8 +13,7 @@ use crate::backend::Backend;
 use crate::error::AdminError;
 
 /// One of them.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Unrouted)]
+#[derive(Serialize)]
 pub struct UnroutedEvent {
     pub source: String,
     pub event_id: Option<String>,

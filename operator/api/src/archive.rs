@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::response::IntoResponse;
-use serde::Deserialize;
-use utoipa::IntoParams;
-use zentra_admin::archive::{ArchiveFilter, ArchivedEvent};
-use zentra_admin::list::List;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use zentra_admin::archive::ArchiveFilter;
 
 use crate::State;
 use crate::auth::Who;
 use crate::extract::{Answer, Path, Query, attached, default_limit, looks, within};
+use crate::list::List;
 use crate::problem::Problem;
+use crate::time::Time;
 
 /// Filters for archived events.
 #[derive(Deserialize, IntoParams)]
@@ -62,4 +63,29 @@ pub(super) async fn body(
 ) -> Result<impl IntoResponse, Problem> {
     let attribution = looks(&who)?;
     Ok(attached(state.archived_body(&id, &attribution).await?))
+}
+
+/// An archived event.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ArchivedEvent {
+    pub(crate) source: String,
+    pub(crate) event_id: Option<String>,
+    /// Identity, as in its delivery keys.
+    pub(crate) identity: String,
+    pub(crate) event_type: Option<String>,
+    pub(crate) received_at: Time,
+    pub(crate) bytes: usize,
+}
+
+impl From<zentra_admin::archive::ArchivedEvent> for ArchivedEvent {
+    fn from(from: zentra_admin::archive::ArchivedEvent) -> Self {
+        Self {
+            source: from.source,
+            event_id: from.event_id,
+            identity: from.identity,
+            event_type: from.event_type,
+            received_at: from.received_at.into(),
+            bytes: from.bytes,
+        }
+    }
 }

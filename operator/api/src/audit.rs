@@ -1,15 +1,16 @@
 //! The audit log.
 
 use axum::Json;
-use serde::Deserialize;
-use utoipa::IntoParams;
-use zentra_admin::list::List;
-use zentra_store::control::{AuditEntry, Role};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use zentra_store::control::{self, Role};
 
 use crate::State;
 use crate::auth::Who;
 use crate::extract::{Answer, Query, default_limit, within};
+use crate::list::List;
 use crate::problem::Problem;
+use crate::time::Time;
 
 /// Filters for the audit log.
 #[derive(Deserialize, IntoParams)]
@@ -34,4 +35,47 @@ pub(super) async fn audit(
 ) -> Answer<List<AuditEntry>> {
     who.may(Role::Admin)?;
     Ok(Json(state.audited(within(asked.limit)?).await?.into()))
+}
+
+/// Who did something, when, and why.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Attribution {
+    /// Name of the operator or program.
+    pub(crate) by: String,
+    /// Time, by the operator's clock.
+    pub(crate) at: Time,
+    /// Reason; empty if none was given.
+    pub(crate) because: String,
+}
+
+impl From<control::Attribution> for Attribution {
+    fn from(from: control::Attribution) -> Self {
+        Self { by: from.by, at: from.at.into(), because: from.because }
+    }
+}
+
+/// One entry of the audit log.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AuditEntry {
+    /// The action, named as on the command line: `destination pause`.
+    pub(crate) action: String,
+    /// The object: a destination, an event, a filter.
+    pub(crate) on: String,
+    /// The result; empty if the histories have it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) result: String,
+    /// Who, when and why.
+    #[serde(flatten)]
+    pub(crate) attribution: Attribution,
+}
+
+impl From<control::AuditEntry> for AuditEntry {
+    fn from(from: control::AuditEntry) -> Self {
+        Self {
+            action: from.action,
+            on: from.on,
+            result: from.result,
+            attribution: from.attribution.into(),
+        }
+    }
 }

@@ -1,20 +1,22 @@
 //! Dead letters.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::response::IntoResponse;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use zentra_admin::dead::PassReport;
 use zentra_admin::filter::Filter;
-use zentra_admin::list::List;
-use zentra_core::lifecycle::DeadReason;
+use zentra_core::lifecycle;
 use zentra_store::control::Role;
-use zentra_store::journal::Delivery;
 
 use crate::State;
 use crate::auth::Who;
+use crate::delivery::{DeadReason, Delivery};
 use crate::extract::{Answer, Body, Path, Query, actor, attached, default_limit, looks, within};
+use crate::list::List;
 use crate::problem::Problem;
+use crate::time::Time;
 
 /// Filters for dead deliveries.
 #[derive(Deserialize, IntoParams)]
@@ -43,7 +45,7 @@ pub(super) struct Dead {
 )]
 pub(super) async fn dead(state: State, Query(asked): Query<Dead>) -> Answer<List<Delivery>> {
     let limit = within(asked.limit)?;
-    let reason = asked.reason.map(|reason| reason.as_str().to_owned());
+    let reason = asked.reason.map(|reason| lifecycle::DeadReason::from(reason).as_str().to_owned());
     let Dead { destination, source, kind, .. } = asked;
     let filter = Filter { destination, source, reason, kind, ..Filter::default() };
     Ok(Json(state.dead(&filter, limit).await?.into()))
@@ -95,7 +97,7 @@ pub(super) async fn requeue(
     if !(1..=100).contains(&ids.len()) {
         return Err(Problem::invalid("name 1 to 100 dead letters"));
     }
-    Ok(Json(state.requeue_dead(ids, actor(&who, &because)?).await?))
+    Ok(Json(state.requeue_dead(ids, actor(&who, &because)?).await?.into()))
 }
 
 /// Drain dead letters: take them out of their queues for good. A drained letter can't be requeued;
@@ -113,5 +115,41 @@ pub(super) async fn drain(
     if !(1..=100).contains(&ids.len()) || because.is_empty() {
         return Err(Problem::invalid("name 1 to 100 dead letters, and say why (because)"));
     }
-    Ok(Json(state.drain_dead(ids, actor(&who, &because)?).await?))
+    Ok(Json(state.drain_dead(ids, actor(&who, &because)?).await?.into()))
+}
+
+/// Report of a pass.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PassReport {
+    /// Whether nothing was changed.
+    pub(crate) dry_run: bool,
+    /// Letters that were read.
+    pub(crate) looked: u64,
+    /// Letters that were handled, or would be.
+    pub(crate) done: u64,
+    /// Number by destination and reason.
+    pub(crate) by: BTreeMap<String, u64>,
+    /// Receipt of the oldest.
+    pub(crate) oldest: Option<Time>,
+    /// Selected, but left: suspected replays and conflicts, which are released instead.
+    pub(crate) unsuited: u64,
+    /// Handled before, and removed now.
+    pub(crate) leftover: u64,
+    /// Selected, but left: a worker is processing it.
+    pub(crate) busy: u64,
+}
+
+impl From<zentra_admin::dead::PassReport> for PassReport {
+    fn from(from: zentra_admin::dead::PassReport) -> Self {
+        Self {
+            dry_run: from.dry_run,
+            looked: from.looked,
+            done: from.done,
+            by: from.by,
+            oldest: from.oldest.map(Into::into),
+            unsuited: from.unsuited,
+            leftover: from.leftover,
+            busy: from.busy,
+        }
+    }
 }

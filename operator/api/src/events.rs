@@ -1,5 +1,6 @@
 //! Events: lists, histories, search, live changes; release and end.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,23 +10,21 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::stream;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use zentra_admin::ErrorCode;
-use zentra_admin::event::{EventDetails, Matches};
-use zentra_admin::list::List;
-use zentra_core::clock::Timestamp;
-use zentra_core::lifecycle::{self, DeadReason};
 use zentra_store::control::Role;
-use zentra_store::journal::Delivery;
-use zentra_store::journal::list::{Page, Query as Asking};
+use zentra_store::journal::list::Query as Asking;
 
 use crate::State;
 use crate::auth::{PerToken, Who};
+use crate::delivery::{self, DeadReason, Delivery, Listed, Summary};
 use crate::extract::{Answer, Body, Path, Query, Reason, actor, default_limit, looks, within};
 use crate::lines::Lines;
+use crate::list::List;
 use crate::problem::Problem;
+use crate::time::Time;
 
 /// Maximum number of listeners,
 static LISTENERS: Semaphore = Semaphore::const_new(8);
@@ -50,13 +49,13 @@ pub(super) struct Events {
     #[serde(rename = "type")]
     kind: Option<String>,
     /// Only this state.
-    state: Option<lifecycle::State>,
+    state: Option<delivery::State>,
     /// Only dead deliveries with this reason.
     reason: Option<DeadReason>,
     /// Only deliveries that a worker took up since this time: RFC 3339, or milliseconds since 1970.
-    since: Option<Timestamp>,
+    since: Option<Time>,
     /// Only deliveries that a worker took up before this time.
-    until: Option<Timestamp>,
+    until: Option<Time>,
     /// Cursor: `next` of the previous page.
     cursor: Option<String>,
     /// Maximum number of items to return (default 100).
@@ -68,20 +67,20 @@ pub(super) struct Events {
 /// List deliveries with their histories, newest first, page by page.
 #[utoipa::path(
     get, path = "/v1/events", tag = "look", params(Events), security(("token" = [])),
-    responses((status = 200, body = Page), (status = "default", body = Problem))
+    responses((status = 200, body = List<Listed>), (status = "default", body = Problem))
 )]
-pub(super) async fn events(state: State, Query(asked): Query<Events>) -> Answer<Page> {
+pub(super) async fn events(state: State, Query(asked): Query<Events>) -> Answer<List<Listed>> {
     let limit = within(asked.limit)?;
     let query = Asking {
         source: asked.source,
         destination: asked.destination,
         kind: asked.kind,
-        state: asked.state,
-        reason: asked.reason,
-        since: asked.since,
-        until: asked.until,
+        state: asked.state.map(Into::into),
+        reason: asked.reason.map(Into::into),
+        since: asked.since.map(Into::into),
+        until: asked.until.map(Into::into),
     };
-    Ok(Json(state.events(&query, asked.cursor, limit).await?))
+    Ok(Json(state.events(&query, asked.cursor, limit).await?.into()))
 }
 
 /// Show an event: its deliveries with their histories, where it waits, and refused callbacks that
@@ -92,7 +91,7 @@ pub(super) async fn events(state: State, Query(asked): Query<Events>) -> Answer<
     responses((status = 200, body = EventDetails), (status = "default", body = Problem))
 )]
 pub(super) async fn event(state: State, Path(id): Path<String>) -> Answer<EventDetails> {
-    Ok(Json(state.event(&id).await?))
+    Ok(Json(state.event(&id).await?.into()))
 }
 
 /// The search.
@@ -120,7 +119,7 @@ pub(super) async fn find(
     if !(1..=200).contains(&text.chars().count()) {
         return Err(Problem::invalid("text has 1 to 200 characters"));
     }
-    Ok(Json(state.find(&text, &attribution).await?))
+    Ok(Json(state.find(&text, &attribution).await?.into()))
 }
 
 /// Filters for deliveries.
@@ -136,7 +135,7 @@ pub(super) struct Tail {
     #[serde(rename = "type")]
     kind: Option<String>,
     /// Only this state.
-    state: Option<lifecycle::State>,
+    state: Option<delivery::State>,
     /// Only dead deliveries with this reason.
     reason: Option<DeadReason>,
     /// Only this event: the provider's id, the identity, or a delivery key.
@@ -162,8 +161,15 @@ pub(super) async fn tail(
     let listens = LISTENERS.try_acquire();
     let listens = listens.map_err(|_| too_many("too many are told already: try again"))?;
     let Tail { source, destination, kind, state: stands, reason, id } = asked;
-    let query =
-        Asking { source, destination, kind, state: stands, reason, since: None, until: None };
+    let query = Asking {
+        source,
+        destination,
+        kind,
+        state: stands.map(Into::into),
+        reason: reason.map(Into::into),
+        since: None,
+        until: None,
+    };
     let (sender, receiver) = mpsc::channel(BEHIND);
     let service = Arc::clone(&state.0);
     tokio::spawn(async move {
@@ -215,4 +221,141 @@ pub(super) async fn end(
     who.may(Role::Operator)?;
     let actor = actor(&who, &reason.because)?;
     Ok(Json(state.end(&id, &actor).await?.into()))
+}
+
+/// An accepted event that no worker has taken up.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Accepted {
+    /// Always the same text, like the state of a delivery's record.
+    pub(crate) state: &'static str,
+    /// Path of the file.
+    pub(crate) place: Waiting,
+    pub(crate) event: Summary,
+}
+
+impl From<zentra_admin::event::Accepted> for Accepted {
+    fn from(from: zentra_admin::event::Accepted) -> Self {
+        Self { state: from.state, place: from.place.into(), event: from.event.into() }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Waiting {
+    /// No destination subscribes to it.
+    Unrouted,
+    /// No worker has taken it up yet, or it was forgotten.
+    Archive,
+}
+
+impl From<zentra_admin::event::Waiting> for Waiting {
+    fn from(from: zentra_admin::event::Waiting) -> Self {
+        match from {
+            zentra_admin::event::Waiting::Unrouted => Self::Unrouted,
+            zentra_admin::event::Waiting::Archive => Self::Archive,
+        }
+    }
+}
+
+/// One of them.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RefusedCopy {
+    /// Always the same text, like the state of a delivery's record.
+    pub(crate) state: &'static str,
+    /// Id of the refused callback.
+    pub(crate) refused_id: String,
+    pub(crate) source: String,
+    pub(crate) reason: String,
+    pub(crate) received_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) peer: Option<String>,
+    pub(crate) body_sha256: String,
+}
+
+impl From<zentra_admin::event::RefusedCopy> for RefusedCopy {
+    fn from(from: zentra_admin::event::RefusedCopy) -> Self {
+        Self {
+            state: from.state,
+            refused_id: from.refused_id,
+            source: from.source,
+            reason: from.reason,
+            received_at: from.received_at.into(),
+            peer: from.peer.map(|peer| peer.to_string()),
+            body_sha256: from.body_sha256,
+        }
+    }
+}
+
+/// All information about an event.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EventDetails {
+    /// Deliveries, oldest key first.
+    pub(crate) deliveries: Vec<Delivery>,
+    /// Where it waits, if no worker has taken it up.
+    pub(crate) accepted: Vec<Accepted>,
+    /// Refused callbacks that claim its id or have its body.
+    pub(crate) refused: Vec<RefusedCopy>,
+}
+
+impl From<zentra_admin::event::EventDetails> for EventDetails {
+    fn from(from: zentra_admin::event::EventDetails) -> Self {
+        Self {
+            deliveries: from.deliveries.into_iter().map(Into::into).collect(),
+            accepted: from.accepted.into_iter().map(Into::into).collect(),
+            refused: from.refused.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// Matches of a search.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Matches {
+    /// Accepted events, by time of receipt.
+    pub(crate) events: Vec<Match>,
+    /// Ids of refused callbacks. Nothing has verified them.
+    pub(crate) refused: Vec<String>,
+    /// Whether there can be more.
+    pub(crate) more: bool,
+    /// Whether bodies of delivered events are archived.
+    pub(crate) archived: bool,
+}
+
+impl From<zentra_admin::event::Matches> for Matches {
+    fn from(from: zentra_admin::event::Matches) -> Self {
+        Self {
+            events: from.events.into_iter().map(Into::into).collect(),
+            refused: from.refused,
+            more: from.more,
+            archived: from.archived,
+        }
+    }
+}
+
+/// An event whose body contains the text.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Match {
+    pub(crate) source: String,
+    pub(crate) event_id: Option<String>,
+    /// Identity, as in its delivery keys.
+    pub(crate) identity: String,
+    pub(crate) event_type: Option<String>,
+    pub(crate) received_at: Time,
+    /// Places where its body was found.
+    pub(crate) places: BTreeSet<String>,
+    /// Its remembered deliveries and their states.
+    pub(crate) deliveries: BTreeMap<String, String>,
+}
+
+impl From<zentra_admin::event::Match> for Match {
+    fn from(from: zentra_admin::event::Match) -> Self {
+        Self {
+            source: from.source,
+            event_id: from.event_id,
+            identity: from.identity,
+            event_type: from.event_type,
+            received_at: from.received_at.into(),
+            places: from.places,
+            deliveries: from.deliveries,
+        }
+    }
 }

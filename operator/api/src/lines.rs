@@ -6,6 +6,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use zentra_admin::event::{Change, Sink};
 
+use crate::delivery;
+
 /// Unsent lines for a reader that can be gone or too slow.
 pub(crate) struct Lines {
     written: Vec<u8>,
@@ -20,7 +22,7 @@ impl Lines {
 
 impl Sink for Lines {
     fn change(&mut self, change: &Change<'_>) -> bool {
-        let written = serde_json::to_writer(&mut self.written, change);
+        let written = serde_json::to_writer(&mut self.written, &delivery::Change::from(change));
         written.is_ok() && writeln!(self.written).is_ok()
     }
 

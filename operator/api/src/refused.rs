@@ -2,16 +2,17 @@
 
 use axum::Json;
 use axum::response::IntoResponse;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use zentra_admin::list::List;
-use zentra_admin::refused::{Outcome, RefusedCallback, RefusedFilter};
+use zentra_admin::refused::RefusedFilter;
 use zentra_store::control::Role;
 
 use crate::State;
 use crate::auth::Who;
 use crate::extract::{Answer, Body, Path, Query, actor, attached, default_limit, looks, within};
+use crate::list::List;
 use crate::problem::Problem;
+use crate::time::Time;
 
 /// Filters for refused callbacks.
 #[derive(Deserialize, IntoParams)]
@@ -81,13 +82,13 @@ pub(super) struct Admit {
 /// server has the sources' secrets.
 #[utoipa::path(
     post, path = "/v1/refused/admit", tag = "act", security(("token" = [])), request_body = Admit,
-    responses((status = 200, body = List<Outcome>), (status = "default", body = Problem))
+    responses((status = 200, body = List<Admission>), (status = "default", body = Problem))
 )]
 pub(super) async fn admit(
     who: Who,
     state: State,
     Body(Admit { ids, source, reason, because }): Body<Admit>,
-) -> Answer<List<Outcome>> {
+) -> Answer<List<Admission>> {
     who.may(Role::Operator)?;
     if ids.len() > 100 || (ids.is_empty() && source.is_none()) {
         return Err(Problem::invalid("name 1 to 100 refused callbacks, or a source"));
@@ -95,4 +96,91 @@ pub(super) async fn admit(
     let actor = actor(&who, &because)?;
     let wanted = RefusedFilter { ids, source, reason };
     Ok(Json(state.admit(&wanted, default_limit(), &actor).await?.into()))
+}
+
+/// A refused callback without its body.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RefusedRecord {
+    /// Version of this record: 1.
+    pub(crate) v: u8,
+    /// Id, for `zentra refused`.
+    pub(crate) id: String,
+    /// Name of the source.
+    pub(crate) source: String,
+    /// Reason of the refusal.
+    pub(crate) reason: String,
+    /// Time of receipt: when the ingress had read it.
+    pub(crate) received_at: Time,
+    /// Address of the sender, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) peer: Option<String>,
+    /// Method; `None` means POST.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) method: Option<String>,
+    /// Query, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) query: Option<String>,
+    /// Headers. Credentials that verification doesn't need are masked.
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl From<zentra_core::refused::RefusedRecord> for RefusedRecord {
+    fn from(from: zentra_core::refused::RefusedRecord) -> Self {
+        Self {
+            v: from.v,
+            id: from.id,
+            source: from.source,
+            reason: from.reason,
+            received_at: from.received_at.into(),
+            peer: from.peer.map(|peer| peer.to_string()),
+            method: from.method,
+            query: from.query,
+            headers: from.headers,
+        }
+    }
+}
+
+/// A refused callback with its body.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RefusedCallback {
+    #[serde(flatten)]
+    pub(crate) kept: RefusedRecord,
+    pub(crate) bytes: usize,
+    pub(crate) body_sha256: String,
+}
+
+impl From<zentra_admin::refused::RefusedCallback> for RefusedCallback {
+    fn from(from: zentra_admin::refused::RefusedCallback) -> Self {
+        Self { kept: from.kept.into(), bytes: from.bytes, body_sha256: from.body_sha256 }
+    }
+}
+
+/// Outcome for one callback.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Admission {
+    pub(crate) id: String,
+    pub(crate) source: String,
+    pub(crate) admitted: bool,
+    /// Number of events in it.
+    pub(crate) events: usize,
+    /// Whether it is a handshake. A handshake that is confirmed by a visit to an address is
+    /// confirmed now. Any other stays refused with the reason `handshake`: the provider no longer
+    /// waits for the answer, and has to send it again.
+    pub(crate) handshake: bool,
+    /// Why it wasn't admitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'static str>,
+}
+
+impl From<zentra_admin::refused::Outcome> for Admission {
+    fn from(from: zentra_admin::refused::Outcome) -> Self {
+        Self {
+            id: from.id,
+            source: from.source,
+            admitted: from.admitted,
+            events: from.events,
+            handshake: from.handshake,
+            reason: from.reason,
+        }
+    }
 }

@@ -1,16 +1,16 @@
 //! Accepted events that no destination subscribes to.
 
 use axum::Json;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use zentra_admin::list::List;
-use zentra_admin::unrouted::UnroutedEvent;
 use zentra_store::control::Role;
 
 use crate::State;
 use crate::auth::Who;
 use crate::extract::{Answer, Body, Query, actor, default_limit, within};
+use crate::list::List;
 use crate::problem::Problem;
+use crate::time::Time;
 
 /// Filters for unrouted events.
 #[derive(Deserialize, IntoParams)]
@@ -67,4 +67,29 @@ pub(super) async fn requeue(
     who.may(Role::Operator)?;
     let actor = actor(&who, &because)?;
     Ok(Json(state.requeue_unrouted(source, within(limit)?, actor).await?.into()))
+}
+
+/// One of them.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct UnroutedEvent {
+    pub(crate) source: String,
+    pub(crate) event_id: Option<String>,
+    pub(crate) event_type: Option<String>,
+    pub(crate) received_at: Time,
+    pub(crate) bytes: usize,
+    /// Destinations that subscribe to it by now.
+    pub(crate) destinations: Vec<String>,
+}
+
+impl From<zentra_admin::unrouted::UnroutedEvent> for UnroutedEvent {
+    fn from(from: zentra_admin::unrouted::UnroutedEvent) -> Self {
+        Self {
+            source: from.source,
+            event_id: from.event_id,
+            event_type: from.event_type,
+            received_at: from.received_at.into(),
+            bytes: from.bytes,
+            destinations: from.destinations,
+        }
+    }
 }

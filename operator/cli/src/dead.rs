@@ -158,7 +158,7 @@ pub(crate) async fn command(
             let (done, mut out) = (done?, text::stdout());
             match json {
                 true => print_json(&done.tally, &mut out),
-                false => tell(&done, "re-queued", &mut out),
+                false => tell(&done, "requeued", &mut out),
             }
         }
         DeadCommand::Drain { letters, because, export, unredacted } => {

@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     Asked(String),
     /// Zentra failed: exit status 2.
     Ours(String),
-    /// Whoever read the output has had enough (`| head`): no failure.
+    /// The reader closed the output (`| head`). Not an error.
     Closed,
 }
 

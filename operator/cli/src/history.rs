@@ -37,7 +37,7 @@ fn show_one(delivery: &Delivery, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "status     {}", status(delivery))?;
     match record.generation {
         0 => writeln!(out, "attempt    {}", record.attempt)?,
-        again => writeln!(out, "attempt    {} (re-queued {again}×)", record.attempt)?,
+        again => writeln!(out, "attempt    {} (requeued {again}×)", record.attempt)?,
     }
     show_event(event, Some(key), out)?;
     writeln!(out, "history")?;
@@ -186,7 +186,7 @@ pub(crate) fn line(entry: &Entry) -> String {
         HistoryEvent::Requeued { reason, job } => {
             let how = job.as_ref().map_or_else(String::new, |job| format!(", by job {job}"));
             let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-            format!("re-queued by an operator{how}{why}")
+            format!("requeued by an operator{how}{why}")
         }
         HistoryEvent::Discarded { reason } => format!("discarded by an operator: {reason}"),
         HistoryEvent::Replayed { reason, job } => {
@@ -197,7 +197,7 @@ pub(crate) fn line(entry: &Entry) -> String {
     };
     let attempt = match entry.generation {
         0 => format!("attempt {}", entry.attempt),
-        again => format!("attempt {}, re-queue {again}", entry.attempt),
+        again => format!("attempt {}, requeue {again}", entry.attempt),
     };
     format!("{}  {attempt:<10}  {:<16}  {what}", entry.at, entry.by)
 }

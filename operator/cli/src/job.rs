@@ -199,7 +199,7 @@ fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "stage        {}{why}", stage.as_str())?;
     let Progress { requeued, delivered, failed, .. } = progress;
     let Progress { again, unsuited, busy, leftover, forgotten, .. } = progress;
-    writeln!(out, "re-queued    {requeued}; watched: {delivered} delivered, {failed} failed")?;
+    writeln!(out, "requeued    {requeued}; watched: {delivered} delivered, {failed} failed")?;
     for (count, words) in [
         (again, "were given up again, and left"),
         (unsuited, UNSUITED),

@@ -145,7 +145,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
         async move { Ok::<_, Infallible>(shared.answer(request).await) }
     });
     let http = hyper::server::conn::http1::Builder::new();
-    // Whoever goes away before the end has its reasons.
+    // The client may close early.
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
 }
 

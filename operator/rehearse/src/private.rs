@@ -118,7 +118,7 @@ impl Private {
         Ok(Config::load(&self.path, Role::Rehearsal, &self.environment, &[])?)
     }
 
-    /// Its entrance.
+    /// Its ingress.
     pub(crate) fn ingress_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.listen)
     }
@@ -263,7 +263,7 @@ fn overrides(name: &str) -> bool {
     name.starts_with("ZENTRA__")
 }
 
-/// Kills it, and tells which it was.
+/// Kills it, and returns which it was.
 fn killed(mut program: Guarded) -> u32 {
     program.kill();
     program.id()

@@ -27,7 +27,7 @@ const MOST: usize = 64 << 10;
 /// What makes callbacks.
 pub(crate) struct Provider {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    /// The entrance, without `/in/…`.
+    /// The ingress, without `/in/…`.
     pub(crate) ingress: String,
     /// The type of the events.
     pub(crate) kind: String,

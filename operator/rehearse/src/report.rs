@@ -1,4 +1,4 @@
-//! What a rehearsal tells: contract beside what was observed, for people and for machines.
+//! The report of a rehearsal: each promise beside the observation, as text, JSON and JUnit.
 
 use std::io::Write;
 use std::path::Path;

@@ -43,7 +43,7 @@ pub(crate) enum Step {
     Freeze(Freeze),
     /// Only these of the source's secrets are active from now on.
     Secrets(Secrets),
-    /// An operator re-queues a dead letter.
+    /// An operator requeues a dead letter.
     Requeue(Named),
     /// An operator lets a suspected replay go on.
     Release(Named),
@@ -60,7 +60,7 @@ pub(crate) struct Send {
     /// The same bytes so often.
     #[serde(default = "one", deserialize_with = "few")]
     pub(crate) copies: u32,
-    /// So many events, named `event-1` and so on.
+    /// Number of events, named `event-1` and so on.
     #[serde(default, deserialize_with = "few")]
     pub(crate) events: u32,
     /// All at the same time, and not one after the other.
@@ -209,7 +209,7 @@ pub(crate) struct Freeze {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Program {
-    /// The entrance.
+    /// The ingress.
     Ingress,
     /// What delivers.
     Worker,
@@ -326,7 +326,7 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
 }
 
 impl Scenario {
-    /// Reads one. The error tells what is wrong, and where.
+    /// Reads a scenario. The error says what is wrong, and where.
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, String> {
         let scenario: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         Ok(Self { name: name.into(), ..scenario })

@@ -37,7 +37,7 @@ use zentra_core::source::Source;
 use zentra_store::delivery::UNVERIFIED;
 use zentra_store::queue::{Archive, RefusedBounds, Routes, Subscriber};
 
-/// Which program reads the config: it decides which secrets are resolved.
+/// Role of the program that reads the configuration. It decides which secrets are resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Needs RabbitMQ, the seal and the sources' secrets.
@@ -55,7 +55,7 @@ pub enum Role {
     Rehearsal,
     /// Who looks at captured callbacks: needs the secrets of the sources.
     Verification,
-    /// Whoever checks the file: needs all of it.
+    /// Checks the configuration: needs everything.
     Check,
 }
 
@@ -80,54 +80,54 @@ impl Role {
     }
 }
 
-/// The configuration, checked.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The prefix of every exchange, queue and Redis key.
+    /// Prefix of every exchange, queue and Redis key.
     pub namespace: String,
-    /// The entrance.
+    /// The ingress.
     pub ingress: Ingress,
-    /// Where the worker shows metrics and health.
+    /// Address of the worker's metrics and health.
     pub worker_admin: SocketAddr,
-    /// How long a claim lasts: at least twice the longest destination timeout.
+    /// Duration of a claim: at least twice the longest destination timeout.
     pub lease: Duration,
-    /// The broker.
+    /// RabbitMQ.
     pub rabbitmq: RabbitMq,
-    /// What is kept of refused callbacks.
+    /// Settings of refused callbacks.
     pub refused: Refused,
-    /// The archive's bounds; its sources are named by [`Config::routes`].
+    /// Bounds of the archive; [`Config::routes`] adds its sources.
     archive: Archive,
-    /// One machine's queue and journal, instead of broker and Redis.
+    /// Embedded file instead of RabbitMQ and Redis.
     pub embedded: Option<Embedded>,
     /// Redis.
     pub redis: Redis,
     /// The delivery store.
     pub store: Store,
-    /// Seals and opens.
+    /// Seals and opens messages.
     pub seal: Sealer,
-    /// The sources; their secrets only where callbacks are verified.
+    /// Sources. Their secrets are resolved only for programs that verify callbacks.
     pub sources: Vec<Source>,
-    /// The destinations; their signing keys only for the worker.
+    /// Destinations. Their signing keys are resolved only for workers.
     pub destinations: Vec<Destination>,
 }
 
-/// How to reach the broker, and what to ask of it.
+/// Settings of RabbitMQ.
 #[derive(Clone, Debug)]
 pub struct RabbitMq {
-    /// Tried in turn.
+    /// URLs, tried in turn.
     pub urls: Vec<Secret>,
-    /// How long a publish may take until its confirm.
+    /// Maximum time until a confirm.
     pub publish_timeout: Duration,
-    /// Channels that publish.
+    /// Number of publishing channels.
     pub lanes: usize,
 }
 
-/// One file instead of RabbitMQ and Redis.
+/// Settings of the embedded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Embedded {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// At most so many bytes.
+    /// Maximum size in bytes.
     pub max_size: u64,
 }
 
@@ -146,33 +146,33 @@ pub struct Store {
     pub retention: Duration,
 }
 
-/// What is kept of refused callbacks.
+/// Settings of refused callbacks.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// Per source and second.
+    /// Maximum number per source and second.
     pub per_second: u32,
-    /// At most so much.
+    /// Bounds of all refused callbacks.
     pub bounds: RefusedBounds,
 }
 
-/// The entrance: where it listens, and its bounds.
+/// The ingress: addresses and bounds.
 #[derive(Clone, Debug)]
 pub struct Ingress {
-    /// Where callbacks are taken.
+    /// Address for callbacks.
     pub listen: SocketAddr,
-    /// Where metrics and health are shown.
+    /// Address for metrics and health.
     pub admin: SocketAddr,
-    /// With it, callbacks are taken by TLS only. Only for the ingress.
+    /// TLS settings. With them, only TLS is accepted. Only for the ingress.
     pub tls: Option<Tls>,
-    /// Whose word is taken for where a callback came from.
+    /// Trusted proxies.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether each source has histograms of its own.
     pub source_histograms: bool,
-    /// What one entrance bears.
+    /// Bounds of one ingress.
     pub bounds: Bounds,
 }
 
-/// What one entrance bears: see the list of keys.
+/// Bounds of one ingress; see the configuration reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is told in the list of keys")]
 pub struct Bounds {
@@ -185,13 +185,13 @@ pub struct Bounds {
     pub max_header_bytes: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
-    /// Bytes per second; 0 for no bound.
+    /// Bytes per second; 0: no limit.
     pub min_body_rate: usize,
     pub idle_timeout: Duration,
     pub drain_timeout: Duration,
 }
 
-/// Where events are delivered.
+/// A destination.
 #[derive(Clone, Debug)]
 pub struct Destination {
     /// Its name.
@@ -200,53 +200,54 @@ pub struct Destination {
     pub url: Option<http::Uri>,
     /// Topic patterns over `source.event_type`.
     pub subscribe: Vec<String>,
-    /// Standard Webhooks keys; each signs, so they can rotate.
+    /// Standard Webhooks keys; each one signs, so they can rotate.
     pub signing: Vec<NamedSecret>,
-    /// When to try again.
+    /// Retry policy.
     pub retry: Policy,
-    /// Attempts at a time, per worker.
+    /// Maximum number of attempts at a time, per worker.
     pub concurrency: u16,
-    /// For a whole attempt.
+    /// Timeout of an attempt.
     pub timeout: Duration,
-    /// Statuses that no retry can change.
+    /// Statuses that make a dead letter at once.
     pub permanent: Vec<http::StatusCode>,
-    /// Whether its name may stand for an address that isn't public.
+    /// Whether its host name may resolve to a private address.
     pub allow_private: bool,
-    /// Attempts a second, per worker; 0 is no bound.
+    /// Maximum number of attempts per second, per worker. 0: no limit.
     pub rate: u32,
-    /// When to pause.
+    /// Circuit breaker.
     pub circuit: Breaker,
 }
 
-/// When a worker pauses a destination.
+/// Settings of a circuit breaker.
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    /// After so many failures, if they are four fifths of the last attempts; 0: never.
+    /// Number of failures that opens the circuit, if they are four fifths of the last attempts. 0:
+    /// never.
     pub failures: u32,
-    /// For so long at first; it doubles as long as no probe works.
+    /// First pause. It doubles while no probe succeeds.
     pub first_pause: Duration,
-    /// For so long at most.
+    /// Longest pause.
     pub pause: Duration,
 }
 
 impl Destination {
-    /// Whether a subscription's first word can be this source.
+    /// Whether a subscription can match this source.
     pub fn can_take(&self, source: &str) -> bool {
         self.subscribe.iter().any(|pattern| can_match(pattern, source))
     }
 }
 
-/// Whether a pattern's first word can be this source.
+/// Whether a pattern's first word can match this source.
 fn can_match(pattern: &str, source: &str) -> bool {
     matches!(pattern.split('.').next(), Some(word) if word == source || word == "*" || word == "#")
 }
 
-/// All that is wrong with a config.
+/// All errors of a configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration can't be used:\n{}", .0.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigError(pub Vec<String>);
 
-/// The text of a config file.
+/// Reads a configuration file.
 pub fn text(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|error| {
         let (path, kind) = (path.display(), error.kind());
@@ -254,7 +255,7 @@ pub fn text(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-/// A config's text as a table.
+/// Parses a configuration.
 fn table(text: &str) -> Result<Table, ConfigError> {
     text.parse().map_err(|error: toml::de::Error| {
         // The error's own text quotes the line, which may hold a secret.
@@ -266,7 +267,7 @@ fn table(text: &str) -> Result<Table, ConfigError> {
 }
 
 impl Config {
-    /// Reads a file, with overrides from the environment and from `set` (key, value).
+    /// Reads a configuration file, with overrides from the environment and from `set` (key, value).
     pub fn load(
         path: &Path,
         role: Role,
@@ -276,7 +277,7 @@ impl Config {
         Self::parse(&text(path)?, role, environment, set)
     }
 
-    /// Reads a config's text.
+    /// Reads a configuration from text.
     pub fn parse(
         text: &str,
         role: Role,
@@ -324,7 +325,7 @@ impl Config {
         }
     }
 
-    /// Where accepted events go.
+    /// Routes of accepted events.
     pub fn routes(&self) -> Routes {
         let archived = self.sources.iter().filter(|source| source.archive);
         let archive = Archive {
@@ -334,14 +335,14 @@ impl Config {
         Routes { subscribers: self.subscribers(), archive }
     }
 
-    /// Each destination with each source, and with what no seal fits.
+    /// All pairs of destination and source, including messages without a valid seal.
     pub fn pairs(&self) -> Vec<(&str, &str)> {
         let sources = || self.sources.iter().map(|source| source.name.as_str());
         let of = |to| sources().chain([UNVERIFIED]).map(move |source| (to, source));
         self.destinations.iter().flat_map(|to| of(to.name.as_str())).collect()
     }
 
-    /// What each destination subscribes to.
+    /// Subscriptions of all destinations.
     pub fn subscribers(&self) -> Vec<Subscriber> {
         let subscriber = |destination: &Destination| Subscriber {
             destination: destination.name.clone(),

@@ -162,7 +162,7 @@ impl Reader<'_> {
         trusts
     }
 
-    /// What tells the provider that the event is taken.
+    /// The answer to an accepted callback.
     fn success(&self, section: &mut Section<'_>, scheme: Option<&Scheme>) -> Option<Success> {
         let own = scheme.and_then(|scheme| scheme.success.as_ref());
         if let Some(own) = own

@@ -1,4 +1,4 @@
-//! The entrance's certificate and key.
+//! Certificate and key of the ingress.
 
 use std::sync::Arc;
 

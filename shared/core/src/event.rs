@@ -165,7 +165,6 @@ impl Envelope {
 
 /// Who admitted a callback that was refused first, or an event that never came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Admitted {
     /// Name of the operator.
     pub by: String,
@@ -235,7 +234,6 @@ impl Event {
 /// idempotency key that the destination receives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeliveryKey(String);
 
 impl DeliveryKey {

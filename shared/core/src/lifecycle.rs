@@ -23,7 +23,6 @@ use crate::clock::{Timestamp, millis};
 /// State of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum State {
     /// A worker holds the claim until the lease ends.
     InFlight,
@@ -38,7 +37,6 @@ pub enum State {
 /// Why a delivery became a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum DeadReason {
     /// The last attempt of the retry policy failed.
     Exhausted,
@@ -130,7 +128,6 @@ impl Fingerprint {
 
 /// State of one delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Record {
     /// State.
     pub state: State,
@@ -151,7 +148,7 @@ pub struct Record {
 
 /// What can happen to a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Input {
     /// A worker with a message of this generation and attempt requests the claim.
     Claim {
         /// The message's generation.
@@ -248,16 +245,16 @@ pub enum Answer {
 
 /// One transition: the new record and the answer. `None` is an unknown delivery, also one that was
 /// forgotten: the next claim starts again.
-pub fn step(record: Option<&Record>, event: &Event, now: Timestamp) -> (Option<Record>, Answer) {
+pub fn step(record: Option<&Record>, event: &Input, now: Timestamp) -> (Option<Record>, Answer) {
     match *event {
-        Event::Claim { generation, attempt, lease, fingerprint } => {
+        Input::Claim { generation, attempt, lease, fingerprint } => {
             claim(record, generation, attempt, lease, fingerprint, now)
         }
-        Event::Renew { fence, lease } => renew(record, fence, lease, now),
-        Event::Settle { fence, generation, attempt, outcome, fingerprint } => {
+        Input::Renew { fence, lease } => renew(record, fence, lease, now),
+        Input::Settle { fence, generation, attempt, outcome, fingerprint } => {
             settle(record, fence, generation, attempt, outcome, fingerprint)
         }
-        Event::Reopen => reopen(record, now),
+        Input::Reopen => reopen(record, now),
     }
 }
 

@@ -39,21 +39,21 @@ fn the_table_of_every_state_and_event_is_as_written() {
         ("delivered", Some(record(State::Delivered, 0))),
         ("dead", Some(record(State::Dead, 0))),
     ];
-    let claim_as = |generation, attempt, fingerprint| Event::Claim {
+    let claim_as = |generation, attempt, fingerprint| Input::Claim {
         generation,
         attempt,
         lease: LEASE,
         fingerprint,
     };
     let claim = |generation, attempt| claim_as(generation, attempt, FINGERPRINT);
-    let settle = |fence, outcome| Event::Settle {
+    let settle = |fence, outcome| Input::Settle {
         fence,
         generation: 1,
         attempt: 2,
         outcome,
         fingerprint: FINGERPRINT,
     };
-    let renew = |fence| Event::Renew { fence, lease: LEASE };
+    let renew = |fence| Input::Renew { fence, lease: LEASE };
     let retry = Outcome::Retry { next_at: Timestamp::from_millis(1_009_000) };
     let dead = Outcome::Dead(DeadReason::Exhausted);
     let events = [
@@ -73,7 +73,7 @@ fn the_table_of_every_state_and_event_is_as_written() {
         ("retry, old fence", settle(1_999_999, retry)),
         ("dead", settle(2_000_000, dead)),
         ("dead, old fence", settle(1_999_999, dead)),
-        ("reopen", Event::Reopen),
+        ("reopen", Input::Reopen),
     ];
     let mut table = String::new();
     for (state_name, state) in &states {
@@ -87,25 +87,25 @@ fn the_table_of_every_state_and_event_is_as_written() {
     assert_eq!(table, expected, "the table is now:\n{table}");
 }
 
-fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
+fn events() -> impl Strategy<Value = Vec<(Input, u64)>> {
     let outcome = prop_oneof![
         Just(Outcome::Delivered),
         Just(Outcome::Retry { next_at: Timestamp::from_millis(1) }),
         Just(Outcome::Dead(DeadReason::Permanent)),
     ];
     let event = prop_oneof![
-        (0..3u32, 1..4u32).prop_map(|(generation, attempt)| Event::Claim {
+        (0..3u32, 1..4u32).prop_map(|(generation, attempt)| Input::Claim {
             generation,
             attempt,
             lease: LEASE,
             fingerprint: FINGERPRINT
         }),
-        (0..6u64).prop_map(|fence| Event::Renew { fence: NOW.millis() + fence, lease: LEASE }),
+        (0..6u64).prop_map(|fence| Input::Renew { fence: NOW.millis() + fence, lease: LEASE }),
         (0..3u32, 1..4u32, 0..6u64, outcome).prop_map(|(generation, attempt, fence, outcome)| {
             let fence = NOW.millis() + fence;
-            Event::Settle { fence, generation, attempt, outcome, fingerprint: FINGERPRINT }
+            Input::Settle { fence, generation, attempt, outcome, fingerprint: FINGERPRINT }
         }),
-        Just(Event::Reopen),
+        Just(Input::Reopen),
     ];
     prop::collection::vec((event, 0..400u64), 1..40)
 }
@@ -130,7 +130,7 @@ proptest! {
             } else if answer == Answer::Renewed {
                 held_until = held_until.max(Some(now.plus(LEASE)));
             }
-            if was_delivered && event == Event::Reopen {
+            if was_delivered && event == Input::Reopen {
                 let generation = record.as_ref().map_or(0, |known| known.generation) + 1;
                 prop_assert_eq!(answer, Answer::Reopened { generation });
                 prop_assert_eq!(next.as_ref().map(|r| r.state), Some(State::Waiting));

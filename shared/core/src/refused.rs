@@ -23,7 +23,6 @@ const MAX_HEADERS: usize = 32 * 1024;
 
 /// A refused callback without its body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RefusedRecord {
     /// Version of this record: 1.
     pub v: u8,
@@ -37,7 +36,6 @@ pub struct RefusedRecord {
     pub received_at: Timestamp,
     /// Address of the sender, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub peer: Option<IpAddr>,
     /// Method; `None` means POST.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-/// So many are acknowledged at once, if they end within [`LINGER`].
+/// Number of messages per acknowledgement, if they end within [`LINGER`].
 pub(super) const BATCH: u16 = 32;
 const LINGER: Duration = Duration::from_millis(2);
 /// So many looks, each at most [`LINGER`] after the last, wait for a gap to close.

@@ -86,7 +86,7 @@ async fn apply_locked(
     Ok(())
 }
 
-/// Attaches the archive, or takes it from the entrance if the broker can't serve it (no
+/// Attaches the archive, or takes it from the ingress if the broker can't serve it (no
 /// streams, or one that doesn't recover): events are then accepted without it. `false` if
 /// there should be one and isn't.
 pub(super) async fn archive(

@@ -18,7 +18,7 @@ use crate::error::failed;
 
 /// A stream doesn't say that it has ended: it brings nothing for so long.
 const END: Duration = Duration::from_secs(2);
-/// So many are under way.
+/// Number of messages in flight.
 const WINDOW: u16 = 256;
 
 /// Reads one archive; see [`Archived`].

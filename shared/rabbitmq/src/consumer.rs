@@ -18,7 +18,7 @@ use super::topology::short;
 use super::{Amqp, Consumer, Message, QueueError, Receipt};
 use crate::error::failed;
 
-/// After a consumer ended while its connection goes on (its queue was deleted).
+/// Pause after a consumer ended while its connection stays (its queue was deleted).
 const PAUSE: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(10);
 

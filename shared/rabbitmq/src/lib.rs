@@ -58,7 +58,7 @@ pub struct Settings {
     pub routes: Option<Routes>,
     /// What the queue of refused callbacks holds.
     pub refused: RefusedBounds,
-    /// How long a publish may take until its confirm.
+    /// Maximum time until a confirm.
     pub publish_timeout: Duration,
     /// Channels that publish, each with up to 64 messages under way.
     pub lanes: usize,

@@ -142,7 +142,7 @@ pub(super) async fn declare(
 }
 
 /// Declares the archive, after all else: the broker may not have it. It hangs on the
-/// entrance by an exchange of its own. On `events` it would match all there is, and
+/// ingress by an exchange of its own. On `events` it would match all there is, and
 /// nothing would ever be unrouted.
 pub(super) async fn declare_archive(
     channel: &Channel,
@@ -158,7 +158,7 @@ pub(super) async fn declare_archive(
     declare.exchange_bind(&names.archived(), &names.ingress_exchange()).await
 }
 
-/// Takes the archive from the entrance: an archive that the broker can't write to would
+/// Takes the archive from the ingress: an archive that the broker can't write to would
 /// keep every event from being confirmed.
 pub(super) async fn detach_archive(channel: &Channel, names: &Names) -> lapin::Result<()> {
     let declare = Declare { channel, names };

@@ -24,7 +24,7 @@ use crate::error::failed;
 const ANSWER: Duration = Duration::from_secs(10);
 /// A queue that sends nothing for so long is asked whether it has anything.
 const QUIET: Duration = Duration::from_millis(250);
-/// So many are fetched at a time: the memory that a walk may take.
+/// Number of messages per fetch; it bounds the memory of a walk.
 const WINDOW: u16 = 64;
 /// So many are given back by one command. RabbitMQ reads its messages from a map, which has an
 /// order up to 32 (`rabbit_fifo`).

@@ -123,7 +123,7 @@ pub(super) fn noted(what: &HistoryEvent) -> Option<(u64, Cow<'_, str>)> {
     }
 }
 
-/// The words of a re-queue.
+/// The names of a requeue.
 fn requeued(words: String) -> HistoryEvent {
     match words.split_once(JOB) {
         Some((job, reason)) => {

@@ -12,9 +12,9 @@ use zentra_store::journal::{Delivery, JournalError, Summary};
 use super::{RedisJournal, layout};
 use crate::failed;
 
-/// So many are asked for at a time.
+/// Number of entries per request.
 const CHUNK: usize = 500;
-/// So many are looked up at a time, at the least.
+/// Minimum number of lookups per request.
 const LEAST: usize = 50;
 /// Redis takes whole nodes out of a stream, and not all at once.
 const TRIMMED: usize = 100_000;

@@ -10,7 +10,7 @@ use zentra_store::queue::{Archived, QueueError};
 use super::queue::{ARCHIVED, read_archived};
 use super::store::{Store, number};
 
-/// So many are read at a time.
+/// Number of rows per read.
 const PAGE: i64 = 256;
 
 /// Reads the archive; see [`Archived`].

@@ -19,7 +19,7 @@ use super::journal::{self, EmbeddedJournal, delivery};
 use super::queue::{self, read};
 use super::store::{Store, StoreError, number};
 
-/// So many rows are read at a time: the memory that a move may take.
+/// Number of rows per read; it bounds the memory of a migration.
 const PAGE: i64 = 256;
 
 /// Where a message was.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::{
-    Answer, DeadReason, Event, Fingerprint, Outcome, Record, State, step,
+    Answer, DeadReason, Fingerprint, Input, Outcome, Record, State, step,
 };
 use zentra_store::journal::list::{Listed, Page, Query, SCAN};
 use zentra_store::journal::{
@@ -40,7 +40,7 @@ struct Stored {
 /// What a transition is about.
 struct Change {
     key: DeliveryKey,
-    event: Event,
+    event: Input,
     by: String,
     /// What an operator does, for its line.
     noted: Option<HistoryEvent>,
@@ -90,10 +90,10 @@ fn find(file: &Connection, key: &DeliveryKey, now: Timestamp) -> rusqlite::Resul
 
 /// What is known before a transition. Of another program's lease that ends later than one can that is
 /// granted now, the clock has gone back since, and the program has ended: the lease has as well.
-fn before(stored: &Stored, event: &Event, now: Timestamp, opening: u64) -> Record {
+fn before(stored: &Stored, event: &Input, now: Timestamp, opening: u64) -> Record {
     let record = record(stored);
     match event {
-        Event::Claim { lease, .. }
+        Input::Claim { lease, .. }
             if record.state == State::InFlight
                 && stored.opening != opening
                 && record.until > now.plus(*lease * 2) =>
@@ -118,13 +118,13 @@ fn apply(
     let changed = before.as_ref() != Some(&after);
     let mut history = known.as_ref().map(|known| known.history.clone()).unwrap_or_default();
     let line = line(change, before.as_ref(), &after, answer, now);
-    let copy = !changed && matches!(change.event, Event::Claim { .. });
+    let copy = !changed && matches!(change.event, Input::Claim { .. });
     let listed = !copy || history.len() < COPIES;
     if let Some(line) = line.filter(|_| listed) {
         append(&mut history, &line)?;
     }
     let reason = match (after.state, &change.event, &known) {
-        (State::Dead, Event::Settle { outcome: Outcome::Dead(reason), .. }, _) => Some(*reason),
+        (State::Dead, Input::Settle { outcome: Outcome::Dead(reason), .. }, _) => Some(*reason),
         (State::Dead, _, Some(known)) => known.stored.reason,
         _ => None,
     };
@@ -180,11 +180,11 @@ fn line(
 ) -> Option<Entry> {
     let result = || change.result.clone();
     let (generation, attempt) = match change.event {
-        Event::Claim { generation, attempt, .. } | Event::Settle { generation, attempt, .. } => {
+        Input::Claim { generation, attempt, .. } | Input::Settle { generation, attempt, .. } => {
             (generation, attempt)
         }
-        Event::Renew { .. } => return None,
-        Event::Reopen => (after.generation, after.attempt),
+        Input::Renew { .. } => return None,
+        Input::Reopen => (after.generation, after.attempt),
     };
     let what = match (answer, &change.event) {
         (Answer::Reopened { .. }, _) => change.noted.clone()?,
@@ -195,10 +195,10 @@ fn line(
         (Answer::Done, _) => HistoryEvent::Duplicate,
         (Answer::Dead, _) => HistoryEvent::DuplicateDead,
         (Answer::Stale, _) => HistoryEvent::Stale,
-        (Answer::Conflict, Event::Claim { fingerprint, .. }) => {
+        (Answer::Conflict, Input::Claim { fingerprint, .. }) => {
             HistoryEvent::Conflict { body_sha256: hex::encode(fingerprint.body) }
         }
-        (Answer::Suspected, Event::Claim { fingerprint, .. }) => {
+        (Answer::Suspected, Input::Claim { fingerprint, .. }) => {
             let id = fingerprint.id.map(hex::encode).unwrap_or_default();
             HistoryEvent::Suspected { kept_as: format!("{}+{id}", change.key) }
         }
@@ -206,7 +206,7 @@ fn line(
         (Answer::SettledLate, _) => HistoryEvent::Delivered { late: true, result: result() },
         // Sent twice, because the first answer got lost: it has its line.
         (Answer::Settled, _) if before == Some(after) => return None,
-        (Answer::Settled, Event::Settle { outcome, .. }) => match *outcome {
+        (Answer::Settled, Input::Settle { outcome, .. }) => match *outcome {
             Outcome::Delivered => HistoryEvent::Delivered { late: false, result: result() },
             Outcome::Retry { next_at } => HistoryEvent::Failed { next_at, result: result() },
             Outcome::Dead(reason) => HistoryEvent::Dead { reason, result: result() },
@@ -277,7 +277,7 @@ impl Journal for EmbeddedJournal {
         let Claim { generation, attempt, lease, retention, .. } = *claim;
         self.change(Change {
             key: claim.key.clone(),
-            event: Event::Claim { generation, attempt, lease, fingerprint: *claim.fingerprint },
+            event: Input::Claim { generation, attempt, lease, fingerprint: *claim.fingerprint },
             by: claim.worker.into(),
             noted: None,
             result: AttemptResult::default(),
@@ -324,7 +324,7 @@ impl Journal for EmbeddedJournal {
     ) -> Result<Answer, JournalError> {
         self.change(Change {
             key: key.clone(),
-            event: Event::Renew { fence, lease },
+            event: Input::Renew { fence, lease },
             by: String::new(),
             noted: None,
             result: AttemptResult::default(),
@@ -339,7 +339,7 @@ impl Journal for EmbeddedJournal {
         let fingerprint = *settle.fingerprint;
         self.change(Change {
             key: settle.key.clone(),
-            event: Event::Settle { fence, generation, attempt, outcome, fingerprint },
+            event: Input::Settle { fence, generation, attempt, outcome, fingerprint },
             by: settle.worker.into(),
             noted: None,
             result: settle.result.clone(),
@@ -527,7 +527,7 @@ impl DeliveryStore for EmbeddedJournal {
     ) -> Result<Option<u32>, JournalError> {
         let change = Change {
             key: key.clone(),
-            event: Event::Reopen,
+            event: Input::Reopen,
             by: by.into(),
             noted: Some(what.clone()),
             result: AttemptResult::default(),
@@ -578,7 +578,7 @@ mod tests {
         let fingerprint = Fingerprint { body: [1; 32], id: None };
         Change {
             key: DeliveryKey::parse("d/s/e").unwrap(),
-            event: Event::Claim { generation: 0, attempt: 1, lease: LEASE, fingerprint },
+            event: Input::Claim { generation: 0, attempt: 1, lease: LEASE, fingerprint },
             by: "w".into(),
             noted: None,
             result: AttemptResult::default(),

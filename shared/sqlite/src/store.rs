@@ -15,9 +15,9 @@ use zentra_store::storage::StorageError;
 
 use super::open::{connect, open};
 
-/// So many writes share a commit at most.
+/// Maximum number of writes in one commit.
 const GROUP: usize = 256;
-/// So many writes may wait.
+/// Maximum number of waiting writes.
 const WAITING: usize = 4096;
 /// What a worker may take beyond the bound, and has to find on the disk, so that what has been
 /// accepted can be finished.
@@ -156,7 +156,7 @@ impl Store {
         Ok(Self { writes, reads, room, max, opening: rand::random() })
     }
 
-    /// Random: tells this opening of the file from any other.
+    /// A random number of this opening of the file.
     pub(super) fn opening(&self) -> u64 {
         self.opening
     }

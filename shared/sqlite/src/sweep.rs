@@ -12,7 +12,7 @@ use super::store::{Store, StoreError, number};
 use super::walk::release;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Each so manyth time, refused callbacks are counted, and the time is written down.
+/// Every this many rounds, refused callbacks are counted and the time is stored.
 const SELDOM: u64 = 10;
 /// Rows that go, at most, in one commit.
 const ROWS: usize = 500;

@@ -12,7 +12,7 @@ use zentra_store::queue::{Message, QueueError, Receipt, Walk};
 use super::queue::{COLUMNS, read};
 use super::store::{Store, StoreError, number};
 
-/// So many letters are fetched, and held, at a time.
+/// Number of letters that are fetched and held at a time.
 const PAGE: usize = 64;
 /// How long a page is held back from other passes, at most.
 const HELD: Duration = Duration::from_secs(120);

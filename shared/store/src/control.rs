@@ -22,7 +22,6 @@ pub const AUDITED: usize = 100_000;
 
 /// A worker's heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Heartbeat {
     /// Name of the worker, as in histories.
     pub worker: String,
@@ -36,7 +35,6 @@ pub struct Heartbeat {
 
 /// State of one destination in one worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Work {
     /// Running attempts.
     pub in_flight: u64,
@@ -49,7 +47,6 @@ pub struct Work {
 /// State of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Circuit {
     /// Attempts are made.
     Closed,
@@ -61,7 +58,6 @@ pub enum Circuit {
 
 /// Desired state of one destination, set by operators.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DesiredState {
     /// Set while the destination is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,7 +69,6 @@ pub struct DesiredState {
 
 /// Who did something, when, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Attribution {
     /// Name of the operator or program.
     pub by: String,
@@ -108,7 +103,6 @@ pub type DesiredStates = BTreeMap<String, DesiredState>;
 
 /// One entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditEntry {
     /// The action, named as on the command line: `destination pause`.
     pub action: String,

@@ -21,7 +21,6 @@ pub const KEPT: usize = 1000;
 /// A filter for letters or events; all conditions must match. Times are absolute, so a job that is
 /// continued selects the same ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Scope {
     /// Source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,7 +57,6 @@ impl Scope {
 /// What a job processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Through {
     /// Dead letters.
     DeadLetters,
@@ -74,7 +72,6 @@ pub enum Through {
 
 /// Canary, rate and failure limit of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Pace {
     /// Number of canary letters to requeue first (0 disables the canary).
     pub canary: u32,
@@ -86,7 +83,6 @@ pub struct Pace {
 
 /// What a job selects, counted before anything was changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Plan {
     /// Number of letters.
     pub letters: u64,
@@ -101,7 +97,6 @@ pub struct Plan {
 /// Stage of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Stage {
     /// Planned; nothing was changed.
     Planned,
@@ -146,7 +141,6 @@ impl Stage {
 
 /// Progress of a job. Runners count it; the last second before a kill is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Progress {
     /// Requeued letters.
     pub requeued: u64,
@@ -169,7 +163,6 @@ pub struct Progress {
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Job {
     /// Id.
     pub id: String,
@@ -208,7 +201,6 @@ pub struct Job {
 /// An operator's request to a running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Halt {
     /// Pause.
     Pause,

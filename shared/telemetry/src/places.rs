@@ -50,7 +50,7 @@ pub struct Place {
 }
 
 impl Places {
-    /// So many at a time.
+    /// At most this many at a time.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, open: Mutex::default() })
     }

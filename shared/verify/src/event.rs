@@ -122,14 +122,12 @@ impl VerifiedEvent {
 
 /// Context of a callback, for people. It never has a signature or a credential.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Context {
     /// Method of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// Address of the sender: the provider, or the nearest proxy that isn't trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub peer: Option<IpAddr>,
     /// Headers of the request, without hop-by-hop headers, credentials and signatures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -160,7 +158,6 @@ pub struct Context {
 /// A weakness of a provider's scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Weakness {
     /// No signature: the secret itself is sent.
     Token,
@@ -204,7 +201,6 @@ impl Weakness {
 
 /// Position of an event in a callback with several.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Batch {
     /// SHA-256 of the callback's body, in hex.
     pub body_sha256: String,

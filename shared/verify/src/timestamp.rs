@@ -10,16 +10,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// binary formats it is the number. The number is read from JSON, too. What is stored in JSON for each
 /// event has the number (see [`as_millis`]), which is shorter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(
-    feature = "openapi",
-    schema(
-        value_type = String,
-        format = DateTime,
-        description = "RFC 3339 with milliseconds, in UTC.",
-        example = "2026-11-28T19:37:55.725Z"
-    )
-)]
 pub struct Timestamp(u64);
 
 impl Timestamp {

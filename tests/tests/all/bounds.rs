@@ -1,4 +1,4 @@
-//! The entrance's bounds, knocked at with raw sockets: beyond each there is an answer, and
+//! The ingress's bounds, knocked at with raw sockets: beyond each there is an answer, and
 //! an honest callback beside it is taken all the same.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Whatever the broker does, the entrance answers in time, and a yes is a yes.
+//! Whatever the broker does, the ingress answers in time, and a yes is a yes.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -46,14 +46,14 @@ fn a_crate_uses_only_crates_of_lower_layers() {
 #[test]
 fn no_crate_knows_what_its_layer_must_not_know() {
     for (package, never) in [
-        ("webhook-verify", &["tokio", "tracing", "prometheus", "hyper"][..]),
+        ("webhook-verify", &["tokio", "tracing", "prometheus", "hyper", "utoipa"][..]),
         ("zentra-core", &["tokio", "hyper", "axum", "clap"]),
-        ("zentra-store", &["tokio", "hyper", "axum", "clap"]),
+        ("zentra-store", &["tokio", "hyper", "axum", "clap", "utoipa"]),
         ("zentra-telemetry", &["webhook-verify", "zentra-core", "zentra-store", "clap"]),
         ("zentra-config", &["axum", "clap", "hyper"]),
         ("zentra-ingress", &["axum"]),
         ("zentra-worker", &["axum", "zentra-ingress"]),
-        ("zentra-admin", &["axum", "clap", "indicatif", "zentra-worker"]),
+        ("zentra-admin", &["axum", "clap", "indicatif", "utoipa", "zentra-worker"]),
         ("zentra-rehearse", &["axum", "clap", "indicatif"]),
         ("zentra-api", &["clap", "indicatif", "zentra-rehearse", "zentra-worker"]),
     ] {
@@ -129,5 +129,46 @@ fn no_modules_of_the_operators_crates_use_each_other_in_a_circle() {
             }
             assert!(!reached.contains(start), "{name}: {start} is in a circle: {reached:?}");
         }
+    }
+}
+
+/// What `cargo deny check licenses bans sources` says, without the tool.
+#[test]
+fn every_dependency_is_allowed_by_deny_toml() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let rules: toml::Table =
+        std::fs::read_to_string(root.join("deny.toml")).unwrap().parse().unwrap();
+    let texts = |value: &toml::Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let allowed = texts(&rules["licenses"]["allow"]);
+    let registries = texts(&rules["sources"]["allow-registry"]);
+    let denied: Vec<&str> = rules["bans"]["deny"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|ban| ban["crate"].as_str().unwrap())
+        .collect();
+    // Only this platform's dependencies were downloaded.
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--format-version", "1", "--filter-platform", &platform])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    assert!(packages.len() > 200, "{}", packages.len());
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        assert!(!denied.contains(&name), "{name} is banned");
+        if let Some(source) = package["source"].as_str() {
+            let known = registries.iter().any(|known| source == format!("registry+{known}"));
+            assert!(known, "{name} is from {source}");
+        }
+        let license = package["license"].as_str().unwrap_or_default();
+        let expression = spdx::Expression::parse_mode(license, spdx::ParseMode::LAX).unwrap();
+        let fits = expression.evaluate(|required| allowed.contains(&required.to_string()));
+        assert!(fits, "{name}: {license} is not allowed");
     }
 }

@@ -125,7 +125,7 @@ async fn a_plan_a_canary_and_a_run_bring_each_dead_letter_to_one_effect() {
     for line in ["job plan", "job run"] {
         assert!(audit.contains(&format!("{line} {id} all")), "{audit}");
     }
-    assert!(audit.contains("(done, 12 of 12 re-queued)"), "{audit}");
+    assert!(audit.contains("(done, 12 of 12 requeued)"), "{audit}");
     assert!(done(stack, &["job", "list"]).contains("done"));
     let shown = done(stack, &["job", "show", &id]);
     assert!(shown.contains("12; watched: ") && shown.contains("12 letters"), "{shown}");

@@ -8,7 +8,7 @@ use webhook_verify::Secret;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{DeliveryKey, Identity};
 use zentra_core::lifecycle::{
-    Answer, DeadReason, Event, Fingerprint, Outcome, Record, State, step,
+    Answer, DeadReason, Fingerprint, Input, Outcome, Record, State, step,
 };
 use zentra_redis::RedisJournal;
 use zentra_store::journal::{
@@ -55,10 +55,10 @@ impl Claimant {
         Self { journal: journal.clone(), key: key(id), summary: summary() }
     }
 
-    async fn apply(&self, event: &Event) -> (Answer, Timestamp) {
+    async fn apply(&self, event: &Input) -> (Answer, Timestamp) {
         let result = AttemptResult::default();
         match *event {
-            Event::Claim { generation, attempt, lease, fingerprint } => {
+            Input::Claim { generation, attempt, lease, fingerprint } => {
                 let claim = Claim {
                     key: &self.key,
                     generation,
@@ -71,10 +71,10 @@ impl Claimant {
                 };
                 self.journal.claim_at(&claim).await.unwrap()
             }
-            Event::Renew { fence, lease } => {
+            Input::Renew { fence, lease } => {
                 self.journal.renew_at(&self.key, fence, lease).await.unwrap()
             }
-            Event::Settle { fence, generation, attempt, outcome, fingerprint } => {
+            Input::Settle { fence, generation, attempt, outcome, fingerprint } => {
                 let settle = Settle {
                     key: &self.key,
                     fence,
@@ -89,7 +89,7 @@ impl Claimant {
                 };
                 self.journal.settle_at(&settle).await.unwrap()
             }
-            Event::Reopen => {
+            Input::Reopen => {
                 let what = HistoryEvent::Replayed { reason: String::new(), job: "0a1b/1".into() };
                 self.journal.reopen_at(&self.key, "ada", &what).await.unwrap()
             }
@@ -98,12 +98,12 @@ impl Claimant {
 
     async fn claim(&self, generation: u32, attempt: u32) -> Answer {
         let lease = LEASE;
-        self.apply(&Event::Claim { generation, attempt, lease, fingerprint: FINGERPRINT }).await.0
+        self.apply(&Input::Claim { generation, attempt, lease, fingerprint: FINGERPRINT }).await.0
     }
 
     async fn settle(&self, fence: u64, attempt: u32, outcome: Outcome) -> Answer {
         let generation = 0;
-        self.apply(&Event::Settle { fence, generation, attempt, outcome, fingerprint: FINGERPRINT })
+        self.apply(&Input::Settle { fence, generation, attempt, outcome, fingerprint: FINGERPRINT })
             .await
             .0
     }
@@ -121,7 +121,7 @@ fn fence(answer: Answer) -> u64 {
 }
 
 /// A step of a walk: what is asked, and which of the fences given so far it names.
-fn steps() -> impl Strategy<Value = Vec<(Event, usize)>> {
+fn steps() -> impl Strategy<Value = Vec<(Input, usize)>> {
     let outcome = prop_oneof![
         Just(Outcome::Delivered),
         Just(Outcome::Retry { next_at: Timestamp::from_secs(2_000_000_000) }),
@@ -140,15 +140,15 @@ fn steps() -> impl Strategy<Value = Vec<(Event, usize)>> {
     };
     let step = prop_oneof![
         4 => (0..3u32, 1..4u32, lease.clone(), fingerprint()).prop_map(
-            |(generation, attempt, lease, fingerprint)| Event::Claim { generation, attempt, lease, fingerprint }
+            |(generation, attempt, lease, fingerprint)| Input::Claim { generation, attempt, lease, fingerprint }
         ),
-        1 => lease.prop_map(|lease| Event::Renew { fence: 0, lease }),
+        1 => lease.prop_map(|lease| Input::Renew { fence: 0, lease }),
         3 => (0..3u32, 1..4u32, outcome, fingerprint()).prop_map(
             |(generation, attempt, outcome, fingerprint)| {
-                Event::Settle { fence: 0, generation, attempt, outcome, fingerprint }
+                Input::Settle { fence: 0, generation, attempt, outcome, fingerprint }
             }
         ),
-        1 => Just(Event::Reopen),
+        1 => Just(Input::Reopen),
     ];
     prop::collection::vec((step, 0..3usize), 1..25)
 }
@@ -168,7 +168,7 @@ fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
         runtime.block_on(async {
             let (mut record, mut fences) = (None, Vec::new());
             for (mut event, pick) in walk {
-                if let Event::Settle { fence, .. } | Event::Renew { fence, .. } = &mut event {
+                if let Input::Settle { fence, .. } | Input::Renew { fence, .. } = &mut event {
                     *fence = fences.iter().rev().nth(pick).copied().unwrap_or(7);
                 }
                 let (answer, now) = claimant.apply(&event).await;
@@ -189,7 +189,7 @@ fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
 }
 
 /// What one claimer asked, and what Redis answered, and when.
-type Heard = (Event, Answer, Timestamp);
+type Heard = (Input, Answer, Timestamp);
 
 /// Several claimers at once, each with its own connection: some give up without a word, as a
 /// crash does, and some come back when their leases have ended. Whatever Redis told them, there
@@ -222,7 +222,7 @@ fn what_claimers_at_once_are_told_the_pure_lifecycle_says_in_some_order() {
 async fn race(
     namespace: &str,
     id: &str,
-    claimers: Vec<Vec<(Event, usize)>>,
+    claimers: Vec<Vec<(Input, usize)>>,
 ) -> (Vec<Vec<Heard>>, Option<Record>) {
     let claimant = || {
         let url = Secret::new(shared_redis());
@@ -234,7 +234,7 @@ async fn race(
         racing.spawn(async move {
             let (mut heard, mut fences) = (Vec::new(), Vec::new());
             for (mut event, pick) in claimer {
-                if let Event::Settle { fence, .. } | Event::Renew { fence, .. } = &mut event {
+                if let Input::Settle { fence, .. } | Input::Renew { fence, .. } = &mut event {
                     *fence = fences.iter().rev().nth(pick).copied().unwrap_or(7);
                 }
                 let (answer, now) = claimant.apply(&event).await;

@@ -205,13 +205,13 @@ async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     fails(&world.stack.zentra(&too_long), 64);
     let because = ["dead", "requeue", "evt_2", "--by", "ada", "--because", "ledger mended"];
     let requeued = stdout(&world.stack.zentra(&because));
-    assert_eq!(requeued, "re-queued ledger/acme/evt_2 as generation 1\n");
+    assert_eq!(requeued, "requeued ledger/acme/evt_2 as generation 1\n");
     let done = world.until("evt_2", delivered).await;
     let what = HistoryEvent::Requeued { reason: "ledger mended".into(), job: None };
     assert_eq!(count(&done, |told| *told == what), 1);
     assert!(done.history.iter().any(|entry| entry.what == what && entry.by == "ada"));
     let told = stdout(&world.stack.zentra(&["event", "show", "evt_2"]));
-    assert!(told.contains("re-queued by an operator: ledger mended"), "{told}");
+    assert!(told.contains("requeued by an operator: ledger mended"), "{told}");
     let dead_queue = format!("{}.dead.ledger", world.stack.namespace);
     eventually("only the other letter is left in the queue", BOUND, async || {
         (depth(&world.stack.rabbit, &dead_queue).await == 1).then_some(())
@@ -220,7 +220,7 @@ async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     let listed = stdout(&world.stack.zentra(&["dead", "list", "--destination", "ledger"]));
     assert!(listed.contains("evt_1") && !listed.contains("evt_2"), "{listed}");
 
-    // What is delivered can't be re-queued, and a copy of it has no effect.
+    // What is delivered can't be requeued, and a copy of it has no effect.
     let refused = fails(&world.stack.zentra(&["dead", "requeue", "evt_2"]), 1);
     assert!(refused.contains("is not dead") && refused.contains("event show"), "{refused}");
     stdout(&world.stack.zentra(&["dead", "requeue", "evt_1"]));
@@ -289,7 +289,7 @@ async fn chosen_letters_are_counted_first_and_go_back_in_their_order_and_the_oth
         depth(&world.stack.rabbit, &format!("{}.{queue}", world.stack.namespace)).await
     };
     let told = zentra(&["dead", "requeue", "--reason", "permanent"]);
-    assert!(told.contains("6 of 6 dead letters would be re-queued"), "{told}");
+    assert!(told.contains("6 of 6 dead letters would be requeued"), "{told}");
     assert!(told.contains("6  ledger, permanent") && told.contains("received at 2"), "{told}");
     for none in [["--reason", "exhausted"], ["--source", "github"], ["--older-than", "1h"]] {
         let told = zentra(&[&["dead", "requeue", "--yes"], &none[..]].concat());
@@ -300,7 +300,7 @@ async fn chosen_letters_are_counted_first_and_go_back_in_their_order_and_the_oth
 
     let some = ["--newer-than", "1h", "--type", "transfer.settled", "--limit", "4", "--yes"];
     let told = zentra(&[&["dead", "requeue", "--by", "ada"], &some[..]].concat());
-    assert!(told.starts_with("4 of 4 dead letters re-queued"), "{told}");
+    assert!(told.starts_with("4 of 4 dead letters requeued"), "{told}");
     eventually("two are left", BOUND, async || (depth(dead).await == 2).then_some(())).await;
     let queue = Amqp::processor(queue_settings(&world.stack.rabbit, &world.stack.namespace));
     let mut consumer = queue.consume("ledger", 10);

@@ -137,7 +137,7 @@ async fn an_operator_reads_requeues_and_drains_while_it_works() {
     assert_eq!(words(&done), ["claimed", "dead", "requeued", "claimed", "delivered"]);
     zentra(&["dead", "drain", "evt_3", "--because", "a test"]);
     let told = zentra(&["dead", "requeue", "--all", "--yes"]);
-    assert!(told.contains("re-queued ledger/acme/evt_1 as generation 1"), "{told}");
+    assert!(told.contains("requeued ledger/acme/evt_1 as generation 1"), "{told}");
     shop.until("evt_1", "delivered").await;
     assert_eq!(zentra(&["dead", "list"]), "no dead letters\n");
     assert_eq!(zentra(&["unrouted", "list"]), "no unrouted events\n");

@@ -1,4 +1,4 @@
-//! The entrance by TLS, with certificates made here.
+//! The ingress by TLS, with certificates made here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use prometheus::Registry;
 use tokio::sync::mpsc;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::DeliveryKey;
-use zentra_core::lifecycle::{Answer, DeadReason, Event, Outcome, Record, step};
+use zentra_core::lifecycle::{Answer, DeadReason, Input, Outcome, Record, step};
 use zentra_store::journal::{Claim, Delivery, First, Journal, JournalError, Settle, Summary};
 use zentra_store::queue::{
     Consumer, Delay, Message, Process, QueueError, Receipt, Routes, Subscribe,
@@ -187,7 +187,7 @@ impl FakeJournal {
         }
     }
 
-    fn step(&self, key: &DeliveryKey, event: &Event) -> Answer {
+    fn step(&self, key: &DeliveryKey, event: &Input) -> Answer {
         let mut records = self.records.lock().unwrap();
         let (record, answer) = step(records.get(key), event, clock::now());
         if let Some(record) = record {
@@ -211,7 +211,7 @@ impl Journal for FakeJournal {
     async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
         self.check("claim")?;
         let Claim { generation, attempt, lease, .. } = *claim;
-        let event = Event::Claim { generation, attempt, lease, fingerprint: *claim.fingerprint };
+        let event = Input::Claim { generation, attempt, lease, fingerprint: *claim.fingerprint };
         let answer = self.step(claim.key, &event);
         let word = match answer {
             Answer::Claimed { .. } => "granted",
@@ -251,14 +251,14 @@ impl Journal for FakeJournal {
         fence: u64,
         lease: Duration,
     ) -> Result<Answer, JournalError> {
-        Ok(self.step(key, &Event::Renew { fence, lease }))
+        Ok(self.step(key, &Input::Renew { fence, lease }))
     }
 
     async fn settle(&self, settle: &Settle<'_>) -> Result<Answer, JournalError> {
         self.check("settle")?;
         let Settle { fence, generation, attempt, outcome, .. } = *settle;
         let fingerprint = *settle.fingerprint;
-        let event = Event::Settle { fence, generation, attempt, outcome, fingerprint };
+        let event = Input::Settle { fence, generation, attempt, outcome, fingerprint };
         let word = match outcome {
             Outcome::Delivered => "delivered",
             Outcome::Retry { .. } => "retry",

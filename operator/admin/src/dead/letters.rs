@@ -9,7 +9,6 @@ use std::num::NonZeroU32;
 
 use governor::{Quota, RateLimiter};
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::{DeadReason, State};
@@ -87,7 +86,7 @@ pub(crate) trait LetterAction: Send {
 }
 
 /// Report of a pass.
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize)]
 pub struct PassReport {
     /// Whether nothing was changed.
     pub dry_run: bool,

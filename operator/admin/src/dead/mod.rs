@@ -403,7 +403,7 @@ fn one_dead(found: Vec<Delivery>, id: &str) -> Result<Delivery, AdminError> {
         (None, _) => {
             let states = alive.iter().map(|d| format!("  {}: {}", d.key, deliveries::status(d)));
             let states = states.collect::<Vec<_>>().join("\n");
-            let message = format!("{id} is not dead, so there is nothing to re-queue:\n{states}");
+            let message = format!("{id} is not dead, so there is nothing to requeue:\n{states}");
             Err(AdminError::new(ErrorCode::NotDead, message).about(id))
         }
     }

@@ -5,7 +5,6 @@
 //! after 100.
 
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::event::Event;
 use zentra_store::journal::Summary;
@@ -20,16 +19,16 @@ use crate::payload;
 const UNROUTED: usize = 10_000;
 
 /// An accepted event that no worker has taken up.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 pub struct Accepted {
     /// Always the same text, like the state of a delivery's record.
-    state: &'static str,
-    /// Where it is.
+    pub state: &'static str,
+    /// Path of the file.
     pub place: Waiting,
     pub event: Summary,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Waiting {
     /// No destination subscribes to it.

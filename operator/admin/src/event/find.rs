@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use memchr::memmem::Finder;
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{DeliveryKey, Event, Identity};
@@ -32,7 +31,7 @@ const LOOK: usize = 1_000_000;
 const MOST: usize = 100;
 
 /// Matches of a search.
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize)]
 pub struct Matches {
     /// Accepted events, by time of receipt.
     pub events: Vec<Match>,
@@ -45,7 +44,7 @@ pub struct Matches {
 }
 
 /// An event whose body contains the text.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 pub struct Match {
     pub source: String,
     pub event_id: Option<String>,

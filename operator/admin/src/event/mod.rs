@@ -8,7 +8,6 @@ mod tail;
 mod waiting;
 
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::event::DeliveryKey;
 use zentra_store::journal::{Delivery, HistoryEvent};
@@ -28,8 +27,7 @@ use crate::deliveries;
 use crate::error::AdminError;
 
 /// All information about an event.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Event)]
+#[derive(Serialize)]
 pub struct EventDetails {
     /// Deliveries, oldest key first.
     pub deliveries: Vec<Delivery>,

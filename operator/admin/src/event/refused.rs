@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{DeliveryKey, body_sha256};
@@ -19,17 +18,16 @@ const LOOK: usize = 10_000;
 const MOST: usize = 100;
 
 /// One of them.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct RefusedCopy {
     /// Always the same text, like the state of a delivery's record.
-    state: &'static str,
+    pub state: &'static str,
     /// Id of the refused callback.
     pub refused_id: String,
     pub source: String,
     pub reason: String,
     pub received_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     pub peer: Option<IpAddr>,
     pub body_sha256: String,
 }

@@ -432,5 +432,5 @@ async fn halted(jobs: &impl Jobs, job: Job, halt: Halt, stage: Stage) -> Result<
 /// The result in a few words.
 fn outcome(job: &Job) -> String {
     let Job { stage, progress, plan, .. } = job;
-    format!("{}, {} of {} re-queued", stage.as_str(), progress.requeued, plan.letters)
+    format!("{}, {} of {} requeued", stage.as_str(), progress.requeued, plan.letters)
 }

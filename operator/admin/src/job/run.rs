@@ -293,7 +293,7 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
         }
         let Progress { requeued, .. } = self.job.progress;
         self.runner.progress.show(format!(
-            "{}: {requeued} of {} re-queued; watched: {} delivered, {} failed",
+            "{}: {requeued} of {} requeued; watched: {} delivered, {} failed",
             self.job.stage.as_str(),
             self.job.plan.letters,
             self.watch.delivered,

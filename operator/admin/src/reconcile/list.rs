@@ -7,7 +7,6 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
 use webhook_verify::texts_at;
 use zentra_core::clock::Timestamp;
 
@@ -17,8 +16,7 @@ use crate::error::{AdminError, ErrorCode};
 const LONGEST: u64 = 4 << 20;
 
 /// An event of the provider's list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = ListedEvent)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Listed {
     /// Id.
     pub id: String,

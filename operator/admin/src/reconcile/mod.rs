@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
 use webhook_verify::Location;
 use webhook_verify::Secret;
 use zentra_config::Config;
@@ -35,9 +34,9 @@ use provider::{Api, Kind};
 
 /// What came so lately may still be on its way.
 const YOUNG: Duration = Duration::from_secs(300);
-/// A provider's clock may be so far ahead of the entrance's.
+/// How far a provider's clock can be ahead of the ingress's.
 const EARLIER: Duration = Duration::from_secs(3600);
-/// So many are looked up at a time.
+/// Number of lookups at a time.
 const AT_A_TIME: usize = 16;
 
 /// Where the provider's own list comes from.
@@ -64,9 +63,8 @@ pub enum List {
 }
 
 /// State of an event of the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = Reconciled)]
 pub enum ReconcileState {
     /// It never came.
     Missing,
@@ -107,8 +105,7 @@ impl ReconcileState {
 }
 
 /// One event of the list.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ReconciledEvent)]
+#[derive(Debug, Serialize)]
 pub struct Row {
     #[serde(flatten)]
     pub listed: Listed,
@@ -119,7 +116,7 @@ pub struct Row {
 }
 
 /// The result of a comparison.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 pub struct Report {
     pub source: String,
     /// Number of events by state.

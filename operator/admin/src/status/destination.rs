@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::State;
 use zentra_store::control::{Attribution, Circuit, DesiredState, Heartbeat};
@@ -19,7 +18,7 @@ const DEAD: usize = 1000;
 const ENOUGH: u64 = 5;
 
 /// Status of a destination.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Destination {
     pub destination: String,
     /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`,

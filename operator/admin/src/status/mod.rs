@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
 use zentra_store::control::{HEARTBEAT_TIMEOUT, OperatorControl};
@@ -37,7 +36,7 @@ const BRIEFLY: Duration = Duration::from_secs(2);
 const RECENT: Duration = Duration::from_secs(3600);
 
 /// The status.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Status {
     pub at: Timestamp,
     pub parts: Vec<Part>,
@@ -55,7 +54,7 @@ pub struct Status {
 }
 
 /// A part that everything depends on.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Part {
     pub name: &'static str,
     pub up: bool,
@@ -65,7 +64,7 @@ pub struct Part {
 }
 
 /// The deliveries that the status is based on.
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Coverage {
     pub deliveries: usize,
     /// Time of the oldest one.

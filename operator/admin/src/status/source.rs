@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
-use utoipa::ToSchema;
 use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::DeadReason;
 use zentra_store::journal::list::Listed;
@@ -22,10 +21,10 @@ const QUIET: Duration = Duration::from_secs(300);
 const ENOUGH: usize = 5;
 
 /// Status of a source.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Source {
     pub source: String,
-    provider: String,
+    pub provider: String,
     /// What is wrong: `delayed`, `duplicating`, `refusing`, `silent`, `nothing_seen`, and
     /// `copies_jumped`, `conflicts_jumped`, `suspected_replays_jumped`; nothing if it is on time.
     pub findings: Vec<&'static str>,
@@ -51,7 +50,7 @@ pub struct Source {
 }
 
 /// A rate among the events that were read.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Rate {
     /// Total.
     pub count: usize,

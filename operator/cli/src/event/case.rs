@@ -29,7 +29,7 @@ pub(crate) fn write(id: &str, found: &EventDetails, out: &mut impl Write) -> std
         ([], []) => writeln!(out, "No callback of it has been accepted.\n")?,
         ([], _) => writeln!(out, "No worker has taken it up.\n")?,
         (deliveries, _) => {
-            writeln!(out, "| delivery, and its idempotency key | status | attempt | re-queued |")?;
+            writeln!(out, "| delivery, and its idempotency key | status | attempt | requeued |")?;
             writeln!(out, "|---|---|---|---|")?;
             for delivery in deliveries {
                 let (key, record) = (plain(delivery.key.as_str()), &delivery.record);

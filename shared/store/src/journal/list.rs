@@ -55,7 +55,6 @@ impl Query {
 
 /// A page.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Page {
     /// Deliveries, newest first.
     pub items: Vec<Listed>,
@@ -65,7 +64,6 @@ pub struct Page {
 
 /// One item of a page.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Listed {
     /// When a worker first took it up.
     pub taken_up: Timestamp,

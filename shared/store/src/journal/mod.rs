@@ -82,7 +82,6 @@ pub struct Settle<'a> {
 
 /// What histories show of an event. Never its body, never a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Summary {
     /// Name of the source.
     pub source: String,
@@ -133,7 +132,6 @@ impl Summary {
 
 /// Result of one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AttemptResult {
     /// Duration in milliseconds.
     pub duration_ms: u64,
@@ -154,7 +152,6 @@ pub struct AttemptResult {
 /// Why there was no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ErrorClass {
     /// No answer within the destination's timeout.
     Timeout,
@@ -198,7 +195,6 @@ impl ErrorClass {
 
 /// One entry of a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// Time, by the store's clock.
     pub at: Timestamp,
@@ -216,7 +212,6 @@ pub struct Entry {
 /// What an entry of a history reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum HistoryEvent {
     /// A worker has the claim; the attempt starts.
     Claimed {
@@ -314,7 +309,6 @@ impl HistoryEvent {
 
 /// One delivery, with its history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Delivery {
     /// Key.
     pub key: DeliveryKey,

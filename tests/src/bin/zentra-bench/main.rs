@@ -1,4 +1,4 @@
-//! `make bench`: how fast the entrance is, beside the bare client library on the same broker in the
+//! `make bench`: how fast the ingress is, beside the bare client library on the same broker in the
 //! same run; what verifying costs, also of forged bodies; what honest callbacks wait beside a flood; how
 //! fast the worker is, beside a bare loop; all of it, end to end; `zentra standalone` on its file; what
 //! listing costs; and what looking through dead letters does.

@@ -71,9 +71,9 @@ pub fn callback(data: &[u8]) {
         .map(|method| callback.unsigned_handshake(&method, &endpoint));
     let explained = callback.explain(&endpoint, &[("s", &endpoint)], None);
     assert_eq!(explained.refusal, verified.as_ref().err().copied());
-    let attribution = format!("{explained:?}");
-    assert!(!attribution.contains(SECRET), "a secret is told: {attribution}");
-    assert_eq!(explained.steps.iter().all(|step| step.good), verified.is_ok(), "{attribution}");
+    let explanation = format!("{explained:?}");
+    assert!(!explanation.contains(SECRET), "a secret is shown: {explanation}");
+    assert_eq!(explained.steps.iter().all(|step| step.good), verified.is_ok(), "{explanation}");
     if let Ok(verified) = verified {
         within(&callback.body, &verified.into_events());
     }
@@ -134,7 +134,7 @@ pub fn signed(data: &[u8]) {
     }
     let judged = unverified(headers, query, &flipped).verify(&endpoint);
     let refused = judged.is_err();
-    assert!(refused, "{}: a flipped bit is let in", endpoint.provider);
+    assert!(refused, "{}: a flipped bit is accepted", endpoint.provider);
 }
 
 /// Every event is a piece of the callback, byte for byte.

@@ -92,12 +92,12 @@ async fn run<Q: Process, J: Journal + WorkerControl>(
     let watching = AbortOnDropHandle::new(tokio::spawn(looked));
     let (worker, gates) = (worker_name(), Gates::default());
     let heartbeats = gates.clone().heartbeat(journal.clone(), worker.clone(), clock::now());
-    let beating = AbortOnDropHandle::new(tokio::spawn(heartbeats));
+    let heartbeat = AbortOnDropHandle::new(tokio::spawn(heartbeats));
     let control = journal.clone();
-    let crew = WorkerPool { worker, gates, queue, journal, http, handlers, metrics };
+    let pool = WorkerPool { worker, gates, queue, journal, http, handlers, metrics };
     let mut loops = JoinSet::new();
     let mut generation = stop.child_token();
-    crew.start(&live.config(), &generation, &mut loops);
+    pool.start(&live.config(), &generation, &mut loops);
     loop {
         tokio::select! {
             Some(ended) = loops.join_next() => {
@@ -108,18 +108,18 @@ async fn run<Q: Process, J: Journal + WorkerControl>(
             }
             () = stop.cancelled(), if loops.is_empty() => break,
             new = live.next(), if !stop.is_cancelled() => {
-                crew.queue.subscribe(new.routes()).await;
+                pool.queue.subscribe(new.routes()).await;
                 // Attempts under way end as they began; the new shift takes the next ones.
                 let old = std::mem::replace(&mut generation, stop.child_token());
-                crew.start(&new, &generation, &mut loops);
+                pool.start(&new, &generation, &mut loops);
                 old.cancel();
                 live.in_force();
             }
         }
     }
-    drop((watching, beating));
+    drop((watching, heartbeat));
     // Otherwise operators see it a little longer.
-    let _ = tokio::time::timeout(LEAVE, control.leave(&crew.worker)).await;
+    let _ = tokio::time::timeout(LEAVE, control.leave(&pool.worker)).await;
     ended.cancel();
     health.await?;
     Ok(())

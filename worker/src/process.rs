@@ -369,7 +369,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         // One trace from receipt to delivery, with a step for each attempt.
         let began = message.sealed.trace;
         let trace = began.unwrap_or_else(|| Trace::new(&mut rand::rng())).next(&mut rand::rng());
-        let desired = AttemptRequest {
+        let request = AttemptRequest {
             trace,
             destination: &self.destination,
             key: &opened.key,
@@ -380,7 +380,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let running = GaugeGuard::more(&self.metrics.in_flight);
         let epoch = self.gate.circuit.epoch();
         let Attempted { verdict, result } = tokio::select! {
-            attempted = self.deliver.deliver(&desired) => attempted,
+            attempted = self.deliver.deliver(&request) => attempted,
             never = self.renew(&opened.key, fence) => match never {},
         };
         drop(running);

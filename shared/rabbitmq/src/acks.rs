@@ -145,7 +145,7 @@ mod tests {
         /// ended, and none that was given back.
         #[test]
         fn each_ended_message_is_acknowledged_once_and_no_other_is(
-            desired in Just((1..=60u64).collect::<Vec<_>>()).prop_shuffle(),
+            order in Just((1..=60u64).collect::<Vec<_>>()).prop_shuffle(),
             given_back in prop::collection::hash_set(1..=60u64, 0..10),
             never in prop::collection::hash_set(1..=60u64, 0..4),
             looks in prop::collection::vec(any::<bool>(), 60),
@@ -167,7 +167,7 @@ mod tests {
                 }
                 Ok(())
             };
-            for (tag, look) in desired.into_iter().zip(looks) {
+            for (tag, look) in order.into_iter().zip(looks) {
                 if never.contains(&tag) {
                     continue;
                 }

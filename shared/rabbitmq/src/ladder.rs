@@ -22,7 +22,7 @@ const fn rungs() -> [u64; 36] {
     all
 }
 
-/// The rung for a wish. A wish past the last rung gets the last.
+/// The rung for a delay. A delay beyond the last rung gets the last.
 pub(super) fn rung(wanted: Delay) -> Duration {
     let last = RUNGS[RUNGS.len() - 1];
     let millis = |wanted: Duration| u64::try_from(wanted.as_millis()).unwrap_or(u64::MAX);

@@ -1,5 +1,5 @@
-//! What workers and operators say to each other, on Redis: a key for each worker, which goes when
-//! the worker does, and their names; one hash of wishes; one stream of acts.
+//! Worker control on Redis: a key for each worker, which expires with the worker; a set of their names; a hash
+//! of control actions; a stream of audit entries.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ impl RedisJournal {
         format!("{}:workers", self.namespace)
     }
 
-    fn wishes(&self) -> String {
+    fn actions(&self) -> String {
         format!("{}:orders", self.namespace)
     }
 
@@ -43,14 +43,16 @@ impl RedisJournal {
 impl WorkerControl for RedisJournal {
     async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<DesiredStates, JournalError> {
         let mut pipe = redis::pipe();
-        let set =
-            pipe.cmd("SET").arg(self.worker(&heartbeat.worker)).arg(json("a beat", heartbeat)?);
+        let set = pipe
+            .cmd("SET")
+            .arg(self.worker(&heartbeat.worker))
+            .arg(json("a heartbeat", heartbeat)?);
         set.arg("PX").arg(millis(HEARTBEAT_TIMEOUT)).ignore();
         pipe.sadd(self.workers_set(), &heartbeat.worker).ignore();
-        pipe.hgetall(self.wishes());
-        let (wishes,): (Vec<(String, Vec<u8>)>,) =
+        pipe.hgetall(self.actions());
+        let (actions,): (Vec<(String, Vec<u8>)>,) =
             pipe.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        Ok(read(&wishes))
+        Ok(read(&actions))
     }
 
     async fn leave(&self, worker: &str) -> Result<(), JournalError> {
@@ -88,10 +90,10 @@ impl OperatorControl for RedisJournal {
 
     async fn desired_states(&self) -> Result<DesiredStates, JournalError> {
         let mut all = redis::cmd("HGETALL");
-        all.arg(self.wishes());
-        let wishes: Vec<(String, Vec<u8>)> =
+        all.arg(self.actions());
+        let actions: Vec<(String, Vec<u8>)> =
             all.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        Ok(read(&wishes))
+        Ok(read(&actions))
     }
 
     async fn apply(
@@ -102,9 +104,9 @@ impl OperatorControl for RedisJournal {
     ) -> Result<(), JournalError> {
         let field = format!("{} {destination}", action.as_str());
         let mut command = redis::cmd(if attribution.is_some() { "HSET" } else { "HDEL" });
-        command.arg(self.wishes()).arg(field);
+        command.arg(self.actions()).arg(field);
         if let Some(attribution) = attribution {
-            command.arg(json("a wish", attribution)?);
+            command.arg(json("a control action", attribution)?);
         }
         command.exec_async(&mut self.connection.clone()).await.map_err(failed)
     }
@@ -155,9 +157,9 @@ impl OperatorControl for RedisJournal {
     }
 }
 
-fn read(wishes: &[(String, Vec<u8>)]) -> DesiredStates {
+fn read(actions: &[(String, Vec<u8>)]) -> DesiredStates {
     let mut desired_states = DesiredStates::new();
-    for (field, attribution) in wishes {
+    for (field, attribution) in actions {
         if let Some((action, destination)) = field.split_once(' ') {
             ordered(&mut desired_states, destination, action, attribution);
         }

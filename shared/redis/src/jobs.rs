@@ -44,7 +44,7 @@ impl RedisJournal {
         format!("{}:jobs:halt", self.namespace)
     }
 
-    fn desks(&self) -> String {
+    fn holders(&self) -> String {
         format!("{}:jobs:desk", self.namespace)
     }
 }
@@ -105,14 +105,14 @@ impl Jobs for RedisJournal {
         holder: &str,
     ) -> Result<Option<String>, JournalError> {
         let script = redis::Script::new(HOLD_SCRIPT);
-        let mut call = script.key(self.desks());
+        let mut call = script.key(self.holders());
         call.arg(holder).arg(millis(HOLD)).arg(destinations);
         call.invoke_async(&mut self.connection.clone()).await.map_err(failed)
     }
 
     async fn let_go(&self, destinations: &[String], holder: &str) -> Result<(), JournalError> {
         let script = redis::Script::new(LET_GO_SCRIPT);
-        let mut call = script.key(self.desks());
+        let mut call = script.key(self.holders());
         call.arg(holder).arg(destinations);
         call.invoke_async(&mut self.connection.clone()).await.map_err(failed)
     }

@@ -189,5 +189,12 @@ mod tests {
     fn the_page_is_what_the_catalogue_says() {
         let page = include_str!("../../../docs/providers.md");
         assert!(page == table(), "run: zentra source list > docs/providers.md");
+        // The README and the package's description have the same numbers.
+        let schemes = || Scheme::names().filter_map(Scheme::named);
+        let (all, proven) = (schemes().count(), schemes().filter(|of| of.proof.is_some()).count());
+        let readme = include_str!("../README.md").replace('\n', " ");
+        assert!(readme.contains(&format!("catalogue has {all} providers")), "{all}");
+        assert!(readme.contains(&format!("For {proven} of them")), "{proven}");
+        assert!(env!("CARGO_PKG_DESCRIPTION").contains(&format!("webhooks of {all} providers")));
     }
 }

@@ -170,20 +170,14 @@ impl Request {
 /// First an attempt that fails, then one that is refused for good; requeued; then replayed from the
 /// archive: each time all of it.
 async fn all_that_the_provider_said_comes_with_each_attempt(embedded: bool) {
-    for attribution in [shopify(), github(), google(), twilio()] {
+    for request in [shopify(), github(), google(), twilio()] {
         let retry = "[destination.app.retry]\nattempts = 3\ninitial = \"100ms\"\n";
-        let tables = format!("{retry}{}", source(attribution.provider, attribution.more));
+        let tables = format!("{retry}{}", source(request.provider, request.more));
         let site = Site::start(embedded, &tables).await;
         site.ledger.take_turns([500, 400].map(|status| Turn::Answer(status, Vec::new())));
-        let answer = site
-            .send(
-                attribution.method.clone(),
-                attribution.query,
-                &attribution.headers,
-                attribution.body,
-            )
-            .await;
-        assert!(answer.status.is_success(), "{}: {answer:?}", attribution.provider);
+        let answer =
+            site.send(request.method.clone(), request.query, &request.headers, request.body).await;
+        assert!(answer.status.is_success(), "{}: {answer:?}", request.provider);
         site.until("a retry, and a dead letter", 2, 0, 1).await;
         let requeue = ["dead", "requeue", "--all", "--yes"];
         assert!(site.stack.zentra(&requeue).status.success());
@@ -192,16 +186,16 @@ async fn all_that_the_provider_said_comes_with_each_attempt(embedded: bool) {
         site.until("replayed", 4, 0, 0).await;
         let when = ["first", "retried", "requeued", "replayed"];
         for (seen, when) in site.seen().iter().zip(when) {
-            attribution.is_in(seen, when);
+            request.is_in(seen, when);
         }
         let listed = site.stack.zentra(&["event", "list", "--source", "s", "--json"]);
         let told = String::from_utf8_lossy(&listed.stdout).into_owned();
         for (name, value) in
-            attribution.headers.iter().filter(|(name, _)| name.starts_with("x-goog-ch"))
+            request.headers.iter().filter(|(name, _)| name.starts_with("x-goog-ch"))
         {
             assert_eq!(told.contains(value), *name != "x-goog-channel-token", "{name}: {told}");
         }
-        assert!(told.contains(attribution.query.trim_start_matches('?')), "{told}");
+        assert!(told.contains(request.query.trim_start_matches('?')), "{told}");
     }
 }
 
@@ -342,17 +336,11 @@ async fn a_body_is_taken_up_to_what_the_provider_sends(embedded: bool) {
 async fn a_redacted_header_and_query_are_delivered_and_never_shown(embedded: bool) {
     let more = "redact = [\"header:x-shopify-shop-domain\", \"query:tenant\"]";
     let site = Site::start(embedded, &source("shopify", more)).await;
-    let attribution = shopify();
+    let request = shopify();
     site.ledger.take_turns([Turn::Answer(400, Vec::new())]);
-    site.send(
-        attribution.method.clone(),
-        attribution.query,
-        &attribution.headers,
-        attribution.body,
-    )
-    .await;
+    site.send(request.method.clone(), request.query, &request.headers, request.body).await;
     site.until("dead", 1, 0, 1).await;
-    attribution.is_in(&site.seen()[0], "redacted");
+    request.is_in(&site.seen()[0], "redacted");
     let file = zentra_tests::services::folder("drained").join("letters.jsonl");
     let file = file.to_str().unwrap();
     for shown in [

@@ -49,10 +49,10 @@ impl<'s> Captured<'s> {
         let (headers, body) = (Self::path(&self.headers), Self::path(&self.body));
         let arguments = ["verify", "--source", source, "--headers", headers, "--body", body];
         let output = self.stack.zentra(&[&arguments[..], more].concat());
-        let attribution = stdout(&output) + &stderr(&output);
+        let output_text = stdout(&output) + &stderr(&output);
         let secrets = [sign::STRIPE_SECRET, sign::GITHUB_SECRET, sign::ACME_SECRET];
-        assert!(!secrets.iter().any(|secret| attribution.contains(secret)), "{attribution}");
-        (output.status.success(), attribution)
+        assert!(!secrets.iter().any(|secret| output_text.contains(secret)), "{output_text}");
+        (output.status.success(), output_text)
     }
 }
 
@@ -100,8 +100,8 @@ async fn a_source_that_is_added_takes_what_is_signed_for_it() {
         let url = format!("{}/in/{source}", ingress.listen);
         let answer = stack.http.post(&url, &headers, BODY.to_owned()).await.unwrap();
         assert_eq!(answer.status, 200, "{source}: {answer:?}");
-        let (good, attribution) = Captured::new(&stack, &lines, BODY).verify(source, &[]);
-        assert!(good && attribution.contains("It fits the secret k1"), "{attribution}");
+        let (good, output_text) = Captured::new(&stack, &lines, BODY).verify(source, &[]);
+        assert!(good && output_text.contains("It fits the secret k1"), "{output_text}");
     }
     let url = format!("{}/in/acme", ingress.listen);
     let command = stack.zentra(&["sign", "--source", "acme", "--body", body, "--curl", &url]);
@@ -132,10 +132,10 @@ secrets = [{ name = "k1", secret = "env:GITHUB" }]"#,
     let judged = |headers: &str, body: &str, source: &str, more: &[&str]| {
         Captured::new(&stack, headers, body).verify(source, more)
     };
-    let (good, attribution) = judged(&stripe(BODY), BODY, "stripe-eu", &[]);
+    let (good, output_text) = judged(&stripe(BODY), BODY, "stripe-eu", &[]);
     assert!(
-        good && attribution.contains("Event evt_1, charge.succeeded; known by evt_1"),
-        "{attribution}"
+        good && output_text.contains("Event evt_1, charge.succeeded; known by evt_1"),
+        "{output_text}"
     );
     // Captured with its request line, and in another case.
     let named = stripe(BODY).replacen("stripe", "Stripe", 1);
@@ -166,25 +166,25 @@ secrets = [{ name = "k1", secret = "env:GITHUB" }]"#,
         (square("https://hooks.example.com/in/shop"), BODY, "shop", "without its query"),
     ];
     for (headers, body, source, wanted) in &cases {
-        let (good, attribution) = judged(headers, body, source, &[]);
-        assert!(!good && attribution.contains(wanted), "{wanted}: {attribution}");
+        let (good, output_text) = judged(headers, body, source, &[]);
+        assert!(!good && output_text.contains(wanted), "{wanted}: {output_text}");
     }
     let later = (now + 3600).to_string();
-    let (good, attribution) = judged(&stripe(BODY), BODY, "stripe-eu", &["--at", &later]);
+    let (good, output_text) = judged(&stripe(BODY), BODY, "stripe-eu", &["--at", &later]);
     assert!(
-        !good && attribution.contains("not within 5m") && attribution.contains("--at"),
-        "{attribution}"
+        !good && output_text.contains("not within 5m") && output_text.contains("--at"),
+        "{output_text}"
     );
-    let (good, attribution) = judged(&stripe(BODY), BODY, "nobody", &[]);
-    assert!(!good && attribution.contains("source.nobody: there is none"), "{attribution}");
-    let (good, attribution) = judged(&stripe(BODY), BODY, "without", &[]);
-    assert!(!good && attribution.contains("NOWHERE"), "{attribution}");
-    let (_, attribution) = judged(&stripe(BODY), "{}", "stripe-eu", &["--json"]);
+    let (good, output_text) = judged(&stripe(BODY), BODY, "nobody", &[]);
+    assert!(!good && output_text.contains("source.nobody: there is none"), "{output_text}");
+    let (good, output_text) = judged(&stripe(BODY), BODY, "without", &[]);
+    assert!(!good && output_text.contains("NOWHERE"), "{output_text}");
+    let (_, output_text) = judged(&stripe(BODY), "{}", "stripe-eu", &["--json"]);
     let json: serde_json::Value =
-        serde_json::from_str(attribution.lines().next().unwrap()).unwrap();
+        serde_json::from_str(output_text.lines().next().unwrap()).unwrap();
     assert_eq!((&json["verified"], &json["reason"]), (&false.into(), &"signature_mismatch".into()));
-    let (_, attribution) = judged(&stripe(BODY).replace("stripe-", "x-hub-"), BODY, "github", &[]);
-    assert!(attribution.contains("There is no header"), "{attribution}");
+    let (_, output_text) = judged(&stripe(BODY).replace("stripe-", "x-hub-"), BODY, "github", &[]);
+    assert!(output_text.contains("There is no header"), "{output_text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,8 +227,8 @@ async fn what_is_signed_in_the_body_or_the_query_can_be_made_as_well() {
                 None => (&*text, body),
             },
         };
-        let (good, attribution) = Captured::new(&stack, head, signed).verify(source, &[]);
-        assert!(good, "{source}: {attribution}");
+        let (good, output_text) = Captured::new(&stack, head, signed).verify(source, &[]);
+        assert!(good, "{source}: {output_text}");
         let (first, headers) = match head.strip_prefix("POST ") {
             Some(rest) => rest.split_once(" HTTP/1.1\n").unwrap_or((rest, "")),
             None => ("", head),

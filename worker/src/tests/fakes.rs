@@ -30,7 +30,7 @@ impl Log {
     }
 }
 
-/// Fails so many calls, and counts down.
+/// Fails the next calls, a number that a test sets.
 #[derive(Clone, Default)]
 pub(crate) struct Failing(Arc<Mutex<u32>>);
 

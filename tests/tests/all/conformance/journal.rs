@@ -185,8 +185,8 @@ async fn another_body_is_a_conflict_and_a_copy_is_counted_without_effect<B: Back
 
 async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desks = ["dead-1", "dead-2", "dead-3"].map(|id| Claimant::new(&journal, id));
-    for claimant in &desks {
+    let claimants = ["dead-1", "dead-2", "dead-3"].map(|id| Claimant::new(&journal, id));
+    for claimant in &claimants {
         let fence = claimant.claimed(0, LEASE).await;
         claimant.settle(fence, 0, Outcome::Dead(DeadReason::Permanent)).await;
     }
@@ -197,25 +197,25 @@ async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>
     };
     let mut all = listed().await;
     all.sort();
-    assert_eq!(all, desks.each_ref().map(|claimant| claimant.key.clone()));
+    assert_eq!(all, claimants.each_ref().map(|claimant| claimant.key.clone()));
     assert_eq!(journal.dead("ledger", 2, &|_| true).await.unwrap().len(), 2);
     assert!(journal.dead("mail", 9, &|_| true).await.unwrap().is_empty());
     assert!(journal.oldest_dead("ledger").await.unwrap().is_some());
-    assert_eq!(desks[0].claim(0).await, Answer::Dead);
+    assert_eq!(claimants[0].claim(0).await, Answer::Dead);
 
     let requeued = HistoryEvent::Requeued { reason: "mended".into(), job: None };
-    assert!(journal.note(&desks[0].key, 1, "ada", &requeued).await.unwrap());
-    let again = desks[0].claimed(1, LEASE).await;
+    assert!(journal.note(&claimants[0].key, 1, "ada", &requeued).await.unwrap());
+    let again = claimants[0].claimed(1, LEASE).await;
     let discarded = HistoryEvent::Discarded { reason: "a test".into() };
-    assert!(journal.note(&desks[1].key, 0, "ada", &discarded).await.unwrap());
-    assert_eq!(listed().await, [desks[2].key.clone()]);
-    assert_eq!(desks[0].settle(again, 1, Outcome::Delivered).await, Answer::Settled);
-    let told = desks[0].told().await;
+    assert!(journal.note(&claimants[1].key, 0, "ada", &discarded).await.unwrap());
+    assert_eq!(listed().await, [claimants[2].key.clone()]);
+    assert_eq!(claimants[0].settle(again, 1, Outcome::Delivered).await, Answer::Settled);
+    let told = claimants[0].told().await;
     assert_eq!(told, ["claimed", "dead", "duplicate_dead", "requeued", "claimed", "delivered"]);
     // A copy of what was discarded doesn't bring it back.
-    assert_eq!(desks[1].claim(0).await, Answer::Dead);
-    assert_eq!(listed().await, [desks[2].key.clone()]);
-    assert_eq!(desks[1].told().await, ["claimed", "dead", "discarded", "duplicate_dead"]);
+    assert_eq!(claimants[1].claim(0).await, Answer::Dead);
+    assert_eq!(listed().await, [claimants[2].key.clone()]);
+    assert_eq!(claimants[1].told().await, ["claimed", "dead", "discarded", "duplicate_dead"]);
     let unknown = Claimant::new(&journal, "unknown");
     assert!(!journal.note(&unknown.key, 1, "ada", &requeued).await.unwrap());
 }
@@ -310,7 +310,7 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
     B: Backend,
 >() {
     let (_, journal) = B::new().open(ledger()).await;
-    let desks: Vec<_> = (0..7)
+    let claimants: Vec<_> = (0..7)
         .map(|at| {
             let mut claimant = Claimant::new(&journal, &format!("evt_{at}"));
             claimant.summary.event_type = Some(format!("kind.{}", at % 2));
@@ -320,7 +320,7 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
             claimant
         })
         .collect();
-    for (at, claimant) in desks.iter().enumerate() {
+    for (at, claimant) in claimants.iter().enumerate() {
         let fence = claimant.claimed(0, LEASE).await;
         let next_at = Timestamp::from_secs(4_000_000_000);
         let outcome = match at {
@@ -336,7 +336,7 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
     }
     let list = async |query: &Query, after: Option<&str>, limit: usize| {
         let page = journal.list(query, after, limit).await.unwrap();
-        let known: Vec<_> = desks.iter().map(|claimant| &claimant.key).collect();
+        let known: Vec<_> = claimants.iter().map(|claimant| &claimant.key).collect();
         let at = |key: &DeliveryKey| known.iter().position(|known| *known == key).unwrap();
         let keys = page.items.iter().map(|listed| at(&listed.delivery.key));
         (keys.collect::<Vec<_>>(), page)

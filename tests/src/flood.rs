@@ -1,4 +1,4 @@
-//! Floods: connections and bodies of a client that wants nothing to be answered but itself.
+//! Floods: connections and bodies of clients that only occupy resources.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-/// A body of 1 MiB that ends after its first piece, or before it.
+/// The length of a body of 1 MiB that stops after its first piece, or before it.
 pub struct Unfinished(Option<Bytes>);
 
 impl Body for Unfinished {
@@ -36,7 +36,7 @@ impl Body for Unfinished {
     }
 }
 
-/// A connection to `listen` (`http://ADDRESS`), from this address of ours.
+/// A connection to `listen` (`http://ADDRESS`) from this local address.
 pub async fn connect(listen: &str, from: Option<IpAddr>) -> std::io::Result<TcpStream> {
     let address = listen.rsplit('/').next().unwrap_or_default().parse::<SocketAddr>();
     let address = address.map_err(std::io::Error::other)?;
@@ -47,9 +47,9 @@ pub async fn connect(listen: &str, from: Option<IpAddr>) -> std::io::Result<TcpS
     socket.connect(address).await
 }
 
-/// Callbacks to `/in/acme` on connections of HTTP/2, `streams` on each, whose bodies begin with
-/// `first` and never end. They go on until what is returned is dropped; one that is refused is sent
-/// again after `pause`.
+/// Callbacks to `/in/acme` on HTTP/2 connections with `streams` streams each. The bodies begin
+/// with `first` and never end. They run until the result is dropped. A refused one is sent again
+/// after `pause`.
 pub async fn unfinished_bodies(
     listen: &str,
     from: Option<IpAddr>,

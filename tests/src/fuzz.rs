@@ -1,6 +1,6 @@
-//! What is fuzzed: whatever a stranger can send. Each target takes any bytes, and panics where a
-//! promise is broken. `fuzz/` runs them under libFuzzer; a test runs them over their corpora, and
-//! over what becomes of these when they are damaged.
+//! The fuzz targets: everything that a stranger can send. Each target accepts any bytes, and
+//! panics where a promise is broken. `fuzz/` runs them under libFuzzer. A test runs them over
+//! their corpora, and over mutations of those.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -10,18 +10,18 @@ use webhook_verify::{
 };
 use zentra_core::clock::Timestamp;
 
-/// What takes any bytes.
+/// A target accepts any bytes.
 type Target = fn(&[u8]);
 
-/// Every target by its name.
+/// Every target by name.
 pub const TARGETS: [(&str, Target); 2] = [("callback", callback), ("signed", signed)];
 
 /// In Unix seconds.
 const NOW: u64 = 1_700_000_000;
-/// Of a form that every scheme with a secret takes.
+/// In a form that every scheme with a secret accepts.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Of the provider that is named, or, so that no input is wasted, of one that the text chooses.
+/// The provider that the text names, or one that the text chooses, so that no input is wasted.
 fn endpoint(named: &[u8]) -> Endpoint {
     let names: Vec<&str> = Scheme::names().collect();
     let sum: usize = named.iter().map(|byte| usize::from(*byte)).sum();
@@ -57,7 +57,7 @@ fn line(data: &[u8]) -> (&[u8], &[u8]) {
     (&data[..end], data.get(end + 1..).unwrap_or_default())
 }
 
-/// A callback as it comes: a line with the provider, headers as lines, an empty line, a body.
+/// A raw callback: a line with the provider, headers as lines, an empty line, a body.
 pub fn callback(data: &[u8]) {
     let (provider, rest) = line(data);
     let end = rest.windows(2).position(|two| two == b"\n\n").unwrap_or(rest.len());
@@ -65,7 +65,7 @@ pub fn callback(data: &[u8]) {
     let Ok((headers, query)) = captured(&String::from_utf8_lossy(head)) else { return };
     let endpoint = endpoint(provider);
     let callback = unverified(headers, query, body.strip_prefix(b"\n\n").unwrap_or(body));
-    // As the ingress does: a key that can't be asked for is refused before all else.
+    // As in the ingress: an unknown key is refused before everything else.
     let verified = callback.key_address(&endpoint).and_then(|_| callback.verify(&endpoint));
     let _ = [Method::GET, Method::HEAD, Method::POST]
         .map(|method| callback.unsigned_handshake(&method, &endpoint));
@@ -79,9 +79,9 @@ pub fn callback(data: &[u8]) {
     }
 }
 
-/// A callback that is signed as its provider would: it is let in; and with any bit of the body
-/// flipped it isn't, unless the scheme says that it leaves the body open. The input is a line with
-/// the provider, a byte for the place, one for the bit, and the body.
+/// A genuine callback is accepted. With any bit of its body flipped it is refused, unless the
+/// scheme says that it does not cover that part of the body. The input is a line with the
+/// provider, a byte for the place, one for the bit, and the body.
 pub fn signed(data: &[u8]) {
     let (provider, rest) = line(data);
     let [at, bit, body @ ..] = rest else { return };
@@ -94,14 +94,15 @@ pub fn signed(data: &[u8]) {
     let genuine = unverified(headers.clone(), query.clone(), &body);
     let verified = match genuine.verify(&endpoint) {
         Ok(verified) => verified,
-        // What the scheme looks for in the body isn't in these bytes, or is another time.
+        // These bytes do not contain what the scheme looks for in the body, or contain another
+        // time.
         Err(
             Refusal::SignatureMalformed
             | Refusal::BatchTooLarge
             | Refusal::TimestampStale
             | Refusal::TimestampFuture,
         ) => return,
-        // X signs such text for whoever asks: see `verify/handshake.rs`.
+        // X signs such a text for anybody: see `verify/handshake.rs`.
         Err(Refusal::SignatureMismatch)
             if endpoint.provider == "x-twitter" && !body.contains(&b'{') =>
         {
@@ -116,8 +117,8 @@ pub fn signed(data: &[u8]) {
     let mut flipped = body.to_vec();
     let at = usize::from(*at) % flipped.len();
     flipped[at] ^= 1 << (bit % 8);
-    // A form may be written in other ways (`%2f`, and `%2F`), and who signs one has names and values
-    // run together, or each value once: that is the provider's, and its entry says so.
+    // A form can be encoded in other ways (`%2f` and `%2F`). Some providers sign names and values
+    // joined, or each value once. The provider's entry says so.
     let signed = |body: &[u8]| {
         let mut fields: Vec<_> = form_urlencoded::parse(body).into_owned().collect();
         fields.sort();
@@ -127,7 +128,7 @@ pub fn signed(data: &[u8]) {
     if endpoint.scheme.sends_forms() && signed(&flipped) == signed(&body) {
         return;
     }
-    // EasyPost's library, and so it, leaves the white space behind a whole weight open.
+    // EasyPost's library, and so this scheme, ignores white space behind an integral weight.
     let white = [body[at], flipped[at]].iter().all(u8::is_ascii_whitespace);
     if endpoint.provider == "easypost" && white {
         return;

@@ -1,4 +1,4 @@
-//! A plain HTTP client for tests: one request, one answer, bounded in time.
+//! A plain HTTP client for tests: one request, one response, with a time limit.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ use hyper_util::rt::TokioExecutor;
 #[derive(Clone)]
 pub struct Http(Client<HttpConnector, Full<Bytes>>);
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
-    /// The HTTP that it came by.
+    /// The HTTP version of the response.
     pub version: Version,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body, as text.
+    /// Its body as text.
     pub body: String,
 }
 
 impl Answer {
-    /// The stable reason of a problem answer, or nothing.
+    /// The stable reason of a problem response, or an empty text.
     pub fn reason(&self) -> String {
         let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
         body["reason"].as_str().unwrap_or_default().to_owned()
@@ -49,7 +49,7 @@ impl Http {
         Self(Client::builder(TokioExecutor::new()).http2_only(true).build_http())
     }
 
-    /// Sends one request. `None` if there is no whole answer within 30 seconds.
+    /// Sends one request. `None` if there is no complete response within 30 seconds.
     pub async fn send(
         &self,
         method: Method,

@@ -1,8 +1,8 @@
 //! A ledger: the application behind Zentra, as a developer would write it.
 //!
-//! `POST /transfers` takes the callback's exact bytes and writes one row per
-//! `Idempotency-Key`, in SQLite. It can be told to fail, or to write and then keep its
-//! answer back, so that a worker can be killed at the worst moment.
+//! `POST /transfers` receives the callback's exact bytes and writes one row per `Idempotency-Key`
+//! into SQLite. It can be told to fail, or to write and then withhold its response, so that a
+//! worker can be killed at the worst moment.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -32,18 +32,18 @@ struct Transfer {
     currency: String,
 }
 
-/// How the ledger answers a request out of turn.
+/// How the ledger answers one request.
 #[derive(Debug)]
 pub enum Turn {
-    /// Writes nothing and answers this status.
+    /// Writes nothing and answers with this status.
     Answer(u16, Vec<(&'static str, String)>),
-    /// Writes, says so, and never answers.
+    /// Writes, reports it, and never answers.
     WriteAndHang,
-    /// Writes nothing, says so, and never answers.
+    /// Writes nothing, reports the request, and never answers.
     Hang,
 }
 
-/// One request as it came.
+/// One received request.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Its headers.
@@ -53,7 +53,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// A header's value, or nothing.
+    /// A header's value, or an empty text.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -62,13 +62,13 @@ impl Seen {
 /// A row.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The `Idempotency-Key` that it was written under.
+    /// The `Idempotency-Key` of the request.
     pub key: String,
-    /// The transfer.
+    /// The ID of the transfer.
     pub transfer: String,
-    /// Cents.
+    /// The amount in cents.
     pub amount_minor: i64,
-    /// ISO 4217.
+    /// The currency, ISO 4217.
     pub currency: String,
     /// The callback's bytes.
     pub body: Vec<u8>,
@@ -77,16 +77,16 @@ pub struct Row {
 /// A running ledger.
 pub struct Ledger {
     shared: Arc<Shared>,
-    /// Where it takes transfers.
+    /// The URL for transfers.
     pub url: String,
-    /// The idempotency key of each request that hangs.
+    /// Receives the idempotency key of each request that hangs.
     pub hung: mpsc::UnboundedReceiver<String>,
 }
 
 struct Shared {
     rows: Mutex<Connection>,
     turns: Mutex<VecDeque<Turn>>,
-    /// How many of its first attempts each event fails.
+    /// The number of first attempts that each event fails.
     fails: AtomicU32,
     seen: Mutex<Vec<Seen>>,
     hung: mpsc::UnboundedSender<String>,
@@ -97,7 +97,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Ledger {
-    /// Starts one with its database in `folder`.
+    /// Starts a ledger with its database in `folder`.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         let rows = Connection::open(folder.join("ledger.db"))?;
         rows.execute_batch(
@@ -121,27 +121,27 @@ impl Ledger {
         Ok(Self { shared, url, hung })
     }
 
-    /// Where it takes anything and writes nothing.
+    /// A URL that accepts everything and writes nothing.
     pub fn any(&self) -> String {
         self.url.replace("/transfers", "/any")
     }
 
-    /// The next requests get these turns; after them, the ledger does its work.
+    /// The next requests get these answers. After them, the ledger works normally.
     pub fn take_turns(&self, turns: impl IntoIterator<Item = Turn>) {
         lock(&self.shared.turns).extend(turns);
     }
 
-    /// Each event fails so many of its first attempts.
+    /// Each event fails this many of its first attempts.
     pub fn fail_first_attempts(&self, count: u32) {
         self.shared.fails.store(count, Ordering::Relaxed);
     }
 
-    /// Every request so far.
+    /// All requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.shared.seen).clone()
     }
 
-    /// Every row, by key.
+    /// All rows, by key.
     pub fn rows(&self) -> anyhow::Result<Vec<Row>> {
         let rows = lock(&self.shared.rows);
         let mut select = rows.prepare(
@@ -208,7 +208,7 @@ impl Shared {
         }
     }
 
-    /// One row per key, however often it comes.
+    /// One row per key, however often it is delivered.
     fn write(&self, seen: &Seen) -> anyhow::Result<&'static str> {
         let key = seen.header("idempotency-key");
         anyhow::ensure!(!key.is_empty(), "no Idempotency-Key");

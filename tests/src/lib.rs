@@ -1,4 +1,4 @@
-//! One harness that starts real services, and every test that crosses a process.
+//! One harness that starts real services, and every test that involves several processes.
 
 pub mod flood;
 pub mod fuzz;
@@ -22,13 +22,14 @@ use zentra_store::queue::{Archive, Routes, Subscriber};
 
 static RABBIT: OnceLock<Rabbit> = OnceLock::new();
 
-/// The URL of a RabbitMQ that all tests of this process share; each has its own namespace.
+/// The URL of a RabbitMQ that all tests of this process share. Each test has its own namespace.
 pub fn shared_rabbit() -> String {
     RABBIT.get_or_init(services::rabbit).url()
 }
 
-/// Done with a namespace. On the shared RabbitMQ its queues go, some namespaces' at once: those
-/// of all tests together would take all the memory that it may have, and it would take no event.
+/// Marks a namespace as finished. On the shared RabbitMQ the queues of several finished namespaces
+/// are deleted together: the queues of all tests would use all its memory, and it would accept no
+/// events.
 fn done_with(rabbit: &str, namespace: &str) {
     const AT_ONCE: usize = 16;
     static DONE: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -42,13 +43,13 @@ fn done_with(rabbit: &str, namespace: &str) {
     }
 }
 
-/// The URL of a Redis that all tests of this process share; each has its own namespace.
+/// The URL of a Redis that all tests of this process share. Each test has its own namespace.
 pub fn shared_redis() -> String {
     static REDIS: LazyLock<Mutex<Redis>> = LazyLock::new(|| Mutex::new(services::redis()));
     REDIS.lock().map(|redis| redis.url()).unwrap_or_default()
 }
 
-/// What a test needs to speak to a broker itself; it declares nothing.
+/// Settings with which a test connects to a broker. Nothing is declared.
 pub fn queue_settings(url: &str, namespace: &str) -> Settings {
     Settings {
         urls: vec![Secret::new(url)],
@@ -73,7 +74,7 @@ pub fn namespace() -> String {
     format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Asks until there is an answer; panics with `what` when the bound has passed.
+/// Calls `ask` until it returns a value. Panics with `what` when the time limit has passed.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     bound: Duration,

@@ -1,5 +1,4 @@
-//! The sandbox as the tests use it, where a failure to start something may be loud; and
-//! PostgreSQL, which only they need.
+//! The sandbox for tests, where a failed start may panic; and PostgreSQL, which only tests need.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +8,7 @@ use std::process::Command;
 pub use zentra_rehearse::sandbox::{Guarded, Rabbit, Redis, output, poll, sweep};
 use zentra_rehearse::sandbox::{START, greet, versioned};
 
-/// This process's own folder, below which all others are.
+/// This process's folder. All others are below it.
 pub fn workplace() -> PathBuf {
     loud(zentra_rehearse::sandbox::workplace()).into()
 }
@@ -19,12 +18,12 @@ pub fn folder(name: &str) -> PathBuf {
     loud(zentra_rehearse::sandbox::folder(name))
 }
 
-/// A port that is free now.
+/// A free port.
 pub fn free_port() -> u16 {
     loud(zentra_rehearse::sandbox::free_port())
 }
 
-/// Starts a program that ends with this one.
+/// Starts a program that ends with this process.
 pub fn start(command: Command) -> Guarded {
     loud(Guarded::start(command))
 }
@@ -54,7 +53,7 @@ impl Postgres {
     pub fn start() -> Self {
         let (folder, port) = (folder("postgres"), free_port());
         let data = folder.join("data");
-        // It refuses to run as root.
+        // PostgreSQL refuses to run as root.
         let as_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
         if as_root {
             let _ = Command::new("chown").arg("postgres").arg(&folder).status();
@@ -79,13 +78,13 @@ impl Postgres {
         server.current_dir(&folder).arg("-D").arg(&data).args(["-p", &port.to_string()]);
         server.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
         let postgres = Self { port, _server: start(server) };
-        // Asked for TLS, it says no.
+        // A request for TLS gets a refusal.
         let answers = poll(START, || greet(port, b"\0\0\0\x08\x04\xd2\x16\x2f", b"N"));
         assert!(answers.is_some(), "PostgreSQL didn't start:\n{}", output());
         postgres
     }
 
-    /// How to connect.
+    /// The connection string.
     pub fn url(&self) -> String {
         format!("host=127.0.0.1 port={} user=zentra dbname=postgres", self.port)
     }

@@ -1,4 +1,4 @@
-//! Signing as the providers do, written apart from the code that verifies.
+//! Signs as the providers do. Written independently of the code that verifies.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,9 +15,9 @@ pub const ACME_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 pub const STRIPE_SECRET: &str = "whsec_stripe_test";
 /// The secret of the source `github`.
 pub const GITHUB_SECRET: &str = "It's a Secret to Everybody";
-/// The secret of sources of one test's own.
+/// The secret of a test's own sources.
 pub const CASE_SECRET: &str = "test_secret_0123456789abcdef";
-/// The ledger's own key, with which deliveries to it are signed.
+/// The ledger's key, which signs deliveries to it.
 pub const LEDGER_SECRET: &str = "whsec_bGVkZ2VyLXNpZ25pbmcta2V5LTI0Ynl0ZXM=";
 
 /// Unix seconds.
@@ -66,12 +66,12 @@ pub fn github(delivery: &str, event: &str, body: &[u8]) -> Headers {
     ]
 }
 
-/// HMAC-SHA256 in hex, as a provider of one's own may sign.
+/// HMAC-SHA256 in hex, for custom providers.
 pub fn plain(key: &str, content: &str) -> String {
     hex::encode(hmac(key.as_bytes(), &[content.as_bytes()]))
 }
 
-/// The same in base64.
+/// HMAC-SHA256 in base64, for custom providers.
 pub fn base64(key: &str, content: &str) -> String {
     STANDARD.encode(hmac(key.as_bytes(), &[content.as_bytes()]))
 }

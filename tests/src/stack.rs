@@ -1,4 +1,4 @@
-//! Zentra as its users run it: one config file, real binaries, real servers.
+//! Zentra as its users run it: one configuration file, real binaries, real servers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,15 @@ use crate::http::Http;
 use crate::services::{self, Guarded, folder, free_port};
 use crate::{eventually, sign};
 
-/// A binary may take this long to become ready: the first one declares 40 queues.
+/// Time limit for a binary to become ready. The first one declares 40 queues.
 const READY: Duration = Duration::from_secs(60);
 
 const SERVERS: &str =
     "[rabbitmq]\nurls = [\"env:RABBITMQ_URL\"]\n[redis]\nurl = \"env:REDIS_URL\"\n";
 
-/// A config file, and what it takes to run the binaries with it.
+/// A configuration file, and everything that the binaries need to run with it.
 pub struct Stack {
-    /// The config file.
+    /// The configuration file.
     pub config: PathBuf,
     /// RabbitMQ's URL.
     pub rabbit: String,
@@ -27,7 +27,7 @@ pub struct Stack {
     pub namespace: String,
     /// An HTTP client.
     pub http: Http,
-    /// What the binaries log, as `ZENTRA_LOG` has it.
+    /// The log level of the binaries, for `ZENTRA_LOG`.
     pub log: &'static str,
 }
 
@@ -35,14 +35,14 @@ pub struct Stack {
 pub struct Program {
     /// The process.
     pub process: Guarded,
-    /// Where it takes callbacks (the ingress), or nothing.
+    /// The address for callbacks (the ingress), or an empty text.
     pub listen: String,
-    /// Where it shows metrics and health.
+    /// The address of metrics and health.
     pub admin: String,
 }
 
 impl Stack {
-    /// Writes a config whose destination `ledger` subscribes to all sources. `more` is
+    /// Writes a configuration whose destination `ledger` subscribes to all sources. `more` is
     /// added to the destination's table.
     pub fn new(rabbit: &str, redis: &str, namespace: &str, ledger: &str, more: &str) -> Self {
         let folder = folder("stack");
@@ -85,13 +85,13 @@ timeout = "1s"
         }
     }
 
-    /// Adds tables to the config file.
+    /// Adds tables to the configuration file.
     pub fn add(&self, toml: &str) {
         let text = fs::read_to_string(&self.config).unwrap_or_default();
         self.write(&format!("{text}\n{toml}\n"));
     }
 
-    /// Changes the config file.
+    /// Changes the configuration file.
     pub fn replace(&self, from: &str, to: &str) {
         let text = fs::read_to_string(&self.config).unwrap_or_default();
         assert!(text.contains(from), "the config has no {from}");
@@ -103,7 +103,7 @@ timeout = "1s"
         written.unwrap_or_else(|error| panic!("{}: {error}", self.config.display()));
     }
 
-    /// A binary's command, with config and secrets.
+    /// A command with configuration and secrets.
     pub fn command(&self, binary: &str) -> Command {
         let mut command = Command::new(binary_path(binary));
         command
@@ -136,25 +136,25 @@ timeout = "1s"
         self.start(self.command("zentra-worker")).await
     }
 
-    /// From now on, one file instead of the two servers. Returns where it is.
+    /// Switches to one file instead of the two servers. Returns its path.
     pub fn embed(&self) -> PathBuf {
         let path = folder("embedded").join("zentra.db");
         self.shrink(&path);
         path
     }
 
-    /// The same, with a file that is there.
+    /// Switches to this existing file.
     pub fn shrink(&self, path: &Path) {
         self.replace(SERVERS, &embedded(path));
     }
 
-    /// From now on, the two servers instead of this file.
+    /// Switches from the file to the two servers.
     pub fn grow_up(&self, path: &Path) {
         self.replace(&embedded(path), SERVERS);
     }
 
-    /// Starts ingress and worker in one program and waits until both are ready. `admin` is the
-    /// worker's.
+    /// Starts ingress and worker in one program and waits until both are ready. `admin` of the
+    /// result is the worker's.
     pub async fn standalone(&self) -> Program {
         let [listen, ingress_admin] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
         let admin = format!("127.0.0.1:{}", free_port());
@@ -193,7 +193,7 @@ timeout = "1s"
         program
     }
 
-    /// Runs the `zentra` command to its end.
+    /// Runs the `zentra` command until it exits.
     pub fn zentra(&self, arguments: &[&str]) -> Output {
         let mut command = self.command("zentra");
         let ran = command.args(arguments).output();
@@ -208,7 +208,7 @@ impl Drop for Stack {
 }
 
 impl Program {
-    /// The sum of a metric's lines that hold all of `parts`.
+    /// The sum of a metric's lines that contain all of `parts`.
     pub async fn metric(&self, http: &Http, parts: &[&str]) -> f64 {
         let text = http.get(&format!("{}/metrics", self.admin)).await;
         let text = text.map(|answer| answer.body).unwrap_or_default();
@@ -223,7 +223,7 @@ fn embedded(path: &Path) -> String {
     format!("[embedded]\npath = \"{}\"\n", path.display())
 }
 
-/// Where cargo puts the workspace's binaries: beside this one, or one above `deps`.
+/// The folder of the workspace's binaries: the folder of this binary, or the one above `deps`.
 fn binary_path(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     let folder = own.parent().unwrap_or(Path::new("."));

@@ -1,4 +1,4 @@
-//! What verifying takes of memory: nothing that grows with the body.
+//! Verification uses no memory that grows with the body.
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 use bytes::Bytes;
@@ -9,10 +9,10 @@ use zentra_core::clock::Timestamp;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const URL: &str = "https://hooks.example.com/in/s";
-/// What a longer number of the body's length may take in a text.
+/// The additional bytes that a longer number for the body's length may use in a text.
 const SLACK: i64 = 64;
 
-/// A body with so much in it as a provider has it.
+/// A body whose size is filled up where the provider puts data.
 type Written = fn(&Scheme, usize, Timestamp) -> Bytes;
 
 fn json(scheme: &Scheme, size: usize, time: Timestamp) -> Bytes {
@@ -55,13 +55,15 @@ fn signed(provider: &str, written: Written, size: usize) -> Option<(Endpoint, Un
 
 fn taken(provider: &str, written: Written, size: usize) -> Option<i64> {
     let (endpoint, callback) = signed(provider, written, size)?;
-    // What is made once, and stays. Some need more than this: a query, for one.
+    // Allocations that are made once and stay. Some schemes need more than this, such as those
+    // that sign a query.
     callback.verify(&endpoint).ok()?;
     let measured = allocation_counter::measure(|| drop(callback.verify(&endpoint)));
     Some(i64::try_from(measured.bytes_max).unwrap())
 }
 
-/// The providers whose callbacks with such a body can be made, and take no more the longer it is.
+/// The providers whose callbacks can be created with such a body, and which use no more memory the
+/// longer it is.
 fn held(written: Written) -> Vec<&'static str> {
     let takes_no_more = |provider: &&str| {
         let taken = |size| taken(provider, written, size);

@@ -291,7 +291,7 @@ impl From<zentra_admin::event::RefusedCopy> for RefusedCopy {
 pub(crate) struct EventDetails {
     /// Deliveries, oldest key first.
     pub(crate) deliveries: Vec<Delivery>,
-    /// Where it waits, if no worker has taken it up.
+    /// Where it waits, if no worker has claimed it.
     pub(crate) accepted: Vec<Accepted>,
     /// Refused callbacks that claim its id or have its body.
     pub(crate) refused: Vec<RefusedCopy>,

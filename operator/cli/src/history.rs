@@ -222,7 +222,7 @@ fn place(place: Waiting) -> &'static str {
             "no destination subscribes to it (zentra unrouted requeue routes it once one does)"
         }
         Waiting::Archive => {
-            "it is in the archive: no worker has taken it up yet, or it was forgotten long ago"
+            "it is in the archive: no worker has claimed it yet, or it was forgotten long ago"
         }
     }
 }

@@ -78,7 +78,7 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
 async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::Asked(format!(
-            "{key}: can't listen on {address}: {error}\nIs another program there?"
+            "{key}: can't listen on {address}: {error}\nDoes another program use the address?"
         ))
     })
 }

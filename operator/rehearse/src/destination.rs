@@ -1,5 +1,5 @@
 //! The destination that a rehearsal plays: an application that writes under the idempotency key,
-//! and answers as it is told.
+//! and answers as the scenario says.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -19,10 +19,10 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::scenario::Turn;
 
-/// The largest body that it takes.
+/// Maximum size of a body that it accepts.
 const MOST: usize = 64 << 20;
 
-/// One request as it came.
+/// One received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) key: String,
@@ -43,7 +43,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     /// The idempotency keys that it has acted under.
     effects: Mutex<BTreeSet<String>>,
-    /// Those of the requests that hang.
+    /// Idempotency keys of requests that hang.
     hung: Mutex<BTreeSet<String>>,
     changed: Notify,
 }
@@ -53,7 +53,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Destination {
-    /// Listens there.
+    /// Listens on this address.
     pub(crate) async fn start(address: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -67,30 +67,30 @@ impl Destination {
         self.serving = Some(tokio::spawn(accept(listener, shared)).abort_handle());
     }
 
-    /// Where it takes events.
+    /// The URL that events are delivered to.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/events", self.address)
     }
 
-    /// The next requests get these turns; after them, 200.
+    /// The next requests get these answers. Later requests get 200.
     pub(crate) fn take_turns(&self, turns: &[Turn]) {
         lock(&self.shared.turns).extend(turns);
     }
 
-    /// Forgets the turns that nobody has taken, and what it has seen.
+    /// Forgets unused answers, and all requests.
     pub(crate) fn reset(&self) {
         lock(&self.shared.turns).clear();
         lock(&self.shared.seen).clear();
     }
 
-    /// Takes no connections from now on, and cuts those that it has.
+    /// Accepts no connections from now on, and closes open ones.
     pub(crate) fn go_down(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.abort();
         }
     }
 
-    /// Is there again.
+    /// Accepts connections again.
     pub(crate) async fn come_back(&mut self) -> std::io::Result<()> {
         if self.serving.is_none() {
             let listener = TcpListener::bind(self.address).await?;
@@ -99,19 +99,19 @@ impl Destination {
         Ok(())
     }
 
-    /// The requests with one of these keys, in their order.
+    /// The requests with one of these keys, in order.
     pub(crate) fn seen(&self, keys: &[&str]) -> Vec<Seen> {
         let seen = lock(&self.shared.seen);
         seen.iter().filter(|seen| keys.contains(&seen.key.as_str())).cloned().collect()
     }
 
-    /// Under how many of these keys it has acted.
+    /// The number of these keys that it has acted under.
     pub(crate) fn effects(&self, keys: &[&str]) -> usize {
         let effects = lock(&self.shared.effects);
         keys.iter().filter(|key| effects.contains(**key)).count()
     }
 
-    /// Returns when a request about the event with this id hangs.
+    /// Returns when a request for the event with this ID hangs.
     pub(crate) async fn hangs(&self, id: &str) {
         let end = format!("/{id}");
         loop {
@@ -131,7 +131,7 @@ impl Drop for Destination {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Ends with this.
+    // Aborts the task when it is dropped.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         connections.spawn(connection(stream, shared.clone()));

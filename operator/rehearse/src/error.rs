@@ -1,13 +1,13 @@
-//! How a rehearsal fails.
+//! Errors of a rehearsal.
 
 use zentra_admin::{AdminError, ErrorCode};
 
-/// The rehearsal itself broke, not a contract.
+/// The rehearsal itself failed, not an expectation.
 pub(crate) fn broken(message: impl Into<String>) -> AdminError {
     AdminError::new(ErrorCode::Internal, message)
 }
 
-/// What was asked for can't be rehearsed.
+/// The request cannot be rehearsed.
 pub(crate) fn unusable(message: impl Into<String>) -> AdminError {
     AdminError::new(ErrorCode::InvalidRequest, message)
 }

@@ -1,5 +1,5 @@
-//! Production's failures before they happen. A rehearsal plays the provider and the destination, and compares
-//! what was promised with what came of it. The demo is one of them. Tests use the sandbox.
+//! Rehearses production failures. A rehearsal plays the provider and the destination, and compares
+//! what Zentra promises with what happened. The demo is one of them. The tests use the sandbox.
 
 mod destination;
 mod error;
@@ -31,26 +31,26 @@ use scenario::Scenario;
 
 /// The scenario of the demo, and its event.
 pub const DEMO: (&str, &str) = ("transfer", "trf_8172");
-/// A source that isn't rehearsed in.
+/// The suffix of a source that is not for rehearsals.
 const PRODUCTION: &str = "production";
 
-/// What is rehearsed, and where.
+/// What to rehearse, and where.
 #[derive(Clone, Debug)]
 pub struct Rehearsal {
-    /// Names of scenarios that come along, or files (.toml); empty: all that come along.
+    /// Names of built-in scenarios, or files (.toml). Empty: all built-in scenarios.
     pub scenarios: Vec<String>,
-    /// Where.
+    /// Where to play them.
     pub on: On,
-    /// The type of the events; a destination must subscribe to it.
+    /// The type of the events. A destination must subscribe to it.
     pub kind: String,
 }
 
 /// Where scenarios are played.
 #[derive(Clone, Debug)]
 pub enum On {
-    /// On a private Zentra of this kind, which each scenario gets.
+    /// On a private Zentra of this kind. Each scenario gets its own.
     Private(Kind),
-    /// On a running one.
+    /// On a running Zentra.
     Running(Running),
 }
 
@@ -61,18 +61,20 @@ pub struct Running {
     pub config: PathBuf,
     /// The address of its ingress (https://host:8080).
     pub url: String,
-    /// Where the destination is played; the running configuration's url must point to it.
+    /// The address that the rehearsal's destination listens on. The running configuration's `url`
+    /// must point to it.
     pub destination: Option<SocketAddr>,
-    /// The source that callbacks go to, where a scenario doesn't ask for a provider.
+    /// The source that callbacks go to, unless a scenario names a provider.
     pub source: Option<String>,
-    /// Also where the configuration says that a source is for production.
+    /// Play even with sources that the configuration marks as production.
     pub force: bool,
 }
 
-/// Plays the scenarios; `each` is given what came of each. Nothing of what was started stays.
+/// Plays the scenarios, and calls `each` with each result. Everything that was started is removed.
 ///
 /// # Errors
-/// What was asked for can't be played. A contract that wasn't kept is in the report.
+///
+/// The request cannot be played. A broken promise is not an error: it is in the report.
 pub async fn rehearse(
     asked: &Rehearsal,
     progress: &dyn Progress,
@@ -87,7 +89,7 @@ pub async fn rehearse(
     report
 }
 
-/// The scenarios that come along: name and what each is about.
+/// The built-in scenarios: name and description.
 pub fn shipped() -> Vec<(String, String)> {
     let named = |scenario: Scenario| (scenario.name, scenario.about);
     Scenario::shipped().into_iter().map(named).collect()
@@ -106,7 +108,7 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>, AdminError> {
         }
         let path = Path::new(name);
         let text = std::fs::read_to_string(path).map_err(|error| {
-            unusable(format!("{name} is no scenario that comes along, and no file: {error}"))
+            unusable(format!("{name} is neither a built-in scenario nor a readable file: {error}"))
         })?;
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let read = Scenario::parse(&stem.unwrap_or_default(), &text);
@@ -115,7 +117,7 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>, AdminError> {
     Ok(all)
 }
 
-/// Each on a Zentra of its own.
+/// Each scenario on its own Zentra.
 async fn on_private(
     scenarios: &[Scenario],
     kind: Kind,
@@ -135,7 +137,7 @@ async fn on_private(
         progress.done();
         let played = match played {
             Ok((played, _)) => played,
-            // It may be the scenario's own: the others are played.
+            // The scenario itself may be the cause, so the others are played.
             Err(error) => {
                 let named = (&*scenario.name, &*scenario.about);
                 Played::new(named, Vec::new(), Some(error.text()), Duration::ZERO)
@@ -162,7 +164,7 @@ async fn servers(
     }
 }
 
-/// One, and what is known of an event in the end.
+/// Plays one scenario, and returns what is known about an event at its end.
 async fn alone(
     scenario: &Scenario,
     namespace: &str,
@@ -171,7 +173,7 @@ async fn alone(
     event: &str,
 ) -> Result<(Played, Vec<Delivery>), AdminError> {
     let began = Instant::now();
-    let failed = |error| broken(format!("the destination can't listen: {error}"));
+    let failed = |error| broken(format!("the rehearsal's destination cannot listen: {error}"));
     let port = sandbox::free_port().map_err(failed)?;
     let mut destination =
         Destination::start(([127, 0, 0, 1], port).into()).await.map_err(failed)?;
@@ -221,7 +223,7 @@ fn told<H>(
     let named = (&*scenario.name, &*scenario.about);
     match ended {
         Ok(()) => Played::new(named, stage.rows, None, began.elapsed()),
-        // What was seen before isn't forgotten.
+        // Earlier requests must not be forgotten.
         Err(End::Skipped(why)) if stage.rows.iter().any(|row| row.kept == Some(false)) => {
             Played::new(named, stage.rows, Some(why), began.elapsed())
         }
@@ -232,7 +234,7 @@ fn told<H>(
     }
 }
 
-/// On somebody's Zentra, whose config this is.
+/// On a user's Zentra, with this configuration.
 async fn on_running(
     running: &Running,
     scenarios: &[Scenario],
@@ -246,8 +248,8 @@ async fn on_running(
     if let Some(address) = running.destination {
         let started = Destination::start(address).await;
         destination = Some(started.map_err(|error| {
-            unusable(format!("the destination can't listen on {address}: {error}"))
-                .hint("Is another program there?")
+            unusable(format!("the rehearsal's destination cannot listen on {address}: {error}"))
+                .hint("Does another program use the address?")
         })?);
     }
     let mut report = Report::new(url);
@@ -278,7 +280,7 @@ async fn one<H: DeliveryStore>(
     let began = Instant::now();
     if scenario.needs_private() {
         let named = (&*scenario.name, &*scenario.about);
-        return Ok(Played::skipped(named, "it needs a Zentra of its own"));
+        return Ok(Played::skipped(named, "it needs a private Zentra"));
     }
     let suffix = format!("-{:08x}", rand::random::<u32>());
     let url = running.url.trim_end_matches('/').to_owned();
@@ -290,7 +292,7 @@ async fn one<H: DeliveryStore>(
     Ok(told(scenario, ended, stage, began))
 }
 
-/// Takes the sources that are for production out, unless that is forced.
+/// Removes sources that are marked as production, unless `force` is set.
 fn refuse_production(config: &mut Config, asked: &Running) -> Result<(), AdminError> {
     let named = |name: &str| config.sources.iter().find(|source| source.name == name);
     if let Some(name) = &asked.source {
@@ -301,9 +303,9 @@ fn refuse_production(config: &mut Config, asked: &Running) -> Result<(), AdminEr
             }
             Some(source) if source.environment == PRODUCTION && !asked.force => {
                 return Err(unusable(format!(
-                    "the source {name} is for production (environment)."
+                    "the source {name} is marked as production (environment)."
                 ))
-                .hint("Rehearse with another one, or force it."));
+                .hint("Rehearse with another source, or use force."));
             }
             Some(_) => {}
         }
@@ -312,17 +314,18 @@ fn refuse_production(config: &mut Config, asked: &Running) -> Result<(), AdminEr
         config.sources.retain(|source| source.environment != PRODUCTION);
     }
     match config.sources.is_empty() {
-        true => Err(unusable("all sources are for production (environment).")
-            .hint("Rehearse on a private Zentra, or force it.")),
+        true => Err(unusable("all sources are marked as production (environment).")
+            .hint("Rehearse on a private Zentra, or use force.")),
         false => Ok(()),
     }
 }
 
-/// Plays the picture that tests it all, `trf_8172`, on a private Zentra; returns what came of it, and the
-/// deliveries with their histories.
+/// Plays the demo of `trf_8172` on a private Zentra. Returns the result, and the deliveries with
+/// their histories.
 ///
 /// # Errors
-/// It can't be played. A contract that wasn't kept is in [`Played`].
+///
+/// It cannot be played. A broken promise is not an error: it is in [`Played`].
 pub async fn demo(
     kind: Kind,
     progress: &dyn Progress,
@@ -330,7 +333,7 @@ pub async fn demo(
     let mut shipped = Scenario::shipped().into_iter();
     let (name, event) = DEMO;
     let scenario = shipped.find(|scenario| scenario.name == name);
-    let scenario = scenario.ok_or_else(|| broken("the demo isn't there"))?;
+    let scenario = scenario.ok_or_else(|| broken("the demo's scenario is missing"))?;
     let servers = servers(kind, progress).await?;
     progress.show("three callbacks, a failed attempt, a killed worker".into());
     let played = alone(&scenario, "demo", servers, "transfer.settled", event).await;

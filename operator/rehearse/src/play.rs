@@ -1,4 +1,4 @@
-//! Plays one scenario, step by step, and writes down what was promised beside what was seen.
+//! Plays one scenario step by step, and records each promise beside what was observed.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -19,10 +19,10 @@ use super::scenario::{Check, Freeze, Kill, Scenario, Send, Step};
 use crate::error::broken;
 use zentra_admin::AdminError;
 
-/// How long a contract may take to come true.
+/// Time limit for a promise to come true.
 const BOUND: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
-/// Callbacks under way, where they come at once.
+/// Number of concurrent callbacks.
 const AT_ONCE: usize = 64;
 
 /// What a scenario is played with.
@@ -30,24 +30,24 @@ pub(crate) struct Stage<'a, H> {
     pub(crate) config: &'a Config,
     pub(crate) histories: H,
     pub(crate) provider: Provider,
-    /// The source that callbacks go to, where a step names no provider.
+    /// The source that callbacks go to, unless a step names a provider.
     pub(crate) source: Option<&'a str>,
-    /// If the rehearsal plays it.
+    /// If the rehearsal plays the destination.
     pub(crate) destination: Option<&'a mut Destination>,
-    /// If the rehearsal has started it.
+    /// If the rehearsal started Zentra.
     pub(crate) private: Option<&'a mut Private>,
-    /// Where an operator's commands find the config, if it isn't a private one.
+    /// The configuration file for operators' commands, if Zentra is not private.
     pub(crate) path: &'a std::path::Path,
     pub(crate) rows: Vec<Row>,
-    /// The bytes of each event.
+    /// The body of each event.
     bodies: BTreeMap<String, Bytes>,
 }
 
-/// Why a scenario wasn't played to its end.
+/// Why a scenario was not played to its end.
 pub(crate) enum End {
-    /// It can't be played here.
+    /// It cannot be played here.
     Skipped(String),
-    /// Something failed that the contracts don't speak of.
+    /// Something failed that is not a promise.
     Broken(AdminError),
 }
 
@@ -76,7 +76,7 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
         }
     }
 
-    /// All steps in order; after a contract that isn't kept the next ones are tried as well.
+    /// Plays all steps in order. After a broken promise, the next steps are played too.
     pub(crate) async fn play(&mut self, scenario: &Scenario) -> Result<(), End> {
         if let Some(destination) = &self.destination {
             destination.reset();
@@ -87,15 +87,18 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
                 Step::Destination(answers) => {
                     let Some(destination) = &mut self.destination else {
                         return Err(End::Skipped(
-                            "it plays the destination, which takes --destination ADDRESS".into(),
+                            "it plays the destination, which needs --destination ADDRESS".into(),
                         ));
                     };
                     destination.take_turns(&answers.turns);
                     match answers.down {
                         Some(true) => destination.go_down(),
                         Some(false) => {
-                            let failed =
-                                |error| broken(format!("the destination can't listen: {error}"));
+                            let failed = |error| {
+                                broken(format!(
+                                    "the rehearsal's destination cannot listen: {error}"
+                                ))
+                            };
                             destination.come_back().await.map_err(failed)?;
                         }
                         None => {}
@@ -119,7 +122,7 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
     }
 
     fn private(&mut self) -> Result<&mut Private, End> {
-        let skipped = || End::Skipped("it needs a Zentra of its own".into());
+        let skipped = || End::Skipped("it needs a private Zentra".into());
         self.private.as_deref_mut().ok_or_else(skipped)
     }
 
@@ -134,11 +137,11 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
             None => self.config.sources.first(),
             Some(_) => None,
         });
-        let none = || format!("no source is of the provider {}", provider.unwrap_or("any"));
+        let none = || format!("no source has the provider {}", provider.unwrap_or("any"));
         found.ok_or_else(|| End::Skipped(none()))
     }
 
-    /// What callbacks were answered.
+    /// The responses to callbacks.
     async fn send(&mut self, send: &Send) -> Result<(), End> {
         let source = self.source(send.provider.as_deref())?;
         let mut made = Vec::new();
@@ -168,7 +171,7 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
         Ok(())
     }
 
-    /// Looks until the contract is kept, or the bound has passed.
+    /// Checks repeatedly until the promise holds or the time limit has passed.
     async fn check(&mut self, check: &Check) -> Result<(), End> {
         let until = Instant::now() + BOUND;
         let row = loop {
@@ -197,7 +200,7 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
             }
         }
         if (sees || !check.apart.is_zero()) && self.destination.is_none() {
-            let observed = "not seen: the destination isn't played".into();
+            let observed = "not observed: the rehearsal does not play the destination".into();
             return Ok(Row { contract, observed, kept: None });
         }
         let is_kept = kept == all.len();
@@ -205,7 +208,7 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
         let observed = match all.len() {
             1 => observed,
             many if is_kept => format!("{kept} of {many}: {observed}"),
-            many => format!("{kept} of {many}; of the others the first: {observed}"),
+            many => format!("{kept} of {many}; the first of the others: {observed}"),
         };
         Ok(Row { contract, observed, kept: Some(is_kept) })
     }
@@ -225,12 +228,12 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
         Ok(View { deliveries, seen, effects, body: self.bodies.get(event) })
     }
 
-    /// The worker that holds an event, once the destination hangs with it.
+    /// The worker that holds an event, as soon as the destination's request hangs.
     async fn holder(&self, event: &str) -> Result<Option<u32>, End> {
         let id = self.provider.id(event);
         if let Some(destination) = &self.destination {
             let hangs = timeout(BOUND, destination.hangs(&id)).await;
-            hangs.map_err(|_| broken(format!("{event} never came to hang")))?;
+            hangs.map_err(|_| broken(format!("no request for {event} hung in time")))?;
         }
         Ok(self.view(event).await?.holder())
     }
@@ -253,7 +256,7 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
         let stood = self.private()?.freeze(holder, freeze.time).await;
         if let Some(contract) = &freeze.contract {
             let observed = match stood {
-                true => format!("process {holder} stood still for {:?}", freeze.time),
+                true => format!("process {holder} was stopped for {:?}", freeze.time),
                 false => "no worker holds it".into(),
             };
             self.rows.push(Row { contract: contract.clone(), observed, kept: Some(stood) });
@@ -261,7 +264,7 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
         Ok(())
     }
 
-    /// An operator's command, about this event.
+    /// Runs an operator's command for this event.
     fn operate(&self, arguments: &[&str], event: &str) -> Result<(), End> {
         let mut command = match &self.private {
             Some(private) => private.command("zentra"),
@@ -291,7 +294,7 @@ fn names(event: &str, count: u32) -> Vec<String> {
     }
 }
 
-/// What can be seen of one event.
+/// What can be observed of one event.
 struct View<'a> {
     deliveries: Vec<Delivery>,
     seen: Vec<Seen>,
@@ -315,7 +318,7 @@ impl View<'_> {
         claims.last()?.by.rsplit('-').next()?.parse().ok()
     }
 
-    /// Whether a contract is kept, and what was looked at.
+    /// Whether a promise holds, and what was observed.
     fn judge(&self, check: &Check) -> (bool, String) {
         if check.unknown {
             let kept = self.deliveries.is_empty();
@@ -327,7 +330,7 @@ impl View<'_> {
             told.push(text);
         };
         if self.deliveries.is_empty() {
-            return (false, "no worker has taken it up".into());
+            return (false, "no worker has claimed it".into());
         }
         if check.state.is_some() || check.reason.is_some() {
             let state = |of: &Delivery| word(&of.record.state);
@@ -381,13 +384,13 @@ impl View<'_> {
     }
 }
 
-/// A line's name, as histories have it in JSON.
+/// The name of a history line, as in JSON.
 fn name(what: &HistoryEvent) -> String {
     let json = serde_json::to_value(what).unwrap_or_default();
     json["what"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Whether a line has this name; `copies` are all that have no effect since they are copies.
+/// Whether a line has this name. `copies` matches every line of a copy that had no effect.
 fn is(what: &HistoryEvent, line: &str) -> bool {
     match line {
         "copies" => matches!(

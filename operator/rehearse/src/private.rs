@@ -1,5 +1,5 @@
-//! A Zentra of a rehearsal's own: its config, its secrets, its programs, on an embedded file or
-//! on RabbitMQ and Redis servers of its own. Nothing of it stays.
+//! A private Zentra for a rehearsal: its configuration, secrets and programs, on an embedded file
+//! or on private RabbitMQ and Redis servers. Everything is removed at the end.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,24 +24,24 @@ use super::scenario::Program;
 use crate::error::{broken, unusable};
 use zentra_admin::AdminError;
 
-/// A program may take this long until it is ready.
+/// Time limit for a program to become ready.
 const READY: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
-/// How long an admin address may take.
+/// Time limit for a response of an admin address.
 const ANSWER: Duration = Duration::from_secs(5);
 const SERVERS: &str = "rabbitmq.urls = [\"env:RABBITMQ_URL\"]\nredis.url = \"env:REDIS_URL\"";
 
-/// What a private Zentra runs on.
+/// The backend of a private Zentra.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// One file: no server is needed.
+    /// One file. No server is needed.
     Embedded,
-    /// RabbitMQ and Redis, which must be installed; private ones are started.
+    /// RabbitMQ and Redis, which must be installed. Private servers are started.
     Rabbitmq,
 }
 
-/// Servers that several rehearsals share, each with a namespace of its own.
+/// Servers that several rehearsals share. Each rehearsal has its own namespace.
 pub(crate) type Servers = Arc<(Rabbit, Redis)>;
 
 /// Starts them.
@@ -51,12 +51,12 @@ pub(crate) async fn servers() -> Result<Servers, AdminError> {
     });
     let started = started.await.map_err(|error| broken(error.to_string()))?;
     started.map_err(|error| {
-        unusable(format!("private servers can't be started: {error}"))
+        unusable(format!("cannot start private servers: {error}"))
             .hint("Install RabbitMQ and Redis, or rehearse on the embedded file.")
     })
 }
 
-/// A running one.
+/// A running private Zentra.
 pub(crate) struct Private {
     path: PathBuf,
     table: Table,
@@ -64,7 +64,7 @@ pub(crate) struct Private {
     ports: Ports,
     servers: Option<Servers>,
     ingress: Option<Guarded>,
-    /// In a standalone, it is the ingress, too.
+    /// In a standalone, it is also the ingress.
     workers: Vec<Guarded>,
 }
 
@@ -75,7 +75,7 @@ struct Ports {
 }
 
 impl Private {
-    /// Starts one that delivers to this URL. `over` goes over its config.
+    /// Starts a Zentra that delivers to this URL. `over` overrides parts of its configuration.
     pub(crate) async fn start(
         servers: Option<Servers>,
         namespace: &str,
@@ -113,17 +113,17 @@ impl Private {
         Ok(this)
     }
 
-    /// Its config, as a rehearsal needs it.
+    /// Its configuration, for the rehearsal.
     pub(crate) fn config(&self) -> Result<Config, AdminError> {
         Ok(Config::load(&self.path, Role::Rehearsal, &self.environment, &[])?)
     }
 
-    /// Its ingress.
+    /// The address of its ingress.
     pub(crate) fn ingress_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.listen)
     }
 
-    /// The command of an operator, or a program of Zentra.
+    /// The path of a Zentra program.
     pub(crate) fn command(&self, name: &str) -> Command {
         let own = std::env::current_exe().unwrap_or_default();
         let program = match name {
@@ -184,8 +184,8 @@ impl Private {
         Ok(program)
     }
 
-    /// Kills a program with -9, and starts it again: of the workers the one with this process
-    /// id, or all. Returns who was killed.
+    /// Kills a program with -9, and starts it again: the worker with this process ID, or all
+    /// workers. Returns which process was killed.
     pub(crate) async fn kill(
         &mut self,
         program: Program,
@@ -212,7 +212,7 @@ impl Private {
         Ok(all)
     }
 
-    /// Lets the worker with this process id stand still for so long. Returns whether there is one.
+    /// Stops the worker with this process ID for this long. Returns whether such a worker exists.
     pub(crate) async fn freeze(&self, holder: u32, time: Duration) -> bool {
         let Some(worker) = self.workers.iter().find(|worker| worker.id() == holder) else {
             return false;
@@ -223,7 +223,7 @@ impl Private {
         true
     }
 
-    /// Keeps only these of the secrets of the sources that have one of them.
+    /// Removes all other secrets of those sources that have one of these.
     pub(crate) async fn keep_secrets(&mut self, active: &[String]) -> Result<(), AdminError> {
         let named = |secret: &Value| {
             let name = secret.get("name").and_then(Value::as_str);
@@ -246,7 +246,7 @@ impl Private {
         let until = Instant::now() + READY;
         while metric(self.ports.admin, reloads).await <= before {
             if Instant::now() > until {
-                return Err(broken(format!("the config wasn't read anew:\n{}", tail())));
+                return Err(broken(format!("the configuration was not reloaded:\n{}", tail())));
             }
             sleep(LOOK).await;
         }
@@ -255,15 +255,16 @@ impl Private {
 }
 
 fn sandbox(error: std::io::Error) -> AdminError {
-    broken(format!("a private Zentra can't be started: {error}"))
+    broken(format!("cannot start a private Zentra: {error}"))
 }
 
-/// Whether a variable changes a config: those of the user's own aren't meant for a private one.
+/// Whether a variable changes the configuration. The user's own variables are not meant for a
+/// private Zentra.
 fn overrides(name: &str) -> bool {
     name.starts_with("ZENTRA__")
 }
 
-/// Kills it, and returns which it was.
+/// Kills it, and returns its process ID.
 fn killed(mut program: Guarded) -> u32 {
     program.kill();
     program.id()
@@ -285,20 +286,20 @@ async fn ready(program: &mut Guarded, port: u16) -> Result<(), AdminError> {
             return Ok(());
         }
         if program.has_ended() || Instant::now() > until {
-            return Err(broken(format!("a private Zentra doesn't start:\n{}", tail())));
+            return Err(broken(format!("a private Zentra did not start:\n{}", tail())));
         }
         sleep(LOOK).await;
     }
 }
 
-/// A metric's value; 0 while it isn't shown.
+/// A metric's value. 0 while it is not exported.
 async fn metric(port: u16, name: &str) -> f64 {
     let text = get(port, "/metrics").await.map(|(_, text)| text).unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix(name));
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
 }
 
-/// What an admin address answers.
+/// The response of an admin address.
 async fn get(port: u16, path: &str) -> Option<(StatusCode, String)> {
     let http: Client<HttpConnector, Empty<Bytes>> =
         Client::builder(TokioExecutor::new()).build_http();
@@ -311,7 +312,7 @@ async fn get(port: u16, path: &str) -> Option<(StatusCode, String)> {
     tokio::time::timeout(ANSWER, exchange).await.ok()?
 }
 
-/// The last lines that the programs have logged.
+/// The last log lines of the programs.
 fn tail() -> String {
     let output = output();
     let lines: Vec<&str> = output.lines().collect();
@@ -347,7 +348,7 @@ fn parsed(text: &str) -> Result<Table, AdminError> {
     text.parse().map_err(|error| broken(format!("its config: {error}")))
 }
 
-/// What is over goes over what is there, table by table.
+/// Merges `over` into the configuration, table by table.
 fn merge(table: &mut Table, over: &Table) {
     for (key, value) in over {
         match (table.get_mut(key), value) {

@@ -1,4 +1,4 @@
-//! The provider that a rehearsal plays: callbacks as a configured source's provider sends them.
+//! The provider that a rehearsal plays. It sends callbacks as a configured source's provider does.
 
 use std::time::Duration;
 
@@ -19,23 +19,23 @@ use super::scenario::{Body, Send, Signed};
 use crate::error::{broken, unusable};
 use zentra_admin::AdminError;
 
-/// How long one answer may take.
+/// Time limit for one response.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The most that is read of one.
+/// Maximum number of bytes read of a response.
 const MOST: usize = 64 << 10;
 
-/// What makes callbacks.
+/// Creates callbacks.
 pub(crate) struct Provider {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    /// The ingress, without `/in/…`.
+    /// The address of the ingress, without `/in/…`.
     pub(crate) ingress: String,
     /// The type of the events.
     pub(crate) kind: String,
-    /// Names this rehearsal in its events' ids, where others may have had the same.
+    /// Makes the event IDs of this rehearsal unique among those of other rehearsals.
     pub(crate) suffix: String,
 }
 
-/// One request.
+/// One HTTP request.
 #[derive(Clone)]
 pub(crate) struct Made {
     url: String,
@@ -47,18 +47,18 @@ impl Provider {
     pub(crate) fn new(ingress: String, kind: String, suffix: String) -> Result<Self, AdminError> {
         let tls = HttpsConnectorBuilder::new()
             .with_native_roots()
-            .map_err(|error| broken(format!("the system's certificates can't be read: {error}")))?;
+            .map_err(|error| broken(format!("cannot read the system's certificates: {error}")))?;
         let connector = tls.https_or_http().enable_http1().build();
         let http = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { http, ingress, kind, suffix })
     }
 
-    /// An event's id at the provider.
+    /// The provider's ID for an event.
     pub(crate) fn id(&self, event: &str) -> String {
         format!("{event}{}", self.suffix)
     }
 
-    /// The bytes of an event.
+    /// The body of an event.
     fn body(&self, source: &Source, event: &str, body: Body, time: Timestamp) -> Bytes {
         let amount = if body == Body::Other { 125_001 } else { 125_000 };
         let mut value = json!({
@@ -76,8 +76,8 @@ impl Provider {
         }
     }
 
-    /// The callback that a step asks for, about this event. Fails where the source has no such
-    /// secret, or only a public key.
+    /// The callback that a step asks for. Fails if the source lacks the secret, or has only a
+    /// public key.
     pub(crate) fn make(
         &self,
         source: &Source,
@@ -89,7 +89,7 @@ impl Provider {
             None => source.endpoint.secrets.first(),
             Some(name) => source.endpoint.secrets.iter().find(|named| named.name == *name),
         };
-        let secret = &secret.ok_or_else(|| unfit("it hasn't the secret that is asked for"))?.secret;
+        let secret = &secret.ok_or_else(|| unfit("it does not have this secret"))?.secret;
         let id = self.id(send.as_id.as_deref().unwrap_or(event));
         let now = clock::now();
         let time = now.plus(send.ahead).millis();
@@ -102,7 +102,7 @@ impl Provider {
         let forged;
         let secret = match send.signed {
             Signed::Forged => {
-                // Of a form that every scheme takes.
+                // An ID that every scheme accepts.
                 forged = Secret::new("whsec_bm90IHRoZSBzb3VyY2UncyBzZWNyZXQ=");
                 &forged
             }
@@ -113,7 +113,7 @@ impl Provider {
         let in_headers = signed.headers.keys().any(|name| source.endpoint.scheme.signs_in(name));
         match send.signed {
             Signed::Malformed if !in_headers => {
-                return Err(unfit("its signature is in no header, and can't be malformed here"));
+                return Err(unfit("its signature is in no header, so it cannot be malformed here"));
             }
             Signed::Unsigned if !in_headers => {
                 (signed.body, signed.query) = (body.clone(), None);
@@ -142,14 +142,14 @@ impl Provider {
         Ok(Made { url, headers: signed.headers, body: signed.body })
     }
 
-    /// The answer, as a scenario writes it: status, and reason if there is one.
+    /// The response as a scenario writes it: the status, and the reason if there is one.
     pub(crate) async fn post(&self, made: &Made) -> String {
         let mut request = Request::post(&made.url);
         if let Some(headers) = request.headers_mut() {
             headers.clone_from(&made.headers);
         }
         let Ok(request) = request.body(Full::new(made.body.clone())) else {
-            return format!("no request can be made to {}", made.url);
+            return format!("cannot make a request to {}", made.url);
         };
         match tokio::time::timeout(ANSWER, self.exchange(request)).await {
             Ok(Ok(answer)) => answer,

@@ -11,13 +11,13 @@ use serde::Serialize;
 use crate::error::unusable;
 use zentra_admin::AdminError;
 
-/// The width that a contract may take.
+/// Maximum width of a promise.
 const CONTRACT: usize = 70;
 
-/// All that was rehearsed.
+/// The report of all scenarios.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Where: `embedded`, `rabbitmq`, or an address.
+    /// The backend: `embedded`, `rabbitmq`, or an address.
     pub on: String,
     pub passed: usize,
     pub failed: usize,
@@ -25,13 +25,13 @@ pub struct Report {
     pub scenarios: Vec<Played>,
 }
 
-/// One scenario.
+/// The result of one scenario.
 #[derive(Debug, Serialize)]
 pub struct Played {
     pub name: String,
     pub about: String,
     pub outcome: Outcome,
-    /// Why it was skipped, or broken off.
+    /// Why it was skipped or aborted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     pub seconds: f64,
@@ -42,11 +42,11 @@ pub struct Played {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Each contract was kept.
+    /// Every promise was kept.
     Passed,
-    /// One wasn't, or it couldn't be played to its end.
+    /// A promise was broken, or the scenario could not be played to its end.
     Failed,
-    /// It wasn't played.
+    /// It was not played.
     Skipped,
 }
 
@@ -55,7 +55,7 @@ pub enum Outcome {
 pub struct Row {
     pub contract: String,
     pub observed: String,
-    /// None: nobody could see it.
+    /// `None`: nobody could observe it.
     pub kept: Option<bool>,
 }
 
@@ -77,7 +77,7 @@ impl Played {
         Self { outcome: Outcome::Skipped, ..played }
     }
 
-    /// For a person, once it is over.
+    /// A summary as text.
     pub fn show(&self, out: &mut impl Write) -> std::io::Result<()> {
         let mark = match self.outcome {
             Outcome::Passed => style("passed").green(),
@@ -128,7 +128,7 @@ impl Report {
         writeln!(out, "on {on}: {passed} passed, {failed} failed, {skipped} skipped")
     }
 
-    /// The form that CI servers read.
+    /// The JUnit form, which CI servers read.
     pub fn junit(&self, path: &Path) -> Result<(), AdminError> {
         let mut suite = TestSuite::new(format!("zentra rehearse on {}", self.on));
         for played in &self.scenarios {
@@ -150,8 +150,7 @@ impl Report {
         let mut report = Junit::new("zentra rehearse");
         report.add_test_suite(suite);
         let failed = |error: &dyn std::fmt::Display| {
-            unusable(format!("{} can't be written: {error}", path.display()))
-                .hint("Name another file.")
+            unusable(format!("cannot write {}: {error}", path.display())).hint("Name another file.")
         };
         let text = report.to_string().map_err(|error| failed(&error))?;
         std::fs::write(path, text).map_err(|error| failed(&error))

@@ -1,5 +1,5 @@
-//! A scenario: what a provider does, how the destination answers, what is promised. As TOML, that
-//! users can write; see `docs/rehearsals.md`.
+//! A scenario: what a provider does, how the destination answers, and what Zentra promises. Users
+//! can write scenarios in TOML. See `docs/rehearsals.md`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-/// The most events or copies of one step.
+/// Maximum number of events or copies in one step.
 const MOST: u32 = 10_000;
 
 /// One scenario.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Scenario {
-    /// Its name; a file's is that of the file.
+    /// Its name. For a file, the name of the file.
     #[serde(skip)]
     pub(crate) name: String,
     /// What is rehearsed, in one sentence.
     pub(crate) about: String,
-    /// Goes over the config of a private Zentra.
+    /// Overrides of a private Zentra's configuration.
     #[serde(default)]
     pub(crate) config: toml::Table,
     /// In this order.
@@ -33,19 +33,19 @@ pub(crate) struct Scenario {
 pub(crate) enum Step {
     /// The provider sends a callback.
     Send(Send),
-    /// How the destination answers its next requests; then 200 again.
+    /// How the destination answers its next requests. Later requests get 200.
     Destination(Answers),
-    /// What must come true, within the bound.
+    /// What must come true within the time limit.
     Check(Box<Check>),
-    /// Kill -9 of a program, which is started again.
+    /// Kills a program with -9. It is started again.
     Kill(Kill),
-    /// A worker stands still for a while (SIGSTOP, SIGCONT).
+    /// Stops a worker for a while (SIGSTOP, SIGCONT).
     Freeze(Freeze),
-    /// Only these of the source's secrets are active from now on.
+    /// Only these secrets of the source are active from now on.
     Secrets(Secrets),
     /// An operator requeues a dead letter.
     Requeue(Named),
-    /// An operator lets a suspected replay go on.
+    /// An operator releases a suspected replay.
     Release(Named),
 }
 
@@ -53,38 +53,38 @@ pub(crate) enum Step {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Send {
-    /// What is promised of the answers.
+    /// The expected responses.
     pub(crate) contract: Option<String>,
     /// The event's name in this scenario.
     pub(crate) event: String,
-    /// The same bytes so often.
+    /// How often the same bytes are sent.
     #[serde(default = "one", deserialize_with = "few")]
     pub(crate) copies: u32,
     /// Number of events, named `event-1` and so on.
     #[serde(default, deserialize_with = "few")]
     pub(crate) events: u32,
-    /// All at the same time, and not one after the other.
+    /// Send concurrently, not one after the other.
     #[serde(default)]
     pub(crate) at_once: bool,
     /// How it is signed.
     #[serde(default)]
     pub(crate) signed: Signed,
-    /// Signed so long ago.
+    /// The age of the signature.
     #[serde(default, deserialize_with = "duration")]
     pub(crate) age: Duration,
-    /// Signed for a time that is so far ahead.
+    /// How far the signed time is in the future.
     #[serde(default, deserialize_with = "duration")]
     pub(crate) ahead: Duration,
-    /// What it carries.
+    /// Its contents.
     #[serde(default)]
     pub(crate) body: Body,
-    /// The bytes of `event` under the id of this one.
+    /// The body of `event`, under the ID of this event.
     pub(crate) as_id: Option<String>,
-    /// With this one of the source's secrets.
+    /// Signed with this secret of the source.
     pub(crate) key: Option<String>,
-    /// To a source of this provider.
+    /// Sent to a source of this provider.
     pub(crate) provider: Option<String>,
-    /// Each must be answered so: a status, and a reason if it is refused.
+    /// Every response must be this: a status, and a reason if the callback is refused.
     pub(crate) answer: Option<String>,
 }
 
@@ -95,26 +95,26 @@ pub(crate) enum Signed {
     /// As the provider does.
     #[default]
     Genuine,
-    /// With a secret that isn't the source's.
+    /// With a secret that is not the source's.
     Forged,
     /// Not at all.
     Unsigned,
-    /// By something that is no signature.
+    /// With text that is not a signature.
     Malformed,
 }
 
-/// What a callback carries.
+/// The contents of a callback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Body {
-    /// The event's bytes.
+    /// The event's body.
     #[default]
     Usual,
-    /// Other bytes, under the same id.
+    /// Another body, under the same ID.
     Other,
-    /// What can't be read as JSON.
+    /// Not JSON.
     NotJson,
-    /// More than the source takes.
+    /// More than the source accepts.
     Oversized,
     /// Nothing.
     Empty,
@@ -124,58 +124,58 @@ pub(crate) enum Body {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Answers {
-    /// For the next requests, one each.
+    /// For the next requests, one answer each.
     #[serde(default)]
     pub(crate) turns: Vec<Turn>,
-    /// Whether it takes no connections from now on.
+    /// Whether it refuses connections from now on.
     pub(crate) down: Option<bool>,
 }
 
-/// How the destination answers a request out of turn: `"500"`, `"429 retry-after=2"`, `"hang"`,
+/// How the destination answers one request: `"500"`, `"429 retry-after=2"`, `"hang"`,
 /// `"write-and-hang"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) enum Turn {
-    /// This status, and perhaps when to come again.
+    /// This status, and perhaps a time to retry after.
     Answer(u16, Option<u64>),
-    /// Does nothing and never answers.
+    /// Writes nothing, and never answers.
     Hang,
-    /// Does what it is asked, and never answers.
+    /// Writes the result, and never answers.
     WriteAndHang,
 }
 
-/// See [`Step::Check`]. What isn't named isn't looked at.
+/// See [`Step::Check`]. Fields that are missing are not checked.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Check {
-    /// What is promised.
+    /// What Zentra promises.
     pub(crate) contract: String,
-    /// Of this event.
+    /// About this event.
     pub(crate) event: String,
-    /// Of `event-1` and so on, up to this one.
+    /// About `event-1` and so on, up to this number.
     #[serde(default, deserialize_with = "few")]
     pub(crate) events: u32,
-    /// Where it stands.
+    /// Its state.
     pub(crate) state: Option<String>,
-    /// Why it is dead.
+    /// The reason of its dead letter.
     pub(crate) reason: Option<String>,
-    /// Lines that its history has in this order, perhaps with others between.
+    /// Lines of its history in this order. Other lines may be between them.
     #[serde(default)]
     pub(crate) history: Vec<String>,
     /// How often its history has a line.
     #[serde(default)]
     pub(crate) lines: BTreeMap<String, Count>,
-    /// How many requests the destination got.
+    /// Number of requests that the destination got.
     pub(crate) requests: Option<Count>,
-    /// How many idempotency keys it acted under.
+    /// Number of idempotency keys that the destination acted under.
     pub(crate) effects: Option<Count>,
-    /// At least so long between one request and the next.
+    /// Minimum time between two requests.
     #[serde(default, deserialize_with = "duration")]
     pub(crate) apart: Duration,
-    /// Whether the destination got the exact bytes each time, and one idempotency key.
+    /// Whether the destination got the exact bytes each time, under one idempotency key.
     #[serde(default)]
     pub(crate) exact: bool,
-    /// Nothing is known of it.
+    /// Nothing is known about it.
     #[serde(default)]
     pub(crate) unknown: bool,
 }
@@ -184,11 +184,11 @@ pub(crate) struct Check {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kill {
-    /// What is killed.
+    /// Which program is killed.
     pub(crate) program: Program,
-    /// A worker: the one that holds this event, once the destination hangs with it.
+    /// The worker that holds this event, as soon as the destination's request hangs.
     pub(crate) holding: Option<String>,
-    /// What is promised.
+    /// What Zentra promises.
     pub(crate) contract: Option<String>,
 }
 
@@ -196,22 +196,22 @@ pub(crate) struct Kill {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Freeze {
-    /// The worker that holds this event, once the destination hangs with it.
+    /// The worker that holds this event, as soon as the destination's request hangs.
     pub(crate) holding: String,
-    /// For so long.
+    /// For this long.
     #[serde(rename = "for", deserialize_with = "duration")]
     pub(crate) time: Duration,
-    /// What is promised.
+    /// What Zentra promises.
     pub(crate) contract: Option<String>,
 }
 
-/// A program of Zentra. In a standalone, both are one.
+/// A program of Zentra. In a standalone, both are one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Program {
     /// The ingress.
     Ingress,
-    /// What delivers.
+    /// The worker.
     Worker,
 }
 
@@ -231,7 +231,7 @@ pub(crate) struct Named {
     pub(crate) event: String,
 }
 
-/// A number, or bounds: `3`, `"2.."`, `"..3"`, `"2..3"`, both ends included.
+/// A number, or bounds: `3`, `"2.."`, `"..3"`, `"2..3"`. Both ends are included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
     from: usize,
@@ -274,7 +274,7 @@ impl<'de> Deserialize<'de> for Count {
             };
             Some(Self { from: number(from, 0)?, to: number(to, usize::MAX)? })
         });
-        bounds.ok_or_else(|| serde::de::Error::custom("not a count like 3, \"2..\" or \"..3\""))
+        bounds.ok_or_else(|| serde::de::Error::custom("not a number like 3, \"2..\" or \"..3\""))
     }
 }
 
@@ -326,19 +326,19 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
 }
 
 impl Scenario {
-    /// Reads a scenario. The error says what is wrong, and where.
+    /// Parses a scenario. The error says what is wrong, and where.
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, String> {
         let scenario: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         Ok(Self { name: name.into(), ..scenario })
     }
 
-    /// Whether it can only be played on a Zentra of its own.
+    /// Whether it can be played only on a private Zentra.
     pub(crate) fn needs_private(&self) -> bool {
         let owns = |step: &Step| matches!(step, Step::Kill(_) | Step::Freeze(_) | Step::Secrets(_));
         !self.config.is_empty() || self.steps.iter().any(owns)
     }
 
-    /// The ones that come along.
+    /// The built-in scenarios.
     pub(crate) fn shipped() -> Vec<Self> {
         let all = SHIPPED.iter().filter_map(|(name, text)| Self::parse(name, text).ok());
         all.collect()
@@ -392,7 +392,7 @@ mod tests {
         assert!(step("do = \"dance\"").contains("dance"));
         assert!(step("do = \"destination\"\nturns = [\"500 soon\"]").contains("is no turn"));
         let check = "do = \"check\"\ncontract = \"c\"\nevent = \"a\"\nrequests = \"2...\"";
-        assert!(step(check).contains("not a count"));
+        assert!(step(check).contains("not a number like"));
     }
 
     #[test]

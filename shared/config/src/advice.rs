@@ -1,10 +1,10 @@
-//! What a usable config had better say, or what its reader should know.
+//! Recommendations for a valid configuration.
 
 use super::{Config, can_match};
 use webhook_verify::IdNames;
 
 impl Config {
-    /// Notes on a config that has no problems: each names its key.
+    /// Recommendations and remarks for a configuration without errors. Each names its key.
     pub fn advice(&self) -> Vec<String> {
         let mut notes = self.weak_secrets();
         for source in &self.sources {
@@ -33,7 +33,7 @@ impl Config {
                     false => "the same bytes under another type are kept as a suspected replay",
                 };
                 notes.push(format!(
-                    "source.{name}: type unsigned: {} doesn't sign its event type; {rule}",
+                    "source.{name}: type unsigned: {} does not sign its event type; {rule}",
                     source.endpoint.provider
                 ));
             }
@@ -51,14 +51,14 @@ impl Config {
                     source.endpoint.provider
                 ));
             } else if scheme.repeats || scheme.id_is_identity() {
-                // Said above, or nothing to say.
+                // Covered above, or nothing to recommend.
             } else if scheme.id.is_none() {
                 let rule = match &scheme.told_apart_by {
                     Some(at) if scheme.covers(at) => format!(
-                        "two callbacks with the same bytes are taken for one if they have {at}; \
+                        "two callbacks with the same bytes count as one event if they have {at}; \
                          without it, each is an event and a retry may be delivered again"
                     ),
-                    _ => "two callbacks with the same bytes are taken for one".into(),
+                    _ => "two callbacks with the same bytes count as one event".into(),
                 };
                 notes.push(format!(
                     "source.{name}: {} sends no event id: {rule}",
@@ -88,7 +88,8 @@ impl Config {
             let name = &destination.name;
             for pattern in &destination.subscribe {
                 if !self.sources.iter().any(|source| can_match(pattern, &source.name)) {
-                    notes.push(format!("destination.{name}.subscribe: {pattern} fits no source"));
+                    notes
+                        .push(format!("destination.{name}.subscribe: {pattern} matches no source"));
                 }
             }
             let Some(url) = &destination.url else {

@@ -1,13 +1,13 @@
-//! Old names of keys, which are still read.
+//! Old names of keys, which are still accepted.
 
 use toml::{Table, Value};
 
 use super::section::Problems;
 
-/// Old name, name.
+/// Pairs of an old name and the current name.
 pub(super) const ALIASES: &[(&str, &str)] = &[("redis.retention", "store.retention")];
 
-/// Moves each value that has an old name to its name. Both names at once are a problem.
+/// Moves each value from an old name to the current one. Using both names at once is an error.
 pub(super) fn apply(table: &mut Table, problems: &Problems) {
     for (old, new) in ALIASES {
         let Some(value) = take(table, old) else { continue };
@@ -15,7 +15,7 @@ pub(super) fn apply(table: &mut Table, problems: &Problems) {
         let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(section) = entry else { continue };
         if section.contains_key(key) {
-            let problem = format!("{old}: is an old name of {new}, which is set as well");
+            let problem = format!("{old}: is an old name of {new}, which is also set");
             problems.borrow_mut().push(problem);
         } else {
             section.insert(key.to_owned(), value);

@@ -1,30 +1,30 @@
-//! Every key of the config: what it takes, what it is by default, and what it means.
+//! Every key of the configuration: its type, default and meaning.
 //!
-//! The reader takes defaults and bounds from here, and the reference page is written
-//! from here, so the two can't disagree.
+//! The reader takes defaults and bounds from here, and the reference page is generated from here,
+//! so the two cannot disagree.
 
 /// One key.
 pub(super) struct Key {
-    /// Its full name; `NAME` stands for a name of the user's own.
+    /// Its full name. `NAME` stands for a name that the user chooses.
     pub(super) path: &'static str,
     pub(super) kind: Kind,
-    /// As it would be written, or empty if there is none.
+    /// As written in the file. Empty if there is no default.
     pub(super) default: &'static str,
     pub(super) meaning: &'static str,
 }
 
-/// What a key takes.
+/// The type of a key's value.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Text,
     Flag,
     Address,
-    /// From, to.
+    /// Minimum and maximum.
     Duration(&'static str, &'static str),
-    /// Bytes, from, to.
+    /// In bytes: minimum and maximum.
     Size(u64, u64),
     Integer(u32, u32),
-    /// A list of them.
+    /// A list of texts.
     Integers(u32, u32),
     Number(f64, f64),
     Texts,
@@ -34,7 +34,7 @@ pub(super) enum Kind {
     Secrets,
 }
 
-/// The row of a key.
+/// The entry of a key.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
@@ -278,7 +278,7 @@ pub(super) const KEYS: &[Key] = &[
         "source.NAME.secrets",
         Kind::Secrets,
         "",
-        "The provider's signing secrets. A callback may fit any of them, so they can rotate.",
+        "The provider's signing secrets. Each one verifies callbacks, so that they can be rotated.",
     ),
     key(
         "source.NAME.max_body",
@@ -350,7 +350,7 @@ pub(super) const KEYS: &[Key] = &[
         "source.NAME.success_body",
         Kind::Text,
         "{\"accepted\":true}\n",
-        "Body of the answer to an accepted callback.",
+        "Body of the response to an accepted callback.",
     ),
     key(
         "destination.NAME.url",
@@ -377,7 +377,7 @@ pub(super) const KEYS: &[Key] = &[
         "destination.NAME.signing",
         Kind::Secrets,
         "",
-        "Standard Webhooks keys. Each one signs, so they can rotate.",
+        "Standard Webhooks keys. Each one signs, so that they can be rotated.",
     ),
     key(
         "destination.NAME.retry.attempts",
@@ -457,7 +457,7 @@ pub(super) const KEYS: &[Key] = &[
         "destination.NAME.permanent",
         Kind::Integers(300, 599),
         "[400, 413, 415, 422]",
-        "Statuses that make a dead letter at once, because no retry can help. 410 always does.",
+        "Statuses that dead-letter an event at once, because no retry can help. 410 always does.",
     ),
     key(
         "destination.NAME.allow_private",
@@ -516,8 +516,8 @@ impl std::fmt::Display for Kind {
             Self::Address => f.write_str("address"),
             Self::Duration(from, to) => write!(f, "duration, {from} to {to}"),
             Self::Size(from, to) => write!(f, "size, {} to {}", size(*from), size(*to)),
-            Self::Integer(from, to) => write!(f, "whole number, {from} to {to}"),
-            Self::Integers(from, to) => write!(f, "list of whole numbers, {from} to {to}"),
+            Self::Integer(from, to) => write!(f, "integer, {from} to {to}"),
+            Self::Integers(from, to) => write!(f, "list of integers, {from} to {to}"),
             Self::Number(from, to) => write!(f, "number, {from} to {to}"),
             Self::Texts => f.write_str("list of texts"),
             Self::Secret => f.write_str("secret"),

@@ -48,12 +48,13 @@ pub enum Role {
     Standalone,
     /// Needs RabbitMQ and Redis, or the embedded file, and the seal.
     Operator,
-    /// An operator who lets refused callbacks in: needs what the ingress needs, and
-    /// Redis for the audit.
+    /// An operator who admits refused callbacks: needs what the ingress needs, and Redis for the
+    /// audit log.
     Admission,
-    /// Who plays provider and reads histories: needs the sources' secrets, and Redis or the file.
+    /// A rehearsal, which plays the provider and reads histories: needs the sources' secrets, and
+    /// Redis or the embedded file.
     Rehearsal,
-    /// Who looks at captured callbacks: needs the secrets of the sources.
+    /// Examines captured callbacks: needs the sources' secrets.
     Verification,
     /// Checks the configuration: needs everything.
     Check,
@@ -95,7 +96,7 @@ pub struct Config {
     pub rabbitmq: RabbitMq,
     /// Settings of refused callbacks.
     pub refused: Refused,
-    /// Bounds of the archive; [`Config::routes`] adds its sources.
+    /// Bounds of the archive. [`Config::routes`] adds its sources.
     archive: Archive,
     /// Embedded file instead of RabbitMQ and Redis.
     pub embedded: Option<Embedded>,
@@ -134,15 +135,15 @@ pub struct Embedded {
 /// How to reach Redis.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// `None` for a program that doesn't use it.
+    /// `None` for a program that does not use Redis.
     pub url: Option<Secret>,
 }
 
 /// What the delivery store remembers, in Redis or in the file.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// How long a delivery that isn't dead is remembered after its last change, unless its source
-    /// has another value: the time in which a copy is recognised.
+    /// How long a delivery that is not dead is remembered after its last change, unless its source
+    /// sets another value. During this time copies are recognised.
     pub retention: Duration,
 }
 
@@ -172,7 +173,7 @@ pub struct Ingress {
     pub bounds: Bounds,
 }
 
-/// Bounds of one ingress; see the configuration reference.
+/// Bounds of one ingress. See the configuration reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is told in the list of keys")]
 pub struct Bounds {
@@ -185,7 +186,7 @@ pub struct Bounds {
     pub max_header_bytes: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
-    /// Bytes per second; 0: no limit.
+    /// Bytes per second. 0 means no limit.
     pub min_body_rate: usize,
     pub idle_timeout: Duration,
     pub drain_timeout: Duration,
@@ -196,11 +197,11 @@ pub struct Bounds {
 pub struct Destination {
     /// Its name.
     pub name: String,
-    /// `http://` or `https://`; none for a destination that has a handler.
+    /// `http://` or `https://`. `None` for a destination that has a handler.
     pub url: Option<http::Uri>,
     /// Topic patterns over `source.event_type`.
     pub subscribe: Vec<String>,
-    /// Standard Webhooks keys; each one signs, so they can rotate.
+    /// Standard Webhooks keys. Each one signs, so that they can be rotated.
     pub signing: Vec<NamedSecret>,
     /// Retry policy.
     pub retry: Policy,
@@ -208,11 +209,11 @@ pub struct Destination {
     pub concurrency: u16,
     /// Timeout of an attempt.
     pub timeout: Duration,
-    /// Statuses that make a dead letter at once.
+    /// Statuses that dead-letter an event at once.
     pub permanent: Vec<http::StatusCode>,
     /// Whether its host name may resolve to a private address.
     pub allow_private: bool,
-    /// Maximum number of attempts per second, per worker. 0: no limit.
+    /// Maximum number of attempts per second, per worker. 0 means no limit.
     pub rate: u32,
     /// Circuit breaker.
     pub circuit: Breaker,
@@ -221,8 +222,8 @@ pub struct Destination {
 /// Settings of a circuit breaker.
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    /// Number of failures that opens the circuit, if they are four fifths of the last attempts. 0:
-    /// never.
+    /// Number of failures that opens the circuit, if they are at least four fifths of the last
+    /// attempts. 0 means never.
     pub failures: u32,
     /// First pause. It doubles while no probe succeeds.
     pub first_pause: Duration,
@@ -244,21 +245,21 @@ fn can_match(pattern: &str, source: &str) -> bool {
 
 /// All errors of a configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("the configuration can't be used:\n{}", .0.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n"))]
+#[error("the configuration is invalid:\n{}", .0.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigError(pub Vec<String>);
 
 /// Reads a configuration file.
 pub fn text(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|error| {
         let (path, kind) = (path.display(), error.kind());
-        ConfigError(vec![format!("{path} can't be read: {kind}; name one with --config")])
+        ConfigError(vec![format!("cannot read {path}: {kind}; name another file with --config")])
     })
 }
 
 /// Parses a configuration.
 fn table(text: &str) -> Result<Table, ConfigError> {
     text.parse().map_err(|error: toml::de::Error| {
-        // The error's own text quotes the line, which may hold a secret.
+        // The library's error quotes the line, which may contain a secret.
         let start = error.span().map_or(0, |span| span.start).min(text.len());
         let before = text.get(..start).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
@@ -301,8 +302,9 @@ impl Config {
         }
     }
 
-    /// One source of a config's text, and those of the others whose secrets can be had as well:
-    /// for looking at captured callbacks. Nothing else of the config is read.
+    /// Reads one source from the text of a configuration, and those other sources whose secrets
+    /// can be resolved. For examining captured callbacks. Nothing else of the configuration is
+    /// read.
     pub fn sources(
         text: &str,
         name: &str,
@@ -318,9 +320,9 @@ impl Config {
         let wanted: Vec<Source> = wanted;
         match (problems.into_inner(), wanted.into_iter().next()) {
             (found, Some(source)) if found.is_empty() => Ok((source, others)),
-            (found, _) if found.is_empty() => {
-                Err(ConfigError(vec![format!("source.{name}: there is none in the config")]))
-            }
+            (found, _) if found.is_empty() => Err(ConfigError(vec![format!(
+                "source.{name}: no such source in the configuration"
+            )])),
             (found, _) => Err(ConfigError(found)),
         }
     }

@@ -1,4 +1,5 @@
-//! A config that follows its file: read anew when asked, refused whole if it is bad.
+//! A configuration that follows its file. It is read again on request, and rejected as a whole if
+//! it is invalid.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,27 +11,27 @@ use super::{Config, ConfigError, Environment, RabbitMq, Role};
 use webhook_verify::Secret;
 use zentra_core::clock;
 
-/// Where a program's config comes from, so that it can be read again.
+/// Where a program's configuration comes from, so that it can be read again.
 #[derive(Clone)]
 pub struct Origin {
     /// The file.
     pub path: PathBuf,
     /// Which secrets are resolved.
     pub role: Role,
-    /// Overrides, and secrets by `env:`. A running program keeps what it started with.
+    /// Overrides, and secrets given by `env:`. A running program keeps its environment.
     pub environment: Environment,
-    /// Overrides of the command line.
+    /// Overrides from the command line.
     pub set: Vec<(&'static str, String)>,
 }
 
 impl Origin {
-    /// Reads the config as the file is now.
+    /// Reads the configuration from the file as it is now.
     pub fn load(&self) -> Result<Config, ConfigError> {
         Config::load(&self.path, self.role, &self.environment, &self.set)
     }
 }
 
-/// The config in force.
+/// The configuration in force.
 #[derive(Clone)]
 pub struct Live {
     /// Where it comes from.
@@ -40,11 +41,12 @@ pub struct Live {
 }
 
 impl Live {
-    /// Reads the config, and reads it again at each hang-up, until `hangups` ends. A file
-    /// that can't be used changes nothing but the log and the metrics.
+    /// Reads the configuration, and reads it again at each SIGHUP, until `hangups` ends. An
+    /// invalid file changes nothing. It is logged and counted.
     ///
     /// # Errors
-    /// If the config can't be used at the start.
+    ///
+    /// If the configuration is invalid at the start.
     pub fn start(origin: Origin, mut hangups: mpsc::Receiver<()>) -> Result<Self, ConfigError> {
         let first = Arc::new(origin.load()?);
         let (publish, current) = watch::channel(first);
@@ -57,7 +59,10 @@ impl Live {
                 match origin.load() {
                     Ok(new) => {
                         for key in publish.borrow().only_at_start(&new) {
-                            tracing::warn!(key, "changed in the file; it takes a restart");
+                            tracing::warn!(
+                                key,
+                                "changed in the file; takes effect at the next restart"
+                            );
                         }
                         publish.send_replace(Arc::new(new));
                     }
@@ -65,7 +70,7 @@ impl Live {
                         metrics.reloaded(false);
                         tracing::error!(
                             file = %origin.path.display(), problems = ?error.0,
-                            "the new config can't be used; the old one stays in force"
+                            "the new configuration is invalid; the old one stays in force"
                         );
                     }
                 }
@@ -74,12 +79,12 @@ impl Live {
         Ok(live)
     }
 
-    /// The config in force now.
+    /// The configuration in force now.
     pub fn config(&self) -> Arc<Config> {
         self.current.borrow().clone()
     }
 
-    /// The next one, once there is one. Never returns when there won't be any.
+    /// Waits for the next configuration. Never returns when there will be none.
     pub async fn next(&mut self) -> Arc<Config> {
         match self.current.changed().await {
             Ok(()) => self.current.borrow_and_update().clone(),
@@ -87,13 +92,13 @@ impl Live {
         }
     }
 
-    /// To be told when what [`Live::next`] gave is in force.
+    /// Call this when the result of [`Live::next`] is in force.
     pub fn in_force(&self) {
-        tracing::info!(file = %self.origin.path.display(), "the new config is in force");
+        tracing::info!(file = %self.origin.path.display(), "the new configuration is in force");
         self.metrics.reloaded(true);
     }
 
-    /// Shows reloads to Prometheus.
+    /// Exports reloads to Prometheus.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.metrics.reloads.clone()))?;
         registry.register(Box::new(self.metrics.successful.clone()))?;
@@ -102,7 +107,7 @@ impl Live {
 }
 
 impl Config {
-    /// The settings that differ in a newer config and are read at the start only.
+    /// The changed settings that take effect only at a restart.
     fn only_at_start(&self, new: &Self) -> Vec<&'static str> {
         let exposed = |urls: &[Secret]| -> Vec<Vec<u8>> {
             urls.iter().map(|url| url.expose().to_vec()).collect()
@@ -118,7 +123,7 @@ impl Config {
             ("ingress.listen", self.ingress.listen != new.ingress.listen),
             ("ingress.admin", self.ingress.admin != new.ingress.admin),
             ("ingress.max_…, ingress.…_timeout", self.ingress.bounds != new.ingress.bounds),
-            ("ingress.tls, there or not", tls(self) != tls(new)),
+            ("ingress.tls, present or not", tls(self) != tls(new)),
             ("worker.admin", self.worker_admin != new.worker_admin),
             ("rabbitmq", rabbitmq(self) != rabbitmq(new)),
             ("embedded", self.embedded != new.embedded),
@@ -140,16 +145,19 @@ impl Metrics {
     fn new() -> prometheus::Result<Self> {
         let metrics = Self {
             reloads: IntCounterVec::new(
-                Opts::new("zentra_config_reloads_total", "Reloads of the config, by outcome."),
+                Opts::new(
+                    "zentra_config_reloads_total",
+                    "Reloads of the configuration, by outcome.",
+                ),
                 &["outcome"],
             )?,
             successful: IntGauge::new(
                 "zentra_config_last_reload_successful",
-                "1 if the config in force is what the file last said, 0 if that was refused.",
+                "1 if the configuration in force is the file's latest, 0 if that was invalid.",
             )?,
             last: IntGauge::new(
                 "zentra_config_last_reload_success_timestamp_seconds",
-                "When the config in force was read.",
+                "When the configuration in force was read.",
             )?,
         };
         for outcome in ["ok", "refused"] {

@@ -1,4 +1,4 @@
-//! Overriding keys: `ZENTRA__INGRESS__LISTEN`, or a command line's `--listen`.
+//! Overrides of keys: `ZENTRA__INGRESS__LISTEN`, or `--listen` on a command line.
 
 use toml::{Table, Value};
 
@@ -6,8 +6,8 @@ use super::Environment;
 
 const PREFIX: &str = "ZENTRA__";
 
-/// Applies the environment's overrides. `__` parts the keys; case doesn't matter, and
-/// `_` stands for `-` too where the file has such a key.
+/// Applies overrides from the environment. `__` separates the parts of a key. Case is ignored, and
+/// `_` also matches `-` where the file has such a key.
 pub(super) fn apply(table: &mut Table, environment: &Environment) {
     let mut names: Vec<&String> =
         environment.keys().filter(|name| name.starts_with(PREFIX)).collect();
@@ -19,7 +19,7 @@ pub(super) fn apply(table: &mut Table, environment: &Environment) {
     }
 }
 
-/// Sets one key, by its parts. What reads as a TOML value is one; all else is text.
+/// Sets one key. A text that parses as a TOML value is one. Any other text is a string.
 pub(super) fn set(table: &mut Table, path: &[String], text: &str) {
     let [parents @ .., last] = path else {
         return;
@@ -42,7 +42,7 @@ fn existing(table: &Table, key: &str) -> String {
     table.keys().find(same).cloned().unwrap_or_else(|| key.into())
 }
 
-/// A text as the value that it would be in the file.
+/// The value that a text would be in the file.
 pub(super) fn value(text: &str) -> Value {
     let parsed = format!("value = {text}").parse::<Table>().ok();
     let value = parsed.and_then(|mut table| table.remove("value"));

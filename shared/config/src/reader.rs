@@ -1,4 +1,4 @@
-//! Reading the sections: each setting once, and the rules across them.
+//! Reads the sections: each setting once, then the rules that involve several settings.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use zentra_core::seal::{Key, MIN_KEY, Sealer};
 use zentra_core::source::Source;
 use zentra_store::queue::{Archive, RefusedBounds};
 
-const NOT_BOTH: &str = "goes with no [embedded] path: choose one of them";
+const NOT_BOTH: &str = "cannot be combined with [embedded] path: choose one of them";
 
-/// Reads for one program.
+/// Reads the settings for one program.
 pub(super) struct Reader<'e> {
     pub(super) role: Role,
     pub(super) environment: &'e Environment,
@@ -43,7 +43,7 @@ fn networks(section: &mut Section<'_>, key: &str) -> Vec<IpNet> {
 }
 
 impl Reader<'_> {
-    /// `None` only with a problem noted.
+    /// `None` only if an error was recorded.
     pub(super) fn config(&self, mut root: Section<'_>) -> Option<Config> {
         let namespace = root.text_or_default("namespace");
         if !section::usable_name(&namespace) {
@@ -93,7 +93,8 @@ impl Reader<'_> {
         })
     }
 
-    /// The sources alone. Of those that aren't wanted, no problem is told: they are left out.
+    /// Only the sources. Errors in sources that are not wanted are not reported, and those sources
+    /// are left out.
     pub(super) fn sources(&self, mut root: Section<'_>, wanted: &str) -> Vec<Source> {
         let own = self.providers(&mut root);
         let mut sources = Vec::new();
@@ -110,7 +111,7 @@ impl Reader<'_> {
         sources
     }
 
-    /// Rules across settings.
+    /// Rules that involve several settings.
     fn rules(
         &self,
         root: &Section<'_>,
@@ -119,10 +120,10 @@ impl Reader<'_> {
         destinations: &[Destination],
     ) {
         if self.role.delivers() && destinations.is_empty() {
-            root.problem("destination", "there is none: add a [destination.NAME]");
+            root.problem("destination", "none is configured: add a [destination.NAME]");
         }
         if self.role.verifies() && sources.is_empty() {
-            root.problem("source", "there is none: add a [source.NAME]");
+            root.problem("source", "none is configured: add a [source.NAME]");
         }
         for source in sources {
             self.outlasts(root, source, destinations);
@@ -171,7 +172,7 @@ impl Reader<'_> {
         }
         for key in ["certificate", "key"] {
             if section.missing(key) {
-                section.problem(key, "is missing: certificate and key go together");
+                section.problem(key, "is missing: certificate and key must both be set");
             }
         }
         let (certificate, key) = (section.text("certificate"), section.text("key"));
@@ -250,7 +251,7 @@ impl Reader<'_> {
         Redis { url }
     }
 
-    /// A URL without a password may stand in the file; any other is a secret.
+    /// A URL without a password may be in the file. Any other URL is a secret.
     fn url(&self, text: &str, needed: bool) -> Result<Option<Secret>, String> {
         match text.contains("://") && !text.contains('@') {
             true => Ok(Some(Secret::new(text.as_bytes()))),
@@ -273,7 +274,7 @@ impl Reader<'_> {
         let handler = section.flag("handler");
         match (section.missing("url"), handler) {
             (true, false) => section.problem("url", "is missing; or set handler = true"),
-            (false, true) => section.problem("handler", "can't be true: there is a url, too"),
+            (false, true) => section.problem("handler", "cannot be true, because url is set too"),
             _ => {}
         }
         let should = "must be an http:// or https:// URL without user and password";
@@ -336,7 +337,7 @@ impl Reader<'_> {
             attempts: section.integer("attempts"),
             initial: section.duration("initial"),
             multiplier: section.number("multiplier"),
-            // At most the delay ladder's last rung.
+            // At most the longest step of the delay ladder.
             max: section.duration("max"),
             max_retry_after: section.duration("max_retry_after"),
             jitter: section.number("jitter"),
@@ -366,7 +367,7 @@ fn archive(mut section: Section<'_>) -> Archive {
     archive
 }
 
-/// As it is written: a signature is over its bytes.
+/// Exactly as written, because a signature covers its bytes.
 pub(super) fn destination_url(text: &str) -> Option<http::Uri> {
     let url: http::Uri = text.parse().ok()?;
     let authority = url.authority()?.as_str();

@@ -1,4 +1,4 @@
-//! Secrets in the config: `env:NAME` or `file:PATH`, never the secret itself.
+//! Secrets in the configuration: `env:NAME` or `file:PATH`, never the secret itself.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -7,13 +7,13 @@ use std::os::unix::fs::MetadataExt;
 use super::section::Section;
 use webhook_verify::Secret;
 
-/// No secret is longer, in bytes.
+/// Maximum length of a secret, in bytes.
 const MAX: u64 = 64 * 1024;
 
-/// The process's environment, handed in so that tests can make one up.
+/// The process environment, passed in so that tests can replace it.
 pub type Environment = HashMap<String, String>;
 
-/// This process's environment, without what is no text.
+/// The environment of this process, without variables that are not UTF-8.
 pub fn environment() -> Environment {
     let text = |(name, value): (OsString, OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -21,8 +21,8 @@ pub fn environment() -> Environment {
     std::env::vars_os().filter_map(text).collect()
 }
 
-/// Takes a secret's reference and, if this program needs the secret, resolves it.
-/// `None` if it isn't needed, or with a problem noted.
+/// Reads the reference to a secret and resolves it if this program needs the secret. `None` if it
+/// does not, or if an error was recorded.
 pub(super) fn secret(
     section: &mut Section<'_>,
     key: &str,
@@ -40,7 +40,7 @@ pub(super) fn secret(
     })
 }
 
-/// Resolves one reference. The error says what is wrong, and never shows the text.
+/// Resolves one reference. The error says what is wrong, and never contains the text.
 pub(super) fn resolve(
     text: &str,
     environment: &Environment,
@@ -60,14 +60,15 @@ pub(super) fn resolve(
     } else {
         return Err("must be \"env:NAME\" or \"file:PATH\": secrets are not written here".into());
     };
-    // NULs: what a crash leaves of a file, and to HMAC the empty key.
+    // NUL bytes: what a crash can leave of a file, and equal to the empty key for HMAC.
     if secret.expose().iter().all(|&byte| byte == 0) {
         return Err("the secret is empty".into());
     }
     Ok(Some(secret))
 }
 
-/// Shows the name only if it looks like one: a secret pasted in its place doesn't.
+/// Shows the name only if it looks like one, because somebody may have pasted the secret in its
+/// place.
 fn missing_variable(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     match !name.is_empty() && name.bytes().all(plain) {
@@ -77,13 +78,13 @@ fn missing_variable(name: &str) -> String {
 }
 
 fn read_file(path: &str) -> Result<Secret, String> {
-    let failed = |error: std::io::Error| format!("the file can't be read: {}", error.kind());
+    let failed = |error: std::io::Error| format!("cannot read the file: {}", error.kind());
     let about = std::fs::metadata(path).map_err(failed)?;
     if about.len() > MAX {
         return Err("the file is longer than 64 KiB".into());
     }
     let mut bytes = std::fs::read(path).map_err(failed)?;
-    // One line end at the end is the editor's, not the secret's.
+    // Editors add one line end at the end of a file. It is not part of the secret.
     if bytes.ends_with(b"\n") {
         bytes.pop();
         if bytes.ends_with(b"\r") {

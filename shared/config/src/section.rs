@@ -1,5 +1,5 @@
-//! Reading a TOML table key by key: every problem is kept, each with its key, none with
-//! a value, since a value could be a secret.
+//! Reads a TOML table key by key. Every error is collected with its key, and never with a value,
+//! because a value could be a secret.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use toml::{Table, Value};
 
 use super::keys::{self, Kind};
 
-/// What is wrong in the config: the key, and what it should be.
+/// An error in the configuration: the key, and what it should be.
 pub(super) type Problems = RefCell<Vec<String>>;
 
-/// One table. What is taken from it is gone; what is left at the end is unknown.
+/// One table. Values that were read are removed from it, so what is left at the end is unknown.
 pub(super) struct Section<'a> {
     path: String,
-    /// The path as the list of keys has it, with `NAME` for the user's names.
+    /// The path as the list of keys has it, with `NAME` for names that the user chooses.
     known_as: String,
     table: Table,
     problems: &'a Problems,
@@ -27,21 +27,21 @@ impl<'a> Section<'a> {
         Self { path: String::new(), known_as: String::new(), table, problems }
     }
 
-    /// The full name of a key in here.
+    /// The full name of a key in this table.
     pub(super) fn at(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
-    /// What the list of keys says of a key.
+    /// The entry of a key in the list of keys.
     fn row(&self, key: &str) -> Option<&'static keys::Key> {
         let row = keys::find(&join(&self.known_as, key));
         if row.is_none() {
-            self.problem(key, "is missing in the list of keys: a fault of zentra itself");
+            self.problem(key, "is missing in the list of keys: this is a bug in Zentra");
         }
         row
     }
 
-    /// A value within its bounds, or its default.
+    /// A value within its bounds, or the default.
     fn bounded<T>(
         &mut self,
         key: &str,
@@ -62,13 +62,12 @@ impl<'a> Section<'a> {
         self.problems.borrow_mut().push(format!("{at}: {what}"));
     }
 
-    /// Takes a key and turns it into what is wanted, or notes what it should have been.
-    /// How many problems are told by now.
+    /// Removes a key and converts its value, or records what the value should have been.
     pub(super) fn told(&self) -> usize {
         self.problems.borrow().len()
     }
 
-    /// Forgets those told since then.
+    /// Removes the errors that were recorded since then.
     pub(super) fn forget(&self, told: usize) {
         self.problems.borrow_mut().truncate(told);
     }
@@ -91,10 +90,10 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
-        self.read(key, "must be a text", |value| value.as_str().map(Into::into))
+        self.read(key, "must be a string", |value| value.as_str().map(Into::into))
     }
 
-    /// A text that may be left out.
+    /// An optional text.
     pub(super) fn text_or_default(&mut self, key: &str) -> String {
         let default = self.row(key).map_or("", |row| row.default);
         self.text(key).unwrap_or_else(|| default.into())
@@ -104,7 +103,7 @@ impl<'a> Section<'a> {
         let should = |_| "must be an address like \"127.0.0.1:8080\"".into();
         self.bounded(key, ([127, 0, 0, 1], 0).into(), should, |_, value| {
             let text = value.as_str()?;
-            // ":0" is short for a free port on the loopback interface.
+            // ":0" means a free port on the loopback interface.
             let full = text.strip_prefix(':').map(|port| format!("127.0.0.1:{port}"));
             full.as_deref().unwrap_or(text).parse().ok()
         })
@@ -115,7 +114,7 @@ impl<'a> Section<'a> {
             Kind::Duration(from, to) => {
                 format!("must be a duration like \"10s\", from {from} to {to}")
             }
-            _ => "isn't a duration in the list of keys".into(),
+            _ => "is not a duration in the list of keys".into(),
         };
         self.bounded(key, Duration::ZERO, should, |kind, value| {
             let Kind::Duration(from, to) = kind else {
@@ -135,7 +134,7 @@ impl<'a> Section<'a> {
                 ByteSize(from).display().iec(),
                 ByteSize(to).display().iec()
             ),
-            _ => "isn't a size in the list of keys".into(),
+            _ => "is not a size in the list of keys".into(),
         };
         self.bounded(key, 0, should, |kind, value| {
             let Kind::Size(from, to) = kind else {
@@ -157,8 +156,8 @@ impl<'a> Section<'a> {
 
     pub(super) fn integer(&mut self, key: &str) -> u32 {
         let should = |kind| match kind {
-            Kind::Integer(from, to) => format!("must be a whole number from {from} to {to}"),
-            _ => "isn't a whole number in the list of keys".into(),
+            Kind::Integer(from, to) => format!("must be an integer from {from} to {to}"),
+            _ => "is not an integer in the list of keys".into(),
         };
         self.bounded(key, 0, should, |kind, value| {
             let Kind::Integer(from, to) = kind else {
@@ -169,13 +168,13 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A list of whole numbers.
+    /// A list of integers.
     pub(super) fn integers(&mut self, key: &str) -> Vec<u32> {
         let should = |kind| match kind {
             Kind::Integers(from, to) => {
-                format!("must be a list of whole numbers from {from} to {to}")
+                format!("must be a list of integers from {from} to {to}")
             }
-            _ => "isn't a list of whole numbers in the list of keys".into(),
+            _ => "is not a list of integers in the list of keys".into(),
         };
         self.bounded(key, Vec::new(), should, |kind, value| {
             let Kind::Integers(from, to) = kind else {
@@ -190,7 +189,7 @@ impl<'a> Section<'a> {
     pub(super) fn number(&mut self, key: &str) -> f64 {
         let should = |kind| match kind {
             Kind::Number(from, to) => format!("must be a number from {from} to {to}"),
-            _ => "isn't a number in the list of keys".into(),
+            _ => "is not a number in the list of keys".into(),
         };
         self.bounded(key, 0.0, should, |kind, value| {
             let Kind::Number(from, to) = kind else {
@@ -203,14 +202,14 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
-        self.read(key, "must be a list of texts", |value| {
+        self.read(key, "must be a list of strings", |value| {
             let items = value.as_array()?.iter();
             items.map(|item| item.as_str().map(str::to_owned)).collect()
         })
         .unwrap_or_default()
     }
 
-    /// A table in here; empty if it isn't there.
+    /// A subtable. Empty if it is missing.
     pub(super) fn section(&mut self, key: &str) -> Section<'a> {
         let read = self.read(key, "must be a table", |value| match value {
             Value::Table(table) => Some(table),
@@ -219,7 +218,7 @@ impl<'a> Section<'a> {
         self.child(key, key, read.unwrap_or_default())
     }
 
-    /// The named tables of a table: `[source.NAME]`.
+    /// The named subtables: `[source.NAME]`.
     pub(super) fn named(&mut self, key: &str) -> Vec<(String, Section<'a>)> {
         let mut parent = self.section(key);
         let names: Vec<String> = parent.table.keys().cloned().collect();
@@ -239,7 +238,7 @@ impl<'a> Section<'a> {
         found
     }
 
-    /// The tables of a list: `[{ … }, { … }]`.
+    /// The tables of an array: `[{ … }, { … }]`.
     pub(super) fn list(&mut self, key: &str) -> Vec<Section<'a>> {
         let tables = self.read(key, "must be a list of tables", |value| match value {
             Value::Array(items) => items
@@ -260,12 +259,12 @@ impl<'a> Section<'a> {
         Section { path: self.at(key), known_as, table, problems: self.problems }
     }
 
-    /// All that is left, for a part that reads itself.
+    /// Everything that is left, for a part that reads itself.
     pub(super) fn rest(self) -> Table {
         self.table
     }
 
-    /// Notes what nobody took.
+    /// Records an error for each key that nothing read.
     pub(super) fn finish(&self) {
         for key in self.table.keys() {
             self.problem(key, "is not a setting");
@@ -288,7 +287,7 @@ pub(super) fn usable_name(name: &str) -> bool {
         && name.bytes().all(|byte| usable(byte) || byte == b'-' || byte == b'_')
 }
 
-/// A section that holds this one key, and the key's last part.
+/// A section that contains this one key, and the last part of the key.
 #[cfg(test)]
 pub(super) fn holding<'p>(path: &str, text: &str, problems: &'p Problems) -> (Section<'p>, String) {
     let (parents, name) = path.rsplit_once('.').unwrap_or(("", path));

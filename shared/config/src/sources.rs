@@ -1,4 +1,4 @@
-//! Reading sources and providers: whose callbacks are taken, and by which secrets.
+//! Reads sources and providers: whose callbacks are accepted, and by which secrets.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use webhook_verify::{Endpoint, IdNames, NamedSecret, Scheme, Success};
 use zentra_core::redact::Redact;
 use zentra_core::source::Source;
 
-/// By how much what is remembered outlasts the provider's retries, if nothing else is said.
+/// How long events are remembered beyond the provider's last retry, by default.
 const SPARE: Duration = Duration::from_secs(86_400);
 
 impl Reader<'_> {
-    /// A list of `{ name, secret }`, one at least, each name once.
+    /// A list of `{ name, secret }`: at least one, each name once.
     pub(super) fn secrets(
         &self,
         section: &mut Section<'_>,
@@ -47,7 +47,7 @@ impl Reader<'_> {
         found
     }
 
-    /// `[provider.NAME]`: schemes of the user's own.
+    /// `[provider.NAME]`: the user's own schemes.
     pub(super) fn providers(&self, root: &mut Section<'_>) -> Vec<(String, Scheme)> {
         let mut own = Vec::new();
         for (name, section) in root.named("provider") {
@@ -81,14 +81,15 @@ impl Reader<'_> {
         for (at, named) in secrets.iter().enumerate() {
             if scheme.as_ref().is_some_and(|scheme| !without && !scheme.accepts(&named.secret)) {
                 let key = format!("secrets[{at}].secret");
-                section.problem(&key, "hasn't the form that the provider gives out");
+                section.problem(&key, "does not have the form of this provider's secrets");
             }
         }
         let signs_url = scheme.as_ref().is_some_and(Scheme::signs_url);
         let should = "must be an http:// or https:// URL without user, password and query";
         let public_url = section.read("public_url", should, |value| public_url(value.as_str()?));
         if signs_url && public_url.is_none() {
-            section.problem("public_url", "is missing: this provider signs where it sends to");
+            section
+                .problem("public_url", "is missing: this provider signs the URL that it sends to");
         }
         let needs = scheme.as_ref().and_then(|scheme| scheme.max_body);
         let max_body = match section.missing("max_body") {
@@ -116,7 +117,8 @@ impl Reader<'_> {
                 secret(&mut section, "handshake_token", self.environment, self.role.verifies())
             }
             (false, false) => {
-                section.problem("handshake_token", "is of no use: this provider shows none");
+                section
+                    .problem("handshake_token", "has no effect: this provider sends no such token");
                 None
             }
         };
@@ -141,7 +143,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Whether an id that nothing signs is to be trusted.
+    /// Whether an unsigned ID is trusted.
     fn identity(&self, section: &mut Section<'_>, scheme: Option<&Scheme>) -> bool {
         let trusts = match &*section.text_or_default("identity") {
             "signed" => false,
@@ -162,7 +164,7 @@ impl Reader<'_> {
         trusts
     }
 
-    /// The answer to an accepted callback.
+    /// The response to an accepted callback.
     fn success(&self, section: &mut Section<'_>, scheme: Option<&Scheme>) -> Option<Success> {
         let own = scheme.and_then(|scheme| scheme.success.as_ref());
         if let Some(own) = own
@@ -184,7 +186,7 @@ impl Reader<'_> {
         Some(Success { status, body: body.into() })
     }
 
-    /// What is remembered must outlast whoever sends or tries again.
+    /// Events must be remembered for longer than the provider or Zentra retries.
     pub(super) fn outlasts(
         &self,
         root: &Section<'_>,
@@ -220,7 +222,7 @@ fn public_url(text: &str) -> Option<String> {
     url.query().is_none().then(|| text.to_owned())
 }
 
-/// How long a provider's callbacks are remembered at the least.
+/// Minimum time that a provider's events are remembered.
 fn outlasting(scheme: Option<&Scheme>) -> Duration {
     let horizon = scheme.and_then(|scheme| scheme.retries.time());
     horizon.map_or(Duration::ZERO, |horizon| horizon.saturating_add(SPARE))

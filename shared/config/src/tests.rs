@@ -6,7 +6,7 @@ fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// The file of the README and the design.
+/// The example of the README and of docs/design.md.
 const EXAMPLE: &str = include_str!("../../../deploy/zentra.example.toml");
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -234,7 +234,7 @@ fn an_entry_of_the_catalogue_is_overridden_and_its_answer_and_its_handshake_go_t
     assert!(of("meta", token).unwrap().endpoint.handshake_token.is_some());
     assert!(of("meta", "").unwrap().endpoint.handshake_token.is_none());
     let told = of("xero", token).unwrap_err().to_string();
-    assert!(told.contains("source.s.handshake_token: is of no use"), "{told}");
+    assert!(told.contains("source.s.handshake_token: has no effect"), "{told}");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn the_example_file_knows_every_key_and_its_default() {
         }
     }
     for key in keys::KEYS {
-        // Small tables stand in one line.
+        // Small tables are written on one line.
         let (table, last) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         let (inline, of_table) = (format!(" {last} = "), found.get(table));
         let in_line = || of_table.filter(|(_, value)| value.contains(&inline));
@@ -304,7 +304,7 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
         "source.hub: github signs no time",
         "source.hub: github signs no event id",
         "source.form: webflow sends no event id",
-        "destination.ledger.subscribe: acme.# fits no source",
+        "destination.ledger.subscribe: acme.# matches no source",
         "destination.ledger.url: events travel unencrypted",
     ];
     for key in keys {
@@ -346,7 +346,7 @@ fn secrets_that_can_be_guessed_or_changed_by_others_are_noted_and_never_shown() 
         let notes = Config::parse(&text, Role::Ingress, &secrets, &[]).unwrap().advice().join("\n");
         let written = notes.contains("is in a file that everyone can write to");
         assert_eq!(written, noted, "{mode:o}: {notes}");
-        assert!(notes.contains("is no random key") && !notes.contains("aaaa"), "{notes}");
+        assert!(notes.contains("is not a random key") && !notes.contains("aaaa"), "{notes}");
         assert!(!notes.contains("fewer than 16"), "{notes}");
     }
     std::fs::remove_dir_all(&folder).unwrap();
@@ -358,7 +358,7 @@ fn an_old_name_is_read_as_its_key_and_both_are_a_problem() {
     let config = example(Role::Check, &[old]).unwrap();
     assert_eq!(config.store.retention, Duration::from_secs(90 * 24 * 3600));
     let both = example(Role::Check, &[old, ("ZENTRA__STORE__RETENTION", "90d")]).unwrap_err();
-    let told = "redis.retention: is an old name of store.retention, which is set as well";
+    let told = "redis.retention: is an old name of store.retention, which is also set";
     assert!(both.to_string().contains(told), "{both}");
     for (old, new) in aliases::ALIASES {
         assert!(keys::find(new).is_some() && keys::find(old).is_none(), "{old} → {new}");
@@ -458,5 +458,7 @@ fn one_config_has_one_backend_and_each_program_says_which_it_needs() {
     let without = file.replace("path = \"zentra.db\"", "");
     assert!(told(&without, Role::Standalone).contains("embedded.path: is missing"));
     let both = file.replace("[rabbitmq]", "[rabbitmq]\nurls = [\"amqp://localhost\"]");
-    assert!(told(&both, Role::Check).contains("rabbitmq.urls: goes with no [embedded] path"));
+    assert!(
+        told(&both, Role::Check).contains("rabbitmq.urls: cannot be combined with [embedded] path")
+    );
 }

@@ -9,19 +9,19 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::secrets::{Environment, resolve};
 use webhook_verify::Secret;
 
-/// A certificate chain and its key, ready to serve TLS 1.2 and 1.3 with HTTP/2 or
-/// HTTP/1.1, and where they come from.
+/// A certificate chain and its key, ready to serve TLS 1.2 and 1.3 with HTTP/2 or HTTP/1.1, and
+/// the references that they were read from.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// What accepts connections.
+    /// The configuration of the TLS server.
     pub server: Arc<ServerConfig>,
     references: [String; 2],
     pem: [Secret; 2],
 }
 
 impl Tls {
-    /// Reads both by their references (`env:NAME` or `file:PATH`). The error says which
-    /// of the two is wrong and how, and shows no value.
+    /// Reads both by their references (`env:NAME` or `file:PATH`). The error says which of the two
+    /// is wrong and why, and contains no value.
     pub(super) fn read(
         certificate: String,
         key: String,
@@ -36,7 +36,8 @@ impl Tls {
     /// Reads both again. `None` if nothing has changed.
     ///
     /// # Errors
-    /// What is wrong with the new ones; the old stay good.
+    ///
+    /// What is wrong with the new ones. The old ones stay in use.
     pub fn changed(&self, environment: &Environment) -> Result<Option<Self>, String> {
         let read = || {
             let pem = pem(&self.references, environment)?;
@@ -51,7 +52,7 @@ impl Tls {
     }
 }
 
-/// The key that is wrong, and how.
+/// The key that is wrong, and why.
 type Wrong = (&'static str, String);
 
 fn pem(references: &[String; 2], environment: &Environment) -> Result<[Secret; 2], Wrong> {
@@ -76,7 +77,7 @@ fn server([certificate, key]: &[Secret; 2]) -> Result<ServerConfig, Wrong> {
         .map_err(|error| ("certificate", error.to_string()))?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|_| ("key", "doesn't belong to the certificate, or can't be used".to_owned()))?;
+        .map_err(|_| ("key", "does not belong to the certificate, or is not usable".to_owned()))?;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(server)
 }

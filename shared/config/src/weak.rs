@@ -1,18 +1,18 @@
-//! Secrets that somebody could guess, change or take for another's.
+//! Finds secrets that somebody could guess, change or confuse.
 
 use std::collections::{HashMap, HashSet};
 
 use super::Config;
 use webhook_verify::Secret;
 
-/// Fewer bytes can be guessed.
+/// Shorter secrets can be guessed.
 const SHORT: usize = 16;
-/// Fewer different bytes are no random key.
+/// Fewer distinct bytes are no random key.
 const FEW: usize = 8;
 
 impl Config {
-    /// What is weak about the secrets that this role needs, each with its key. The text shows nothing
-    /// of them.
+    /// The weaknesses of the secrets that this role needs, each with its key. The text reveals
+    /// nothing of a secret.
     pub(super) fn weak_secrets(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let mut first_at: HashMap<&[u8], &str> = HashMap::new();
@@ -37,7 +37,9 @@ impl Config {
             let name = format!("seal.keys: {}", key.name);
             note(&mut notes, &name, &key.secret);
             if key.secret.expose().iter().collect::<HashSet<_>>().len() < FEW {
-                notes.push(format!("{name} is no random key: make one by openssl rand -base64 32"));
+                notes.push(format!(
+                    "{name} is not a random key: create one with openssl rand -base64 32"
+                ));
             }
         }
         for destination in &self.destinations {

@@ -1,9 +1,9 @@
-//! Acknowledging many messages at once, since the broker pays for each acknowledgement.
+//! Acknowledges many messages with one command, because the broker pays for each acknowledgement.
 //!
-//! An acknowledgement may say "all up to this one". What has ended without a gap, from the
-//! lowest on, is acknowledged so. What has ended behind a gap waits for a few more looks, since
-//! gaps close soon as a rule, and is then acknowledged by itself: one slow message holds back no
-//! others.
+//! An acknowledgement may cover every delivery up to a tag (`multiple`). Deliveries that ended
+//! without a gap, counted from the lowest tag, are acknowledged that way. A delivery that ended
+//! behind a gap waits for a few more rounds, because gaps usually close soon. Then it is
+//! acknowledged by itself, so one slow message holds back no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,21 +17,22 @@ use tokio::time::{Instant, timeout_at};
 /// Number of messages per acknowledgement, if they end within [`LINGER`].
 pub(super) const BATCH: u16 = 32;
 const LINGER: Duration = Duration::from_millis(2);
-/// So many looks, each at most [`LINGER`] after the last, wait for a gap to close.
+/// Maximum number of rounds, each at most [`LINGER`] after the last, that a delivery waits for a
+/// gap to close.
 const LOOKS: u32 = 4;
 
-/// How a delivery ended here.
+/// How a delivery ended in this process.
 pub(super) enum Ended {
-    /// To be acknowledged.
+    /// To acknowledge.
     Done(u64),
-    /// Given back already: it needs no acknowledgement.
+    /// Already returned to the broker: needs no acknowledgement.
     Passed(u64),
 }
 
-/// Tells of ended deliveries; the task ends when all of these are dropped.
+/// Reports ended deliveries. The task ends when all clones are dropped.
 pub(super) type Ends = mpsc::UnboundedSender<Ended>;
 
-/// Acknowledges what ends on a channel. At most the channel's prefetch can wait here.
+/// Acknowledges what ends on a channel. At most the channel's prefetch count can wait here.
 pub(super) fn start(channel: Channel) -> (Ends, JoinHandle<()>) {
     let (ends, ended) = mpsc::unbounded_channel();
     (ends, tokio::spawn(acknowledge(channel, ended)))
@@ -40,7 +41,7 @@ pub(super) fn start(channel: Channel) -> (Ends, JoinHandle<()>) {
 async fn acknowledge(channel: Channel, mut ended: mpsc::UnboundedReceiver<Ended>) {
     let mut tags = Tags::default();
     loop {
-        // What waits behind a gap is looked at again soon.
+        // Deliveries behind a gap are examined again soon.
         let first = match tags.done.is_empty() {
             true => ended.recv().await,
             false => match timeout_at(Instant::now() + LINGER, ended.recv()).await {
@@ -54,7 +55,7 @@ async fn acknowledge(channel: Channel, mut ended: mpsc::UnboundedReceiver<Ended>
             },
         };
         let Some(first) = first else {
-            // All have ended that ever will.
+            // All senders are gone: no further delivery can end.
             while !tags.done.is_empty() && send(&channel, &mut tags).await {}
             return;
         };
@@ -71,11 +72,11 @@ async fn acknowledge(channel: Channel, mut ended: mpsc::UnboundedReceiver<Ended>
     }
 }
 
-/// `false` if the channel is gone: what was on it comes again.
+/// Returns `false` if the channel is gone. The broker then redelivers its messages.
 async fn send(channel: &Channel, tags: &mut Tags) -> bool {
     for (tag, multiple) in tags.due() {
         if let Err(error) = channel.basic_ack(tag, BasicAckOptions { multiple }).await {
-            tracing::debug!(%error, "acknowledgements came too late; the messages come again");
+            tracing::debug!(%error, "acknowledgements came too late; the broker redelivers the messages");
             return false;
         }
     }
@@ -85,11 +86,11 @@ async fn send(channel: &Channel, tags: &mut Tags) -> bool {
 /// The delivery tags of one channel: 1, 2, 3 …
 #[derive(Default)]
 struct Tags {
-    /// All up to this one need no acknowledgement any more.
+    /// No delivery up to this tag needs an acknowledgement any more.
     up_to: u64,
-    /// Ended, and not acknowledged; and how many looks have found them behind a gap.
+    /// Ended but not acknowledged, with the number of rounds spent behind a gap.
     done: BTreeMap<u64, u32>,
-    /// Over `up_to`, and acknowledged or given back.
+    /// Above `up_to`, and acknowledged or returned.
     passed: BTreeSet<u64>,
 }
 
@@ -105,8 +106,8 @@ impl Tags {
         }
     }
 
-    /// What is to be acknowledged now: tag, and whether all below it are meant, too. Such a
-    /// tag must itself be unacknowledged, or the broker closes the channel.
+    /// What to acknowledge now: a tag, and whether it covers all tags below it. The tag itself
+    /// must be unacknowledged, or the broker closes the channel.
     fn due(&mut self) -> Vec<(u64, bool)> {
         let (mut due, mut last, mut count) = (Vec::new(), None, 0);
         loop {
@@ -141,8 +142,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever ends in whatever order: each is acknowledged once, none before it has
-        /// ended, and none that was given back.
+        /// In whatever order deliveries end, each is acknowledged once, none before it ended, and
+        /// none that was returned.
         #[test]
         fn each_ended_message_is_acknowledged_once_and_no_other_is(
             order in Just((1..=60u64).collect::<Vec<_>>()).prop_shuffle(),
@@ -185,7 +186,7 @@ mod tests {
             for _ in 0..=LOOKS {
                 check(&mut tags, &mut outstanding, &ended)?;
             }
-            // Where no gap is left, the next ones go together again.
+            // Where no gap is left, the next ones are acknowledged together again.
             prop_assert!(!never.is_empty() || (tags.up_to, tags.passed.len()) == (60, 0));
             prop_assert_eq!(outstanding, never.into_iter().collect::<BTreeSet<_>>());
         }

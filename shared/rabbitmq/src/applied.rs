@@ -1,8 +1,9 @@
-//! Which bindings were applied, so that those taken out of the config can be unbound.
+//! Remembers which bindings were applied, so that bindings removed from the configuration can be
+//! unbound.
 //!
-//! AMQP can't list bindings, so what was applied is remembered at the broker itself, as
-//! the one message of a queue. Whoever applies a config holds a lock meanwhile: a queue
-//! that only one connection can have, and that goes with it.
+//! AMQP cannot list bindings. So the broker itself stores them, as the only message of a queue. A
+//! program that applies a configuration holds a lock: an exclusive queue, which disappears with
+//! its connection.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,24 +24,24 @@ use super::topology::{
 use super::{QueueError, Routes, Settings};
 use crate::error::failed;
 
-/// How often, and with what pause, the lock is tried.
+/// Number of attempts to take the lock, and the pause between them.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long the broker may take to declare the archive.
+/// Time limit for declaring the archive.
 const ARCHIVE: Duration = Duration::from_secs(10);
 const PERSISTENT: u8 = 2;
 const REPLY_SUCCESS: u16 = 200;
 
-/// What is remembered.
+/// What the message contains.
 #[derive(Default, Serialize, Deserialize)]
 struct Applied {
     v: u8,
     bindings: BTreeSet<Binding>,
 }
 
-/// Declares all that these routes need, and unbinds what an earlier config had applied
-/// and this one hasn't. The queues stay, with what is in them: that is reported. `false`
-/// if nothing was unbound, since another program was at it for long.
+/// Declares what these routes need, and unbinds what an earlier configuration applied and this one
+/// lacks. Queues and their messages stay, and are logged. Returns `false` if nothing was unbound
+/// because another program held the lock for too long.
 pub(super) async fn apply(
     connection: &Connection,
     names: &Names,
@@ -48,12 +49,12 @@ pub(super) async fn apply(
     routes: &Routes,
 ) -> Result<bool, QueueError> {
     let Some(lock) = lock(connection, names).await? else {
-        tracing::warn!("another program applies its config just now: nothing is unbound");
+        tracing::warn!("another program is applying its configuration: nothing was unbound");
         declare_only(connection, names, settings, routes).await.map_err(failed)?;
         return Ok(false);
     };
     let applied = apply_locked(connection, names, settings, routes).await;
-    // The queue goes with the connection, not with the channel.
+    // The queue belongs to the connection, not to the channel.
     let queue = short(&lock_queue(names)).map_err(failed)?;
     lock.queue_delete(queue, QueueDeleteOptions::default()).await.map_err(failed)?;
     lock.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
@@ -86,9 +87,9 @@ async fn apply_locked(
     Ok(())
 }
 
-/// Attaches the archive, or takes it from the ingress if the broker can't serve it (no
-/// streams, or one that doesn't recover): events are then accepted without it. `false` if
-/// there should be one and isn't.
+/// Binds the archive, or unbinds it if the broker cannot serve it (no streams, or a stream that
+/// does not recover). Events are then accepted without an archive. Returns `false` if the
+/// configuration asks for an archive and none is bound.
 pub(super) async fn archive(
     connection: &Connection,
     names: &Names,
@@ -106,15 +107,15 @@ pub(super) async fn archive(
         channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
         return Ok(true);
     };
-    // A refusal has closed the channel.
+    // The refusal closed the channel.
     let channel = connection.create_channel().await.map_err(failed)?;
     detach_archive(&channel, names).await.map_err(failed)?;
     channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
-    tracing::error!(error, "the broker can't serve the archive: events are accepted without it");
+    tracing::error!(error, "the broker cannot serve the archive: events are accepted without it");
     Ok(false)
 }
 
-/// Declares what is there already or is new; for a connection that was made again.
+/// Declares what exists already or is new. For a connection that was made again.
 pub(super) async fn declare_only(
     connection: &Connection,
     names: &Names,
@@ -130,7 +131,7 @@ fn lock_queue(names: &Names) -> String {
     format!("{}.lock", names.applied())
 }
 
-/// The channel that holds the lock; `None` if somebody else has it for long.
+/// The channel that holds the lock. `None` if another program holds it for too long.
 async fn lock(connection: &Connection, names: &Names) -> Result<Option<Channel>, QueueError> {
     let queue = lock_queue(names);
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
@@ -141,7 +142,7 @@ async fn lock(connection: &Connection, names: &Names) -> Result<Option<Channel>,
             .await
         {
             Ok(_) => return Ok(Some(channel)),
-            // Held by another connection: the broker closes the channel that asked.
+            // Another connection holds it: the broker closes the channel that asked.
             Err(_) if connection.status().connected() => tokio::time::sleep(PAUSE).await,
             Err(error) => return Err(failed(error)),
         }
@@ -149,12 +150,12 @@ async fn lock(connection: &Connection, names: &Names) -> Result<Option<Channel>,
     Ok(None)
 }
 
-/// What was remembered last, and up to which message.
+/// The bindings that were last stored, and the delivery tag of the last message read.
 async fn remembered(channel: &Channel, names: &Names) -> lapin::Result<(Applied, Option<u64>)> {
     let (mut known, mut last) = (Applied::default(), None);
     let queue = names.applied();
     while let Some(got) = channel.basic_get(short(&queue)?, BasicGetOptions::default()).await? {
-        // More than one were left by a crash between two steps: all count.
+        // A crash between two steps can leave more than one message: all of them count.
         if let Ok(read) = serde_json::from_slice::<Applied>(&got.delivery.data) {
             known.v = read.v;
             known.bindings.extend(read.bindings);
@@ -178,7 +179,7 @@ async fn remember(channel: &Channel, names: &Names, applied: &Applied) -> Result
     }
 }
 
-/// Tells what is left in queues that nothing is routed to any more.
+/// Logs what is left in queues that no binding leads to any more.
 async fn report(connection: &Connection, gone: &[&Binding], wanted: &BTreeSet<Binding>) {
     let queues: BTreeSet<&str> = gone.iter().map(|binding| binding.queue.as_str()).collect();
     for queue in queues {
@@ -189,12 +190,12 @@ async fn report(connection: &Connection, gone: &[&Binding], wanted: &BTreeSet<Bi
         tracing::warn!(
             queue,
             messages,
-            "by this config nothing is routed to this queue any more; what it holds is kept"
+            "this configuration routes nothing to the queue any more; its messages are kept"
         );
     }
 }
 
-/// How many messages wait in a queue, if that can be known.
+/// Number of messages that wait in a queue, if the broker answers.
 pub(super) async fn depth(connection: &Connection, queue: &str) -> Option<u32> {
     let channel = connection.create_channel().await.ok()?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };

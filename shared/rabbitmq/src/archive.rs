@@ -1,4 +1,4 @@
-//! Reading the archive, a stream.
+//! Reads the archive, which is a stream.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use super::topology::short;
 use super::{Archived, QueueError};
 use crate::error::failed;
 
-/// A stream doesn't say that it has ended: it brings nothing for so long.
+/// A stream does not signal its end. It counts as read when it delivers nothing for this long.
 const END: Duration = Duration::from_secs(2);
-/// Number of messages in flight.
+/// Prefetch count.
 const WINDOW: u16 = 256;
 
-/// Reads one archive; see [`Archived`].
+/// Reads one archive. See [`Archived`].
 pub struct AmqpArchived(Consumer);
 
 impl AmqpArchived {
@@ -31,11 +31,12 @@ impl AmqpArchived {
         from: Timestamp,
     ) -> Result<Self, QueueError> {
         let channel = session.channel().await?;
-        // A stream demands it.
+        // Streams require a prefetch count.
         channel.basic_qos(WINDOW, BasicQosOptions::default()).await.map_err(failed)?;
         let offset = match from.secs() {
             0 => AMQPValue::LongString(LongString::from("first")),
-            // It begins with the chunk that has this time: with some that came before.
+            // Reading starts at the chunk that contains this time, so a few earlier messages come
+            // first.
             secs => AMQPValue::Timestamp(secs),
         };
         let mut arguments = FieldTable::default();
@@ -62,7 +63,8 @@ impl Archived for AmqpArchived {
             Ok(None) => Err(QueueError::Lost),
             Ok(Some(delivery)) => {
                 let mut delivery = delivery.map_err(failed)?;
-                // Takes nothing away: it only makes room for the next.
+                // Removes nothing: on a stream, an acknowledgement only makes room for the next
+                // message.
                 delivery.acker.ack(BasicAckOptions::default()).await.map_err(failed)?;
                 Ok(Some(read(&mut delivery).sealed))
             }

@@ -18,14 +18,14 @@ use super::topology::short;
 use super::{Amqp, Consumer, Message, QueueError, Receipt};
 use crate::error::failed;
 
-/// Pause after a consumer ended while its connection stays (its queue was deleted).
+/// Pause after a consumer ended although its connection stands (its queue was deleted).
 const PAUSE: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Reads a work queue; see [`Consumer`].
+/// Reads a work queue. See [`Consumer`].
 pub struct AmqpConsumer {
     link: Link,
-    /// To declare the queue again when it was deleted.
+    /// Used to declare the queue again after it was deleted.
     amqp: Amqp,
     queue: String,
     prefetch: u16,
@@ -33,12 +33,12 @@ pub struct AmqpConsumer {
     stopped: bool,
 }
 
-/// What is consumed on one channel.
+/// The consumers of one channel.
 struct Current {
     session: Arc<Session>,
     channel: Channel,
     consumers: SelectAll<lapin::Consumer>,
-    /// Theirs. Each may have [`AmqpConsumer::window`] messages in hand.
+    /// Consumer tags. Each may hold [`AmqpConsumer::window`] unacknowledged messages.
     tags: Vec<ShortString>,
     ends: Ends,
     acknowledging: JoinHandle<()>,
@@ -57,7 +57,7 @@ impl Current {
         Ok(())
     }
 
-    /// What it has in hand stays in hand.
+    /// Messages that are already being processed stay.
     async fn cancel_last(&mut self) -> Result<(), QueueError> {
         let Some(tag) = self.tags.pop() else { return Ok(()) };
         self.channel.basic_cancel(tag, BasicCancelOptions::default()).await.map_err(failed)
@@ -69,21 +69,22 @@ impl AmqpConsumer {
         Self { link, amqp, queue, prefetch, current: None, stopped: false }
     }
 
-    /// More than are handled at a time, since acknowledgements come late and together, and what they
-    /// make room for is on its way for a while.
+    /// The prefetch count is above the number of messages that are processed at a time.
+    /// Acknowledgements are sent late and together, and the broker needs a while to fill the room
+    /// that they make.
     fn window(&self) -> u16 {
         self.prefetch.saturating_add(self.prefetch.min(2 * BATCH))
     }
 
-    /// The connection answers no more: what came over it comes again.
+    /// The connection does not answer any more: the broker redelivers what came over it.
     fn give_up(&mut self) {
         if let Some(current) = self.current.take() {
-            tracing::warn!(queue = self.queue, after = ?ANSWER, "no answer: connecting again");
+            tracing::warn!(queue = self.queue, after = ?ANSWER, "the broker does not answer: reconnecting");
             current.session.discard();
         }
     }
 
-    /// `None` when the link is gone for good.
+    /// Returns `None` when the link is closed for good.
     async fn open(&mut self) -> Option<Result<Current, QueueError>> {
         let session = self.link.session().await?;
         let opened = async {
@@ -132,17 +133,19 @@ impl Consumer for AmqpConsumer {
             match self.open().await? {
                 Ok(opened) => self.current = Some(opened),
                 Err(error) => {
-                    tracing::warn!(queue = self.queue, %error, "can't consume, trying again");
+                    tracing::warn!(queue = self.queue, %error, "cannot consume: retrying");
                     if matches!(error, QueueError::Missing(_)) {
                         match self.amqp.declare_again().await {
                             Ok(()) => {
                                 tracing::warn!(
                                     queue = self.queue,
-                                    "it was deleted: declared again"
+                                    "the queue was deleted: declared it again"
                                 );
                                 continue;
                             }
-                            Err(error) => tracing::warn!(%error, "it can't be declared again"),
+                            Err(error) => {
+                                tracing::warn!(%error, "the queue was deleted and cannot be declared again")
+                            }
                         }
                     }
                     tokio::time::sleep(PAUSE).await;
@@ -151,7 +154,7 @@ impl Consumer for AmqpConsumer {
         }
     }
 
-    /// By further consumers: the prefetch of one can't be changed.
+    /// By adding consumers: the prefetch count of an existing consumer cannot change.
     async fn set_waiting(&mut self, waiting: usize) {
         let in_hand = waiting + usize::from(self.prefetch);
         let wanted = in_hand.div_ceil(self.window().max(1).into()).max(1);
@@ -162,7 +165,7 @@ impl Consumer for AmqpConsumer {
             while current.tags.len() < wanted {
                 current.consume(&self.queue).await?;
             }
-            // Not with each one that leaves: others may come.
+            // Not for each consumer that leaves: others may come.
             while waiting == 0 && current.tags.len() > wanted {
                 current.cancel_last().await?;
             }
@@ -171,9 +174,9 @@ impl Consumer for AmqpConsumer {
         match timeout(ANSWER, changed).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(queue = self.queue, %error, "the prefetch can't be changed");
+                tracing::debug!(queue = self.queue, %error, "cannot change the prefetch count");
             }
-            // The broker may have made a consumer that nobody reads.
+            // The broker may have created a consumer that nobody reads.
             Err(_) => self.give_up(),
         }
     }
@@ -204,8 +207,8 @@ impl Consumer for AmqpConsumer {
     }
 }
 
-/// The right to acknowledge one delivery; see [`Receipt`]. It goes by its tag, together with
-/// others.
+/// The right to acknowledge one delivery. See [`Receipt`]. The delivery is acknowledged by its
+/// tag, together with others.
 pub struct AmqpReceipt {
     acker: Acker,
     tag: u64,
@@ -214,15 +217,15 @@ pub struct AmqpReceipt {
 
 impl Receipt for AmqpReceipt {
     async fn ack(self) {
-        // If nobody hears it, the channel is gone, and the message comes again.
+        // If nobody receives this, the channel is gone and the broker redelivers the message.
         let _ = self.ends.send(Ended::Done(self.tag));
     }
 
     async fn give_back(self) {
         let options = BasicNackOptions { requeue: true, multiple: false };
-        // A failure means that the connection is gone, which gives it back as well.
+        // A failure means that the connection is gone, which returns the message as well.
         let _ = self.acker.nack(options).await;
-        // Only now may an acknowledgement reach over it.
+        // Only now may an acknowledgement be sent.
         let _ = self.ends.send(Ended::Passed(self.tag));
     }
 }

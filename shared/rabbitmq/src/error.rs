@@ -1,10 +1,10 @@
-//! What the seam says of the client library's errors.
+//! Maps errors of the client library to errors of the seam.
 
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use zentra_store::queue::QueueError;
 
-/// What the seam says of an error of the client library.
+/// The seam's error for an error of the client library.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(crate) fn failed(error: lapin::Error) -> QueueError {
     match error.kind() {
@@ -15,7 +15,7 @@ pub(crate) fn failed(error: lapin::Error) -> QueueError {
     }
 }
 
-/// Whether a queue or an exchange does not exist.
+/// Whether the error says that a queue or an exchange does not exist.
 pub(crate) fn is_missing(error: &lapin::Error) -> bool {
     let not_found = AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND);
     matches!(error.kind(), ErrorKind::ProtocolError(told) if *told.kind() == not_found)

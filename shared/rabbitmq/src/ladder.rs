@@ -1,13 +1,13 @@
-//! The delay ladder: fixed-TTL queues, two an octave, from a quarter second to 13.65 h.
+//! The delay ladder: queues with a fixed TTL, two per octave, from 0.25 s to 13.65 h.
 //!
-//! A TTL per message in one queue would block behind its head; with one TTL a queue, the
-//! head is always the first that is due. One hop per retry.
+//! With a TTL per message, a message with a long TTL at the head would block the ones behind it.
+//! With one TTL per queue, the head is always due first. Each retry passes through one queue.
 
 use std::time::Duration;
 
 use zentra_store::queue::Delay;
 
-/// The rungs in milliseconds, ascending.
+/// The TTLs in milliseconds, ascending.
 pub(super) const RUNGS: [u64; 36] = rungs();
 
 const fn rungs() -> [u64; 36] {
@@ -22,7 +22,7 @@ const fn rungs() -> [u64; 36] {
     all
 }
 
-/// The rung for a delay. A delay beyond the last rung gets the last.
+/// The TTL for a delay. Delays beyond the last step use the last step.
 pub(super) fn rung(wanted: Delay) -> Duration {
     let last = RUNGS[RUNGS.len() - 1];
     let millis = |wanted: Duration| u64::try_from(wanted.as_millis()).unwrap_or(u64::MAX);

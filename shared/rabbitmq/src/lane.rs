@@ -1,8 +1,8 @@
-//! Publishing: a lane is a channel with up to 64 publishes under way.
+//! Publishing. A lane is a channel with at most 64 publishes in flight.
 //!
-//! The client library hands a returned (unroutable) message to whichever confirm of its
-//! channel comes next, so a confirm alone says nothing of its own message: what makes it
-//! safe is worked out in `returns`.
+//! The client library attaches a returned (unroutable) message to whichever confirm of its channel
+//! comes next. So a confirm alone says nothing about its own message. The module `returns` works
+//! out which messages are safe.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use super::QueueError;
 use super::link::Session;
 use super::returns::Returns;
 
-/// Publishes under way on one channel.
+/// Maximum number of publishes in flight on one channel.
 pub(super) const WINDOW: usize = 64;
-/// Bytes of their bodies; one larger body goes alone.
+/// Maximum bytes of their bodies. A larger body is published alone.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
-/// A connection that confirms nothing for this long, and isn't blocked, is dead.
+/// A connection that confirms nothing for this long, and is not blocked, counts as dead.
 const DEAD: Duration = Duration::from_secs(10);
 
 /// One publish.
@@ -37,7 +37,7 @@ pub(super) struct Job {
     pub(super) exchange: ShortString,
     pub(super) key: ShortString,
     pub(super) body: Bytes,
-    /// With a message id.
+    /// With a message ID.
     pub(super) properties: BasicProperties,
     pub(super) done: oneshot::Sender<Result<(), QueueError>>,
 }
@@ -49,8 +49,8 @@ pub(super) async fn open(session: &Session) -> lapin::Result<Channel> {
     Ok(channel)
 }
 
-/// Works off jobs until the connection is given up. Jobs that are dropped unanswered are
-/// in doubt, and their senders are told so.
+/// Works off jobs until the connection is given up. The outcome of jobs that are dropped without
+/// an answer is unknown, and their senders learn that.
 pub(super) async fn run(
     session: Arc<Session>,
     channel: Channel,
@@ -75,7 +75,7 @@ struct Lane<'s> {
     jobs: mpsc::Receiver<Job>,
     window: Window,
     patience: Duration,
-    /// Of the last publish.
+    /// The number of the last publish.
     number: u64,
 }
 
@@ -95,8 +95,8 @@ impl Lane<'_> {
                     let Some(job) = job else {
                         return Ok(());
                     };
-                    // Whoever is about to publish too does so first: together they cost
-                    // the broker and us fewer wakes than one by one.
+                    // Tasks that are about to publish run first: publishing together costs the
+                    // broker and this process fewer wake-ups than publishing one by one.
                     tokio::task::yield_now().await;
                     self.publish(job).await?;
                     while self.window.has_room()
@@ -119,10 +119,10 @@ impl Lane<'_> {
         }
     }
 
-    /// Hands a message to the client library, and doesn't wait until it is written: many
-    /// are written at once then.
+    /// Hands a message to the client library without waiting until it is written, so that many are
+    /// written at once.
     async fn publish(&mut self, job: Job) -> lapin::Result<()> {
-        // Whoever has given up meanwhile needn't be published for.
+        // Skips jobs whose sender has given up.
         if job.done.is_closed() {
             return Ok(());
         }
@@ -138,7 +138,7 @@ impl Lane<'_> {
             let (ack, returned) = (confirmation.is_ack(), confirmation.take_message());
             Ok(Confirmed { ack, returned, number, bytes, done })
         });
-        // Its first step puts it in line: in the order of the numbers.
+        // The first poll puts it in line, so the order of the numbers is the order of publishing.
         self.window.grow(bytes);
         match poll!(&mut sent) {
             Poll::Ready(at_once) => {
@@ -150,24 +150,24 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// Says on the session when nothing moves, and gives it up after a while. A blocked
-    /// broker is alive, and confirms later what it has.
+    /// Records on the session that nothing moves, and gives the session up after [`DEAD`]. A
+    /// blocked broker is alive, and confirms later.
     fn judge(&self, still: Duration) -> lapin::Result<()> {
         if still < self.patience || self.session.blocked() {
             return Ok(());
         }
         if still >= DEAD {
-            return Err(std::io::Error::other("no confirm came any more").into());
+            return Err(std::io::Error::other("no confirm arrived in time").into());
         }
         self.session.stall();
         Ok(())
     }
 }
 
-/// A publish under way.
+/// A publish in flight.
 type Pending = Pin<Box<dyn Future<Output = lapin::Result<Confirmed>> + Send>>;
 
-/// A publish whose confirm is there, and a returned message, its own or another's.
+/// A confirm, and the returned message that came with it: its own or another's.
 struct Confirmed {
     ack: bool,
     returned: Option<BasicReturnMessage>,
@@ -176,17 +176,17 @@ struct Confirmed {
     done: oneshot::Sender<Result<(), QueueError>>,
 }
 
-/// What is under way on one channel.
+/// The publishes in flight on one channel.
 struct Window {
     pending: FuturesUnordered<Pending>,
     bytes: usize,
     returns: Returns<oneshot::Sender<Result<(), QueueError>>>,
-    /// When something last moved.
+    /// When a publish was last sent or confirmed.
     progress: Instant,
     woken: Arc<Woken>,
 }
 
-/// A waker that is only asked whether it was woken.
+/// A waker that only records whether it was woken.
 #[derive(Default)]
 struct Woken(AtomicBool);
 
@@ -215,7 +215,7 @@ impl Window {
         self.pending.len() + self.returns.undecided() < WINDOW && self.bytes < WINDOW_BYTES
     }
 
-    /// Makes room for one more.
+    /// Makes room for one more publish.
     fn grow(&mut self, bytes: usize) {
         if self.is_empty() {
             self.progress = Instant::now();
@@ -223,8 +223,8 @@ impl Window {
         self.bytes += bytes;
     }
 
-    /// Takes one confirm and all others that are there by then, and tells the senders
-    /// whose messages are decided. `issued` is the number of the last publish.
+    /// Takes one confirm and all others that have arrived, and answers the senders whose messages
+    /// are decided. `issued` is the number of the last publish.
     fn take(&mut self, first: lapin::Result<Confirmed>, issued: u64) -> lapin::Result<()> {
         self.progress = Instant::now();
         self.note(first?, issued)?;
@@ -237,9 +237,9 @@ impl Window {
         Ok(())
     }
 
-    /// One more confirm that can be seen. The set of publishes also says "nothing" to let
-    /// others run, and then wakes whoever asked: only unwoken is it sure that there is none,
-    /// and `returns` builds on that.
+    /// One more confirm that has arrived. The set of publishes also returns "pending" to let other
+    /// tasks run, and then wakes the task. Only "pending" without a wake means that no confirm is
+    /// there, and `returns` relies on that.
     fn seen(&mut self) -> Option<lapin::Result<Confirmed>> {
         let waker = Waker::from(self.woken.clone());
         loop {
@@ -255,8 +255,9 @@ impl Window {
     fn note(&mut self, confirmed: Confirmed, issued: u64) -> lapin::Result<()> {
         let Confirmed { ack, returned, number, bytes, done } = confirmed;
         self.bytes -= bytes;
-        // Nobody's return could be anybody's: nothing here is trusted any more.
-        let lost = || std::io::Error::other("a message came back without its number");
+        // A returned message without a number could belong to any publish: nothing on this
+        // connection is trusted any more.
+        let lost = || std::io::Error::other("a returned message has no number");
         let returned = match returned {
             None => None,
             Some(message) => {

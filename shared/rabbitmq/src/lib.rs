@@ -1,4 +1,4 @@
-//! The queue on RabbitMQ, 3.10 and later.
+//! The queue seam of `zentra-store` on RabbitMQ 3.10 and later.
 
 mod acks;
 mod applied;
@@ -44,25 +44,26 @@ use metrics::Metrics;
 use topology::{Names, short};
 pub use walk::{AmqpWalk, WalkReceipt};
 
-/// How long new queues may take.
+/// Time limit for declaring new queues.
 const DECLARE: Duration = Duration::from_secs(30);
 
-/// What the RabbitMQ side needs to know.
+/// Settings of the RabbitMQ backend.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// One or more `amqp://` or `amqps://` URLs, tried in turn.
     pub urls: Vec<Secret>,
     /// The prefix of every exchange and queue.
     pub namespace: String,
-    /// Where events go, at the start. `None`: nothing is declared, and nothing changed.
+    /// The routes at start. `None`: nothing is declared or changed.
     pub routes: Option<Routes>,
-    /// What the queue of refused callbacks holds.
+    /// Bounds of the queue of refused callbacks.
     pub refused: RefusedBounds,
-    /// Maximum time until a confirm.
+    /// Time limit for a confirm.
     pub publish_timeout: Duration,
-    /// Channels that publish, each with up to 64 messages under way.
+    /// Number of channels that publish, each with at most 64 messages in flight.
     pub lanes: usize,
-    /// The largest body that the ingress takes, in bytes. The broker is asked whether it takes it.
+    /// The largest body that the ingress accepts, in bytes. The broker is asked whether it accepts
+    /// that size.
     pub largest_body: Option<usize>,
 }
 
@@ -80,9 +81,11 @@ impl From<&Config> for Settings {
     }
 }
 
-/// RabbitMQ behind the seam. One connection publishes; what reads has one of its own: during an
-/// alarm RabbitMQ reads nothing more from a connection that has published, and so hears neither
-/// acknowledgements nor questions there.
+/// The queue on RabbitMQ.
+///
+/// One connection publishes, and another one reads. During a resource alarm RabbitMQ reads nothing
+/// more from a connection that has published, so acknowledgements and requests on that connection
+/// would wait.
 #[derive(Clone)]
 pub struct Amqp {
     settings: Arc<Settings>,
@@ -91,12 +94,12 @@ pub struct Amqp {
     metrics: Metrics,
     publishing: Link,
     reading: Option<Link>,
-    /// Refused callbacks have a connection of their own: they slow no event.
+    /// Refused callbacks use a connection of their own, so they never delay an event.
     keeping: Option<Link>,
 }
 
 impl Amqp {
-    /// Only publishes. Connects in the background.
+    /// A queue that only publishes. It connects in the background.
     pub fn publisher(settings: Settings, purpose: &'static str) -> Self {
         Self::linked(Settings { largest_body: None, ..settings }, purpose)
     }
@@ -122,7 +125,7 @@ impl Amqp {
         }
     }
 
-    /// For the ingress, which also keeps what it refuses.
+    /// For the ingress, which also stores refused callbacks.
     pub fn ingress(settings: Settings) -> Self {
         let publisher = Self::linked(settings, "ingress");
         let keeping = publisher.second_link("ingress-refused", 1);
@@ -144,12 +147,12 @@ impl Amqp {
     }
 
     fn second_link(&self, purpose: &'static str, lanes: usize) -> Link {
-        // What is declared is the first link's business.
+        // Only the first link declares the topology.
         let (_, nothing) = watch::channel(None);
         Link::start(self.settings.clone(), nothing, self.metrics.clone(), purpose, lanes)
     }
 
-    /// Waits until the broker is connected and the topology declared.
+    /// Waits until the broker is connected and the topology is declared.
     pub async fn connected(&self) {
         let mut publishing = self.publishing.clone();
         publishing.session().await;
@@ -158,31 +161,33 @@ impl Amqp {
         }
     }
 
-    /// Closes the connections for good, once nothing uses them any more.
+    /// Closes the connections for good, as soon as nothing uses them any more.
     pub async fn close(self) {
         let links = [self.keeping, self.reading, Some(self.publishing)];
         join_all(links.into_iter().flatten().map(Link::close)).await;
     }
 
-    /// Whether the archive may take events. An operator's program doesn't know.
+    /// Whether the archive may take events. Always true in an operator's program, which does not
+    /// know.
     fn archives(&self) -> bool {
         self.routes.borrow().as_ref().is_none_or(|routes| !routes.archive.sources.is_empty())
     }
 
-    /// The connection that reads, if there is one now.
+    /// The connection that reads, if it stands.
     fn reader(&self) -> Result<Arc<Session>, QueueError> {
         let link = self.reading.as_ref().unwrap_or(&self.publishing);
         link.now().ok_or(QueueError::Disconnected)
     }
 
-    /// Puts an event among those that nobody subscribed to, whoever may by now.
+    /// Puts an event into the queue of unrouted events, even if a destination subscribes to it
+    /// now.
     pub async fn leave_unrouted(&self, sealed: &Sealed) -> Result<(), QueueError> {
         let (properties, body) = (message::new(sealed).map_err(failed)?, sealed.body.clone());
         self.send(&self.publishing, "", &self.names.unrouted(), body, properties).await
     }
 
-    /// Puts an event into the archive, and nowhere else. One whose source isn't archived goes
-    /// to nobody.
+    /// Puts an event into the archive only. An event whose source is not archived is stored
+    /// nowhere.
     pub async fn archive(&self, sealed: &Sealed) -> Result<(), QueueError> {
         let (properties, body) = (message::new(sealed).map_err(failed)?, sealed.body.clone());
         let exchange = self.names.archived();
@@ -204,7 +209,8 @@ impl Amqp {
         if session.stalled() {
             return Err(QueueError::Stalled);
         }
-        // The broker would close the channel, and what is under way beside it would be in doubt.
+        // The broker would close the channel, and the outcome of everything in flight on it would
+        // be unknown.
         if body.len() > session.largest() {
             return Err(QueueError::TooLarge(session.largest()));
         }
@@ -217,19 +223,19 @@ impl Amqp {
                 self.metrics.confirm_seconds.observe(started.elapsed().as_secs_f64());
                 result
             }
-            // The lane is gone with its connection.
+            // The lane ended with its connection.
             Ok(Err(_)) => Err(QueueError::Lost),
             Err(_) if session.blocked() => Err(QueueError::Blocked),
             Err(_) => Err(QueueError::Timeout(limit)),
         }
     }
 
-    /// Declares exchanges and queues again, since one of them isn't there any more.
+    /// Declares exchanges and queues again, because one of them no longer exists.
     pub(crate) async fn declare_again(&self) -> Result<(), QueueError> {
         let routes = self.routes.borrow().clone().ok_or(QueueError::Disconnected)?;
         let session = self.reader()?;
         let declare = async {
-            // This link sends again what has to be.
+            // This link resends what has to be resent.
             let publishing = self.publishing.now().ok_or(QueueError::Disconnected)?;
             publishing.look_for_unrouted(&routes).await?;
             declare_only(&session.connection, &self.names, &self.settings, &routes)
@@ -270,7 +276,7 @@ impl Subscribe for Amqp {
         };
         let declared = timeout(DECLARE, declare).await;
         if let Err(error) = declared.unwrap_or(Err(QueueError::Timeout(DECLARE))) {
-            tracing::warn!(%error, "the subscriptions aren't declared yet: connecting anew");
+            tracing::warn!(%error, "the subscriptions are not declared yet: reconnecting");
             session.discard();
         }
     }

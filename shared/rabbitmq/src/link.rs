@@ -1,9 +1,9 @@
 //! One supervised connection to the broker.
 //!
-//! The client library recovers nothing by itself that we could rely on, so a connection
-//! is a generation: any failure discards it whole, and the next is made from scratch
-//! (next host, topology, channels). Every connect and close has a time limit: both have
-//! been seen to hang for ever against a broker that was just starting.
+//! The client library's own recovery is not reliable enough. So a connection is a generation: any
+//! failure discards all of it, and the next one is made from scratch (next host, topology,
+//! channels). Every connect and close has a time limit, because both have hung for ever against a
+//! broker that was starting.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -34,24 +34,24 @@ use crate::error::failed;
 
 /// Time to connect and log in.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Time to declare and to open the lanes; a busy broker takes seconds for new queues.
+/// Time to declare the topology and to open the lanes. A busy broker takes seconds for new queues.
 const PREPARE: Duration = Duration::from_secs(30);
-/// Between two tries.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often it is logged that none can be made.
+/// Number of failed attempts per log line.
 const LOG_EACH: Duration = Duration::from_secs(10);
-/// How old the last confirm may be before a message of our own asks for a new one.
+/// Maximum age of the last confirm before a probe message asks for a new one.
 const PROBE: Duration = Duration::from_secs(1);
-/// How old the last confirm may be where a publish can still be expected to be confirmed.
+/// Maximum age of the last confirm while a publish can still be expected to be confirmed.
 const FRESH: Duration = Duration::from_secs(5);
-/// How often what waits is counted, and an archive that the broker couldn't serve is
-/// tried again.
+/// How often queues are counted, and how often an archive that the broker could not serve is tried
+/// again.
 const HOUSE: Duration = Duration::from_secs(15);
-/// Publishes that wait for the last lane.
+/// Number of publishes that may wait for the last lane.
 const WAITING: usize = 4096;
 const CLOSE: Duration = Duration::from_secs(2);
-/// Seconds; a dead peer shows after twice this.
+/// In seconds. A dead peer is noticed after twice this time.
 const HEARTBEAT: u16 = 10;
 const REPLY_SUCCESS: u16 = 200;
 
@@ -64,8 +64,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Starts to connect in the background. `purpose` names the connection at the broker.
-    /// With no lanes, nothing is published.
+    /// Connects in the background. `purpose` names the connection at the broker. With `lanes` 0,
+    /// nothing is published.
     pub(super) fn start(
         settings: Arc<Settings>,
         routes: watch::Receiver<Option<Routes>>,
@@ -90,21 +90,21 @@ impl Link {
         Self { sessions, stop, _stop_when_dropped }
     }
 
-    /// Closes the connection for good: what was written to it, acknowledgements above
-    /// all, reaches the broker first.
+    /// Closes the connection for good. What was written to it reaches the broker first, above all
+    /// acknowledgements.
     pub(super) async fn close(mut self) {
         self.stop.cancel();
-        // The sender goes when the background task ends.
+        // The background task drops the sender when it ends.
         let closed = async { while self.sessions.changed().await.is_ok() {} };
         let _ = timeout(CLOSE * 2, closed).await;
     }
 
-    /// The connection, if there is one now.
+    /// The connection, if it stands.
     pub(super) fn now(&self) -> Option<Arc<Session>> {
         self.sessions.borrow().clone().filter(|session| session.usable())
     }
 
-    /// The connection, waiting for one as long as it takes.
+    /// The connection. Waits for it without a time limit.
     pub(super) async fn session(&mut self) -> Option<Arc<Session>> {
         let ready = |session: &Option<Arc<Session>>| session.as_ref().is_some_and(|s| s.usable());
         let found = self.sessions.wait_for(ready).await.ok()?;
@@ -128,7 +128,7 @@ async fn supervise(
     let blocked = metrics.blocked.with_label_values(&[purpose]);
     let connects = metrics.connects.with_label_values(&[purpose]);
     metrics.lanes.add(i64::try_from(lanes).unwrap_or(i64::MAX));
-    // Without an end: the config has at least one URL.
+    // An endless iterator: the configuration has at least one URL.
     for url in settings.urls.iter().cycle() {
         let opened = Session::open(
             url,
@@ -155,7 +155,7 @@ async fn supervise(
                 publish.send_replace(None);
                 up.set(0);
                 blocked.set(0);
-                tracing::warn!(purpose, cause, "lost the connection to rabbitmq");
+                tracing::warn!(purpose, cause, "lost the connection to RabbitMQ");
                 session.close().await;
             }
             Err(error) => failures.log(purpose, &error),
@@ -164,7 +164,7 @@ async fn supervise(
     }
 }
 
-/// Connections that failed one after the other: programs and broker are often started at the same time.
+/// The first failures are normal: programs and broker are often started at the same time.
 #[derive(Default)]
 struct Failures {
     logged: Option<Instant>,
@@ -179,7 +179,7 @@ impl Failures {
             return;
         }
         let left_out = self.left_out;
-        tracing::warn!(purpose, %error, left_out, "can't connect to rabbitmq: trying again");
+        tracing::warn!(purpose, %error, left_out, "cannot connect to RabbitMQ: retrying");
         *self = Self { logged: Some(Instant::now()), left_out: 0 };
     }
 }
@@ -192,19 +192,19 @@ pub(super) struct Session {
     /// Cancelled when this generation is given up.
     pub(super) gone: CancellationToken,
     blocked: AtomicBool,
-    /// The broker's reason.
+    /// The broker's reason for blocking.
     blocked_by: Mutex<String>,
     stalled: AtomicBool,
-    /// Whether the archive is attached, or none is wanted.
+    /// Whether the archive is bound, or none is configured.
     archived: AtomicBool,
     started: Instant,
-    /// The last confirm, in milliseconds after `started`; 0 before the first.
+    /// The time of the last confirm, in milliseconds after `started`. 0 before the first one.
     confirmed: AtomicU64,
-    /// One for each lane.
+    /// One per lane.
     jobs: Vec<mpsc::Sender<Job>>,
     pub(super) metrics: Metrics,
     names: Names,
-    /// The largest body that the broker takes, as far as it is known.
+    /// The largest body that the broker accepts, in bytes, as far as it is known.
     largest: AtomicUsize,
     unrouted: Arc<Unrouted>,
     /// Asks whether the queue of unrouted events exists.
@@ -254,7 +254,7 @@ impl Session {
         }
     }
 
-    /// Declares, and opens the lanes.
+    /// Declares the topology, and opens the lanes.
     async fn prepare(
         self: &Arc<Self>,
         settings: &Settings,
@@ -267,8 +267,8 @@ impl Session {
             self.unrouted.look(self, &self.names, routes).await?;
         }
         match &routes {
-            // Made again, it only adds: an older program that is on its way out must not
-            // unbind what a newer one has bound.
+            // A connection that was made again only adds bindings: an older program that is
+            // shutting down must not unbind what a newer one bound.
             Some(routes) if *applied => {
                 declare_only(&self.connection, &self.names, settings, routes)
                     .await
@@ -290,8 +290,8 @@ impl Session {
         Ok(())
     }
 
-    /// Asks the broker whether it takes a body of this size: by a message to a queue that isn't
-    /// there. It judges the size first, and then drops it.
+    /// Asks the broker whether it accepts a body of this size, by a message to a queue that does
+    /// not exist. The broker checks the size first, and then drops the message.
     async fn measure(&self, wanted: usize) -> Result<(), QueueError> {
         let channel = lane::open(self).await.map_err(failed)?;
         let (exchange, nowhere) = (
@@ -319,20 +319,21 @@ impl Session {
         }
     }
 
-    /// The largest body that the broker takes, as far as it is known, in bytes.
+    /// The largest body that the broker accepts, in bytes, as far as it is known.
     pub(super) fn largest(&self) -> usize {
         self.largest.load(Ordering::Acquire)
     }
 
-    /// Notices it if the queue of unrouted events was deleted. To be asked before it is declared.
+    /// Notices that the queue of unrouted events was deleted. Call this before declaring it again.
     pub(super) async fn look_for_unrouted(&self, routes: &Routes) -> Result<(), QueueError> {
         self.unrouted.look(self, &self.names, routes).await
     }
 
-    /// Whether a confirmed event may be in the archive alone: the queue of unrouted events is missing. If the
-    /// broker doesn't answer in time, the queue counts as existing.
+    /// Whether a confirmed event may be in the archive alone, because the queue of unrouted events
+    /// is missing. If the broker does not answer in time, the queue counts as existing.
     ///
     /// # Errors
+    ///
     /// [`QueueError::Lost`] if the connection is lost before the answer.
     pub(super) async fn only_archived(&self) -> Result<bool, QueueError> {
         let (ask, answer) = oneshot::channel();
@@ -346,7 +347,8 @@ impl Session {
         }
     }
 
-    /// Declares all exchanges and queues, binds these routes, and unbinds others.
+    /// Declares all exchanges and queues, adds the bindings of these routes, and removes all
+    /// others.
     pub(super) async fn apply(
         &self,
         settings: &Settings,
@@ -355,7 +357,7 @@ impl Session {
         apply(&self.connection, &self.names, settings, routes).await
     }
 
-    /// Attaches the archive if the broker can serve it; see [`archive`].
+    /// Binds the archive if the broker can serve it. See [`archive`].
     pub(super) async fn attach_archive(&self, routes: &Routes) -> Result<(), QueueError> {
         let attached = archive(&self.connection, &self.names, routes).await?;
         self.archived.store(attached, Ordering::Release);
@@ -387,7 +389,7 @@ impl Session {
         self.stalled.store(true, Ordering::Release);
     }
 
-    /// Something was confirmed.
+    /// Records a confirm.
     pub(super) fn confirmed(&self) {
         self.confirmed.store(millis(self.started.elapsed()).max(1), Ordering::Release);
         self.stalled.store(false, Ordering::Release);
@@ -405,8 +407,8 @@ impl Session {
         self.usable() && !self.blocked() && !self.stalled() && self.since_confirm() < FRESH
     }
 
-    /// Hands a job to the first lane that has room, so that few lanes carry much rather
-    /// than many a little; an error at once if too many wait everywhere.
+    /// Hands a job to the first lane that has room. A few lanes with many messages each are
+    /// cheaper than many lanes with few. Fails at once if too many jobs wait on every lane.
     pub(super) fn put(&self, mut job: Job) -> Result<(), QueueError> {
         for lane in &self.jobs {
             match lane.try_send(job) {
@@ -417,12 +419,12 @@ impl Session {
         Err(QueueError::Overloaded)
     }
 
-    /// Gives this generation up: something on it failed, so nothing on it is trusted.
+    /// Gives this generation up: after one failure, nothing on it is trusted.
     pub(super) fn discard(&self) {
         self.gone.cancel();
     }
 
-    /// Waits until the connection is lost or discarded, and says why.
+    /// Waits until the connection is lost or discarded, and returns the reason.
     async fn lost(&self, blocked: &IntGauge) -> String {
         let mut events = std::pin::pin!(self.connection.events_listener());
         let mut look = tokio::time::interval(PROBE);
@@ -438,17 +440,18 @@ impl Session {
                         blocked.set(1);
                     }
                     Some(Event::ConnectionUnblocked) => {
-                        tracing::info!("rabbitmq takes messages again");
+                        tracing::info!("RabbitMQ accepts messages again");
                         self.blocked.store(false, Ordering::Release);
                         blocked.set(0);
                     }
-                    // The end of one channel, which its user has heard of.
+                    // The end of one channel, which its user has noticed.
                     Some(Event::Error(error)) if error.is_amqp_soft_error() => {}
                     Some(Event::Error(error)) => return error.to_string(),
                     Some(_) => {}
                     None => return "closed".into(),
                 },
-                // The net below the events, and a probe where nothing else is published.
+                // Watches the queue of unrouted events, and sends a probe when nothing else is
+                // published.
                 _ = look.tick() => {
                     if !self.connection.status().connected() {
                         return "closed".into();
@@ -461,7 +464,8 @@ impl Session {
         }
     }
 
-    /// Counts what waits in the queues, and tries an archive again that the broker couldn't serve.
+    /// Counts the messages that wait in queues, and tries again an archive that the broker could
+    /// not serve.
     async fn keep_house(&self, routes: &watch::Receiver<Option<Routes>>) -> Infallible {
         let mut tick = tokio::time::interval(HOUSE);
         loop {
@@ -474,7 +478,7 @@ impl Session {
             if !self.archived.load(Ordering::Acquire)
                 && let Err(error) = self.attach_archive(&routes).await
             {
-                tracing::debug!(%error, "the archive was tried in vain");
+                tracing::debug!(%error, "the broker still cannot serve the archive");
             }
         }
     }
@@ -497,7 +501,8 @@ impl Session {
         }
     }
 
-    /// Publishes a message to nobody, for its confirm, unless the last one is under way.
+    /// Publishes a message that reaches no queue, for its confirm, unless the last one is in
+    /// flight.
     fn probe(&self, last: Option<Probe>) -> Option<Probe> {
         if let Some(mut last) = last
             && matches!(last.try_recv(), Err(TryRecvError::Empty))
@@ -512,19 +517,19 @@ impl Session {
     async fn close(&self) {
         self.gone.cancel();
         if let Ok(text) = short("done") {
-            // While it blocks this connection, the broker doesn't hear of it.
+            // A blocked broker does not read it.
             let most = if self.blocked() { CLOSE / 10 } else { CLOSE };
             let _ = timeout(most, self.connection.close(REPLY_SUCCESS, text)).await;
         }
     }
 
-    /// A plain channel.
+    /// A channel without confirms.
     pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
         self.connection.create_channel().await.map_err(failed)
     }
 }
 
-/// The bound in "message size 3145728 is larger than configured max size 2097152".
+/// The limit in "message size 3145728 is larger than configured max size 2097152".
 fn most_told(error: &lapin::Error) -> Option<usize> {
     let ErrorKind::ProtocolError(told) = error.kind() else { return None };
     let precondition = AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED);
@@ -539,7 +544,7 @@ fn most_told(error: &lapin::Error) -> Option<usize> {
 async fn connect(url: &Secret, settings: &Settings, purpose: &str) -> lapin::Result<Connection> {
     let url = String::from_utf8_lossy(url.expose()).into_owned();
     let mut uri: lapin::uri::AMQPUri =
-        url.parse().map_err(|_| std::io::Error::other("a [rabbitmq] url can't be read"))?;
+        url.parse().map_err(|_| std::io::Error::other("cannot parse a [rabbitmq] url"))?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
     let name = format!("{}-{purpose}", settings.namespace);
     let properties = ConnectionProperties::default().with_connection_name(name.into());

@@ -1,7 +1,7 @@
-//! A message on the wire: the exact body as payload, the envelope as a header.
+//! A message on the wire: the exact body is the payload, and the envelope is a header.
 //!
-//! Headers are written anew at each publish, so the broker's own `x-death` and the like
-//! never travel on (RabbitMQ 3.10 takes them for a cycle).
+//! Headers are written anew at each publish. So the broker's `x-death` and similar headers are not
+//! carried over (RabbitMQ 3.10 treats them as a cycle).
 
 use bytes::Bytes;
 use lapin::BasicProperties;
@@ -21,18 +21,18 @@ const SEAL: &str = "zentra-seal";
 const ATTEMPT: &str = "zentra-attempt";
 const GENERATION: &str = "zentra-generation";
 const COUNTERSIGNATURE: &str = "zentra-countersignature";
-/// W3C Trace Context, as AMQP carries it.
+/// W3C Trace Context, by the same names as in HTTP.
 const TRACE: &str = "traceparent";
 const DEAD_REASON: &str = "zentra-dead-reason";
 const DEAD_ERROR: &str = "zentra-dead-error";
-/// Characters of an error.
+/// Maximum length of an error, in characters.
 const MAX_ERROR: usize = 512;
-/// The broker's own note on what it has dead-lettered by itself.
+/// The broker's own header on a message that it dead-lettered.
 const BROKER_REASON: &str = "x-first-death-reason";
 
 const PERSISTENT: u8 = 2;
 
-/// A message of our own for nobody, whose confirm shows that the broker confirms.
+/// A probe message that reaches no queue. Its confirm shows that the broker confirms.
 pub(super) fn probe(
     names: &Names,
     done: oneshot::Sender<Result<(), QueueError>>,
@@ -44,17 +44,17 @@ pub(super) fn probe(
     Ok(Job { exchange, key, body: Bytes::new(), properties, done })
 }
 
-/// The properties of an event that is new.
+/// The properties of a new event.
 pub(super) fn new(sealed: &Sealed) -> lapin::Result<BasicProperties> {
     written(sealed, None, None)
 }
 
-/// The properties of a message, and the last error of one that is dead.
+/// The properties of a message, and the last error of a dead letter.
 pub(super) fn properties(message: &Message, error: Option<&str>) -> lapin::Result<BasicProperties> {
     written(&message.sealed, Some(message), error)
 }
 
-/// `message` is none for a new event.
+/// `message` is `None` for a new event.
 fn written(
     sealed: &Sealed,
     message: Option<&Message>,
@@ -67,12 +67,12 @@ fn written(
         }
     };
     let bytes = |value: &[u8]| AMQPValue::LongString(LongString::from(value));
-    // What isn't ours stays recognisable as such.
+    // Foreign messages stay recognisable as foreign.
     if !sealed.envelope.is_empty() {
         set(ENVELOPE, bytes(&sealed.envelope));
         set(SEAL, bytes(sealed.seal.as_bytes()));
     }
-    // What is as in a new event isn't written: each byte is stored on each broker.
+    // What equals a new event's default is not written, because every node stores every byte.
     if let Some(message) = message {
         if message.attempt != 1 {
             set(ATTEMPT, AMQPValue::LongLongInt(message.attempt.into()));
@@ -102,8 +102,8 @@ fn written(
     })
 }
 
-/// Reads a delivery. Total: whatever a stranger has put there becomes a message whose
-/// seal doesn't open.
+/// Reads a delivery. Never fails: whatever somebody else put into the queue becomes a message
+/// whose seal does not open.
 pub(super) fn read(delivery: &mut Delivery) -> Message {
     let headers = delivery.properties.headers();
     let find = |name| headers.as_ref()?.inner().get(name);
@@ -126,7 +126,7 @@ pub(super) fn read(delivery: &mut Delivery) -> Message {
     let (attempt, generation) = (number(ATTEMPT), number(GENERATION));
     let countersignature = String::from_utf8(bytes(COUNTERSIGNATURE)).ok();
     let reason = std::str::from_utf8(&bytes(DEAD_REASON)).ok().and_then(DeadReason::named);
-    // From the work queue, the broker takes only what has come back too often.
+    // The broker dead-letters from a work queue only what was returned too often.
     let crashed = || (bytes(BROKER_REASON) == b"delivery_limit").then_some(DeadReason::Crashed);
     Message {
         sealed: Sealed { body: std::mem::take(&mut delivery.data).into(), ..sealed },

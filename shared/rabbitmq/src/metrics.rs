@@ -1,4 +1,4 @@
-//! What Prometheus learns of the broker's side.
+//! Prometheus metrics of the RabbitMQ backend.
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
@@ -6,7 +6,7 @@ use prometheus::{histogram_opts, opts};
 use zentra_store::queue::metrics::{Depths, gauge, gauges, made};
 use zentra_telemetry::SECONDS;
 
-/// Shared by all connections of one program.
+/// Shared by all connections of a process.
 #[derive(Clone)]
 pub(super) struct Metrics {
     pub(super) up: IntGaugeVec,
@@ -22,19 +22,22 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new() -> Self {
         Self {
-            up: gauges("zentra_rabbitmq_up", "1 while the connection stands.", CONNECTION),
+            up: gauges("zentra_rabbitmq_up", "1 while the connection is open.", CONNECTION),
             connects: made(IntCounterVec::new(
-                opts!("zentra_rabbitmq_connects_total", "Connections made, also again."),
+                opts!(
+                    "zentra_rabbitmq_connects_total",
+                    "Connections made, including reconnections."
+                ),
                 CONNECTION,
             )),
             blocked: gauges(
                 "zentra_rabbitmq_blocked",
-                "1 while the broker takes no messages: it is short of memory or disk.",
+                "1 while the broker accepts no messages because memory or disk is short.",
                 CONNECTION,
             ),
             confirm_seconds: made(Histogram::with_opts(histogram_opts!(
                 "zentra_rabbitmq_confirm_seconds",
-                "From handing a message over to the broker's confirm.",
+                "Time from publishing a message to the broker's confirm.",
                 SECONDS.to_vec()
             ))),
             lanes: gauge("zentra_rabbitmq_lanes", "Channels that publish."),
@@ -42,7 +45,7 @@ impl Metrics {
             depths: Depths::default(),
             archive_up: gauge(
                 "zentra_archive_up",
-                "0 while the broker can't serve the archive that the config wants.",
+                "0 while the broker cannot serve the archive that is configured.",
             ),
         }
     }

@@ -1,29 +1,31 @@
-//! Which confirmed messages are safe, where returned ones are handed out by chance.
+//! Decides which confirmed messages are safe, although returned ones are attached to arbitrary
+//! confirms.
 //!
-//! The broker sends an unroutable message back before it confirms it. The client library
-//! keeps returned messages in a line, and each confirm takes the first of the line, be it
-//! its own or another's; and confirms are seen here in any order. What holds all the same:
+//! The broker returns an unroutable message before it confirms it. The client library queues
+//! returned messages, and each confirm takes the first one, whether or not it is its own. This
+//! process sees confirms in any order. Two facts still hold:
 //!
-//! - A confirm that took no return found the line empty. The return of its own message, if
-//!   there was one, had been taken before, and by now it can be seen.
-//! - A confirm that took another's return may have left its own in the line. It is decided
-//!   once a confirm has found the line empty *later*: that of a message that was published
-//!   only after this confirm had been seen. Or once nothing is outstanding any more: then
-//!   each return has been taken, since each is followed by a confirm of its own.
+//! - A confirm that took no return found the queue empty. If its own message was returned, another
+//!   confirm had taken that return before, and has arrived by now.
+//! - A confirm that took another message's return may have left its own in the queue. It is
+//!   decided once a later confirm finds the queue empty, and that confirm belongs to a message
+//!   that was published after the first one had been seen. It is also decided once nothing is
+//!   outstanding: every return is followed by its own confirm, so every return has been taken.
 //!
-//! Numbers are the lane's own and never used twice: an event's id could be under way twice.
+//! A lane numbers its publishes and never uses a number twice. An event ID could be in flight
+//! twice.
 
 use std::collections::HashSet;
 
-/// What is confirmed on one channel and not yet decided; `T` is who waits for it.
+/// Publishes of one channel that are confirmed and not yet decided. `T` is the sender that waits.
 pub(super) struct Returns<T> {
-    /// Confirmed, and decided at the next look.
+    /// Confirmed, and decided at the next call.
     clear: Vec<(u64, bool, T)>,
     /// Confirmed, each with the number of the last message published by then.
     undecided: Vec<(u64, bool, T, u64)>,
     /// Returned, and not yet decided.
     returned: HashSet<u64>,
-    /// The latest message whose confirm found the line empty.
+    /// The latest message whose confirm found the queue of returns empty.
     latest_clear: u64,
 }
 
@@ -34,13 +36,13 @@ impl<T> Default for Returns<T> {
 }
 
 impl<T> Returns<T> {
-    /// How many wait to be decided.
+    /// Number of publishes that wait to be decided.
     pub(super) fn undecided(&self) -> usize {
         self.undecided.len()
     }
 
-    /// A confirm, positive or not, and the number of the returned message that it took.
-    /// `issued` is the number of the last message published.
+    /// Records a confirm, positive or negative, and the number of the returned message that it
+    /// took. `issued` is the number of the last message published.
     pub(super) fn note(
         &mut self,
         number: u64,
@@ -60,8 +62,8 @@ impl<T> Returns<T> {
         }
     }
 
-    /// Who is decided now, and whether the message is safe. To be called when every confirm
-    /// that can be seen has been noted; `done` if no other is outstanding.
+    /// The publishes that are decided now, and whether each is safe. Call this after every confirm
+    /// that has arrived was recorded. `done` means that no other publish is outstanding.
     pub(super) fn decide(&mut self, done: bool) -> Vec<(T, bool)> {
         let latest = self.latest_clear;
         let ready = self.undecided.extract_if(.., |(_, _, _, issued)| done || *issued < latest);
@@ -80,14 +82,14 @@ mod tests {
 
     use super::*;
 
-    /// One step of a channel: publish, let the broker say the next thing, or look.
+    /// One step of a channel: publish, let the broker answer, or look.
     #[derive(Clone, Debug)]
     enum Step {
-        /// Whether the message can be routed, and nacked by a full queue.
+        /// Whether the message is routable, and whether a full queue rejects it.
         Publish { routable: bool, nack: bool },
-        /// Of the messages not confirmed yet, which is confirmed next.
+        /// Which of the unconfirmed messages is confirmed next.
         Confirm(usize),
-        /// Whether what was published last is seen first.
+        /// Whether the newest confirm is seen first.
         Look { shuffle: u64 },
     }
 
@@ -100,14 +102,14 @@ mod tests {
         ]
     }
 
-    /// The broker and the client library, as they were found to be.
+    /// A model of the broker and the client library, as observed.
     #[derive(Default)]
     struct Channel {
         issued: u64,
-        /// Not confirmed: number, routable, nack, and whether its return was sent.
+        /// Unconfirmed: number, routable, rejected, and whether its return was sent.
         outstanding: Vec<(u64, bool, bool)>,
         line: VecDeque<u64>,
-        /// Confirmed and not looked at.
+        /// Confirmed, and not seen yet.
         confirmed: Vec<(u64, bool, Option<u64>)>,
         safe: HashSet<u64>,
     }
@@ -119,8 +121,8 @@ mod tests {
             if routable && !nack {
                 self.safe.insert(self.issued);
             }
-            // The return is in the line at some time before the confirm: the earliest is
-            // the worst, since others' confirms can take it.
+            // The return arrives at some time before the confirm. The earliest time is the worst,
+            // because other confirms can take it.
             if !routable {
                 self.line.push_back(self.issued);
             }
@@ -138,7 +140,7 @@ mod tests {
 
     fn look(channel: &mut Channel, returns: &mut Returns<u64>, shuffle: u64) -> Vec<(u64, bool)> {
         let mut seen = std::mem::take(&mut channel.confirmed);
-        // Seen in any order.
+        // Confirms are seen in any order.
         seen.sort_by_key(|(number, _, _)| number.wrapping_mul(shuffle | 1));
         for (number, ack, took) in seen {
             returns.note(number, ack, took, channel.issued, number);

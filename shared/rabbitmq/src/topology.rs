@@ -4,12 +4,12 @@
 //! in ─▶ archived ─(sources)─▶ archive.<bounds> (stream)
 //! in ─▶ events ─(subscriptions)─▶ work.<destination> ─(delivery limit)─▶ dead.<destination>
 //! delay.<ms> (fanout) ─▶ delay.<ms> (queue, TTL) ─▶ retry ─(destination)─▶ work.<destination>
-//! dead ─(destination)─▶ dead.<destination>      whatever finds no way ─▶ unrouted
-//! refused.<bounds>: refused callbacks, by no exchange; probe, applied: messages of our own
+//! dead ─(destination)─▶ dead.<destination>      unroutable messages ─▶ unrouted
+//! refused.<bounds>: refused callbacks (default exchange); probe, applied: internal messages
 //! ```
 //!
-//! Redeclaring with other arguments is an error (406), so what may change over time is
-//! in a queue's name.
+//! Declaring a queue again with other arguments is an error (406), so arguments that may change
+//! are part of the queue's name.
 
 use lapin::options::{
     ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions,
@@ -23,9 +23,9 @@ use zentra_core::clock::millis;
 use super::ladder::RUNGS;
 use super::{Archive, RefusedBounds, Routes, Settings};
 
-/// Returns before a message of a crash loop leaves the work queue for the dead letters.
+/// Number of returns after which a message of a crash loop is dead-lettered.
 const WORK_DELIVERY_LIMIT: i64 = 100;
-/// As good as none. Never -1: RabbitMQ 3.10 then drops at the first return.
+/// Practically unlimited. Never -1: RabbitMQ 3.10 then drops a message at its first return.
 const NO_DELIVERY_LIMIT: i64 = i32::MAX as i64;
 
 /// The names under one namespace.
@@ -44,18 +44,18 @@ impl Names {
         format!("{}.in", self.namespace)
     }
 
-    /// The exchange that routes to the subscribers, without the archive.
+    /// The exchange that routes to the destinations, without the archive.
     pub(super) fn events(&self) -> String {
         format!("{}.events", self.namespace)
     }
 
-    /// The queue, and the exchange, of what nobody subscribed to.
+    /// The queue, and the exchange, of events that no destination subscribes to.
     pub(super) fn unrouted(&self) -> String {
         format!("{}.unrouted", self.namespace)
     }
 
-    /// The queue of refused callbacks. What bounds it is in its name, since a queue can't
-    /// be declared anew with other arguments.
+    /// The queue of refused callbacks. Its bounds are part of its name, because a queue cannot be
+    /// declared again with other arguments.
     pub(super) fn refused(&self, bounds: &RefusedBounds) -> String {
         let RefusedBounds { count, bytes, age } = bounds;
         format!("{}.refused.{count}x{bytes}x{}", self.namespace, age.as_secs())
@@ -66,23 +66,23 @@ impl Names {
         format!("{}.archived", self.namespace)
     }
 
-    /// The stream of what was accepted. What bounds it is in its name too.
+    /// The stream of accepted events. Its bounds are part of its name too.
     pub(super) fn archive(&self, archive: &Archive) -> String {
         let Archive { bytes, age, .. } = archive;
         format!("{}.archive.{bytes}x{}", self.namespace, age.as_secs())
     }
 
-    /// Remembers what was applied.
+    /// The queue that stores which bindings were applied.
     pub(super) fn applied(&self) -> String {
         format!("{}.applied", self.namespace)
     }
 
-    /// A queue of one message, to ask the broker whether it confirms.
+    /// A queue of one message. Publishing to it shows whether the broker confirms.
     pub(super) fn probe(&self) -> String {
         format!("{}.probe", self.namespace)
     }
 
-    /// The exchange back to the work queues, keyed by destination.
+    /// The exchange to the work queues, keyed by destination.
     pub(super) fn retry(&self) -> String {
         format!("{}.retry", self.namespace)
     }
@@ -102,13 +102,13 @@ impl Names {
         format!("{}.dead.{destination}", self.namespace)
     }
 
-    /// A rung's exchange and queue.
+    /// The exchange and the queue of one step of the ladder.
     pub(super) fn delay(&self, millis: u64) -> String {
         format!("{}.delay.{millis}", self.namespace)
     }
 }
 
-/// Declares all of it. Idempotent.
+/// Declares exchanges and queues. Idempotent.
 pub(super) async fn declare(
     channel: &Channel,
     names: &Names,
@@ -141,9 +141,10 @@ pub(super) async fn declare(
     Ok(())
 }
 
-/// Declares the archive, after all else: the broker may not have it. It hangs on the
-/// ingress by an exchange of its own. On `events` it would match all there is, and
-/// nothing would ever be unrouted.
+/// Declares the archive after everything else, because the broker may not support it.
+///
+/// The archive is bound to the ingress's exchange by an exchange of its own. Bound to `events`, it
+/// would match every event, and no event would ever be unrouted.
 pub(super) async fn declare_archive(
     channel: &Channel,
     names: &Names,
@@ -158,8 +159,8 @@ pub(super) async fn declare_archive(
     declare.exchange_bind(&names.archived(), &names.ingress_exchange()).await
 }
 
-/// Takes the archive from the ingress: an archive that the broker can't write to would
-/// keep every event from being confirmed.
+/// Unbinds the archive from the ingress: an archive that the broker cannot write to would keep
+/// every event from being confirmed.
 pub(super) async fn detach_archive(channel: &Channel, names: &Names) -> lapin::Result<()> {
     let declare = Declare { channel, names };
     declare.exchange(&names.archived(), ExchangeKind::Topic, false).await?;
@@ -168,7 +169,7 @@ pub(super) async fn detach_archive(channel: &Channel, names: &Names) -> lapin::R
     channel.exchange_unbind(to, from, short("")?, options, none).await
 }
 
-/// One way from an exchange to a queue, that a change of the config can end.
+/// One binding that a change of the configuration can remove.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Binding {
     pub(super) queue: String,
@@ -176,7 +177,7 @@ pub(super) struct Binding {
     pub(super) pattern: String,
 }
 
-/// The bindings that these routes ask for.
+/// The bindings that these routes need.
 pub(super) fn bindings(names: &Names, routes: &Routes) -> Vec<Binding> {
     subscriptions(names, routes).chain(archived(names, routes)).collect()
 }
@@ -228,8 +229,8 @@ impl Declare<'_> {
         self.channel.exchange_bind(short(to)?, short(from)?, short("")?, options, none).await
     }
 
-    /// The routing key stays the destination's through the rung, since the queue sets no
-    /// dead-letter routing key of its own.
+    /// The message keeps the destination's routing key, because the queue sets no dead-letter
+    /// routing key of its own.
     async fn rung(&self, millis: u64) -> lapin::Result<()> {
         let name = self.names.delay(millis);
         self.exchange(&name, ExchangeKind::Fanout, true).await?;
@@ -240,7 +241,7 @@ impl Declare<'_> {
         self.bind(&name, &name, "").await
     }
 
-    /// What an exchange can't route goes to `unrouted`, so nothing vanishes.
+    /// What an exchange cannot route goes to `unrouted`, so nothing is lost.
     async fn exchange(&self, name: &str, kind: ExchangeKind, rescued: bool) -> lapin::Result<()> {
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let mut arguments = FieldTable::default();
@@ -263,7 +264,7 @@ impl Declare<'_> {
     }
 }
 
-/// A quorum queue that keeps what it has.
+/// A quorum queue without a bound.
 fn plain(delivery_limit: i64) -> FieldTable {
     let mut arguments = FieldTable::default();
     insert(&mut arguments, "x-queue-type", text("quorum"));
@@ -272,8 +273,8 @@ fn plain(delivery_limit: i64) -> FieldTable {
     arguments
 }
 
-/// A quorum queue too, so that without a majority of the brokers there is no confirm;
-/// it keeps the newest message only.
+/// Also a quorum queue, so there is no confirm without a majority of the nodes. It keeps only the
+/// newest message.
 fn probe() -> FieldTable {
     let mut arguments = FieldTable::default();
     insert(&mut arguments, "x-queue-type", text("quorum"));
@@ -282,7 +283,7 @@ fn probe() -> FieldTable {
     arguments
 }
 
-/// Drops its oldest when it is full, and never refuses: it must not be in anybody's way.
+/// Drops its oldest messages when it is full, and never rejects: it must never block a publish.
 fn refused(bounds: &RefusedBounds) -> FieldTable {
     let number = |value: u64| AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX));
     let mut arguments = FieldTable::default();
@@ -295,7 +296,7 @@ fn refused(bounds: &RefusedBounds) -> FieldTable {
     arguments
 }
 
-/// Kept in segments, of which the oldest go as a whole.
+/// The stream is stored in segments, and the oldest segments are dropped whole.
 fn stream(archive: &Archive) -> FieldTable {
     let number = |value: u64| AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX));
     let mut arguments = FieldTable::default();
@@ -307,8 +308,8 @@ fn stream(archive: &Archive) -> FieldTable {
     arguments
 }
 
-/// At-least-once dead-lettering takes all four: quorum, this strategy, reject-publish
-/// and a dead-letter exchange. Without one of them it silently is at most once.
+/// At-least-once dead-lettering requires all four: a quorum queue, this strategy, `reject-publish`
+/// and a dead-letter exchange. If one is missing, dead-lettering is silently at most once.
 fn dead_lettering(delivery_limit: i64, exchange: &str) -> FieldTable {
     let mut arguments = plain(delivery_limit);
     insert(&mut arguments, "x-dead-letter-strategy", text("at-least-once"));
@@ -326,7 +327,7 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(value.as_bytes()))
 }
 
-/// A short string, or an error. The client's own conversions panic over 255 bytes.
+/// A short string, or an error. The client library's conversions panic above 255 bytes.
 pub(super) fn short(text: &str) -> lapin::Result<ShortString> {
     ShortString::try_new(text)
         .map_err(|_| std::io::Error::other("a name is longer than 255 bytes").into())

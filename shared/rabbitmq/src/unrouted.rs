@@ -1,8 +1,10 @@
-//! Watches the queue of unrouted events. While it exists, whatever the broker confirms is in it or in
-//! a work queue. If somebody deletes it, and a work queue too, the broker confirms what only the
-//! archive has got: it isn't lost, but it wouldn't be delivered. So after each confirm the queue is
-//! looked for ([`answer`]), and an event that may have reached the archive alone is not accepted. What
-//! could not be looked for in time is found by [`Unrouted::watch`] and sent again.
+//! Watches the queue of unrouted events.
+//!
+//! While that queue exists, every confirmed event is in it or in a work queue. If somebody deletes
+//! it, and a work queue too, the broker confirms an event that only the archive holds. The event
+//! is not lost, but nobody would deliver it. So after each confirm the queue is looked up
+//! ([`answer`]), and an event that may be in the archive alone is not accepted.
+//! [`Unrouted::watch`] finds what could not be looked up in time, and resends it.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,33 +25,35 @@ use super::topology::short;
 use super::{Archived, Names, QueueError, Routes, Settings, message};
 use crate::error::{failed, is_missing};
 
-/// How often it is looked whether the queue exists.
+/// How often the queue is looked up.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long one look may take,
+/// Time limit of one lookup.
 const ANSWER: Duration = Duration::from_secs(10);
-/// and sending again.
+/// Time limit of resending.
 const SENDING: Duration = Duration::from_secs(600);
-/// What a program that has just started sends again: other programs would have noticed before.
+/// A process that just started resends this much: other processes would have noticed earlier
+/// deletions.
 const START: Duration = Duration::from_secs(10);
-/// The broker's clock may be so far from ours.
+/// Maximum difference between the broker's clock and ours.
 const BROKERS_CLOCK: Duration = Duration::from_secs(60);
-/// The clocks of two ingresses may be so far apart, and a callback may take so long to be confirmed.
+/// Maximum difference between the clocks of two ingresses, plus the time a callback may take to be
+/// confirmed.
 const SKEW: Duration = Duration::from_secs(5);
 /// Reading ends after this number of consecutive events that came later.
 const LATER: usize = 1000;
-/// How many events wait for their confirms.
+/// Number of resent events that may wait for their confirms.
 const TOGETHER: usize = 256;
 const REPLY_SUCCESS: u16 = 200;
 
-/// How long a confirmed event waits for [`answer`]. The broker finds a missing queue in its own tables, at
-/// once; only for one that exists does it ask the queue's leader, which may be away.
+/// How long a confirmed event waits for [`answer`]. The broker finds a missing queue in its own
+/// tables at once. For an existing queue it asks the queue's leader, which may be unreachable.
 pub(super) const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
 
-/// Whoever wants to know whether the queue exists, by a look that begins later.
+/// Senders that ask whether the queue exists. A lookup that starts later answers them.
 pub(super) type Asking = oneshot::Sender<bool>;
 
-/// Answers whether the queue exists: one look for all who have asked by then. Says nothing where the
-/// broker doesn't.
+/// Answers whether the queue exists. One lookup answers all senders that asked before it. Does not
+/// answer while the broker does not.
 pub(super) async fn answer(session: Arc<Session>, names: Names, mut asked: mpsc::Receiver<Asking>) {
     let (mut channel, mut asking) = (None, Vec::new());
     let looks = async {
@@ -62,7 +66,7 @@ pub(super) async fn answer(session: Arc<Session>, names: Names, mut asked: mpsc:
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the queue of unrouted events can't be seen");
+                    tracing::debug!(%error, "cannot look up the queue of unrouted events");
                     (channel, asking) = (None, Vec::new());
                 }
             }
@@ -74,7 +78,7 @@ pub(super) async fn answer(session: Arc<Session>, names: Names, mut asked: mpsc:
     }
 }
 
-/// Whether a queue exists. The channel stays open for the next look.
+/// Whether a queue exists. The channel stays open for the next lookup.
 async fn found(
     session: &Session,
     kept: &mut Option<Channel>,
@@ -91,20 +95,20 @@ async fn found(
             *kept = Some(channel);
             Ok(true)
         }
-        // The broker has closed the channel.
+        // The broker closed the channel.
         Err(error) if is_missing(&error) => Ok(false),
         Err(error) => Err(failed(error)),
     }
 }
 
-/// What is known of the queue, over all connections of a link.
+/// What is known about the queue, shared by all connections of a link.
 #[derive(Default)]
 pub(super) struct Unrouted(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
     seen_at: Option<Timestamp>,
-    /// From when on events have to be sent again.
+    /// Events since this time must be resent.
     missed_since: Option<Timestamp>,
 }
 
@@ -113,8 +117,8 @@ impl Unrouted {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks whether the queue is there. To be asked by whoever is about to declare it: nobody else will
-    /// notice any more.
+    /// Looks up whether the queue exists. Call this before declaring the queue, because nobody
+    /// notices the deletion afterwards.
     pub(super) async fn look(
         &self,
         session: &Session,
@@ -128,14 +132,17 @@ impl Unrouted {
             known.seen_at = Some(now);
         } else if known.missed_since.is_none() {
             let queue = names.unrouted();
-            tracing::error!(queue, "the queue was deleted: what came since is sent once more");
+            tracing::error!(
+                queue,
+                "the queue of unrouted events was deleted: resending the events since"
+            );
             known.missed_since = Some(known.seen_at.unwrap_or_else(|| now.minus(START)));
         }
         Ok(())
     }
 
-    /// Declares the queue again whenever it is gone, and sends what came meanwhile once more. Copies have
-    /// no effect.
+    /// Declares the queue again whenever it is missing, and resends the events of that time.
+    /// Copies have no effect.
     pub(super) async fn watch(
         &self,
         session: &Session,
@@ -151,7 +158,7 @@ impl Unrouted {
             let Some(routes) = routes else { continue };
             let looked = timeout(ANSWER, self.look(session, &names, &routes)).await;
             if let Err(error) = looked.unwrap_or(Err(QueueError::Timeout(ANSWER))) {
-                tracing::debug!(%error, "the queue of unrouted events can't be seen");
+                tracing::debug!(%error, "cannot look up the queue of unrouted events");
                 continue;
             }
             let Some(since) = self.known().missed_since else { continue };
@@ -163,18 +170,18 @@ impl Unrouted {
             };
             match timeout(SENDING, mend).await.unwrap_or(Err(QueueError::Timeout(SENDING))) {
                 Ok(sent) => {
-                    tracing::warn!(sent, %since, "events were sent once more from the archive");
+                    tracing::warn!(sent, %since, "events were resent from the archive");
                     self.known().missed_since = None;
                 }
                 Err(error) => tracing::warn!(
-                    %error, %since, "events can't be sent once more from the archive: trying again"
+                    %error, %since, "cannot resend events from the archive: retrying"
                 ),
             }
         }
     }
 }
 
-/// Whether the queue is gone, though an archive shows that it was there.
+/// Whether the queue is missing although an archive shows that it existed.
 async fn was_deleted(
     session: &Session,
     names: &Names,
@@ -207,8 +214,8 @@ async fn confirmed(confirms: &mut Vec<PublisherConfirm>) -> Result<usize, QueueE
     Ok(count)
 }
 
-/// Sends what the archive has of the time from `since` to now to the subscribers' queues; how many
-/// events that were.
+/// Publishes what the archive holds from `since` until now to the destinations' queues. Returns
+/// the number of events.
 async fn send_again(
     session: &Session,
     names: &Names,
@@ -222,7 +229,8 @@ async fn send_again(
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
     let (mut sent, mut later, mut confirms) = (0, 0, Vec::new());
     while let Some(sealed) = archived.next().await? {
-        // The seal isn't checked here: a worker does that. What can't be read stays unrouted.
+        // The worker checks the seal, so it is not checked here. What cannot be read stays
+        // unrouted.
         let envelope = serde_json::from_slice::<Envelope>(&sealed.envelope).ok();
         let came_at = envelope.as_ref().map_or(since, |envelope| {
             envelope.admitted.as_ref().map_or(envelope.received_at, |admitted| admitted.at)

@@ -1,4 +1,4 @@
-//! Looking through a queue without taking anything from it.
+//! Looks through a queue without removing anything.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,56 +20,58 @@ use super::topology::short;
 use super::{Message, QueueError, Receipt, Walk};
 use crate::error::failed;
 
-/// How long the broker may take for one answer.
+/// Time limit for one answer of the broker.
 const ANSWER: Duration = Duration::from_secs(10);
-/// A queue that sends nothing for so long is asked whether it has anything.
+/// After this long without a message, the broker is asked whether the queue holds any.
 const QUIET: Duration = Duration::from_millis(250);
-/// Number of messages per fetch; it bounds the memory of a walk.
+/// Number of messages per fetch. It bounds the memory of a walk.
 const WINDOW: u16 = 64;
-/// So many are given back by one command. RabbitMQ reads its messages from a map, which has an
-/// order up to 32 (`rabbit_fifo`).
+/// Number of messages returned with one command. RabbitMQ reads them from an Erlang map, which is
+/// ordered up to 32 entries (`rabbit_fifo`).
 const TOGETHER: u32 = 32;
-/// So many commands are sent before the broker is asked whether the queue has what they gave
-/// back. Beyond 32 that the queue has not answered, RabbitMQ collects what a channel asks for
-/// and changes its order (`SOFT_LIMIT` in `rabbit_fifo_client`).
+/// Number of such commands before the broker is asked whether the queue has the messages back.
+/// With more than 32 unanswered commands, RabbitMQ buffers what a channel sends and changes the
+/// order (`SOFT_LIMIT` in `rabbit_fifo_client`).
 const UNANSWERED: usize = 16;
-/// How long what was given back may take to be in the queue again.
+/// Time limit for returned messages to be in the queue again.
 const BACK: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(2);
 const REPLY_SUCCESS: u16 = 200;
 
-/// One look through one queue; see [`Walk`]. It has a channel of its own, whose end gives
-/// all back that is still held.
+/// One look through one queue. See [`Walk`]. It has its own channel. When the channel closes, the
+/// broker takes back all messages that it still holds.
 ///
-/// What is held uses up a consumer's prefetch. So a consumer is cancelled when it holds a
-/// window, which takes nothing from what is held, and the next one goes on behind it.
+/// Held messages use up a consumer's prefetch count. So a consumer that holds a full window is
+/// cancelled, which keeps its messages, and the next consumer continues behind it.
 ///
-/// RabbitMQ puts what comes back before all that never left the queue, and behind what came back
-/// earlier. So a walk that comes to its [`Walk::finish`] goes on behind all that has come back
-/// before, and then gives back a few at a time; the end of a channel does so in no order.
+/// RabbitMQ puts returned messages before those that never left the queue, and behind those that
+/// were returned earlier. So [`Walk::finish`] first reads on behind everything that was returned
+/// before, and then returns a few messages at a time. Closing the channel would return them in no
+/// order.
 pub struct AmqpWalk {
     channel: Channel,
     queue: ShortString,
     consumer: Option<Consumer>,
-    /// What one consumer has brought is a window, and so is a single get: how many there were.
+    /// The messages of one consumer are a window, and so is a single `basic.get`. This is their
+    /// number.
     windows: u32,
-    /// The consumer's.
+    /// Number of messages that the consumer delivered.
     window: u32,
-    /// Held, and not given out yet: others may stand before it.
+    /// Held and not handed out yet: other messages may stand before it.
     ahead: Option<Delivery>,
     held: Held,
-    /// Whether the last one had been brought before, to this or another channel.
+    /// Whether the last one had been delivered before, to this or another channel.
     again: bool,
 }
 
-/// Gives back all that is held up to this tag.
+/// Returns all held messages up to this tag.
 struct Command {
     last: u64,
     count: u32,
 }
 
-/// What was brought and not acknowledged: delivery tags, in the queue's order, each with the
-/// number of its window.
+/// Delivered and not acknowledged: delivery tags in the queue's order, each with the number of its
+/// window.
 type Held = Arc<Mutex<BTreeMap<u64, u32>>>;
 
 impl AmqpWalk {
@@ -88,7 +90,7 @@ impl AmqpWalk {
         })
     }
 
-    /// The next one, in the queue's order; `None` at its end.
+    /// The next message in the queue's order. `None` at the end of the queue.
     async fn following(&mut self) -> Result<Option<Delivery>, QueueError> {
         let waited = match self.ahead.is_some() {
             true => None,
@@ -98,17 +100,17 @@ impl AmqpWalk {
             return Ok(waited);
         }
         if self.ahead.is_none() {
-            // Only this tells that a queue is empty, and not slow.
+            // Only a `basic.get` shows that a queue is empty and not slow.
             let get = self.channel.basic_get(self.queue.clone(), BasicGetOptions::default());
             if let Some(got) = in_time(get).await? {
                 self.windows += 1;
                 self.hold(&got.delivery, self.windows);
                 self.ahead = Some(got.delivery);
             }
-            // What was on its way to the consumer is here when this is answered.
+            // When this is answered, everything on its way to the consumer has arrived.
             self.ready().await?;
         }
-        // What the consumer has may stand before what was got, or behind it.
+        // The consumer's messages may stand before or behind the one from `basic.get`.
         let brought = self.brought(Duration::ZERO).await?;
         Ok(match (brought, self.ahead.take()) {
             (Some(brought), Some(ahead)) if ahead.delivery_tag < brought.delivery_tag => {
@@ -123,7 +125,7 @@ impl AmqpWalk {
         })
     }
 
-    /// The next one that a consumer brings within this time.
+    /// The next message that a consumer delivers within this time.
     async fn brought(&mut self, wait: Duration) -> Result<Option<Delivery>, QueueError> {
         loop {
             if self.is_full() {
@@ -147,7 +149,7 @@ impl AmqpWalk {
             };
             match timeout(wait, consumer.next()).await {
                 Err(_) => return Ok(None),
-                // The broker ended it.
+                // The broker ended the consumer.
                 Ok(None) => self.consumer = None,
                 Ok(Some(delivery)) => {
                     let delivery = delivery.map_err(failed)?;
@@ -163,11 +165,11 @@ impl AmqpWalk {
         self.again = delivery.redelivered;
     }
 
-    /// Whether the consumer holds all that it may: only then nothing is on its way. What comes
-    /// to one that is cancelled meanwhile, the broker takes back, out of order.
+    /// Whether the consumer holds its full prefetch count. Only then is nothing on its way. The
+    /// broker takes back what is on its way to a cancelled consumer, out of order.
     fn is_full(&self) -> bool {
         let (held, window) = (held(&self.held), usize::from(WINDOW));
-        // Those that were got stand between.
+        // Messages from `basic.get` stand between.
         held.values().rev().take(2 * window).filter(|of| **of == self.window).count() == window
     }
 
@@ -176,10 +178,10 @@ impl AmqpWalk {
         in_time(self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default())).await
     }
 
-    /// Gives back what is held, so that it stands in the queue as before. When others take from
-    /// the queue meanwhile, there is no order to keep.
+    /// Returns what is held, so that it stands in the queue as before. While others read the
+    /// queue, there is no order to keep.
     async fn give_back(&mut self) -> Result<(), QueueError> {
-        // Behind what came back before, and until nothing is on its way.
+        // Behind what was returned before, until nothing is on its way.
         while (self.again || !self.is_full()) && self.following().await?.is_some() {}
         self.cancel().await?;
         let commands = commands(&held(&self.held));
@@ -201,13 +203,13 @@ impl AmqpWalk {
         Ok(())
     }
 
-    /// How many are in the queue and held by nobody.
+    /// Number of messages that are in the queue and held by nobody.
     async fn ready(&self) -> Result<u32, QueueError> {
         waiting(&self.channel, self.queue.clone()).await
     }
 }
 
-/// How many are in a queue and held by nobody.
+/// Number of messages that are in a queue and held by nobody.
 pub(super) async fn depth(session: &Session, queue: String) -> Result<u64, QueueError> {
     let channel = session.channel().await?;
     let depth = waiting(&channel, short(&queue).map_err(failed)?).await?;
@@ -260,12 +262,12 @@ impl Walk for AmqpWalk {
     }
 }
 
-/// The right to acknowledge one message that a walk holds; see [`Receipt`].
+/// The right to acknowledge one message that a walk holds. See [`Receipt`].
 pub struct WalkReceipt {
     acker: Acker,
     tag: u64,
     held: Held,
-    /// Keeps it open: closing it would give the message back.
+    /// Keeps the channel open: closing it would return the message.
     _channel: Channel,
 }
 
@@ -273,14 +275,14 @@ impl Receipt for WalkReceipt {
     async fn ack(self) {
         held(&self.held).remove(&self.tag);
         if !matches!(self.acker.ack(BasicAckOptions::default()).await, Ok(true)) {
-            tracing::debug!("an acknowledgement came too late; the message comes again");
+            tracing::debug!("an acknowledgement came too late; the broker redelivers the message");
         }
     }
 
     async fn give_back(self) {
         held(&self.held).remove(&self.tag);
         let options = BasicNackOptions { requeue: true, multiple: false };
-        // A failure means that the connection is gone, which gives it back as well.
+        // A failure means that the connection is gone, which returns the message as well.
         let _ = self.acker.nack(options).await;
     }
 }

@@ -1,18 +1,18 @@
 -- lifecycle::step for a claim. ARGV: generation, attempt, lease, retention, worker, body, id,
--- summary, delivery key, type. KEYS[2] is the stream of what was taken up. Answers: name, fence or
+-- summary, delivery key, type. KEYS[2] is the stream of claimed deliveries. Returns: name, fence or
 -- remaining, expired, now.
 local generation, attempt = tonumber(ARGV[1]), tonumber(ARGV[2])
 local lease, retention, by = math.max(tonumber(ARGV[3]), 1), ARGV[4], ARGV[5]
 local body, id, summary = ARGV[6], ARGV[7], ARGV[8]
 
--- As a rule it isn't known yet. Written before anything else is made: each event pays for this.
+-- The usual case: the delivery is unknown. It comes first because every event pays for it.
 local shown = by:sub(1, 255)
 local new = struct.pack(HEADER .. PRINTS, VERSION, IN_FLIGHT, 0, 0, generation, attempt, now,
     now + lease, body, id, #summary) .. summary
   .. struct.pack(LINE, LINE_BYTES + #shown, now, CLAIMED, generation, attempt, now, 0, #shown)
   .. shown
 if redis.call('SET', KEYS[1], new, 'NX', 'PX', retention) then
-  -- A claim counts, whether it can be listed or not.
+  -- The claim counts even if it cannot be listed.
   redis.pcall('XADD', KEYS[2], '*', 'k', ARGV[9], 't', ARGV[10])
   return { 'claimed', now, 0, now }
 end

@@ -1,5 +1,5 @@
-//! Worker control on Redis: a key for each worker, which expires with the worker; a set of their names; a hash
-//! of control actions; a stream of audit entries.
+//! Worker control on Redis: one key per worker, which expires when the worker is silent; a set of
+//! worker names; a hash of control actions; a stream of audit entries.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use zentra_store::journal::JournalError;
 use super::RedisJournal;
 use crate::failed;
 
-/// An entry of a stream: its id, and its fields.
+/// An entry of a stream: its ID and its fields.
 type Entry = (String, Vec<(String, Vec<u8>)>);
 
 impl RedisJournal {
@@ -76,7 +76,7 @@ impl OperatorControl for RedisJournal {
                 redis::cmd("GET").arg(key).query_async(&mut connection).await.map_err(failed)?;
             match heartbeat {
                 Some(heartbeat) => heartbeats.push(parsed(&name, &heartbeat)?),
-                // Should it be there after all, its next beat says so.
+                // If the worker is alive after all, its next heartbeat adds it again.
                 None => redis::cmd("SREM")
                     .arg(&set)
                     .arg(name)

@@ -1,6 +1,6 @@
 -- The delivery as it is stored.
 
--- `rest` is what no change but a new line touches: from the prints on.
+-- `rest` is everything from the fingerprints on. Only a new history line changes it.
 local function read()
   local raw = redis.call('GET', KEYS[1])
   if not raw then return nil end
@@ -14,15 +14,15 @@ local function read()
   }
 end
 
--- Who, up to what its length has room for.
+-- A history line. `by` is cut to what its length byte can say.
 local function line(what, generation, attempt, by, number, flag, more)
   by = by:sub(1, 255)
   return struct.pack(LINE, LINE_BYTES + #by + #more, now, what, generation, attempt, number,
     flag, #by) .. by .. more
 end
 
--- Writes the delivery with one more line, and with its time: `retention` from now, or none.
--- A dead one keeps what it has, none as a rule, until an operator discards it.
+-- Writes the delivery with one more history line. It expires `retention` from now, or never.
+-- A dead letter keeps its expiry, usually none, until an operator discards it.
 local function write(d, retention, line, discarded)
   local rest = d.rest .. line
   while #rest - d.lines > HISTORY do

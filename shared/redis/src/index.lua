@@ -1,6 +1,6 @@
--- Notes a delivery under an event's id. KEYS[1] the index (set). ARGV: delivery key,
+-- Adds a delivery to the index of an event's ID. KEYS[1] the index (set). ARGV: delivery key,
 -- retention, and whether the delivery is dead: then the index is kept like the delivery.
--- GT leaves an index that is kept (no expiry counts as the longest) as it is.
+-- GT leaves an index without expiry unchanged, because no expiry counts as the longest.
 local new = redis.call('EXISTS', KEYS[1]) == 0
 redis.call('SADD', KEYS[1], ARGV[1])
 if ARGV[3] == '1' then

@@ -1,5 +1,5 @@
-//! Jobs, on Redis: one hash each of jobs, of what is wanted of them, and of who has which
-//! destination.
+//! Jobs on Redis: a hash of jobs, a hash of their desired states, and a hash of the destinations
+//! that job runners hold.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,9 @@ use super::RedisJournal;
 use super::control::{json, parsed};
 use crate::failed;
 
-/// Keeps destinations for a job's runner. KEYS[1] is the hash of who has which until when. ARGV: who,
-/// for how long, and the destinations. Answers who else has one of them, or nothing.
+/// Reserves destinations for a job runner. `KEYS[1]` is the hash of holders and expiry times.
+/// ARGV: the holder, the duration, the destinations. Returns the other holder of one of them, or
+/// nothing.
 const HOLD_SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -27,7 +28,7 @@ end
 return false
 ";
 
-/// Lets go of them. ARGV: who, and the destinations.
+/// Releases them. ARGV: the holder and the destinations.
 const LET_GO_SCRIPT: &str = r"
 for at = 2, #ARGV do
   local who = string.match(redis.call('HGET', KEYS[1], ARGV[at]) or '', '^%d+ (.*)$')

@@ -1,15 +1,17 @@
-//! How a delivery is stored: as one string, since each key, and each field, has its price.
+//! The stored form of a delivery: one string, because every key and every field costs memory and
+//! time.
 //!
 //! ```text
 //! version u8 · state u8 · reason u8 · expired u8 · generation u32 · attempt u32 · fence u56 · until u56
-//! · SHA-256 of the body [32] · print of the unsigned id, or zeros [8]
+//! · SHA-256 of the body [32] · fingerprint of the unsigned ID, or zeros [8]
 //! · length u16 · summary (MessagePack)
 //! · history: for each line, length u16 · at u56 · kind u8 · generation u32 · attempt u32
-//!   · number u56 · flag u8 · length u8 · who · more, to the line's end
+//!   · number u56 · flag u8 · length u8 · operator or worker · text, to the line's end
 //! ```
 //!
-//! Little-endian. The scripts change the first line, and add to the last; the rest they take as
-//! it is. A later form has another version; fields can be added at the summary's end without.
+//! Little-endian. The scripts change the header (the first line), append to the history, and leave
+//! the rest unchanged. Another form gets another version. Fields may be added at the end of the
+//! summary without one.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -24,19 +26,19 @@ use zentra_store::journal::{
 };
 
 const VERSION: u8 = 2;
-/// What changes, as the scripts' `struct` library reads it.
+/// The header, in the notation of the scripts' `struct` library.
 const HEADER: &str = "<BBBBI4I4I7I7";
-/// Where `until` begins, from 0.
+/// Offset of `until`, counted from 0.
 const TILL: usize = 19;
-/// Where the header has ended, from 1, as Lua counts.
+/// Where the header ends, counted from 1 as in Lua.
 const REST: usize = 27;
-/// What follows it, up to the summary.
+/// What follows the header, up to the summary.
 const PRINTS: &str = "c32c8I2";
 const NO_ID: [u8; 8] = [0; 8];
-/// A line, up to who, and how long that is without the length itself.
+/// A history line up to the operator's name, and the length of that part without the length field.
 const LINE: &str = "<I2I7BI4I4I7BB";
 const LINE_BYTES: usize = 25;
-/// The longest summary; it comes from an envelope of at most one AMQP frame.
+/// Maximum length of a summary. It comes from an envelope of at most one AMQP frame.
 const SUMMARY: usize = u16::MAX as usize;
 
 const STATES: [(&str, State); 4] = [
@@ -46,7 +48,7 @@ const STATES: [(&str, State); 4] = [
     ("DEAD", State::Dead),
 ];
 
-/// In this order for good.
+/// The order is part of the stored form.
 const REASONS: [DeadReason; 10] = [
     DeadReason::Exhausted,
     DeadReason::Permanent,
@@ -60,7 +62,8 @@ const REASONS: [DeadReason; 10] = [
     DeadReason::NotSubscribed,
 ];
 
-/// The kinds of a history's line, by number; `_LINE` where a state has the name.
+/// The kinds of history lines, by number. The suffix `_LINE` marks those that share a state's
+/// name.
 const LINES: [&str; 15] = [
     "CLAIMED",
     "BUSY",
@@ -79,8 +82,8 @@ const LINES: [&str; 15] = [
     "REPLAYED",
 ];
 
-/// A script, after the numbers that it shares with this file and the time, and with what all of
-/// them do with a delivery where it says so.
+/// A complete script: first the constants that it shares with this file and the time, then, if it
+/// asks for it, the part that all transitions share.
 pub(super) fn script(text: &str) -> String {
     let lines = LINES.iter().copied().zip(1..);
     let states = STATES.iter().map(|(name, _)| *name).zip(1..);
@@ -103,10 +106,10 @@ pub(super) fn reason(reason: DeadReason) -> u64 {
     number(REASONS.iter().position(|known| *known == reason))
 }
 
-/// Stands between a job's name and the reason (ASCII's unit separator).
+/// Separates a job's name from the reason (ASCII unit separator).
 const JOB: char = '\u{1f}';
 
-/// What an operator did, as a line's kind and its words.
+/// What an operator did, as the kind of a line and its text.
 pub(super) fn noted(what: &HistoryEvent) -> Option<(u64, Cow<'_, str>)> {
     let kind = |name| number(LINES.iter().position(|known| *known == name));
     match what {
@@ -123,7 +126,7 @@ pub(super) fn noted(what: &HistoryEvent) -> Option<(u64, Cow<'_, str>)> {
     }
 }
 
-/// The names of a requeue.
+/// The texts of a requeue.
 fn requeued(words: String) -> HistoryEvent {
     match words.split_once(JOB) {
         Some((job, reason)) => {
@@ -133,17 +136,17 @@ fn requeued(words: String) -> HistoryEvent {
     }
 }
 
-/// From 1; 0 is none.
+/// Counted from 1. 0 means none.
 fn number(position: Option<usize>) -> u64 {
     position.map_or(0, |at| at as u64 + 1)
 }
 
-/// The print of the unsigned id.
+/// The fingerprint of the unsigned ID.
 pub(super) fn id(fingerprint: &Fingerprint) -> [u8; 8] {
     fingerprint.id.unwrap_or(NO_ID)
 }
 
-/// A summary without what the header has, in this order for good.
+/// The part of a summary that the header does not hold. The order is part of the stored form.
 #[derive(Serialize, Deserialize)]
 struct StoredSummary<'a> {
     source: Cow<'a, str>,
@@ -172,7 +175,7 @@ struct StoredSummary<'a> {
     signed: Cow<'a, [String]>,
 }
 
-/// A summary as the scripts take it; without the headers where it would be too long.
+/// A summary as the scripts take it. Without the headers if it would be too long.
 pub(super) fn summary(summary: &Summary) -> Option<Vec<u8>> {
     fn text(text: &Option<String>) -> Option<Cow<'_, str>> {
         text.as_deref().map(Cow::Borrowed)
@@ -211,7 +214,7 @@ pub(super) fn summary(summary: &Summary) -> Option<Vec<u8>> {
     rmp_serde::to_vec(&stored).ok().filter(|packed| packed.len() <= SUMMARY)
 }
 
-/// What the destination said, as a line holds it, in this order for good.
+/// The destination's answer as a line holds it. The order is part of the stored form.
 #[derive(Serialize, Deserialize)]
 struct StoredResult<'a> {
     duration_ms: u64,
@@ -307,7 +310,7 @@ fn line_of(key: &DeliveryKey, entry: &Entry) -> Option<Vec<u8>> {
     Some(raw)
 }
 
-/// Reads a delivery. `None` if it isn't one of this version.
+/// Parses a delivery. `None` if it is not one of this version.
 pub(super) fn read(key: &DeliveryKey, raw: &[u8]) -> Option<Delivery> {
     let mut rest = Bytes(raw);
     if rest.number(1)? != u64::from(VERSION) {
@@ -429,7 +432,7 @@ fn line(key: &DeliveryKey, mut stored: Bytes<'_>) -> Option<Entry> {
     Some(Entry { at, generation, attempt, by, what })
 }
 
-/// What is left to be read.
+/// The bytes that are not parsed yet.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {

@@ -1,10 +1,10 @@
-//! The delivery store on Redis, 7 and later.
+//! The delivery store of `zentra-store` on Redis 7 and later.
 //!
-//! A delivery is one string (see `layout`), changed by one script per transition; the
-//! scripts say what [`zentra_core::lifecycle::step`] says. Two indexes lie outside of it: event id
-//! → deliveries, where the id isn't the identity, and the dead of each destination. They are
-//! written before the script, so what they should find is never missing from them; what
-//! they find is checked against the delivery.
+//! A delivery is one string (see `layout`). One Lua script per transition changes it, by the same
+//! rules as [`zentra_core::lifecycle::step`]. Two indexes are separate keys: event ID →
+//! deliveries, where the ID is not the identity, and the dead letters of each destination. They
+//! are written before the script runs, so they never miss a delivery. Every result of an index is
+//! checked against the delivery itself.
 
 mod control;
 mod jobs;
@@ -29,10 +29,10 @@ use zentra_store::journal::{
 };
 
 const ANSWER: Duration = Duration::from_secs(2);
-/// How long the key lasts by which writes are tried.
+/// Lifetime of the key that probes whether Redis accepts writes.
 const WRITABLE_MS: u64 = 60_000;
 
-/// Redis behind the seam.
+/// The delivery store on Redis.
 #[derive(Clone)]
 pub struct RedisJournal {
     connection: ConnectionManager,
@@ -65,11 +65,14 @@ impl Scripts {
 }
 
 impl RedisJournal {
-    /// `retention`: how long what an operator changes is remembered. Connects at the first
-    /// use, and again whenever the connection is lost. The URL is `redis://` or `rediss://`;
-    /// the error names no part of it.
+    /// Connects at the first use, and again whenever the connection is lost. `retention` is how
+    /// long an operator's change is remembered. The URL starts with `redis://` or `rediss://`.
+    ///
+    /// # Errors
+    ///
+    /// An invalid URL. The message contains no part of it.
     pub fn new(url: &Secret, namespace: &str, retention: Duration) -> Result<Self, JournalError> {
-        let unreadable = |_| JournalError::Unavailable("the url can't be read".into());
+        let unreadable = |_| JournalError::Unavailable("cannot parse the url".into());
         let url = String::from_utf8_lossy(url.expose()).into_owned();
         let info = url.into_connection_info().map_err(unreadable)?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
@@ -96,7 +99,7 @@ impl RedisJournal {
         format!("{}:event:{id}", self.namespace)
     }
 
-    /// What was taken up, in order, for [`DeliveryStore::list`].
+    /// Records the claim, in order, for [`DeliveryStore::list`].
     fn taken(&self) -> String {
         format!("{}:taken", self.namespace)
     }
@@ -105,7 +108,8 @@ impl RedisJournal {
         format!("{}:dead:{destination}", self.namespace)
     }
 
-    /// The index of the id that an operator may know a delivery by, if it isn't in its key.
+    /// The index of the ID that operators may know a delivery by, unless it is part of the
+    /// delivery's key.
     fn id_index(&self, key: &DeliveryKey, summary: &Summary) -> Option<String> {
         let id = summary.event_id.as_deref()?;
         (key.identity() != id).then(|| self.event_index(id))
@@ -133,7 +137,7 @@ impl RedisJournal {
         index.exec_async(&mut self.connection.clone()).await.map_err(failed)
     }
 
-    /// A delivery isn't dead any more: from now on its indexes have their time again.
+    /// A delivery that is no longer dead: its indexes expire with it from now on.
     async fn forget_dead(
         &self,
         key: &DeliveryKey,
@@ -148,8 +152,8 @@ impl RedisJournal {
         pipe.exec_async(&mut self.connection.clone()).await.map_err(failed)
     }
 
-    /// Takes over what another journal remembers. `false` if this one knows the delivery
-    /// already: then that stays as it is, since it can only be newer.
+    /// Imports a delivery from another store. Returns `false` if this store knows the delivery
+    /// already. Its own copy is at least as new, so it stays unchanged.
     pub async fn take_over(&self, of: &Remembered) -> Result<bool, JournalError> {
         let Remembered { delivery, dead, until } = of;
         let (key, mut connection) = (&delivery.key, self.connection.clone());
@@ -181,7 +185,7 @@ impl RedisJournal {
         Ok(set.is_some())
     }
 
-    /// A script's answer, to a claim or a settle.
+    /// A script's answer to a claim or a settle.
     fn answer(name: &str, number: u64, expired: u8) -> Result<Answer, JournalError> {
         Ok(match name {
             "claimed" => Answer::Claimed { fence: number, expired },
@@ -200,7 +204,7 @@ impl RedisJournal {
         })
     }
 
-    /// A claim, and the time at which Redis judged it.
+    /// A claim, and the time at which Redis decided it.
     #[doc(hidden)]
     pub async fn claim_at(&self, claim: &Claim<'_>) -> Result<(Answer, Timestamp), JournalError> {
         let Claim { key, summary, retention, .. } = *claim;
@@ -219,7 +223,7 @@ impl RedisJournal {
             Answer::Claimed { .. } if claim.generation > 0 => {
                 self.forget_dead(key, summary, retention).await?;
             }
-            // Under this id it is a delivery of its own, not a copy of this one.
+            // Under this ID it is a delivery of its own, not a copy.
             Answer::Suspected => {
                 if let Some(index) = self.id_index(key, summary) {
                     let mut remove = redis::cmd("SREM");
@@ -232,7 +236,7 @@ impl RedisJournal {
         Ok((answer, Timestamp::from_millis(now)))
     }
 
-    /// A renewal, and the time at which Redis judged it.
+    /// A renewal, and the time at which Redis decided it.
     #[doc(hidden)]
     pub async fn renew_at(
         &self,
@@ -247,7 +251,7 @@ impl RedisJournal {
         Ok((Self::answer(&name, 0, 0)?, Timestamp::from_millis(now)))
     }
 
-    /// A replay of what is delivered, and the time at which Redis judged it.
+    /// A replay of a delivered event, and the time at which Redis decided it.
     #[doc(hidden)]
     pub async fn reopen_at(
         &self,
@@ -267,7 +271,7 @@ impl RedisJournal {
         Ok((answer, Timestamp::from_millis(now)))
     }
 
-    /// A settle, and the time at which Redis judged it.
+    /// A settle, and the time at which Redis decided it.
     #[doc(hidden)]
     pub async fn settle_at(
         &self,
@@ -292,7 +296,7 @@ impl RedisJournal {
         let (mut name, mut now): (String, u64) =
             call.invoke_async(&mut connection).await.map_err(failed)?;
         if name == "forgotten" {
-            // As a rule Redis knows from the claim what this would only repeat.
+            // Redis usually knows from the claim what this would only repeat.
             call.arg(&settle.fingerprint.body).arg(&layout::id(settle.fingerprint));
             call.arg(packed(key, layout::summary(summary))?);
             (name, now) = call.invoke_async(&mut connection).await.map_err(failed)?;
@@ -476,7 +480,7 @@ fn packed(key: &DeliveryKey, packed: Option<Vec<u8>>) -> Result<Vec<u8>, Journal
     packed.ok_or_else(|| JournalError::Unreadable(key.to_string()))
 }
 
-/// What the seam says of an error of the client library.
+/// The seam's error for an error of the client library.
 fn failed(error: redis::RedisError) -> JournalError {
     match error.code() {
         Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => {

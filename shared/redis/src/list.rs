@@ -1,5 +1,5 @@
-//! Listing what was taken up: a stream that the claim writes, of keys and types alone. What it names
-//! is looked up; what is forgotten by then is passed over.
+//! Lists deliveries in the order of their first claims. The claim appends keys and types to a
+//! stream. Each entry is looked up, and entries of forgotten deliveries are skipped.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::failed;
 const CHUNK: usize = 500;
 /// Minimum number of lookups per request.
 const LEAST: usize = 50;
-/// Redis takes whole nodes out of a stream, and not all at once.
+/// Redis trims whole nodes of a stream, and not all at once.
 const TRIMMED: usize = 100_000;
 
 impl RedisJournal {
@@ -31,7 +31,7 @@ impl RedisJournal {
         let (mut seen, mut looked) = (HashSet::new(), 0);
         let mut from = match (after, query.until) {
             (Some(id), _) => format!("({}", known(id)?),
-            // The last of the millisecond before.
+            // The last ID of the previous millisecond.
             (None, Some(until)) => until.millis().saturating_sub(1).to_string(),
             (None, None) => "+".into(),
         };
@@ -47,7 +47,7 @@ impl RedisJournal {
             for some in wanted.chunks(limit.clamp(LEAST, CHUNK)) {
                 for (entry, delivery) in some.iter().zip(self.all(some).await?) {
                     let listed = delivery.map(|delivery| Listed { taken_up: entry.at, delivery });
-                    // Forgotten and taken up again, it is listed once.
+                    // A delivery that was forgotten and claimed again is listed once.
                     let fits =
                         |listed: &Listed| query.takes(listed) && seen.insert(entry.key.clone());
                     let Some(listed) = listed.filter(fits) else { continue };
@@ -93,7 +93,7 @@ impl RedisJournal {
         read.collect()
     }
 
-    /// Lists a delivery that another journal had.
+    /// Lists a delivery that was imported from another store.
     pub(super) async fn list_anew(
         &self,
         key: &DeliveryKey,
@@ -105,8 +105,8 @@ impl RedisJournal {
         add.exec_async(&mut self.connection.clone()).await.map_err(failed)
     }
 
-    /// Takes out what was taken up longer ago than anything is remembered; and when nobody writes
-    /// it any more, it goes as all else does.
+    /// Trims entries that are older than everything that is remembered. If nobody writes to the
+    /// stream any more, the whole stream expires.
     pub(super) async fn trim(&self, retention: Duration) -> Result<(), JournalError> {
         let oldest = clock::now().millis().saturating_sub(millis(retention));
         let mut pipe = redis::pipe();
@@ -117,10 +117,10 @@ impl RedisJournal {
     }
 }
 
-/// One of the stream: its id, and names and values in turn.
+/// An entry of the stream: its ID, then names and values alternately.
 type Stored = (String, Vec<String>);
 
-/// What it says.
+/// The fields of the entry.
 struct Entry {
     id: String,
     at: Timestamp,
@@ -141,7 +141,7 @@ impl Entry {
     }
 }
 
-/// A cursor that may go to Redis.
+/// A cursor that may be sent to Redis.
 fn known(cursor: &str) -> Result<&str, JournalError> {
     let number = |text: &str| text.parse::<u64>().is_ok();
     let fits = cursor.split_once('-').is_some_and(|(ms, seq)| number(ms) && number(seq));

@@ -1,5 +1,5 @@
--- What an operator does. ARGV: what, generation, who, reason, retention. Changes no state: the new
--- generation is claimed like any other message. Answers whether there is such a delivery.
+-- Records an operator's action. ARGV: kind, generation, operator, reason, retention. Changes no
+-- state: the new generation is claimed like any other message. Returns whether the delivery exists.
 --@delivery.lua
 local d = read()
 if not d then return 0 end

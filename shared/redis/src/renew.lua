@@ -1,5 +1,5 @@
--- lifecycle::step for a renewal. ARGV: fence, lease. Answers: name, now. Written in place:
--- the line of a history that says how an attempt ended says enough.
+-- lifecycle::step for a renewal. ARGV: fence, lease. Returns: name, now. Written in place,
+-- without a history line: the line of the attempt's outcome is enough.
 --@delivery.lua
 local d = read()
 if not d or d.state ~= IN_FLIGHT or d.fence ~= tonumber(ARGV[1]) then return { 'lost', now } end

@@ -1,5 +1,5 @@
--- lifecycle::step for a replay. ARGV: what, who, reason, retention. Answers: the new generation, or
--- nothing if it isn't delivered; now.
+-- lifecycle::step for a replay. ARGV: kind, operator, reason, retention. Returns: the new generation,
+-- or false if the event is not delivered; now.
 --@delivery.lua
 local d = read()
 if not d or d.state ~= DELIVERED then return { false, now } end

@@ -1,4 +1,4 @@
-//! What Redis says of itself that a journal had better not have.
+//! Checks the settings of Redis that a delivery store should not have.
 
 use redis::InfoDict;
 use zentra_store::journal::JournalError;
@@ -7,8 +7,8 @@ use super::RedisJournal;
 use crate::failed;
 
 impl RedisJournal {
-    /// What is weak about this Redis, each with what to do. By `INFO`, which managed
-    /// services allow where they forbid `CONFIG`.
+    /// The weak settings of this Redis, each with a remedy. Uses `INFO`, which managed services
+    /// allow where they forbid `CONFIG`.
     pub async fn weaknesses(&self) -> Result<Vec<&'static str>, JournalError> {
         let info = redis::cmd("INFO");
         let info: InfoDict =
@@ -18,7 +18,7 @@ impl RedisJournal {
 }
 
 impl RedisJournal {
-    /// Why this Redis takes no writes, each with what to do; `None` if it does.
+    /// Why this Redis accepts no writes, with a remedy. `None` if it accepts them.
     pub(super) async fn not_writable(&self) -> Result<Option<String>, JournalError> {
         let info = redis::cmd("INFO");
         let info: InfoDict =
@@ -31,16 +31,16 @@ fn not_writable(info: &InfoDict) -> Option<String> {
     let number = |key: &str| info.get::<u64>(key).unwrap_or(0);
     let is = |key: &str, value: &str| info.get::<String>(key).is_some_and(|text| text == value);
     let (used, most) = (number("used_memory"), number("maxmemory"));
-    // What replicas and the append-only file have buffered doesn't count.
+    // Buffers of replicas and of the append-only file do not count, as in Redis itself.
     let used = used.saturating_sub(number("mem_not_counted_for_evict"));
     if is("role", "slave") {
         return Some("it is a read-only replica: name the primary in redis.url".into());
     }
     if most > 0 && used > most && is("maxmemory_policy", "noeviction") {
-        return Some(format!("it is full, {used} of {most} bytes: raise its maxmemory"));
+        return Some(format!("it is full ({used} of {most} bytes): raise its maxmemory"));
     }
     is("aof_last_write_status", "err")
-        .then(|| "it can't write its append-only file: make room on its disk".into())
+        .then(|| "it cannot write its append-only file: free room on its disk".into())
 }
 
 fn weaknesses(info: &InfoDict) -> Vec<&'static str> {
@@ -49,7 +49,7 @@ fn weaknesses(info: &InfoDict) -> Vec<&'static str> {
     let mut found = Vec::new();
     let major = text("redis_version").split('.').next().and_then(|major| major.parse::<u32>().ok());
     if major.is_some_and(|major| major < 7) {
-        found.push("it is older than 7: zentra is tested with 7 and later");
+        found.push("it is older than 7: Zentra is tested with 7 and later");
     }
     if number("aof_enabled") == Some(0) {
         found.push(
@@ -63,7 +63,7 @@ fn weaknesses(info: &InfoDict) -> Vec<&'static str> {
              copy attempted again: set maxmemory-policy noeviction",
         );
     }
-    // The field is there only where min-replicas-to-write is set.
+    // `INFO` has this field only where `min-replicas-to-write` is set.
     if number("connected_slaves") > Some(0) && number("min_slaves_good_slaves").is_none() {
         found.push(
             "it has replicas, and takes writes without them, so a failover may forget what was \

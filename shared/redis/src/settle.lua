@@ -1,11 +1,11 @@
 -- lifecycle::step for a settle. ARGV: fence, generation, attempt, outcome, next_at or the
 -- reason's number, retention, worker, result, and body, id, summary only where the answer
--- was `forgotten`. Answers: name, now.
+-- was `forgotten`. Returns: name, now.
 local fence, generation, attempt = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local outcome, number, retention, by = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 
--- As a rule the claim is current and the destination did its work. Written before anything else
--- is made: each event pays for this. It happens once to a delivery, so the history isn't cut.
+-- The usual case: the claim is current and the attempt succeeded. It comes first because every
+-- event pays for it. It happens once per delivery, so the history is not trimmed.
 local raw = outcome == 'delivered' and redis.call('GET', KEYS[1])
 if raw then
   local version, state, _, _, _, _, known = struct.unpack(HEADER, raw)
@@ -25,7 +25,7 @@ local d = read()
 local current = d and d.state == IN_FLIGHT and d.fence == fence
 local answer, what, late, reason = 'settled', FAILED, 0, 0
 
--- Already so: this settle was sent twice, because the first answer got lost.
+-- Already settled: this settle was sent twice, because the first answer was lost.
 local target = ({ delivered = DELIVERED, retry = WAITING, dead = DEAD })[outcome]
 local as_attempt = outcome == 'retry' and attempt + 1 or attempt
 if d and d.fence == fence and d.state == target and d.attempt == as_attempt then
@@ -34,7 +34,7 @@ end
 
 if not current and outcome ~= 'delivered' then
   answer, what = 'superseded', SUPERSEDED
-  -- Forgotten, and nothing to remember of it.
+  -- Forgotten, and there is nothing to record.
   if not d then return { answer, now } end
 elseif not current then
   -- A late success is still a success. It never lowers the fence.

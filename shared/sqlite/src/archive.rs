@@ -1,4 +1,4 @@
-//! Reading the file's archive.
+//! Reads the archive in the file.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use super::store::{Store, number};
 /// Number of rows per read.
 const PAGE: i64 = 256;
 
-/// Reads the archive; see [`Archived`].
+/// Reads the archive. See [`Archived`].
 pub struct EmbeddedArchived {
     store: Store,
     from: i64,

@@ -1,4 +1,4 @@
-//! Consuming one work queue of the file.
+//! Consumes one work queue in the file.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,13 @@ use zentra_store::queue::{Consumer, Message, Receipt};
 use super::queue::{COLUMNS, lock, read};
 use super::store::{Store, StoreError, number};
 
-/// How soon what another process has put into the file is seen.
+/// How often the file is read for messages of other processes.
 const LOOK: Duration = Duration::from_millis(500);
-/// After the file could not be read.
+/// Pause after the file could not be read.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Which messages of a queue are in somebody's hands here. What a program that dies had in hand
-/// comes again to the next one.
+/// The messages that this process holds, per queue. If a process dies, the next one gets its
+/// messages.
 #[derive(Default)]
 pub(super) struct InFlight {
     taken: Mutex<HeldMessages>,
@@ -29,14 +29,14 @@ pub(super) struct InFlight {
 #[derive(Default)]
 struct HeldMessages {
     ids: HashSet<i64>,
-    /// How many look into the file now.
+    /// Number of lookups in progress.
     looking: usize,
-    /// What was acknowledged while somebody looks: he may have seen it.
+    /// Messages acknowledged during a lookup, which may have seen them.
     gone: HashSet<i64>,
 }
 
 impl InFlight {
-    /// Something has come into the queue.
+    /// Wakes consumers after a message was added to the queue.
     pub(super) fn tell(&self) {
         self.changed.send_replace(());
     }
@@ -46,7 +46,7 @@ impl InFlight {
         self.tell();
     }
 
-    /// It is in the file no more.
+    /// The file does not contain it any more.
     fn acknowledged(&self, id: i64) {
         let mut taken = lock(&self.taken);
         taken.ids.remove(&id);
@@ -55,7 +55,7 @@ impl InFlight {
         }
     }
 
-    /// Begins a look into the file, and tells what is in hand.
+    /// Starts a lookup, and returns the messages that are held.
     fn look(&self) -> (Look<'_>, HashSet<i64>) {
         let mut taken = lock(&self.taken);
         taken.looking += 1;
@@ -63,11 +63,11 @@ impl InFlight {
     }
 }
 
-/// A look into the file.
+/// A lookup in the file.
 struct Look<'h>(&'h InFlight);
 
 impl Look<'_> {
-    /// Takes one that was seen, unless another consumer of this queue was faster.
+    /// Takes a message that the lookup found, unless another consumer of this queue took it first.
     fn take(&self, id: i64) -> bool {
         let mut taken = lock(&self.0.taken);
         !taken.gone.contains(&id) && taken.ids.insert(id)
@@ -84,7 +84,7 @@ impl Drop for Look<'_> {
     }
 }
 
-/// Reads one work queue; see [`Consumer`].
+/// Reads one work queue. See [`Consumer`].
 pub struct EmbeddedConsumer {
     store: Store,
     queue: String,
@@ -101,7 +101,7 @@ impl EmbeddedConsumer {
         Self { store, queue, prefetch, ready: VecDeque::new(), hands, changed, stopped: false }
     }
 
-    /// Takes what is due and in nobody's hands, and tells when the next one is due.
+    /// Takes messages that are due and held by nobody. Returns when the next one is due.
     async fn fetch(&mut self) -> Result<Option<Timestamp>, StoreError> {
         let hands = self.hands.clone();
         let (look, taken) = hands.look();
@@ -109,7 +109,7 @@ impl EmbeddedConsumer {
         let (now, prefetch) = (clock::now(), self.prefetch);
         let read = move |file: &Connection| {
             let most = i64::try_from(taken.len() + prefetch).unwrap_or(i64::MAX);
-            // First their places only, since those in hand have bodies as well.
+            // Only the positions first: messages that are held have bodies too.
             let mut places = file.prepare_cached(
                 "SELECT id FROM message WHERE queue = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3",
             )?;
@@ -158,14 +158,14 @@ impl Consumer for EmbeddedConsumer {
                     let _ = timeout(due, self.changed.changed()).await;
                 }
                 Err(error) => {
-                    tracing::warn!(queue = self.queue, %error, "can't read, trying again");
+                    tracing::warn!(queue = self.queue, %error, "cannot read the file: retrying");
                     sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    /// What is in hand is no obstacle here.
+    /// Messages that are held do not prevent it here.
     async fn set_waiting(&mut self, _waiting: usize) {}
 
     async fn stop(&mut self) {
@@ -173,7 +173,7 @@ impl Consumer for EmbeddedConsumer {
     }
 
     async fn finish(self) {
-        // Behind all that was asked before.
+        // Runs behind everything that was requested before.
         let _ = self.store.write(|_| Ok(())).await;
     }
 }
@@ -186,7 +186,8 @@ impl Drop for EmbeddedConsumer {
     }
 }
 
-/// The right to acknowledge one message; see [`Receipt`]. Dropped unused, it comes again.
+/// The right to acknowledge one message. See [`Receipt`]. If it is dropped unused, the message is
+/// delivered again.
 pub struct EmbeddedReceipt {
     id: i64,
     store: Store,
@@ -201,7 +202,7 @@ impl Receipt for EmbeddedReceipt {
             move |file| file.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id]),
             move |result| {
                 if let Err(error) = result {
-                    tracing::debug!(%error, "not acknowledged; the message comes again");
+                    tracing::debug!(%error, "the acknowledgement failed; the message is delivered again");
                 }
                 after.acknowledged(id);
             },

@@ -1,4 +1,4 @@
-//! What workers and operators say to each other, on the file.
+//! Worker control and the audit log in the file.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use zentra_store::journal::JournalError;
 use super::journal::{EmbeddedJournal, unreadable, unwritable};
 use super::store::{StoreError, number};
 
-/// How old what a worker has told may get.
+/// Maximum age of a worker's heartbeat.
 const TOLD: Duration = Duration::from_secs(3);
 
 impl WorkerControl for EmbeddedJournal {
@@ -26,7 +26,7 @@ impl WorkerControl for EmbeddedJournal {
             Ok((until, wanted(file)?))
         };
         let (until, desired_states) = self.store.read(known).await?;
-        // Each write is one to the disk.
+        // Each write costs one sync of the disk.
         if until.is_none_or(|until| until < number(now.plus(HEARTBEAT_TIMEOUT - TOLD))) {
             let (name, until) = (heartbeat.worker.clone(), number(now.plus(HEARTBEAT_TIMEOUT)));
             let told =

@@ -1,7 +1,7 @@
-//! Growing up: what a file holds, to be carried to RabbitMQ and Redis.
+//! Exports a file's contents to RabbitMQ and Redis.
 //!
-//! From its beginning on, nobody else can change the file: a move that is broken off is taken up
-//! again where it was. A message goes only when its next holder has confirmed it.
+//! Once a migration has begun, nobody else can change the file, and an interrupted migration
+//! resumes where it stopped. A message is deleted only after its new holder confirmed it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,62 +19,63 @@ use super::journal::{self, EmbeddedJournal, delivery};
 use super::queue::{self, read};
 use super::store::{Store, StoreError, number};
 
-/// Number of rows per read; it bounds the memory of a migration.
+/// Number of rows per read. It bounds the memory of a migration.
 const PAGE: i64 = 256;
 
-/// Where a message was.
+/// Where a message was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueLocation {
-    /// A destination's work queue, not to be handed out before this time.
+    /// A destination's work queue, and the time before which the message must not be delivered.
     Work(String, Timestamp),
     /// A destination's dead letters, with the last error.
     Dead(String, Option<String>),
-    /// Nobody subscribed to it.
+    /// No destination subscribed to it.
     Unrouted,
     /// A refused callback.
     Refused,
 }
 
-/// A message on its way.
+/// A message to export.
 #[derive(Clone, Debug)]
 pub struct ExportedMessage {
-    /// Its number in the file.
+    /// Its row in the file.
     pub id: i64,
-    /// Where it was.
+    /// Where it was stored.
     pub spot: QueueLocation,
     /// The message.
     pub message: Message,
 }
 
-/// How much there is to carry.
+/// How much there is to export.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// Deliveries that are remembered.
+    /// Number of remembered deliveries.
     pub deliveries: u64,
-    /// Messages, by queue: `work/<destination>`, `dead/<destination>`, `unrouted`, `refused`.
+    /// Number of messages per queue: `work/<destination>`, `dead/<destination>`, `unrouted`,
+    /// `refused`.
     pub queues: BTreeMap<String, u64>,
-    /// Events in the archive.
+    /// Number of events in the archive.
     pub archived: u64,
 }
 
-/// A file that is moved; the program that works on it must have stopped.
+/// A file to export. The program that works on it must have stopped.
 pub struct Export {
     store: Store,
 }
 
 impl Export {
-    /// Opens the file, also one whose move has begun. Changes nothing yet.
+    /// Opens the file, even if a migration of it has begun. Changes nothing yet.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        // Nothing is taken in any more.
+        // Size 0: no event is accepted any more.
         Ok(Self { store: Store::open_to_move(path, u64::MAX)? })
     }
 
-    /// What operators want, who may ask, and what was done.
+    /// Control actions, tokens and the audit log.
     pub fn control(&self) -> impl OperatorControl + Jobs + use<> {
         EmbeddedJournal::new(self.store.clone(), Duration::ZERO)
     }
 
-    /// What is in it.
+    /// Counts what the file contains.
     pub async fn load(&self) -> Result<Inventory, StoreError> {
         let read = |file: &Connection| {
             let count = |of: &str| -> rusqlite::Result<u64> {
@@ -96,15 +97,16 @@ impl Export {
         self.store.read(read).await
     }
 
-    /// Begins, for good: whoever still has the file open can't add to it any more.
+    /// Begins the migration. This is final: a process that still has the file open cannot add to
+    /// it any more.
     pub async fn begin(&self) -> Result<(), StoreError> {
         let begin = |file: &Connection| {
             file.execute_batch(
                 "CREATE TABLE IF NOT EXISTS moving (since INTEGER NOT NULL) STRICT;
                  CREATE TRIGGER IF NOT EXISTS moving_message BEFORE INSERT ON message
-                 BEGIN SELECT RAISE(ABORT, 'it is being moved to RabbitMQ and Redis'); END;
+                 BEGIN SELECT RAISE(ABORT, 'it is being migrated to RabbitMQ and Redis'); END;
                  CREATE TRIGGER IF NOT EXISTS moving_delivery BEFORE UPDATE ON delivery
-                 BEGIN SELECT RAISE(ABORT, 'it is being moved to RabbitMQ and Redis'); END;",
+                 BEGIN SELECT RAISE(ABORT, 'it is being migrated to RabbitMQ and Redis'); END;",
             )?;
             let since = number(clock::now());
             file.execute(
@@ -115,8 +117,8 @@ impl Export {
         self.store.write(begin).await.map(drop)
     }
 
-    /// What is remembered behind this row (0 at first), each with its row's number; none at the
-    /// end. Stays in the file.
+    /// The remembered deliveries after this row (0 for the first page), each with its row. Empty
+    /// at the end. They stay in the file.
     pub async fn deliveries(&self, behind: i64) -> Result<Vec<(i64, Remembered)>, StoreError> {
         let columns = journal::COLUMNS;
         let read = move |file: &Connection| {
@@ -137,7 +139,7 @@ impl Export {
         self.store.read(read).await
     }
 
-    /// The first messages of a queue, in its order; none at its end.
+    /// The first messages of a queue, in its order. Empty at the end.
     pub async fn messages(&self, queue: &str) -> Result<Vec<ExportedMessage>, StoreError> {
         let (queue, columns) = (queue.to_owned(), queue::COLUMNS);
         let read = move |file: &Connection| {
@@ -162,12 +164,12 @@ impl Export {
         self.store.read(read).await
     }
 
-    /// These have arrived.
+    /// Deletes messages whose new holder confirmed them.
     pub async fn arrived(&self, messages: Vec<i64>) -> Result<(), StoreError> {
         self.delete("DELETE FROM message WHERE id = ?1", messages).await
     }
 
-    /// The archive's events behind this one (0 at first), oldest first; none at its end.
+    /// The archived events after this row (0 for the first page), oldest first. Empty at the end.
     pub async fn archived(&self, behind: i64) -> Result<Vec<(i64, Sealed)>, StoreError> {
         let read = move |file: &Connection| {
             let mut select = file.prepare_cached(&format!(
@@ -180,7 +182,7 @@ impl Export {
         self.store.read(read).await
     }
 
-    /// These of the archive have arrived.
+    /// Deletes archived events whose new holder confirmed them.
     pub async fn archive_arrived(&self, events: Vec<i64>) -> Result<(), StoreError> {
         self.delete("DELETE FROM archive WHERE id = ?1", events).await
     }
@@ -216,7 +218,7 @@ mod tests {
         let archive = Archive { sources: Vec::new(), bytes: 1 << 20, age: hour };
         let refused = RefusedBounds { count: 1, bytes: 1, age: hour };
         let routes = Routes { subscribers: Vec::new(), archive };
-        // An operator's command that was there before.
+        // An operator's command that had the file open before.
         let other = EmbeddedQueue::new(Store::open(&path, 1 << 30).unwrap(), routes, refused);
         let message = Message::new(Sealed {
             envelope: "{}".into(),
@@ -231,7 +233,7 @@ mod tests {
         for _ in 0..2 {
             export.begin().await.unwrap();
             let refused = other.requeue("ledger", &message).await.unwrap_err().to_string();
-            assert!(refused.contains("being moved to RabbitMQ and Redis"), "{refused}");
+            assert!(refused.contains("being migrated to RabbitMQ and Redis"), "{refused}");
         }
         let opened = Store::open(&path, 1 << 30).err().unwrap().to_string();
         assert!(opened.contains("zentra migrate"), "{opened}");

@@ -1,4 +1,4 @@
-//! Jobs, on the file.
+//! Jobs in the file.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use zentra_core::clock;

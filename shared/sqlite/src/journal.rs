@@ -1,4 +1,5 @@
-//! The journal seam on the file: the pure lifecycle decides, and this writes down what it said.
+//! The delivery store on the file. The pure lifecycle decides, and this module stores its
+//! decision.
 
 use std::time::Duration;
 
@@ -17,22 +18,22 @@ use zentra_store::journal::{
 
 use super::store::{Store, StoreError, number};
 
-/// The file behind the journal seam; clones share it.
+/// The file as a delivery store. Clones share it.
 #[derive(Clone)]
 pub struct EmbeddedJournal {
     pub(super) store: Store,
-    /// How long what an operator changes is remembered.
+    /// How long an operator's change is remembered.
     retention: Duration,
 }
 
-/// A delivery as it is stored. Fields can be added at the end.
+/// A delivery as it is stored. New fields may be added at the end.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     record: Record,
     body: [u8; 32],
     id: Option<[u8; 8]>,
     reason: Option<DeadReason>,
-    /// [`Store::opening`] of the program that claimed it last.
+    /// [`Store::opening`] of the process that claimed it last.
     #[serde(default)]
     opening: u64,
 }
@@ -42,7 +43,7 @@ struct Change {
     key: DeliveryKey,
     event: Input,
     by: String,
-    /// What an operator does, for its line.
+    /// What an operator did, for the history.
     noted: Option<HistoryEvent>,
     result: AttemptResult,
     summary: Summary,
@@ -50,7 +51,7 @@ struct Change {
 }
 
 impl EmbeddedJournal {
-    /// On an open file.
+    /// A delivery store on an open file.
     pub fn new(store: Store, retention: Duration) -> Self {
         Self { store, retention }
     }
@@ -67,10 +68,10 @@ impl From<StoreError> for JournalError {
     }
 }
 
-/// What has had its time is forgotten, also before it is swept away. `?2` is now.
+/// Excludes expired deliveries that are not swept yet. `?2` is the current time.
 const KNOWN: &str = "AND (until IS NULL OR until > ?2)";
 
-/// What is known of a delivery, before a transition.
+/// What is known about a delivery before a transition.
 struct Known {
     row: i64,
     stored: Stored,
@@ -88,8 +89,9 @@ fn find(file: &Connection, key: &DeliveryKey, now: Timestamp) -> rusqlite::Resul
         .optional()
 }
 
-/// What is known before a transition. Of another program's lease that ends later than one can that is
-/// granted now, the clock has gone back since, and the program has ended: the lease has as well.
+/// The state before a transition. If another process holds a lease that ends later than any lease
+/// granted now could, the clock was set back since, and that process has ended. So its lease has
+/// ended too.
 fn before(stored: &Stored, event: &Input, now: Timestamp, opening: u64) -> Record {
     let record = record(stored);
     match event {
@@ -113,7 +115,7 @@ fn apply(
     let known = find(file, &change.key, now)?;
     let before = known.as_ref().map(|known| before(&known.stored, &change.event, now, opening));
     let (after, answer) = step(before.as_ref(), &change.event, now);
-    // As good as never heard of: there is nothing to write the line to.
+    // Nothing is known about this delivery, so there is no history to add a line to.
     let Some(after) = after else { return Ok(answer) };
     let changed = before.as_ref() != Some(&after);
     let mut history = known.as_ref().map(|known| known.history.clone()).unwrap_or_default();
@@ -128,7 +130,7 @@ fn apply(
         (State::Dead, _, Some(known)) => known.stored.reason,
         _ => None,
     };
-    // When it is dead, that stays as it is, until an operator says something else.
+    // A dead letter stays one until an operator acts on it.
     let still_dead = !changed && after.state == State::Dead;
     let dead = (after.state == State::Dead).then_some(now);
     let until = dead.is_none().then(|| now.plus(change.retention));
@@ -170,7 +172,7 @@ fn apply(
     Ok(answer)
 }
 
-/// What the history says of a transition; a renewal isn't worth a line.
+/// The history line of a transition. A renewal gets none.
 fn line(
     change: &Change,
     before: Option<&Record>,
@@ -204,7 +206,7 @@ fn line(
         }
         (Answer::Superseded, _) => HistoryEvent::Superseded { result: result() },
         (Answer::SettledLate, _) => HistoryEvent::Delivered { late: true, result: result() },
-        // Sent twice, because the first answer got lost: it has its line.
+        // Sent twice because the first answer was lost: the history has its line already.
         (Answer::Settled, _) if before == Some(after) => return None,
         (Answer::Settled, Input::Settle { outcome, .. }) => match *outcome {
             Outcome::Delivered => HistoryEvent::Delivered { late: false, result: result() },
@@ -248,7 +250,7 @@ fn record(stored: &Stored) -> Record {
 }
 
 fn packed(value: &impl Serialize) -> rusqlite::Result<Vec<u8>> {
-    // By name: what is left out, and what a later version adds, shifts nothing.
+    // Stored by field name, so that omitted fields and fields of later versions shift nothing.
     rmp_serde::to_vec_named(value).map_err(unwritable)
 }
 
@@ -361,7 +363,7 @@ impl Journal for EmbeddedJournal {
         Ok(oldest.and_then(|at| u64::try_from(at).ok()).map(Timestamp::from_millis))
     }
 
-    /// The store sweeps by itself.
+    /// The store sweeps expired rows by itself.
     async fn tidy(&self, _retention: Duration) -> Result<(), JournalError> {
         Ok(())
     }
@@ -372,7 +374,7 @@ impl Journal for EmbeddedJournal {
     }
 }
 
-/// What [`delivery`] takes, in this order, and the row's number.
+/// The columns that [`delivery`] reads, in this order, and the row.
 pub(super) const COLUMNS: &str = "key, record, summary, history, id";
 
 pub(super) fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
@@ -597,7 +599,7 @@ mod tests {
         };
         let granted = |answer: Answer| matches!(answer, Answer::Claimed { .. });
         assert!(granted(claimed(1, START).await.unwrap()));
-        // Another program may have another lease by its config.
+        // Another process may have another lease in its configuration.
         assert!(!granted(claimed(2, START + 1_000).await.unwrap()));
         let back = START - 24 * 3_600_000;
         assert!(!granted(claimed(1, back).await.unwrap()), "it is running");

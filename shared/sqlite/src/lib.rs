@@ -1,8 +1,8 @@
-//! One machine's backend: one SQLite file behind both seams.
+//! The backend for one machine: both seams of `zentra-store` on one SQLite file.
 //!
-//! Durable: what is confirmed survives kill -9 and a power cut. [`lifecycle::step`] decides
-//! about claims, and nothing else does. One program works on the file; operators' commands may
-//! look into it and change it meanwhile.
+//! Durable: what is confirmed survives `kill -9` and a power cut. [`lifecycle::step`] alone
+//! decides about claims. One program works on the file. Operators' commands may read and change it
+//! meanwhile.
 //!
 //! [`lifecycle::step`]: zentra_core::lifecycle::step
 

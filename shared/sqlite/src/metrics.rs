@@ -1,4 +1,4 @@
-//! What Prometheus learns of the file.
+//! Prometheus metrics of the file.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use zentra_store::queue::metrics::{Depths, gauge};
 use super::queue::{UNROUTED, dead, work};
 use super::store::Store;
 
-/// Queues are counted so often.
+/// How often queues are counted.
 const EACH: Duration = Duration::from_secs(15);
 
-/// Shared by all that a program does with the file.
+/// Shared by everything in a process that uses the file.
 #[derive(Clone)]
 pub(super) struct Metrics {
     depths: Depths,
@@ -29,9 +29,12 @@ impl Metrics {
     pub(super) fn new() -> Self {
         Self {
             depths: Depths::default(),
-            bytes: gauge("zentra_embedded_bytes", "Bytes of the file that hold something."),
-            max_bytes: gauge("zentra_embedded_max_bytes", "What they may come to."),
-            disk_left: gauge("zentra_embedded_disk_left_bytes", "Bytes that its disk has left."),
+            bytes: gauge("zentra_embedded_bytes", "Bytes of the file that are in use."),
+            max_bytes: gauge("zentra_embedded_max_bytes", "Upper bound of the bytes in use."),
+            disk_left: gauge(
+                "zentra_embedded_disk_left_bytes",
+                "Free bytes on the disk of the file.",
+            ),
         }
     }
 
@@ -46,7 +49,7 @@ impl Metrics {
             .try_for_each(|collector| registry.register(collector))
     }
 
-    /// Looks at the file again and again, for ever.
+    /// Updates the metrics of the file until the process ends.
     pub(super) async fn watch(self, store: Store, routes: impl Fn() -> Routes) {
         let mut tick = interval(EACH);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,7 +63,7 @@ impl Metrics {
             }
             match store.read(count).await {
                 Ok(counts) => self.set(&counts, &routes()),
-                Err(error) => tracing::debug!(%error, "the queues can't be counted now"),
+                Err(error) => tracing::debug!(%error, "cannot count the queues"),
             }
         }
     }
@@ -77,7 +80,7 @@ impl Metrics {
     }
 }
 
-/// How many messages each queue has.
+/// Number of messages per queue.
 fn count(file: &Connection) -> rusqlite::Result<HashMap<String, i64>> {
     let mut count = file.prepare_cached("SELECT queue, count(*) FROM message GROUP BY queue")?;
     count.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()

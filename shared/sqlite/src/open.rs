@@ -1,5 +1,5 @@
-//! Opening the file: ours, of this form, in nobody else's hands; or new. One that is none of it is
-//! told, with what to do, and left as it is.
+//! Opens the file: it must be Zentra's, of this version, and used by no other program; or it is
+//! created. A file that is refused stays unchanged, and the error says what to do.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -14,26 +14,26 @@ use super::store::StoreError;
 const WRITABLE: &str = "Its folder must exist, and this user must be able to write there.";
 const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off; then go on there, or \
                      name another file in [embedded] path.";
-/// Marks the file as ours (`PRAGMA application_id`): "ZNTR".
+/// Marks the file as Zentra's (`PRAGMA application_id`): "ZNTR".
 const APPLICATION: i32 = 0x5a4e_5452;
-/// The form of the tables (`PRAGMA user_version`).
+/// The version of the tables (`PRAGMA user_version`).
 const SCHEMA: i32 = 7;
-/// From form 1 to 2: who holds a letter.
+/// Version 1 to 2: who holds a dead letter.
 const FROM_1: &str = "BEGIN IMMEDIATE;
     ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
     PRAGMA user_version = 2;
     COMMIT;";
-/// From form 2 to 3: workers and operators. To 4: jobs. To 5: first types. To 6: when it
-/// was last worked on.
+/// Version 2 to 3: workers and operators. To 4: jobs. To 5: first types. To 6: when the file was
+/// last worked on.
 const CONTROL: &str = include_str!("control.sql");
-/// To form 7: what proves a message's attempt.
+/// To version 7: the proof of a message's attempt.
 const TO_7: &str = "ALTER TABLE message ADD COLUMN countersignature TEXT;";
-/// How long another process (an operator's command) may hold the file.
+/// How long another process (an operator's command) may lock the file.
 const BUSY: Duration = Duration::from_secs(5);
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Makes a new one where there is none. One whose move elsewhere has begun is opened only `to_move`.
+/// Opens the file, or creates it. A file whose migration has begun opens only with `to_move`.
 pub(super) fn open(path: &Path, to_move: bool) -> Result<Connection> {
     private(path)?;
     for beside in ["", "-wal", "-shm", "-journal"] {
@@ -46,15 +46,16 @@ pub(super) fn open(path: &Path, to_move: bool) -> Result<Connection> {
     if moving(&connection)? && !to_move {
         return Err(StoreError::Unusable {
             path: path.into(),
-            found: "what it held was moved, or is being moved, to RabbitMQ and Redis".into(),
+            found: "its contents were migrated, or are being migrated, to RabbitMQ and Redis"
+                .into(),
             what_to_do: MOVED,
         });
     }
     Ok(connection)
 }
 
-/// Makes a new one, which only its owner can read: it holds the providers' bytes. SQLite's files
-/// beside it get the same mode.
+/// Creates a file that only its owner can read, because it holds the providers' bytes. SQLite
+/// gives its companion files the same mode.
 fn private(path: &Path) -> Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match made {
@@ -67,30 +68,30 @@ fn private(path: &Path) -> Result<()> {
     }
 }
 
-/// Refuses what somebody else may have put there: a link, a file of another user (root works with
-/// anyone's, as an operator does), or one that everybody can read or write.
+/// Refuses a file that somebody else may have placed there: a link, a file of another user (root
+/// may use anyone's, as an operator does), or one that everybody can read or write.
 fn not_planted(path: &Path) -> Result<()> {
     let Ok(about) = std::fs::symlink_metadata(path) else { return Ok(()) };
     let user = rustix::process::geteuid();
     let (found, what_to_do) = match () {
         () if !about.is_file() => (
-            "it is a link, or something else that is no file".to_owned(),
+            "it is a link, or not a regular file".to_owned(),
             "Name the file itself in [embedded] path.",
         ),
         () if about.uid() != user.as_raw() && !user.is_root() => (
-            format!("it belongs to the user with the id {}", about.uid()),
+            format!("it belongs to the user with ID {}", about.uid()),
             "Run Zentra as its owner, or name another file in [embedded] path.",
         ),
         () if about.mode() & 0o007 != 0 => (
             format!("everybody can read or write it (mode {:03o})", about.mode() & 0o777),
-            "Look at who has changed it. Then: chmod o= FILE",
+            "Check who changed it. Then run: chmod o= FILE",
         ),
         () => return Ok(()),
     };
     Err(StoreError::Unusable { path: path.into(), found, what_to_do })
 }
 
-/// One more connection to it.
+/// Opens one more connection to the file.
 pub(super) fn connect(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
@@ -100,7 +101,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Ours and of this version, or new. A file that is neither is left as it is.
+/// Accepts a file of this version, or an empty one. Any other file stays unchanged.
 fn prepare(connection: &Connection, path: &Path) -> Result<()> {
     let read = |name: &str| -> Result<i32> {
         connection
@@ -118,7 +119,7 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
             if version == 1 {
                 connection.execute_batch(FROM_1)?;
             }
-            // Another program may have done it in between.
+            // Another process may have done it in between.
             let work = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
             if read("user_version")? < SCHEMA {
                 let new = format!("{CONTROL}\n{TO_7}\nPRAGMA user_version = {SCHEMA};");
@@ -128,22 +129,22 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
         }
         (0, 0, 0) => return make(connection),
         (APPLICATION, newer, _) if newer > SCHEMA => (
-            format!("its tables are of version {newer}, and this program knows {SCHEMA}"),
-            "It was written by a newer Zentra: run that one.",
+            format!("its tables have version {newer}, and this program supports up to {SCHEMA}"),
+            "A newer Zentra wrote it: run that version.",
         ),
         (APPLICATION, other, _) => (
-            format!("its tables are of version {other}, and this program knows {SCHEMA}"),
+            format!("its tables have version {other}, and this program supports up to {SCHEMA}"),
             "Restore it from a backup, or name another file in [embedded] path.",
         ),
         _ => (
-            "it is a database of another program".to_owned(),
+            "it is the database of another program".to_owned(),
             "Name another file in [embedded] path.",
         ),
     };
     Err(StoreError::Unusable { path: path.into(), found, what_to_do })
 }
 
-/// Whether a move has begun: see `export`.
+/// Whether a migration has begun. See `export`.
 fn moving(connection: &Connection) -> rusqlite::Result<bool> {
     let named = "SELECT count(*) FROM sqlite_schema WHERE name = 'moving'";
     connection.query_row(named, (), |row| row.get::<_, i64>(0)).map(|found| found > 0)
@@ -157,14 +158,14 @@ fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
              naming another file in [embedded] path begins anew, without what this one holds."
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "Another program holds it: stop that one."
+            "Another program has locked it: stop that program."
         }
-        _ => "Look at the disk and at the system's log.",
+        _ => "Check the disk and the system log.",
     };
     StoreError::Unusable { path: path.into(), found: error.to_string(), what_to_do }
 }
 
-/// How a connection works: nothing of it is in the file, but the journal's mode.
+/// Settings of a connection. Only the journal mode is stored in the file.
 fn settle(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // Each commit is on the disk before it returns: a 2xx survives a power cut.
@@ -196,7 +197,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("zentra-planted-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let told = |path: &Path| Store::open(path, 1 << 30).err().unwrap().to_string();
-        // An empty file is as good as none.
+        // An empty file counts as a new one.
         let file = |name: &str, mode| {
             let path = folder.join(name);
             std::fs::write(&path, "").unwrap();

@@ -1,4 +1,4 @@
-//! The queue seam on the file.
+//! The queue on the file.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -21,7 +21,7 @@ use super::store::{Store, StoreError, number};
 use super::sweep::{Bounds, sweep};
 use super::walk::EmbeddedWalk;
 
-/// Characters of an error.
+/// Maximum length of an error, in characters.
 const MAX_ERROR: usize = 512;
 
 pub(super) const UNROUTED: &str = "unrouted";
@@ -35,7 +35,7 @@ pub(super) fn dead(destination: &str) -> String {
     format!("dead/{destination}")
 }
 
-/// The file behind the queue seam; clones share it.
+/// The file as a queue. Clones share it.
 #[derive(Clone)]
 pub struct EmbeddedQueue {
     store: Store,
@@ -46,30 +46,31 @@ pub struct EmbeddedQueue {
 }
 
 impl EmbeddedQueue {
-    /// On an open file, with the routes of the start and what is kept of refused callbacks.
+    /// A queue on an open file, with the initial routes and the bounds of refused callbacks.
     pub fn new(store: Store, routes: Routes, refused: RefusedBounds) -> Self {
         let (routes, queues) = (Arc::new(RwLock::new(routes)), Queues::default());
         Self { store, routes, refused, queues, metrics: Metrics::new() }
     }
 
-    /// Keeps the file within its bounds and its metrics up to date, for ever; for the one program
-    /// that works on it.
+    /// Keeps the file within its bounds and its metrics current, until the process ends. Only for
+    /// the program that works on the file.
     pub async fn keep_house(self) {
         let routes = || self.routes.read().unwrap_or_else(PoisonError::into_inner).clone();
         let watch = self.metrics.clone().watch(self.store.clone(), routes);
         tokio::join!(sweep(self.store.clone(), || self.bounds()), watch);
     }
 
-    /// What is kept beside what is delivered.
+    /// Appends to the archive.
     fn bounds(&self) -> Bounds {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let mut archive = routes.archive.clone();
-        // Or it would leave no room for what is still to be delivered.
+        // Otherwise it would take the room of messages that are still to be delivered.
         archive.bytes = archive.bytes.min(self.store.max() / 2);
         Bounds { refused: self.refused.clone(), archive }
     }
 
-    /// To everyone who subscribes to it, in one commit with its place in the archive.
+    /// Adds a message for each destination that subscribes, in the same commit as the archived
+    /// event.
     async fn route(&self, sealed: &Sealed, archived: bool) -> Result<(), QueueError> {
         self.store.room()?;
         let (queues, archived) = {
@@ -119,12 +120,12 @@ impl From<StoreError> for QueueError {
     }
 }
 
-/// What this program knows of its queues; the file knows nothing of it.
+/// What this process knows about its queues. The file stores nothing of it.
 #[derive(Clone, Default)]
 struct Queues(Arc<Mutex<HashMap<String, Arc<InFlight>>>>);
 
 impl Queues {
-    /// Wakes those who wait for a queue.
+    /// Wakes the consumers of a queue.
     fn tell(&self, queue: &str) {
         if let Some(hands) = lock(&self.0).get(queue) {
             hands.tell();
@@ -188,11 +189,11 @@ fn archive(file: &Connection, at: Timestamp, sealed: &Sealed) -> rusqlite::Resul
     Ok(())
 }
 
-/// What [`read`] takes, in this order.
+/// The columns that [`read`] reads, in this order.
 pub(super) const COLUMNS: &str = "id, due, route, event, trace, attempt, generation, dead, seal, envelope, body, \
      countersignature";
 
-/// Its id, its place and the message.
+/// The row, its position and the message.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<(i64, i64, Message)> {
     let trace: Option<String> = row.get(4)?;
     let reason: Option<String> = row.get(7)?;
@@ -211,10 +212,10 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<(i64, i64, Message)> {
     Ok((row.get(0)?, row.get(1)?, message))
 }
 
-/// What [`read_archived`] takes, in this order.
+/// The columns that [`read_archived`] reads, in this order.
 pub(super) const ARCHIVED: &str = "id, route, event, trace, seal, envelope, body";
 
-/// Its place and the event.
+/// The row and the event.
 pub(super) fn read_archived(row: &Row<'_>) -> rusqlite::Result<(i64, Sealed)> {
     let trace: Option<String> = row.get(3)?;
     let (envelope, body): (Vec<u8>, Vec<u8>) = (row.get(5)?, row.get(6)?);

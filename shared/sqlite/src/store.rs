@@ -1,7 +1,7 @@
-//! The file: one SQLite database, one thread that writes it, another that reads it.
+//! The file: one SQLite database, one thread that writes, and one that reads.
 //!
-//! A write returns when it is on the disk (WAL, full sync). Those that arrive while one commit
-//! is under way share the next: the disk is waited for once for all of them.
+//! A write returns when it is on the disk (WAL, full sync). Writes that arrive during a commit
+//! share the next commit, so one sync of the disk serves all of them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,37 +19,37 @@ use super::open::{connect, open};
 const GROUP: usize = 256;
 /// Maximum number of waiting writes.
 const WAITING: usize = 4096;
-/// What a worker may take beyond the bound, and has to find on the disk, so that what has been
-/// accepted can be finished.
+/// What a worker may use beyond the bound, and what the disk must have free, so that accepted
+/// events can be finished.
 const RESERVE: u64 = 64 << 20;
 
-/// Why the file didn't do what was asked. Nothing of it has taken effect.
+/// Why a request to the file failed. None of it has taken effect.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It can't be used as it is.
+    /// The file cannot be used as it is.
     #[error("{path}: {found}\n{what_to_do}", path = path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         found: String,
-        /// And what to do.
+        /// What to do about it.
         what_to_do: &'static str,
     },
-    /// It has reached its bound.
+    /// The file has reached its bound.
     #[error("the file has reached its bound ([embedded] max_size)")]
     Full,
-    /// The disk has no room, or only what it takes to finish what has been accepted.
-    #[error("the disk is full, or has less than 64 MiB left")]
+    /// The disk is full, or has only the room that accepted events need.
+    #[error("the disk is full, or has less than 64 MiB free")]
     DiskFull,
-    /// More writes wait than may.
-    #[error("too many writes wait for the disk")]
+    /// Too many writes are waiting.
+    #[error("too many writes are waiting for the disk")]
     Overloaded,
     /// The program is stopping.
     #[error("the file is closed")]
     Closed,
     /// Anything else that SQLite reports.
-    #[error("the file can't be read or written: {0}")]
+    #[error("cannot read or write the file: {0}")]
     Sqlite(String),
 }
 
@@ -76,13 +76,13 @@ impl From<StoreError> for StorageError {
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
-/// Tells whoever asked what became of it, once it is on the disk or isn't.
+/// Answers the caller when the write is on the disk, or has failed.
 type Reply = Box<dyn FnOnce(Result<()>) + Send>;
-/// Without a connection, it can't be tried.
+/// Without a connection the write cannot be tried.
 type Write = Box<dyn FnOnce(Option<&Connection>) -> Reply + Send>;
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
-/// A handle to the file; clones share it.
+/// A handle to the file. Clones share it.
 #[derive(Clone)]
 pub struct Store {
     writes: mpsc::SyncSender<Write>,
@@ -92,11 +92,11 @@ pub struct Store {
     opening: u64,
 }
 
-/// What there is room for, as the last commit left it.
+/// The free room after the last commit.
 struct Room {
-    /// Bytes of the file that hold something.
+    /// Bytes of the file that are in use.
     used: AtomicU64,
-    /// Bytes that the disk has left.
+    /// Free bytes on the disk.
     left: AtomicU64,
     folder: PathBuf,
 }
@@ -106,7 +106,7 @@ impl Room {
         if let Ok(used) = used(connection) {
             self.used.store(used, Ordering::Relaxed);
         }
-        // Where that can't be told, SQLite will tell.
+        // If the free room is unknown, SQLite reports a full disk.
         let disk = rustix::fs::statvfs(&self.folder);
         let left = disk.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         self.left.store(left, Ordering::Relaxed);
@@ -114,13 +114,13 @@ impl Room {
 }
 
 impl Store {
-    /// Opens the file, or makes a new one where there is none. `max` bounds its size in bytes:
-    /// beyond it no event is taken in any more ([`StoreError::Full`]).
+    /// Opens the file, or creates it. `max` bounds its size in bytes: beyond it no event is
+    /// accepted ([`StoreError::Full`]).
     pub fn open(path: &Path, max: u64) -> Result<Self> {
         Self::open_as(path, max, false)
     }
 
-    /// The same, of a file that is being moved elsewhere or is to be.
+    /// Opens a file that is migrated, or is about to be.
     pub(super) fn open_to_move(path: &Path, max: u64) -> Result<Self> {
         Self::open_as(path, max, true)
     }
@@ -128,7 +128,7 @@ impl Store {
     fn open_as(path: &Path, max: u64, to_move: bool) -> Result<Self> {
         let writing = open(path, to_move)?;
         let page = pragma(&writing, "page_size")?;
-        // Whole pages, and room to finish what is in it.
+        // Whole pages, and room to finish what the file contains.
         let pages = (max.saturating_add(RESERVE) / page.max(1)).min(u64::from(u32::MAX) - 1);
         let pages = i64::try_from(pages).unwrap_or(i64::MAX);
         writing.pragma_update(None, "max_page_count", pages)?;
@@ -156,12 +156,13 @@ impl Store {
         Ok(Self { writes, reads, room, max, opening: rand::random() })
     }
 
-    /// A random number of this opening of the file.
+    /// A random number that identifies this opening of the file.
     pub(super) fn opening(&self) -> u64 {
         self.opening
     }
 
-    /// Changes the file, and returns when that is on the disk. A failure undoes it all.
+    /// Changes the file, and returns when the change is on the disk. A failure undoes the whole
+    /// change.
     pub async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -171,7 +172,7 @@ impl Store {
         told.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// The same, without waiting: `then` hears of it.
+    /// Changes the file without waiting: `then` receives the outcome.
     pub fn send<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -190,7 +191,7 @@ impl Store {
         })
     }
 
-    /// Reads the file as it is on the disk.
+    /// Reads the state of the file that is on the disk.
     pub async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -204,30 +205,30 @@ impl Store {
         Ok(told.await.map_err(|_| StoreError::Closed)??)
     }
 
-    /// Its bound, in bytes.
+    /// The bound of the file, in bytes.
     pub fn max(&self) -> u64 {
         self.max
     }
 
-    /// How many bytes of it hold something, and how many the disk has left, as the last commit
-    /// left them.
+    /// Bytes of the file that are in use, and free bytes on the disk, after the last commit.
     pub fn sizes(&self) -> (u64, u64) {
         (self.room.used.load(Ordering::Relaxed), self.room.left.load(Ordering::Relaxed))
     }
 
-    /// By how many bytes it is fuller than it had better be: the last tenth is for what comes.
+    /// Bytes by which the file exceeds nine tenths of its bound. The last tenth is kept for new
+    /// events.
     pub(super) fn crowding(&self) -> u64 {
         self.sizes().0.saturating_sub(self.max - self.max / 10)
     }
 
-    /// What it can grow to on this disk, as it is now, in bytes.
+    /// The size that the file can reach on this disk now, in bytes.
     pub fn attainable(&self) -> u64 {
         let (used, left) = self.sizes();
         used.saturating_add(left.saturating_sub(RESERVE))
     }
 
-    /// Whether a quarter of it is left, and as much again of the disk as what is accepted needs: for
-    /// what may be dropped.
+    /// Whether a quarter of the bound is free, and on the disk twice the room that accepted events
+    /// need. Asked before storing what may be dropped.
     pub fn room_to_spare(&self) -> Result<()> {
         match self.sizes() {
             (used, _) if used >= self.max / 4 * 3 => Err(StoreError::Full),
@@ -236,8 +237,8 @@ impl Store {
         }
     }
 
-    /// Whether there is room to write how an attempt ended. Half of the reserve is kept for those
-    /// that are under way: an attempt whose outcome can't be written would be made again.
+    /// Whether there is room to store the outcome of an attempt. Half of the reserve is for
+    /// attempts in progress: an attempt whose outcome cannot be stored would be repeated.
     pub fn room_to_settle(&self) -> Result<()> {
         match self.sizes() {
             (used, _) if used >= self.max.saturating_add(RESERVE / 2) => Err(StoreError::Full),
@@ -256,7 +257,7 @@ impl Store {
     }
 }
 
-/// A time as a column has it.
+/// A time as a column stores it.
 pub(super) fn number(time: Timestamp) -> i64 {
     i64::try_from(time.millis()).unwrap_or(i64::MAX)
 }
@@ -266,14 +267,14 @@ fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
     Ok(u64::try_from(value).unwrap_or_default())
 }
 
-/// Bytes that hold something.
+/// Bytes in use.
 fn used(connection: &Connection) -> rusqlite::Result<u64> {
     let pages =
         pragma(connection, "page_count")?.saturating_sub(pragma(connection, "freelist_count")?);
     Ok(pages.saturating_mul(pragma(connection, "page_size")?))
 }
 
-/// The writing thread: until all handles are gone.
+/// The writing thread. It ends when all handles are gone.
 fn write(mut connection: Connection, asked: &mpsc::Receiver<Write>, room: &Room) {
     while let Ok(first) = asked.recv() {
         let mut told = Vec::new();
@@ -286,7 +287,7 @@ fn write(mut connection: Connection, asked: &mpsc::Receiver<Write>, room: &Room)
     }
 }
 
-/// One commit, of all that waits.
+/// One commit of all waiting writes.
 fn group(
     connection: &mut Connection,
     first: Write,
@@ -301,7 +302,7 @@ fn group(
         }
     };
     told.push(first(Some(&transaction)));
-    // A full disk can end the whole transaction at once; the commit says so then.
+    // A full disk can end the whole transaction at once. The commit reports it then.
     while told.len() < GROUP
         && !transaction.is_autocommit()
         && let Ok(next) = asked.try_recv()
@@ -311,7 +312,7 @@ fn group(
     transaction.commit()
 }
 
-/// Several statements see the same state, and lock the file once.
+/// The statements of one read see the same state, and lock the file once.
 fn at_once<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -322,7 +323,7 @@ fn at_once<T>(
     Ok(read)
 }
 
-/// One write of several: it takes effect wholly or not at all.
+/// One of several writes. It takes effect completely or not at all.
 fn savepoint<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -362,13 +363,13 @@ mod tests {
             file.query_row("SELECT count(*) FROM one", (), |row| row.get::<_, i64>(0))
         };
         assert_eq!(store.read(count).await.unwrap(), 0, "half of a write is there");
-        // What only the commit finds wrong.
+        // Only the commit fails.
         let orphan = store.write(|file| file.execute("INSERT INTO two VALUES (9)", ()));
         assert!(orphan.await.is_err(), "a commit that failed was told as done");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
-    /// As SQLite says it of a full disk: at this bound it gets no further page.
+    /// How SQLite reports a full disk: at this bound it gets no further page.
     const ROOM: u64 = 8 << 20;
 
     #[tokio::test]
@@ -391,7 +392,7 @@ mod tests {
                 )
             })
         };
-        // Those that share a commit with one that has no room are there.
+        // Writes that share a commit with one that had no room are stored.
         let (mut confirmed, mut refused) = (0, 0);
         for at in (0..60).step_by(3) {
             let three = tokio::join!(insert(at, 10), insert(at + 1, 600_000), insert(at + 2, 10));
@@ -410,12 +411,13 @@ mod tests {
         assert_eq!(store.read(count).await.unwrap(), confirmed);
         store.write(|file| file.execute("DELETE FROM archive", ())).await.unwrap();
         insert(99, 600_000).await.unwrap();
-        // Before it is full, no more events are taken in: those that are can be finished.
+        // Before the file is full, no more events are accepted, so those that were accepted can be
+        // finished.
         store.room.left.store(RESERVE - 1, Ordering::Relaxed);
         assert!(matches!(store.room(), Err(StoreError::DiskFull)));
         assert!(matches!(store.room_to_spare(), Err(StoreError::DiskFull)));
         assert!(store.room_to_settle().is_ok());
-        // And before they can't be finished, no attempt is begun.
+        // Before their outcomes cannot be stored, no attempt is begun.
         store.room.left.store(RESERVE / 4 - 1, Ordering::Relaxed);
         assert!(matches!(store.room_to_settle(), Err(StoreError::DiskFull)));
         store.room.left.store(u64::MAX, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What has had its time goes: little by little, so that nothing waits for it.
+//! Deletes what has expired, in small steps, so that nothing waits for it.
 
 use std::time::Duration;
 
@@ -12,26 +12,27 @@ use super::store::{Store, StoreError, number};
 use super::walk::release;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Every this many rounds, refused callbacks are counted and the time is stored.
+/// Number of rounds between two counts of refused callbacks, and between two writes of the time.
 const SELDOM: u64 = 10;
-/// Rows that go, at most, in one commit.
+/// Maximum number of rows deleted in one commit.
 const ROWS: usize = 500;
-/// Pages without use that may stay: what comes next takes them.
+/// Number of unused pages that may stay: new rows use them.
 const SPARE: i64 = 16_384;
-/// Pages that go back to the disk in one commit.
+/// Pages returned to the file system in one commit.
 const PAGES: i64 = 1_024;
-/// Deliveries that are looked at in one commit.
+/// Deliveries examined in one commit.
 const LOOK: i64 = 5_000;
-/// What the time in the file may be off, in milliseconds, without a step of the clock: a slow disk.
+/// Maximum difference of the stored time, in milliseconds, that does not count as a clock step: a
+/// slow disk.
 const OFF: i64 = 5_000;
 
-/// What is kept beside what is delivered.
+/// Bounds of the archive and of refused callbacks.
 pub(super) struct Bounds {
     pub(super) refused: RefusedBounds,
     pub(super) archive: Archive,
 }
 
-/// Keeps to the bounds, and forgets deliveries, for ever.
+/// Enforces the bounds, and deletes expired deliveries, until the process ends.
 pub(super) async fn sweep(store: Store, bounds: impl Fn() -> Bounds) {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -40,18 +41,21 @@ pub(super) async fn sweep(store: Store, bounds: impl Fn() -> Bounds) {
         tick.tick().await;
         match follow_clock(&store, seen, round.is_multiple_of(SELDOM)).await {
             Ok(now) => seen = now.or(seen),
-            Err(error) => tracing::warn!(%error, "due times do not follow the clock for now"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot shift due times after a clock step: retrying")
+            }
         }
         match one(&store, &bounds(), round.is_multiple_of(SELDOM), at).await {
             Ok(next) => at = next,
-            Err(error) => tracing::warn!(%error, "what has had its time stays for now"),
+            Err(error) => tracing::warn!(%error, "cannot delete what has expired: retrying"),
         }
     }
 }
 
-/// Moves what waits along with a clock that was stepped, since this program last looked or, if it
-/// went back, since the file was last worked on. `seen` is when the time was last written down, by
-/// [`clock::running`], and `write` whether it is to be written down again. Returns when it was.
+/// Shifts the due times of waiting messages with a clock that was set. The step counts from the
+/// last call, or, at the start, from the time when the file was last worked on, and only if the
+/// clock went back. `seen` is when the time was last stored, by [`clock::running`]. `write` says
+/// whether to store it again. Returns when it was stored.
 async fn follow_clock(
     store: &Store,
     seen: Option<Duration>,
@@ -65,7 +69,10 @@ async fn follow_clock(
         return Ok(None);
     }
     if off != 0 {
-        tracing::warn!(off_ms = off, "the clock was stepped: what waits is moved along");
+        tracing::warn!(
+            off_ms = off,
+            "the clock was set: due times of waiting messages are shifted"
+        );
     }
     store.write(move |file| shift_due(file, now, off)).await?;
     Ok(Some(running))
@@ -75,8 +82,8 @@ fn last_seen(file: &Connection) -> rusqlite::Result<Option<i64>> {
     file.query_row("SELECT at FROM last_seen", (), |row| row.get(0)).optional()
 }
 
-/// By how many milliseconds the clock was stepped after `last`, when `passed` has passed since. At the
-/// start that isn't known, and only a clock that has gone back shows.
+/// By how many milliseconds the clock was set, when it showed `last` and `passed` has elapsed
+/// since. At the start the elapsed time is unknown, so only a clock that went back is noticed.
 fn stepped(last: i64, passed: Option<Duration>, now: Timestamp) -> i64 {
     let passed_ms =
         passed.map_or(0, |passed| i64::try_from(passed.as_millis()).unwrap_or(i64::MAX));
@@ -87,8 +94,8 @@ fn stepped(last: i64, passed: Option<Duration>, now: Timestamp) -> i64 {
 
 fn shift_due(file: &Connection, now: Timestamp, off: i64) -> rusqlite::Result<()> {
     let (now_ms, before) = (number(now), number(now).saturating_sub(off));
-    // Forwards: what was not due by the old clock, and was not written by the new one. Backwards: all
-    // that would wait for the old time to come again.
+    // Forward: messages that were not due by the old clock, and were not written by the new one.
+    // Backward: all messages that would wait for the old time.
     let (after, until) = if off > 0 { (before, now_ms) } else { (now_ms, i64::MAX) };
     if off != 0 {
         let wait = "UPDATE message SET due = due + ?1 \
@@ -99,11 +106,11 @@ fn shift_due(file: &Connection, now: Timestamp, off: i64) -> rusqlite::Result<()
     file.execute(seen, [number(now)]).map(drop)
 }
 
-/// All that is beyond the bounds, by many commits. Returns where to look for forgotten
+/// Trims everything beyond the bounds, in many commits. Returns where to look for expired
 /// deliveries next.
 async fn one(store: &Store, bounds: &Bounds, refused: bool, at: i64) -> Result<i64, StoreError> {
     let now = clock::now();
-    // What is still to be delivered goes before what is archived.
+    // Messages that are still to be delivered have priority over the archive.
     let archived = store
         .read(|file| file.query_row("SELECT bytes FROM archived", (), |row| row.get::<_, i64>(0)));
     let (archived, crowding) = (archived.await?.unsigned_abs(), store.crowding());
@@ -132,7 +139,8 @@ async fn one(store: &Store, bounds: &Bounds, refused: bool, at: i64) -> Result<i
     store.write(rest).await
 }
 
-/// Refused callbacks: too old, too many, too large. Returns how many went at most by one rule.
+/// Trims refused callbacks: too old, too many, too large. Returns the largest number that one rule
+/// deleted.
 fn shrink_refused(
     file: &Connection,
     bounds: &RefusedBounds,
@@ -144,7 +152,7 @@ fn shrink_refused(
          AND due <= ?1 ORDER BY due, id LIMIT ?2)",
         )?
         .execute(params![before(now, bounds.age), rows()])?;
-    // The newest stay: each one's place, and the bytes up to it, counted from the newest.
+    // The newest stay: the row of each, and the bytes up to it, counted from the newest.
     let many = file
         .prepare_cached(
             "DELETE FROM message WHERE id IN (SELECT id FROM (SELECT id, \
@@ -163,7 +171,7 @@ fn shrink_archive(file: &Connection, bounds: &Archive, now: Timestamp) -> rusqli
          (SELECT id FROM (SELECT id, at FROM archive ORDER BY id LIMIT ?2) WHERE at <= ?1)",
         )?
         .execute(params![before(now, bounds.age), rows()])?;
-    // The oldest that are as large as what is too much.
+    // The oldest rows that together are as large as the excess.
     let many = file
         .prepare_cached(
             "DELETE FROM archive WHERE id IN (SELECT id FROM (SELECT id, \
@@ -183,11 +191,11 @@ fn rows() -> i64 {
     i64::try_from(ROWS).unwrap_or(i64::MAX)
 }
 
-/// After a flood.
+/// Returns unused pages after a flood.
 fn shrink_file(file: &Connection) -> rusqlite::Result<()> {
     let spare: i64 = file.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
     if spare > SPARE {
-        // Each step gives one page back.
+        // Each step returns one page.
         let mut vacuum = file.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
         let mut steps = vacuum.query(())?;
         while steps.next()?.is_some() {}
@@ -195,7 +203,7 @@ fn shrink_file(file: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Of the deliveries from `at` on, some; 0 after the last.
+/// Examines some deliveries from row `at` on. Returns the next row, or 0 after the last.
 fn forget(file: &Connection, now: Timestamp, at: i64) -> rusqlite::Result<i64> {
     file.prepare_cached(
         "DELETE FROM first_type WHERE key IN \
@@ -254,7 +262,7 @@ mod tests {
         let refused = RefusedBounds { count: 1000, bytes: 70_050, age: FOREVER };
         let archive = Archive { sources: Vec::new(), bytes: 50_000, age: FOREVER };
         let at = one(&store, &Bounds { refused: refused.clone(), archive }, true, 0).await.unwrap();
-        // By the tighter of two bounds; what waits is nobody's to sweep; a dead one is kept.
+        // The tighter of two bounds applies. Waiting messages and dead letters are never swept.
         assert_eq!(store.read(counts).await.unwrap(), [500, 700, 3000, 2000]);
         let newest = "SELECT min(CAST(event AS INTEGER)) FROM archive";
         let oldest: i64 =
@@ -353,7 +361,7 @@ mod tests {
             );
             assert_eq!(store.read(last_seen).await.unwrap(), Some(number(now)));
         }
-        // The other way round: what was due stays due, and what waits has its delay again.
+        // The opposite: due messages stay due, and waiting ones get their delay again.
         for off in [-day, day] {
             let last = store.read(last_seen).await.unwrap().unwrap();
             let now = Timestamp::from_millis((last + off).unsigned_abs());
@@ -361,7 +369,8 @@ mod tests {
             assert!(store.read(dues).await.unwrap()[1] <= number(now), "{off}");
         }
         assert_eq!(store.read(dues).await.unwrap()[0], old + 9_000);
-        // What was worked on by a clock that was ahead, and is opened by one that isn't.
+        // A file that was worked on while the clock was ahead, and is opened after it was
+        // corrected.
         let ahead = Timestamp::from_millis((old + day).unsigned_abs());
         store.write(move |file| shift_due(file, ahead, day)).await.unwrap();
         follow_clock(&store, None, false).await.unwrap().unwrap();
@@ -393,7 +402,7 @@ mod tests {
         let [archived, _, waiting, _] = store.read(counts).await.unwrap();
         assert_eq!((waiting, store.crowding()), (3000, 0), "{:?}", store.sizes());
         assert!(archived > 1000, "no more than it takes: {archived}");
-        // The same again trims nothing more.
+        // A second run trims nothing more.
         one(&store, &bounds(), false, 0).await.unwrap();
         assert_eq!(store.read(counts).await.unwrap()[0], archived);
         let _ = std::fs::remove_file(&path);

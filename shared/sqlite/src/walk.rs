@@ -1,4 +1,4 @@
-//! Looking through a queue of the file.
+//! Looks through a queue in the file.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use zentra_store::queue::{Message, QueueError, Receipt, Walk};
 use super::queue::{COLUMNS, read};
 use super::store::{Store, StoreError, number};
 
-/// Number of letters that are fetched and held at a time.
+/// Number of messages that are read and held at a time.
 const PAGE: usize = 64;
-/// How long a page is held back from other passes, at most.
+/// Maximum time that a page is hidden from other walks.
 const HELD: Duration = Duration::from_secs(120);
 
-/// One look through one queue; see [`Walk`]. It holds a page at a time.
+/// One look through one queue. See [`Walk`]. It holds one page at a time.
 pub struct EmbeddedWalk {
     store: Store,
     queue: String,
-    /// Where it is: due, id.
+    /// Its position: due time and row.
     last: (i64, i64),
     page: VecDeque<(i64, i64, Message)>,
-    /// The page's ids.
+    /// The rows of the page.
     held: Vec<i64>,
 }
 
@@ -34,7 +34,7 @@ impl EmbeddedWalk {
         Self { store, queue, last, page: VecDeque::new(), held: Vec::new() }
     }
 
-    /// Gives the last page back and takes the next.
+    /// Releases the last page, and holds the next.
     async fn turn(&mut self) -> Result<(), StoreError> {
         let (queue, (due, id)) = (self.queue.clone(), self.last);
         let old = std::mem::take(&mut self.held);
@@ -62,7 +62,7 @@ impl EmbeddedWalk {
     }
 }
 
-/// What has been held for too long, or by a pass whose process is gone.
+/// Releases what was held for too long, or by a walk whose process has ended.
 pub(super) fn release(file: &Connection, now: Timestamp) -> rusqlite::Result<()> {
     file.prepare_cached("DELETE FROM held WHERE until <= ?1")?.execute([number(now)])?;
     let mut holders = file.prepare_cached("SELECT DISTINCT pid FROM held")?;
@@ -73,7 +73,7 @@ pub(super) fn release(file: &Connection, now: Timestamp) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// Whether there is such a process, of whatever user.
+/// Whether a process with this ID exists, of any user.
 fn lives(pid: i32) -> bool {
     let asked = Pid::from_raw(pid).map(test_kill_process);
     asked.is_some_and(|asked| asked != Err(Errno::SRCH))
@@ -106,7 +106,7 @@ impl Walk for EmbeddedWalk {
     }
 }
 
-/// The right to take one message out of a queue that is looked through.
+/// The right to remove one message from a queue that is looked through.
 pub struct WalkReceipt {
     id: i64,
     store: Store,
@@ -120,7 +120,7 @@ impl Receipt for WalkReceipt {
             file.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])
         };
         if let Err(error) = self.store.write(delete).await {
-            tracing::debug!(%error, "not acknowledged; the letter stays");
+            tracing::debug!(%error, "the acknowledgement failed; the message stays");
         }
     }
 

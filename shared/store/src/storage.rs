@@ -10,15 +10,15 @@ pub enum StorageError {
     #[error("the file has reached its bound ([embedded] max_size)")]
     Full,
     /// The disk is full, or has only the reserve to finish accepted events.
-    #[error("the disk is full, or has less than 64 MiB left")]
+    #[error("the disk is full, or has less than 64 MiB free")]
     DiskFull,
     /// Too many writes are waiting.
-    #[error("too many writes wait for the disk")]
+    #[error("too many writes are waiting for the disk")]
     Overloaded,
     /// The program is stopping.
     #[error("the file is closed")]
     Closed,
     /// Another error of the storage.
-    #[error("the file can't be read or written: {0}")]
+    #[error("cannot read or write the file: {0}")]
     Failed(String),
 }

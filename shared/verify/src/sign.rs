@@ -50,7 +50,7 @@ pub enum Unsignable {
     #[error("it is signed with a private key, which the config doesn't have")]
     PrivateKey,
     /// The secret has the wrong form.
-    #[error("the secret hasn't the form that the provider gives out")]
+    #[error("the secret does not have the form of this provider's secrets")]
     Secret,
     /// The body lacks something that is signed, or the place of the signature.
     #[error("its body needs {0}, and that isn't there")]

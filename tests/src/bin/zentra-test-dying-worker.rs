@@ -1,5 +1,5 @@
-//! A worker for the tests that dies in a window between two of its steps, as by kill -9:
-//! nothing is unwound, nothing flushed. `DOOM_AT` names the window.
+//! A worker that dies in a window between two of its steps, as by `kill -9`: nothing is unwound or
+//! flushed. `DOOM_AT` names the window.
 
 use std::env;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! A worker of somebody's own, for the tests: its handler of `ledger` writes rows under an
-//! inbox, and misbehaves as the event's id says.
+//! A user's own worker. Its handler for `ledger` writes rows under an inbox, and misbehaves as the
+//! event's ID says.
 
 use std::env;
 use std::sync::{Arc, Mutex};
@@ -48,14 +48,14 @@ async fn handle(database: Arc<Mutex<Connection>>, delivery: Delivery) -> Result<
         move || write(&database, &delivery, &id)
     })
     .await??;
-    // Killed between its commit and the worker's note of it.
+    // Killed between its commit and the worker's settle.
     if new && transfer.id.starts_with("dies") {
         std::process::abort();
     }
     Ok(())
 }
 
-/// The same on PostgreSQL: the table `booked` is there.
+/// The same on PostgreSQL. The table `booked` exists.
 async fn handle_by_postgres(url: String, delivery: Delivery) -> Result<(), Failed> {
     let transfer: Transfer = serde_json::from_slice(&delivery.event.body)?;
     let (mut client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;

@@ -1,4 +1,5 @@
-//! A memory alarm of RabbitMQ: it takes no messages, and goes on handing out those that it has.
+//! A memory alarm of RabbitMQ: the broker accepts no messages, and still delivers those that it
+//! has.
 
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -13,9 +14,9 @@ use zentra_tests::{eventually, namespace, shared_redis};
 use crate::faults::{Provider, RETRY, event, is_transfer};
 
 const EVENTS: usize = 300;
-/// More fail than there are slots and prefetch.
+/// More events fail than there are slots and prefetched messages.
 const FAIL_FIRST: usize = 100;
-/// Within which each command of operators has to answer.
+/// Time limit for each operator command.
 const ANSWER: Duration = Duration::from_secs(20);
 
 async fn accept(world: &World) {

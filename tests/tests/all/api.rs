@@ -1,4 +1,4 @@
-//! The operators' API: who may ask for what, and that it tells what the command line tells.
+//! The operators' API: authorization, and the same results as the command line.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,7 +24,7 @@ use crate::standalone::Shop;
 pub(crate) struct Api<'a> {
     stack: &'a Stack,
     at: String,
-    /// By which all that it answers is judged.
+    /// The schema that judges every response.
     document: Value,
     program: Guarded,
 }
@@ -72,7 +72,7 @@ impl<'a> Api<'a> {
         (code, told)
     }
 
-    /// Whether an answer has the form that the document gives it.
+    /// Whether a response has the documented form.
     fn judge(&self, method: &Method, path: &str, code: u16, told: &Value) {
         let path: Vec<_> = path.split('?').next().unwrap().split('/').collect();
         let likeness = |template: &str| {
@@ -111,7 +111,7 @@ impl<'a> Api<'a> {
     }
 }
 
-/// Whether a text names an option of the command line, as `--because`.
+/// Whether a text names a command-line option, such as `--because`.
 fn names_an_option(value: &Value) -> bool {
     match value {
         Value::String(text) => text.split(char::is_whitespace).any(|word| {
@@ -123,7 +123,7 @@ fn names_an_option(value: &Value) -> bool {
     }
 }
 
-/// Whatever it is, it is JSON, and an error says what it is.
+/// Every response is JSON, and an error says what is wrong.
 fn read(answer: &Answer) -> (u16, Value) {
     let value: Value = serde_json::from_str(&answer.body)
         .unwrap_or_else(|error| panic!("{}: {error}: {}", answer.status, answer.body));
@@ -152,7 +152,7 @@ async fn all_requests_share_the_connections_of_their_program() {
     let api = Api::start(&world.stack).await;
     let tokens: Vec<_> =
         (0..20).map(|at| api.token(&[&format!("t{at}"), "--role", "operator"])).collect();
-    // Each asks RabbitMQ, and Redis for its token.
+    // Each request uses RabbitMQ, and Redis for its token.
     let paths = ["/v1/unrouted", "/v1/refused", "/v1/archive", "/v1/metrics", "/v1/events/none"];
     let ask = async |path: &str, token: &str| {
         let headers = vec![("authorization", format!("Bearer {token}"))];
@@ -269,7 +269,7 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
     }
     let (_, workers) = api.get("/v1/workers", &viewer).await;
     assert_eq!(workers["items"].as_array().unwrap().len(), 1);
-    // The bytes are for those who may see them, and it is known who did.
+    // Only those who may see them get the bytes, and the audit log says who did.
     let body = "/v1/dead/evt_dead/body";
     assert_eq!(api.get(body, &admin).await.0, 403);
     let eve = api.token(&["eve", "--payloads"]);
@@ -402,7 +402,7 @@ async fn slow_connections_shut_nobody_out_and_a_viewers_body_is_not_read() {
     let asked = async || api.ask(Method::GET, "/v1/status", &viewer, "").await.0;
     assert_eq!(asked().await, 200);
     let mut slow = Vec::new();
-    // More than either has places.
+    // More than either has places for.
     for (address, count) in [(&api.at, 1100), (&world.ingress.admin, 40)] {
         for _ in 0..count {
             let mut stream = flood::connect(address, None).await.unwrap();
@@ -424,7 +424,7 @@ async fn slow_connections_shut_nobody_out_and_a_viewers_body_is_not_read() {
     tokio::time::timeout(BOUND, stream.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 403");
 
-    // A token holds no more tails than its own.
+    // A token's tails are limited to its own share.
     let mut tails = Vec::new();
     for _ in 0..3 {
         let mut stream = flood::connect(&api.at, None).await.unwrap();
@@ -461,7 +461,7 @@ async fn a_text_is_found_by_who_may_see_payloads_and_what_happens_is_told_as_it_
     assert!(String::from_utf8_lossy(&heard).contains("application/x-ndjson"));
     let mut sent = 0;
     while !String::from_utf8_lossy(&heard).contains("\"what\":\"delivered\"") {
-        // What was there before it listened isn't told, so it may take another one.
+        // Events before the tail began are not sent, so another event may be needed.
         sent += 1;
         let id = format!("evt_{sent}");
         world.send(&id, &transfer(&id, "trf_8172", 1)).await;
@@ -476,7 +476,7 @@ async fn a_text_is_found_by_who_may_see_payloads_and_what_happens_is_told_as_it_
     assert_eq!(api.get("/v1/find?text=", &ada).await.0, 400);
     let audit = String::from_utf8(stack.zentra(&["audit"]).stdout).unwrap();
     assert!(audit.contains("ada  event find trf_8172"), "{audit}");
-    // It stops though somebody listens.
+    // The server stops although somebody follows the tail.
     assert!(api.program.terminate(BOUND).is_some_and(|status| status.success()));
 }
 
@@ -561,7 +561,7 @@ async fn nobody_asks_without_a_token_and_each_role_may_what_it_may() {
         (["ada", "destination pause"], &"it is migrated".into())
     );
 
-    // Revoked, and over.
+    // Revoked: access ends.
     let listed = api.stack.zentra(&["token", "list"]);
     let listed = String::from_utf8(listed.stdout).unwrap();
     let of = listed.lines().find(|line| line.contains("grafana")).unwrap();
@@ -635,7 +635,7 @@ async fn on_the_file_it_is_the_same_too() {
     .await;
 }
 
-/// A value of this schema. Chance is in the texts.
+/// A value of this schema. Texts are random.
 fn example(document: &Value, schema: &Value, text: &mut impl FnMut() -> String) -> Value {
     if let Some(at) = schema["$ref"].as_str() {
         return example(document, document.pointer(&at[1..]).unwrap(), text);
@@ -677,8 +677,8 @@ fn example(document: &Value, schema: &Value, text: &mut impl FnMut() -> String) 
     }
 }
 
-/// Asked by its own document, with values of all kinds: each operation is there, nothing is an error
-/// of ours, and what it answers has the form that the document gives it.
+/// Requests are built from the document, with values of all kinds. Each operation exists, none
+/// fails with an internal error, and every response has the documented form.
 #[tokio::test(flavor = "multi_thread")]
 async fn by_its_own_document_it_answers_whatever_it_is_asked() {
     let shop = Shop::with("", "", "shop", "").await;
@@ -699,7 +699,7 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
         any.new_tree(&mut runner).unwrap().current()
     };
     let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-    // What isn't JSON has tests of its own.
+    // Bodies that are not JSON have their own tests.
     let other = ["/v1/metrics", "/v1/dead/{id}/body"];
     let other = [&other[..], &["/v1/archive/{id}/body", "/v1/refused/{id}/body"]].concat();
     let other = [&other[..], &["/v1/tail"]].concat();
@@ -731,7 +731,7 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
                     (answer.0 != 429).then_some(answer)
                 })
                 .await;
-                // 403: this one is served without --admit. 409: nothing fits.
+                // 403: this server runs without `--admit`. 409: nothing matches.
                 assert!(matches!(code, 200 | 400 | 403 | 404 | 409), "{at} {body}: {code}: {told}");
             }
         }

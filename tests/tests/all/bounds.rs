@@ -1,5 +1,5 @@
-//! The ingress's bounds, knocked at with raw sockets: beyond each there is an answer, and
-//! an honest callback beside it is taken all the same.
+//! The bounds of the ingress, tested with raw sockets. Beyond each bound there is a response, and
+//! an honest callback at the same time is accepted.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn connect(ingress: &Program) -> TcpStream {
     TcpStream::connect(address).await.unwrap()
 }
 
-/// A whole callback of `acme` in HTTP/1.1, with more headers.
+/// A complete callback of `acme` in HTTP/1.1, with additional headers.
 fn callback(id: &str, more: &str, body: &str) -> String {
     let mut head = "POST /in/acme HTTP/1.1\r\nhost: x\r\n".to_owned();
     for (name, value) in sign::acme(id, sign::now(), body.as_bytes()) {
@@ -40,18 +40,18 @@ fn length(body: &str) -> String {
     format!("content-length: {}\r\n", body.len())
 }
 
-/// All that comes until the server closes.
+/// Everything that arrives until the server closes.
 async fn to_the_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    // A reset after the answer is the end too.
+    // A reset after the response also ends it.
     let _ = tokio::time::timeout(BOUND, stream.read_to_end(&mut bytes)).await.unwrap();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Sends bytes, says no more, and hears what comes.
+/// Sends bytes and nothing more, and reads the response.
 async fn say(ingress: &Program, bytes: &[u8]) -> String {
     let mut stream = connect(ingress).await;
-    // The server may have closed before all is written.
+    // The server may have closed before everything is written.
     let _ = stream.write_all(bytes).await;
     to_the_end(&mut stream).await
 }
@@ -121,7 +121,7 @@ async fn a_wrong_length_or_two_framings_let_nothing_else_in() {
     let (stack, ingress) = ingress(&shared_rabbit(), "body_timeout = \"500ms\"").await;
     let close = "connection: close\r\n";
 
-    // More announced than sent: the body never ends, or it breaks off.
+    // More is announced than sent: the body never ends, or the connection closes.
     let long = format!("content-length: {}\r\n", BODY.len() + 10);
     let answer = say(&ingress, callback("evt_1", &long, BODY).as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
@@ -131,13 +131,13 @@ async fn a_wrong_length_or_two_framings_let_nothing_else_in() {
     let answer = to_the_end(&mut stream).await;
     assert!(!answer.contains("HTTP/1.1 200"), "{answer}");
 
-    // Less announced than sent: the signature doesn't fit what was announced.
+    // Less is announced than sent: the signature does not match the announced part.
     let short = format!("content-length: {}\r\n{close}", BODY.len() - 10);
     let answer = say(&ingress, callback("evt_1", &short, BODY).as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
 
-    // Chunked is as good as announced; with both, nothing is taken, and what follows is no second
-    // request.
+    // Chunked encoding is equivalent to a length. A request with both is refused, and what follows
+    // is not a second request.
     let chunked = |inner: &str| format!("{:x}\r\n{inner}\r\n0\r\n\r\n", inner.len());
     let head = callback("evt_2", &format!("transfer-encoding: chunked\r\n{close}"), BODY);
     let sent = head.strip_suffix(BODY).unwrap().to_owned() + &chunked(BODY);
@@ -209,7 +209,7 @@ async fn no_trick_with_the_path_reaches_a_source() {
     }
     let metrics = stack.http.get(&format!("{}/metrics", ingress.admin)).await.unwrap().body;
     assert!(!metrics.contains("ACME") && metrics.contains("source=\"unknown\""), "{metrics}");
-    // A query belongs to the sender; the source is the path alone.
+    // The query belongs to the sender. The path alone selects the source.
     let url = format!("{}/in/acme?x=/in/nobody", ingress.listen);
     let headers = sign::acme("evt_1", sign::now(), BODY.as_bytes());
     assert_eq!(stack.http.post(&url, &headers, BODY).await.unwrap().status, 200);
@@ -231,7 +231,7 @@ async fn beside_2000_idle_connections_an_honest_callback_is_taken_and_memory_sta
     let mut idle = Vec::new();
     for at in 0..2000 {
         let mut stream = connect(&ingress).await;
-        // Some of them have begun to speak.
+        // Some connections have begun to send.
         if at % 2 == 0 {
             stream.write_all(b"POST /in/acme HTTP/1.1\r\nx-").await.unwrap();
         }
@@ -248,7 +248,7 @@ async fn beside_2000_idle_connections_an_honest_callback_is_taken_and_memory_sta
     assert!(grown < 64 * 1024, "{grown} KiB more");
 }
 
-/// Goes on with a body of 1 MiB by small pieces until it is dropped.
+/// Sends a body of 1 MiB in small pieces until it is dropped.
 async fn keeps_sending(ingress: &Program, id: &str) -> JoinSet<()> {
     let mut stream = connect(ingress).await;
     let head = callback(id, "content-length: 1048576\r\n", "{");
@@ -309,7 +309,7 @@ async fn a_connection_whose_body_does_not_come_gives_way_to_a_new_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_without_a_byte_keep_no_honest_callback_out() {
-    // Nothing ends them but the honest ones, and one client may hold all places.
+    // Only the honest callbacks can end them, and one client may hold all places.
     let settings = "max_connections = 64\nmax_peer_share = 100\nmin_body_rate = 0\n\
                     body_timeout = \"10m\"";
     let (stack, ingress) = ingress(&shared_rabbit(), settings).await;
@@ -318,7 +318,7 @@ async fn bodies_without_a_byte_keep_no_honest_callback_out() {
     waiting_bodies(&stack, &ingress, 64.0).await;
     for at in 0..50 {
         let mut stream = connect(&ingress).await;
-        // Its body comes a moment after its headers, as that of many clients does.
+        // Its body arrives a moment after its headers, as with many clients.
         let whole = callback(&format!("evt_{at}"), &length(BODY), BODY);
         let (head, body) = whole.split_at(whole.len() - BODY.len());
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -382,7 +382,7 @@ async fn beyond_the_callbacks_in_flight_and_the_bytes_in_memory_there_is_503_and
     let url = format!("{}/in/acme", ingress.listen);
     let body = large[..20_000].to_owned();
     assert_eq!(honest(&stack, &ingress, "evt_3").await.status, 200);
-    // It has stalled: it gives way to one that needs its memory.
+    // It has stalled, so it gives way to one that needs its memory.
     eventually("the slow one gives way", BOUND, async || {
         let headers = sign::acme("evt_2", sign::now(), body.as_bytes());
         let answer = stack.http.post(&url, &headers, body.clone()).await?;
@@ -394,7 +394,7 @@ async fn beyond_the_callbacks_in_flight_and_the_bytes_in_memory_there_is_503_and
     let answer = to_the_end(&mut slow).await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("overloaded"), "{answer}");
 
-    // A broker that says nothing holds three; the others needn't wait to hear 503.
+    // A silent broker delays three callbacks. The others get 503 at once.
     rabbit.freeze();
     let mut knocking = JoinSet::new();
     for at in 0..10 {
@@ -423,7 +423,7 @@ async fn a_source_has_its_own_body_bound_and_its_own_yes() {
     };
     let taken = post(b"{\"a\":1}").await;
     assert_eq!((taken.status.as_u16(), &*taken.body), (202, "[accepted]"));
-    // What is announced to be too large is refused before it comes.
+    // A body that is announced as too large is refused before it is sent.
     let unsent = "POST /in/small HTTP/1.1\r\nhost: x\r\ncontent-length: 11\r\n\r\n";
     let refused = say(&ingress, unsent.as_bytes()).await;
     assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
@@ -450,7 +450,7 @@ async fn http_2_has_bounds_of_its_headers_and_of_its_streams() {
     let http2 = Http::http2();
     let url = format!("{}/in/acme", ingress.listen);
     let many = vec![("x-many", "y".to_owned()); 21];
-    // The last is refused by the library, unread.
+    // The library refuses the last one unread.
     for headers in [many, long(17_000), long(40_000)] {
         let answer = http2.post(&url, &headers, BODY).await.unwrap();
         assert_eq!(answer.status, 431);

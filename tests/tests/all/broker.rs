@@ -1,4 +1,4 @@
-//! Whatever the broker does, the ingress answers in time, and a yes is a yes.
+//! Whatever the broker does, the ingress answers in time, and a 2xx is true.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use zentra_tests::{
 };
 
 const BOUND: Duration = Duration::from_secs(30);
-/// What the issue of a late answer allows: the deadline is two seconds.
+/// The limit of a late response. The deadline itself is two seconds.
 const IN_TIME: Duration = Duration::from_millis(2500);
 
 fn settings(url: &str, namespace: &str) -> Settings {
@@ -47,7 +47,7 @@ async fn connected(settings: Settings) -> Amqp {
     queue
 }
 
-/// All bodies in the ledger's work queue, each so often.
+/// All bodies in the ledger's work queue, with the number of each.
 async fn queued(url: &str, namespace: &str, least: usize) -> HashMap<String, usize> {
     let queue = connected(queue_settings(url, namespace)).await;
     let mut consumer = queue.consume("ledger", 500);
@@ -66,7 +66,7 @@ async fn queued(url: &str, namespace: &str, least: usize) -> HashMap<String, usi
 async fn among_thousands_no_returned_message_is_taken_for_a_confirmed_one() {
     let (url, namespace) = (shared_rabbit(), namespace());
     let queue = connected(settings(&url, &namespace)).await;
-    // Without its last rescue, an event that nobody subscribed to is returned.
+    // Without the queue of unrouted events, an event without a subscriber is returned.
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let unrouted = format!("{namespace}.unrouted");
@@ -108,7 +108,7 @@ async fn an_event_that_reached_the_archive_alone_is_not_accepted() {
     routes.archive.sources.push("acme".into());
     let declaring = connected(Settings { routes: Some(routes), ..settings.clone() }).await;
     declaring.publish(&event("acme.x", 1)).await.unwrap();
-    // Nobody is left who would declare a queue again.
+    // No worker is left that would declare a queue again.
     declaring.close().await;
     let queue = Amqp::operator(settings);
     tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
@@ -121,7 +121,7 @@ async fn an_event_that_reached_the_archive_alone_is_not_accepted() {
     }
 }
 
-/// What a publish is told, without a wait for any deadline.
+/// The outcome of a publish, without waiting for a deadline.
 async fn at_once(queue: &Amqp) -> Result<(), QueueError> {
     let started = Instant::now();
     let told = queue.publish(&event("acme.x", 3)).await;
@@ -140,7 +140,8 @@ async fn a_stuck_broker_costs_one_deadline_then_nothing_and_is_found_again_withi
     assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
     eventually("it is known to be stuck", BOUND, async || (!Publish::ready(&queue)).then_some(()))
         .await;
-    // Known to be dead: at once, also while the connection is given up and a new one hangs.
+    // The broker is known to be dead: the answer comes at once, also while the connection is given
+    // up and a new connect hangs.
     let end = Instant::now() + Duration::from_secs(14);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     let mut last = Ok(());
@@ -149,7 +150,7 @@ async fn a_stuck_broker_costs_one_deadline_then_nothing_and_is_found_again_withi
         assert!(last.is_err());
         tick.tick().await;
     }
-    // Before heartbeats tell, which takes 20 s.
+    // Before heartbeats notice it, which takes 20 s.
     assert!(matches!(last, Err(QueueError::Disconnected)), "not given up: {last:?}");
     rabbit.thaw();
     let again = async || queue.publish(&event("acme.x", 4)).await.ok();
@@ -171,7 +172,7 @@ async fn what_its_sender_has_given_up_waiting_for_a_place_is_not_published_later
     rabbit.thaw();
     let again = async || queue.publish(&event("acme.x", 301)).await.ok();
     eventually("it is found again", BOUND, again).await;
-    // One lane's window was under way.
+    // The publishes in flight on one lane.
     let most = 64 + 2;
     let found = crate::queue::depth(&rabbit.url(), "late.work.ledger").await;
     assert!((2..=most).contains(&found), "{found} of at most {most}");
@@ -200,7 +201,7 @@ async fn a_memory_alarm_is_an_error_in_time_and_ends_by_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_addresses_the_first_that_works_is_used_and_then_the_next() {
-    // One that takes connections and says nothing, one that refuses, and two brokers.
+    // A host that accepts connections and sends nothing, one that refuses them, and two brokers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("amqp://{}/%2f", silent.local_addr().unwrap());
     let (mut first, second) = (services::rabbit(), services::rabbit());
@@ -263,7 +264,7 @@ async fn every_2xx_of_1000_is_queued_as_sent_over_kill_9_and_a_memory_alarm() {
     let refused = ["zentra_ingress_refused_total", "queue_unavailable"];
     let before = ingress.metric(&stack.http, &refused).await;
     rabbit.alarm(true);
-    // Setting it off may take longer than the first ones.
+    // Raising the alarm may take longer than the first callbacks.
     let more = wave(500, 700);
     eventually("the alarm is felt", BOUND, async || {
         (ingress.metric(&stack.http, &refused).await > before + 10.0).then_some(())

@@ -18,9 +18,9 @@ use zentra_tests::{eventually, namespace};
 
 use crate::faults::{Provider, RETRY, event, every_one_has_its_end, is_transfer};
 
-/// Events, at least; they flow until all that is to happen has happened.
+/// Minimum number of events. They flow until all faults have happened.
 const EVENTS: usize = 1000;
-/// Where none is given.
+/// The default seed.
 const SEED: u64 = 8172;
 const PAUSE: Duration = Duration::from_millis(15);
 
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(15);
 enum Fault {
     /// A worker is killed.
     Worker,
-    /// A worker is stopped until its lease and its attempts are over, and goes on then.
+    /// A worker is stopped until its lease and its attempts are over, and then continued.
     Frozen,
     Rabbit,
     Redis,
@@ -57,7 +57,7 @@ async fn whatever_dies_each_acknowledged_event_ends_as_one_row_or_dead_and_its_h
     let (mut rabbit, mut redis) = (services::rabbit(), services::redis());
     let world =
         Arc::new(World::start(&rabbit.url(), &redis.url(), &namespace(), RETRY).await.unwrap());
-    // While the broker is away the ledger's bad turns pile up, and come all at once then; a
+    // While the broker is away the ledger's failures pile up, and all come at once afterwards. A
     // pause would only let more of them pile up.
     let circuit = "circuit = { failures = 0 }";
     world.stack.replace("timeout = \"1s\"\n", &format!("timeout = \"1s\"\n{circuit}\n"));
@@ -106,7 +106,7 @@ async fn whatever_dies_each_acknowledged_event_ends_as_one_row_or_dead_and_its_h
     }
 }
 
-/// Sends events until there are enough of them, and it is enough. Returns how many.
+/// Sends events until there are enough and `enough` is set. Returns their number.
 async fn send(
     world: Arc<World>,
     provider: Provider,
@@ -135,7 +135,7 @@ async fn send(
     sent
 }
 
-/// Stops a worker while so many events flow as take twice its lease of two seconds.
+/// Stops a worker while enough events flow to last twice its lease of two seconds.
 async fn frozen(worker: &Program, acknowledged: &AtomicUsize) {
     let signal = |name: &str| {
         let id = worker.process.id().to_string();

@@ -1,4 +1,4 @@
-//! Live controls: what operators say, workers hear.
+//! Live controls: workers obey what operators set.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -30,7 +30,7 @@ async fn until(stack: &Stack, what: &str, wanted: impl Fn(&Value) -> bool) -> Va
     eventually(what, BOUND, async || Some(ledger(stack)).filter(&wanted)).await
 }
 
-/// The backlog of the work queue, all of it ready to be taken.
+/// The backlog of the work queue, all of it ready.
 async fn waits(stack: &Stack, worker: &Program, count: f64) {
     let ready = ["zentra_queue_messages", "\"work\""];
     eventually("they wait", BOUND, async || {
@@ -100,7 +100,7 @@ async fn an_open_circuit_is_closed_by_an_operator_and_no_earlier_word_closes_it(
         "timeout = \"1s\"",
         "timeout = \"1s\"\ncircuit = { failures = 2, first_pause = \"1h\", pause = \"1h\" }",
     );
-    // Said before the circuit has opened, it is past by then.
+    // Set before the circuit opened, so it is over by then.
     let close = ["destination", "close-circuit", "ledger"];
     done(stack, &close);
     world.ledger.take_turns((0..2).map(|_| Turn::Answer(500, Vec::new())));
@@ -208,7 +208,7 @@ async fn tail_tells_what_happens_and_only_of_what_is_asked() {
             break;
         }
     }
-    // It may have begun between an event's claim and its end: then that end comes first.
+    // It may have begun between an event's claim and its settle. The settle comes first then.
     let mut line: Value = serde_json::from_str(&first.unwrap()).unwrap();
     let mut key = None;
     loop {
@@ -229,7 +229,7 @@ async fn tail_tells_what_happens_and_only_of_what_is_asked() {
     assert_ne!(key, "ledger/acme/evt_before");
     tail.kill().unwrap();
     tail.wait().unwrap();
-    // That it can't be written is an error.
+    // A failure to write is an error.
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let tail = stack.command("zentra").arg("tail").stdout(full).spawn().unwrap();
     let tail = std::sync::Mutex::new(tail);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-/// What a crate uses in a normal build: to this depth, where 1 is what it uses directly.
+/// The crates in a crate's normal build, to this depth. 1 means direct dependencies.
 fn dependencies(package: &str, depth: &str) -> Vec<String> {
     let tree = ["tree", "--offline", "--edges", "normal", "--prefix", "none", "--depth", depth];
     let output = Command::new(env!("CARGO")).args(tree).args(["--package", package]).output();
@@ -14,7 +14,7 @@ fn dependencies(package: &str, depth: &str) -> Vec<String> {
     lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
-/// Lowest first: a crate uses only crates that stand before it.
+/// Lowest first. A crate uses only crates that stand before it.
 const LAYERS: [&str; 14] = [
     "webhook-verify",
     "zentra-core",
@@ -84,7 +84,7 @@ fn no_backend_is_built_for_a_crate_that_has_no_use_for_it() {
     }
 }
 
-/// Which modules of a crate each of its modules uses, by the source.
+/// The modules that each module of a crate uses, according to the source.
 fn modules(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
     fn texts(path: &Path, all: &mut String) {
         match std::fs::read_dir(path) {
@@ -132,7 +132,7 @@ fn no_modules_of_the_operators_crates_use_each_other_in_a_circle() {
     }
 }
 
-/// What `cargo deny check licenses bans sources` says, without the tool.
+/// What `cargo deny check licenses bans sources` checks, without the tool.
 #[test]
 fn every_dependency_is_allowed_by_deny_toml() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -149,7 +149,7 @@ fn every_dependency_is_allowed_by_deny_toml() {
         .iter()
         .map(|ban| ban["crate"].as_str().unwrap())
         .collect();
-    // Only this platform's dependencies were downloaded.
+    // Only the dependencies of this platform were downloaded.
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--offline", "--format-version", "1", "--filter-platform", &platform])

@@ -1,4 +1,4 @@
-//! Destinations as they are out there: behind TLS, with either HTTP, with answers of any length.
+//! Realistic destinations: behind TLS, with HTTP/1.1 or HTTP/2, with responses of any length.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -25,7 +25,8 @@ use zentra_tests::services::{self, folder};
 use zentra_tests::world::{BOUND, World, count, delivered};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
-/// An application behind TLS. It says by which HTTP it was asked, and to `evt_0` much more.
+/// An application behind TLS. It answers with the HTTP version of the request, and with a long
+/// body for `evt_0`.
 struct Application {
     url: String,
     connections: Arc<AtomicUsize>,
@@ -74,7 +75,7 @@ async fn answer(request: http::Request<Incoming>) -> Result<Response<Full<Bytes>
     Ok(Response::new(Full::new(text.into())))
 }
 
-/// The answer as the history has it.
+/// The response in the history.
 fn excerpt(known: &Delivery) -> &str {
     let result = known.history.iter().find_map(|entry| match &entry.what {
         HistoryEvent::Delivered { result, .. } => Some(result),
@@ -118,11 +119,11 @@ async fn an_https_destination_is_reached_by_either_http_and_only_with_a_certific
         for at in 0..10 {
             let known = world.until(&format!("evt_{at}"), delivered).await;
             let told = excerpt(&known);
-            // Its start, and nothing that would upset a terminal.
+            // The beginning of the response, without control characters.
             assert!(told.starts_with(&format!("{protocol} / and more")), "{told}");
             assert_eq!(told.len(), if at == 0 { 1024 } else { told.len().min(20) }, "{told}");
         }
-        // Kept, unless an answer was longer than what is read of it.
+        // The connection is kept, unless a response was longer than what is read of it.
         let connections = application.connections.load(Ordering::SeqCst);
         assert!(connections <= 2, "{connections} connections by {protocol}");
     }
@@ -178,7 +179,8 @@ async fn why_there_was_no_answer_is_told_by_a_class_that_is_always_the_same() {
     }
 }
 
-/// Node closes an idle connection after five seconds, and a request may be on its way then.
+/// Node closes an idle connection after five seconds, and a request may be on its way at that
+/// moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_just_closed_costs_no_attempt() {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")

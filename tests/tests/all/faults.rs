@@ -1,4 +1,4 @@
-//! The promise under fire: hundreds of callbacks while workers and the broker die.
+//! The promise under faults: hundreds of callbacks while workers and the broker die.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use zentra_tests::world::{BOUND, World};
 use zentra_tests::{eventually, namespace, queue_settings, shared_redis, sign};
 
 const WAVE: usize = 100;
-/// How long a provider goes on sending what isn't acknowledged.
+/// How long a provider keeps sending a callback that is not acknowledged.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long what waits for its retry may take after the broker was killed: longer than RabbitMQ
-/// 3.10's slowest timer for that, three minutes. Nearly always it takes seconds (see
-/// `services::Rabbit`); what hasn't come by then is lost.
+/// How long a message may wait for its retry after the broker was killed: longer than RabbitMQ
+/// 3.10's slowest timer, three minutes. It usually takes seconds (see `services::Rabbit`). What
+/// has not arrived by then is lost.
 const RECOVERED: Duration = Duration::from_secs(240);
 pub(crate) const RETRY: &str = r#"attempts = 20, initial = "250ms", multiplier = 1.5, max = "2s""#;
 
-/// A provider that sends each callback until it is acknowledged, and every third twice.
+/// A provider that sends each callback until it is acknowledged, and every third one twice.
 #[derive(Clone)]
 pub(crate) struct Provider {
     http: Http,
@@ -37,7 +37,7 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// Of the source `acme`, with 32 callbacks under way at a time.
+    /// As the source `acme`, with 32 concurrent callbacks.
     pub(crate) fn of(world: &World) -> Self {
         Self {
             http: Http::default(),
@@ -57,7 +57,7 @@ impl Provider {
         sending
     }
 
-    /// Sends one until it is acknowledged.
+    /// Sends one callback until it is acknowledged.
     pub(crate) async fn callback(&self, at: usize) {
         let _permit = self.under_way.acquire().await.unwrap();
         let (id, body) = (event(at), body(at));
@@ -86,7 +86,7 @@ pub(crate) fn event(at: usize) -> String {
     format!("evt_{at:04}")
 }
 
-/// Every twentieth is no transfer: the ledger judges it 422, for good.
+/// Every twentieth is not a transfer: the ledger answers 422, which is final.
 pub(crate) fn is_transfer(at: usize) -> bool {
     !at.is_multiple_of(20)
 }
@@ -113,7 +113,7 @@ async fn each_acknowledged_callback_ends_as_one_row_or_dead_while_worker_and_bro
     kill_in_the_middle(&mut world, &mut workers).await;
     wave.join_all().await;
 
-    // The broker dies in the middle of traffic.
+    // The broker dies in the middle of the traffic.
     let before = provider.acknowledged.load(Ordering::SeqCst);
     let wave = provider.wave(1);
     provider.has_acknowledged(before + 30).await;
@@ -121,8 +121,8 @@ async fn each_acknowledged_callback_ends_as_one_row_or_dead_while_worker_and_bro
     rabbit.restart().unwrap();
     wave.join_all().await;
 
-    // The broker freezes, so that nothing is confirmed, and then dies: whatever was
-    // answered 2xx meanwhile would be lost.
+    // The broker freezes, so that it confirms nothing, and then dies. An event that got a 2xx
+    // meanwhile would be lost.
     let (before, wave) = (provider.acknowledged.load(Ordering::SeqCst), provider.wave(2));
     provider.has_acknowledged(before + 30).await;
     rabbit.freeze();

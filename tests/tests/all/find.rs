@@ -1,4 +1,5 @@
-//! "The customer says that transfer trf_8172 never arrived": what an operator finds by that alone.
+//! "The customer says that transfer trf_8172 never arrived": what an operator finds with only
+//! that.
 
 use http::Method;
 use lapin::options::BasicGetOptions;
@@ -23,7 +24,7 @@ async fn a_transfer_is_found_by_its_number_wherever_its_callback_is() {
         .await
         .unwrap();
     let stack = &world.stack;
-    // Accepted, and no worker has taken it up.
+    // Accepted, and not claimed by a worker.
     world.send("evt_new", &transfer("evt_new", "trf_17", 1)).await;
     let (code, waits) = find(stack, "trf_17");
     assert_eq!(code, Some(0), "{waits}");
@@ -57,7 +58,8 @@ async fn a_transfer_is_found_by_its_number_wherever_its_callback_is() {
     drop(worker);
 }
 
-/// RabbitMQ gives a message of a work queue up after a hundred deliveries, and a look would be one.
+/// RabbitMQ gives up a message of a work queue after a hundred deliveries, and a look would be a
+/// delivery.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_look_takes_anything_out_of_a_work_queue() {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")

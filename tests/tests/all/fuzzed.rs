@@ -1,5 +1,5 @@
-//! The fuzz targets over their corpora, and over what becomes of these when they are damaged. For
-//! longer runs: docs/design.md, "Schemes as data".
+//! Runs the fuzz targets over their corpora, and over mutations of them. For longer runs see
+//! docs/design.md, "Schemes as data".
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,9 +9,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use zentra_tests::fuzz::TARGETS;
 
-/// How many damaged inputs each target gets.
+/// Number of mutated inputs per target.
 const DAMAGED: usize = 20_000;
-/// What parsers stumble over.
+/// Fragments that parsers often handle wrongly.
 const STONES: [&[u8]; 24] = [
     b"",
     b"=",
@@ -39,7 +39,7 @@ const STONES: [&[u8]; 24] = [
     b"%00",
 ];
 
-/// Tells the input when a target panics over it.
+/// Prints the input when a target panics.
 struct PrintOnPanic<'a>(&'a str, &'a [u8]);
 
 impl Drop for PrintOnPanic<'_> {

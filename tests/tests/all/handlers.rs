@@ -1,4 +1,4 @@
-//! A worker of somebody's own, with a Rust handler and an inbox.
+//! A user's own worker, with a Rust handler and an inbox.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use zentra_worker::inbox;
 
 const QUICK: &str = r#"attempts = 3, initial = "250ms", multiplier = 1.0, jitter = 0.0"#;
 
-/// A world whose destination has a handler, and the handler's database.
+/// A setup whose destination has a handler, and the handler's database.
 async fn world() -> (World, PathBuf) {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), QUICK).await.unwrap();
     let url = format!("url = \"{}\"", world.ledger.url);

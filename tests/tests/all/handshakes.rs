@@ -1,5 +1,5 @@
-//! Requests by which providers make sure of an endpoint: each is answered as its provider wants it,
-//! and none is an event.
+//! Requests by which providers validate an endpoint. Each gets the response that its provider
+//! wants, and none is an event.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -38,7 +38,7 @@ public_url = "https://hooks.example.com/in/trello"
 secrets = [{ name = "k1", secret = "env:GITHUB" }]
 "#;
 
-/// A source whose secret is that of GitHub.
+/// A source that uses the secret of `github`.
 fn source(name: &str, more: &str) -> String {
     format!(
         "[source.{name}]\nprovider = \"{name}\"\n{more}\n\
@@ -85,7 +85,7 @@ async fn what_makes_sure_of_the_endpoint_is_answered_as_its_provider_wants_and_i
     let ask = Asked(&world);
     let none = Headers::new();
 
-    // Signed, and so only answered when the signature fits.
+    // Signed, and therefore answered only if the signature is valid.
     let body = r#"{"type":"url_verification","challenge":"3eZb\u00e9"}"#;
     let now = sign::now().to_string();
     let signature = sign::plain(sign::GITHUB_SECRET, &format!("v0:{now}:{body}"));
@@ -101,7 +101,7 @@ async fn what_makes_sure_of_the_endpoint_is_answered_as_its_provider_wants_and_i
     assert_eq!(unsigned.0, 401);
     assert!(!unsigned.1.contains("3eZb"), "{}", unsigned.1);
 
-    // By GET, with what only the provider knows.
+    // By GET, with a token that only the provider knows.
     let meta =
         |token: &str| format!("meta?hub.mode=subscribe&hub.challenge=115&hub.verify_token={token}");
     assert_eq!(ask.ask(Method::GET, &meta(sign::STRIPE_SECRET), &none, "").await, yes("115"));
@@ -114,7 +114,7 @@ async fn what_makes_sure_of_the_endpoint_is_answered_as_its_provider_wants_and_i
     assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
 
-    // By GET, from anyone, and signed: but never what could be an event.
+    // By GET, from anybody, also signed, but never a request that could be an event.
     let (status, answer) = ask.ask(Method::GET, "x?crc_token=abc-1", &none, "").await;
     let mac = Hmac::<Sha256>::new_from_slice(sign::GITHUB_SECRET.as_bytes()).unwrap();
     let tag = STANDARD.encode(mac.chain_update("abc-1").finalize().into_bytes());
@@ -124,7 +124,7 @@ async fn what_makes_sure_of_the_endpoint_is_answered_as_its_provider_wants_and_i
     let replayed = vec![("x-twitter-webhooks-signature", format!("sha256={tag}"))];
     assert_eq!(ask.post("x", &replayed, "abc-1").await.0, 401);
 
-    // Without any signature; what it tells is kept for the operator.
+    // Without any signature. Its token is stored for the operator.
     let told = r#"{"verification_token":"secret_tMrlL1qK5vuQAh1b6cZGhFChZTSYJlce98V0pYn7yBl"}"#;
     assert_eq!(ask.post("notion", &none, told).await, yes(""));
     eventually("it can be seen", BOUND, async || {
@@ -168,7 +168,7 @@ async fn those_that_anyone_may_ask_are_answered_and_tell_nothing() {
     assert_eq!(dropbox.headers["x-content-type-options"], "nosniff");
     assert_eq!(ask.ask(Method::GET, "dropbox", &none, "").await.0, 405);
 
-    // Asana tells its secret once, here: it is given back, and the operator finds it.
+    // Asana sends its secret once, here. The response repeats it, and the operator finds it.
     let hook = vec![("x-hook-secret", "b537207f20cb".to_owned())];
     let asana = ask.whole(Method::POST, "asana", &hook, "").await;
     assert_eq!((asana.status.as_u16(), &*asana.body), (200, ""));
@@ -224,7 +224,8 @@ async fn those_that_are_signed_are_answered_only_if_the_signature_fits() {
     let secret = sign::GITHUB_SECRET;
     let now = sign::now();
 
-    // A PING is no event; its signature is all that Discord looks for: it sends wrong ones as well.
+    // A PING is not an event. Discord only tests the signature check, and sends wrong signatures
+    // too.
     let ping = r#"{"version":1,"application_id":"1","type":0}"#;
     let signed = |signed: &str| {
         let tag = hex::encode(key.sign(format!("{now}{signed}").as_bytes()));
@@ -270,7 +271,7 @@ async fn those_that_are_signed_are_answered_only_if_the_signature_fits() {
     );
     assert_eq!(ask.post("front", &front("{}"), r#"{"type":"sync"}"#).await.0, 401);
 
-    // Its "intent to receive": no events, and some signatures that are wrong by intent.
+    // Its "intent to receive": no events, and some signatures that are wrong on purpose.
     let intent =
         r#"{"events":[],"lastEventSequence":0,"firstEventSequence":0,"entropy":"S0m3r4N"}"#;
     let xero = |signed: &str| vec![("x-xero-signature", sign::base64(secret, signed))];
@@ -318,7 +319,7 @@ async fn a_handshake_that_is_admitted_later_is_told_as_one_and_stays() {
         (kept["items"].as_array()?.len() == 1).then_some(())
     };
     eventually("it is kept", BOUND, listed).await;
-    // Now with the secret that it was signed with.
+    // Now with the secret that signed it.
     let admit = |more: &[&str]| {
         let mut command = stack.command("zentra");
         command.env("GITHUB", sign::STRIPE_SECRET);

@@ -1,4 +1,4 @@
-//! The harness itself: what it starts ends with it.
+//! The harness itself: everything that it starts ends with it.
 
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use zentra_tests::services::{self, poll, workplace};
 use zentra_tests::world::BOUND;
 
-/// Where the victim, which is this same program, says what it has started.
+/// Where the victim, which is this same program, writes what it has started.
 const VICTIM: &str = "ZENTRA_VICTIM";
 
 #[test]

@@ -1,5 +1,5 @@
-//! One event, one delivery; two events, two: by the providers' own ways of telling them apart, on
-//! both backends.
+//! One event gives one delivery, and two events give two, by each provider's own way of
+//! identifying events, on both backends.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -15,7 +15,7 @@ use zentra_tests::stack::{Program, Stack};
 use zentra_tests::world::BOUND;
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
-/// A Zentra with one more source, `s`, and a destination `app` for all of its types.
+/// A Zentra with one more source, `s`, and a destination `app` for all its types.
 pub(crate) struct Site {
     pub(crate) stack: Stack,
     pub(crate) ledger: Ledger,
@@ -25,7 +25,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A callback of GitHub's, whose signature covers neither type nor id.
+    /// A callback of GitHub, whose signature covers neither type nor ID.
     pub(crate) async fn github(&self, kind: &str, id: &str, body: &str) {
         let tag = format!("sha256={}", hex::encode(hmac(body.as_bytes())));
         let headers = json(&[
@@ -36,12 +36,13 @@ impl Site {
         self.post(&headers, body).await;
     }
 
-    /// `tables` is the config of the source `s`, and what else there is; its secret is `env:CASE`.
+    /// `tables` is the configuration of the source `s` and anything else. Its secret is
+    /// `env:CASE`.
     pub(crate) async fn start(embedded: bool, tables: &str) -> Self {
         Self::subscribed(embedded, tables, "s.#").await
     }
 
-    /// With another pattern.
+    /// With another subscription pattern.
     pub(crate) async fn subscribed(embedded: bool, tables: &str, pattern: &str) -> Self {
         let ledger = Ledger::start(&folder("ledger")).await.unwrap();
         let more = format!(
@@ -82,15 +83,15 @@ impl Site {
         assert!(answer.status.is_success(), "{answer:?}");
     }
 
-    /// What is known of all deliveries of `s`, by their state.
+    /// All deliveries of `s`, by state.
     pub(crate) fn deliveries(&self) -> Vec<Value> {
         let listed = self.stack.zentra(&["event", "list", "--source", "s", "--json"]);
         let listed: Value = serde_json::from_slice(&listed.stdout).unwrap_or_default();
         listed["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Waits until callbacks have become so many requests at the destination, recorded copies, and
-    /// dead letters.
+    /// Waits until the callbacks have led to these numbers of requests at the destination,
+    /// recorded copies, and dead letters.
     pub(crate) async fn until(&self, what: &str, requests: usize, copies: usize, dead: usize) {
         let wanted = (requests, copies, dead);
         eventually(&format!("{what}: {wanted:?}"), BOUND, async || {
@@ -119,7 +120,7 @@ impl Site {
         .await;
     }
 
-    /// Replays all of the archive, also what is delivered.
+    /// Replays the whole archive, including what is delivered.
     pub(crate) async fn replay(&self) {
         let id = eventually("it is archived", BOUND, async || {
             let plan = ["job", "plan", "--archive", "--source", "s", "--force", "--json"];
@@ -153,7 +154,7 @@ fn hmac(content: &[u8]) -> Vec<u8> {
     mac.chain_update(content).finalize().into_bytes().to_vec()
 }
 
-/// A token by HS256, as RFC 7515 has it.
+/// A token signed by HS256, as in RFC 7515.
 pub(crate) fn token(claims: &Value) -> String {
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let content = format!(
@@ -165,7 +166,7 @@ pub(crate) fn token(claims: &Value) -> String {
     format!("Bearer {content}.{tag}")
 }
 
-/// Dropbox says that something has changed, by the same bytes each time.
+/// Dropbox reports that something changed, with the same bytes each time.
 async fn a_second_change_of_the_same_account_is_delivered(embedded: bool) {
     let site = Site::start(embedded, &source("dropbox", "")).await;
     let body = r#"{"list_folder": {"accounts": ["dbid:AAH1"]}, "delta": {"users": [12345]}}"#;
@@ -183,7 +184,7 @@ async fn a_second_change_of_the_same_account_is_delivered(embedded: bool) {
     assert!(told.contains("source.s: at least once"), "{told}");
 }
 
-/// Three states of one message: three events, and each of them once.
+/// Three states of one message are three events, each delivered once.
 async fn states_of_one_message_are_events_of_their_own(embedded: bool) {
     let site = Site::start(embedded, &source("vonage", "")).await;
     let states = ["submitted", "delivered", "read"];
@@ -209,7 +210,7 @@ async fn states_of_one_message_are_events_of_their_own(embedded: bool) {
     site.until("and a copy of the last", 3, 1, 0).await;
 }
 
-/// Viber's `seen` has the token, and the time, of `delivered`.
+/// Viber's `seen` has the token and the time of `delivered`.
 async fn what_happens_to_one_message_at_one_time_is_told_apart(embedded: bool) {
     let site = Site::start(embedded, &source("viber", "")).await;
     for (event, tag) in [
@@ -224,7 +225,7 @@ async fn what_happens_to_one_message_at_one_time_is_told_apart(embedded: bool) {
     site.until("delivered and seen", 2, 0, 0).await;
 }
 
-/// Two Google channels count their messages by themselves.
+/// Two Google channels number their messages independently.
 async fn the_same_number_of_two_channels_is_two_events(embedded: bool) {
     let site = Site::start(embedded, &source("google-channels", "")).await;
     let send = async |channel: &str, number: &str| {
@@ -249,7 +250,7 @@ async fn the_same_number_of_two_channels_is_two_events(embedded: bool) {
     site.until("ann's next, sent again", 3, 1, 0).await;
 }
 
-/// woocommerce#19764: an order that is created and updated at once, in the same bytes.
+/// woocommerce#19764: an order that is created and updated at once, with the same bytes.
 async fn two_topics_with_the_same_bytes_both_arrive(embedded: bool) {
     let site = Site::start(embedded, &source("woocommerce", "")).await;
     let send = async |topic: &str, id: &str| {
@@ -269,7 +270,7 @@ async fn two_topics_with_the_same_bytes_both_arrive(embedded: bool) {
     site.until("and a replay under another id", 2, 1, 1).await;
 }
 
-/// Mailgun signs time and token of each try, and the event keeps its id.
+/// Mailgun signs time and token of each attempt, and the event keeps its ID.
 async fn a_retry_that_is_signed_anew_is_a_copy_by_its_events_id(embedded: bool) {
     let site = Site::start(embedded, &source("mailgun", "")).await;
     for (second, token) in [(0, "t"), (1, "u")] {
@@ -290,7 +291,8 @@ async fn a_retry_that_is_signed_anew_is_a_copy_by_its_events_id(embedded: bool) 
     site.until("one event", 1, 0, 0).await;
 }
 
-/// Who has seen a callback of GitHub's can send it under another type, to whoever subscribes to that.
+/// Somebody who has seen a callback of GitHub can send it under another type, to that type's
+/// subscribers.
 async fn signed_bytes_under_another_type_reach_no_further_destination(embedded: bool) {
     let more =
         "[destination.deploys]\ntimeout = \"1s\"\nurl = \"ANY\"\nsubscribe = [\"s.deployment\"]\n";
@@ -299,7 +301,7 @@ async fn signed_bytes_under_another_type_reach_no_further_destination(embedded: 
     let send = async |kind: &str, id: &str| site.github(kind, id, body).await;
     send("push", "d1").await;
     site.until("the push", 1, 0, 0).await;
-    // With the delivery's own id, and with another one: at both destinations, without effect.
+    // With the delivery's own ID and with another one. It has no effect at either destination.
     send("deployment", "d1").await;
     site.until("under its id", 1, 0, 2).await;
     send("deployment", "d2").await;
@@ -313,7 +315,7 @@ async fn signed_bytes_under_another_type_reach_no_further_destination(embedded: 
     let told = String::from_utf8_lossy(&checked.stdout).into_owned()
         + &String::from_utf8_lossy(&checked.stderr);
     assert!(told.contains("source.s: type unsigned"), "{told}");
-    // The operator says that it was meant.
+    // The operator decides that it is genuine.
     let all = site.deliveries();
     let at_deploys = |one: &&Value| {
         one["record"]["state"] == "dead"
@@ -325,7 +327,7 @@ async fn signed_bytes_under_another_type_reach_no_further_destination(embedded: 
     site.until("released", 2, 1, 3).await;
 }
 
-/// Who has seen a callback of GitHub's can send it under any number of ids.
+/// Somebody who has seen a callback of GitHub can send it under any number of IDs.
 async fn of_the_same_signed_bytes_the_first_few_copies_are_kept(embedded: bool) {
     let site = Site::start(embedded, &source("github", "")).await;
     let body = r#"{"ref":"main"}"#;
@@ -338,7 +340,7 @@ async fn of_the_same_signed_bytes_the_first_few_copies_are_kept(embedded: bool) 
     }
     site.counts_suspected([40.0, 35.0]).await;
     site.until("the first few", 1, 0, 5).await;
-    // One of those that are kept takes no other place.
+    // One of those that are kept takes no further place.
     let kept = site.deliveries().into_iter().find(|one| one["record"]["state"] == "dead").unwrap();
     let of = |field: &str| kept["event"][field].as_str().unwrap().to_owned();
     send(&of("event_type"), &of("event_id")).await;
@@ -352,8 +354,8 @@ async fn of_the_same_signed_bytes_the_first_few_copies_are_kept(embedded: bool) 
     site.until("the same", 1, 0, 5).await;
 }
 
-/// Without the value that tells events apart, the same bytes may be another event, or be sent again
-/// by whoever has seen them. So a few are delivered within an hour.
+/// Without the value that distinguishes events, the same bytes may be another event, or a replay
+/// by somebody who has seen them. So a few are delivered per hour.
 async fn of_the_same_bytes_that_may_be_new_events_the_first_few_are_delivered(embedded: bool) {
     // The type is unsigned, and part of the identity.
     let site = Site::start(embedded, &source("helpscout", "")).await;
@@ -379,7 +381,8 @@ async fn of_the_same_bytes_that_may_be_new_events_the_first_few_are_delivered(em
     site.until("released", 7, 0, 4).await;
 }
 
-/// Another body under an id that isn't shown to name one event waits for an operator, with its bytes.
+/// Another body under an ID that is not known to name one event waits for an operator, with its
+/// bytes.
 async fn another_body_under_a_delivery_id_is_a_dead_letter_that_can_be_released(embedded: bool) {
     let site =
         Site::start(embedded, &source("standard-webhooks", "").replace("CASE", "ACME")).await;
@@ -416,7 +419,7 @@ async fn another_body_under_a_delivery_id_is_a_dead_letter_that_can_be_released(
     assert!(told.contains("1 conflicts (1 in the last hour"), "{told}");
 }
 
-/// Stripe's id names an event: another body is the same one, written anew for a retry.
+/// Stripe's ID names an event: another body is the same event, rendered anew for a retry.
 async fn another_body_under_an_events_id_is_a_retry_that_was_written_anew(embedded: bool) {
     let site = Site::start(embedded, &source("stripe", "").replace("CASE", "STRIPE_EU")).await;
     for pending in [2, 1] {
@@ -434,7 +437,7 @@ async fn another_body_under_an_events_id_is_a_retry_that_was_written_anew(embedd
     site.until("one event", 1, 0, 0).await;
 }
 
-/// Each on RabbitMQ and Redis, and on one file.
+/// Each runs on RabbitMQ and Redis, and on one file.
 macro_rules! on_both {
     ($($name:ident)*) => {
         mod servers { $(
@@ -464,8 +467,8 @@ on_both! {
     another_body_under_an_events_id_is_a_retry_that_was_written_anew
 }
 
-/// By another encoding of the same form and another unsigned id, in every order: it comes to an end,
-/// and there is one request.
+/// Another encoding of the same form under another unsigned ID, in every order: it is settled, and
+/// there is one request.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_differs_from_one_event_in_several_things_comes_to_an_end() {
     let more = "public_url = \"https://hooks.example.com/in/s\"";

@@ -1,4 +1,4 @@
-//! The ingress as a process, over real HTTP, with a real RabbitMQ behind it.
+//! The ingress as a process, over real HTTP, with a real RabbitMQ.
 
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ async fn each_refusal_has_its_status_its_reason_and_its_count() {
     }
 }
 
-/// The bound that the ingress documents; written out, so that a change shows here.
+/// The documented bound. It is written out, so that a change is noticed here.
 fn zentra_ingress_max_body() -> usize {
     1024 * 1024
 }
@@ -157,7 +157,7 @@ async fn a_chunked_body_over_the_bound_is_refused_and_one_that_never_ends_times_
     let answer = async |chunks: &[u8]| {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         stream.write_all(start.as_bytes()).await.unwrap();
-        // The server may stop reading and close while this is written.
+        // The server may stop reading and close during this write.
         let _ = stream.write_all(chunks).await;
         let mut text = String::new();
         let _ = tokio::time::timeout(BOUND, stream.read_to_string(&mut text)).await;

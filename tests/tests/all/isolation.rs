@@ -1,4 +1,4 @@
-//! A destination that fails costs itself little, and the others nothing.
+//! A destination that fails costs little, and delays no other destination.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use zentra_tests::{eventually, namespace, services, shared_rabbit, shared_redis}
 
 const QUICK: &str = r#"attempts = 5, initial = "250ms", multiplier = 1.0, jitter = 0.0"#;
 
-/// A world whose destination has these settings besides.
+/// A setup whose destination has these additional settings.
 async fn world(settings: &str) -> World {
     let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), QUICK).await.unwrap();
     world.stack.replace("timeout = \"1s\"\n", &format!("timeout = \"1s\"\n{settings}\n"));
@@ -27,7 +27,7 @@ async fn an_open_circuit_takes_no_messages_and_burns_no_attempts_and_closes_by_a
     let settings =
         "concurrency = 1\ncircuit = { failures = 3, first_pause = \"2s\", pause = \"2s\" }";
     let world = world(settings).await;
-    // Three in a row, and the probe as well.
+    // Three in a row, and the probe.
     world.ledger.take_turns((0..4).map(|_| Turn::Answer(500, Vec::new())));
     let worker = world.stack.worker().await;
     for at in 0..3 {
@@ -45,7 +45,7 @@ async fn an_open_circuit_takes_no_messages_and_burns_no_attempts_and_closes_by_a
     for at in 0..20 {
         world.until(&format!("evt_{at}"), delivered).await;
     }
-    // Twice the pause, but for what had passed before it was seen.
+    // Twice the pause, minus the time that passed before it was seen.
     assert!(opened.elapsed() > Duration::from_secs(3), "{:?}", opened.elapsed());
     assert_eq!(metric("zentra_worker_circuit_opened_total").await, 2.0);
     assert_eq!(metric("zentra_worker_circuit_open{").await, 0.0);
@@ -64,8 +64,8 @@ async fn what_works_at_its_second_attempt_is_delivered_though_each_first_one_fai
     for at in 0..200 {
         send(&world, &format!("evt_{at}")).await;
     }
-    // Retries go behind what waits, so enough first attempts fail in a row, however fast the
-    // callbacks were sent.
+    // Retries queue behind waiting messages, so enough first attempts fail in a row, however fast
+    // the callbacks were sent.
     let worker = world.stack.worker().await;
     let done = Duration::from_secs(180);
     eventually("all of them are delivered", done, async || {
@@ -88,7 +88,7 @@ async fn no_more_attempts_a_second_are_made_than_a_destination_bears() {
     for at in 0..25 {
         world.until(&format!("evt_{at}"), delivered).await;
     }
-    // Ten at once, and the others at ten a second.
+    // Ten at once, and the others at ten per second.
     assert!(started.elapsed() > Duration::from_millis(1400), "{:?}", started.elapsed());
     drop(worker);
 }
@@ -110,7 +110,7 @@ async fn a_name_that_stands_for_an_address_inside_is_reached_only_where_that_is_
     world.until("evt_1", delivered).await;
 }
 
-/// The time from receipt to delivery that 99 % of them stay below.
+/// The 99th percentile of the time from receipt to delivery.
 async fn p99(world: &World, ids: std::ops::Range<usize>) -> Duration {
     let took = |known: &Delivery| {
         let end = known
@@ -164,6 +164,6 @@ async fn one_that_hangs_and_one_that_refuses_slow_no_third_one() {
     })
     .await;
     let after = p99(&world, 100..200).await;
-    // Other tests run beside this one; behind the one that hangs it would take a second.
+    // Other tests run at the same time. Behind the destination that hangs it would take a second.
     assert!(after <= before * 2 + Duration::from_millis(500), "{before:?}, then {after:?}");
 }

@@ -1,4 +1,5 @@
-//! Many dead letters at once: planned, tried on a few, run; halted and gone on with; whatever dies.
+//! Jobs over many dead letters: planned, tried on a canary, run, halted and resumed, with crashes
+//! in between.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -37,7 +38,7 @@ fn plan(stack: &Stack, more: &[&str]) -> (String, Value) {
     (planned["id"].as_str().unwrap().to_owned(), planned)
 }
 
-/// So many events, each of them dead.
+/// This many events, each of them dead.
 async fn dead_letter(world: &World, many: usize) {
     world.ledger.take_turns((0..many).map(|_| Turn::Answer(400, Vec::new())));
     let mut sending = JoinSet::new();
@@ -87,7 +88,7 @@ async fn a_plan_a_canary_and_a_run_bring_each_dead_letter_to_one_effect() {
     assert_eq!(planned["plan"]["by"]["ledger, permanent"], 12);
     assert_eq!(plan(stack, &because).0, id, "asked twice, it is the same");
     assert_eq!(rows(&world.ledger), 0, "a plan changes nothing");
-    // What dies after the plan isn't in it.
+    // What dies after the plan is not part of it.
     world.ledger.take_turns([Turn::Answer(400, Vec::new())]);
     world.send("late", &transfer("late", "trf_late", 1)).await;
     world.until("late", dead).await;
@@ -150,7 +151,7 @@ async fn a_job_stops_by_what_fails_and_goes_on_when_it_is_mended() {
     assert_eq!((&ran["stage"], &ran["progress"]["requeued"]), (&"done".into(), &10.into()));
     assert_eq!(rows(&world.ledger), 8);
 
-    // What fails within a run is left by it, so that it has an end.
+    // An event that fails again during a run is not taken again, so that the run ends.
     world.ledger.take_turns((0..3).map(|_| Turn::Answer(400, Vec::new())));
     for id in ["evt_a", "evt_b"] {
         world.send(id, &transfer(id, id, 1)).await;
@@ -261,7 +262,7 @@ async fn what_is_archived_is_replayed_and_what_is_delivered_only_by_force_and_un
         assert_eq!(replays, usize::from(at < 2), "evt_{at}");
     }
     assert_eq!(rows(&world.ledger), 5);
-    // The letter of the one that wasn't drained goes with the next pass.
+    // The next walk takes the dead letter that was not drained.
     let swept = done(stack, &["dead", "requeue", "--all", "--yes", "--json"]);
     let swept: Value = serde_json::from_str(&swept).unwrap();
     assert_eq!((&swept["done"], &swept["leftover"]), (&0.into(), &1.into()));
@@ -273,7 +274,7 @@ async fn what_is_archived_is_replayed_and_what_is_delivered_only_by_force_and_un
     let planned: Value = serde_json::from_str(&planned).unwrap();
     assert_eq!(planned["plan"]["by"], json!({ "ledger, delivered, forced": 2 }));
     let id = planned["id"].as_str().unwrap();
-    // Its runner was killed once it had opened the first one.
+    // Its runner was killed after it had opened the first one.
     let first = world.delivery("evt_2").await.unwrap();
     let what = HistoryEvent::Replayed { reason: String::new(), job: format!("{id}/1") };
     assert_eq!(world.journal.reopen(&first.key, "ada", &what).await.unwrap(), Some(1));
@@ -291,7 +292,7 @@ async fn what_is_archived_is_replayed_and_what_is_delivered_only_by_force_and_un
     assert_eq!((of("/evt_2"), of("/evt_3"), of("/evt_4")), (2, 2, 1));
     assert_eq!(rows(&world.ledger), 5, "the key is the same");
 
-    // What doesn't pass by itself halts it.
+    // Events that fail again halt the job.
     let planned = done(stack, &[&force[..], &["--json"]].concat());
     let planned: Value = serde_json::from_str(&planned).unwrap();
     let id = planned["id"].as_str().unwrap();
@@ -371,7 +372,7 @@ async fn who_serves_the_api_runs_what_is_released_there_also_after_a_kill() {
     }
 }
 
-/// `ZENTRA_LETTERS=10000` for more of them.
+/// `ZENTRA_LETTERS=10000` tests more of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_runs_it_whoever_delivers_and_the_broker_may_be_killed_in_the_middle() {
     let many = std::env::var("ZENTRA_LETTERS").ok().map_or(600, |many| many.parse().unwrap());
@@ -434,14 +435,14 @@ async fn on_the_file_it_is_the_same() {
     let mut command = shop.stack.command("zentra");
     command.args(["job", "run", &id, "--only-canary"]).stdout(Stdio::null());
     services::start(command).kill();
-    // Its hold runs out.
+    // Its hold expires.
     let ran = job(&shop.stack, &["run", &id]);
     assert_eq!(ran["stage"], "done", "{ran}");
     eventually("all are written", Duration::from_secs(20), async || {
         (rows(&shop.ledger) == 6).then_some(())
     })
     .await;
-    // What the killed run had requeued may still be in the dead-letter queue.
+    // What the killed run requeued may still be in the dead-letter queue.
     assert!(done(&shop.stack, &["dead", "list"]).starts_with("no dead letters\n"));
     let forced = ["job", "plan", "--archive", "--force", "--event", "evt_1"];
     let planned = done(&shop.stack, &forced);

@@ -1,4 +1,4 @@
-//! The journal seam on a real Redis.
+//! The delivery store on a real Redis.
 
 use std::time::Duration;
 
@@ -120,7 +120,7 @@ fn fence(answer: Answer) -> u64 {
     }
 }
 
-/// A step of a walk: what is asked, and which of the fences given so far it names.
+/// A step of a random walk: the operation, and which of the fences granted so far it uses.
 fn steps() -> impl Strategy<Value = Vec<(Input, usize)>> {
     let outcome = prop_oneof![
         Just(Outcome::Delivered),
@@ -128,7 +128,7 @@ fn steps() -> impl Strategy<Value = Vec<(Input, usize)>> {
         Just(Outcome::Dead(DeadReason::Permanent)),
     ];
     let lease = prop_oneof![Just(Duration::ZERO), Just(Duration::from_millis(2)), Just(LEASE)];
-    // Mostly copies of one callback, and now and then one that isn't.
+    // Mostly copies of one callback, and sometimes another one.
     let fingerprint = || {
         prop_oneof![
             8 => Just(FINGERPRINT),
@@ -153,8 +153,8 @@ fn steps() -> impl Strategy<Value = Vec<(Input, usize)>> {
     prop::collection::vec((step, 0..3usize), 1..25)
 }
 
-/// The scripts on a real Redis and the pure function give the same answers and the same
-/// records over random walks. `now` is the time at which Redis judged.
+/// The scripts on a real Redis and the pure function give the same answers and the same records
+/// over random walks. `now` is the time at which Redis decided.
 #[test]
 fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -188,12 +188,12 @@ fn the_scripts_agree_with_the_pure_lifecycle_over_random_walks() {
     assert_eq!(seen.borrow().len(), 14, "the walks meet every kind of answer");
 }
 
-/// What one claimer asked, and what Redis answered, and when.
+/// One request of a claimer, Redis's answer, and the times of both.
 type Heard = (Input, Answer, Timestamp);
 
-/// Several claimers at once, each with its own connection: some give up without a word, as a
-/// crash does, and some come back when their leases have ended. Whatever Redis told them, there
-/// is an order of what they asked in which the pure function tells them the same.
+/// Several concurrent claimers, each with its own connection. Some stop without a settle, as after
+/// a crash, and some return after their leases have ended. There must be an order of their
+/// requests in which the pure function gives the same answers as Redis.
 #[test]
 fn what_claimers_at_once_are_told_the_pure_lifecycle_says_in_some_order() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -249,8 +249,8 @@ async fn race(
     (racing.join_all().await, claimant().record().await)
 }
 
-/// Whether the pure function, asked in one of the orders that the times allow, gives each
-/// answer and ends with `last`.
+/// Whether the pure function, called in one of the orders that the times allow, gives each answer
+/// and ends with `last`.
 fn some_order_explains(heard: &[Vec<Heard>], last: Option<&Record>) -> bool {
     let mut tried = std::collections::HashSet::new();
     let mut open = vec![(vec![0; heard.len()], None::<Record>)];
@@ -360,7 +360,7 @@ async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
     assert_eq!((requeued.generation, requeued.by.as_str()), (1, "operator"));
 }
 
-/// How many of a namespace's keys are kept for good: those without an expiry.
+/// Number of keys in a namespace that have no expiry.
 async fn kept_for_good(namespace: &str) -> usize {
     let client = redis::Client::open(shared_redis()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -381,11 +381,11 @@ async fn only_what_is_dead_is_kept_for_good_and_a_copy_does_not_change_that() {
     let journal = RedisJournal::new(&Secret::new(shared_redis()), &namespace, RETENTION).unwrap();
     let claimant = Claimant::new(&journal, "evt_kept");
     let fence = fence(claimant.claim(0, 1).await);
-    // As a worker does now and then: the list of what was taken up has its time as well.
+    // As a worker does regularly: the list of deliveries expires too.
     journal.tidy(RETENTION).await.unwrap();
     assert_eq!(kept_for_good(&namespace).await, 0);
     claimant.settle(fence, 1, Outcome::Dead(DeadReason::Permanent)).await;
-    // The delivery, and the index of the provider's id.
+    // The delivery, and the index of the provider's ID.
     assert_eq!(kept_for_good(&namespace).await, 2);
     assert_eq!(claimant.claim(0, 1).await, Answer::Dead);
     assert_eq!(kept_for_good(&namespace).await, 2);

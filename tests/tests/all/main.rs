@@ -1,4 +1,5 @@
-//! Every test that crosses a process, in one binary: they share one broker and one Redis.
+//! Every test that involves several processes, in one binary, so that they share one broker and
+//! one Redis.
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 mod alarm;

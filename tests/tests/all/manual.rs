@@ -1,4 +1,4 @@
-//! What is made of the command line: completions and manual pages.
+//! Shell completions and manual pages.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -1,4 +1,5 @@
-//! `zentra migrate`: from one file to RabbitMQ and Redis; nothing is lost, nothing runs twice.
+//! `zentra migrate`, from one file to RabbitMQ and Redis: nothing is lost, and nothing is
+//! delivered twice.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,13 +17,13 @@ use crate::queue::depth;
 use crate::routes::archived;
 use crate::standalone::{Shop, words};
 
-/// So many wait when it is moved.
+/// Number of messages that wait when it starts.
 const FLOOD: usize = 600;
 const MORE: &str = r#"rate = 20
 circuit = { failures = 0 }
 retry = { attempts = 3, initial = "8s", multiplier = 1.0, jitter = 0.0 }"#;
 
-/// How often each key has come to the ledger.
+/// Number of requests per idempotency key at the ledger.
 fn requests(ledger: &Ledger) -> HashMap<String, usize> {
     let mut requests = HashMap::new();
     for seen in ledger.seen() {
@@ -44,7 +45,7 @@ fn refusal(shop: &Shop, arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Begins, and is killed when about so many have left.
+/// Starts a migration, and kills it when about this many messages have left the file.
 async fn broken_off(shop: &Shop, queue: &str, after: u32) {
     let mut command = shop.stack.command("zentra");
     command.arg("migrate").arg("--from").arg(&shop.file);
@@ -74,7 +75,7 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     let program = shop.stack.standalone().await;
     let url = |source: &str| format!("{}/in/{source}", program.listen);
 
-    // Delivered, dead, waiting, unrouted, refused, and in somebody's hands.
+    // Delivered, dead, waiting, unrouted, refused, and held by a consumer.
     shop.send(&program, "evt_done").await;
     shop.until("evt_done", "delivered").await;
     for (id, status, state) in [("evt_dead", 400, "dead"), ("evt_wait", 500, "waiting")] {
@@ -103,7 +104,7 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     drop(program);
     let before = requests(&shop.ledger);
 
-    // What the new config can't hold is told before anything is changed.
+    // What the new configuration cannot hold is reported before anything is changed.
     shop.stack.replace("[destination.ledger]", "[destination.other]");
     let unknown = refusal(&shop, &["migrate", "--from", &file]);
     assert!(unknown.contains("for the destination ledger"), "{unknown}");
@@ -120,7 +121,7 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     let remembered =
         |of: &Value| of["deliveries"].as_u64().unwrap() + of["known"].as_u64().unwrap();
     assert_eq!(remembered(&moved), remembered(&expected));
-    // All of it is on the servers, however often it was broken off.
+    // Everything is on the servers, however often the migration was interrupted.
     assert!(depth(&rabbit, &work).await >= 300);
     for _ in 0..2 {
         let again = migrate(&shop, &[]);
@@ -133,7 +134,7 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     let archive = format!("{}.archive.16777216x3600", shop.stack.namespace);
     archived(&rabbit, &archive, FLOOD + 5).await;
 
-    // What operators had said, holds; and it was written down once.
+    // Operators' settings still apply, and were recorded once.
     let told = |arguments: &[&str]| String::from_utf8(shop.stack.zentra(arguments).stdout).unwrap();
     assert!(told(&["destination", "list"]).contains("we move"));
     assert_eq!(told(&["audit"]).matches("destination pause").count(), 1);
@@ -153,7 +154,8 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     })
     .await;
     let waited = shop.until("evt_wait", "delivered").await;
-    // A move that was killed may have moved it twice; the copy may have met the attempt.
+    // A migration that was killed may have published it twice, and the copy may have met the
+    // attempt.
     let told: Vec<&str> = words(&waited).into_iter().filter(|word| *word != "busy").collect();
     assert_eq!(told[..4], ["claimed", "failed", "claimed", "delivered"]);
     let time = |line: usize, name: &str| {
@@ -171,8 +173,8 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
         assert!(listed.contains(id), "{what}: {listed}");
     }
 
-    // What had been delivered wasn't asked for again, and the rest just once; but for what was
-    // on its way when the file's program was stopped.
+    // What had been delivered was not requested again, and the rest was requested once, except for
+    // requests in flight when the file's program was stopped.
     let (after, rows) = (requests(&shop.ledger), shop.ledger.rows().unwrap());
     assert_eq!(rows.len(), FLOOD + 4);
     assert_eq!(after["ledger/acme/evt_done"], 1);

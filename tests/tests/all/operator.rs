@@ -20,7 +20,7 @@ use zentra_tests::{eventually, namespace, queue_settings, shared_rabbit, shared_
 
 use crate::queue::depth;
 
-/// One attempt only: a failure is dead at once.
+/// One attempt only: a failure dead-letters at once.
 const ONE: &str = r#"attempts = 1"#;
 
 async fn world() -> World {
@@ -75,9 +75,7 @@ async fn an_event_that_no_worker_has_taken_up_is_found_where_it_waits() {
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     let (text, json) = shown("evt_1");
     assert!(
-        text.starts_with(
-            "status     accepted: it is in the archive: no worker has taken it up yet"
-        ),
+        text.starts_with("status     accepted: it is in the archive: no worker has claimed it yet"),
         "{text}"
     );
     assert!(text.contains("signature  verified (standard-webhooks, secret k1)"), "{text}");
@@ -86,7 +84,7 @@ async fn an_event_that_no_worker_has_taken_up_is_found_where_it_waits() {
     let page = stdout(&world.stack.zentra(&["event", "show", "evt_1", "--case-file", "-"]));
     assert!(page.starts_with("# Event evt_1\n") && page.contains("No worker"), "{page}");
 
-    // So it is while Redis is away.
+    // The same while Redis is away.
     let mut redis = redis;
     redis.kill();
     assert_eq!(shown("evt_1").1["place"], "archive");
@@ -94,7 +92,7 @@ async fn an_event_that_no_worker_has_taken_up_is_found_where_it_waits() {
     assert!(fails(&away, 2).contains("redis"), "{away:?}");
     redis.restart().unwrap();
 
-    // Looking has taken nothing away.
+    // Looking has removed nothing.
     let _worker = world.stack.worker().await;
     for id in ["evt_0", "evt_1"] {
         world.until(id, delivered).await;
@@ -102,7 +100,7 @@ async fn an_event_that_no_worker_has_taken_up_is_found_where_it_waits() {
     let gone = fails(&world.stack.zentra(&["event", "show", "evt_2"]), 1);
     assert!(gone.contains("no event evt_2 is known") && gone.contains("refused list"), "{gone}");
 
-    // Nobody subscribes to it.
+    // No destination subscribes to it.
     world.stack.add("[source.other]\nprovider = \"github\"\nsecrets = [{ name = \"k1\", secret = \"env:GITHUB\" }]");
     let ingress = world.stack.ingress().await;
     let url = format!("{}/in/other", ingress.listen);
@@ -200,7 +198,7 @@ async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["items"].as_array().unwrap().len(), 1);
 
-    // The second in the queue, so that one is passed over and stays.
+    // The second in the queue, so one is skipped and stays.
     let too_long = ["dead", "requeue", "evt_2", "--because", &"x".repeat(1001)];
     fails(&world.stack.zentra(&too_long), 64);
     let because = ["dead", "requeue", "evt_2", "--by", "ada", "--because", "ledger mended"];
@@ -220,7 +218,7 @@ async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     let listed = stdout(&world.stack.zentra(&["dead", "list", "--destination", "ledger"]));
     assert!(listed.contains("evt_1") && !listed.contains("evt_2"), "{listed}");
 
-    // What is delivered can't be requeued, and a copy of it has no effect.
+    // A delivered event cannot be requeued, and a copy of it has no effect.
     let refused = fails(&world.stack.zentra(&["dead", "requeue", "evt_2"]), 1);
     assert!(refused.contains("is not dead") && refused.contains("event show"), "{refused}");
     stdout(&world.stack.zentra(&["dead", "requeue", "evt_1"]));
@@ -262,7 +260,7 @@ async fn what_was_too_old_is_as_young_as_its_requeue() {
     assert_eq!((done.record.generation, done.record.attempt), (1, 2), "{:#?}", done.history);
 }
 
-/// Events that end as dead letters, in this order, and nobody who works any more.
+/// Events that end as dead letters, in this order. No worker runs afterwards.
 async fn dead_letters(world: &World, ids: &[String]) {
     let mut worker = world.stack.worker().await;
     world.ledger.take_turns(ids.iter().map(|_| Turn::Answer(400, Vec::new())));
@@ -384,7 +382,7 @@ async fn a_requeue_of_all_that_is_killed_in_the_middle_loses_nothing_and_doubles
     .await;
     requeue.kill();
     assert!(world.ledger.rows().unwrap().len() < 150, "it was killed in the middle");
-    // What it held is back once its connection is gone.
+    // The messages that it held are back once its connection is gone.
     let dead_queue = format!("{}.dead.ledger", world.stack.namespace);
     eventually("all are through, and no letter is left", BOUND, async || {
         stdout(&world.stack.zentra(&[&all[..], &["--rate", "0"]].concat()));
@@ -420,7 +418,7 @@ async fn a_drain_that_is_killed_in_the_middle_has_in_its_file_what_it_took_away(
     tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
     let mut exported = HashSet::new();
     for line in std::fs::read_to_string(&file).unwrap().lines() {
-        // The last one may be cut off.
+        // The last line may be cut off.
         if let Ok(line) = serde_json::from_str::<Value>(line) {
             exported.insert(line["delivery"].as_str().unwrap().replace("ledger/", ""));
         }
@@ -521,7 +519,7 @@ async fn a_suspected_replay_has_no_effect_until_an_operator_releases_it() {
     let world = world().await;
     let worker = world.stack.worker().await;
     let body = transfer("evt_1", "trf_1", 1);
-    // GitHub doesn't sign the delivery's id.
+    // GitHub does not sign the delivery's ID.
     let url = format!("{}/in/github", world.ingress.listen);
     let post = async |id: &str| {
         let headers = sign::github(id, "push", body.as_bytes());
@@ -581,13 +579,14 @@ async fn what_can_not_be_done_says_why_what_next_and_whose_problem_it_is() {
     assert!(away.contains("Check [redis] url"), "{away}");
 }
 
-/// Whoever may sign for one source can put what he likes into ids, types and headers.
+/// Somebody who may sign for one source chooses the contents of IDs, types and headers.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_hands_control_characters_on_to_a_terminal() {
     let world = world().await;
     let _worker = world.stack.worker().await;
     let url = format!("{}/in/stripe-eu", world.ingress.listen);
-    // An override of the direction itself, which JSON allows; an escape only as JSON writes it.
+    // A control character for text direction, unescaped, which JSON allows; an escape sequence
+    // only as JSON writes it.
     let raw = r#"{"id":"evt_moc","type":"a\u2066b!c","note":"\u001b[2J"}"#.replace('!', "\u{202e}");
     let mut headers = sign::stripe(sign::now(), raw.as_bytes());
     headers.push(("x-note", "a\u{9b}31mb".into()));
@@ -622,7 +621,7 @@ async fn no_command_hands_control_characters_on_to_a_terminal() {
     }
     let told = stdout(&world.stack.zentra(&["event", "show", name, "--json"]));
     assert!(serde_json::from_str::<Value>(&told).is_ok() && told.contains("\\u202e"), "{told}");
-    // To a file, the bytes are as they came.
+    // In a file, the bytes are exact.
     assert_eq!(stdout(&world.stack.zentra(&["dead", "show", name, "--body"])), raw);
 
     stdout(&world.stack.zentra(&["dead", "requeue", name, "--because", "mended\u{202e}"]));

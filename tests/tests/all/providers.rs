@@ -1,4 +1,4 @@
-//! What providers do beside sending one event with one signature.
+//! Provider behaviour beyond one event with one signature.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use zentra_tests::{eventually, namespace, services, shared_rabbit, shared_redis,
 
 use crate::standalone::{Shop, words};
 
-/// GoCardless signs a body of several events.
+/// GoCardless signs a body with several events.
 const SEVERAL: &str = r#"
 [source.several]
 provider = "gocardless"
@@ -87,7 +87,7 @@ async fn bodies_are_verified_as_they_were_sent_and_headers_that_are_no_text_are_
         headers.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
         world.stack.http.post(&url, &headers, body).await.unwrap()
     };
-    // Zipped: the bytes that were signed, to the destination as well.
+    // Compressed: the signed bytes also reach the destination.
     let zipped =
         hex::decode("1f8b08000000000000ffaa560a492d2e51b252502a2d4e2d5202000000ffff").unwrap();
     let answer = post(zipped.clone(), &[("content-encoding", "gzip")]).await;
@@ -98,7 +98,7 @@ async fn bodies_are_verified_as_they_were_sent_and_headers_that_are_no_text_are_
     .await;
     assert_eq!(post(Vec::new(), &[]).await.status, 200, "an empty body is signed, too");
 
-    // In chunks, and with a signature that is no text.
+    // In chunks, and with a signature that is not text.
     let body = "{\"n\":1}";
     let signature = sign::plain(sign::GITHUB_SECRET, body);
     let raw = async |head: &[u8], body: &str| {
@@ -145,7 +145,7 @@ async fn a_broker_that_fails_in_the_middle_of_a_batch_gets_it_again_and_each_is_
     let items: Vec<String> =
         (0..600).map(|n| transfer(&format!("EV{n}"), &format!("trf_{n}"), 1)).collect();
     let body = format!("{{\"events\":[{}]}}", items.join(","));
-    // What it had been sent, it takes once it goes on: the provider doesn't know of it.
+    // It accepts what was sent to it while it was stopped: the provider does not know that it was.
     rabbit.freeze();
     let answer = several(&world, &body).await;
     rabbit.thaw();

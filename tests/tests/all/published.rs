@@ -1,5 +1,5 @@
-//! Keys that a provider publishes: fetched from its own addresses, once, and subscriptions that are
-//! confirmed there.
+//! Keys that a provider publishes are fetched from its own addresses, once. Subscriptions are
+//! confirmed there too.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -23,13 +23,13 @@ use zentra_tests::services::{folder, free_port};
 use zentra_tests::stack::{Program, Stack};
 use zentra_tests::{namespace, shared_rabbit};
 
-/// The provider's own server, by TLS: what is there, and how often each was asked for.
+/// The provider's server, with TLS: its documents, and how often each was requested.
 struct Publisher {
     host: String,
-    /// What it publishes.
+    /// The documents.
     published: Arc<Mutex<String>>,
     asked: Arc<Mutex<HashMap<String, usize>>>,
-    /// Whom to trust, in PEM.
+    /// The certificate to trust, in PEM.
     roots: PathBuf,
 }
 
@@ -75,7 +75,7 @@ impl Publisher {
         Self { host, published, asked, roots }
     }
 
-    /// An ingress that takes this server for one of the world's.
+    /// An ingress that takes this server for the provider's.
     async fn trusting(&self, stack: &Stack) -> Program {
         let mut command = stack.command("zentra-ingress");
         let listen = format!("127.0.0.1:{}", free_port());
@@ -85,7 +85,7 @@ impl Publisher {
         ingress
     }
 
-    /// A config with a provider whose callbacks say which of its certificates they are signed by.
+    /// A configuration with a provider whose callbacks name the certificate that signs them.
     fn certifies(&self) -> Stack {
         let unused = "redis://unused";
         let stack = Stack::new(&shared_rabbit(), unused, &namespace(), "http://127.0.0.1:9/", "");
@@ -118,7 +118,7 @@ visit = {{ json = "/confirm" }}"#
     }
 }
 
-/// The key whose certificate is published.
+/// The key of the published certificate.
 struct Signer {
     key: rcgen::KeyPair,
     certificate: String,
@@ -129,7 +129,7 @@ impl Signer {
         Self::until(2100)
     }
 
-    /// Whose certificate ends with that year.
+    /// Its certificate expires at the end of that year.
     fn until(year: i32) -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(["signer".to_owned()]).unwrap();
@@ -187,7 +187,7 @@ async fn a_published_key_is_fetched_once_and_only_where_the_provider_publishes_i
     let answer = post(&stack, &ingress, &gone, sign("{}"), "{}").await;
     assert_eq!((answer.status.as_u16(), answer.reason()), (503, "key_unavailable".into()));
 
-    // What confirms a subscription is visited where it is the provider's, and nowhere else.
+    // A confirmation URL is requested only if it belongs to the provider.
     let confirm = format!(r#"{{"confirm":"https://{host}/confirm?token=1"}}"#);
     let answer = post(&stack, &ingress, &key, sign(&confirm), &confirm).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -201,7 +201,7 @@ async fn a_published_key_is_fetched_once_and_only_where_the_provider_publishes_i
     assert_eq!(publisher.asked("/other/1.pem") + publisher.asked("/keys/1.txt"), 0);
 }
 
-/// A key whose tokens are made here.
+/// The key that signs tokens in this test.
 struct Issuer(EcdsaKeyPair);
 
 impl Issuer {
@@ -211,7 +211,7 @@ impl Issuer {
         Self(pair.unwrap())
     }
 
-    /// The set with its key, beside one that is none.
+    /// The key set with this key, and one that is invalid.
     fn set(&self) -> String {
         let [_, point @ ..] = self.0.public_key().as_ref() else { panic!("no point") };
         let (x, y) = point.split_at(32);
@@ -235,7 +235,7 @@ impl Issuer {
     }
 }
 
-/// A config with a provider whose key set is published.
+/// A configuration with a provider that publishes its key set.
 fn with_a_set(publisher: &Publisher) -> Stack {
     let stack =
         Stack::new(&shared_rabbit(), "redis://unused", &namespace(), "http://127.0.0.1:9/", "");

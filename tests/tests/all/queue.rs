@@ -1,4 +1,4 @@
-//! The queue seam on a real RabbitMQ.
+//! The queue on a real RabbitMQ.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn next<C: Consumer>(consumer: &mut C) -> (Message, C::Receipt) {
     tokio::time::timeout(BOUND, consumer.next()).await.unwrap().unwrap()
 }
 
-/// How many messages wait in a queue, by the broker's own word.
+/// Number of messages in a queue, according to the broker.
 pub(crate) async fn depth(url: &str, queue: &str) -> u32 {
     let connect = Connection::connect(url, ConnectionProperties::default());
     let connection = tokio::time::timeout(BOUND, connect).await.unwrap().unwrap();
@@ -133,7 +133,7 @@ async fn one_dead_letter_is_found_and_held_and_the_others_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_walk_comes_by_each_letter_once_and_what_it_leaves_stays_as_it_stood() {
-    // Many more than are fetched at a time.
+    // Many more than one fetch delivers.
     const ALL: usize = 2000;
     let (url, namespace) = (shared_rabbit(), namespace());
     let queue = queue(&url, &namespace).await;
@@ -150,7 +150,7 @@ async fn a_walk_comes_by_each_letter_once_and_what_it_leaves_stays_as_it_stood()
         }
     }
     publishing.join_all().await;
-    // As they were published: some at a time, so in no order.
+    // They were published concurrently, so their order is random.
     let stood = walked(&queue, |_| false).await;
     let mut sorted = stood.clone();
     sorted.sort_unstable();
@@ -158,7 +158,7 @@ async fn a_walk_comes_by_each_letter_once_and_what_it_leaves_stays_as_it_stood()
     let every_third = |at: usize| at.is_multiple_of(3);
     assert_eq!(walked(&queue, every_third).await, stood);
     let left: Vec<usize> = stood.into_iter().filter(|at| !every_third(*at)).collect();
-    // One that ends early gives back what was on its way, too.
+    // A walk that ends early also returns messages that were on their way.
     let mut walk = queue.walk(Place::Dead("ledger")).await.unwrap();
     for _ in 0..100 {
         walk.next().await.unwrap().unwrap();
@@ -168,7 +168,7 @@ async fn a_walk_comes_by_each_letter_once_and_what_it_leaves_stays_as_it_stood()
     assert_eq!(walked(&queue, |_| false).await, left);
 }
 
-/// The numbers of all dead letters, in the queue's order. Takes out those that are not wanted.
+/// The numbers of all dead letters, in the queue's order. Removes those that are not wanted.
 async fn walked(queue: &Amqp, unwanted: impl Fn(usize) -> bool) -> Vec<usize> {
     let (mut walk, mut seen) = (queue.walk(Place::Dead("ledger")).await.unwrap(), Vec::new());
     while let Some((message, receipt)) = walk.next().await.unwrap() {
@@ -242,7 +242,7 @@ async fn of_1000_that_wait_for_their_retry_none_is_lost_when_the_broker_is_kille
     for at in 0..ALL {
         let queue = queue.clone();
         waiting.spawn(async move {
-            // On several rungs, some of which end before the kill and some after it.
+            // In several delay queues. Some TTLs end before the kill and some after it.
             let delay = queue.delay(Delay::Near(Duration::from_millis(750 << (at % 4))));
             let body = at.to_string().into();
             let sealed = Sealed { body, ..sealed("", b"") };

@@ -1,4 +1,4 @@
-//! What the provider says it had, beside what came.
+//! Compares what the provider lists with what arrived.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -82,7 +82,7 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
     let shown = stack.zentra(&["event", "show", "evt_lost"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("reconciled by ada at "), "{shown}");
-    // The late callback, in bytes of its own, is a copy; so is the list's event of one that came.
+    // The late callback has other bytes and is a copy. So is the listed event that had arrived.
     world.send("evt_lost", &transfer("evt_lost", "evt_lost", 1).replace(": ", " : ")).await;
     let copied = world
         .until("evt_lost", |known| {
@@ -125,7 +125,7 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
     }
 }
 
-/// What a provider's API was asked, and what it answers, in turn.
+/// The requests to a provider's API, and its responses in turn.
 #[derive(Default)]
 struct Played {
     answers: Mutex<VecDeque<(String, Headers)>>,

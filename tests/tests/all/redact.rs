@@ -1,4 +1,4 @@
-//! What a source redacts is seen by nobody who looks, and delivered all the same.
+//! Redacted values are hidden from everybody who looks, and still delivered.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -28,7 +28,7 @@ async fn it_is_seen_in_no_answer_and_no_export_unless_it_is_asked_for_and_then_t
         "[source.acme]\n",
         "[source.acme]\nredact = [\"/amount_minor\", \"header:user-agent\"]\n",
     );
-    // It has its config anew.
+    // It has reloaded its configuration.
     let ingress = stack.ingress().await;
     let _worker = stack.worker().await;
     world.ledger.take_turns([Turn::Answer(400, Vec::new())]);
@@ -79,7 +79,7 @@ async fn it_is_seen_in_no_answer_and_no_export_unless_it_is_asked_for_and_then_t
         let answer = stack.http.send(Method::GET, &url, &headers, "").await.unwrap();
         assert!(answer.body.contains("[redacted]") && !answer.body.contains("8172"), "{answer:?}");
     }
-    // A search would tell what is redacted, one character after the other.
+    // A search would reveal a redacted value character by character.
     for (text, found) in [("817", 0), ("trf_1", 1)] {
         let (_, matches) = api.get(&format!("/v1/find?text={text}"), &eve).await;
         let counts = ["events", "refused"].map(|of| matches[of].as_array().unwrap().len());

@@ -1,4 +1,5 @@
-//! Refused callbacks: kept, seen, let in once what was wrong is mended; in nobody's way.
+//! Refused callbacks are stored, can be read, are admitted once the cause is fixed, and block
+//! nothing.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ async fn kept(stack: &Stack, ingress: &Program, count: f64) {
     .await;
 }
 
-/// A callback of `acme` signed with a secret that isn't in the config.
+/// A callback of `acme` signed with an unknown secret.
 fn signed_otherwise(id: &str, time: u64, body: &str) -> zentra_tests::http::Headers {
     let signature = sign::standard(OLD_SECRET, id, time, body.as_bytes());
     let mut headers = sign::acme(id, time, body.as_bytes());
@@ -46,7 +47,7 @@ async fn what_was_refused_for_a_wrong_secret_is_let_in_once_it_is_mended_and_a_f
     assert_eq!(answer.reason(), "signature_mismatch");
     let mut forged = sign::acme("evt_2", now, BODY.as_bytes());
     forged.retain(|(name, _)| *name != "webhook-signature");
-    // A query that nothing looks at may hold a credential.
+    // A query that nothing reads may contain a credential.
     let url = format!("{}/in/acme?token=s3cret", world.ingress.listen);
     stack.http.post(&url, &forged, BODY).await.unwrap();
     let stale = sign::acme("evt_3", now - 4000, BODY.as_bytes());
@@ -66,7 +67,7 @@ async fn what_was_refused_for_a_wrong_secret_is_let_in_once_it_is_mended_and_a_f
     assert!(!shown.contains("v1,") && !shown.contains("sk_live"), "{shown}");
     assert_eq!(stack.zentra(&["refused", "show", id(0), "--body"]).stdout, body.as_bytes());
 
-    // Nothing is mended yet.
+    // Nothing is fixed yet.
     let output = stack.zentra(&["refused", "admit", id(0)]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("still refused: signature_mismatch"));
@@ -119,7 +120,7 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
     for _ in 0..400 {
         assert_eq!(post("flooded", sign::github("d", "push", b"forged")).await.status, 401);
     }
-    // Another source's allowance is its own, and so is an honest callback's way.
+    // Another source's share is its own, and honest callbacks are not delayed.
     post("acme", sign::acme("evt_1", sign::now() - 4000, BODY.as_bytes())).await;
     assert_eq!(post("acme", sign::acme("evt_2", sign::now(), BODY.as_bytes())).await.status, 200);
     kept(&stack, &ingress, 1.0).await;
@@ -132,7 +133,7 @@ async fn a_flood_of_forgeries_keeps_to_its_allowance_and_to_the_bounds_and_leave
     })
     .await;
     assert!((5.0..=most).contains(&counted), "{counted} of at most {most}");
-    // The log isn't flooded either, and says how many lines it left out.
+    // The log is not flooded either, and says how many lines it left out.
     let most = 10.0 + 10.0 * started.elapsed().as_secs_f64().ceil();
     let log = services::output();
     let refusals = log.lines().filter(|line| line.contains("refused source=\"flooded\""));
@@ -232,7 +233,8 @@ async fn an_admitted_callback_is_as_fresh_as_it_was_when_it_was_received() {
     eventually("both are kept", BOUND, kept).await;
     let admitted = json(&stack, &["refused", "admit", "--source", "brief"]);
     for one in admitted["items"].as_array().unwrap() {
-        // What was fresh at its receipt is let in now; what came too late never is.
+        // A callback that was fresh at its receipt is admitted now. One that arrived too late
+        // never is.
         let reason = one["reason"].as_str().unwrap_or_default();
         assert!(one["admitted"] == true || reason == "timestamp_stale", "{admitted}");
     }

@@ -1,4 +1,4 @@
-//! `zentra rehearse` and `zentra demo`: on both backends, and on a Zentra that runs.
+//! `zentra rehearse` and `zentra demo`, on both backends and on a running Zentra.
 
 use std::process::Output;
 
@@ -7,12 +7,12 @@ use zentra_tests::services::{folder, free_port};
 use zentra_tests::stack::Stack;
 use zentra_tests::{namespace, shared_rabbit, shared_redis};
 
-/// As many as come along.
+/// The number of built-in scenarios.
 const SHIPPED: usize = 20;
 const QUICK: &str =
     r#"retry = { attempts = 5, initial = "300ms", multiplier = 2.0, jitter = 0.2 }"#;
 
-/// One that needs no config file: what it starts has one of its own.
+/// A scenario without a configuration file: what it starts has its own.
 fn stack() -> Stack {
     Stack::new("", "", "none", "http://127.0.0.1:9/", "")
 }
@@ -26,7 +26,7 @@ fn report(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{told}"))
 }
 
-/// The scenarios that ended so.
+/// The scenarios with this outcome.
 fn ended<'a>(report: &'a Value, outcome: &str) -> Vec<&'a str> {
     let all = report["scenarios"].as_array().unwrap().iter();
     let ended = all.filter(|played| played["outcome"] == outcome);
@@ -61,7 +61,7 @@ fn the_demo_shows_the_picture_and_is_plain_in_a_pipe() {
     assert!(output.status.success(), "{told}\n{}", text(&output.stderr));
     assert!(!told.contains('\u{1b}') && told.contains("the ledger has one result"), "{told}");
     assert!(told.contains("claimed again: the last claim ran out unsettled"), "{told}");
-    // What changes the user's own config changes nothing here.
+    // Variables that change the user's configuration change nothing here.
     let mut command = stack().command("zentra");
     command.args(["demo", "--json"]).env("ZENTRA__WORKER__LEASE", "no time at all");
     let output = command.output().unwrap();
@@ -139,7 +139,7 @@ state = "dead"
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1));
     assert!(told.contains("✗ it is taken") && told.contains("0 passed, 1 failed"), "{told}");
-    // A config that no Zentra starts with is its scenario's failure.
+    // A configuration that no Zentra starts with is a failure of its scenario.
     let output = play(&steps.replace("attempts = 1", "attempts = 0"));
     let told = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! SIGHUP: what the file says now is in force, unless it is bad; nothing is dropped.
+//! SIGHUP: the new configuration applies unless it is invalid, and nothing is dropped.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn reload(http: &Http, program: &Program, outcome: &str) {
     .await;
 }
 
-/// A callback of `acme`, by this secret, on an open connection.
+/// A callback of `acme`, signed by this secret, on an open connection.
 async fn post_on(stream: &mut TcpStream, id: &str, secret: &str) -> String {
     let now = sign::now();
     let signature = sign::standard(secret, id, now, BODY.as_bytes());
@@ -52,7 +52,7 @@ async fn secrets_rotate_and_sources_come_and_go_on_open_connections_and_a_bad_fi
     assert!(post_on(&mut open, "evt_1", sign::ACME_SECRET).await.starts_with("HTTP/1.1 200"));
     assert!(post_on(&mut open, "evt_2", NEW_SECRET).await.starts_with("HTTP/1.1 401"));
 
-    // Both are good while the provider changes over; which one is used can be seen.
+    // Both secrets are valid while the provider switches. A metric shows which one was used.
     let path = folder("secrets").join("acme");
     std::fs::write(&path, NEW_SECRET).unwrap();
     let new = format!("{{ name = \"k2\", secret = \"file:{}\" }}", path.display());
@@ -71,13 +71,13 @@ async fn secrets_rotate_and_sources_come_and_go_on_open_connections_and_a_bad_fi
     let headers = sign::github("d-1", "push", BODY.as_bytes());
     assert_eq!(http.post(&hub, &headers, BODY).await.unwrap().status, 200);
 
-    // The old one is retired.
+    // The old one is removed.
     stack.replace(&format!("{new}, {old}"), &new);
     reload(http, &ingress, "ok").await;
     assert!(post_on(&mut open, "evt_5", sign::ACME_SECRET).await.starts_with("HTTP/1.1 401"));
     assert!(post_on(&mut open, "evt_6", NEW_SECRET).await.starts_with("HTTP/1.1 200"));
 
-    // A bad file is refused whole: also its good parts.
+    // An invalid file is refused as a whole, including its valid parts.
     stack.replace("[source.hub]", "[source.pub]");
     stack.add("colour = 1");
     reload(http, &ingress, "refused").await;

@@ -1,4 +1,5 @@
-//! What the provider said reaches the application: headers, query, encoding, and types as they are.
+//! Everything that the provider sent reaches the application: headers, query, encoding, and
+//! unchanged types.
 
 use std::io::Write;
 
@@ -105,7 +106,7 @@ fn github() -> Request {
     }
 }
 
-/// Its callbacks have no body at all.
+/// Its callbacks have no body.
 fn google() -> Request {
     Request {
         provider: "google-channels",
@@ -167,8 +168,8 @@ impl Request {
     }
 }
 
-/// First an attempt that fails, then one that is refused for good; requeued; then replayed from the
-/// archive: each time all of it.
+/// First a failed attempt, then a final refusal; then requeued; then replayed from the archive.
+/// Each time everything arrives.
 async fn all_that_the_provider_said_comes_with_each_attempt(embedded: bool) {
     for request in [shopify(), github(), google(), twilio()] {
         let retry = "[destination.app.retry]\nattempts = 3\ninitial = \"100ms\"\n";
@@ -199,7 +200,7 @@ async fn all_that_the_provider_said_comes_with_each_attempt(embedded: bool) {
     }
 }
 
-/// Types with spaces, slashes and colons, each subscribed to by itself.
+/// Types with spaces, slashes and colons. Each has its own subscription.
 async fn a_type_is_taken_as_it_is_and_can_be_subscribed_to(embedded: bool) {
     for (provider, kind, other) in [
         ("gitlab", "Push Hook", "Tag Push Hook"),
@@ -248,7 +249,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
     to.finish().unwrap()
 }
 
-/// Signed as it was sent, or before it was compressed; id and type are read from what it encodes.
+/// Signed as sent, or before compression. ID and type are read from the decompressed body.
 async fn a_compressed_body_is_delivered_as_it_came_with_its_encoding(embedded: bool) {
     let body = br#"{"type":"message.new","id":"evt_1"}"#;
     let zipped = gzip(body);
@@ -272,12 +273,12 @@ async fn a_compressed_body_is_delivered_as_it_came_with_its_encoding(embedded: b
     assert_eq!(first.body, zipped);
     assert_eq!(first.header("content-encoding"), "gzip");
     assert_eq!(first.header("ce-type"), "message.new");
-    // What is small as it comes and large as it is.
+    // Small when compressed, and large when decompressed.
     let bomb = gzip(&vec![b' '; 65 * 1024]);
     let refused = send(&bomb, &bomb, "gzip", "g4").await;
     assert_eq!((refused.status.as_u16(), refused.reason()), (413, "body_too_large".to_owned()));
 
-    // GitHub signs the bytes as they are sent; the type of Stripe's is in them.
+    // GitHub signs the bytes as sent. Stripe's type is inside them.
     let site = Site::start(embedded, &source("xero", "")).await;
     let body = gzip(br#"{"events":[{"resourceId":"r","eventCategory":"INVOICE"}]}"#);
     let tag = STANDARD.encode(sha256(&body));
@@ -290,7 +291,7 @@ async fn a_compressed_body_is_delivered_as_it_came_with_its_encoding(embedded: b
     assert_eq!(seen.body, r#"{"resourceId":"r","eventCategory":"INVOICE"}"#);
 }
 
-/// SharePoint sends one, and RFC 8259 lets a parser ignore it.
+/// SharePoint sends a byte order mark, and RFC 8259 lets a parser ignore it.
 async fn a_byte_order_mark_before_json_hides_nothing(embedded: bool) {
     let site = Site::start(embedded, &source("ms-graph", "")).await;
     let body = format!(
@@ -302,7 +303,7 @@ async fn a_byte_order_mark_before_json_hides_nothing(embedded: bool) {
     assert_eq!(site.seen()[0].header("ce-type"), "updated");
 }
 
-/// More than goes on is refused before it is accepted, and nothing is cut.
+/// More headers than can be forwarded are refused before acceptance, and nothing is cut.
 async fn what_is_too_much_to_go_on_is_refused(embedded: bool) {
     let site = Site::start(embedded, &source("github", "")).await;
     let send = async |query: &str, long: &str| {
@@ -320,7 +321,7 @@ async fn what_is_too_much_to_go_on_is_refused(embedded: bool) {
     assert!(kept.contains("headers_too_large") && kept.contains("query_too_long"), "{kept}");
 }
 
-/// GitHub's cap is 25 MB; whoever sets another bound gets that.
+/// GitHub's maximum is 25 MB. `max_body` overrides it.
 async fn a_body_is_taken_up_to_what_the_provider_sends(embedded: bool) {
     let body = format!("{{\"x\":\"{}\"}}", "a".repeat(2 << 20));
     let tag = format!("sha256={}", hex::encode(sha256(body.as_bytes())));
@@ -332,7 +333,7 @@ async fn a_body_is_taken_up_to_what_the_provider_sends(embedded: bool) {
     }
 }
 
-/// What operators aren't to see is delivered all the same.
+/// Values that operators may not see are still delivered.
 async fn a_redacted_header_and_query_are_delivered_and_never_shown(embedded: bool) {
     let more = "redact = [\"header:x-shopify-shop-domain\", \"query:tenant\"]";
     let site = Site::start(embedded, &source("shopify", more)).await;

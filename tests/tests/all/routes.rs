@@ -1,5 +1,5 @@
-//! Where accepted events go: subscriptions come and go, what nobody takes is kept, and the
-//! archive has it all.
+//! Routing: subscriptions are added and removed, events without a subscriber are kept, and the
+//! archive holds everything.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn post(stack: &Stack, ingress: &Program, id: &str, kind: &str) {
     assert_eq!(stack.http.post(&url, &headers, body).await.unwrap().status, 200);
 }
 
-/// Everything in the one archive stream of a namespace.
+/// Everything in the only archive stream of a namespace.
 pub(crate) async fn archived(url: &str, queue: &str, count: usize) -> Vec<Vec<u8>> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -84,7 +84,7 @@ async fn what_nobody_subscribed_to_is_seen_and_goes_out_once_somebody_does() {
     let tried = stack.zentra(&["unrouted", "requeue"]);
     assert!(String::from_utf8_lossy(&tried.stdout).starts_with("0 routed"));
     stack.replace("subscribe = [\"nobody.#\",", "subscribe = [\"acme.#\",");
-    // The file says so, but no program has it in force: nothing goes round in circles.
+    // The file says so, but no program has it in force: messages do not circulate.
     assert!(stack.zentra(&["unrouted", "requeue"]).status.success());
     assert_eq!(depth(&rabbit, &unrouted).await, 2);
 
@@ -112,14 +112,14 @@ async fn a_subscription_taken_out_is_unbound_and_what_waits_is_kept_and_told() {
         async || (depth(&rabbit, &work("mail")).await, depth(&rabbit, &work("ledger")).await);
     assert_eq!(both().await, (1, 1));
 
-    // One pattern less, by SIGHUP; the other one holds.
+    // One pattern less, after SIGHUP. The other one still applies.
     stack.replace("[\"acme.mail\", \"acme.#\"]", "[\"acme.mail\"]");
     reload(&stack, &ingress).await;
     post(&stack, &ingress, "evt_2", "other").await;
     post(&stack, &ingress, "evt_3", "mail").await;
     assert_eq!(both().await, (2, 3));
 
-    // The whole destination, by a restart.
+    // The whole destination, after a restart.
     ingress.process.terminate(BOUND).unwrap();
     let text = std::fs::read_to_string(&stack.config).unwrap();
     std::fs::write(&stack.config, text.split("[destination.mail]").next().unwrap()).unwrap();
@@ -161,10 +161,10 @@ async fn the_archive_has_what_was_accepted_also_what_is_unrouted_but_not_from_a_
     let shown = stack.zentra(&["archive", "show", "evt_1", "--body"]);
     assert_eq!(shown.stdout, br#"{"type":"taken","id":"evt_1"}"#);
     assert_eq!(stack.zentra(&["archive", "show", "nobody"]).status.code(), Some(1));
-    // The archive is in nobody's way: what nobody subscribed to is still seen.
+    // The archive does not hide events without a subscriber.
     assert_eq!(depth(&rabbit, &format!("{}.unrouted", stack.namespace)).await, 1);
 
-    // Switched off by SIGHUP, it is unbound.
+    // After SIGHUP without an archive, it is unbound.
     stack.replace("[source.acme]\n", "[source.acme]\narchive = false\n");
     stack.replace("[source.stripe-eu]\n", "[source.stripe-eu]\narchive = false\n");
     reload(&stack, &ingress).await;
@@ -186,7 +186,7 @@ async fn an_archive_that_the_broker_can_not_serve_keeps_no_event_out_and_comes_b
     let archive = format!("{}.archive.16777216x3600", stack.namespace);
     assert_eq!(archived(&rabbit, &archive, 1).await.len(), 1);
 
-    // A queue of another kind has its name, and takes nothing: no event is confirmed.
+    // Another kind of queue has its name and accepts nothing, so no event is confirmed.
     let connection = Connection::connect(&rabbit, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let options = QueueDeleteOptions::default();

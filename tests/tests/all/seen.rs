@@ -1,4 +1,4 @@
-//! What an operator and Prometheus see of a callback.
+//! What operators and Prometheus see of a callback.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use zentra_tests::{eventually, namespace, services, shared_rabbit, shared_redis,
 
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Slack's scheme, as a provider of the user's own.
+/// Slack's scheme, as a custom provider.
 const SLACK: &str = r#"
 [source.slack]
 provider = "my-slack"
@@ -86,7 +86,7 @@ async fn how_a_callback_came_is_in_its_history_and_one_trace_goes_through() {
         assert!(!shown.contains(hidden), "{hidden} is shown:\n{shown}");
     }
 
-    // A trace of our own, the same for each attempt, and each attempt a step of its own.
+    // Zentra's own trace is the same for each attempt, and each attempt is a span of its own.
     let seen = world.ledger.seen();
     let parents: Vec<Vec<&str>> =
         seen.iter().map(|seen| seen.header("traceparent").split('-').collect()).collect();
@@ -163,7 +163,7 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     .collect()
 }
 
-/// The metrics that a program shows, in the same form.
+/// The metrics that a program exports, in the same form.
 async fn shown(http: &Http, program: &Program) -> BTreeMap<String, (String, BTreeSet<String>)> {
     let text = http.get(&format!("{}/metrics", program.admin)).await.unwrap().body;
     let mut found: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
@@ -191,7 +191,7 @@ async fn the_table_of_metrics_says_what_the_daemons_show() {
     let (url, name, retry) = (redis.url(), namespace(), "attempts = 2, initial = \"100ms\"");
     let world = World::start(&rabbit, &url, &name, retry).await.unwrap();
     let worker = world.stack.worker().await;
-    // Something of each kind: a success with a copy, a retry, a dead letter, a refusal.
+    // One of each kind: a success with a copy, a retry, a dead letter, a refusal.
     world.send("evt_1", &transfer("evt_1", "trf_1", 5)).await;
     world.until("evt_1", delivered).await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 5)).await;

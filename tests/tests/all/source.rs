@@ -1,5 +1,5 @@
-//! A source from `zentra source add` to its first callback, and what `zentra verify` says of one
-//! that is refused.
+//! A source from `zentra source add` to its first callback, and `zentra verify` for one that is
+//! refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A captured request, and what becomes of it.
+/// A captured request, and its verdict.
 struct Captured<'s> {
     stack: &'s Stack,
     headers: PathBuf,
@@ -44,7 +44,7 @@ impl<'s> Captured<'s> {
         path.to_str().unwrap()
     }
 
-    /// Whether it verifies, and what is said of it.
+    /// Whether it verifies, and the explanation.
     fn verify(&self, source: &str, more: &[&str]) -> (bool, String) {
         let (headers, body) = (Self::path(&self.headers), Self::path(&self.body));
         let arguments = ["verify", "--source", source, "--headers", headers, "--body", body];
@@ -137,7 +137,7 @@ secrets = [{ name = "k1", secret = "env:GITHUB" }]"#,
         good && output_text.contains("Event evt_1, charge.succeeded; known by evt_1"),
         "{output_text}"
     );
-    // Captured with its request line, and in another case.
+    // Captured with its request line, and with other letter case.
     let named = stripe(BODY).replacen("stripe", "Stripe", 1);
     let raw = format!("POST /in/stripe-eu HTTP/1.1\r\nHost: x\r\n{named}");
     assert!(judged(&raw, BODY, "stripe-eu", &[]).0);

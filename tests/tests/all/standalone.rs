@@ -1,4 +1,4 @@
-//! `zentra standalone`: everything on one file, with no server.
+//! `zentra standalone`: everything on one file, without a server.
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ use zentra_tests::{eventually, sign};
 const QUICK: &str =
     r#"retry = { attempts = 3, initial = "250ms", multiplier = 1.0, jitter = 0.0 }"#;
 
-/// A ledger, and a config with a file for it.
+/// A ledger, and a configuration with a file for it.
 pub(crate) struct Shop {
     pub(crate) stack: Stack,
     pub(crate) ledger: Ledger,
@@ -30,7 +30,7 @@ impl Shop {
         Self::with("", "", "shop", QUICK).await
     }
 
-    /// With servers to move to.
+    /// With servers to migrate to.
     pub(crate) async fn with(rabbit: &str, redis: &str, namespace: &str, more: &str) -> Self {
         let ledger = Ledger::start(&folder("ledger")).await.unwrap();
         let stack = Stack::new(rabbit, redis, namespace, &ledger.url, more);
@@ -48,7 +48,7 @@ impl Shop {
         assert!(answer.as_ref().is_some_and(|answer| answer.status.is_success()), "{answer:?}");
     }
 
-    /// What is known of an event, as an operator sees it.
+    /// An event as an operator sees it.
     fn shown(&self, id: &str) -> Option<Value> {
         let shown = self.stack.zentra(&["event", "show", id, "--json"]);
         let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
@@ -69,7 +69,7 @@ impl Shop {
     }
 }
 
-/// What a history says, one word a line.
+/// The kinds of a history's lines.
 pub(crate) fn words(shown: &Value) -> Vec<&str> {
     let lines = shown["history"].as_array().unwrap();
     lines.iter().map(|line| line["what"].as_str().unwrap()).collect()
@@ -248,7 +248,7 @@ async fn a_file_that_cant_be_used_is_told_and_left_as_it_is() {
     assert!(shop.refused().contains("of another program"));
 }
 
-/// Sends callbacks one after the other, and tells which got a 2xx, until nobody answers.
+/// Sends callbacks one after the other until nobody answers. Returns those that got a 2xx.
 async fn provider(http: Http, url: String, name: String, told: UnboundedSender<String>) {
     for at in 0.. {
         let id = format!("evt_{name}_{at}");
@@ -275,7 +275,7 @@ async fn what_got_a_2xx_is_delivered_once_however_often_the_program_is_killed() 
             let (http, name) = (shop.stack.http.clone(), format!("{round}_{one}"));
             providers.spawn(provider(http, url.clone(), name, told.clone()));
         }
-        // At another point of their ways each time.
+        // Killed at a different moment each time.
         for _ in 0..rand::random_range(1..80) {
             all.push(tokio::time::timeout(BOUND, accepted.recv()).await.unwrap().unwrap());
         }

@@ -32,7 +32,7 @@ async fn each_source_each_destination_and_each_part_is_told_with_what_is_wrong()
     assert_eq!(of(&empty, "sources", "acme")["findings"][0], "nothing_seen");
     assert_eq!(of(&empty, "destinations", "ledger")["dead"], Value::Object(Default::default()));
 
-    // One waits for a worker.
+    // One event waits for a worker.
     world.send("evt_0", &transfer("evt_0", "trf_0", 1)).await;
     let stuck = status(&world.stack).1;
     let ledger = of(&stuck, "destinations", "ledger");
@@ -47,7 +47,7 @@ async fn each_source_each_destination_and_each_part_is_told_with_what_is_wrong()
         world.send(&id, &transfer(&id, "trf_1", 1)).await;
         world.until(&id, dead).await;
     }
-    // Callbacks that nobody has signed.
+    // Unsigned callbacks.
     let url = format!("{}/in/acme", world.ingress.listen);
     for _ in 0..6 {
         let headers = sign::acme("evt_x", sign::now(), b"another");
@@ -120,7 +120,7 @@ async fn a_work_queue_that_was_deleted_is_told_and_declared_again() {
     .await;
     world.send("evt_2", &transfer("evt_2", "trf_2", 1)).await;
     world.until("evt_2", delivered).await;
-    // With no worker, nobody declares it again.
+    // Without a worker, nobody declares it again.
     drop(worker);
     rabbit.delete_queue(&queue);
     let ledger = of(&status(&world.stack).1, "destinations", "ledger").clone();
@@ -128,7 +128,8 @@ async fn a_work_queue_that_was_deleted_is_told_and_declared_again() {
     assert!(findings.contains(&"queue_missing".into()), "{ledger}");
 }
 
-/// The broker confirms an event that only the archive has got: its provider is asked to send it again.
+/// The broker confirms an event that only the archive holds. Its provider is asked to send it
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_came_while_its_queues_were_deleted_is_sent_again_and_delivered() {
     let (rabbit, redis, name) = (services::rabbit(), services::redis(), namespace());

@@ -1,4 +1,4 @@
-//! The ingress by TLS, with certificates made here.
+//! The ingress with TLS, with certificates made here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use zentra_tests::{eventually, namespace, services, shared_rabbit, sign};
 const BOUND: Duration = Duration::from_secs(20);
 const BODY: &str = r#"{"type":"transfer.settled","id":"x"}"#;
 
-/// A new certificate for localhost, written over what was there.
+/// Writes a new certificate for localhost.
 fn certificate(folder: &Path) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(folder.join("tls.crt"), made.cert.pem()).unwrap();
@@ -38,7 +38,7 @@ async fn ingress(settings: &str) -> (Stack, Program, PathBuf, CertificateDer<'st
     (stack, program, folder, trusted)
 }
 
-/// A connection that trusts this one certificate only.
+/// A connection that trusts only this certificate.
 async fn connect(
     ingress: &Program,
     trusted: &CertificateDer<'static>,
@@ -57,7 +57,7 @@ async fn connect(
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()
 }
 
-/// Sends a callback on an open connection, and hears the first bytes of the answer.
+/// Sends a callback on an open connection, and reads the first bytes of the response.
 async fn post(stream: &mut TlsStream<TcpStream>, id: &str) -> String {
     let mut request = "POST /in/acme HTTP/1.1\r\nhost: localhost\r\n".to_owned();
     for (name, value) in sign::acme(id, sign::now(), BODY.as_bytes()) {
@@ -70,7 +70,7 @@ async fn post(stream: &mut TlsStream<TcpStream>, id: &str) -> String {
     String::from_utf8_lossy(&answer[..count]).into_owned()
 }
 
-/// A handshake that failed.
+/// A failed handshake.
 async fn is_counted(stack: &Stack, ingress: &Program) {
     let metric = ["zentra_ingress_refused_total", "tls_handshake"];
     eventually("it is counted", BOUND, async || {
@@ -86,7 +86,7 @@ async fn callbacks_come_by_tls_with_both_protocols_and_not_without_it() {
     assert!(post(&mut http1, "evt_1").await.starts_with("HTTP/1.1 200"));
     let http2 = connect(&ingress, &trusted, b"h2").await.unwrap();
     assert_eq!(http2.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    // The server's first frame is its settings; RFC 9113, 3.4.
+    // The server's first frame is its settings. RFC 9113, 3.4.
     let (mut http2, mut frame) = (http2, [0; 4]);
     http2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     http2.read_exact(&mut frame).await.unwrap();
@@ -115,7 +115,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_never() 
     eventually("the problem is told", BOUND, async || told().then_some(())).await;
     assert!(connect(&ingress, &new, b"http/1.1").await.is_some());
 
-    // Elsewhere by the config: from the next SIGHUP on.
+    // The configuration names other files. They apply after the next SIGHUP.
     let elsewhere = services::folder("tls");
     let newest = certificate(&elsewhere);
     stack.replace(&folder.display().to_string(), &elsewhere.display().to_string());
@@ -137,7 +137,7 @@ async fn a_handshake_that_does_not_end_is_closed_in_time_and_counted() {
     assert!(post(&mut honest, "evt_1").await.starts_with("HTTP/1.1 200"));
 }
 
-/// Whoever connects and says nothing holds up nobody, however long a handshake may take.
+/// A client that connects and sends nothing delays nobody, however long a handshake may take.
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_that_do_not_go_on_give_way_to_an_honest_callback() {
     let settings = "max_connections = 8\nheader_timeout = \"10m\"\nmax_peer_share = 100";
@@ -146,7 +146,7 @@ async fn handshakes_that_do_not_go_on_give_way_to_an_honest_callback() {
     let mut silent = Vec::new();
     for at in 0..30 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // Some begin a record, and no more.
+        // Some begin a TLS record, and send no more.
         stream.write_all(&[22, 3, 1][..at % 4]).await.unwrap();
         silent.push(stream);
     }

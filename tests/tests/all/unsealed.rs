@@ -1,5 +1,4 @@
-//! What a message's seal leaves open, against somebody who can write to the broker and read it, but
-//! holds no seal key.
+//! What somebody can do who can write to the broker and read it, but has no seal key.
 
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use zentra_tests::{eventually, queue_settings};
 
 use crate::identity::{Site, source};
 
-/// A source whose callbacks go to `app`, and a destination that wants none of them.
+/// A source whose callbacks go to `app`, and a destination that subscribes to none of them.
 async fn site() -> (Site, Amqp) {
     let other =
         "[destination.other]\ntimeout = \"1s\"\nurl = \"ANY\"\nsubscribe = [\"s.deployment\"]\n";
@@ -37,13 +36,13 @@ async fn letter(queue: &Amqp, destination: &str) -> Message {
     .await
 }
 
-/// What the stack seals with.
+/// The seal keys of the stack.
 fn sealer() -> Sealer {
     let key = Key { name: "test".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") };
     Sealer::new(vec![key]).unwrap()
 }
 
-/// An event that was delivered, as it stands beside a suspected replay of it.
+/// A delivered event, as it looks beside a suspected replay of it.
 async fn delivered_event(site: &Site, queue: &Amqp) -> Event {
     let body = r#"{"ref":"main"}"#;
     site.github("push", "d0", body).await;
@@ -96,13 +95,14 @@ async fn a_retry_whose_signature_is_lost_goes_on_where_the_journal_has_it() {
     let (site, queue) = site().await;
     let mut event = delivered_event(&site, &queue).await;
     let (_, sealed) = sealer().seal(event.clone()).unwrap();
-    // As an older version sends them on, and anyone else could: what is delivered stays so.
+    // As an older version forwards them, and anybody else could. What is delivered stays
+    // delivered.
     for (generation, attempt) in [(0, 2), (1, 1)] {
         let unsigned = Message { generation, attempt, ..Message::new(sealed.clone()) };
         queue.requeue("app", &unsigned).await.unwrap();
     }
     site.until("one request", 1, 2, 1).await;
-    // An event that the journal doesn't know begins with its first attempt.
+    // An event that the delivery store does not know begins with its first attempt.
     event.envelope.identity = Identity::from_text("unknown");
     let (_, sealed) = sealer().seal(event).unwrap();
     let (generation, attempt) = (u32::MAX, u32::MAX);
@@ -113,7 +113,7 @@ async fn a_retry_whose_signature_is_lost_goes_on_where_the_journal_has_it() {
     let begun = all.iter().find(|one| one["key"] == "app/s/unknown").unwrap();
     let record = &begun["record"];
     assert_eq!((&record["generation"], &record["attempt"]), (&0.into(), &1.into()), "{begun}");
-    // What an operator is known to have sent on goes on, whoever has signed it or not.
+    // What an operator released is processed, whether or not it is countersigned.
     let dead = all.iter().find(|one| one["record"]["state"] == "dead").unwrap();
     let key = DeliveryKey::parse(dead["key"].as_str().unwrap()).unwrap();
     let redis = Secret::new(site.stack.redis.as_str());
@@ -137,13 +137,14 @@ async fn an_event_reaches_no_destination_that_does_not_subscribe_to_it() {
     let (_, new) = sealer.seal(event.clone()).unwrap();
     event.envelope.received_at = received_at.minus(Duration::from_secs(3600));
     let (_, old) = sealer.seal(event).unwrap();
-    // A new one waits, since its worker may hear of a subscription yet; an old one doesn't.
+    // A new event waits, because its worker may still learn of a subscription. An old one does
+    // not.
     queue.requeue("other", &Message::new(new.clone())).await.unwrap();
     queue.requeue("other", &Message::new(old)).await.unwrap();
     site.until("the old one is dead", 1, 0, 2).await;
     let dead = letter(&queue, "other").await;
     assert_eq!(dead.dead, Some(DeadReason::NotSubscribed));
-    // Nor by an operator who sends all dead letters back, unless the journal knows them.
+    // Nor by an operator who requeues all dead letters, unless the delivery store knows them.
     let requeue = ["dead", "requeue", "--all", "--destination", "other", "--yes", "--json"];
     let requeued = site.stack.zentra(&requeue);
     assert!(requeued.status.success(), "{requeued:?}");

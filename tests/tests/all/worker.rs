@@ -1,5 +1,5 @@
-//! The whole way, from a provider's request to a ledger's row: real binaries, real
-//! RabbitMQ and Redis, real crashes.
+//! The whole way, from a provider's request to a row in the ledger: real binaries, real RabbitMQ
+//! and Redis, real crashes.
 
 use std::time::Duration;
 
@@ -147,7 +147,7 @@ async fn after_the_last_attempt_and_after_a_permanent_answer_a_delivery_is_dead(
         seen.then_some(())
     })
     .await;
-    // A copy of what is dead has no effect.
+    // A copy of a dead letter has no effect.
     world.send("evt_permanent", r#"{"not": "a transfer"}"#).await;
     world
         .until("evt_permanent", |d| count(d, |w| matches!(w, HistoryEvent::DuplicateDead)) == 1)
@@ -335,7 +335,7 @@ async fn a_claim_that_is_granted_so_late_that_an_attempt_might_outlast_it_is_not
     let worker = world.stack.worker().await;
     world.send("evt_before", &transfer("evt_before", "trf_0", 1)).await;
     world.until("evt_before", delivered).await;
-    // Of a lease of 2 s, less is left than the second that an attempt may take.
+    // Less is left of a lease of 2 s than the second that an attempt may take.
     redis_is_told(&url, &["CLIENT", "PAUSE", "1500"]).await;
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     let done = world.until("evt_1", delivered).await;
@@ -389,7 +389,7 @@ async fn sigterm_lets_a_running_attempt_end_settles_it_and_acknowledges_it() {
     let waiting = world.delivery("evt_1").await.unwrap();
     assert_eq!(waiting.record.state, State::Waiting, "{:#?}", waiting.history);
     assert_eq!(waiting.record.attempt, 2);
-    // And its message was acknowledged before the end: it doesn't come again as a copy.
+    // Its message was acknowledged before the exit, so it is not delivered again as a copy.
     let mut worker = world.stack.worker().await;
     world.until("evt_1", delivered).await;
     let status = tokio::task::spawn_blocking(move || worker.process.terminate(BOUND));

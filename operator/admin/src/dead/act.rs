@@ -83,7 +83,7 @@ pub(super) struct Drain<'a, H> {
 pub(super) fn export(path: &Path) -> Result<BufWriter<File>, AdminError> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
     let failed = |error| {
-        let message = format!("{} can't be written: {error}", path.display());
+        let message = format!("cannot write {}: {error}", path.display());
         AdminError::new(ErrorCode::FileUnusable, message).hint("Name another file.")
     };
     file.map(BufWriter::new).map_err(failed)

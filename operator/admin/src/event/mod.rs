@@ -31,7 +31,7 @@ use crate::error::AdminError;
 pub struct EventDetails {
     /// Deliveries, oldest key first.
     pub deliveries: Vec<Delivery>,
-    /// Where it waits, if no worker has taken it up.
+    /// Where it waits, if no worker has claimed it.
     pub accepted: Vec<Accepted>,
     /// Refused callbacks that claim its id or have its body.
     pub refused: Vec<RefusedCopy>,

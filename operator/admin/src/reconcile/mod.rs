@@ -72,7 +72,7 @@ pub enum ReconcileState {
     Dead,
     /// It came with another type.
     Differing,
-    /// It was accepted; no worker has taken it up.
+    /// It was accepted; no worker has claimed it.
     Accepted,
     /// It didn't come yet, but is so recent that it can be on its way.
     Young,

@@ -80,7 +80,7 @@ impl Api {
             _ => return Err(unfit("a token travels by https alone")),
         }
         let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| {
-            let message = format!("the system's certificates can't be read: {error}");
+            let message = format!("cannot read the system's certificates: {error}");
             AdminError::new(ErrorCode::Internal, message)
         })?;
         let connector = tls.https_or_http().enable_http1().build();

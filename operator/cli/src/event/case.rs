@@ -17,7 +17,7 @@ pub(crate) fn file(path: &Path, id: &str, found: &EventDetails) -> Result<(), Fa
     let new = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
     let written = new.and_then(|mut file| write(id, found, &mut file));
     written.map_err(|error| {
-        Failure::Asked(format!("{} can't be written: {error}\nName another file.", path.display()))
+        Failure::Asked(format!("cannot write {}: {error}\nName another file.", path.display()))
     })
 }
 

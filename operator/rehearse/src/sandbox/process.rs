@@ -1,6 +1,6 @@
-//! Processes and folders of which nothing is left behind, however this process ends: each
-//! process is started so that the kernel kills it when this one dies, and a reaper process, which
-//! notices our end by the end of a pipe, sweeps up what is left and removes the folder.
+//! Processes and folders that are removed however this process ends. The kernel kills each child
+//! when this process dies. A reaper process notices that end by a closed pipe, kills what is left
+//! and removes the folder.
 
 use std::fs;
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// This process's folder, and the pipe that keeps its reaper waiting.
+/// This process's folder, and the pipe that its reaper waits on.
 struct Workplace {
     folder: PathBuf,
     reaper: Mutex<Child>,
@@ -31,13 +31,14 @@ static WORKPLACE: LazyLock<Result<Workplace, io::Error>> = LazyLock::new(Workpla
 
 impl Workplace {
     fn new() -> io::Result<Self> {
-        // Other users can write to the folder that it is in: they can't guess its name, and what they
-        // have put there is not taken for it. A server that runs as another user has to pass through.
+        // Other users can write to the parent folder. They cannot guess this folder's name, and
+        // nothing that they created is used. A server that runs as another user must be able to
+        // enter.
         let name = format!("zentra-{}-{:016x}", std::process::id(), rand::random::<u64>());
         let folder = std::env::temp_dir().join(name);
         fs::DirBuilder::new().mode(0o711).create(&folder)?;
-        // `read` ends with our end of the pipe. A pid is killed only if its process still
-        // names this folder, so a pid that was given out anew is safe.
+        // `read` ends when our end of the pipe closes. A process is killed only if it still refers
+        // to this folder, so a reused process ID is safe.
         let script = r#"
             trap '' INT TERM HUP
             read -r _
@@ -60,7 +61,7 @@ impl Workplace {
     }
 }
 
-/// This process's own folder, below which all others are.
+/// This process's folder. All others are below it.
 pub fn workplace() -> io::Result<&'static Path> {
     match &*WORKPLACE {
         Ok(workplace) => Ok(&workplace.folder),
@@ -77,7 +78,7 @@ pub fn folder(name: &str) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Removes this process's folder now. Not needed for tidiness: the reaper does it anyway.
+/// Removes this process's folder now. The reaper would do it anyway.
 pub fn sweep() {
     let Ok(workplace) = &*WORKPLACE else { return };
     let mut reaper = workplace.reaper.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,16 +86,15 @@ pub fn sweep() {
     let _ = reaper.wait();
 }
 
-/// The ports that are handed out: outside the range that the kernel gives to outgoing connections,
-/// since polling a free port inside it can connect to itself.
+/// The range of ports. It is outside the range of outgoing connections, because polling a free
+/// port inside that range can connect to itself.
 const PORTS: Range<u16> = 20_000..32_000;
 const PORTS_PER_BLOCK: u16 = 100;
 
-/// Ports that no other process hands out as long as this one lives: it may be a while until the
-/// program that a port is for listens on it.
+/// Reserves ports for as long as this process lives: a program may listen on its port only later.
 struct ReservedPorts {
     left: Range<u16>,
-    /// Each reserves a block, by its name; the kernel lets go of it when this process ends.
+    /// Each process reserves a block by a name, which the kernel releases when the process ends.
     blocks: Vec<UnixDatagram>,
 }
 
@@ -122,8 +122,7 @@ impl ReservedPorts {
     }
 }
 
-/// A port that is free, and that no other caller gets, in this process or another, until this process
-/// ends.
+/// A free port that no other caller gets, in any process, until this process ends.
 pub fn free_port() -> io::Result<u16> {
     let mut ports = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
@@ -135,8 +134,8 @@ pub fn free_port() -> io::Result<u16> {
     }
 }
 
-/// Binds it without listening: a child that is forked meanwhile holds the socket until it executes its
-/// program, and a socket that listens would keep the port from whoever it is for.
+/// Binds the port without listening. A child that is forked meanwhile keeps the socket until it
+/// executes its program, and a listening socket would block the port.
 fn is_free(port: u16) -> io::Result<bool> {
     let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
     let socket = net::socket_with(AddressFamily::INET, kind, flags, None)?;
@@ -148,8 +147,8 @@ fn is_free(port: u16) -> io::Result<bool> {
     }
 }
 
-/// Starts a child that the kernel kills when this process dies. That signal follows the
-/// thread that forked, so one thread, which never ends, forks them all.
+/// Starts a child that the kernel kills when this process dies. The signal follows the thread that
+/// forked, so one thread, which never ends, forks all children.
 pub fn spawn(command: Command) -> io::Result<Child> {
     type SpawnRequest = (Command, mpsc::Sender<io::Result<Child>>);
     static FORKER: LazyLock<Mutex<mpsc::Sender<SpawnRequest>>> = LazyLock::new(|| {
@@ -192,7 +191,7 @@ pub fn spawn(command: Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// What all children of this process have printed, to be shown when something fails.
+/// The output of all children, to be shown when something fails.
 pub fn output() -> String {
     let log = workplace().map(|folder| folder.join("output.log"));
     log.and_then(fs::read_to_string).unwrap_or_default()
@@ -202,11 +201,11 @@ pub fn output() -> String {
 pub struct Guarded(Child);
 
 impl Guarded {
-    /// Starts it; see [`spawn`].
+    /// Starts it. See [`spawn`].
     pub fn start(command: Command) -> io::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let failed = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{name} can't be started: {error}"))
+            io::Error::new(error.kind(), format!("cannot start {name}: {error}"))
         };
         spawn(command).map(Self).map_err(failed)
     }
@@ -222,12 +221,12 @@ impl Guarded {
         let _ = self.0.wait();
     }
 
-    /// Whether it has ended by itself.
+    /// Whether it has exited.
     pub fn has_ended(&mut self) -> bool {
         self.0.try_wait().is_ok_and(|status| status.is_some())
     }
 
-    /// Sends a signal. One that has ended gets none.
+    /// Sends a signal. A process that has exited gets none.
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
         let _ = pid.map(|pid| kill_process(pid, signal));
@@ -238,17 +237,17 @@ impl Guarded {
         self.signal(Signal::HUP);
     }
 
-    /// Stops it where it is (SIGSTOP).
+    /// Stops it (SIGSTOP).
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on after [`Guarded::freeze`].
+    /// Continues it after [`Guarded::freeze`].
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// SIGTERM, and the exit status if it ends within the bound.
+    /// Sends SIGTERM. Returns the exit status if it exits within the time limit.
     pub fn terminate(&mut self, bound: Duration) -> Option<ExitStatus> {
         self.signal(Signal::TERM);
         poll(bound, || self.0.try_wait().ok().flatten())
@@ -261,7 +260,7 @@ impl Drop for Guarded {
     }
 }
 
-/// Asks until there is an answer or the bound has passed.
+/// Calls `ask` until it returns a value or the time limit has passed.
 pub fn poll<T>(bound: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + bound;
     loop {

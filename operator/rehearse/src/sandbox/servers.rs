@@ -1,4 +1,4 @@
-//! Private RabbitMQ and Redis servers on free ports, with folders of their own.
+//! Private RabbitMQ and Redis servers on free ports, with their own folders.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use super::process::{Guarded, folder, free_port, output, poll};
 
-/// How long a server may take until it answers.
+/// Time limit for a server to answer.
 pub const START: Duration = Duration::from_secs(60);
 
-/// Whether no thread of a process runs: each stops by itself, some time after the signal.
+/// Whether every thread of a process is stopped. Each thread stops some time after the signal.
 fn threads_stand(pid: &str) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
     threads.flatten().all(|thread| {
@@ -55,9 +55,9 @@ impl Rabbit {
         Ok(rabbit)
     }
 
-    /// What a killed node had under way from a delay queue to its target it sends once more
-    /// when no confirm came within this time (milliseconds): three minutes, unless it is told
-    /// otherwise. As in docker-compose.yml.
+    /// After a node was killed, it resends messages from a delay queue to their target when no
+    /// confirm came within this time, in milliseconds. RabbitMQ's default is three minutes.
+    /// docker-compose.yml sets the same value.
     const DEAD_LETTERING: &str = "-rabbit dead_letter_worker_publisher_confirm_timeout 10000";
 
     fn serve(folder: &Path, epmd_port: u16, dist_port: u16) -> io::Result<Guarded> {
@@ -85,12 +85,12 @@ impl Rabbit {
     }
 
     fn ready(&self) -> io::Result<()> {
-        // Its first word of AMQP is a method frame (1). It opens its port last of all.
+        // The first frame of AMQP is a method frame (1). The node opens its AMQP port last.
         let answers = poll(START, || greet(self.port, b"AMQP\0\0\x09\x01", b"\x01"));
         answers.ok_or_else(|| not_ready("RabbitMQ"))
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
@@ -105,31 +105,30 @@ impl Rabbit {
         self.server.kill();
     }
 
-    /// Stops it where it is (SIGSTOP): it keeps its connections and answers nothing any more,
-    /// once this returns.
+    /// Stops it (SIGSTOP). Once this returns, it keeps its connections and answers nothing.
     pub fn freeze(&self) {
         let pid = self.server.id().to_string();
         self.server.freeze();
         let stands = poll(START, || threads_stand(&pid).then_some(()));
-        assert!(stands.is_some(), "RabbitMQ goes on after SIGSTOP");
+        assert!(stands.is_some(), "RabbitMQ keeps running after SIGSTOP");
     }
 
-    /// Lets it go on after [`Rabbit::freeze`].
+    /// Continues it after [`Rabbit::freeze`].
     pub fn thaw(&self) {
         self.server.thaw();
     }
 
-    /// Sets off the memory alarm, or ends it.
+    /// Sets or clears the memory alarm.
     pub fn alarm(&self, on: bool) {
         self.allow_memory(if on { "1MB" } else { "1GB" });
     }
 
-    /// How much memory it may take before it blocks publishers.
+    /// Sets how much memory it may use before it blocks publishers.
     pub fn allow_memory(&self, limit: &str) {
         self.control(&["set_vm_memory_high_watermark", "absolute", limit]);
     }
 
-    /// The largest message that new channels take, in bytes.
+    /// Sets the maximum message size of new channels, in bytes.
     pub fn limit_messages(&self, bytes: usize) {
         let set = format!("application:set_env(rabbit, max_message_size, {bytes}).");
         self.control(&["eval", &set]);
@@ -140,7 +139,7 @@ impl Rabbit {
         self.control(&["delete_queue", name]);
     }
 
-    /// How many connections it has accepted since its first start, by its log.
+    /// Number of connections that it accepted since its first start, according to its log.
     pub fn accepted_connections(&self) -> io::Result<usize> {
         let mut count = 0;
         for file in fs::read_dir(self.folder.join("log"))? {
@@ -150,7 +149,7 @@ impl Rabbit {
         Ok(count)
     }
 
-    /// Its queues that aren't empty, a line each: name, ready, unacknowledged, consumers.
+    /// Its queues that are not empty, one line each: name, ready, unacknowledged, consumers.
     pub fn waiting(&self) -> String {
         let columns = ["name", "messages_ready", "messages_unacknowledged", "consumers"];
         let queues = self.control(&[&["list_queues", "--silent"], &columns[..]].concat());
@@ -158,7 +157,7 @@ impl Rabbit {
         queues.lines().filter(waits).collect::<Vec<_>>().join("\n")
     }
 
-    /// Deletes the queues of these namespaces, with what is in them.
+    /// Deletes the queues of these namespaces, with their messages.
     pub fn forget(&self, namespaces: &[String]) {
         let namespaces: Vec<_> = namespaces.iter().map(|name| format!("<<\"{name}.\">>")).collect();
         let delete = format!(
@@ -175,7 +174,7 @@ impl Rabbit {
         let mut command = Command::new(server.with_file_name("rabbitmqctl"));
         Self::environment(&mut command, &self.folder, self.epmd_port);
         let done = command.args(arguments).output();
-        let done = done.unwrap_or_else(|error| panic!("can't run rabbitmqctl: {error}"));
+        let done = done.unwrap_or_else(|error| panic!("cannot run rabbitmqctl: {error}"));
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
@@ -187,11 +186,11 @@ impl Rabbit {
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODENAME", format!("zentra{epmd_port}@localhost"))
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
-            // Killed, or ended with its test, it leaves no file wherever it was started.
+            // Keeps crash dumps out of the current directory.
             .env("ERL_CRASH_DUMP_SECONDS", "0");
     }
 
-    /// Starts it again after [`Rabbit::kill`], with what it has on disk.
+    /// Starts it again after [`Rabbit::kill`], with its data on disk.
     pub fn restart(&mut self) -> io::Result<()> {
         self.server = Self::serve(&self.folder, self.epmd_port, self.dist_port)?;
         self.ready()
@@ -203,7 +202,7 @@ fn versioned_server() -> io::Result<PathBuf> {
     versioned("/usr/lib/rabbitmq/lib", "sbin/rabbitmq-server")
 }
 
-/// A program of the newest version in a folder that has one folder per version.
+/// A program of the newest version, in a folder that contains one folder per version.
 pub fn versioned(folder: &str, program: &str) -> io::Result<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(folder)
         .into_iter()
@@ -213,11 +212,11 @@ pub fn versioned(folder: &str, program: &str) -> io::Result<PathBuf> {
         .filter(|path| path.exists())
         .collect();
     found.sort();
-    let hint = || io::Error::other(format!("{program} isn't installed (not in {folder})"));
+    let hint = || io::Error::other(format!("{program} is not installed (not in {folder})"));
     found.pop().ok_or_else(hint)
 }
 
-/// A private Redis server that keeps what it acknowledged.
+/// A private Redis server that persists every acknowledged write.
 pub struct Redis {
     folder: PathBuf,
     port: u16,
@@ -225,7 +224,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one and waits until it answers.
+    /// Starts one, and waits until it answers.
     pub fn start() -> io::Result<Self> {
         let (folder, port) = (folder("redis")?, free_port()?);
         let server = Self::serve(&folder, port)?;
@@ -257,7 +256,7 @@ impl Redis {
         self.port
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
@@ -267,14 +266,14 @@ impl Redis {
         self.server.kill();
     }
 
-    /// Starts it again after [`Redis::kill`], with what it has on disk.
+    /// Starts it again after [`Redis::kill`], with its data on disk.
     pub fn restart(&mut self) -> io::Result<()> {
         self.server = Self::serve(&self.folder, self.port)?;
         self.ready()
     }
 }
 
-/// Whether a server that is told this answers with that, within two seconds.
+/// Whether a server answers this request with this text within two seconds.
 pub fn greet(port: u16, hello: &[u8], answer: &[u8]) -> Option<()> {
     let address = ([127, 0, 0, 1], port).into();
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
@@ -286,7 +285,7 @@ pub fn greet(port: u16, hello: &[u8], answer: &[u8]) -> Option<()> {
 }
 
 fn not_ready(name: &str) -> io::Error {
-    io::Error::other(format!("{name} didn't start within {START:?}:\n{}", output()))
+    io::Error::other(format!("{name} did not start within {START:?}:\n{}", output()))
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The bare loop, and the application that does nothing: each a process of its own.
+//! The bare loop, and an application that does nothing. Each is a process of its own.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -28,7 +28,8 @@ use crate::worker::CONCURRENCY;
 /// Acknowledged at once.
 const BATCH: usize = 32;
 
-/// Answers 200 to each POST; a GET tells how many came, and in how many milliseconds.
+/// Answers 200 to each POST. A GET returns the number of POSTs, and the milliseconds between the
+/// first and the last.
 pub(crate) async fn sink(port: u16) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let (count, last, started) =

@@ -1,5 +1,5 @@
-//! What looking through many dead letters costs: the time and the memory of `zentra job plan`, which goes
-//! through a dead-letter queue and leaves all in its place. `dead 1000000` says how many.
+//! The cost of looking through many dead letters: time and memory of `zentra job plan`, which
+//! reads a whole dead-letter queue and leaves it unchanged. `dead 1000000` sets the number.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ const BOUND: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     let (rabbit, redis) = (services::rabbit(), services::redis());
-    // It holds an index of all of them.
+    // It keeps an index of all dead letters in memory.
     rabbit.allow_memory("4GiB");
     let stack = Stack::new(&rabbit.url(), &redis.url(), NAMESPACE, "http://127.0.0.1:9/", "");
     // It declares the queues.
@@ -78,7 +78,7 @@ async fn dead_letter(queue: &Amqp, sealer: &Sealer, at: usize) -> anyhow::Result
     Ok(queue.dead("ledger", &message, DeadReason::Exhausted, None).await?)
 }
 
-/// How long it took, and the most memory that it had, in KiB.
+/// The duration, and the peak memory in KiB.
 fn plan(stack: &Stack, count: usize) -> anyhow::Result<(Duration, u64)> {
     let mut command = stack.command("zentra");
     command

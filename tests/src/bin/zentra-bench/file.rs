@@ -1,4 +1,4 @@
-//! `zentra standalone` on its file: what it takes in, and what it delivers.
+//! `zentra standalone` on its file: events accepted and delivered per second.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::worker::{BOUND, CONCURRENCY, EVENTS, Sink, publish};
 use crate::{ROUND, ROUNDS, cpu, lua};
 
 const IN_FLIGHT: usize = 64;
-/// Of the file.
+/// The bound of the file.
 const ROOM: u64 = 8 << 30;
 
 pub(crate) async fn run() -> anyhow::Result<()> {
@@ -37,7 +37,7 @@ fn print(name: &str, per_second: f64, cpu: f64) {
     println!("{name:<34} {per_second:>11.0} {cpu:>14.2}");
 }
 
-/// 2xx a second, each after its event is on the disk; nobody subscribes to them.
+/// 2xx per second. Each comes after its event is on the disk. No destination subscribes.
 async fn taken() -> anyhow::Result<()> {
     let (mut best, mut used) = (0.0, 0.0);
     let script = services::folder("wrk").join("callbacks.lua");
@@ -68,7 +68,7 @@ async fn taken() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Works off a file that is full of events.
+/// Delivers a file that is full of events.
 async fn delivered() -> anyhow::Result<()> {
     let sink = Sink::start().await?;
     let stack = stack(&sink.url);
@@ -92,7 +92,7 @@ async fn delivered() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes events in as the ingress would.
+/// Publishes events as the ingress would.
 async fn fill(path: &Path) -> anyhow::Result<()> {
     let ledger = Subscriber { destination: "ledger".into(), patterns: vec!["acme.#".into()] };
     let routes = routes(vec![ledger]).context("no routes")?;

@@ -1,8 +1,8 @@
-//! What honest callbacks wait beside a flood of each kind, and in the quiet before it.
+//! The latency of honest callbacks during a flood of each kind, and without one before it.
 //!
-//! Honest callbacks come at fixed times, whether those before them are answered or not, from 127.0.0.1;
-//! the flood comes from 127.0.0.2 where the kind allows it. The flood's own client runs on the same
-//! machine, so its CPU time counts against the honest ones.
+//! Honest callbacks are sent from 127.0.0.1 at fixed times, whether or not earlier ones have been
+//! answered. The flood comes from 127.0.0.2 where its kind allows that. The flood's client runs on
+//! the same machine, so its CPU time counts against the honest callbacks.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,21 +22,21 @@ use zentra_tests::stack::{Program, Stack};
 use crate::body;
 
 const ROUND: Duration = Duration::from_secs(6);
-/// A flood is under way for this long before it is measured.
+/// How long a flood runs before the measurement starts.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// Between a body that was refused and the next one in its place: the flood holds places, and is none of
-/// requests.
+/// Pause between a refused body and its replacement. The flood is meant to hold places, not to
+/// send many requests.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Honest callbacks a second.
+/// Honest callbacks per second.
 const RATE: u32 = 100;
 const STRANGER: [u8; 4] = [127, 0, 0, 2];
-/// The broker takes no larger messages; the source `acme` does.
+/// The broker accepts no larger messages, but the source `acme` does.
 const LARGEST: usize = 2 << 20;
 
-/// Goes on until it is dropped.
+/// Runs until it is dropped.
 type Flood = JoinSet<()>;
 
-/// What a round of honest callbacks waited, and how many were not answered 2xx.
+/// Latencies of one round of honest callbacks, and the number that did not get 2xx.
 struct Waited {
     times: Vec<Duration>,
     refused: usize,
@@ -167,14 +167,14 @@ async fn start(kind: &str, ingress: &Program) -> anyhow::Result<Flood> {
     })
 }
 
-/// Headers of another body's signature.
+/// Headers with the signature of another body.
 fn forged(body: &str) -> Headers {
     let mut headers = sign::github("d-1", "push", format!("{body} ").as_bytes());
     headers.push(("content-type", "application/json".into()));
     headers
 }
 
-/// Sends the same so often a second, whether it is answered or not.
+/// Sends the same request this many times per second, whether or not it is answered.
 fn repeat(url: String, headers: Headers, body: String, per_second: u32) -> Flood {
     let (http, body) = (Http::default(), Bytes::from(body));
     each(per_second, move |_| {

@@ -1,5 +1,5 @@
-//! What a forged callback of 1 MiB costs: for each provider of the catalogue whose callbacks can be
-//! made here, bodies that are made to be expensive to read, under headers of a genuine one.
+//! The cost of a forged callback of 1 MiB. For each provider of the catalogue whose callbacks can
+//! be created here: bodies that are expensive to parse, under the headers of a genuine callback.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,10 +17,10 @@ use webhook_verify::{Location, Scheme, Unverified};
 
 use crate::verify::made;
 
-/// What each is to be below.
+/// The target for each.
 const BOUND: Duration = Duration::from_millis(5);
 const SIZE: usize = 1 << 20;
-/// The best of so many.
+/// Number of runs. The best one counts.
 const ROUNDS: usize = 3;
 
 struct Hostile {
@@ -30,7 +30,7 @@ struct Hostile {
     body: Bytes,
 }
 
-/// Of the one provider, or of all where it is empty.
+/// For one provider, or for all if the name is empty.
 pub(crate) fn run(only: &str) -> anyhow::Result<()> {
     let mut worst: BTreeMap<&str, (Duration, &str)> = BTreeMap::new();
     let (mut made_here, mut over) = (0, Vec::new());
@@ -83,7 +83,7 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// So much of what is repeated as fits.
+/// As many repetitions as fit.
 fn repeated(piece: impl Fn(usize) -> String) -> String {
     let mut text = String::with_capacity(SIZE + 2048);
     for at in 0.. {

@@ -1,5 +1,5 @@
-//! What listing costs: pages out of a Redis that remembers many deliveries, and the memory that the
-//! list takes. `list 1000000` says how many.
+//! The cost of listing: pages from a Redis that remembers many deliveries, and the memory of the
+//! list. `list 1000000` sets the number.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use zentra_tests::services;
 
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 const AT_A_TIME: usize = 256;
-/// Of so many, one is dead, and one is of another type.
+/// One of this many is dead, and one is of another type.
 const RARE: usize = 10_000;
 const PAGES: usize = 300;
 
@@ -49,7 +49,7 @@ pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One that was delivered, or is dead.
+/// A delivery that was delivered, or is dead.
 async fn one(journal: &RedisJournal, at: usize) -> anyhow::Result<()> {
     let (source, id) = (format!("source-{}", at % 10), format!("evt_1NG8Du2eZvKYlo2C{at:08}"));
     let kind = if at % RARE == 1 { "rare" } else { "transfer.settled" };
@@ -98,7 +98,7 @@ async fn one(journal: &RedisJournal, at: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Page after page, from the newest on.
+/// Page by page, from the newest on.
 async fn pages(journal: &RedisJournal, name: &str, query: &Query) -> anyhow::Result<()> {
     let (mut took, mut found, mut cursor) = (Vec::new(), 0, None::<String>);
     while took.len() < PAGES {
@@ -122,7 +122,7 @@ async fn pages(journal: &RedisJournal, name: &str, query: &Query) -> anyhow::Res
     Ok(())
 }
 
-/// Bytes: of one key, or of all.
+/// Bytes of one key, or of all keys.
 async fn used(url: &str, key: Option<&str>) -> anyhow::Result<f64> {
     let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
     match key {

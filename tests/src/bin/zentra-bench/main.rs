@@ -1,13 +1,18 @@
-//! `make bench`: how fast the ingress is, beside the bare client library on the same broker in the
-//! same run; what verifying costs, also of forged bodies; what honest callbacks wait beside a flood; how
-//! fast the worker is, beside a bare loop; all of it, end to end; `zentra standalone` on its file; what
-//! listing costs; and what looking through dead letters does.
+//! `make bench` measures:
 //!
-//! A private RabbitMQ with a quorum queue, 1 KiB signed bodies, 64 and 256 in flight,
-//! rounds that alternate so that a slow spell of the machine hits all rows alike. Load
-//! comes from `wrk`. The numbers are printed, and nothing fails by them. Arguments: other
-//! numbers in flight, or `verify [PROVIDER]`, `hostile [PROVIDER]`, `flood [KIND]`, `worker`, `whole`,
-//! `file`, `list [COUNT]` or `dead [COUNT]` for that part alone.
+//! - the ingress beside the bare client library, on the same broker in the same run;
+//! - the cost of verification, also of forged bodies;
+//! - the latency of honest callbacks during a flood;
+//! - the worker beside a bare loop;
+//! - everything end to end;
+//! - `zentra standalone` on its file;
+//! - listing, and looking through dead letters.
+//!
+//! The setup is a private RabbitMQ with a quorum queue, signed bodies of 1 KiB, and 64 and 256
+//! requests in flight. Rounds alternate, so that a slow spell of the machine affects all rows
+//! alike. `wrk` creates the load. The results are printed, and no result is a failure. Arguments:
+//! other numbers of requests in flight, or one part alone: `verify [PROVIDER]`, `hostile
+//! [PROVIDER]`, `flood [KIND]`, `worker`, `whole`, `file`, `list [COUNT]` or `dead [COUNT]`.
 
 mod bare;
 mod dead;
@@ -38,17 +43,17 @@ use zentra_tests::sign;
 use zentra_tests::stack::{Program, Stack};
 
 const ROUNDS: usize = 3;
-/// That are remembered, when they are listed.
+/// Number of remembered deliveries for `list`.
 const DELIVERIES: usize = 200_000;
-/// That are dead, when they are looked through.
+/// Number of dead letters for `dead`.
 const LETTERS: usize = 50_000;
 const ROUND: Duration = Duration::from_secs(6);
 const BODY: usize = 1024;
-/// Different signed callbacks that the load goes round.
+/// Number of different signed callbacks that the load cycles through.
 const CALLBACKS: usize = 256;
-/// About the size of the sealed envelope.
+/// Roughly the size of the sealed envelope.
 const ENVELOPE: usize = 750;
-/// Channels of the bare client; more, or fewer, are slower here.
+/// Channels of the bare client. Both more and fewer are slower here.
 const CHANNELS: usize = 4;
 
 #[tokio::main]
@@ -115,7 +120,7 @@ async fn ingress() -> anyhow::Result<()> {
     dead_broker().await
 }
 
-/// One row: the best round.
+/// One row: its best round.
 #[derive(Clone, Copy, Default)]
 struct Row {
     per_second: f64,
@@ -142,7 +147,7 @@ impl Row {
 
 async fn throughput(script: &Path, in_flight: usize) -> anyhow::Result<()> {
     let rabbit = services::rabbit();
-    // Rounds fill queues faster than the broker frees memory; its alarm isn't measured here.
+    // Rounds fill queues faster than the broker frees memory. Its alarm is not measured here.
     rabbit.allow_memory("6GB");
     let off = stack(&rabbit, "bench", "archive = false");
     let on = stack(&rabbit, "archived", "");
@@ -267,8 +272,7 @@ fn row(count: u64, own: f64, process: u32, broker: f64, rabbit: &Rabbit) -> anyh
     })
 }
 
-/// How long a 503 takes when the broker is known to be dead, and while a connect to it
-/// hangs.
+/// The time of a 503 after the broker is known to be dead, and while a connect to it hangs.
 async fn dead_broker() -> anyhow::Result<()> {
     let mut rabbit = services::rabbit();
     let stack = stack(&rabbit, "dead", "archive = false");
@@ -276,7 +280,7 @@ async fn dead_broker() -> anyhow::Result<()> {
     rabbit.kill();
     let (p50, worst) = refusals(&ingress).await?;
     println!("503, broker dead: median {p50:?}, slowest of 2000 {worst:?}");
-    // Takes connections and never says a word.
+    // Accepts connections and sends nothing.
     let url = rabbit.url();
     let address = url.rsplit('@').next().and_then(|rest| rest.split('/').next());
     let silent = TcpListener::bind(address.unwrap_or_default()).await?;
@@ -291,7 +295,7 @@ async fn refusals(ingress: &Program) -> anyhow::Result<(Duration, Duration)> {
     let url = format!("{}/in/acme", ingress.listen);
     let body = body(0);
     let headers = sign::acme("evt_0", sign::now(), body.as_bytes());
-    // Until it is known to be dead.
+    // Until the ingress knows that the broker is dead.
     while http.post(&url, &headers, body.clone()).await.is_none_or(|a| a.status != 503) {}
     let mut took = Vec::new();
     for _ in 0..2000 {
@@ -304,8 +308,8 @@ async fn refusals(ingress: &Program) -> anyhow::Result<(Duration, Duration)> {
     Ok((took[took.len() / 2], took.last().copied().unwrap_or_default()))
 }
 
-/// Signed now, so that they are fresh for five minutes. `wrk.format` needs the target,
-/// which is known only once a thread begins.
+/// Signed now, so the callbacks are fresh for five minutes. `wrk.format` needs the target, which
+/// is known only once a thread begins.
 fn lua() -> anyhow::Result<String> {
     let mut script = String::from("local all = {}\nlocal at = 0\ninit = function()\n");
     for at in 0..CALLBACKS {
@@ -341,9 +345,9 @@ async fn purge(connection: &Connection, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// CPU seconds of a process so far: user and system, with those of its threads.
+/// CPU seconds of a process so far: user and system time of all its threads.
 fn cpu(process: u32) -> anyhow::Result<f64> {
-    /// USER_HZ, which Linux shows to programs.
+    /// USER_HZ, the unit in which Linux reports CPU time.
     const TICKS: f64 = 100.0;
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();

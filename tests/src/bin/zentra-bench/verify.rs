@@ -1,5 +1,6 @@
-//! What verifying costs above the hash itself: signature, freshness, identity and envelope of 1 KiB,
-//! for each provider of the catalogue that signs by HMAC and whose callbacks can be made here.
+//! The cost of verification above the hash itself: signature, freshness, identity and envelope of
+//! 1 KiB, for each provider of the catalogue that signs by HMAC and whose callbacks can be created
+//! here.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -14,16 +15,16 @@ use webhook_verify::{
 };
 use zentra_core::clock::Timestamp;
 
-/// Of a form that every scheme with a secret takes.
+/// In a form that every scheme with a secret accepts.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const URL: &str = "https://hooks.example.com/in/s";
-/// So many at a time, so many times; the best round counts.
+/// Callbacks per round, and number of rounds. The best round counts.
 const BATCH: u32 = 2000;
 const ROUNDS: usize = 15;
-/// What it is to be below, above the hash.
+/// The target above the hash.
 const BOUND: Duration = Duration::from_micros(5);
 
-/// Of the one provider, or of all where it is empty.
+/// For one provider, or for all if the name is empty.
 pub(crate) fn run(only: &str) -> anyhow::Result<()> {
     let mut made_here = Vec::new();
     for provider in Scheme::names().filter(|name| only.is_empty() || *name == only) {
@@ -32,7 +33,7 @@ pub(crate) fn run(only: &str) -> anyhow::Result<()> {
         let Some((endpoint, callback)) = made(provider, scheme) else { continue };
         made_here.push((provider, hash, endpoint, callback));
     }
-    // All of them in each round: a slow spell of the machine isn't one provider's.
+    // Every round measures all providers, so that a slow spell of the machine affects all alike.
     let mut best = vec![(Duration::MAX, Duration::MAX); made_here.len()];
     for _ in 0..ROUNDS {
         for ((_, hash, endpoint, callback), (whole, alone)) in made_here.iter().zip(&mut best) {
@@ -70,7 +71,7 @@ fn us(time: Duration) -> String {
     format!("{:.2} µs", time.as_secs_f64() * 1e6)
 }
 
-/// How long one takes.
+/// The time of one verification.
 fn each(what: impl Fn()) -> Duration {
     let started = Instant::now();
     (0..BATCH).for_each(|_| what());
@@ -93,8 +94,8 @@ fn hash(algorithm: Algorithm) -> Option<fn(&[u8])> {
     }
 }
 
-/// A form of 1 KiB as a telephony provider has them, with id and type: some 26 fields in no order,
-/// half of them encoded.
+/// A form of 1 KiB like those of telephony providers, with ID and type: about 26 fields in no
+/// order, half of them encoded.
 fn form(id: &str, kind: &str, scheme: &Scheme) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     let mut ids = names(&scheme.id);
@@ -110,7 +111,7 @@ fn form(id: &str, kind: &str, scheme: &Scheme) -> String {
     form.finish()
 }
 
-/// The form's fields that a place names.
+/// The fields of the form that a place names.
 fn names(at: &Option<Location>) -> Vec<&str> {
     let places = match at {
         Some(Location::All(places)) => &places[..],

@@ -1,5 +1,5 @@
-//! From the provider to the application: ingress, RabbitMQ, worker, Redis and a load of a
-//! steady rate, all on one machine.
+//! From the provider to the application: ingress, RabbitMQ, worker, Redis and a load at a steady
+//! rate, all on one machine.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::worker::{BOUND, Sink, stack};
 use crate::{body, cpu};
 
 const ROUND: Duration = Duration::from_secs(15);
-/// Connections, each of which waits this long between two callbacks.
+/// Connections, and the pause of each between two callbacks.
 const PROVIDERS: usize = 130;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -60,7 +60,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many of all took how long.
+/// The number of callbacks per latency.
 async fn within(worker: &Program, http: &Http, all: f64) -> anyhow::Result<String> {
     let name = "zentra_worker_delivery_seconds";
     // The application counts before it answers, and the worker after that.
@@ -78,8 +78,8 @@ async fn within(worker: &Program, http: &Http, all: f64) -> anyhow::Result<Strin
     Ok(told.trim_end_matches(", ").to_owned())
 }
 
-/// Callbacks of one body under ids, and so with signatures, of their own, as `wrk` sends
-/// them: signed now, so that they are fresh for five minutes.
+/// Callbacks with one body, and each with its own ID and signature, as `wrk` sends them. They are
+/// signed now, so they are fresh for five minutes.
 fn script() -> anyhow::Result<std::path::PathBuf> {
     let folder = services::folder("wrk");
     let (signed, script) = (folder.join("signed"), folder.join("whole.lua"));

@@ -1,5 +1,5 @@
-//! The worker beside a bare loop that does what it can't do without: consume → one Redis
-//! script → POST on kept connections → one script → acknowledge.
+//! The worker beside a bare loop that does only the indispensable: consume → one Redis script →
+//! POST on kept connections → one script → acknowledge.
 
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,10 @@ use zentra_tests::{queue_settings, routes, sign};
 
 use crate::{body, cpu};
 
-/// Events of one round.
+/// Events per round.
 pub(crate) const EVENTS: usize = 40_000;
 const ROUNDS: usize = 2;
-/// Attempts at a time.
+/// Concurrent attempts.
 pub(crate) const CONCURRENCY: usize = 64;
 pub(crate) const BOUND: Duration = Duration::from_secs(120);
 const NAMESPACE: &str = "works";
@@ -71,7 +71,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fills the work queue, has it worked off, and measures that.
+/// Fills the work queue, and measures how fast it is worked off.
 async fn one(rabbit: &Rabbit, redis: &Redis, round: usize, bare: bool) -> anyhow::Result<Row> {
     let sink = Sink::start().await?;
     let stack = stack(rabbit, redis, &sink.url);
@@ -137,7 +137,7 @@ async fn fill(rabbit: &Rabbit, part: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Events, as the ingress would seal them.
+/// Events, sealed as by the ingress.
 pub(crate) async fn publish(queue: &impl Publish, part: &str) -> anyhow::Result<()> {
     let (source, sealer) = (source()?, sealer()?);
     let mut publishing = JoinSet::new();
@@ -204,7 +204,7 @@ fn sealed(source: &Source, sealer: &Sealer, id: &str) -> anyhow::Result<Sealed> 
     Ok(sealer.seal(event)?.1)
 }
 
-/// An application that does nothing, in a process of its own.
+/// An application that does nothing, in its own process.
 pub(crate) struct Sink {
     pub(crate) url: String,
     _process: Guarded,
@@ -223,7 +223,7 @@ impl Sink {
         Ok(sink)
     }
 
-    /// How many came, and the milliseconds between the first and the last.
+    /// The number of requests, and the milliseconds between the first and the last.
     pub(crate) async fn count(&self, http: &Http) -> anyhow::Result<(u64, u64)> {
         let answer = http.get(&self.url).await.context("the sink doesn't answer")?;
         let (count, millis) = answer.body.split_once(' ').context("the sink says nonsense")?;

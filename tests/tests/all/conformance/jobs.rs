@@ -1,4 +1,4 @@
-//! Of what remembers jobs.
+//! Conformance of the job store.
 
 use zentra_store::control::Attribution;
 use zentra_store::job::{Halt, Job, KEPT, Pace, Plan, Progress, Scope, Stage, Through};

@@ -1,4 +1,4 @@
-//! Of the journal.
+//! Conformance of the delivery store.
 
 use zentra_core::clock::Timestamp;
 use zentra_store::journal::list::Query;
@@ -23,7 +23,7 @@ on_both! {
     of_many_each_is_listed_once_however_large_the_pages_are
 }
 
-/// One delivery in one journal.
+/// One delivery in one store.
 pub(super) struct Claimant<J> {
     journal: J,
     key: DeliveryKey,
@@ -92,7 +92,7 @@ impl<J: Journal + DeliveryStore> Claimant<J> {
         self.known().await.record.state
     }
 
-    /// What the history says, one word a line.
+    /// The kinds of the history's lines.
     async fn told(&self) -> Vec<String> {
         let known = self.known().await;
         let word = |what: &HistoryEvent| {
@@ -138,7 +138,7 @@ async fn a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_nothing<
     assert_eq!(claimant.settle(old, 0, dead).await, Answer::Superseded);
     assert_eq!(claimant.state().await, State::InFlight);
     assert_eq!(claimant.settle(new, 0, Outcome::Delivered).await, Answer::Settled);
-    // The first answer got lost.
+    // The first answer was lost.
     assert_eq!(claimant.settle(new, 0, Outcome::Delivered).await, Answer::Settled);
     let told = claimant.told().await;
     let told: Vec<_> = told.iter().filter(|word| *word != "busy").collect();
@@ -156,7 +156,7 @@ async fn a_late_success_counts_and_nothing_undoes_it<B: Backend>() {
     assert_eq!((claimant.claim(0).await, claimant.claim(1).await), (Answer::Done, Answer::Done));
     assert_eq!(claimant.state().await, State::Delivered);
     assert!(journal.dead("ledger", 9, &|_| true).await.unwrap().is_empty());
-    // Of a delivery that nobody remembers, too.
+    // Also for a delivery that is not remembered.
     let forgotten = Claimant::new(&journal, "forgotten");
     assert_eq!(forgotten.settle(5, 0, Outcome::Delivered).await, Answer::SettledLate);
     assert_eq!(forgotten.claim(0).await, Answer::Done);
@@ -212,7 +212,7 @@ async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>
     assert_eq!(claimants[0].settle(again, 1, Outcome::Delivered).await, Answer::Settled);
     let told = claimants[0].told().await;
     assert_eq!(told, ["claimed", "dead", "duplicate_dead", "requeued", "claimed", "delivered"]);
-    // A copy of what was discarded doesn't bring it back.
+    // A copy of a discarded event does not bring it back.
     assert_eq!(claimants[1].claim(0).await, Answer::Dead);
     assert_eq!(listed().await, [claimants[2].key.clone()]);
     assert_eq!(claimants[1].told().await, ["claimed", "dead", "discarded", "duplicate_dead"]);
@@ -252,7 +252,7 @@ async fn a_delivery_is_found_by_event_id_by_identity_and_by_key<B: Backend>() {
         assert_eq!(found, std::slice::from_ref(&claimant.key), "{id}");
     }
     assert!(journal.find("nobody", &pairs).await.unwrap().is_empty());
-    // The same bytes under another id are kept as a delivery of their own, and found as that.
+    // The same bytes under another ID are stored as a delivery of their own, and found as one.
     let first = Claimant::new(&journal, "bytes");
     let fingerprint = |id| Fingerprint { id: Some([id; 8]), ..FINGERPRINT };
     first.claim_as(0, LEASE, fingerprint(1)).await;
@@ -274,7 +274,7 @@ async fn what_has_had_its_time_is_forgotten_and_begins_anew<B: Backend>() {
     .await;
     assert!(journal.find("old", &[("ledger", "acme")]).await.unwrap().is_empty());
     assert!(matches!(claimant.claim(0).await, Answer::Claimed { .. }));
-    // The dead are kept until an operator says something.
+    // Dead letters are kept until an operator acts.
     let dead = Claimant::new(&journal, "dead");
     let fence = dead.claimed(0, LEASE).await;
     let dead = Claimant { retention: Duration::from_millis(1), ..dead };
@@ -282,7 +282,7 @@ async fn what_has_had_its_time_is_forgotten_and_begins_anew<B: Backend>() {
     assert!(stays_known(Duration::from_millis(300), &journal, &dead.key).await);
 }
 
-/// Whether it is known all this time.
+/// Whether it is remembered during all this time.
 async fn stays_known(time: Duration, journal: &impl DeliveryStore, key: &DeliveryKey) -> bool {
     let gone = async {
         while journal.history(key).await.unwrap().is_some() {
@@ -331,7 +331,7 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
             _ => continue,
         };
         claimant.settle(fence, 0, outcome).await;
-        // A copy is listed no second time.
+        // A copy is not listed a second time.
         claimant.claim(0).await;
     }
     let list = async |query: &Query, after: Option<&str>, limit: usize| {
@@ -347,7 +347,7 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
     let times: Vec<_> = page.items.iter().map(|listed| listed.taken_up).collect();
     assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
 
-    // Page by page, the same.
+    // The same, page by page.
     let (mut seen, mut cursor) = (Vec::new(), None);
     loop {
         let (some, page) = list(&any, cursor.as_deref(), 2).await;
@@ -385,7 +385,7 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
         let page = journal.list(&any, Some(bad), 1).await;
         assert!(matches!(page, Err(JournalError::NoSuchPage(_))), "{bad}");
     }
-    // What is as young stays; and tidying doesn't forget deliveries.
+    // A younger delivery stays, and trimming the list forgets no delivery.
     journal.tidy(RETENTION).await.unwrap();
     assert_eq!(list(&any, None, 100).await.0.len(), 7);
 }

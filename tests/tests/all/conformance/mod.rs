@@ -1,4 +1,4 @@
-//! What both backends promise, tested unchanged on each.
+//! The promises of both backends. The same tests run on each.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -28,17 +28,17 @@ use zentra_tests::world::RETENTION;
 use zentra_tests::{eventually, namespace, queue_settings, routes, shared_rabbit, shared_redis};
 
 const BOUND: Duration = Duration::from_secs(20);
-/// A queue that brings nothing for so long has nothing.
+/// A queue that delivers nothing for this long is empty.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// A place for events and their memory, which outlives the programs that use it.
+/// Storage for messages and deliveries, which outlives the programs that use it.
 trait Backend: Sized + Send {
     type Queue: Publish + Process + Operate;
     type Journal: Journal + DeliveryStore + Jobs;
 
     fn new() -> Self;
 
-    /// As a program that has just started sees it.
+    /// Opens it as a program that has just started.
     fn open(&self, routes: Routes) -> impl Future<Output = (Self::Queue, Self::Journal)> + Send;
 }
 
@@ -143,7 +143,7 @@ async fn is_quiet(consumer: &mut impl Consumer) -> bool {
     timeout(QUIET, consumer.next()).await.is_err()
 }
 
-/// The bodies in a place, in its order. Those that are unwanted are taken away.
+/// The bodies in a queue, in order. Unwanted ones are removed.
 async fn walked(queue: &impl Operate, place: Place<'_>, unwanted: &[&str]) -> Vec<String> {
     let (mut walk, mut seen) = (queue.walk(place).await.unwrap(), Vec::new());
     while let Some((message, receipt)) = walk.next().await.unwrap() {
@@ -157,7 +157,7 @@ async fn walked(queue: &impl Operate, place: Place<'_>, unwanted: &[&str]) -> Ve
     seen
 }
 
-/// Kept, as soon as there is a connection for it: it is nobody's haste.
+/// Stored as soon as there is a connection for it. Nobody waits for it.
 async fn kept(queue: &impl Publish, body: &str) {
     eventually("it is kept", BOUND, async || queue.keep(&sealed("acme.x", body)).await.ok()).await;
 }

@@ -1,4 +1,4 @@
-//! Of the queue.
+//! Conformance of the queue.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -30,7 +30,7 @@ async fn a_confirmed_event_is_with_each_subscriber_as_it_was_until_it_is_acknowl
         let mut consumer = queue.consume(destination, 4);
         let (found, receipt) = next(&mut consumer).await;
         let sent = sealed("acme.mail.sent", "{ \"as\":\u{a0}1}");
-        // The route is the broker's business.
+        // Routing is the broker's task.
         let found_sealed = Sealed { route: sent.route.clone(), ..found.sealed };
         assert_eq!(found_sealed, sent);
         assert_eq!((found.attempt, found.generation, found.dead), (1, 0, None));
@@ -90,7 +90,7 @@ async fn what_was_in_hand_when_a_program_ended_comes_again_to_the_next<B: Backen
         assert_eq!(found.sealed.body, body.as_str());
         held.push(receipt);
     }
-    // Of these, two come to their end.
+    // Two of these are settled.
     for receipt in held.drain(..2) {
         receipt.ack().await;
     }
@@ -157,7 +157,7 @@ async fn of_two_that_consume_one_queue_each_has_messages_of_its_own<B: Backend>(
             found.push(message.sealed.body);
             receipt.ack().await;
         }
-        // Or what it acknowledged last might come again, to the other one.
+        // Otherwise the message that it acknowledged last could be delivered to the other one.
         consumer.stop().await;
         consumer.finish().await;
         found
@@ -205,7 +205,7 @@ async fn dead_letters_are_walked_in_order_and_those_left_stay_in_it<B: Backend>(
     let mut walk = queue.walk(place).await.unwrap();
     let (first, receipt) = walk.next().await.unwrap().unwrap();
     assert_eq!((&first.sealed.body[..], first.dead), (&b"0"[..], Some(DeadReason::Exhausted)));
-    // A second pass meanwhile doesn't see what the first one holds.
+    // A second walk does not see what the first one holds.
     assert!(!walked(&queue, place, &[]).await.contains(&"0".to_owned()));
     let again = Message { generation: 1, dead: None, ..first };
     queue.requeue("ledger", &again).await.unwrap();
@@ -215,7 +215,7 @@ async fn dead_letters_are_walked_in_order_and_those_left_stay_in_it<B: Backend>(
     assert_eq!((&back.sealed.body[..], back.generation, back.dead), (&b"0"[..], 1, None));
     receipt.ack().await;
     let mut now = walked(&queue, place, &[]).await;
-    // The order is kept for passes one after the other.
+    // Walks one after the other keep the order.
     now.sort_by_key(|body| body.parse::<u32>().unwrap());
     assert_eq!(now.iter().collect::<Vec<_>>(), left[1..]);
 }
@@ -256,10 +256,10 @@ async fn the_archive_is_read_from_any_time_on_and_keeps_what_is_read<B: Backend>
     for _ in 0..2 {
         assert_eq!(read(Timestamp::default()).await, bodies);
     }
-    // Perhaps with some that came before.
+    // Perhaps with a few earlier ones.
     let later = read(middle).await;
     assert!(bodies.ends_with(&later) && later.len() >= 200, "{}", later.len());
-    // What is read is delivered all the same.
+    // Reading does not prevent delivery.
     let (first, receipt) = next(&mut queue.consume("ledger", 1)).await;
     assert_eq!(first.sealed.body, "0");
     receipt.ack().await;
@@ -284,7 +284,7 @@ async fn a_hundred_thousand_waiting_events_are_taken_once_each_also_over_a_resta
             receipt.ack().await;
         }
         consumer.stop().await;
-        // What is here already comes again to the next.
+        // What a consumer holds is delivered again to the next one.
         consumer.finish().await;
     };
     take(&queue, ALL / 2).await;

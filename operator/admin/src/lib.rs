@@ -9,6 +9,8 @@ pub mod deliveries;
 pub mod destinations;
 pub mod error;
 pub mod event;
+#[cfg(test)]
+mod fakes;
 pub mod filter;
 pub mod job;
 pub mod list;

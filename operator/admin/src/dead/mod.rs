@@ -2,6 +2,8 @@
 
 mod act;
 mod letters;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;

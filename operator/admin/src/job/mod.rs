@@ -4,6 +4,8 @@
 mod attend;
 mod replay;
 mod run;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::collections::HashSet;

@@ -97,7 +97,7 @@ impl<Q: Publish> Handler<Q> {
             }
             Ok((Admission::Handshake(answer), source)) => {
                 self.metrics.shook_hands(&source.name);
-                tracing::info!(source = source.name, "a handshake of the provider is answered");
+                tracing::info!(source = source.name, "answered a handshake of the provider");
                 respond::handshake(*answer)
             }
             Err(refusal) => {

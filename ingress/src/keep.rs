@@ -129,7 +129,7 @@ async fn queue_all<Q: Publish>(
         match queued {
             Ok(()) => metrics.kept(source),
             Err(error) => {
-                tracing::debug!(source, id = kept.id, error, "a refused callback wasn't kept");
+                tracing::debug!(source, id = kept.id, error, "cannot store a refused callback");
                 metrics.dropped(source, "queue");
             }
         }

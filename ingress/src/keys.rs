@@ -94,14 +94,14 @@ impl Allowance {
         address: &Uri,
         client: &Client<'_>,
     ) -> Result<Option<SemaphorePermit<'_>>, String> {
-        let enough = |_| "too many in a minute".to_owned();
+        let enough = |_| "too many fetches per minute".to_owned();
         if self.had.contains_key(address) {
             return self.again.check().map(|()| None).map_err(enough);
         }
         let limit = async { Arc::new(RateLimiter::direct(Quota::per_minute(NEW_PER_MINUTE))) };
         let client = (client.source.to_owned(), client.peer);
         self.new.get_with(client, limit).await.check().map_err(enough)?;
-        self.turns.try_acquire().map(Some).map_err(|_| "too many at a time".into())
+        self.turns.try_acquire().map(Some).map_err(|_| "too many concurrent fetches".into())
     }
 }
 
@@ -142,7 +142,7 @@ impl Keys {
         let client = Client::of(callback, source);
         let fetched = self.known.try_get_with(address.clone(), self.fetch(&address, &client));
         fetched.await.map(Some).map_err(|error| {
-            tracing::warn!(source = source.name, %address, error = %error, "a key can't be fetched");
+            tracing::warn!(source = source.name, %address, error = %error, "cannot fetch a key");
             Refusal::KeyUnavailable
         })
     }
@@ -181,7 +181,7 @@ impl Keys {
         source: &Source,
     ) -> Result<(), Refusal> {
         self.get(address, &Client::of(callback, source)).await.map(drop).map_err(|error| {
-            tracing::warn!(%address, error, "a subscription can't be confirmed");
+            tracing::warn!(%address, error, "cannot confirm a subscription");
             Refusal::KeyUnavailable
         })
     }
@@ -194,13 +194,13 @@ impl Keys {
         let answered = async {
             let answer = http.get(address.clone()).await.map_err(|error| causes(&error))?;
             if !answer.status().is_success() {
-                return Err(format!("the answer is {}", answer.status()));
+                return Err(format!("the response is {}", answer.status()));
             }
             let body = Limited::new(answer.into_body(), LONGEST).collect().await;
             body.map(|body| body.to_bytes()).map_err(|error| error.to_string())
         };
         let answered = tokio::time::timeout(TIME, answered).await;
-        answered.unwrap_or_else(|_| Err(format!("no answer within {TIME:?}")))
+        answered.unwrap_or_else(|_| Err(format!("no response within {TIME:?}")))
     }
 }
 

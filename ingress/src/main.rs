@@ -70,5 +70,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
 
 async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
-    bound.with_context(|| format!("{key}: can't listen on {address}; is another program there?"))
+    bound.with_context(|| {
+        format!("{key}: cannot listen on {address}; does another program use the address?")
+    })
 }

@@ -61,57 +61,60 @@ impl Metrics {
             seconds: seconds(
                 registry,
                 "zentra_ingress_request_seconds",
-                "From the request's headers to its answer.",
+                "Time from a request's headers to its response.",
                 source,
             )?,
             body_bytes: histogram(
                 registry,
                 "zentra_ingress_body_bytes",
-                "Size of the bodies that were read.",
+                "Size of bodies that were read.",
                 source,
                 &SIZES,
             )?,
             verify_seconds: histogram(
                 registry,
                 "zentra_ingress_verify_seconds",
-                "Verifying, judging freshness and identifying one callback.",
+                "Time to verify one callback, check its freshness and identify its events.",
                 source,
                 &VERIFY,
             )?,
             provider_delay: histogram(
                 registry,
                 "zentra_ingress_provider_delay_seconds",
-                "From the time that the provider signed to the receipt.",
+                "Time from the provider's signed time to the receipt.",
                 source,
                 &DELAYS,
             )?,
             last_accepted: gauge(
                 registry,
                 "zentra_ingress_last_accepted_timestamp_seconds",
-                "When the last callback was accepted; 0 if none was since the start.",
+                "Time of the last accepted callback; 0 if none since the start.",
                 source,
             )?,
             handshakes: count(
                 "zentra_ingress_handshakes_total",
-                "Requests by which a provider makes sure of the endpoint, answered.",
+                "Answered requests by which a provider validates the endpoint.",
                 source,
             )?,
             refused_kept: count(
                 "zentra_ingress_refused_kept_total",
-                "Refused callbacks kept for zentra refused.",
+                "Refused callbacks that were stored for zentra refused.",
                 source,
             )?,
             refused_dropped: count(
                 "zentra_ingress_refused_dropped_total",
-                "Refused callbacks not kept: over the source's rate or its share, too many waiting, or \
+                "Refused callbacks that were not stored: over the source's rate or share, too many waiting, or \
                  not queued.",
                 &["source", "reason"],
             )?,
             connections: alone("zentra_ingress_connections", "Open connections.")?,
-            bodies: alone("zentra_ingress_bodies", "Bodies that are waited for.")?,
+            bodies: alone(
+                "zentra_ingress_bodies",
+                "Requests whose body has not arrived completely.",
+            )?,
             in_flight: alone(
                 "zentra_ingress_in_flight",
-                "Callbacks that are read and not answered yet.",
+                "Callbacks that were read and not answered yet.",
             )?,
             by_source,
         })

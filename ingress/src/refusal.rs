@@ -7,13 +7,13 @@ use zentra_store::queue::QueueError;
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// No such source, or no such path.
-    #[error("unknown source; send callbacks to POST /in/{{source}}")]
+    #[error("unknown source; send callbacks by POST /in/{{source}}")]
     UnknownSource,
     /// The provider doesn't use this method.
     #[error("this source does not accept this method")]
     MethodNotAllowed,
     /// More connections than the bound, and none of them idle.
-    #[error("too many connections; try again")]
+    #[error("too many connections; retry later")]
     TooManyConnections,
     /// The TLS handshake failed or took too long.
     #[error("the TLS handshake failed")]
@@ -28,7 +28,7 @@ pub enum Refusal {
     #[error("malformed HTTP request")]
     BadRequest,
     /// Too many callbacks, or too many of their bytes, at a time.
-    #[error("too many callbacks at a time; try again")]
+    #[error("too many concurrent callbacks; retry later")]
     Overloaded,
     /// The body is larger than `max_body`.
     #[error("the body is larger than {0} bytes")]
@@ -43,10 +43,10 @@ pub enum Refusal {
     #[error(transparent)]
     Verify(#[from] webhook_verify::Refusal),
     /// Genuine, but the queue failed. The provider should send it again.
-    #[error("the event could not be queued; send it again")]
+    #[error("the event could not be queued; retry later")]
     Queue(#[from] QueueError),
     /// The event couldn't be sealed.
-    #[error("the event could not be sealed; send it again")]
+    #[error("the event could not be sealed; retry later")]
     Seal,
 }
 

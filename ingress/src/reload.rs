@@ -88,14 +88,17 @@ impl<Q: Publish> Follower<Q> {
             Ok(None) => told.clear(),
             Ok(Some(new)) => {
                 told.clear();
-                tracing::info!("the certificate was read anew");
+                tracing::info!("the certificate was reloaded");
                 self.servers.send_replace(server(Some(&new)));
                 *current = new;
             }
             // Certificate and key are seldom replaced in one step.
             Err(problem) if problem == *told => {}
             Err(problem) => {
-                tracing::error!(problem, "the new certificate can't be used; the old stays");
+                tracing::error!(
+                    problem,
+                    "the new certificate is unusable; the old one stays in use"
+                );
                 *told = problem;
             }
         }

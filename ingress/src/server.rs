@@ -99,7 +99,7 @@ pub(crate) async fn serve<Q: Publish>(
     drop(listener);
     connections.close();
     if timeout(drain, connections.wait()).await.is_err() {
-        tracing::warn!(limit = ?drain, "some callbacks were cut off: they got no 2xx");
+        tracing::warn!(limit = ?drain, "some callbacks were aborted: they got no 2xx");
     }
 }
 

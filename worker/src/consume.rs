@@ -95,7 +95,10 @@ async fn run<Q: Process, J: Journal>(
         }
     };
     if tokio::time::timeout(processor.destination.timeout + GRACE, drain).await.is_err() {
-        tracing::warn!(destination = name, "attempts were cut off: their messages come again");
+        tracing::warn!(
+            destination = name,
+            "attempts were aborted: the broker redelivers their messages"
+        );
     }
     // Drops their receipts too.
     drop(running);

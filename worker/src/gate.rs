@@ -114,7 +114,7 @@ impl Gates {
                     table.notify();
                 }
                 // The last desired states stay in force.
-                Err(error) => tracing::debug!(%error, "operators weren't heard"),
+                Err(error) => tracing::debug!(%error, "cannot read the operators' settings"),
             }
         }
     }

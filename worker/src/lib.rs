@@ -62,7 +62,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 /// in force.
 ///
 /// # Errors
-/// If TLS can't be set up.
+/// If cannot set up TLS.
 async fn run<Q: Process, J: Journal + WorkerControl>(
     mut live: Live,
     queue: Q,
@@ -144,7 +144,7 @@ async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
         let of_sources = config.sources.iter().map(|source| source.retention);
         let longest = of_sources.fold(config.store.retention, Duration::max);
         if let Err(error) = journal.tidy(longest).await {
-            tracing::debug!(%error, "what was taken up long ago is still listed");
+            tracing::debug!(%error, "cannot trim the list of deliveries");
         }
     }
 }
@@ -176,7 +176,7 @@ impl<Q: Process, J: Journal> WorkerPool<Q, J> {
             let Some(deliver) = self.deliver(destination) else {
                 tracing::info!(
                     destination = destination.name,
-                    "left to another program, which has its handler"
+                    "skipped: another program has its handler"
                 );
                 continue;
             };

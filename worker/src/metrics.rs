@@ -46,57 +46,57 @@ impl Metrics {
         Ok(Self {
             attempts: count(
                 "zentra_worker_attempts_total",
-                "Attempts at a destination, by outcome: delivered, failed, permanent.",
+                "Attempts by outcome: delivered, failed, permanent.",
                 &["destination", "outcome"],
             )?,
             retries: count(
                 "zentra_worker_retries_total",
-                "Failed attempts that are followed by another one.",
+                "Failed attempts that are retried.",
                 &["destination"],
             )?,
             duplicates: count(
                 "zentra_worker_duplicates_total",
-                "Messages without effect: copies of what is delivered or dead, or overtaken.",
+                "Messages without effect: copies of delivered or dead events, or overtaken ones.",
                 &["destination", "source", "of"],
             )?,
             busy: count(
                 "zentra_worker_busy_total",
-                "Messages that met a running claim and were set aside until past its lease.",
+                "Messages that met a running claim and were deferred until after its lease.",
                 &["destination"],
             )?,
             conflicts: count(
                 "zentra_worker_conflicts_total",
-                "Messages whose id was known with another body: kept as dead letters, no effect.",
+                "Messages whose ID was known with another body: dead-lettered, no effect.",
                 &["destination", "source"],
             )?,
             rendered_retries: count(
                 "zentra_worker_rendered_retries_total",
-                "Messages whose id is shown to name an event and was known with another body: \
-                 retries that the provider wrote anew, no effect.",
+                "Messages whose ID names an event and was known with another body: \
+                 retries that the provider rendered anew, no effect.",
                 &["destination", "source"],
             )?,
 
             suspected: count(
                 "zentra_worker_suspected_replays_total",
-                "Messages whose signed bytes were known under another unsigned id or type, or \
-                 came too often within an hour: kept as dead letters, no effect.",
+                "Messages whose signed bytes were known under another unsigned ID or type, or \
+                 arrived too often within an hour: dead-lettered, no effect.",
                 &["destination", "source"],
             )?,
             not_kept: count(
                 "zentra_worker_suspected_replays_not_kept_total",
-                "Suspected replays that are counted only: the first few of the same signed bytes are \
-                 kept as dead letters.",
+                "Suspected replays that are only counted: the first few of the same signed bytes are \
+                 dead-lettered.",
                 &["destination", "source"],
             )?,
             leases_lost: count(
                 "zentra_worker_leases_lost_total",
-                "Claims that passed to another worker while their attempt still ran.",
+                "Claims that another worker got while the attempt was still running.",
                 &["destination"],
             )?,
             circuit_open: gauge(
                 registry,
                 "zentra_worker_circuit_open",
-                "1 while this worker pauses, or probes, a destination that failed too often.",
+                "1 while this worker pauses or probes a destination after too many failures.",
                 &["destination"],
             )?,
             circuit_opened: count(
@@ -106,51 +106,51 @@ impl Metrics {
             )?,
             dead_letters: count(
                 "zentra_worker_dead_letters_total",
-                "Messages put into the dead-letter queue, by reason.",
+                "Dead-lettered messages, by reason.",
                 &["destination", "reason"],
             )?,
             step_failures: count(
                 "zentra_worker_step_failures_total",
-                "Steps tried again because RabbitMQ or Redis was away.",
+                "Steps retried because RabbitMQ or Redis was unreachable.",
                 &["destination", "step"],
             )?,
             seconds: seconds(
                 registry,
                 "zentra_worker_attempt_seconds",
-                "How long attempts took.",
+                "Duration of attempts.",
                 &["destination"],
             )?,
             retry_delay: histogram(
                 registry,
                 "zentra_worker_retry_delay_seconds",
-                "How long failed attempts are set aside.",
+                "Delay before retries.",
                 &["destination"],
                 &LONG,
             )?,
             delivered_attempts: histogram(
                 registry,
                 "zentra_worker_delivered_attempts",
-                "Attempts that delivered events took, the last one included.",
+                "Attempts per delivered event, including the last one.",
                 &["destination"],
                 &ATTEMPTS,
             )?,
             delivery_seconds: histogram(
                 registry,
                 "zentra_worker_delivery_seconds",
-                "From an event's receipt at the ingress to its delivery.",
+                "Time from the receipt at the ingress to the delivery.",
                 &["destination"],
                 &LONG,
             )?,
             in_flight: gauge(
                 registry,
                 "zentra_worker_in_flight",
-                "Attempts that run now.",
+                "Attempts in progress.",
                 &["destination"],
             )?,
             unpublished: gauge(
                 registry,
                 "zentra_worker_unpublished",
-                "Attempted messages whose retry or dead letter RabbitMQ does not take yet.",
+                "Attempted messages whose retry or dead letter RabbitMQ has not accepted yet.",
                 &["destination"],
             )?,
             store_up: gauge(
@@ -163,14 +163,14 @@ impl Metrics {
             store_writable: gauge(
                 registry,
                 "zentra_worker_store_writable",
-                "1 while Redis takes claims: a full Redis or a replica answers and takes none.",
+                "1 while the delivery store accepts claims: a full Redis or a replica answers but accepts none.",
                 &[],
             )?
             .with_label_values::<&str>(&[]),
             oldest_dead: gauge(
                 registry,
                 "zentra_worker_oldest_dead_timestamp_seconds",
-                "When the oldest delivery in `zentra dead list` was given up; 0 if there is none.",
+                "Time when the oldest delivery in `zentra dead list` was dead-lettered; 0 if there is none.",
                 &["destination"],
             )?,
         })

@@ -204,7 +204,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                         .await
                 }
                 (Ok(_), None) if expired >= MOST_EXPIRED => {
-                    let error = format!("{expired} claims ran out: their workers went away");
+                    let error = format!("{expired} claims expired: their workers crashed or hung");
                     let class = Some(ErrorClass::Crash);
                     let result =
                         AttemptResult { error: Some(error), class, ..AttemptResult::default() };
@@ -347,7 +347,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let (_, sealed) = self.retry_until_ok("seal", seal).await?;
         let sealed = Sealed { trace: message.sealed.trace, ..sealed };
         let opened = self.open(&sealed);
-        tracing::warn!(key = %opened.key, "set apart as a dead letter: see zentra dead list");
+        tracing::warn!(key = %opened.key, "dead-lettered for an operator's decision: see zentra dead list");
         Box::pin(self.process(&Message::new(sealed), &opened, None)).await
     }
 
@@ -387,7 +387,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let name = self.destination.name.as_str();
         let worked = !matches!(verdict, Verdict::Failed { .. });
         if let Some(pause) = self.gate.circuit.attempted(worked, epoch, Instant::now()) {
-            tracing::warn!(destination = name, ?pause, "most attempts failed: pausing");
+            tracing::warn!(destination = name, ?pause, "most attempts failed: the circuit opens");
             self.metrics.circuit_opened.inc();
         }
         let (outcome, count) = match verdict {
@@ -451,12 +451,12 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             tokio::time::sleep(self.lease / 3).await;
             match self.journal.renew(key, fence, self.lease).await {
                 Ok(Answer::Lost) => {
-                    tracing::warn!(%key, "the claim has passed to another worker");
+                    tracing::warn!(%key, "another worker has the claim");
                     self.metrics.leases_lost.inc();
                     std::future::pending::<()>().await;
                 }
                 Ok(_) => {}
-                Err(error) => tracing::debug!(%key, %error, "the claim wasn't renewed"),
+                Err(error) => tracing::debug!(%key, %error, "cannot renew the claim"),
             }
         }
     }
@@ -471,7 +471,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         result: &AttemptResult,
     ) -> Result<(), Stopped> {
         let name = self.destination.name.as_str();
-        let status = result.status.map(|status| format!("the destination answered {status}"));
+        let status = result.status.map(|status| format!("the destination responded {status}"));
         let error = result.error.as_deref().or(status.as_deref());
         let dead = || self.queue.dead(name, message, reason, error);
         self.publish("dead-letter", message, dead).await?;
@@ -502,7 +502,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         };
         let answer = self.retry_until_ok("settle", || self.journal.settle(&settle)).await?;
         if answer != Answer::Settled {
-            tracing::warn!(key = %opened.key, ?answer, "settled after its claim had run out");
+            tracing::warn!(key = %opened.key, ?answer, "settled after its claim had expired");
         }
         Ok(())
     }
@@ -534,7 +534,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 Ok(done) => return Ok(done),
                 Err(error) if told => tracing::debug!(step, %error, "trying again"),
                 Err(error) => {
-                    tracing::warn!(step, %error, "trying again until it works");
+                    tracing::warn!(step, %error, "retrying");
                     told = true;
                 }
             }

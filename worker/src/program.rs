@@ -91,7 +91,7 @@ impl Worker {
     /// reading the command line.
     ///
     /// # Errors
-    /// If TLS can't be set up.
+    /// If cannot set up TLS.
     pub async fn serve<Q: Process, J: Journal + WorkerControl>(
         self,
         live: Live,
@@ -153,11 +153,14 @@ async fn warn_of(journal: RedisJournal) {
         match journal.weaknesses().await {
             Ok(found) => {
                 for weakness in found {
-                    tracing::warn!(weakness, "redis isn't set up as a journal");
+                    tracing::warn!(
+                        weakness,
+                        "the settings of Redis are unsuitable for a delivery store"
+                    );
                 }
                 return;
             }
-            Err(error) => tracing::debug!(%error, "redis didn't tell its settings"),
+            Err(error) => tracing::debug!(%error, "cannot read the settings of Redis"),
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }

@@ -57,9 +57,9 @@ pub async fn open<Q: Operate>(
 ) -> Result<Option<Q::Archived>, AdminError> {
     let archive = config.routes().archive;
     if archive.sources.is_empty() {
-        let message = "no source of this config is archived.";
+        let message = "no source has an archive.";
         return Err(AdminError::new(ErrorCode::ArchiveDisabled, message)
-            .hint("Set archive = true for one."));
+            .hint("Set archive = true for a source."));
     }
     match queue.archived(&archive, from).await {
         Err(QueueError::Missing(_)) => Ok(None),
@@ -136,7 +136,7 @@ pub async fn find(
         envelope.event_id() == Some(id) || envelope.name().as_str() == id
     };
     let event = first(queue, config, fits).await?.ok_or_else(|| {
-        let message = format!("no event {id} is in the archive.");
+        let message = format!("the archive has no event {id}.");
         AdminError::new(ErrorCode::ArchivedEventNotFound, message).about(id)
     })?;
     Ok((ArchivedEvent::of(&event), event))

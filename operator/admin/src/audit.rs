@@ -37,7 +37,7 @@ pub fn reason(text: &str) -> Result<String, AdminError> {
             invalid("the reason has control characters".into())
         }
         0..=MAX_REASON => Ok(text.to_owned()),
-        length => invalid(format!("the reason has {length} bytes; at most {MAX_REASON}")),
+        length => invalid(format!("the reason has {length} bytes; the maximum is {MAX_REASON}")),
     }
 }
 
@@ -88,7 +88,7 @@ impl<C: OperatorControl> Audited<'_, C> {
         };
         act.attribution.at = clock::now();
         if let Err(error) = control.audit(&act).await {
-            tracing::warn!(%error, result = act.result, "what came of it isn't in the audit");
+            tracing::warn!(%error, result = act.result, "cannot write the result to the audit log");
         }
         done
     }

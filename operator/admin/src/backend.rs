@@ -108,7 +108,7 @@ pub async fn connected(queue: &Amqp) -> Result<(), AdminError> {
 }
 
 pub(crate) fn broker_unavailable() -> AdminError {
-    AdminError::new(ErrorCode::BrokerUnavailable, "RabbitMQ doesn't answer.")
+    AdminError::new(ErrorCode::BrokerUnavailable, "RabbitMQ does not answer.")
         .hint("Check [rabbitmq] urls.")
 }
 
@@ -126,7 +126,7 @@ impl<'a> File<'a> {
     pub fn open(config: &'a Config, embedded: &Embedded) -> Result<Self, AdminError> {
         let path = &embedded.path;
         if !path.exists() {
-            let message = format!("{} isn't there: nothing has been taken in yet.", path.display());
+            let message = format!("{} does not exist: no event was accepted yet.", path.display());
             return Err(AdminError::new(ErrorCode::StorageUnusable, message)
                 .hint("Start zentra standalone, or check [embedded] path."));
         }
@@ -169,7 +169,7 @@ pub fn alone(path: &Path) -> Result<std::fs::File, AdminError> {
     lock.push(".lock");
     let shown = Path::new(&lock).display().to_string();
     let failed = |error: std::io::Error| {
-        let message = format!("{shown} can't be written: {error}");
+        let message = format!("cannot write {shown}: {error}");
         AdminError::new(ErrorCode::FileUnusable, message).hint(
             "The folder of [embedded] path must exist, and this user must be able to write there.",
         )
@@ -177,9 +177,9 @@ pub fn alone(path: &Path) -> Result<std::fs::File, AdminError> {
     let options = std::fs::OpenOptions::new().create(true).append(true).open(&lock);
     let file = options.map_err(failed)?;
     file.try_lock().map_err(|_| {
-        let message = format!("{} is another zentra standalone's.", path.display());
+        let message = format!("another zentra standalone uses {}.", path.display());
         AdminError::new(ErrorCode::StorageUnusable, message)
-            .hint("Stop that one, or name another file in [embedded] path.")
+            .hint("Stop that program, or name another file in [embedded] path.")
     })?;
     Ok(file)
 }

@@ -32,9 +32,9 @@ pub async fn find(
 }
 
 pub(crate) fn unknown(id: &str) -> AdminError {
-    AdminError::new(ErrorCode::EventNotFound, format!("no event {id} is known."))
+    AdminError::new(ErrorCode::EventNotFound, format!("event {id} is unknown."))
         .hint(
-            "Give a provider's event id, or a delivery key (destination/source/id). Refused callbacks, \
+            "Give a provider's event ID, or a delivery key (destination/source/id). Refused callbacks, \
              and events that wait in a work queue of a source without an archive, have no history.",
         )
         .about(id)

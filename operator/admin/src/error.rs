@@ -85,11 +85,11 @@ codes! {
     RoleRequired "role_required" "The token's role does not allow the request.",
     PayloadsRequired "payloads_required" "The token does not allow payloads to be read.",
     AdmissionDisabled "admission_disabled" "The server has no access to the sources' secrets, so it cannot admit callbacks.",
-    RateLimited "rate_limited" "Too many requests by this token, or at a time.",
-    RouteNotFound "route_not_found" "The API has no such address.",
-    MethodNotAllowed "method_not_allowed" "The address does not take this method.",
-    Timeout "timeout" "The answer took too long.",
-    InvalidCursor "invalid_cursor" "The cursor is not one of this list, or its page is gone.",
+    RateLimited "rate_limited" "Too many requests by this token, or at the same time.",
+    RouteNotFound "route_not_found" "The API has no such path.",
+    MethodNotAllowed "method_not_allowed" "The path does not support this method.",
+    Timeout "timeout" "The response took too long.",
+    InvalidCursor "invalid_cursor" "The cursor does not belong to this list, or its page is gone.",
     NothingSelected "nothing_selected" "Neither ids nor a filter nor `all` select anything.",
     NothingMatches "nothing_matches" "The filter selects nothing.",
     EventNotFound "event_not_found" "No event has this id.",
@@ -116,14 +116,14 @@ codes! {
     ListTooLong "list_too_long" "The provider's list has more events than the limit.",
     ProviderApiUnknown "provider_api_unknown" "Zentra does not know the provider's API.",
     ProviderApiDenied "provider_api_denied" "The provider's API refuses the token, or the token is missing.",
-    ProviderApiFailed "provider_api_failed" "The provider's API fails or does not answer.",
+    ProviderApiFailed "provider_api_failed" "The provider's API failed or did not answer.",
     ReconcileFindings "reconcile_findings" "Events of the provider's list are missing, dead or different.",
     MigrationRefused "migration_refused" "The configuration cannot hold what the file has.",
     ConfigInvalid "config_invalid" "The configuration has errors.",
     FileUnusable "file_unusable" "A file cannot be read or written.",
     QueueNotDeclared "queue_not_declared" "RabbitMQ has no such queue: no worker has run with this configuration.",
     BrokerUnavailable "broker_unavailable" "RabbitMQ does not answer.",
-    BrokerBlocked "broker_blocked" "RabbitMQ takes no messages: it is short of memory or disk.",
+    BrokerBlocked "broker_blocked" "RabbitMQ accepts no messages: memory or disk is short.",
     StoreUnavailable "store_unavailable" "Redis does not answer.",
     StorageUnusable "storage_unusable" "The embedded file cannot be used.",
     StorageFull "storage_full" "The embedded file is full.",
@@ -183,7 +183,7 @@ impl From<QueueError> for AdminError {
                 "Check the namespace. A destination's queues exist once a worker has run with it.",
             ),
             error @ QueueError::Blocked => Self::new(ErrorCode::BrokerBlocked, error.to_string())
-                .hint("`rabbitmqctl status` names the alarm: give RabbitMQ memory or disk."),
+                .hint("`rabbitmqctl status` shows the alarm: give RabbitMQ more memory or disk."),
             error => Self::new(ErrorCode::BrokerUnavailable, error.to_string())
                 .hint("Check [rabbitmq] urls, and that RabbitMQ runs."),
         }
@@ -210,14 +210,14 @@ impl From<StorageError> for AdminError {
 
 impl From<SealError> for AdminError {
     fn from(error: SealError) -> Self {
-        Self::new(ErrorCode::SealFailed, format!("the message can't be sealed: {error}"))
+        Self::new(ErrorCode::SealFailed, format!("cannot seal the message: {error}"))
             .hint("Check [seal] keys.")
     }
 }
 
 impl From<std::io::Error> for AdminError {
     fn from(error: std::io::Error) -> Self {
-        Self::new(ErrorCode::FileUnusable, format!("a file can't be written: {error}"))
+        Self::new(ErrorCode::FileUnusable, format!("cannot write a file: {error}"))
             .hint("Check the disk.")
     }
 }

@@ -77,8 +77,8 @@ impl Filter {
 pub fn dead_reason(name: &str) -> Result<DeadReason, AdminError> {
     DeadReason::named(name).ok_or_else(|| {
         let all = DeadReason::ALL.map(DeadReason::as_str).join(", ");
-        AdminError::new(ErrorCode::InvalidRequest, format!("there is no reason {name}."))
-            .hint(format!("There are: {all}."))
+        AdminError::new(ErrorCode::InvalidRequest, format!("unknown reason {name}."))
+            .hint(format!("Valid reasons: {all}."))
     })
 }
 
@@ -92,9 +92,9 @@ pub fn destinations(config: &Config, only: Option<&str>) -> Result<Vec<String>, 
         None => Ok(all),
         Some(name) if all.iter().any(|known| known == name) => Ok(vec![name.to_owned()]),
         Some(name) => {
-            let message = format!("there is no destination {name}.");
+            let message = format!("unknown destination {name}.");
             Err(AdminError::new(ErrorCode::DestinationNotFound, message)
-                .hint(format!("The config has: {}.", all.join(", ")))
+                .hint(format!("The configuration has: {}.", all.join(", ")))
                 .about(name))
         }
     }

@@ -58,13 +58,13 @@ pub async fn run(
     progress: &dyn Progress,
 ) -> Result<Moved, AdminError> {
     if config.embedded.is_some() {
-        return Err(refused("the config names [embedded] path.").hint(
-            "Give the one with the [rabbitmq] and [redis] to move to, and the file beside it.",
+        return Err(refused("the configuration has [embedded] path.").hint(
+            "Give the configuration with the [rabbitmq] and [redis] to migrate to, and the file separately.",
         ));
     }
     if !from.exists() {
-        return Err(refused(format!("{} isn't there.", from.display()))
-            .hint("Name the file of [embedded] path."));
+        return Err(refused(format!("{} does not exist.", from.display()))
+            .hint("Give the file of [embedded] path."));
     }
     let _alone = alone(from)?;
     let export = Export::open(from)?;
@@ -87,7 +87,7 @@ async fn fits(config: &Config, export: &Export, load: &Inventory) -> Result<(), 
         let Some((_, name)) = queue.split_once('/') else { continue };
         if !known(name) {
             let message = format!(
-                "the file has messages for the destination {name}, and the config doesn't know it."
+                "the file has messages for the destination {name}, which the configuration lacks."
             );
             return Err(refused(message).hint("Add it, or drain them first."));
         }
@@ -98,8 +98,10 @@ async fn fits(config: &Config, export: &Export, load: &Inventory) -> Result<(), 
             |one: ExportedMessage| delivery::open(&config.seal, "", &one.message.sealed).event;
         let opened: Vec<bool> = sample.map(|one| opened(one).is_ok()).collect();
         if !opened.is_empty() && opened.iter().all(|opened| !opened) {
-            let message = "the seal's keys of this config open nothing of what the file holds.";
-            return Err(refused(message).hint("Give it the same [seal] keys."));
+            let message = "the [seal] keys of this configuration open none of the file's messages.";
+            return Err(
+                refused(message).hint("Use the [seal] keys that the file was written with.")
+            );
         }
     }
     Ok(())

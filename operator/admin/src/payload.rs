@@ -35,6 +35,6 @@ pub fn shown(config: &Config, source: &str, body: &Bytes) -> Bytes {
         Some(known) => known.redact.body(body),
         // A message without a valid seal, or of a removed source: any source's rules may apply.
         None if config.sources.iter().all(|source| source.redact.shows_bodies()) => body.clone(),
-        None => Bytes::from_static(b"[redacted: its source isn't in the config]"),
+        None => Bytes::from_static(b"[redacted: its source is not in the configuration]"),
     }
 }

@@ -92,7 +92,7 @@ pub async fn find(
 
 /// That no refused callback of this id is kept.
 pub fn not_found(id: &str) -> AdminError {
-    let message = format!("no refused callback {id} is kept.");
+    let message = format!("unknown refused callback {id}.");
     AdminError::new(ErrorCode::RefusedCallbackNotFound, message).about(id)
 }
 

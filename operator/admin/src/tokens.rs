@@ -43,9 +43,9 @@ pub async fn create(
 ) -> Result<(Token, String), AdminError> {
     let (all, now) = (control.tokens().await?, clock::now());
     if let Some(other) = all.iter().find(|one| one.name == new.name && now < one.expires_at) {
-        let message = format!("token {} is {}'s already.", other.id, other.name);
+        let message = format!("token {} already has the name {}.", other.id, other.name);
         return Err(AdminError::new(ErrorCode::TokenNameTaken, message)
-            .hint("Give another name, or revoke that token.")
+            .hint("Choose another name, or revoke that token.")
             .about(&other.id));
     }
     let mut random = [0; 40];
@@ -85,7 +85,7 @@ pub async fn revoke(
     let (on, attribution) = (id.to_owned(), actor.attribution());
     let audited = Audited { control: Some(control), action: "token revoke", on, attribution };
     let unknown =
-        || AdminError::new(ErrorCode::TokenNotFound, format!("there is no token {id}.")).about(id);
+        || AdminError::new(ErrorCode::TokenNotFound, format!("unknown token {id}.")).about(id);
     let revoke = async {
         match control.revoke(id).await? {
             true => Ok(()),

@@ -138,7 +138,7 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
     let known_as = OnceLock::new();
     let answer = async {
         let Ok(_room) = guard.room.try_acquire() else {
-            return too_many("too many requests are under way: ask again").into_response();
+            return too_many("too many concurrent requests: retry later").into_response();
         };
         let text = request.headers().get(header::AUTHORIZATION);
         let text = text.and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -156,14 +156,15 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
             return problem.into_response();
         }
         let Some(_place) = guard.place(&known.0.id) else {
-            return too_many(&format!("{PLACES} requests at a time by one token")).into_response();
+            return too_many(&format!("at most {PLACES} concurrent requests per token"))
+                .into_response();
         };
         let mut request = request;
         request.extensions_mut().insert(known);
         next.run(request).await
     };
     let late = || {
-        let detail = format!("no answer within {} s: ask for less", patience.as_secs());
+        let detail = format!("no response within {} s: ask for less", patience.as_secs());
         Problem::new(ErrorCode::Timeout, detail).into_response()
     };
     let answer = tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| late());
@@ -183,7 +184,7 @@ async fn who(guard: &Inner, text: Option<String>) -> Result<Token, Problem> {
     let token = found.ok_or_else(unknown)?;
     match guard.by_token.check_key(&token.id) {
         Ok(()) => Ok(token),
-        Err(_) => Err(too_many(&format!("{PER_TOKEN} requests a second, and no more"))),
+        Err(_) => Err(too_many(&format!("at most {PER_TOKEN} requests per second and token"))),
     }
 }
 
@@ -212,7 +213,7 @@ impl Who {
             true => Ok(()),
             false => Err(Problem::new(
                 ErrorCode::PayloadsRequired,
-                "that takes a token that allows payloads, and this one doesn't",
+                "this requires a token that allows payloads",
             )),
         }
     }
@@ -224,7 +225,7 @@ impl Who {
             false => Err(Problem::new(
                 ErrorCode::RoleRequired,
                 format!(
-                    "that takes the role {}, and this token has {}",
+                    "this requires the role {}; the token has {}",
                     role(least),
                     role(self.0.role)
                 ),

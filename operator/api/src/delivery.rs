@@ -552,7 +552,7 @@ impl From<journal::Delivery> for Delivery {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Listed {
     /// When a worker first took it up.
-    pub(crate) taken_up: Time,
+    pub(crate) first_claimed_at: Time,
     /// The delivery.
     #[serde(flatten)]
     pub(crate) delivery: Delivery,
@@ -560,7 +560,7 @@ pub(crate) struct Listed {
 
 impl From<journal::list::Listed> for Listed {
     fn from(from: journal::list::Listed) -> Self {
-        Self { taken_up: from.taken_up.into(), delivery: from.delivery.into() }
+        Self { first_claimed_at: from.first_claimed_at.into(), delivery: from.delivery.into() }
     }
 }
 

@@ -117,7 +117,7 @@ pub(super) async fn find(
 ) -> Answer<Matches> {
     let attribution = looks(&who)?;
     if !(1..=200).contains(&text.chars().count()) {
-        return Err(Problem::invalid("text has 1 to 200 characters"));
+        return Err(Problem::invalid("text must have 1 to 200 characters"));
     }
     Ok(Json(state.find(&text, &attribution).await?.into()))
 }
@@ -157,9 +157,9 @@ pub(super) async fn tail(
 ) -> Result<impl IntoResponse, Problem> {
     let too_many = |detail: &str| Problem::new(ErrorCode::RateLimited, detail);
     let by_one = BY_ONE.take(who.token(), BY_TOKEN);
-    let by_one = by_one.ok_or_else(|| too_many("three tails at a time by one token"))?;
+    let by_one = by_one.ok_or_else(|| too_many("at most three concurrent tails per token"))?;
     let listens = LISTENERS.try_acquire();
-    let listens = listens.map_err(|_| too_many("too many are told already: try again"))?;
+    let listens = listens.map_err(|_| too_many("too many concurrent tails: retry later"))?;
     let Tail { source, destination, kind, state: stands, reason, id } = asked;
     let query = Asking {
         source,
@@ -223,7 +223,7 @@ pub(super) async fn end(
     Ok(Json(state.end(&id, &actor).await?.into()))
 }
 
-/// An accepted event that no worker has taken up.
+/// An accepted event that no worker has claimed.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Accepted {
     /// Always the same text, like the state of a delivery's record.

@@ -61,7 +61,7 @@ pub(super) fn default_limit() -> usize {
 pub(super) fn within(limit: usize) -> Result<usize, Problem> {
     match limit {
         1..=1000 => Ok(limit),
-        _ => Err(Problem::invalid("limit is from 1 to 1000")),
+        _ => Err(Problem::invalid("limit must be from 1 to 1000")),
     }
 }
 

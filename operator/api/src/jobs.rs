@@ -107,10 +107,10 @@ pub(super) async fn plan(who: Who, state: State, Body(plan): Body<NewJob>) -> An
     let NewJob { destination, source, reason, kind, all, archive, ids, force, .. } = plan;
     let NewJob { canary, rate, max_failures, because, .. } = plan;
     if ids.len() > 100 || (!archive && (force || !ids.is_empty())) {
-        return Err(Problem::invalid("ids (100 at most) and force are for archive"));
+        return Err(Problem::invalid("ids (at most 100) and force require archive"));
     }
     if canary > 100 || max_failures > 100 {
-        return Err(Problem::invalid("canary and max_failures are at most 100"));
+        return Err(Problem::invalid("canary and max_failures must be at most 100"));
     }
     let reason = reason.map(|reason| lifecycle::DeadReason::from(reason).as_str().to_owned());
     let filter = Filter { destination, source, reason, kind, ..Filter::default() };

@@ -80,7 +80,7 @@ pub async fn serve<B: Backend + 'static>(
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Zentra, for operators",
-    description = "Histories, what is wrong, and what can be done about it. Times are RFC 3339 \
+    description = "Histories, status, and the actions of operators. Times are RFC 3339 \
                    with milliseconds, in UTC. Errors are problem+json (RFC 9457)."
 ))]
 struct Document;
@@ -153,10 +153,13 @@ fn router(service: Arc<dyn Service>) -> Router {
         .route("/v1/openapi.json", get(move || async move { Json(document) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async {
-            Problem::new(ErrorCode::RouteNotFound, "there is nothing here: see /v1/openapi.json")
+            Problem::new(ErrorCode::RouteNotFound, "no such path: see /v1/openapi.json")
         })
         .method_not_allowed_fallback(|| async {
-            Problem::new(ErrorCode::MethodNotAllowed, "not by this method: see /v1/openapi.json")
+            Problem::new(
+                ErrorCode::MethodNotAllowed,
+                "the path does not support this method: see /v1/openapi.json",
+            )
         })
         .layer(DefaultBodyLimit::max(LONGEST))
         .layer(middleware::map_response(never_kept))

@@ -46,7 +46,7 @@ pub(super) async fn reconcile(
     // An ingested event counts as signed by the provider.
     who.may(if ingest { Role::Admin } else { Role::Operator })?;
     if events.len() > 10_000 {
-        return Err(Problem::invalid("10,000 events at most"));
+        return Err(Problem::invalid("at most 10,000 events"));
     }
     let actor = actor(&who, &because)?;
     Ok(Json(state.reconcile(&source, &events, ingest.then_some(&actor)).await?.into()))

@@ -186,7 +186,7 @@ impl<B: Backend> BackendService<B> {
 
     fn may_admit(&self) -> Result<(), AdminError> {
         let message =
-            "this server has no access to the sources' secrets, so it can't admit callbacks.";
+            "this server has no access to the sources' secrets, so it cannot admit callbacks.";
         match self.admits {
             true => Ok(()),
             false => Err(AdminError::new(ErrorCode::AdmissionDisabled, message)),

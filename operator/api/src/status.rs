@@ -49,7 +49,7 @@ pub(crate) struct Status {
     pub(crate) destinations: Vec<DestinationStatus>,
     /// Accepted events that no destination subscribes to.
     pub(crate) unrouted: Option<u64>,
-    /// Refused callbacks that are kept.
+    /// Refused callbacks that are stored.
     pub(crate) refused: Option<u64>,
 }
 

@@ -12,6 +12,7 @@ use zentra_config::Config;
 
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::table;
 use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
@@ -95,12 +96,11 @@ fn show(all: &[ArchivedEvent], out: &mut impl Write) -> std::io::Result<()> {
     if all.is_empty() {
         return writeln!(out, "no archived events");
     }
-    writeln!(out, "{:<24}  {:<40}  BYTES  TYPE", "RECEIVED", "EVENT")?;
-    for found in all {
+    let rows = all.iter().map(|found| {
         let id = found.event_id.as_ref().unwrap_or(&found.identity);
-        let (received, event) = (found.received_at.to_string(), format!("{}/{id}", found.source));
         let kind = found.event_type.as_deref().unwrap_or("(no type)");
-        writeln!(out, "{received:<24}  {event:<40}  {:<5}  {kind}", found.bytes)?;
-    }
-    Ok(())
+        let event = format!("{}/{id}", found.source);
+        [found.received_at.to_string(), event, found.bytes.to_string(), kind.to_owned()]
+    });
+    table::write(out, ["RECEIVED", "EVENT", "BYTES", "TYPE"], rows)
 }

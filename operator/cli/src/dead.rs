@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::history::{deliveries, words};
 use crate::payload::Payload;
 use crate::progress::Bar;
+use crate::table;
 use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
@@ -193,7 +194,7 @@ async fn list(
     for (destination, letters) in status::unlisted_letters(backend, config, &names).await {
         writeln!(
             out,
-            "{letters} more in the dead-letter queue of {destination}: RabbitMQ gave them up, or a pass \
+            "{letters} more in the dead-letter queue of {destination}: RabbitMQ dead-lettered them, or a command \
              that was killed left them. See zentra dead requeue --destination {destination} --all"
         )?;
     }
@@ -223,8 +224,8 @@ async fn show(
         (body, false) => {
             deliveries(&[delivery], &mut out)?;
             let words = match body {
-                Some(body) => format!("{} bytes; see them with --body", body.len()),
-                None => "not in the dead-letter queue just now".into(),
+                Some(body) => format!("{} bytes; show them with --body", body.len()),
+                None => "not in the dead-letter queue at the moment".into(),
             };
             Ok(writeln!(out, "letter     {words}")?)
         }
@@ -254,21 +255,17 @@ fn show_all(dead: &[Delivery], out: &mut impl Write) -> std::io::Result<()> {
     if dead.is_empty() {
         return writeln!(out, "no dead letters");
     }
-    let width = dead.iter().map(|delivery| delivery.key.as_str().len()).max().unwrap_or(0);
-    let head = ["DELIVERY", "REASON", "ATTEMPT", "SINCE", "LAST ANSWER"];
-    let [delivery, reason, attempt, since, last] = head;
-    writeln!(out, "{delivery:<width$}  {reason:<12} {attempt:<7} {since:<24}  {last}")?;
-    for delivery in dead {
+    let rows = dead.iter().map(|delivery| {
         let end = delivery.history.iter().rev().find_map(|entry| match &entry.what {
             HistoryEvent::Dead { result, .. } => Some((entry.at.to_string(), words(result))),
             _ => None,
         });
         let (since, last) = end.unwrap_or_default();
         let reason = delivery.reason.map_or("", |reason| reason.as_str());
-        let (key, attempt) = (delivery.key.as_str(), delivery.record.attempt);
-        writeln!(out, "{key:<width$}  {reason:<12} {attempt:<7} {since:<24}  {last}")?;
-    }
-    Ok(())
+        let (key, attempt) = (delivery.key.to_string(), delivery.record.attempt.to_string());
+        [key, reason.to_owned(), attempt, since, last]
+    });
+    table::write(out, ["DELIVERY", "REASON", "ATTEMPT", "SINCE", "LAST RESPONSE"], rows)
 }
 
 /// Why selected letters are left.
@@ -287,15 +284,15 @@ fn tell_tally(tally: &PassReport, done: &str, out: &mut impl Write) -> std::io::
     }
     for (count, why) in [
         (tally.unsuited, UNSUITED),
-        (tally.leftover, "had been dealt with before: only copies were left"),
-        (tally.busy, "left: a worker is at them just now"),
+        (tally.leftover, "were handled before: only copies were removed"),
+        (tally.busy, "left: a worker is processing them"),
     ] {
         if count > 0 {
             writeln!(out, "{count} {why}")?;
         }
     }
     if tally.dry_run {
-        writeln!(out, "nothing was changed; do it with --yes")?;
+        writeln!(out, "nothing was changed; use --yes to do it")?;
     }
     Ok(())
 }

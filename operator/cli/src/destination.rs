@@ -11,6 +11,7 @@ use zentra_store::control::{Attribution, AuditEntry, Circuit, Heartbeat, Operato
 
 use crate::actor::ActorArgs;
 use crate::failure::Failure;
+use crate::table;
 use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
@@ -58,7 +59,9 @@ pub(crate) async fn command(
         }
         DestinationCommand::Pause(told) => (told, Action::Pause, "paused"),
         DestinationCommand::Resume(told) => (told, Action::Resume, "resumed"),
-        DestinationCommand::CloseCircuit(told) => (told, Action::CloseCircuit, "told to try again"),
+        DestinationCommand::CloseCircuit(told) => {
+            (told, Action::CloseCircuit, "told to attempt now")
+        }
     };
     let done = destinations::act(&control, config, &destination, action, &actor.into()).await?;
     match json {
@@ -87,24 +90,19 @@ pub(crate) async fn audit(backend: &impl Backend, limit: usize, json: bool) -> R
 
 /// Prints the destinations.
 fn show(all: &[Destination], out: &mut impl Write) -> std::io::Result<()> {
-    writeln!(
-        out,
-        "{:<20} {:>7} {:>9}  {:<9} STANDING",
-        "DESTINATION", "WORKERS", "IN FLIGHT", "CIRCUIT"
-    )?;
-    for one in all {
-        let standing = match &one.desired.pause {
+    let rows = all.iter().map(|one| {
+        let status = match &one.desired.pause {
             Some(attribution) => {
                 format!("paused since {} by {}{}", attribution.at, attribution.by, why(attribution))
             }
-            None if one.workers == 0 => "no worker works for it".into(),
-            None => "runs".into(),
+            None if one.workers == 0 => "no worker".into(),
+            None => "running".into(),
         };
         let circuit = one.circuit.map_or("-", circuit);
-        let (name, workers, running) = (&one.destination, one.workers, one.in_flight);
-        writeln!(out, "{name:<20} {workers:>7} {running:>9}  {circuit:<9} {standing}")?;
-    }
-    Ok(())
+        let (workers, running) = (one.workers.to_string(), one.in_flight.to_string());
+        [one.destination.clone(), workers, running, circuit.to_owned(), status]
+    });
+    table::write(out, ["DESTINATION", "WORKERS", "IN FLIGHT", "CIRCUIT", "STATUS"], rows)
 }
 
 fn why(attribution: &Attribution) -> String {
@@ -124,18 +122,14 @@ fn circuit(circuit: Circuit) -> &'static str {
 
 /// Prints the workers.
 fn show_workers(heartbeats: &[Heartbeat], out: &mut impl Write) -> std::io::Result<()> {
-    writeln!(
-        out,
-        "{:<32} {:<10} {:>9}  {:<24} WORKS FOR",
-        "WORKER", "VERSION", "IN FLIGHT", "SINCE"
-    )?;
-    for Heartbeat { worker, version, started_at, destinations } in heartbeats {
+    let rows = heartbeats.iter().map(|heartbeat| {
+        let Heartbeat { worker, version, started_at, destinations } = heartbeat;
         let running: u64 = destinations.values().map(|work| work.in_flight).sum();
         let names: Vec<&str> = destinations.keys().map(String::as_str).collect();
-        let (since, names) = (started_at.to_string(), names.join(", "));
-        writeln!(out, "{worker:<32} {version:<10} {running:>9}  {since:<24} {names}")?;
-    }
-    Ok(())
+        let since = started_at.to_string();
+        [worker.clone(), version.clone(), running.to_string(), since, names.join(", ")]
+    });
+    table::write(out, ["WORKER", "VERSION", "IN FLIGHT", "SINCE", "DESTINATIONS"], rows)
 }
 
 /// Prints the audit log.

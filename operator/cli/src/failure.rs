@@ -55,46 +55,46 @@ fn hint(error: &AdminError) -> Option<String> {
     use ErrorCode as Code;
     let about = error.about.as_deref().unwrap_or("ID");
     Some(match error.code {
-        Code::InvalidCursor => "Leave --cursor out to begin anew.".into(),
-        Code::NothingSelected => "Name some, or choose by --destination, --source, --reason, --type, \
+        Code::InvalidCursor => "Omit --cursor to begin again.".into(),
+        Code::NothingSelected => "Give IDs, or select by --destination, --source, --reason, --type, \
                                   --older-than, --newer-than, or --all."
             .into(),
         Code::NothingMatches if error.about.is_some() => {
-            format!("Job {about} holds those of its destination: see zentra job show {about}.")
+            format!("Job {about} holds dead letters of its destination: see zentra job show {about}.")
         }
-        Code::NothingMatches => "See zentra dead list, or zentra archive list; what is delivered is \
-                                 replayed by --force alone."
+        Code::NothingMatches => "See zentra dead list, or zentra archive list; delivered events are \
+                                 replayed only with --force."
             .into(),
         Code::EventNotFound => {
-            "Give a provider's event id, or a delivery key (destination/source/id). Was it refused? See \
-             zentra refused list. Has RabbitMQ given it up itself? zentra dead requeue --reason \
-             crashed counts those. Does it wait in a work queue, without an archive? Those are not \
-             looked through: zentra status counts what waits."
+            "Give a provider's event ID, or a delivery key (destination/source/id). Refused callbacks are \
+             in zentra refused list. For events that RabbitMQ dead-lettered itself, see zentra dead \
+             requeue --reason crashed. Work queues are not searched: zentra status counts their \
+             messages."
                 .into()
         }
         Code::ArchivedEventNotFound => "See zentra archive list.".into(),
         Code::RefusedCallbackNotFound => "See zentra refused list.".into(),
         Code::JobNotFound => "See zentra job list.".into(),
-        Code::JobBusy => format!("See zentra job show {about}; halt it with zentra job pause {about}."),
+        Code::JobBusy => format!("See zentra job show {about}; pause it with zentra job pause {about}."),
         Code::JobStopped => format!(
-            "See zentra event list --state dead, mend what fails, and go on with zentra job run {about}."
+            "See zentra event list --state dead, fix the cause, and continue with zentra job run {about}."
         ),
-        Code::TokenNotFound => "See zentra token list for the ids.".into(),
+        Code::TokenNotFound => "See zentra token list for the IDs.".into(),
         Code::TokenNameTaken => {
-            format!("Give another name, or revoke it: zentra token revoke {about}.")
+            format!("Choose another name, or revoke it: zentra token revoke {about}.")
         }
         Code::NotDead | Code::NotWaiting => format!("See zentra event show {about}."),
         Code::ReleaseRequired => format!(
-            "If the provider meant it, release it with zentra event release {about} --reason …"
+            "If it is genuine, release it with zentra event release {about} --because …"
         ),
         Code::ReleaseNotApplicable => format!("Use zentra dead requeue {about}."),
         Code::InvalidList => format!(
-            "{} With CSV: --format csv. --id names where an event's id is.",
+            "{} For CSV use --format csv. --id names the field with the event's ID.",
             error.hint.as_deref().unwrap_or_default()
         ),
-        Code::ListTooLong => "Ask for less by --since, or raise --limit.".into(),
-        Code::ProviderApiUnknown => "Export its list of events, and give it by --list.".into(),
-        Code::ReconcileFindings => "Ingest what is missing with --ingest; see zentra event show ID for \
+        Code::ListTooLong => "Narrow the time with --since, or raise --limit.".into(),
+        Code::ProviderApiUnknown => "Export its list of events, and give it with --list.".into(),
+        Code::ReconcileFindings => "Ingest missing events with --ingest; see zentra event show ID for \
                                     the others."
             .into(),
         _ => return None,
@@ -129,7 +129,7 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Self::Closed,
-            _ => Self::Ours(format!("the output can't be written: {error}\nIs the disk full?")),
+            _ => Self::Ours(format!("cannot write the output: {error}\nIs the disk full?")),
         }
     }
 }

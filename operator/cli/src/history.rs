@@ -16,7 +16,7 @@ pub(crate) fn found(found: &EventDetails, out: &mut impl Write) -> std::io::Resu
     let event = found.deliveries.first().map(|delivery| &delivery.event);
     let event = event.or(found.accepted.first().map(|one| &one.event));
     if event.is_none() {
-        writeln!(out, "status     refused: no callback of it has been accepted")?;
+        writeln!(out, "status     refused: no callback of this event was accepted")?;
     }
     refused(&found.refused, event.map(|event| event.body_sha256.as_str()), out)
 }
@@ -74,9 +74,9 @@ fn receipt(event: &Summary) -> String {
     let peer = event.context.peer.map(|peer| format!(" from {peer}")).unwrap_or_default();
     let late = event.provider_time.zip(event.received_at);
     let late = late.map(|(signed, received)| match received.since(signed).as_secs() {
-        0 => ", as soon as it was signed".into(),
+        0 => ", at the signed time".into(),
         seconds => format!(
-            ", {} after it was signed",
+            ", {} after the signed time",
             humantime::format_duration(Duration::from_secs(seconds))
         ),
     });
@@ -112,7 +112,7 @@ fn show_context(event: &Summary, out: &mut impl Write) -> std::io::Result<()> {
         (None, None) => {}
         (number, reason) => {
             let words = [number, reason].into_iter().flatten().map(String::as_str);
-            writeln!(out, "provider   tried again: {}", words.collect::<Vec<_>>().join(", "))?;
+            writeln!(out, "provider   retry: {}", words.collect::<Vec<_>>().join(", "))?;
         }
     }
     if let Some(Admitted { by, at, refused_for }) = &event.admitted {
@@ -120,7 +120,7 @@ fn show_context(event: &Summary, out: &mut impl Write) -> std::io::Result<()> {
             Admitted::NOT_RECEIVED => {
                 writeln!(
                     out,
-                    "reconciled by {by} at {at}, from the provider's list: it hadn't come"
+                    "ingested by {by} at {at}, from the provider's list: no callback had arrived"
                 )?;
             }
             _ => writeln!(out, "admitted   by {by} at {at}, after it was refused ({refused_for})")?,
@@ -134,7 +134,7 @@ fn show_context(event: &Summary, out: &mut impl Write) -> std::io::Result<()> {
 
 fn signature(event: &Summary) -> String {
     if event.provider.is_empty() {
-        return "not verified: the message carries no fitting seal".into();
+        return "not verified: the message has no valid seal".into();
     }
     let mut text = format!("verified ({}, secret {})", event.provider, event.verified_with);
     if event.context.weakness.is_some() {
@@ -152,14 +152,14 @@ fn signature(event: &Summary) -> String {
 pub(crate) fn line(entry: &Entry) -> String {
     let what = match &entry.what {
         HistoryEvent::Claimed { reclaimed: true, .. } => {
-            "claimed again: the last claim ran out unsettled".into()
+            "claimed again: the last claim expired unsettled".into()
         }
         HistoryEvent::Claimed { .. } => "claimed".into(),
-        HistoryEvent::Busy => "busy: another attempt runs, set aside until past its lease".into(),
-        HistoryEvent::Duplicate => {
-            "duplicate of what is delivered, the same body: no effect".into()
+        HistoryEvent::Busy => {
+            "busy: another attempt is running, deferred until after its lease".into()
         }
-        HistoryEvent::DuplicateDead => "duplicate of what is dead, the same body: no effect".into(),
+        HistoryEvent::Duplicate => "copy of a delivered event, the same body: no effect".into(),
+        HistoryEvent::DuplicateDead => "copy of a dead letter, the same body: no effect".into(),
         HistoryEvent::Stale => "overtaken by a newer attempt: no effect".into(),
         HistoryEvent::Conflict { body_sha256 } => {
             format!(
@@ -181,14 +181,14 @@ pub(crate) fn line(entry: &Entry) -> String {
             format!("dead ({}): {}", reason.as_str(), words(result))
         }
         HistoryEvent::Superseded { result } => {
-            format!("failed after its claim had passed on, no effect: {}", words(result))
+            format!("failed after another worker had the claim, no effect: {}", words(result))
         }
         HistoryEvent::Requeued { reason, job } => {
             let how = job.as_ref().map_or_else(String::new, |job| format!(", by job {job}"));
             let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             format!("requeued by an operator{how}{why}")
         }
-        HistoryEvent::Discarded { reason } => format!("discarded by an operator: {reason}"),
+        HistoryEvent::Discarded { reason } => format!("drained by an operator: {reason}"),
         HistoryEvent::Replayed { reason, job } => {
             let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             format!("replayed from the archive by an operator, by job {job}{why}")
@@ -222,7 +222,7 @@ fn place(place: Waiting) -> &'static str {
             "no destination subscribes to it (zentra unrouted requeue routes it once one does)"
         }
         Waiting::Archive => {
-            "it is in the archive: no worker has claimed it yet, or it was forgotten long ago"
+            "it is in the archive: no worker has claimed it yet, or it was forgotten"
         }
     }
 }
@@ -242,7 +242,7 @@ fn accepted(all: &[Accepted], out: &mut impl Write) -> std::io::Result<()> {
 /// Shows them to a person.
 fn refused(all: &[RefusedCopy], known: Option<&str>, out: &mut impl Write) -> std::io::Result<()> {
     if !all.is_empty() {
-        writeln!(out, "refused    (what these say of themselves, nobody has vouched for)")?;
+        writeln!(out, "refused    (their contents are not verified)")?;
     }
     for RefusedCopy { refused_id, source, reason, received_at, peer, body_sha256, .. } in all {
         let peer = peer.map(|peer| format!(" from {peer}")).unwrap_or_default();

@@ -18,6 +18,7 @@ use crate::actor::ActorArgs;
 use crate::dead::{FilterArgs, UNSUITED};
 use crate::failure::Failure;
 use crate::progress::Bar;
+use crate::table;
 use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
@@ -187,8 +188,8 @@ fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
         writeln!(out, "             the oldest was received at {oldest}")?;
     }
     let rate = match pace.rate {
-        0 => "as fast as it goes".to_owned(),
-        rate => format!("{rate} a second"),
+        0 => "without a limit".to_owned(),
+        rate => format!("{rate} per second"),
     };
     writeln!(
         out,
@@ -201,11 +202,11 @@ fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
     let Progress { again, unsuited, busy, leftover, forgotten, .. } = progress;
     writeln!(out, "requeued    {requeued}; watched: {delivered} delivered, {failed} failed")?;
     for (count, words) in [
-        (again, "were given up again, and left"),
+        (again, "were dead-lettered again, and left"),
         (unsuited, UNSUITED),
-        (busy, "left: a worker was at them"),
-        (leftover, "had been dealt with before"),
-        (forgotten, "left: so old that nobody knows whether they were delivered (--force)"),
+        (busy, "left: a worker was processing them"),
+        (leftover, "were handled before"),
+        (forgotten, "left: older than the retention, so they may have been delivered (--force)"),
     ] {
         if *count > 0 {
             writeln!(out, "             {count} {words}")?;
@@ -214,7 +215,10 @@ fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
     match stage {
         Stage::Planned => writeln!(out, "nothing was changed; run it with zentra job run {id}"),
         Stage::Paused | Stage::Stopped => {
-            writeln!(out, "go on with zentra job run {id}, or end it with zentra job cancel {id}")
+            writeln!(
+                out,
+                "continue with zentra job run {id}, or cancel with zentra job cancel {id}"
+            )
         }
         Stage::Canary | Stage::Running | Stage::Cancelled | Stage::Done => Ok(()),
     }
@@ -225,11 +229,10 @@ fn show_all(jobs: &[Job], out: &mut impl Write) -> std::io::Result<()> {
     if jobs.is_empty() {
         return writeln!(out, "no jobs");
     }
-    writeln!(out, "{:<8}  {:<9}  {:>17}  {:<24}  LETTERS", "JOB", "STAGE", "RE-QUEUED", "PLANNED")?;
-    for Job { id, stage, progress, plan, made, asked, .. } in jobs {
+    let rows = jobs.iter().map(|Job { id, stage, progress, plan, made, asked, .. }| {
         let done = format!("{} of {}", progress.requeued, plan.letters);
-        let (stage, made) = (stage.as_str(), made.at.to_string());
-        writeln!(out, "{id:<8}  {stage:<9}  {done:>17}  {made:<24}  {asked}")?;
-    }
-    Ok(())
+        let stage = stage.as_str().to_owned();
+        [id.clone(), stage, done, made.at.to_string(), asked.clone()]
+    });
+    table::write(out, ["JOB", "STAGE", "REQUEUED", "PLANNED", "SELECTION"], rows)
 }

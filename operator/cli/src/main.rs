@@ -21,6 +21,7 @@ mod serve;
 mod source;
 mod standalone;
 mod status;
+mod table;
 mod text;
 mod token;
 mod unrouted;
@@ -171,7 +172,10 @@ fn check(path: &Path) -> Result<(), Failure> {
         writeln!(out, "note: {advice}")?;
     }
     let (sources, destinations) = (config.sources.len(), config.destinations.len());
-    Ok(writeln!(out, "the config is good: sources: {sources}, destinations: {destinations}")?)
+    Ok(writeln!(
+        out,
+        "the configuration is valid: sources: {sources}, destinations: {destinations}"
+    )?)
 }
 
 fn load(path: &Path, role: Role) -> Result<Config, Failure> {

@@ -26,7 +26,7 @@ pub(crate) fn pages(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     command.build();
     page(&command, NAME, folder, &mut written).map_err(|error| {
         Failure::Asked(format!(
-            "no pages can be written into {}: {error}\nName a folder that is there.",
+            "cannot write pages into {}: {error}\nName an existing folder.",
             folder.display()
         ))
     })?;

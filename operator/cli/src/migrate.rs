@@ -40,7 +40,7 @@ fn tell(moved: &Moved, dry_run: bool, out: &mut impl Write) -> std::io::Result<(
     writeln!(out, "{}", if dry_run { "would be moved" } else { "moved" })?;
     writeln!(out, "  remembered deliveries  {deliveries}")?;
     if *known > 0 {
-        writeln!(out, "    (Redis had {known} already: they stay as they are there)")?;
+        writeln!(out, "    (Redis has {known} of them already: they stay unchanged)")?;
     }
     writeln!(out, "  to be delivered        {work}")?;
     writeln!(out, "  dead letters           {dead}")?;
@@ -50,7 +50,7 @@ fn tell(moved: &Moved, dry_run: bool, out: &mut impl Write) -> std::io::Result<(
     if *not_archived > 0 {
         writeln!(
             out,
-            "    (and {not_archived} whose source isn't archived any more: left in the file)"
+            "    (and {not_archived} whose source is no longer archived: left in the file)"
         )?;
     }
     match dry_run {

@@ -13,6 +13,7 @@ use zentra_config::Config;
 use crate::actor::ActorArgs;
 use crate::failure::Failure;
 use crate::progress::Bar;
+use crate::table;
 use crate::text::{self, print_json};
 
 /// What is compared with what.
@@ -99,7 +100,8 @@ pub(crate) async fn run(
     match report.events.iter().filter(|row| !row.state.is_well()).count() {
         0 => Ok(()),
         left => {
-            let message = format!("{left} of the provider's events aren't as they should be.");
+            let message =
+                format!("{left} of the provider's events are missing, dead or different.");
             Err(AdminError::new(ErrorCode::ReconcileFindings, message).into())
         }
     }
@@ -107,21 +109,19 @@ pub(crate) async fn run(
 
 fn show(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
     let all: usize = report.counts.values().sum();
-    writeln!(out, "{all} events of {} on the provider's list", report.source)?;
+    writeln!(out, "{all} events of {} in the provider's list", report.source)?;
     for (state, count) in &report.counts {
         writeln!(out, "  {count:>7}  {state}")?;
     }
     if report.events.is_empty() {
         return Ok(());
     }
-    let width = report.events.iter().map(|row| row.listed.id.len()).max().unwrap_or(0).max(5);
-    writeln!(out, "{:<9}  {:<width$}  {:<24}  TYPE", "STANDING", "EVENT", "AT")?;
-    for Row { listed, state, detail } in &report.events {
+    let rows = report.events.iter().map(|Row { listed, state, detail }| {
         let Listed { id, kind, at, .. } = listed;
-        let (state, at) = (state.as_str(), at.map_or("-".to_owned(), |at| at.to_string()));
+        let at = at.map_or("-".to_owned(), |at| at.to_string());
         let kind = kind.as_deref().unwrap_or("(no type)");
         let detail = if detail.is_empty() { String::new() } else { format!("  ({detail})") };
-        writeln!(out, "{state:<9}  {id:<width$}  {at:<24}  {kind}{detail}")?;
-    }
-    Ok(())
+        [state.as_str().to_owned(), id.clone(), at, format!("{kind}{detail}")]
+    });
+    table::write(out, ["STATE", "EVENT", "AT", "TYPE"], rows)
 }

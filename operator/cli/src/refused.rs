@@ -12,6 +12,7 @@ use zentra_config::Config;
 use crate::actor::ActorArgs;
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::table;
 use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
@@ -109,7 +110,7 @@ pub(crate) async fn command(
                 (Some(id), _) if none => Err(refused::not_found(&id).into()),
                 (Some(_), false) => {
                     let error = AdminError::new(ErrorCode::NotAdmitted, "not all were admitted.");
-                    Err(error.hint("Check the source's secrets in the config.").into())
+                    Err(error.hint("Check the source's secrets in the configuration.").into())
                 }
                 _ => Ok(()),
             }
@@ -120,17 +121,13 @@ pub(crate) async fn command(
 /// Prints one line each.
 fn show_all(found: &[RefusedCallback], out: &mut impl Write) -> std::io::Result<()> {
     if found.is_empty() {
-        return writeln!(out, "no refused callbacks are kept");
+        return writeln!(out, "no refused callbacks are stored");
     }
-    let width = found.iter().map(|found| found.kept.source.len()).max().unwrap_or(0).max(6);
-    let (id, received, source, reason) = ("ID", "RECEIVED", "SOURCE", "REASON");
-    writeln!(out, "{id:<20}  {received:<24}  {source:<width$}  {reason:<20}  BYTES")?;
-    for RefusedCallback { kept, bytes, .. } in found {
-        let (id, received, source, reason) =
-            (&kept.id, kept.received_at.to_string(), &kept.source, &kept.reason);
-        writeln!(out, "{id:<20}  {received:<24}  {source:<width$}  {reason:<20}  {bytes}")?;
-    }
-    Ok(())
+    let rows = found.iter().map(|RefusedCallback { kept, bytes, .. }| {
+        let (received, bytes) = (kept.received_at.to_string(), bytes.to_string());
+        [kept.id.clone(), received, kept.source.clone(), kept.reason.to_string(), bytes]
+    });
+    table::write(out, ["ID", "RECEIVED", "SOURCE", "REASON", "BYTES"], rows)
 }
 
 /// Prints one callback without its signature, because with the body it could be sent again.
@@ -158,8 +155,8 @@ fn show_outcomes(outcomes: &[Outcome], dry_run: bool, out: &mut impl Write) -> s
             None => writeln!(out, "{id}  {source}  {done}")?,
             Some("handshake") => writeln!(
                 out,
-                "{id}  {source}  a handshake, no event: its provider waits no more for the answer. Have it \
-                 send the handshake again"
+                "{id}  {source}  a handshake, not an event: its provider no longer waits for the response. Ask it to \
+                 repeat the handshake"
             )?,
             Some(reason) => writeln!(out, "{id}  {source}  still refused: {reason}")?,
         }

@@ -121,7 +121,7 @@ pub(crate) async fn rehearse(path: &Path, asked: &Rehearse) -> Result<(), Failur
 }
 
 fn not_kept() -> Failure {
-    Failure::Asked("not every contract was kept.\nSee the report above.".into())
+    Failure::Asked("not every promise was kept.\nSee the report above.".into())
 }
 
 /// The demo's result as JSON.

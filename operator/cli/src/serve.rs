@@ -33,12 +33,12 @@ pub(crate) async fn run<B: Backend + 'static>(
     let Serve { listen, behind_tls, admit } = asked;
     if !listen.ip().is_loopback() && !behind_tls {
         return Err(Failure::Asked(format!(
-            "{listen} can be reached by others, and this speaks plain HTTP.\nPut something before \
-             it that ends TLS, and say so by --behind-tls; or listen on 127.0.0.1."
+            "{listen} is reachable from other hosts, and this is plain HTTP.\nPut a TLS proxy before \
+             it and add --behind-tls; or listen on 127.0.0.1."
         )));
     }
     let listener = TcpListener::bind(listen).await.map_err(|error| {
-        Failure::Asked(format!("can't listen on {listen}: {error}\n\":0\" picks a free port."))
+        Failure::Asked(format!("cannot listen on {listen}: {error}\n\":0\" picks a free port."))
     })?;
     let stop = shutdown::on_signal()?;
     tracing::info!(listen = %listener.local_addr()?, "zentra serve started");

@@ -47,7 +47,7 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
     let store = Store::open(&embedded.path, embedded.max_size)?;
     let (max, attainable) = (store.max(), store.attainable());
     if attainable < max {
-        tracing::warn!(max_size = max, attainable, "the disk can't hold embedded.max_size");
+        tracing::warn!(max_size = max, attainable, "the disk has less room than embedded.max_size");
     }
     // Connections are bounded by the config; the usual soft limit of 1024 files is lower.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
@@ -78,7 +78,7 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
 async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::Asked(format!(
-            "{key}: can't listen on {address}: {error}\nDoes another program use the address?"
+            "{key}: cannot listen on {address}: {error}\nDoes another program use the address?"
         ))
     })
 }

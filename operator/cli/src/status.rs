@@ -9,6 +9,7 @@ use zentra_config::Config;
 use zentra_core::clock::Timestamp;
 
 use crate::failure::Failure;
+use crate::table;
 use crate::text::{self, print_json};
 
 pub(crate) async fn command(
@@ -24,7 +25,7 @@ pub(crate) async fn command(
     }
     match status.is_up() {
         true => Ok(()),
-        false => Err(Failure::Ours("something that all depends on is down: see above.".into())),
+        false => Err(Failure::Ours("a part that everything depends on is down: see above.".into())),
     }
 }
 
@@ -41,87 +42,80 @@ fn show(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
     }
     writeln!(out)?;
     let ago = |at: Option<Timestamp>| at.map_or("never".into(), |at| ago(status.at, at));
-    row(out, ["SOURCE", "LAST", "EVENTS", "COPIES", "DELAY", "REFUSED", "KEYS", "STANDING"])?;
-    let rates = |of: &Source| {
-        let all = [
-            ("conflicts", &of.conflicts),
-            ("rendered retries", &of.rendered_retries),
-            ("suspected replays", &of.suspected_replays),
-        ];
-        let some = all.into_iter().filter(|(_, rate)| rate.count > 0);
-        let words = some.map(|(name, rate)| {
-            let Rate { count, last_hour, last_hour_percent, .. } = rate;
-            format!("{count} {name} ({last_hour} in the last hour: {last_hour_percent:.1} %)")
-        });
-        words.collect::<Vec<_>>()
-    };
-    for source in &status.sources {
+    let sources = status.sources.iter().map(|source| {
         let delay = source.delay_ms.map(|(middle, _)| short(Duration::from_millis(middle)));
         let refused: u64 = source.refused.values().sum();
         let keys = source.keys_in_use.iter().cloned().collect::<Vec<_>>().join(",");
-        row(
-            out,
-            [
-                &source.source,
-                &ago(source.last_accepted),
-                &source.events.to_string(),
-                &source.copies.count.to_string(),
-                &delay.unwrap_or_else(|| "-".into()),
-                &refused.to_string(),
-                &keys,
-                &findings(&source.findings, "on time"),
-            ],
-        )?;
+        [
+            source.source.clone(),
+            ago(source.last_accepted),
+            source.events.to_string(),
+            source.copies.count.to_string(),
+            delay.unwrap_or_else(|| "-".into()),
+            refused.to_string(),
+            keys,
+            findings(&source.findings),
+        ]
+    });
+    let names = ["SOURCE", "LAST", "EVENTS", "COPIES", "DELAY", "REFUSED", "KEYS", "FINDINGS"];
+    table::write(out, names, sources)?;
+    for source in &status.sources {
         for rate in rates(source) {
-            writeln!(out, "{:<20} {rate}", "")?;
+            writeln!(out, "{}: {rate}", source.source)?;
         }
     }
     writeln!(out)?;
-    row(
-        out,
-        ["DESTINATION", "LAST", "BACKLOG", "WAITING", "OLDEST", "SUCCESS", "DEAD", "STANDING"],
-    )?;
-    for one in &status.destinations {
+    let destinations = status.destinations.iter().map(|one| {
         let rate = match one.attempts {
             0 => "-".into(),
             all => format!("{} %", one.succeeded * 100 / all),
         };
         let dead: usize = one.dead.values().sum();
-        row(
-            out,
-            [
-                &one.destination,
-                &ago(one.last_delivered),
-                &one.backlog.map_or_else(|| "-".into(), |count| count.to_string()),
-                &(one.waiting + one.in_flight).to_string(),
-                &one.oldest.map_or_else(|| "-".into(), |at| ago(Some(at))),
-                &rate,
-                &dead.to_string(),
-                &findings(&one.findings, "well"),
-            ],
-        )?;
-    }
+        [
+            one.destination.clone(),
+            ago(one.last_delivered),
+            one.backlog.map_or_else(|| "-".into(), |count| count.to_string()),
+            (one.waiting + one.in_flight).to_string(),
+            one.oldest.map_or_else(|| "-".into(), |at| ago(Some(at))),
+            rate,
+            dead.to_string(),
+            findings(&one.findings),
+        ]
+    });
+    let names =
+        ["DESTINATION", "LAST", "BACKLOG", "WAITING", "OLDEST", "SUCCESS", "DEAD", "FINDINGS"];
+    table::write(out, names, destinations)?;
     let seen = &status.seen;
     writeln!(out)?;
     match (seen.since, seen.all) {
-        (None, _) => writeln!(out, "by no deliveries: nothing is remembered"),
+        (None, _) => writeln!(out, "No deliveries are remembered."),
         (Some(_), true) => {
-            writeln!(out, "by all {} deliveries that are remembered", seen.deliveries)
+            writeln!(out, "Counted over all {} remembered deliveries.", seen.deliveries)
         }
         (Some(since), false) => {
-            writeln!(out, "by the newest {} deliveries, since {since}", seen.deliveries)
+            writeln!(out, "Counted over the newest {} deliveries, since {since}.", seen.deliveries)
         }
     }
 }
 
-fn row(out: &mut impl Write, cells: [&str; 8]) -> std::io::Result<()> {
-    let [name, last, a, b, c, d, e, standing] = cells;
-    writeln!(out, "{name:<20} {last:<10} {a:>8} {b:>8} {c:>8} {d:>8} {e:>8}  {standing}")
+/// What is worth a line of its own.
+fn rates(of: &Source) -> Vec<String> {
+    let all = [
+        ("conflicts", &of.conflicts),
+        ("rendered retries", &of.rendered_retries),
+        ("suspected replays", &of.suspected_replays),
+    ];
+    let some = all.into_iter().filter(|(_, rate)| rate.count > 0);
+    let line = |(name, rate): (&str, &Rate)| {
+        let Rate { count, last_hour, last_hour_percent, .. } = rate;
+        format!("{count} {name} ({last_hour} in the last hour: {last_hour_percent:.1} %)")
+    };
+    some.map(line).collect()
 }
 
-fn findings(all: &[&str], none: &str) -> String {
+fn findings(all: &[&str]) -> String {
     match all {
-        [] => none.into(),
+        [] => "-".into(),
         all => all.join(", ").replace('_', " "),
     }
 }

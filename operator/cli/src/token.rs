@@ -12,6 +12,7 @@ use zentra_store::control::{OperatorControl, Role, Token};
 
 use crate::actor::ActorArgs;
 use crate::failure::Failure;
+use crate::table;
 use crate::text::print_json;
 
 #[derive(Subcommand)]
@@ -83,7 +84,7 @@ pub(crate) async fn command(backend: &impl Backend, command: TokenCommand) -> Re
         TokenCommand::Create(New { name, role, payloads, expires_in, actor }) => {
             let new = tokens::New { name, role: role.into(), payloads, expires_in };
             let (kept, text) = tokens::create(&control, &new, &actor.into()).await?;
-            eprintln!("token {} for {}; it isn't shown again:", kept.id, kept.name);
+            eprintln!("token {} for {}; it is not shown again:", kept.id, kept.name);
             Ok(writeln!(out, "{text}")?)
         }
         TokenCommand::List { json } => {
@@ -103,12 +104,12 @@ pub(crate) async fn command(backend: &impl Backend, command: TokenCommand) -> Re
 /// Prints all tokens, without their secrets.
 fn show(tokens: &[Token], out: &mut impl Write) -> std::io::Result<()> {
     let now = clock::now();
-    writeln!(out, "{:<16}  {:<20} {:<8}  {:<8}  EXPIRES", "ID", "NAME", "ROLE", "PAYLOADS")?;
-    for Token { id, name, role: may, payloads, expires_at, .. } in tokens {
+    let rows = tokens.iter().map(|token| {
+        let Token { id, name, payloads, expires_at, .. } = token;
         let payloads = if *payloads { "yes" } else { "no" };
-        let over = if *expires_at <= now { " (over)" } else { "" };
-        let may = role(*may);
-        writeln!(out, "{id:<16}  {name:<20} {may:<8}  {payloads:<8}  {expires_at}{over}")?;
-    }
-    Ok(())
+        let expired = if *expires_at <= now { " (expired)" } else { "" };
+        let expires = format!("{expires_at}{expired}");
+        [id.clone(), name.clone(), role(token.role).to_string(), payloads.to_owned(), expires]
+    });
+    table::write(out, ["ID", "NAME", "ROLE", "PAYLOADS", "EXPIRES"], rows)
 }

@@ -10,6 +10,7 @@ use zentra_config::Config;
 
 use crate::actor::ActorArgs;
 use crate::failure::Failure;
+use crate::table;
 use crate::text::{self, print_json};
 
 #[derive(Subcommand)]
@@ -76,17 +77,15 @@ fn show(all: &[UnroutedEvent], out: &mut impl Write) -> std::io::Result<()> {
     if all.is_empty() {
         return writeln!(out, "no unrouted events");
     }
-    writeln!(out, "{:<24}  {:<40}  BYTES  TAKEN BY NOW", "RECEIVED", "EVENT")?;
-    for found in all {
-        let UnroutedEvent { received_at, bytes, .. } = found;
-        let takers = match found.destinations.is_empty() {
-            true => "nobody".into(),
+    let rows = all.iter().map(|found| {
+        let subscribers = match found.destinations.is_empty() {
+            true => "none".into(),
             false => found.destinations.join(", "),
         };
-        let (received, event) = (received_at.to_string(), event(found));
-        writeln!(out, "{received:<24}  {event:<40}  {bytes:<5}  {takers}")?;
-    }
-    Ok(())
+        let (received, bytes) = (found.received_at.to_string(), found.bytes.to_string());
+        [received, event(found), bytes, subscribers]
+    });
+    table::write(out, ["RECEIVED", "EVENT", "BYTES", "SUBSCRIBERS NOW"], rows)
 }
 
 /// Prints what was routed.
@@ -99,7 +98,7 @@ fn show_requeued(
     for found in all {
         writeln!(out, "{}  {done} to {}", event(found), found.destinations.join(", "))?;
     }
-    writeln!(out, "{} {done}; the others have no destination in this config", all.len())
+    writeln!(out, "{} {done}; no destination subscribes to the others", all.len())
 }
 
 fn event(found: &UnroutedEvent) -> String {

@@ -298,7 +298,7 @@ fn refuse_production(config: &mut Config, asked: &Running) -> Result<(), AdminEr
     if let Some(name) = &asked.source {
         match named(name) {
             None => {
-                let message = format!("there is no source {name}.");
+                let message = format!("unknown source {name}.");
                 return Err(AdminError::new(ErrorCode::SourceNotFound, message).about(name));
             }
             Some(source) if source.environment == PRODUCTION && !asked.force => {

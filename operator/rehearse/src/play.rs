@@ -114,7 +114,7 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
                     self.operate(&["dead", "requeue", "--because", "rehearsal"], &named.event)?;
                 }
                 Step::Release(named) => {
-                    self.operate(&["event", "release", "--reason", "rehearsal"], &named.event)?;
+                    self.operate(&["event", "release", "--because", "rehearsal"], &named.event)?;
                 }
             }
         }

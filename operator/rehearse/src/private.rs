@@ -273,7 +273,7 @@ fn killed(mut program: Guarded) -> u32 {
 fn started(command: Command) -> Result<Guarded, AdminError> {
     let program = Path::new(command.get_program());
     if !program.exists() {
-        return Err(unusable(format!("{} isn't there.", program.display()))
+        return Err(unusable(format!("{} does not exist.", program.display()))
             .hint("Build all programs first (cargo build), or rehearse on the embedded file."));
     }
     Guarded::start(command).map_err(sandbox)

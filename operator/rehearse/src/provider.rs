@@ -154,7 +154,7 @@ impl Provider {
         match tokio::time::timeout(ANSWER, self.exchange(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => format!("no answer: {error}"),
-            Err(_) => format!("no answer within {ANSWER:?}"),
+            Err(_) => format!("no response within {ANSWER:?}"),
         }
     }
 

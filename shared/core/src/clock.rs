@@ -47,7 +47,8 @@ static STEPS: OnceLock<IntCounterVec> = OnceLock::new();
 
 /// Registers the counter of steps of more than a second.
 pub fn register(registry: &Registry) -> prometheus::Result<()> {
-    let help = "Steps of the wall clock by over 1 s: noticed, then followed or reverted.";
+    let help =
+        "Steps of the wall clock by more than 1 s, and whether they were followed or reverted.";
     let opts = prometheus::opts!("zentra_clock_steps_total", help);
     let new = IntCounterVec::new(opts, &["outcome"])?;
     let steps = STEPS.get_or_init(|| new);
@@ -115,18 +116,18 @@ impl Step {
     fn report(self) {
         let outcome = match self {
             Self::Noticed(off_ms) => {
-                tracing::warn!(off_ms, "the wall clock was stepped: followed if it lasts a minute");
+                tracing::warn!(
+                    off_ms,
+                    "the wall clock was set: the new time counts if it lasts a minute"
+                );
                 "noticed"
             }
             Self::Followed(off_ms) => {
-                tracing::warn!(
-                    off_ms,
-                    "the step of the wall clock has lasted: its time counts now"
-                );
+                tracing::warn!(off_ms, "the new time of the wall clock has lasted: it counts now");
                 "followed"
             }
             Self::Reverted => {
-                tracing::info!("the wall clock is right again");
+                tracing::info!("the wall clock was set back");
                 "reverted"
             }
         };

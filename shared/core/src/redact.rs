@@ -2,16 +2,19 @@
 //!
 //! It applies to everything that is shown or exported. Destinations receive the provider's bytes.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::HeaderName;
 use serde_json::Value;
+use webhook_verify::pointer_steps;
 
 use crate::event::Context;
 
 /// Replacement for a redacted value.
 pub const REDACTED: &str = "[redacted]";
 /// Replacement for a body that isn't JSON.
-const UNREADABLE: &[u8] = b"[redacted: the body isn't JSON, and its source redacts fields]";
+const UNREADABLE: &[u8] = b"[redacted: the body is not JSON, and its source redacts fields]";
 const HEADER: &str = "header:";
 const QUERY: &str = "query:";
 
@@ -39,10 +42,8 @@ impl Redact {
                 (Some(name), _) => {
                     all.headers.push(name.parse().map_err(|_| text.clone())?);
                 }
-                (None, Some(pointer)) => {
-                    let steps = pointer.split('/');
-                    let steps = steps.map(|step| step.replace("~1", "/").replace("~0", "~"));
-                    all.fields.push(steps.collect());
+                (None, Some(_)) => {
+                    all.fields.push(pointer_steps(text).map(Cow::into_owned).collect());
                 }
                 (None, None) => return Err(text.clone()),
             }

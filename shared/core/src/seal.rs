@@ -46,16 +46,16 @@ pub struct Sealed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// Not of the form `v1,name,base64`.
-    #[error("the seal has no form that this version knows")]
+    #[error("the seal has an unknown format")]
     Malformed,
     /// Sealed with a key that the configuration doesn't have.
     #[error("the seal's key is not in [seal] keys")]
     UnknownKey,
     /// The HMAC is wrong.
-    #[error("the seal doesn't fit the message")]
+    #[error("the seal does not match the message")]
     Mismatch,
     /// The seal is valid, but the envelope can't be read: it is from a newer version.
-    #[error("the envelope can't be read by this version")]
+    #[error("this version cannot read the envelope")]
     Envelope,
 }
 

@@ -46,7 +46,8 @@ impl RedisJournal {
             looked += wanted.len();
             for some in wanted.chunks(limit.clamp(LEAST, CHUNK)) {
                 for (entry, delivery) in some.iter().zip(self.all(some).await?) {
-                    let listed = delivery.map(|delivery| Listed { taken_up: entry.at, delivery });
+                    let listed =
+                        delivery.map(|delivery| Listed { first_claimed_at: entry.at, delivery });
                     // A delivery that was forgotten and claimed again is listed once.
                     let fits =
                         |listed: &Listed| query.takes(listed) && seen.insert(entry.key.clone());

@@ -464,12 +464,13 @@ impl DeliveryStore for EmbeddedJournal {
             looked += 2 * chunk.len();
             for (id, delivery) in chunk {
                 last = id;
-                let taken_up = delivery.history.first().map(|entry| entry.at).unwrap_or_default();
-                if query.since.is_some_and(|since| taken_up < since) {
+                let first_claimed_at =
+                    delivery.history.first().map(|entry| entry.at).unwrap_or_default();
+                if query.since.is_some_and(|since| first_claimed_at < since) {
                     page.next = None;
                     return Ok(page);
                 }
-                let listed = Listed { taken_up, delivery };
+                let listed = Listed { first_claimed_at, delivery };
                 if !query.takes(&listed) {
                     continue;
                 }

@@ -2,6 +2,8 @@
 //! each other. Traits and their data; each backend is a crate of its own.
 #![warn(missing_docs)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod control;
 pub mod delivery;
 pub mod job;

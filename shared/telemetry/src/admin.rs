@@ -78,9 +78,9 @@ async fn respond<F: Future<Output = bool>>(
         "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not connected\n"),
         "/metrics" => match TextEncoder::new().encode_to_string(&registry.gather()) {
             Ok(text) => answer(StatusCode::OK, prometheus::TEXT_FORMAT, text),
-            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be written\n"),
+            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the metrics\n"),
         },
-        _ => plain(StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n"),
+        _ => plain(StatusCode::NOT_FOUND, "not found: try /metrics, /livez or /readyz\n"),
     }
 }
 

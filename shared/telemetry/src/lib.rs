@@ -72,7 +72,7 @@ pub fn gauge(
 
 /// Shows which build this is.
 pub fn build_info(registry: &Registry, program: &str) -> prometheus::Result<()> {
-    let help = "1, with what this build is.";
+    let help = "Always 1. The labels describe this build.";
     let gauge = gauge(registry, "zentra_build_info", help, &["program", "version"])?;
     gauge.with_label_values(&[program, env!("CARGO_PKG_VERSION")]).set(1);
     Ok(())

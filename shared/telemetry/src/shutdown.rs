@@ -34,7 +34,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping: no new work is taken, what runs is finished");
+        tracing::info!("stopping: no new work is accepted, running work is finished");
         stop.cancel();
     });
     Ok(token)

@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::Refusal;
+use super::pointer::pointer_steps;
 
 /// Maximum number of events in one callback.
 pub const MAX_ITEMS: usize = 5000;
@@ -23,8 +24,7 @@ pub(super) fn items(body: &Bytes, pointer: &str) -> Result<Option<Vec<Bytes>>, R
 
 fn array<'a>(body: &'a Bytes, pointer: &str) -> Option<Vec<&'a RawValue>> {
     let mut at = std::str::from_utf8(body).ok()?;
-    for step in pointer.split('/').skip(1) {
-        let step = step.replace("~1", "/").replace("~0", "~");
+    for step in pointer_steps(pointer) {
         let mut json = serde_json::Deserializer::from_str(at);
         at = Field(&step).deserialize(&mut json).ok()??.get();
         json.end().ok()?;

@@ -52,7 +52,7 @@ pub use items::MAX_ITEMS;
 pub use key::{Algorithm, KeyFormat};
 pub use place::Location;
 use place::Lookup;
-pub use pointer::texts_at;
+pub use pointer::{pointer_steps, texts_at};
 pub use request::{MAX_HEADERS as MAX_FORWARDED_HEADERS, MAX_QUERY};
 use scheme::Required;
 pub use scheme::{IdNames, Scheme};

@@ -33,12 +33,16 @@ fn way(pointer: &str) -> Option<Vec<Cow<'_, str>>> {
     if pointer.is_empty() {
         return Some(Vec::new());
     }
-    let steps = pointer.strip_prefix('/')?.split('/');
-    let unescaped = steps.map(|step| match step.contains('~') {
+    pointer.starts_with('/').then(|| pointer_steps(pointer).collect())
+}
+
+/// The unescaped reference tokens of a JSON pointer, without the text before its first `/`
+/// (RFC 6901, section 4). An empty pointer has none.
+pub fn pointer_steps(pointer: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    pointer.split('/').skip(1).map(|step| match step.contains('~') {
         true => Cow::Owned(step.replace("~1", "/").replace("~0", "~")),
         false => Cow::Borrowed(step),
-    });
-    Some(unescaped.collect())
+    })
 }
 
 /// Index of the place, and the rest of its pointer.
@@ -208,11 +212,10 @@ mod tests {
             Value::String(text) => Some(text.clone()),
             Value::Number(_) => {
                 let mut at: &RawValue = serde_json::from_slice(body).ok()?;
-                for step in pointer.split('/').skip(1) {
-                    let step = step.replace("~1", "/").replace("~0", "~");
+                for step in pointer_steps(pointer) {
                     let fields = serde_json::from_str::<HashMap<String, &RawValue>>(at.get());
                     at = match fields {
-                        Ok(mut fields) => fields.remove(&step)?,
+                        Ok(mut fields) => fields.remove(&*step)?,
                         Err(_) => {
                             let items: Vec<&RawValue> = serde_json::from_str(at.get()).ok()?;
                             items.into_iter().nth(step.parse().ok()?)?

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::content::Content;
 use super::multipart::{self, Field};
 use super::place::{Location, Lookup};
+use super::pointer::pointer_steps;
 use super::scheme::{Grammar, Scheme};
 use super::signature::{self, Read};
 use super::template::Part;
@@ -316,12 +317,11 @@ fn with(json: &[u8], pointer: &str, text: &str) -> Option<Bytes> {
 /// The place of a JSON pointer, made where it isn't there.
 fn place<'a>(value: &'a mut Value, pointer: &str) -> &'a mut Value {
     let mut at = value;
-    for step in pointer.split('/').skip(1) {
-        let step = step.replace("~1", "/").replace("~0", "~");
+    for step in pointer_steps(pointer) {
         if !at.is_object() {
             *at = Value::Object(Map::new());
         }
-        at = &mut at[step];
+        at = &mut at[&*step];
     }
     at
 }

@@ -62,11 +62,11 @@ async fn a_backlog_drains_during_an_alarm_and_operators_commands_answer() {
     let name = format!("ledger/acme/{}", event(1));
     let requeue = ["dead", "requeue", "--destination", "ledger", "--all", "--yes"];
     let commands: [(&[&str], i32, &str); 8] = [
-        (&["status"], 2, "takes no messages"),
+        (&["status"], 2, "accepts no messages"),
         (&["event", "show", &name], 0, "claimed"),
-        (&["event", "show", "ledger/acme/unknown"], 1, "is known"),
+        (&["event", "show", "ledger/acme/unknown"], 1, "is unknown"),
         (&["dead", "list", "--destination", "ledger"], 0, "evt_dead"),
-        (&requeue, 2, "give RabbitMQ memory or disk"),
+        (&requeue, 2, "give RabbitMQ more memory or disk"),
         (&["refused", "list"], 0, "no refused callbacks"),
         (&["unrouted", "list"], 0, "no unrouted"),
         (&["event", "find", "trf_0001"], 0, "evt_0001"),

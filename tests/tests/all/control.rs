@@ -108,8 +108,8 @@ async fn an_open_circuit_is_closed_by_an_operator_and_no_earlier_word_closes_it(
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     until(stack, "it opens", |l| l["circuit"] == "open").await;
     let shown = done(stack, &["destination", "list"]);
-    assert!(shown.contains("open      runs"), "{shown}");
-    assert_eq!(done(stack, &close), "ledger is told to try again\n");
+    assert!(shown.contains("open     running"), "{shown}");
+    assert_eq!(done(stack, &close), "ledger is told to attempt now\n");
     let done = world.until("evt_1", delivered).await;
     assert_eq!(done.record.attempt, 3);
     until(stack, "it is closed", |l| l["circuit"] == "closed").await;
@@ -123,7 +123,7 @@ async fn what_is_no_destination_is_told_and_nothing_is_audited() {
     let stack = &world.stack;
     let wrong = stack.zentra(&["destination", "pause", "ledgr"]);
     assert_eq!(wrong.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("The config has: ledger"));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("The configuration has: ledger"));
     assert_eq!(done(stack, &["audit"]), "");
     assert_eq!(ledger(stack)["workers"], 0);
 }
@@ -280,7 +280,7 @@ async fn refused_callbacks_that_claim_an_event_are_told_with_it() {
         shown.status.success().then(|| String::from_utf8_lossy(&shown.stdout).into_owned())
     })
     .await;
-    assert!(only.contains("no callback of it has been accepted"), "{only}");
+    assert!(only.contains("no callback of this event was accepted"), "{only}");
     assert!(only.contains("signature_mismatch from 127.0.0.1 at acme: zentra refused"), "{only}");
 }
 
@@ -297,12 +297,12 @@ async fn one_that_waits_is_attempted_now_or_given_up_and_its_message_is_a_copy_w
         world.send(id, &transfer(id, id, 1)).await;
         world.until(id, waiting).await;
     }
-    let release = ["event", "release", "evt_1", "--reason", "it is up", "--by", "ada"];
+    let release = ["event", "release", "evt_1", "--because", "it is up", "--by", "ada"];
     assert_eq!(done(stack, &release), "ledger/acme/evt_1 is attempted now\n");
     let now = world.until("evt_1", delivered).await;
     assert_eq!((now.record.attempt, now.record.generation), (2, 0), "the attempt that waited");
-    let end = ["event", "end", "evt_2", "--reason", "sold out", "--by", "ada"];
-    assert_eq!(done(stack, &end), "ledger/acme/evt_2 is given up\n");
+    let end = ["event", "end", "evt_2", "--because", "sold out", "--by", "ada"];
+    assert_eq!(done(stack, &end), "ledger/acme/evt_2 is dead-lettered\n");
     let ended = world.delivery("evt_2").await.unwrap();
     assert_eq!((ended.record.state, ended.reason), (State::Dead, Some(DeadReason::Ended)));
     assert!(done(stack, &["dead", "list", "--reason", "ended"]).contains("sold out"));
@@ -315,9 +315,9 @@ async fn one_that_waits_is_attempted_now_or_given_up_and_its_message_is_a_copy_w
     let audit = done(stack, &["audit"]);
     assert!(audit.contains("ada  event release ledger/acme/evt_1: it is up"), "{audit}");
     assert!(audit.contains("ada  event end ledger/acme/evt_2: sold out"), "{audit}");
-    let none = stack.zentra(&["event", "end", "evt_2", "--reason", "x"]);
+    let none = stack.zentra(&["event", "end", "evt_2", "--because", "x"]);
     let told = String::from_utf8(none.stderr).unwrap();
-    assert!(told.contains("evt_2 doesn't wait for an attempt:\n  ledger/acme/evt_2: "), "{told}");
+    assert!(told.contains("evt_2 is not waiting for an attempt:\n  ledger/acme/evt_2: "), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,8 +329,8 @@ async fn so_it_is_on_the_file() {
         shop.send(&program, id).await;
         shop.until(id, "waiting").await;
     }
-    done(&shop.stack, &["event", "release", "evt_1", "--reason", "it is up"]);
-    done(&shop.stack, &["event", "end", "evt_2", "--reason", "sold out"]);
+    done(&shop.stack, &["event", "release", "evt_1", "--because", "it is up"]);
+    done(&shop.stack, &["event", "end", "evt_2", "--because", "sold out"]);
     shop.until("evt_1", "delivered").await;
     assert_eq!(shop.until("evt_2", "dead").await["reason"], "ended");
     assert_eq!(shop.ledger.rows().unwrap().len(), 1);

@@ -28,7 +28,7 @@ async fn a_transfer_is_found_by_its_number_wherever_its_callback_is() {
     world.send("evt_new", &transfer("evt_new", "trf_17", 1)).await;
     let (code, waits) = find(stack, "trf_17");
     assert_eq!(code, Some(0), "{waits}");
-    for told in ["acme/evt_new", "archive", "no delivery of it is remembered"] {
+    for told in ["acme/evt_new", "archive", "no delivery of this event is remembered"] {
         assert!(waits.contains(told), "{told}: {waits}");
     }
     let worker = stack.worker().await;
@@ -53,7 +53,7 @@ async fn a_transfer_is_found_by_its_number_wherever_its_callback_is() {
     }
     assert!(!shown.contains("evt_new"), "{shown}");
     let (code, none) = find(stack, "trf_81729");
-    assert!(code == Some(1) && none.contains("no body that is kept has \"trf_81729\""), "{none}");
+    assert!(code == Some(1) && none.contains("no stored body contains \"trf_81729\""), "{none}");
     assert_eq!(stack.zentra(&["event", "find", ""]).status.code(), Some(64));
     drop(worker);
 }

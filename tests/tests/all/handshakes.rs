@@ -332,6 +332,6 @@ async fn a_handshake_that_is_admitted_later_is_told_as_one_and_stays() {
     assert_eq!((&one["events"], &one["handshake"]), (&0.into(), &true.into()), "{told}");
     assert_eq!(told["items"][0]["reason"], "handshake");
     let told = String::from_utf8(admit(&[]).stdout).unwrap();
-    assert!(told.contains("a handshake, no event") && told.contains("0 of 1"), "{told}");
+    assert!(told.contains("a handshake, not an event") && told.contains("0 of 1"), "{told}");
     listed().await.unwrap();
 }

@@ -322,7 +322,7 @@ async fn signed_bytes_under_another_type_reach_no_further_destination(embedded: 
             && one["key"].as_str().is_some_and(|key| key.starts_with("deploys/"))
     };
     let key = all.iter().find(at_deploys).unwrap()["key"].as_str().unwrap();
-    let released = site.stack.zentra(&["event", "release", key, "--reason", "meant so"]);
+    let released = site.stack.zentra(&["event", "release", key, "--because", "meant so"]);
     assert!(released.status.success(), "{released:?}");
     site.until("released", 2, 1, 3).await;
 }
@@ -376,7 +376,7 @@ async fn of_the_same_bytes_that_may_be_new_events_the_first_few_are_delivered(em
     let dead = site.deliveries().into_iter().find(|one| one["record"]["state"] == "dead").unwrap();
     assert_eq!(dead["reason"], "suspected_replay");
     let key = dead["key"].as_str().unwrap();
-    let released = site.stack.zentra(&["event", "release", key, "--reason", "a new event"]);
+    let released = site.stack.zentra(&["event", "release", key, "--because", "a new event"]);
     assert!(released.status.success(), "{released:?}");
     site.until("released", 7, 0, 4).await;
 }
@@ -410,7 +410,7 @@ async fn another_body_under_a_delivery_id_is_a_dead_letter_that_can_be_released(
         String::from_utf8_lossy(&requeued.stderr).contains("zentra event release"),
         "{requeued:?}"
     );
-    let released = site.stack.zentra(&["event", "release", key, "--reason", "two payments"]);
+    let released = site.stack.zentra(&["event", "release", key, "--because", "two payments"]);
     assert!(released.status.success(), "{released:?}");
     site.until("released", 2, 0, 0).await;
     assert_eq!(site.seen()[1].body, other);

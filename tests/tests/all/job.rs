@@ -96,7 +96,7 @@ async fn a_plan_a_canary_and_a_run_bring_each_dead_letter_to_one_effect() {
     let tried = job(stack, &["run", &id, "--only-canary"]);
     assert_eq!(
         (&tried["stage"], &tried["why"]),
-        (&"paused".into(), &"the canary went well".into())
+        (&"paused".into(), &"the canary succeeded".into())
     );
     assert_eq!(
         (&tried["progress"]["requeued"], &tried["progress"]["delivered"]),
@@ -208,11 +208,11 @@ async fn a_job_is_paused_and_cancelled_while_it_runs_and_no_other_comes_between(
     begun().await;
     let held = stack.zentra(&["job", "plan", "--type", "transfer.settled"]);
     let told = String::from_utf8(held.stderr).unwrap();
-    assert!(told.contains(&format!("Job {id} holds those of its destination")), "{told}");
+    assert!(told.contains(&format!("Job {id} holds dead letters of its destination")), "{told}");
     let refused = stack.zentra(&["job", "run", &other]);
     assert_eq!(refused.status.code(), Some(1));
     let told = String::from_utf8(refused.stderr).unwrap();
-    assert!(told.contains(&format!("job {id} works on the same destination")), "{told}");
+    assert!(told.contains(&format!("job {id} is working on the same destination")), "{told}");
     let paused = job(stack, &["pause", id, "--by", "ada"]);
     assert_eq!(paused["stage"], "paused");
     ended(&mut running);
@@ -231,7 +231,7 @@ async fn a_job_is_paused_and_cancelled_while_it_runs_and_no_other_comes_between(
     assert_eq!(job(stack, &["run", &other])["stage"], "done");
     assert_eq!(rows(&world.ledger), 20);
     let unknown = stack.zentra(&["job", "run", "0000"]);
-    assert!(String::from_utf8(unknown.stderr).unwrap().contains("there is no job 0000"));
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("unknown job 0000"));
     let nothing = stack.zentra(&["job", "plan", "--all"]);
     assert!(String::from_utf8(nothing.stderr).unwrap().contains("there is nothing to run"));
 }
@@ -268,7 +268,7 @@ async fn what_is_archived_is_replayed_and_what_is_delivered_only_by_force_and_un
     assert_eq!((&swept["done"], &swept["leftover"]), (&0.into(), &1.into()));
 
     let nothing = stack.zentra(&["job", "plan", "--archive", "--all"]);
-    assert!(String::from_utf8(nothing.stderr).unwrap().contains("replayed by --force alone"));
+    assert!(String::from_utf8(nothing.stderr).unwrap().contains("replayed only with --force"));
     let force = ["job", "plan", "--archive", "--force", "--event", "evt_2", "--event", "evt_3"];
     let planned = done(stack, &[&force[..], &["--json"]].concat());
     let planned: Value = serde_json::from_str(&planned).unwrap();
@@ -302,7 +302,7 @@ async fn what_is_archived_is_replayed_and_what_is_delivered_only_by_force_and_un
     }
     assert_eq!(stack.zentra(&["job", "run", id]).status.code(), Some(1));
     let halted = job(stack, &["show", id]);
-    let why = "no source of this config is archived.";
+    let why = "no source has an archive.";
     assert_eq!((&halted["stage"], &halted["why"]), (&"stopped".into(), &why.into()));
 }
 
@@ -353,7 +353,7 @@ async fn who_serves_the_api_runs_what_is_released_there_also_after_a_kill() {
     let id = planned["id"].as_str().unwrap();
     let only = json!({ "only_canary": true }).to_string();
     api.ask(Method::POST, &format!("/v1/jobs/{id}/run"), &ada, &only).await;
-    eventually("the canary went well", BOUND, async || {
+    eventually("the canary succeeded", BOUND, async || {
         (job(stack, &["show", id])["stage"] == "paused").then_some(())
     })
     .await;

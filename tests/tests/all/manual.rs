@@ -27,5 +27,5 @@ fn each_shell_gets_its_completions_and_each_command_a_page() {
     assert!(page("zentra-destination-pause.1").contains("because"));
     let nowhere = stack.zentra(&["man", "/nowhere"]);
     assert_eq!(nowhere.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("Name a folder that is there"));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("Name an existing folder"));
 }

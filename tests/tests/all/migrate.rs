@@ -97,10 +97,10 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     assert!(shop.stack.zentra(&pause).status.success());
     assert!(shop.stack.zentra(&["token", "create", "grafana"]).status.success());
     let file = shop.file.display().to_string();
-    assert!(refusal(&shop, &["migrate", "--from", &file]).contains("names [embedded] path"));
+    assert!(refusal(&shop, &["migrate", "--from", &file]).contains("has [embedded] path"));
     shop.stack.grow_up(&shop.file);
     let running = refusal(&shop, &["migrate", "--from", &file]);
-    assert!(running.contains("is another zentra standalone's"), "{running}");
+    assert!(running.contains("another zentra standalone uses"), "{running}");
     drop(program);
     let before = requests(&shop.ledger);
 
@@ -183,5 +183,5 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
 
     // Nobody works on the file by mistake.
     shop.stack.shrink(&shop.file);
-    assert!(refusal(&shop, &["standalone"]).contains("was moved"));
+    assert!(refusal(&shop, &["standalone"]).contains("were migrated"));
 }

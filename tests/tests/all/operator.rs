@@ -89,7 +89,7 @@ async fn an_event_that_no_worker_has_taken_up_is_found_where_it_waits() {
     redis.kill();
     assert_eq!(shown("evt_1").1["place"], "archive");
     let away = world.stack.zentra(&["event", "show", "evt_2"]);
-    assert!(fails(&away, 2).contains("redis"), "{away:?}");
+    assert!(fails(&away, 2).contains("Redis"), "{away:?}");
     redis.restart().unwrap();
 
     // Looking has removed nothing.
@@ -98,7 +98,7 @@ async fn an_event_that_no_worker_has_taken_up_is_found_where_it_waits() {
         world.until(id, delivered).await;
     }
     let gone = fails(&world.stack.zentra(&["event", "show", "evt_2"]), 1);
-    assert!(gone.contains("no event evt_2 is known") && gone.contains("refused list"), "{gone}");
+    assert!(gone.contains("event evt_2 is unknown") && gone.contains("refused list"), "{gone}");
 
     // No destination subscribes to it.
     world.stack.add("[source.other]\nprovider = \"github\"\nsecrets = [{ name = \"k1\", secret = \"env:GITHUB\" }]");
@@ -149,8 +149,8 @@ async fn deliveries_are_listed_by_what_they_are_and_where_they_stand() {
     assert_eq!(keys(&["--id", "ledger/acme/evt_2", "--state", "delivered"]).0, [key("evt_2")]);
     assert!(keys(&["--id", "evt_2", "--state", "dead"]).0.is_empty());
     let shown = stdout(&list(&["--limit", "2"]));
-    assert!(shown.contains("TAKEN UP") && shown.contains("more: --cursor "), "{shown}");
-    assert!(fails(&list(&["--cursor", "7;x"]), 1).contains("Leave --cursor out"));
+    assert!(shown.contains("FIRST CLAIM") && shown.contains("more: --cursor "), "{shown}");
+    assert!(fails(&list(&["--cursor", "7;x"]), 1).contains("Omit --cursor"));
     assert!(fails(&list(&["--reason", "bad"]), 1).contains("exhausted, permanent"));
     assert_eq!(list(&["--since", "yesterday"]).status.code(), Some(64));
 }
@@ -171,7 +171,7 @@ async fn a_case_file_tells_the_whole_history_and_is_its_owners() {
     for told in [
         "# Event evt_1\n",
         "| ledger/acme/evt_1 | dead (exhausted) | 1 | 0 |",
-        "received from 127.0.0.1, as soon as it was signed",
+        "received from 127.0.0.1, at the signed time",
         "dead (exhausted): 500 \"not now\"",
     ] {
         assert!(page.contains(told), "{told}: {page}");
@@ -546,7 +546,7 @@ async fn a_suspected_replay_has_no_effect_until_an_operator_releases_it() {
     let told = stdout(&world.stack.zentra(&["dead", "requeue", "--all", "--yes"]));
     assert!(told.starts_with("0 of 1") && told.contains("1 left: suspected replays"), "{told}");
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
-    let release = ["event", "release", "d-2", "--reason", "meant so", "--by", "ada"];
+    let release = ["event", "release", "d-2", "--because", "meant so", "--by", "ada"];
     let released = stdout(&world.stack.zentra(&release));
     assert!(released.contains("released ledger/github/sha256:"), "{released}");
     let key = suspect.key.as_str();
@@ -569,9 +569,9 @@ async fn what_can_not_be_done_says_why_what_next_and_whose_problem_it_is() {
     let (rabbit, redis) = (shared_rabbit(), shared_redis());
     let stack = Stack::new(&rabbit, &redis, &namespace(), "http://127.0.0.1:9/", "");
     let unknown = fails(&stack.zentra(&["event", "show", "evt_nobody"]), 1);
-    assert!(unknown.contains("no event evt_nobody is known"), "{unknown}");
+    assert!(unknown.contains("event evt_nobody is unknown"), "{unknown}");
     let destination = fails(&stack.zentra(&["dead", "list", "--destination", "nobody"]), 1);
-    assert!(destination.contains("The config has: ledger"), "{destination}");
+    assert!(destination.contains("The configuration has: ledger"), "{destination}");
     fails(&stack.zentra(&["dead", "revive"]), 64);
     assert!(stdout(&stack.zentra(&["--help"])).contains("Usage"));
     let away = Stack::new(&rabbit, "redis://127.0.0.1:9/", "t", "http://127.0.0.1:9/", "");

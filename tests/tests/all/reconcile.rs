@@ -81,7 +81,7 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
     assert_eq!(lost.event.admitted.as_ref().unwrap().by, "ada");
     let shown = stack.zentra(&["event", "show", "evt_lost"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
-    assert!(shown.contains("reconciled by ada at "), "{shown}");
+    assert!(shown.contains("ingested by ada at "), "{shown}");
     // The late callback has other bytes and is a copy. So is the listed event that had arrived.
     world.send("evt_lost", &transfer("evt_lost", "evt_lost", 1).replace(": ", " : ")).await;
     let copied = world
@@ -109,15 +109,15 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
     let csv = ["acme", "--list", table, "--format", "csv", "--type", "kind", "--ingest"];
     let (code, report) = told(stack, &csv, None);
     assert_eq!((code, &report["counts"]), (Some(1), &json!({ "received": 1, "missing": 1 })));
-    assert!(report["events"][0]["detail"].as_str().unwrap().contains("only its id"), "{report}");
+    assert!(report["events"][0]["detail"].as_str().unwrap().contains("only its ID"), "{report}");
     let shown = stack.zentra(&["reconcile", "acme", "--list", table, "--format", "csv"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
-    assert!(shown.contains("2 events of acme on the provider's list"), "{shown}");
+    assert!(shown.contains("2 events of acme in the provider's list"), "{shown}");
     for (arguments, wanted) in [
-        (&["nobody"][..], "there is no source nobody"),
-        (&["acme"], "the API of standard-webhooks isn't known here"),
+        (&["nobody"][..], "unknown source nobody"),
+        (&["acme"], "Zentra does not know the API of standard-webhooks"),
         (&["stripe-eu"], "STRIPE_API_KEY"),
-        (&["github", "--list", list.to_str().unwrap(), "--ingest"], "ids of github aren't signed"),
+        (&["github", "--list", list.to_str().unwrap(), "--ingest"], "ids of github are not signed"),
         (&["acme", "--list", "/nowhere"], "/nowhere: No such file"),
     ] {
         let told = refused(stack, arguments);

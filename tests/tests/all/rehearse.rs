@@ -60,7 +60,7 @@ fn the_demo_shows_the_picture_and_is_plain_in_a_pipe() {
     let told = text(&output.stdout);
     assert!(output.status.success(), "{told}\n{}", text(&output.stderr));
     assert!(!told.contains('\u{1b}') && told.contains("the ledger has one result"), "{told}");
-    assert!(told.contains("claimed again: the last claim ran out unsettled"), "{told}");
+    assert!(told.contains("claimed again: the last claim expired unsettled"), "{told}");
     // Variables that change the user's configuration change nothing here.
     let mut command = stack().command("zentra");
     command.args(["demo", "--json"]).env("ZENTRA__WORKER__LEASE", "no time at all");
@@ -99,9 +99,9 @@ async fn a_zentra_that_runs_is_rehearsed_but_not_where_it_is_for_production() {
     }
     let refused = stack.zentra(&at);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("all sources are for production"));
+    assert!(text(&refused.stderr).contains("all sources are marked as production"));
     let named = stack.zentra(&[&at[..], &["--source", "acme"]].concat());
-    assert!(text(&named.stderr).contains("the source acme is for production"));
+    assert!(text(&named.stderr).contains("the source acme is marked as production"));
     let forced =
         stack.zentra(&[&at[..], &["--destination", &destination, "--force", "forged"]].concat());
     assert_eq!(ended(&report(&forced), "passed"), ["forged"]);

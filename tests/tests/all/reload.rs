@@ -135,7 +135,10 @@ fn check_tells_all_problems_or_that_the_config_is_good_and_what_to_know() {
     let stack = Stack::new("amqp://unused", "redis://unused", "check", "http://127.0.0.1:9/", "");
     let output = stack.zentra(&["check"]);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && told.contains("the config is good: sources: 3"), "{told}");
+    assert!(
+        output.status.success() && told.contains("the configuration is valid: sources: 3"),
+        "{told}"
+    );
     assert!(told.contains("note: source.github: github signs no time"), "{told}");
     stack.replace("lease = \"2s\"", "lease = \"1s\"\ncolour = 1");
     let output = stack.zentra(&["check"]);

@@ -77,7 +77,7 @@ async fn how_a_callback_came_is_in_its_history_and_one_trace_goes_through() {
         "signature  verified (my-slack, secret s1), signed ",
         "request    POST from 127.0.0.1",
         "header     user-agent: Slackbot 1.0",
-        "provider   tried again: 2, http_timeout",
+        "provider   retry: 2, http_timeout",
     ];
     for line in lines {
         assert!(shown.contains(line), "{line} isn't shown:\n{shown}");

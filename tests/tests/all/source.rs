@@ -75,10 +75,13 @@ async fn a_source_that_is_added_takes_what_is_signed_for_it() {
     let text = fs::read_to_string(&stack.config).unwrap();
     assert!(text.starts_with(&before) && text.ends_with('\n'), "{text}");
     for (arguments, error) in [
-        (&["source", "add", "slack"][..], "there is a [source.slack] already"),
+        (&["source", "add", "slack"][..], "[source.slack] exists already"),
         (&["source", "add", "slac"], "Is it slack?"),
         (&["source", "add", "square"], "--public-url"),
-        (&["source", "add", "github", "--name", "g", "--public-url", "https://x/"], "doesn't sign"),
+        (
+            &["source", "add", "github", "--name", "g", "--public-url", "https://x/"],
+            "does not sign",
+        ),
     ] {
         let refused = stack.zentra(arguments);
         assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
@@ -134,7 +137,7 @@ secrets = [{ name = "k1", secret = "env:GITHUB" }]"#,
     };
     let (good, output_text) = judged(&stripe(BODY), BODY, "stripe-eu", &[]);
     assert!(
-        good && output_text.contains("Event evt_1, charge.succeeded; known by evt_1"),
+        good && output_text.contains("Event evt_1, charge.succeeded; identified by evt_1"),
         "{output_text}"
     );
     // Captured with its request line, and with other letter case.
@@ -176,7 +179,7 @@ secrets = [{ name = "k1", secret = "env:GITHUB" }]"#,
         "{output_text}"
     );
     let (good, output_text) = judged(&stripe(BODY), BODY, "nobody", &[]);
-    assert!(!good && output_text.contains("source.nobody: there is none"), "{output_text}");
+    assert!(!good && output_text.contains("source.nobody: no such source"), "{output_text}");
     let (good, output_text) = judged(&stripe(BODY), BODY, "without", &[]);
     assert!(!good && output_text.contains("NOWHERE"), "{output_text}");
     let (_, output_text) = judged(&stripe(BODY), "{}", "stripe-eu", &["--json"]);

@@ -79,7 +79,7 @@ impl HttpDelivery {
         let made = match request(attempt) {
             Ok(made) => made,
             Err(error) => {
-                let error = format!("the request can't be made: {error}");
+                let error = format!("cannot make the request: {error}");
                 return failed(ErrorClass::Request, error);
             }
         };
@@ -96,7 +96,7 @@ impl HttpDelivery {
         let response = match tokio::time::timeout(limit, sending).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return failed(class(&error), zentra_telemetry::causes(&error)),
-            Err(_) => return failed(ErrorClass::Timeout, format!("no answer within {limit:?}")),
+            Err(_) => return failed(ErrorClass::Timeout, format!("no response within {limit:?}")),
         };
         let (parts, body) = response.into_parts();
         let result = AttemptResult {
@@ -176,12 +176,12 @@ fn tls() -> anyhow::Result<ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        tracing::warn!("no CA certificates here: https destinations can't be reached");
+        tracing::warn!("no CA certificates found: https destinations cannot be reached");
     }
     let provider = rustls::crypto::ring::default_provider();
     let config = ClientConfig::builder_with_provider(provider.into())
         .with_safe_default_protocol_versions()
-        .context("TLS can't be set up")?;
+        .context("cannot set up TLS")?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 

@@ -48,7 +48,7 @@ impl Service<Name> for PublicOnly {
 /// A name resolves to a private address.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the name stands for {0}, which isn't a public address: if that is meant, set \
+    "the name resolves to {0}, which is not a public address: if that is intended, set \
      allow_private = true for this destination"
 )]
 pub(super) struct PrivateAddress(IpAddr);
@@ -147,7 +147,7 @@ mod tests {
         let refused = PublicOnly::new().call("localhost".parse().unwrap()).await.unwrap_err();
         let told = refused.to_string();
         assert!(
-            told.contains("isn't a public address") && told.contains("allow_private"),
+            told.contains("is not a public address") && told.contains("allow_private"),
             "{told}"
         );
     }

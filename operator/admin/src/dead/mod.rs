@@ -211,15 +211,15 @@ fn selected(letters: &Letters) -> Result<(), AdminError> {
 }
 
 pub(crate) fn nothing_selected() -> AdminError {
-    AdminError::new(ErrorCode::NothingSelected, "no dead letters are named or selected.")
-        .hint("Name some, give a filter, or ask for all.")
+    AdminError::new(ErrorCode::NothingSelected, "no dead letters are selected.")
+        .hint("Give IDs or a filter, or select all.")
 }
 
 /// The error for a dead letter that isn't in its queue.
 pub fn unavailable(key: &DeliveryKey) -> AdminError {
-    let message = format!("{key} is dead, but its letter isn't in the dead-letter queue.");
+    let message = format!("{key} is dead, but its message is not in the dead-letter queue.");
     AdminError::new(ErrorCode::DeadLetterUnavailable, message)
-        .hint("Another operator may hold it: try again.")
+        .hint("Another operator may hold it: retry later.")
         .about(key.as_str())
 }
 
@@ -343,7 +343,7 @@ impl<H: DeliveryStore, Q: Operate> DeadLetters<'_, H, Q> {
                     tally.done
                 );
                 Err(AdminError::new(ErrorCode::DeadLetterUnavailable, message)
-                    .hint("Another operator may hold the others: try again."))
+                    .hint("Another operator may hold the others: retry later."))
             }
             false => Ok(tally),
         }
@@ -370,17 +370,19 @@ fn fits(what: Option<&HistoryEvent>, delivery: &Delivery) -> Result<(), AdminErr
     let reason = delivery.reason.filter(|reason| reason.is_released());
     let key = &delivery.key;
     let found = match reason {
-        Some(DeadReason::Conflict) => "in conflict: another body came before under the same id",
-        _ => "a suspected replay: the same signed bytes came before",
+        Some(DeadReason::Conflict) => {
+            "a conflict: another body was received before under the same ID"
+        }
+        _ => "a suspected replay: the same signed bytes were received before",
     };
     match (what, reason) {
         (Some(HistoryEvent::Requeued { .. }), Some(_)) => {
             Err(AdminError::new(ErrorCode::ReleaseRequired, format!("{key} is {found}."))
-                .hint("If the provider meant it, release it.")
+                .hint("If it is genuine, release it.")
                 .about(key.as_str()))
         }
         (Some(HistoryEvent::Released { .. }), None) => {
-            let message = format!("{key} is dead, but neither a suspected replay nor in conflict.");
+            let message = format!("{key} is dead, but neither a suspected replay nor a conflict.");
             Err(AdminError::new(ErrorCode::ReleaseNotApplicable, message)
                 .hint("Requeue it.")
                 .about(key.as_str()))

@@ -18,7 +18,7 @@ use crate::payload;
 /// Maximum number of unrouted events that are read.
 const UNROUTED: usize = 10_000;
 
-/// An accepted event that no worker has taken up.
+/// An accepted event that no worker has claimed.
 #[derive(Debug, Serialize)]
 pub struct Accepted {
     /// Always the same text, like the state of a delivery's record.

@@ -41,8 +41,8 @@ pub async fn of_event(
 ) -> Result<Page, AdminError> {
     let found = deliveries::known(histories, pairs, id).await?.into_iter();
     let listed = found.map(|delivery| {
-        let taken_up = delivery.history.first().map(|entry| entry.at).unwrap_or_default();
-        Listed { taken_up, delivery }
+        let first_claimed_at = delivery.history.first().map(|entry| entry.at).unwrap_or_default();
+        Listed { first_claimed_at, delivery }
     });
     Ok(Page { items: listed.filter(|listed| query.takes(listed)).collect(), next: None })
 }

@@ -59,7 +59,7 @@ pub async fn look(
         Ok(queue) => queue,
         // The store's answer is enough.
         Err(failure) if found => {
-            tracing::warn!(error = failure.message, "refused callbacks weren't looked at");
+            tracing::warn!(error = failure.message, "cannot read refused callbacks");
             return Ok(EventDetails {
                 deliveries: known?,
                 accepted: Vec::new(),

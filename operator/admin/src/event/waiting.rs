@@ -62,7 +62,7 @@ pub async fn end(
         let found = deliveries::find(&histories, &config.pairs(), id).await?;
         let states = found.iter().map(|one| format!("  {}: {}", one.key, deliveries::status(one)));
         let states = states.collect::<Vec<_>>().join("\n");
-        let message = format!("{id} doesn't wait for an attempt:\n{states}");
+        let message = format!("{id} is not waiting for an attempt:\n{states}");
         return Err(AdminError::new(ErrorCode::NotWaiting, message).about(id));
     };
     let queue = backend.queue().await?;
@@ -119,10 +119,12 @@ async fn message(
     delivery: &Delivery,
 ) -> Result<Message, AdminError> {
     let unknown = || {
-        let message =
-            format!("the bytes of {} are in no archive, only where it waits.", delivery.key);
+        let message = format!(
+            "the body of {} is not archived: only its waiting message has it.",
+            delivery.key
+        );
         AdminError::new(ErrorCode::PayloadNotArchived, message)
-            .hint("Let it wait; set archive = true for its source.")
+            .hint("Wait for its next attempt, and set archive = true for its source.")
             .about(delivery.key.as_str())
     };
     let from = delivery.event.received_at.unwrap_or_default().minus(BEFORE);
@@ -156,7 +158,7 @@ async fn given_up(
     let (worker, lease) = (actor.name.as_str(), LEASE);
     let claim = Claim { key, generation, attempt, lease, worker, fingerprint, summary, retention };
     let Answer::Claimed { fence, .. } = journal.claim(&claim).await? else {
-        let message = format!("{key} waits no more: a worker was faster.");
+        let message = format!("{key} no longer waits: a worker has claimed it.");
         return Err(AdminError::new(ErrorCode::NotWaiting, message).about(key.as_str()));
     };
     let (reason, error) = (DeadReason::Ended, Some(actor.reason.clone()));

@@ -28,7 +28,7 @@ pub async fn attend(backend: &impl Backend, config: &Config, stop: &Cancellation
                 Ok(jobs) => {
                     running.extend(jobs.into_iter().map(|job| one(backend, config, job, stop)));
                 }
-                Err(error) => tracing::debug!(error = error.message, "can't look for jobs"),
+                Err(error) => tracing::debug!(error = error.message, "cannot look for jobs"),
             },
         }
     }
@@ -60,14 +60,26 @@ async fn one(
     stop: &CancellationToken,
 ) {
     let (id, destinations) = (job.id.clone(), job.destinations.clone());
-    tracing::info!(job = id, "a job runs here");
+    tracing::info!(job = id, "this process runs a job");
     match run_held(backend, config, job, &holder, stop, None, &()).await {
-        Ok(job) => tracing::info!(job = id, stage = job.stage.as_str(), why = job.why, "it halts"),
-        Err(error) => tracing::warn!(job = id, error = error.message, "it goes on later"),
+        Ok(job) => tracing::info!(
+            job = id,
+            stage = job.stage.as_str(),
+            why = job.why,
+            "the job has ended or paused"
+        ),
+        Err(error) => tracing::warn!(
+            job = id,
+            error = error.message,
+            "the job was interrupted: another runner continues it"
+        ),
     }
     let gone =
         async { Ok::<_, AdminError>(backend.histories().let_go(&destinations, &holder).await?) };
     if let Err(error) = gone.await {
-        tracing::debug!(error = error.message, "its destinations are free in a while");
+        tracing::debug!(
+            error = error.message,
+            "cannot release the job's destinations: the hold expires"
+        );
     }
 }

@@ -150,15 +150,15 @@ pub async fn plan(
             let here = |name| destinations.contains(name);
             job.stage.is_active() && job.destinations.iter().any(here)
         };
-        let message = format!("nothing fits {words}: there is nothing to run.");
+        let message = format!("nothing matches {words}: there is nothing to run.");
         let error = AdminError::new(ErrorCode::NothingMatches, message);
         return Err(match (jobs.iter().find(holds), &job.through) {
-            (Some(job), _) => {
-                error.hint(format!("Job {} holds those of its destination.", job.id)).about(&job.id)
-            }
+            (Some(job), _) => error
+                .hint(format!("Job {} holds dead letters of its destination.", job.id))
+                .about(&job.id),
             (None, Through::DeadLetters) => error,
             (None, Through::Archive { .. }) => {
-                error.hint("What is delivered is replayed by force alone.")
+                error.hint("Delivered events are replayed only with force.")
             }
         });
     }
@@ -245,7 +245,7 @@ async fn look(
 /// [`ErrorCode::JobNotFound`].
 pub async fn find(jobs: &impl Jobs, id: &str) -> Result<Job, AdminError> {
     let unknown =
-        || AdminError::new(ErrorCode::JobNotFound, format!("there is no job {id}.")).about(id);
+        || AdminError::new(ErrorCode::JobNotFound, format!("unknown job {id}.")).about(id);
     jobs.job(id).await?.ok_or_else(unknown)
 }
 
@@ -368,13 +368,13 @@ async fn taken(jobs: &impl Jobs, job: &Job, holder: &str) -> Result<(), AdminErr
         let Some(other) = jobs.hold(&job.destinations, holder).await? else { return Ok(()) };
         let of = other.split(' ').next().unwrap_or_default();
         if of != job.id {
-            let message = format!("job {of} works on the same destination just now.");
+            let message = format!("job {of} is working on the same destination.");
             return Err(AdminError::new(ErrorCode::JobBusy, message)
-                .hint("Wait for its end.")
+                .hint("Wait until it ends.")
                 .about(of));
         }
         if Instant::now() > until {
-            let message = format!("job {of} is run by another one just now.");
+            let message = format!("another process is running job {of}.");
             return Err(AdminError::new(ErrorCode::JobBusy, message)
                 .hint("Pause it first.")
                 .about(of));

@@ -58,7 +58,11 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Runner<'_, H, Q> {
             match self.pass(&mut job).await {
                 Ok(()) => break,
                 Err(failure) if failure.code.is_ours() => {
-                    tracing::warn!(error = failure.message, job = job.id, "going on in a moment");
+                    tracing::warn!(
+                        error = failure.message,
+                        job = job.id,
+                        "the job is interrupted: retrying"
+                    );
                     if job.progress.requeued > before {
                         since = Instant::now();
                     }
@@ -171,7 +175,7 @@ impl<H: DeliveryStore + Jobs, Q: Operate> LetterAction for Running<'_, '_, H, Q>
         if self.job.stage == Stage::Canary && self.sent >= self.job.pace.canary {
             match self.judge().await? {
                 true if self.job.only_canary => {
-                    self.halt(Stage::Paused, "the canary went well".into());
+                    self.halt(Stage::Paused, "the canary succeeded".into());
                 }
                 true => self.job.stage = Stage::Running,
                 false => {}
@@ -271,8 +275,9 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
         self.tended = Some(Instant::now());
         if self.held.is_none_or(|at| at.elapsed() >= HOLD / 3) {
             if let Some(other) = histories.hold(&self.job.destinations, holder).await? {
-                let message =
-                    format!("another one ({other}) has taken over, since this one stood still.");
+                let message = format!(
+                    "another runner ({other}) has taken over, because this one was stopped."
+                );
                 return Err(AdminError::new(ErrorCode::JobBusy, message).about(&self.job.id));
             }
             self.held = Some(Instant::now());

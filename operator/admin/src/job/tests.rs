@@ -108,7 +108,7 @@ async fn without_a_canary_nothing_is_awaited_before_the_rest() {
 async fn a_canary_alone_pauses_and_the_next_run_takes_the_rest() {
     let fakes = five_dead();
     let paused = run(&fakes, Job { only_canary: true, ..job(2) }).await.unwrap();
-    assert_eq!((paused.stage, paused.why.as_str()), (Stage::Paused, "the canary went well"));
+    assert_eq!((paused.stage, paused.why.as_str()), (Stage::Paused, "the canary succeeded"));
     assert_eq!(requeues(&fakes).len(), 2);
     let done = run(&fakes, Job { only_canary: false, ..paused }).await.unwrap();
     assert_eq!((done.stage, done.runs, done.progress.requeued), (Stage::Done, 2, 5));

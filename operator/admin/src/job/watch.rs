@@ -75,7 +75,7 @@ fn succeeded(known: &Delivery, generation: u32) -> Option<bool> {
     let record = &known.record;
     match record.state {
         State::Delivered => Some(true),
-        // No worker has taken it up.
+        // No worker has claimed it.
         _ if record.generation < generation => None,
         State::InFlight | State::Waiting
             if record.generation == generation && record.attempt == 1 =>

@@ -33,20 +33,20 @@ pub(super) fn ingestible(source: &Source, by_api: bool) -> Result<(), AdminError
         (true, None) => Ok(()),
         (true, Some(_)) => {
             let message = format!(
-                "{} puts many events into one callback, so none can be made of one.",
+                "{} puts many events into one callback, so a single event cannot be ingested.",
                 source.endpoint.provider
             );
             Err(AdminError::new(ErrorCode::IngestImpossible, message)
-                .hint("Have the provider send them again."))
+                .hint("Ask the provider to resend them."))
         }
         (false, _) => {
             let message = format!(
-                "the ids of {} aren't signed, or aren't shown to name one event, so a late callback of \
-                 what is ingested couldn't be known as a copy.",
+                "the ids of {} are not signed, or not known to name one event, so a late callback of \
+                 an ingested event would not be recognised as a copy.",
                 source.endpoint.provider
             );
             Err(AdminError::new(ErrorCode::IngestImpossible, message).hint(
-                "Have the provider send them again; or set identity = \"id\" for the source, if you \
+                "Ask the provider to resend them; or set identity = \"id\" for the source, if you \
                  trust its ids.",
             ))
         }
@@ -142,7 +142,7 @@ impl<'a> Step<'a> {
 /// The callback that never came, as its provider would have signed it: it takes the same way in as
 /// any other, and gets the same identity.
 fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
-    let body = listed.body.as_ref().ok_or("the list has only its id, not all of it")?;
+    let body = listed.body.as_ref().ok_or("the list contains only its ID, not its body")?;
     let secret = source.endpoint.secrets.first().ok_or("the source has no secret")?;
     let received_at = clock::now();
     let callback = Callback {
@@ -154,7 +154,7 @@ fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
     };
     let signed = source.endpoint.scheme.sign(&secret.secret, &callback);
     let Signed { mut headers, query, body } =
-        signed.map_err(|what| format!("its callback can't be made here: {what}"))?;
+        signed.map_err(|what| format!("cannot create its callback: {what}"))?;
     headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     let made = Unverified {
         method: http::Method::POST,
@@ -173,6 +173,6 @@ fn made(source: &Source, listed: &Listed) -> Result<Unverified, String> {
     let same = events.iter().all(|event| event.identity.id() == Some(&listed.id));
     match same && events.len() == 1 {
         true => Ok(made),
-        false => Err("the provider's callback has its id elsewhere".into()),
+        false => Err("the provider's callback has its ID elsewhere".into()),
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn read(
 
 fn wrong(path: &Path, what: &str) -> AdminError {
     AdminError::new(ErrorCode::InvalidList, format!("{}: {what}.", path.display()))
-        .hint("Give an export of the provider's events: JSON, one a line, or CSV.")
+        .hint("Give an export of the provider's events: JSON, JSON lines, or CSV.")
 }
 
 fn full(limit: usize) -> String {

@@ -186,8 +186,8 @@ fn named<'a>(config: &'a Config, name: &str) -> Result<&'a Source, AdminError> {
     source.ok_or_else(|| {
         let names: Vec<_> = config.sources.iter().map(|source| source.name.as_str()).collect();
         let names = names.join(", ");
-        AdminError::new(ErrorCode::SourceNotFound, format!("there is no source {name}."))
-            .hint(format!("The config has: {names}."))
+        AdminError::new(ErrorCode::SourceNotFound, format!("unknown source {name}."))
+            .hint(format!("The configuration has: {names}."))
             .about(name)
     })
 }
@@ -230,15 +230,15 @@ async fn reported(
 fn api(source: &Source, list: &List) -> Result<Option<Api>, AdminError> {
     let List::Api { at, token_env, .. } = list else { return Ok(None) };
     let kind = Kind::of(&source.endpoint.provider).ok_or_else(|| {
-        let message = format!("the API of {} isn't known here.", source.endpoint.provider);
+        let message = format!("Zentra does not know the API of {}.", source.endpoint.provider);
         AdminError::new(ErrorCode::ProviderApiUnknown, message)
-            .hint("Export its list of events, and give that.")
+            .hint("Export its list of events, and give that file.")
     })?;
     let name = token_env.as_deref().unwrap_or(kind.token_name());
     let token = std::env::var(name).ok().filter(|token| !token.is_empty()).ok_or_else(|| {
-        let message = format!("the API's token is wanted in the environment, as {name}.");
+        let message = format!("the environment variable {name} must have the API's token.");
         AdminError::new(ErrorCode::ProviderApiDenied, message)
-            .hint("Give one that may only read events; or an export.")
+            .hint("Use a token that may only read events; or give an export.")
     })?;
     Api::new(kind, at.as_deref(), Secret::new(token)).map(Some)
 }
@@ -313,7 +313,7 @@ fn state(listed: &Listed, known: &[Delivery], young: bool) -> (ReconcileState, S
     if let (Some(there), Some(here)) = (listed.kind.as_deref(), here)
         && there != here
     {
-        return (ReconcileState::Differing, format!("here it is {here}"));
+        return (ReconcileState::Differing, format!("received as {here}"));
     }
     match known.iter().any(|one| one.record.state == State::Dead) {
         true => (ReconcileState::Dead, ends()),
@@ -321,7 +321,7 @@ fn state(listed: &Listed, known: &[Delivery], young: bool) -> (ReconcileState, S
     }
 }
 
-/// What no worker has taken up yet is in the archive: it did come.
+/// An event that no worker has claimed yet is in the archive: it arrived.
 async fn accepted(
     queue: &impl Operate,
     config: &Config,

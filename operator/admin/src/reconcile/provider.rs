@@ -66,18 +66,18 @@ impl Api {
     /// `at` is where it is: for GitHub the webhook, as `https://api.github.com/repos/O/R/hooks/N`.
     pub(super) fn new(kind: Kind, at: Option<&str>, token: Secret) -> Result<Self, AdminError> {
         let at = at.or((kind == Kind::Stripe).then_some(STRIPE)).ok_or_else(|| {
-            AdminError::new(ErrorCode::InvalidRequest, "which webhook of GitHub's?")
+            AdminError::new(ErrorCode::InvalidRequest, "the webhook's address is missing.")
                 .hint("Give its address: https://api.github.com/repos/OWNER/REPO/hooks/NUMBER")
         })?;
         let unfit = |what: &str| {
             AdminError::new(ErrorCode::InvalidRequest, format!("the address {at}: {what}."))
         };
-        let uri: Uri = at.trim_end_matches('/').parse().map_err(|_| unfit("it is no address"))?;
+        let uri: Uri = at.trim_end_matches('/').parse().map_err(|_| unfit("it is not a URL"))?;
         let local = matches!(uri.host(), Some("127.0.0.1" | "localhost" | "[::1]"));
         match uri.scheme_str() {
             Some("https") => {}
             Some("http") if local => {}
-            _ => return Err(unfit("a token travels by https alone")),
+            _ => return Err(unfit("a token is sent only over https")),
         }
         let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| {
             let message = format!("cannot read the system's certificates: {error}");
@@ -206,7 +206,7 @@ impl Api {
 
     fn read<'a, T: Deserialize<'a>>(&self, body: &'a [u8]) -> Result<T, AdminError> {
         serde_json::from_slice(body).map_err(|error| {
-            let message = format!("what {} answers can't be read: {error}", self.at);
+            let message = format!("cannot read the response of {}: {error}", self.at);
             AdminError::new(ErrorCode::ProviderApiFailed, message).hint("Check the address.")
         })
     }
@@ -230,7 +230,7 @@ impl Api {
         }
         let request = request.body(Full::default());
         let request = request.map_err(|_| {
-            let message = "the token can't be sent: it holds control characters";
+            let message = "cannot send the token: it contains control characters";
             AdminError::new(ErrorCode::InvalidRequest, message)
         })?;
         let asked = async {
@@ -241,7 +241,7 @@ impl Api {
             Ok::<_, String>((parts, body))
         };
         let answered = tokio::time::timeout(ANSWER, asked).await;
-        let answered = answered.map_err(|_| failed("no answer within 30 s."))?;
+        let answered = answered.map_err(|_| failed("no response within 30 s."))?;
         let (parts, body) = answered.map_err(|error| failed(&error))?;
         match parts.status.as_u16() {
             200..=299 => Ok((parts.headers, body)),

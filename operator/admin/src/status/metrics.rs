@@ -29,36 +29,37 @@ impl Page {
 }
 
 fn parts(page: &Page, status: &Status) -> prometheus::Result<()> {
-    let up = page.gauge("part_up", "1 while what all depends on is up", &["part"])?;
+    let up = page.gauge("part_up", "1 while the broker or the store is up", &["part"])?;
     for part in &status.parts {
         up.with_label_values(&[part.name]).set(flag(part.up));
     }
-    let unrouted =
-        page.gauge("unrouted_events", "Accepted events that nobody subscribes to", &[])?;
+    let unrouted = page.gauge("unrouted_events", "Accepted events without a subscriber", &[])?;
     unrouted.with_label_values::<&str>(&[]).set(number(status.unrouted.unwrap_or_default()));
-    let refused = page.gauge("refused_callbacks", "Refused callbacks that are kept", &[])?;
+    let refused = page.gauge("refused_callbacks", "Refused callbacks that are stored", &[])?;
     refused.with_label_values::<&str>(&[]).set(number(status.refused.unwrap_or_default()));
-    let looked = page.gauge("deliveries", "Deliveries that all of this is judged by", &[])?;
+    let looked =
+        page.gauge("deliveries", "Deliveries that these metrics are computed from", &[])?;
     looked.with_label_values::<&str>(&[]).set(number(status.seen.deliveries as u64));
     Ok(())
 }
 
 fn sources(page: &Page, status: &Status) -> prometheus::Result<()> {
     let of = |name: &str, help: &str| page.gauge(name, help, &["source"]);
-    let last = of("source_last_accepted_timestamp_seconds", "The newest receipt; 0 if none")?;
-    let events = of("source_events", "Events among the deliveries that were looked at")?;
+    let last =
+        of("source_last_accepted_timestamp_seconds", "Time of the newest receipt; 0 if none")?;
+    let events = of("source_events", "Events among those deliveries")?;
     let copies = of("source_copies", "Copies of them")?;
-    let conflicts = of("source_conflicts", "Dead letters with another body under a known id")?;
-    let rendered = of("source_rendered_retries", "Retries that the provider wrote anew")?;
+    let conflicts = of("source_conflicts", "Dead letters with another body under a known ID")?;
+    let rendered = of("source_rendered_retries", "Retries that the provider rendered anew")?;
     let suspected = of(
         "source_suspected_replays",
-        "Dead letters with known bytes under another id or type, or too often",
+        "Dead letters with known bytes under another ID or type, or too often",
     )?;
     let labels = ["source", "of"];
-    let rate = "In the last hour, for each of its events: copies, conflicts, suspected_replays";
+    let rate = "Ratio to events in the last hour: copies, conflicts, suspected_replays";
     let rate = page.gauge("source_rate", rate, &labels)?;
-    let delay = of("source_delay_seconds", "From the signed time to the receipt, in the middle")?;
-    let finding = page.gauge("source_finding", "1 for what is wrong", &["source", "finding"])?;
+    let delay = of("source_delay_seconds", "Median time from the signed time to the receipt")?;
+    let finding = page.gauge("source_finding", "1 for each finding", &["source", "finding"])?;
     for one in &status.sources {
         let name = one.source.as_str();
         last.with_label_values(&[name]).set(seconds(one.last_accepted));
@@ -89,24 +90,24 @@ fn sources(page: &Page, status: &Status) -> prometheus::Result<()> {
 
 fn destinations(page: &Page, status: &Status) -> prometheus::Result<()> {
     let of = |name: &str, help: &str| page.gauge(name, help, &["destination"]);
-    let workers = of("destination_workers", "Workers that work for it")?;
-    let paused = of("destination_paused", "1 while operators have paused it")?;
-    let open = of("destination_circuit_open", "1 while a worker's circuit isn't closed")?;
+    let workers = of("destination_workers", "Workers of the destination")?;
+    let paused = of("destination_paused", "1 while an operator has paused it")?;
+    let open = of("destination_circuit_open", "1 while a worker's circuit is not closed")?;
     let backlog = of("destination_backlog", "Messages that wait for a worker")?;
     let oldest = of(
         "destination_oldest_timestamp_seconds",
-        "Of what isn't at its end, the oldest receipt; 0 if none",
+        "Oldest receipt of an unfinished delivery; 0 if none",
     )?;
-    let attempts = of("destination_attempts", "Attempts of the last hour that were looked at")?;
-    let succeeded = of("destination_succeeded", "Those of them that succeeded")?;
+    let attempts = of("destination_attempts", "Attempts of the last hour among those deliveries")?;
+    let succeeded = of("destination_succeeded", "Successful attempts among them")?;
     let labels = ["destination", "reason"];
     let dead = page.gauge("destination_dead", "Dead deliveries, up to a thousand", &labels)?;
     let unlisted = of(
         "destination_unlisted_letters",
-        "Letters in its dead-letter queue beyond those that are known to be dead",
+        "Messages in its dead-letter queue beyond the known dead deliveries",
     )?;
     let labels = ["destination", "finding"];
-    let finding = page.gauge("destination_finding", "1 for what is wrong", &labels)?;
+    let finding = page.gauge("destination_finding", "1 for each finding", &labels)?;
     for one in &status.destinations {
         let name = one.destination.as_str();
         workers.with_label_values(&[name]).set(number(one.workers.unwrap_or(0) as u64));

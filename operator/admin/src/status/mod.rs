@@ -46,7 +46,7 @@ pub struct Status {
     pub destinations: Vec<Destination>,
     /// Accepted events that no destination subscribes to.
     pub unrouted: Option<u64>,
-    /// Refused callbacks that are kept.
+    /// Refused callbacks that are stored.
     pub refused: Option<u64>,
     /// Workers with a recent heartbeat.
     #[serde(skip)]
@@ -129,7 +129,7 @@ impl Status {
             parts: Vec::new(),
             seen: Coverage {
                 deliveries: listed.len(),
-                since: listed.last().map(|listed| listed.taken_up),
+                since: listed.last().map(|listed| listed.first_claimed_at),
                 all,
             },
             sources: sources.map(|source| Source::new(source, listed, at)).collect(),
@@ -165,7 +165,7 @@ pub async fn refresh<B: Backend>(
             status.unrouted = depth(&queue, Place::Unrouted).await?;
             status.refused = depth(&queue, Place::Refused).await?;
             let problem = queue.blocked().map(|reason| {
-                format!("takes no messages ({reason}): callbacks get 503, what waits is delivered")
+                format!("accepts no messages ({reason}): callbacks get 503, waiting events are delivered")
             });
             status.parts.push(Part { name: backend.broker_name(), up: problem.is_none(), problem });
             Some(queue)
@@ -179,7 +179,7 @@ pub async fn refresh<B: Backend>(
     // On one file, both are the same.
     status.parts.dedup_by(|a, b| a.name == b.name);
     if status.parts[0].up {
-        let none = || format!("none has told of itself for {} s", HEARTBEAT_TIMEOUT.as_secs());
+        let none = || format!("no heartbeat for {} s", HEARTBEAT_TIMEOUT.as_secs());
         let problem = (status.workers == 0).then(none);
         status.parts.push(Part { name: "workers", up: problem.is_none(), problem });
     }

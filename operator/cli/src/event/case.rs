@@ -24,10 +24,10 @@ pub(crate) fn file(path: &Path, id: &str, found: &EventDetails) -> Result<(), Fa
 /// Writes the page.
 pub(crate) fn write(id: &str, found: &EventDetails, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "# Event {}\n", plain(id))?;
-    writeln!(out, "As Zentra {} knew it at {}.\n", env!("CARGO_PKG_VERSION"), clock::now())?;
+    writeln!(out, "Written by Zentra {} at {}.\n", env!("CARGO_PKG_VERSION"), clock::now())?;
     match (&found.deliveries[..], &found.accepted[..]) {
-        ([], []) => writeln!(out, "No callback of it has been accepted.\n")?,
-        ([], _) => writeln!(out, "No worker has taken it up.\n")?,
+        ([], []) => writeln!(out, "No callback of this event was accepted.\n")?,
+        ([], _) => writeln!(out, "No worker has claimed it.\n")?,
         (deliveries, _) => {
             writeln!(out, "| delivery, and its idempotency key | status | attempt | requeued |")?;
             writeln!(out, "|---|---|---|---|")?;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use crate::table;
 use zentra_admin::AdminError;
 use zentra_admin::deliveries::status;
 use zentra_admin::event::Matches;
@@ -56,7 +57,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
     let since = time.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
     since
         .map(|since| Timestamp::from_millis(clock::millis(since)))
-        .ok_or_else(|| "not a time like 2026-11-26T12:00:00Z, nor an age like 2h".into())
+        .ok_or_else(|| "must be a time like 2026-11-26T12:00:00Z or an age like 2h".into())
 }
 
 impl DeliveryArgs {
@@ -81,19 +82,18 @@ pub(super) fn page(page: &Page, out: &mut impl Write) -> std::io::Result<()> {
     if page.items.is_empty() {
         return writeln!(out, "no deliveries");
     }
-    let keys = page.items.iter().map(|listed| listed.delivery.key.as_str().len());
-    let width = keys.max().unwrap_or(0).max("DELIVERY".len());
-    writeln!(
-        out,
-        "{:<24}  {:<width$}  {:<7} {:<28} STATUS",
-        "TAKEN UP", "DELIVERY", "ATTEMPT", "TYPE"
-    )?;
-    for listed in &page.items {
-        let (at, delivery) = (listed.taken_up.to_string(), &listed.delivery);
-        let (key, attempt) = (delivery.key.as_str(), delivery.record.attempt);
+    let rows = page.items.iter().map(|listed| {
+        let delivery = &listed.delivery;
         let kind = delivery.event.event_type.as_deref().unwrap_or("(no type)");
-        writeln!(out, "{at:<24}  {key:<width$}  {attempt:<7} {kind:<28} {}", status(delivery))?;
-    }
+        [
+            listed.first_claimed_at.to_string(),
+            delivery.key.to_string(),
+            delivery.record.attempt.to_string(),
+            kind.to_owned(),
+            status(delivery),
+        ]
+    });
+    table::write(out, ["FIRST CLAIM", "DELIVERY", "ATTEMPT", "TYPE", "STATUS"], rows)?;
     match &page.next {
         Some(next) => writeln!(out, "more: --cursor {next}"),
         None => Ok(()),
@@ -112,7 +112,7 @@ pub(super) fn matches(matches: &Matches, text: &str, out: &mut impl Write) -> st
             writeln!(out, "  {key}: {status}")?;
         }
         if event.deliveries.is_empty() {
-            writeln!(out, "  no delivery of it is remembered")?;
+            writeln!(out, "  no delivery of this event is remembered")?;
         }
         writeln!(out, "  zentra event show {id}")?;
     }
@@ -120,15 +120,15 @@ pub(super) fn matches(matches: &Matches, text: &str, out: &mut impl Write) -> st
         writeln!(out, "refused: zentra refused show {id}")?;
     }
     if matches.more {
-        writeln!(out, "there may be more: these are enough to look at")?;
+        writeln!(out, "there may be more: the limit is reached")?;
     }
     if matches.events.is_empty() && matches.refused.is_empty() {
-        writeln!(out, "no body that is kept has {text:?}")?;
+        writeln!(out, "no stored body contains {text:?}")?;
     }
     match matches.archived {
         true => Ok(()),
         false => {
-            writeln!(out, "bodies of what is delivered aren't kept: no source has archive = true")
+            writeln!(out, "bodies of delivered events are not stored: no source has archive = true")
         }
     }
 }

@@ -71,8 +71,8 @@ pub(crate) enum EventCommand {
         /// The provider's event id, or the delivery key.
         id: String,
         /// Reason, for the history.
-        #[arg(long, value_parser = reason)]
-        reason: String,
+        #[arg(long, value_name = "WHY", value_parser = reason)]
+        because: String,
         /// Name of the actor, for the history.
         #[arg(long, env = "USER", default_value = "operator")]
         by: String,
@@ -85,8 +85,8 @@ pub(crate) enum EventCommand {
         /// The provider's event id, or the delivery key.
         id: String,
         /// Reason, for the history.
-        #[arg(long, value_parser = reason)]
-        reason: String,
+        #[arg(long, value_name = "WHY", value_parser = reason)]
+        because: String,
         /// Name of the actor, for the history.
         #[arg(long, env = "USER", default_value = "operator")]
         by: String,
@@ -144,8 +144,8 @@ pub(crate) async fn command(
                 (None, false) => Ok(history::found(&found, &mut out)?),
             }
         }
-        EventCommand::Release { id, reason, by, json } => {
-            let actor = Actor { name: by, reason };
+        EventCommand::Release { id, because, by, json } => {
+            let actor = Actor { name: by, reason: because };
             let done = event::release(backend, config, &id, &actor).await?;
             match (json, done) {
                 (true, Released::Waiting(key)) => print_json(
@@ -157,14 +157,14 @@ pub(crate) async fn command(
                 (false, Released::Suspected(done)) => dead::tell(&done, "released", &mut out),
             }
         }
-        EventCommand::End { id, reason, by, json } => {
-            let actor = Actor { name: by, reason };
+        EventCommand::End { id, because, by, json } => {
+            let actor = Actor { name: by, reason: because };
             let key = event::end(backend, config, &id, &actor).await?;
             match json {
                 true => {
                     print_json(&serde_json::json!({ "delivery": key, "given_up": true }), &mut out)
                 }
-                false => Ok(writeln!(out, "{key} is given up")?),
+                false => Ok(writeln!(out, "{key} is dead-lettered")?),
             }
         }
     }

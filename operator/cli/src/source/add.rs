@@ -73,14 +73,14 @@ fn block(
         (Some(url), true) => _ = writeln!(block, "public_url = {}", quoted(url)),
         (None, true) => {
             return Err(Failure::Asked(format!(
-                "{} signs where it sends to.\nSay where, as it will know it, with --public-url \
+                "{} signs the URL that it sends to.\nGive that URL, as the provider knows it, with --public-url \
                  https://YOUR-HOST/in/{name}.",
                 asked.provider
             )));
         }
         (Some(_), false) => {
             return Err(Failure::Asked(format!(
-                "{} doesn't sign where it sends to.\nLeave --public-url out.",
+                "{} does not sign the URL that it sends to.\nOmit --public-url.",
                 asked.provider
             )));
         }
@@ -104,16 +104,16 @@ fn append(path: &Path, name: &str, block: &str) -> Result<(), Failure> {
     let table: Result<toml::Table, _> = found.parse();
     let known = table.map_err(|_| {
         let path = path.display();
-        Failure::Asked(format!("{path} is no valid TOML.\nzentra check tells which line isn't."))
+        Failure::Asked(format!("{path} is not valid TOML.\nzentra check shows the line."))
     })?;
     if known.get("source").and_then(|sources| sources.get(name)).is_some() {
         return Err(Failure::Asked(format!(
-            "there is a [source.{name}] already.\nChoose another name with --name."
+            "[source.{name}] exists already.\nChoose another name with --name."
         )));
     }
     if both.parse::<toml::Table>().is_err() {
         return Err(Failure::Asked(format!(
-            "a [source.{name}] can't be added to the end of {}: it has its sources in another \
+            "cannot append [source.{name}] to {}: it has its sources in another \
              form.\nPut in what --print shows.",
             path.display()
         )));
@@ -129,21 +129,21 @@ fn append(path: &Path, name: &str, block: &str) -> Result<(), Failure> {
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Ours(format!(
-        "{} can't be read or written: {error}\n--print shows the block instead.",
+        "cannot read or write {}: {error}\n--print shows the block instead.",
         path.display()
     ))
 }
 
 fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> String {
-    let mut text = String::from("What is left to do:\n");
+    let mut text = String::from("Next steps:\n");
     let mut steps = 0;
     let mut step = |what: String| {
         steps += 1;
         _ = writeln!(text, "  {steps}. {what}");
     };
     step(format!(
-        "At {provider}, let callbacks be sent to https://YOUR-HOST/in/{name} (POST, {}): the \
-         address at which the ingress, or what stands before it, is reached.",
+        "At {provider}, set the webhook URL to https://YOUR-HOST/in/{name} (POST, {}): the \
+         address of the ingress, or of the proxy before it.",
         scheme.content_type()
     ));
     step(match scheme.is_token() {
@@ -152,12 +152,12 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
     });
     if scheme.asks_for_token() {
         step(format!(
-            "At {provider}, enter a random verify token, and put it into handshake_token's place."
+            "At {provider}, enter a random verify token, and store it where handshake_token points."
         ));
     }
-    step(format!("Let a destination have the events: subscribe = [\"{name}.#\"]."));
+    step(format!("Let a destination subscribe to the events: subscribe = [\"{name}.#\"]."));
     step(format!(
-        "zentra check; and zentra sign --source {name} --body FILE makes a request to try it with."
+        "Run zentra check. zentra sign --source {name} --body FILE creates a test request."
     ));
     if let Some(note) = &scheme.note {
         _ = writeln!(text, "\nNote: {note}");
@@ -166,8 +166,8 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
         let most = bytesize::ByteSize(most as u64).display().iec();
         _ = writeln!(
             text,
-            "\nIt sends bodies up to {most}, and this source takes them (max_body). A proxy before \
-             the ingress, and RabbitMQ's max_message_size, must take them as well."
+            "\nIt sends bodies up to {most}, and this source accepts them (max_body). A proxy before \
+             the ingress, and RabbitMQ's max_message_size, must accept them too."
         );
     }
     if scheme.delivers_at_least_once() {
@@ -180,23 +180,23 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
     if scheme.type_unsigned() {
         _ = writeln!(
             text,
-            "\nType unsigned: it doesn't sign the event's type. docs/identity.md says what follows."
+            "\nType unsigned: it does not sign the event's type. See docs/identity.md."
         );
     }
     if let Some(timeout) = scheme.timeout.time() {
-        _ = writeln!(text, "\nIt waits {} for its answer.", humantime::format_duration(timeout));
+        _ = writeln!(text, "\nIt waits {} for the response.", humantime::format_duration(timeout));
     }
     match scheme.retries.time() {
         Some(Duration::ZERO) => {
             _ = writeln!(
                 text,
-                "\nIt never sends a callback again: what couldn't be taken is missing, until \
+                "\nIt never retries a callback: an event that was not accepted is missing until \
                  zentra reconcile finds it."
             );
         }
         Some(horizon) => {
             let horizon = humantime::format_duration(horizon);
-            _ = writeln!(text, "\nWhat it isn't told was taken may come again for {horizon}.");
+            _ = writeln!(text, "\nIt retries callbacks that were not accepted for {horizon}.");
         }
         None => {}
     }
@@ -206,12 +206,12 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
     if scheme.proof.is_none() {
         _ = writeln!(
             text,
-            "\nUnproven: this entry was made from documents, and held to no SDK of the provider's. \
+            "\nUnproven: this entry follows the documentation, and was not tested with an SDK of the provider. \
              Try it with a real callback; zentra verify explains one that is refused."
         );
     }
     if let Some(url) = &scheme.documents {
-        _ = writeln!(text, "\nIts documents: {url}");
+        _ = writeln!(text, "\nDocumentation: {url}");
     }
     text
 }

@@ -73,14 +73,14 @@ fn time(text: &str) -> Result<Timestamp, String> {
     };
     seconds
         .or_else(written)
-        .ok_or_else(|| "not a time like 2026-11-26T12:00:00Z or 1764158400".into())
+        .ok_or_else(|| "must be a time like 2026-11-26T12:00:00Z or 1764158400".into())
 }
 
 /// Explains a captured request. Fails if it would be refused.
 pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
     let (source, others) = sources(path, &asked.source)?;
     let text = String::from_utf8(read(&asked.headers)?);
-    let text = text.map_err(|_| unreadable(&asked.headers, "it is no text"))?;
+    let text = text.map_err(|_| unreadable(&asked.headers, "it is not text"))?;
     let (headers, query) = captured(&text).map_err(|what| unreadable(&asked.headers, &what))?;
     let callback = Unverified {
         method: http::Method::POST,
@@ -107,7 +107,7 @@ pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
     match explained.refusal {
         None => Ok(()),
         Some(refusal) => Err(Failure::Asked(format!(
-            "it would be refused: {} ({refusal}).\nWhat was looked at is told above.",
+            "it would be refused: {} ({refusal}).\nThe details are above.",
             refusal.reason()
         ))),
     }
@@ -130,7 +130,10 @@ fn show(explained: &Explanation, outcome: &[String], out: &mut impl Write) -> st
 fn outcome(callback: &Unverified, source: &Source, key: Option<&Secret>) -> Vec<String> {
     let Ok(verified) = callback.verify_by(&source.endpoint, key) else { return Vec::new() };
     if let Some(answer) = verified.handshake() {
-        return vec![format!("It is a handshake, answered {}: no event.", answer.status)];
+        return vec![format!(
+            "It is a handshake, answered with {}, and not an event.",
+            answer.status
+        )];
     }
     let events = verified.into_events();
     if events.is_empty() {
@@ -139,7 +142,7 @@ fn outcome(callback: &Unverified, source: &Source, key: Option<&Secret>) -> Vec<
     let told = events.iter().map(|event| {
         let kind = event.event_type.as_deref().unwrap_or("(no type)");
         let id = event.event_id().unwrap_or("(no id)");
-        format!("Event {id}, {kind}; known by {}.", event.identity.as_str())
+        format!("Event {id}, {kind}; identified by {}.", event.identity.as_str())
     });
     told.collect()
 }
@@ -178,7 +181,7 @@ pub(crate) fn sign(path: &Path, asked: &Sign) -> Result<(), Failure> {
     };
     let signed = source.endpoint.scheme.sign(&named.secret, &callback).map_err(|what| {
         Failure::Asked(format!(
-            "a callback of {} can't be made here: {what}.\nLet the provider send a test callback \
+            "cannot create a callback of {}: {what}.\nLet the provider send a test callback \
              instead, or see docs/providers.md for what it signs.",
             source.endpoint.provider
         ))
@@ -253,8 +256,5 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 fn unreadable(path: &Path, what: &str) -> Failure {
-    Failure::Asked(format!(
-        "{} can't be read: {what}.\nGive it as it was captured.",
-        path.display()
-    ))
+    Failure::Asked(format!("cannot read {}: {what}.\nGive it as it was captured.", path.display()))
 }

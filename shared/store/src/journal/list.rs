@@ -44,9 +44,9 @@ impl Query {
 
     /// Whether it matches.
     pub fn takes(&self, listed: &Listed) -> bool {
-        let Listed { taken_up, delivery } = listed;
-        self.since.is_none_or(|since| *taken_up >= since)
-            && self.until.is_none_or(|until| *taken_up < until)
+        let Listed { first_claimed_at, delivery } = listed;
+        self.since.is_none_or(|since| *first_claimed_at >= since)
+            && self.until.is_none_or(|until| *first_claimed_at < until)
             && self.may_take(&delivery.key, delivery.event.event_type.as_deref())
             && self.state.is_none_or(|wanted| wanted == delivery.record.state)
             && self.reason.is_none_or(|wanted| delivery.reason == Some(wanted))
@@ -66,7 +66,7 @@ pub struct Page {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Listed {
     /// When a worker first took it up.
-    pub taken_up: Timestamp,
+    pub first_claimed_at: Timestamp,
     /// The delivery.
     #[serde(flatten)]
     pub delivery: Delivery,

@@ -18,19 +18,19 @@ use zentra_core::lifecycle::{Answer, DeadReason, Fingerprint, Outcome, Record};
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The store is unreachable, or answered with an error.
-    #[error("redis failed: {0}")]
+    #[error("Redis failed: {0}")]
     Unavailable(String),
     /// The store answers, but takes no writes: it is full, a replica, or can't save.
-    #[error("redis takes no writes: {0}")]
+    #[error("Redis accepts no writes: {0}")]
     NotWritable(String),
     /// The storage failed.
     #[error(transparent)]
     Storage(StorageError),
     /// An invalid cursor.
-    #[error("there is no page {0}: a cursor is what the page before it gave")]
+    #[error("there is no page {0}: use the cursor that the previous page returned")]
     NoSuchPage(String),
     /// The store has data that no version of this software wrote.
-    #[error("the journal holds something unreadable under {0}")]
+    #[error("the delivery store has an unreadable entry under {0}")]
     Unreadable(String),
 }
 

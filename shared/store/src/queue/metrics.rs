@@ -18,11 +18,11 @@ impl Default for Depths {
         Self {
             unrouted: gauge(
                 "zentra_unrouted_events",
-                "Accepted events that nobody subscribes to, in their queue.",
+                "Accepted events without a subscriber, in their queue.",
             ),
             waiting: gauges(
                 "zentra_queue_messages",
-                "Messages that wait in a destination's work or dead-letter queue.",
+                "Messages in a destination's work or dead-letter queue.",
                 &["destination", "queue"],
             ),
         }
@@ -52,5 +52,5 @@ pub fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
 /// If its name isn't valid.
 #[expect(clippy::panic, reason = "names are constants: any test meets this")]
 pub fn made<T>(collector: prometheus::Result<T>) -> T {
-    collector.unwrap_or_else(|error| panic!("a metric's name is wrong: {error}"))
+    collector.unwrap_or_else(|error| panic!("a metric has an invalid name: {error}"))
 }

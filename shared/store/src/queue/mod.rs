@@ -61,7 +61,7 @@ pub enum QueueError {
     #[error("the broker is not confirming: it is stuck or overloaded")]
     Stalled,
     /// Too many publishes are waiting.
-    #[error("too many messages wait for the broker")]
+    #[error("too many messages are waiting for the broker")]
     Overloaded,
     /// The connection was lost while the message was in flight.
     #[error("the broker connection was lost before the confirm")]
@@ -70,10 +70,10 @@ pub enum QueueError {
     #[error("the broker did not answer within {0:?}")]
     Timeout(Duration),
     /// The broker rejected the message: the queue is full, or there is no route.
-    #[error("the broker refused the message")]
+    #[error("the broker rejected the message")]
     Refused,
     /// The message is larger than the broker's `max_message_size`.
-    #[error("the broker takes messages up to {0} bytes (its max_message_size)")]
+    #[error("the broker accepts messages up to {0} bytes (its max_message_size)")]
     TooLarge(usize),
     /// The queue doesn't exist; no program has declared it yet.
     #[error("there is no such queue: {0}")]

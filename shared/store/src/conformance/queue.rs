@@ -4,22 +4,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::*;
 
-on_both! {
-    a_confirmed_event_is_with_each_subscriber_as_it_was_until_it_is_acknowledged
-    what_waits_for_a_worker_can_be_looked_at_and_stays
-    what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later
-    what_was_in_hand_when_a_program_ended_comes_again_to_the_next
-    what_is_given_back_comes_again_at_once
-    what_a_consumer_had_not_handed_out_is_there_for_the_next
-    of_two_that_consume_one_queue_each_has_messages_of_its_own
-    a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early
-    dead_letters_are_walked_in_order_and_those_left_stay_in_it
-    refused_callbacks_are_kept_apart
-    the_archive_is_read_from_any_time_on_and_keeps_what_is_read
-    a_hundred_thousand_waiting_events_are_taken_once_each_also_over_a_restart
-}
-
-async fn a_confirmed_event_is_with_each_subscriber_as_it_was_until_it_is_acknowledged<
+pub async fn a_confirmed_event_is_with_each_subscriber_as_it_was_until_it_is_acknowledged<
     B: Backend,
 >() {
     let backend = B::new();
@@ -40,7 +25,7 @@ async fn a_confirmed_event_is_with_each_subscriber_as_it_was_until_it_is_acknowl
     assert!(is_quiet(&mut queue.consume("other", 4)).await);
 }
 
-async fn what_waits_for_a_worker_can_be_looked_at_and_stays<B: Backend>() {
+pub async fn what_waits_for_a_worker_can_be_looked_at_and_stays<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;
     let bodies = ["1", "2", "3"];
@@ -59,7 +44,7 @@ async fn what_waits_for_a_worker_can_be_looked_at_and_stays<B: Backend>() {
     assert!(walked(&queue, Place::Work("ledger"), &[]).await.is_empty());
 }
 
-async fn what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later<B: Backend>() {
+pub async fn what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;
     queue.publish(&sealed("github.push", "lost?")).await.unwrap();
@@ -76,7 +61,7 @@ async fn what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later<B: Back
     assert!(walked(&queue, Place::Unrouted, &[]).await.is_empty());
 }
 
-async fn what_was_in_hand_when_a_program_ended_comes_again_to_the_next<B: Backend>() {
+pub async fn what_was_in_hand_when_a_program_ended_comes_again_to_the_next<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;
     let bodies: Vec<String> = (0..10).map(|at| at.to_string()).collect();
@@ -109,7 +94,7 @@ async fn what_was_in_hand_when_a_program_ended_comes_again_to_the_next<B: Backen
     assert!(bodies[2..].iter().all(|body| again.contains(body.as_bytes())), "{again:?}");
 }
 
-async fn what_is_given_back_comes_again_at_once<B: Backend>() {
+pub async fn what_is_given_back_comes_again_at_once<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;
     queue.publish(&sealed("acme.x", "again")).await.unwrap();
@@ -124,7 +109,7 @@ async fn what_is_given_back_comes_again_at_once<B: Backend>() {
     assert!(is_quiet(&mut consumer).await);
 }
 
-async fn what_a_consumer_had_not_handed_out_is_there_for_the_next<B: Backend>() {
+pub async fn what_a_consumer_had_not_handed_out_is_there_for_the_next<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;
     for body in ["1", "2", "3"] {
@@ -144,7 +129,7 @@ async fn what_a_consumer_had_not_handed_out_is_there_for_the_next<B: Backend>() 
     assert!(!found.contains(&b"1"[..]));
 }
 
-async fn of_two_that_consume_one_queue_each_has_messages_of_its_own<B: Backend>() {
+pub async fn of_two_that_consume_one_queue_each_has_messages_of_its_own<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;
     for at in 0..200 {
@@ -167,7 +152,7 @@ async fn of_two_that_consume_one_queue_each_has_messages_of_its_own<B: Backend>(
     assert_eq!((one.len() + other.len(), all.len()), (200, 200));
 }
 
-async fn a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early<B: Backend>() {
+pub async fn a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;
     let mut consumer = queue.consume("ledger", 4);
@@ -190,7 +175,7 @@ async fn a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early<B: Backend
     }
 }
 
-async fn dead_letters_are_walked_in_order_and_those_left_stay_in_it<B: Backend>() {
+pub async fn dead_letters_are_walked_in_order_and_those_left_stay_in_it<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;
     let bodies: Vec<String> = (0..200).map(|at| at.to_string()).collect();
@@ -220,7 +205,7 @@ async fn dead_letters_are_walked_in_order_and_those_left_stay_in_it<B: Backend>(
     assert_eq!(now.iter().collect::<Vec<_>>(), left[1..]);
 }
 
-async fn refused_callbacks_are_kept_apart<B: Backend>() {
+pub async fn refused_callbacks_are_kept_apart<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;
     kept(&queue, "forged?").await;
@@ -230,7 +215,7 @@ async fn refused_callbacks_are_kept_apart<B: Backend>() {
     assert!(is_quiet(&mut queue.consume("ledger", 1)).await);
 }
 
-async fn the_archive_is_read_from_any_time_on_and_keeps_what_is_read<B: Backend>() {
+pub async fn the_archive_is_read_from_any_time_on_and_keeps_what_is_read<B: Backend>() {
     let backend = B::new();
     let mut routes = ledger();
     routes.archive.sources = vec!["acme".into()];
@@ -265,7 +250,9 @@ async fn the_archive_is_read_from_any_time_on_and_keeps_what_is_read<B: Backend>
     receipt.ack().await;
 }
 
-async fn a_hundred_thousand_waiting_events_are_taken_once_each_also_over_a_restart<B: Backend>() {
+pub async fn a_hundred_thousand_waiting_events_are_taken_once_each_also_over_a_restart<
+    B: Backend,
+>() {
     const ALL: usize = 100_000;
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;

@@ -1,15 +1,9 @@
 //! Conformance of the job store.
 
-use zentra_store::control::Attribution;
-use zentra_store::job::{Halt, Job, KEPT, Pace, Plan, Progress, Scope, Stage, Through};
+use crate::control::Attribution;
+use crate::job::{Halt, Job, KEPT, Pace, Plan, Progress, Scope, Stage, Through};
 
 use super::*;
-
-on_both! {
-    a_job_is_kept_and_what_is_wanted_of_it
-    destinations_are_held_by_one_at_a_time_all_or_none
-    of_many_jobs_the_newest_are_kept_and_those_that_are_not_over
-}
 
 fn job(id: &str, at: u64, stage: Stage) -> Job {
     let at = Timestamp::from_millis(at);
@@ -31,7 +25,7 @@ fn job(id: &str, at: u64, stage: Stage) -> Job {
     }
 }
 
-async fn a_job_is_kept_and_what_is_wanted_of_it<B: Backend>() {
+pub async fn a_job_is_kept_and_what_is_wanted_of_it<B: Backend>() {
     let backend = B::new();
     let (_, journal) = backend.open(ledger()).await;
     assert_eq!(journal.job("a").await.unwrap(), None);
@@ -50,7 +44,7 @@ async fn a_job_is_kept_and_what_is_wanted_of_it<B: Backend>() {
     assert_eq!(journal.jobs().await.unwrap(), [job("b", 2, Stage::Done), later]);
 }
 
-async fn destinations_are_held_by_one_at_a_time_all_or_none<B: Backend>() {
+pub async fn destinations_are_held_by_one_at_a_time_all_or_none<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
     let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let (both, one, other) = (of(&["a", "b"]), of(&["a"]), of(&["b", "c"]));
@@ -65,7 +59,7 @@ async fn destinations_are_held_by_one_at_a_time_all_or_none<B: Backend>() {
     assert_eq!(journal.hold(&one, "y 2").await.unwrap(), None);
 }
 
-async fn of_many_jobs_the_newest_are_kept_and_those_that_are_not_over<B: Backend>() {
+pub async fn of_many_jobs_the_newest_are_kept_and_those_that_are_not_over<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
     for at in 0..=KEPT as u64 + 1 {
         let stage = if at == 1 { Stage::Paused } else { Stage::Done };

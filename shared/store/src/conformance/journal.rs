@@ -1,27 +1,13 @@
 //! Conformance of the delivery store.
 
+use crate::journal::list::Query;
+use crate::journal::{Delivery, JournalError};
 use zentra_core::clock::Timestamp;
-use zentra_store::journal::list::Query;
-use zentra_store::journal::{Delivery, JournalError};
 
 use super::*;
 
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 const FINGERPRINT: Fingerprint = Fingerprint { body: [7; 32], id: None };
-
-on_both! {
-    of_claimers_at_once_one_is_granted_and_the_others_hear_how_long_it_takes
-    a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_nothing
-    a_late_success_counts_and_nothing_undoes_it
-    another_body_is_a_conflict_and_a_copy_is_counted_without_effect
-    a_dead_delivery_is_listed_until_it_is_requeued_or_discarded
-    what_is_delivered_runs_once_more_only_when_an_operator_forces_it
-    a_delivery_is_found_by_event_id_by_identity_and_by_key
-    what_has_had_its_time_is_forgotten_and_begins_anew
-    of_a_long_history_the_newest_lines_are_kept
-    what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is_wanted
-    of_many_each_is_listed_once_however_large_the_pages_are
-}
 
 /// One delivery in one store.
 pub(super) struct Claimant<J> {
@@ -103,7 +89,9 @@ impl<J: Journal + DeliveryStore> Claimant<J> {
     }
 }
 
-async fn of_claimers_at_once_one_is_granted_and_the_others_hear_how_long_it_takes<B: Backend>() {
+pub async fn of_claimers_at_once_one_is_granted_and_the_others_hear_how_long_it_takes<
+    B: Backend,
+>() {
     let (_, journal) = B::new().open(ledger()).await;
     let claimant = std::sync::Arc::new(Claimant::new(&journal, "race"));
     let mut claims = tokio::task::JoinSet::new();
@@ -117,7 +105,7 @@ async fn of_claimers_at_once_one_is_granted_and_the_others_hear_how_long_it_take
     assert_eq!((granted, answers.iter().filter(busy).count()), (1, 49), "{answers:?}");
 }
 
-async fn a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_nothing<B: Backend>() {
+pub async fn a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_nothing<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
     let claimant = Claimant::new(&journal, "ran-out");
     let old = claimant.claimed(0, Duration::ZERO).await;
@@ -145,7 +133,7 @@ async fn a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_nothing<
     assert_eq!(told, ["claimed", "claimed", "superseded", "delivered"]);
 }
 
-async fn a_late_success_counts_and_nothing_undoes_it<B: Backend>() {
+pub async fn a_late_success_counts_and_nothing_undoes_it<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
     let claimant = Claimant::new(&journal, "late");
     let fence = claimant.claimed(0, LEASE).await;
@@ -165,7 +153,7 @@ async fn a_late_success_counts_and_nothing_undoes_it<B: Backend>() {
     assert!(journal.history(&unknown.key).await.unwrap().is_none());
 }
 
-async fn another_body_is_a_conflict_and_a_copy_is_counted_without_effect<B: Backend>() {
+pub async fn another_body_is_a_conflict_and_a_copy_is_counted_without_effect<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
     let claimant = Claimant::new(&journal, "copies");
     let first = Fingerprint { body: [7; 32], id: Some([1; 8]) };
@@ -183,7 +171,7 @@ async fn another_body_is_a_conflict_and_a_copy_is_counted_without_effect<B: Back
     assert!(told[0] == "claimed" && told.len() < 500, "{} lines", told.len());
 }
 
-async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>() {
+pub async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
     let claimants = ["dead-1", "dead-2", "dead-3"].map(|id| Claimant::new(&journal, id));
     for claimant in &claimants {
@@ -220,7 +208,7 @@ async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>
     assert!(!journal.note(&unknown.key, 1, "ada", &requeued).await.unwrap());
 }
 
-async fn what_is_delivered_runs_once_more_only_when_an_operator_forces_it<B: Backend>() {
+pub async fn what_is_delivered_runs_once_more_only_when_an_operator_forces_it<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
     let claimant = Claimant::new(&journal, "evt_1");
     let what = HistoryEvent::Replayed { reason: "lost there".into(), job: "0a1b/1".into() };
@@ -242,7 +230,7 @@ async fn what_is_delivered_runs_once_more_only_when_an_operator_forces_it<B: Bac
     assert_eq!(claimant.claim(1).await, Answer::Done);
 }
 
-async fn a_delivery_is_found_by_event_id_by_identity_and_by_key<B: Backend>() {
+pub async fn a_delivery_is_found_by_event_id_by_identity_and_by_key<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
     let claimant = Claimant::new(&journal, "found");
     claimant.claim(0).await;
@@ -262,7 +250,7 @@ async fn a_delivery_is_found_by_event_id_by_identity_and_by_key<B: Backend>() {
     assert!(journal.find("another", &pairs).await.unwrap().is_empty());
 }
 
-async fn what_has_had_its_time_is_forgotten_and_begins_anew<B: Backend>() {
+pub async fn what_has_had_its_time_is_forgotten_and_begins_anew<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
     let claimant = Claimant { retention: Duration::from_secs(2), ..Claimant::new(&journal, "old") };
     let fence = claimant.claimed(0, LEASE).await;
@@ -292,7 +280,7 @@ async fn stays_known(time: Duration, journal: &impl DeliveryStore, key: &Deliver
     timeout(time, gone).await.is_err()
 }
 
-async fn of_a_long_history_the_newest_lines_are_kept<B: Backend>() {
+pub async fn of_a_long_history_the_newest_lines_are_kept<B: Backend>() {
     let (_, journal) = B::new().open(ledger()).await;
     let claimant = Claimant::new(&journal, "long");
     claimant.claim(0).await;
@@ -306,7 +294,7 @@ async fn of_a_long_history_the_newest_lines_are_kept<B: Backend>() {
     assert_eq!(history.last().unwrap().what, newest);
 }
 
-async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is_wanted<
+pub async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is_wanted<
     B: Backend,
 >() {
     let (_, journal) = B::new().open(ledger()).await;
@@ -344,7 +332,7 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
     let any = Query::default();
     let (all, page) = list(&any, None, 100).await;
     assert_eq!((all, page.next), (vec![6, 5, 4, 3, 2, 1, 0], None));
-    let times: Vec<_> = page.items.iter().map(|listed| listed.taken_up).collect();
+    let times: Vec<_> = page.items.iter().map(|listed| listed.first_claimed_at).collect();
     assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
 
     // The same, page by page.
@@ -390,7 +378,7 @@ async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is
     assert_eq!(list(&any, None, 100).await.0.len(), 7);
 }
 
-async fn of_many_each_is_listed_once_however_large_the_pages_are<B: Backend>() {
+pub async fn of_many_each_is_listed_once_however_large_the_pages_are<B: Backend>() {
     const COUNT: usize = 1300;
     let (_, journal) = B::new().open(ledger()).await;
     for at in 0..COUNT {

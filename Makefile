@@ -1,4 +1,10 @@
-.PHONY: demo check test chaos bench trace publish-check services
+.PHONY: demo check test matrix chaos bench trace publish-check services
+
+# ZENTRA_SERVERS=trixie runs the tests on the servers of that Debian suite, and
+# ZENTRA_STORE=valkey-server on Valkey instead of Redis (see deploy/install-servers.sh).
+ON := $(if $(ZENTRA_SERVERS),bash deploy/on-servers.sh $(ZENTRA_SERVERS))
+# What depends on the version of a server: the part of the tests that CI also runs on RabbitMQ 4.
+ON_SERVERS := conformance:: broker:: faults:: queue:: journal:: alarm:: rehearse::
 
 # The picture: one transfer, three callbacks, a failed attempt, a killed worker, one result. On
 # one file (`cargo run -- demo` is the same), and on RabbitMQ and Redis.
@@ -18,8 +24,19 @@ test: services
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo build --locked --workspace --bins
-	cargo test --locked --workspace
+	$(ON) cargo test --locked --workspace
+ifndef ZENTRA_SERVERS
+	bash deploy/on-servers.sh trixie cargo test --locked -p zentra-tests --test all -- $(ON_SERVERS)
+endif
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; fi
+
+# All tests on each version of the servers: this system's, Debian 13's and the next Debian's, with
+# Redis and with Valkey. An hour.
+matrix: test
+	ZENTRA_STORE= bash deploy/on-servers.sh trixie cargo test --locked -p zentra-tests
+	ZENTRA_STORE=valkey-server bash deploy/on-servers.sh trixie cargo test --locked -p zentra-tests
+	ZENTRA_STORE= bash deploy/on-servers.sh forky cargo test --locked -p zentra-tests
+	ZENTRA_STORE=valkey-server bash deploy/on-servers.sh forky cargo test --locked -p zentra-tests
 
 # Everything dies while a thousand events flow, in an order that a seed decides: a new one each
 # time, or ZENTRA_SEED's. `make test` has the same run with one seed.

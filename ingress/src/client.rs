@@ -12,9 +12,9 @@ const FORWARDED: &str = "x-forwarded-for";
 pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let lines = headers.get_all(FORWARDED).iter().filter_map(|line| line.to_str().ok());
-    let told: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
+    let addresses: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
     let mut nearest = peer.to_canonical();
-    for text in told.iter().rev() {
+    for text in addresses.iter().rev() {
         if !is_trusted(nearest) {
             break;
         }
@@ -80,15 +80,15 @@ mod tests {
             let stranger = IpAddr::from([203, 0, 113, 9]);
             prop_assert_eq!(client(stranger, &headers, &trusted), stranger);
             let proxy = IpAddr::from([10, 0, 0, 1]);
-            let told = client(proxy, &headers, &trusted);
+            let addresses = client(proxy, &headers, &trusted);
             let last = lines.iter().flat_map(|line| line.split(',')).next_back();
             let nearest = last.and_then(|text| address(text.trim()));
             match nearest {
                 Some(near) if !trusted[0].contains(&near.to_canonical()) => {
-                    prop_assert_eq!(told, near.to_canonical());
+                    prop_assert_eq!(addresses, near.to_canonical());
                 }
                 Some(_) => {}
-                None => prop_assert_eq!(told, proxy),
+                None => prop_assert_eq!(addresses, proxy),
             }
         }
     }

@@ -59,7 +59,7 @@ struct Follower<Q> {
 impl<Q: Publish> Follower<Q> {
     async fn run(mut self, mut tls: Option<Tls>) {
         let mut look = tokio::time::interval(LOOK);
-        let mut told = String::new();
+        let mut logged = String::new();
         loop {
             tokio::select! {
                 new = self.live.next() => {
@@ -74,32 +74,32 @@ impl<Q: Publish> Follower<Q> {
                     }
                     self.live.in_force();
                 }
-                _ = look.tick() => self.look_at_certificate(&mut tls, &mut told),
+                _ = look.tick() => self.look_at_certificate(&mut tls, &mut logged),
             }
         }
     }
 
     /// Loads a changed certificate. Open connections keep the old one.
-    fn look_at_certificate(&self, tls: &mut Option<Tls>, told: &mut String) {
+    fn look_at_certificate(&self, tls: &mut Option<Tls>, logged: &mut String) {
         let Some(current) = tls else {
             return;
         };
         match current.changed(&self.live.origin.environment) {
-            Ok(None) => told.clear(),
+            Ok(None) => logged.clear(),
             Ok(Some(new)) => {
-                told.clear();
+                logged.clear();
                 tracing::info!("the certificate was reloaded");
                 self.servers.send_replace(server(Some(&new)));
                 *current = new;
             }
             // Certificate and key are seldom replaced in one step.
-            Err(problem) if problem == *told => {}
+            Err(problem) if problem == *logged => {}
             Err(problem) => {
                 tracing::error!(
                     problem,
                     "the new certificate is unusable; the old one stays in use"
                 );
-                *told = problem;
+                *logged = problem;
             }
         }
     }

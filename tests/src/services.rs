@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub use zentra_rehearse::sandbox::{Guarded, Rabbit, Redis, output, poll, sweep};
-use zentra_rehearse::sandbox::{START, greet, versioned};
+use zentra_rehearse::sandbox::{START, greet, newest};
 
 /// This process's folder. All others are below it.
 pub fn workplace() -> PathBuf {
@@ -59,7 +59,7 @@ impl Postgres {
             let _ = Command::new("chown").arg("postgres").arg(&folder).status();
         }
         let tool = |name: &str| {
-            let path = versioned("/usr/lib/postgresql", &format!("bin/{name}"));
+            let path = newest(Path::new("/usr/lib/postgresql"), &format!("bin/{name}"));
             let path = path.unwrap_or_else(|error| panic!("{error}"));
             if !as_root {
                 return Command::new(path);

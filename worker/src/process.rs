@@ -528,14 +528,14 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         step: &'static str,
         mut ask: impl FnMut() -> F,
     ) -> Result<T, Stopped> {
-        let mut told = false;
+        let mut logged = false;
         loop {
             match ask().await {
                 Ok(done) => return Ok(done),
-                Err(error) if told => tracing::debug!(step, %error, "trying again"),
+                Err(error) if logged => tracing::debug!(step, %error, "trying again"),
                 Err(error) => {
                     tracing::warn!(step, %error, "retrying");
-                    told = true;
+                    logged = true;
                 }
             }
             self.metrics.step_failed(step);

@@ -175,9 +175,9 @@ pub(super) async fn tail(
     tokio::spawn(async move {
         let _listens = (listens, by_one);
         let mut lines = Lines::new(sender);
-        let told = service.tail(&query, id.as_deref(), &mut lines);
+        let following = service.tail(&query, id.as_deref(), &mut lines);
         // It ends when the reader does.
-        let _ = tokio::time::timeout(AN_HOUR, told).await;
+        let _ = tokio::time::timeout(AN_HOUR, following).await;
     });
     let lines = stream::unfold(receiver, |mut receiver| async {
         let next: Bytes = receiver.recv().await?;

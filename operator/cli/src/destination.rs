@@ -57,10 +57,10 @@ pub(crate) async fn command(
                 false => Ok(show(&all, &mut out)?),
             };
         }
-        DestinationCommand::Pause(told) => (told, Action::Pause, "paused"),
-        DestinationCommand::Resume(told) => (told, Action::Resume, "resumed"),
-        DestinationCommand::CloseCircuit(told) => {
-            (told, Action::CloseCircuit, "told to attempt now")
+        DestinationCommand::Pause(args) => (args, Action::Pause, "paused"),
+        DestinationCommand::Resume(args) => (args, Action::Resume, "resumed"),
+        DestinationCommand::CloseCircuit(args) => {
+            (args, Action::CloseCircuit, "told to attempt now")
         }
     };
     let done = destinations::act(&control, config, &destination, action, &actor.into()).await?;

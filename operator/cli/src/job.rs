@@ -30,7 +30,7 @@ pub(crate) enum JobCommand {
     /// deliveries fail. A killed job continues when it is run again. Exit status 1 if it stopped.
     Run {
         #[command(flatten)]
-        told: JobArgs,
+        args: JobArgs,
         /// Pause after the canary.
         #[arg(long)]
         only_canary: bool,
@@ -120,7 +120,7 @@ pub(crate) async fn command(
             bar.done();
             (job?, asked.json)
         }
-        JobCommand::Run { told: JobArgs { id, actor, json }, only_canary } => {
+        JobCommand::Run { args: JobArgs { id, actor, json }, only_canary } => {
             // Told to stop, the job pauses.
             let (stop, bar) = (shutdown::on_signal()?, Bar::new());
             let actor = actor.into();

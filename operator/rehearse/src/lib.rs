@@ -211,10 +211,10 @@ async fn on_stage<H: DeliveryStore>(
             deliveries::find(&stage.histories, &config.pairs(), event).await.unwrap_or_default()
         }
     };
-    Ok((told(scenario, ended, stage, began), known))
+    Ok((report_of(scenario, ended, stage, began), known))
 }
 
-fn told<H>(
+fn report_of<H>(
     scenario: &Scenario,
     ended: Result<(), End>,
     stage: Stage<'_, H>,
@@ -289,7 +289,7 @@ async fn one<H: DeliveryStore>(
     stage.source = running.source.as_deref();
     stage.destination = destination.as_mut();
     let ended = stage.play(scenario).await;
-    Ok(told(scenario, ended, stage, began))
+    Ok(report_of(scenario, ended, stage, began))
 }
 
 /// Removes sources that are marked as production, unless `force` is set.

@@ -159,13 +159,13 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
             *seen.entry(answer).or_default() += 1;
         }
         let Some(wanted) = &send.answer else { return Ok(()) };
-        let told = |(answer, count): (&String, &usize)| match made.len() {
+        let line = |(answer, count): (&String, &usize)| match made.len() {
             1 => answer.clone(),
             _ => format!("{count} × {answer}"),
         };
         self.rows.push(Row {
             contract: send.contract.clone().unwrap_or_else(|| format!("answered {wanted}")),
-            observed: seen.iter().map(told).collect::<Vec<_>>().join(", "),
+            observed: seen.iter().map(line).collect::<Vec<_>>().join(", "),
             kept: Some(seen.len() == 1 && seen.contains_key(wanted)),
         });
         Ok(())
@@ -281,8 +281,8 @@ impl<'a, H: DeliveryStore> Stage<'a, H> {
         if output.status.success() {
             return Ok(());
         }
-        let told = String::from_utf8_lossy(&output.stderr);
-        Err(broken(format!("zentra {} {id}: {told}", arguments.join(" "))).into())
+        let error = String::from_utf8_lossy(&output.stderr);
+        Err(broken(format!("zentra {} {id}: {error}", arguments.join(" "))).into())
     }
 }
 
@@ -324,10 +324,10 @@ impl View<'_> {
             let kept = self.deliveries.is_empty();
             return (kept, if kept { "unknown" } else { "it is known" }.into());
         }
-        let (mut kept, mut told) = (!self.deliveries.is_empty(), Vec::new());
+        let (mut kept, mut texts) = (!self.deliveries.is_empty(), Vec::new());
         let mut note = |is_kept: bool, text: String| {
             kept &= is_kept;
-            told.push(text);
+            texts.push(text);
         };
         if self.deliveries.is_empty() {
             return (false, "no worker has claimed it".into());
@@ -380,7 +380,7 @@ impl View<'_> {
             let is_kept = least.is_some_and(|gap| gap >= check.apart);
             note(is_kept, shown.unwrap_or_else(|| "no second request".into()));
         }
-        (kept, told.join(", "))
+        (kept, texts.join(", "))
     }
 }
 

@@ -99,13 +99,13 @@ impl Reader<'_> {
         let own = self.providers(&mut root);
         let mut sources = Vec::new();
         for (name, section) in root.named("source") {
-            let told = root.told();
+            let problem_count = root.problem_count();
             let is_wanted = name == wanted;
             let read = self.source(name, section, &own, Duration::MAX);
-            if is_wanted || root.told() == told {
+            if is_wanted || root.problem_count() == problem_count {
                 sources.extend(read);
             } else {
-                root.forget(told);
+                root.forget(problem_count);
             }
         }
         sources

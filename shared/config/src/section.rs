@@ -63,13 +63,13 @@ impl<'a> Section<'a> {
     }
 
     /// Removes a key and converts its value, or records what the value should have been.
-    pub(super) fn told(&self) -> usize {
+    pub(super) fn problem_count(&self) -> usize {
         self.problems.borrow().len()
     }
 
     /// Removes the errors that were recorded since then.
-    pub(super) fn forget(&self, told: usize) {
-        self.problems.borrow_mut().truncate(told);
+    pub(super) fn forget(&self, problem_count: usize) {
+        self.problems.borrow_mut().truncate(problem_count);
     }
 
     pub(super) fn read<T>(

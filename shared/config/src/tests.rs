@@ -96,8 +96,8 @@ fn all_problems_are_told_at_once_with_their_keys_and_without_a_value() {
     let environment =
         environment(&[("SHORT", "sk_live_9"), ("ZENTRA__INGRESS__COLOR", "sk_live_0")]);
     let error = Config::parse(text, Role::Worker, &environment, &[]).unwrap_err();
-    let told = error.to_string();
-    assert!(!told.contains("sk_live") && !told.contains("sk live"), "{told}");
+    let message = error.to_string();
+    assert!(!message.contains("sk_live") && !message.contains("sk live"), "{message}");
     let keys = [
         "colour: is not a setting",
         "ingress.color: is not a setting",
@@ -118,7 +118,7 @@ fn all_problems_are_told_at_once_with_their_keys_and_without_a_value() {
         "worker.lease: must be at least twice destination.e.timeout",
     ];
     for key in keys {
-        assert!(told.contains(key), "{key} is not told:\n{told}");
+        assert!(message.contains(key), "{key} is not told:\n{message}");
     }
 }
 
@@ -170,11 +170,11 @@ fn a_provider_that_signs_where_it_sends_to_needs_the_public_url() {
     let config = square(&format!("public_url = \"{url}\"")).unwrap();
     let source = config.sources.iter().find(|source| source.name == "square").unwrap();
     assert_eq!(source.endpoint.public_url.as_deref(), Some(url));
-    let told = square("").unwrap_err();
-    assert!(told.contains("source.square.public_url: is missing"), "{told}");
+    let message = square("").unwrap_err();
+    assert!(message.contains("source.square.public_url: is missing"), "{message}");
     for bad in ["hooks.example.com", "https://me:pass@example.com/", "https://example.com/?a=1"] {
-        let told = square(&format!("public_url = \"{bad}\"")).unwrap_err();
-        assert!(told.contains("source.square.public_url: must be"), "{told}");
+        let message = square(&format!("public_url = \"{bad}\"")).unwrap_err();
+        assert!(message.contains("source.square.public_url: must be"), "{message}");
     }
 }
 
@@ -195,8 +195,8 @@ fn a_provider_of_the_users_own_is_checked_like_the_catalogues() {
         Config::parse(&text, Role::Ingress, &secrets, &[])
     };
     assert_eq!(own("{body}").unwrap().sources.len(), 2);
-    let told = own("fixed").unwrap_err().to_string();
-    assert!(told.contains("provider.mine: signature.content must cover {body}"), "{told}");
+    let message = own("fixed").unwrap_err().to_string();
+    assert!(message.contains("provider.mine: signature.content must cover {body}"), "{message}");
 }
 
 #[test]
@@ -233,8 +233,8 @@ fn an_entry_of_the_catalogue_is_overridden_and_its_answer_and_its_handshake_go_t
     let token = "handshake_token = \"env:STRIPE_EU\"";
     assert!(of("meta", token).unwrap().endpoint.handshake_token.is_some());
     assert!(of("meta", "").unwrap().endpoint.handshake_token.is_none());
-    let told = of("xero", token).unwrap_err().to_string();
-    assert!(told.contains("source.s.handshake_token: has no effect"), "{told}");
+    let message = of("xero", token).unwrap_err().to_string();
+    assert!(message.contains("source.s.handshake_token: has no effect"), "{message}");
 }
 
 #[test]
@@ -358,8 +358,8 @@ fn an_old_name_is_read_as_its_key_and_both_are_a_problem() {
     let config = example(Role::Check, &[old]).unwrap();
     assert_eq!(config.store.retention, Duration::from_secs(90 * 24 * 3600));
     let both = example(Role::Check, &[old, ("ZENTRA__STORE__RETENTION", "90d")]).unwrap_err();
-    let told = "redis.retention: is an old name of store.retention, which is also set";
-    assert!(both.to_string().contains(told), "{both}");
+    let message = "redis.retention: is an old name of store.retention, which is also set";
+    assert!(both.to_string().contains(message), "{both}");
     for (old, new) in aliases::ALIASES {
         assert!(keys::find(new).is_some() && keys::find(old).is_none(), "{old} → {new}");
     }
@@ -367,14 +367,14 @@ fn an_old_name_is_read_as_its_key_and_both_are_a_problem() {
 
 #[test]
 fn what_is_remembered_outlasts_every_retry() {
-    let told = |more: &[(&str, &str)]| example(Role::Check, more).unwrap_err().to_string();
+    let message = |more: &[(&str, &str)]| example(Role::Check, more).unwrap_err().to_string();
     let longer = ("ZENTRA__DESTINATION__LEDGER__RETRY__MAX_AGE", "5d");
-    let all = told(&[("ZENTRA__REDIS__RETENTION", "3d"), longer]);
+    let all = message(&[("ZENTRA__REDIS__RETENTION", "3d"), longer]);
     let key = "source.stripe-eu.retention";
     let rule = format!("{key} (or store.retention): must be longer than destination.ledger.retry");
     assert!(all.contains(&rule), "{all}");
     assert!(!all.contains("sends its callbacks"), "it is longer by itself: {all}");
-    let own = told(&[("ZENTRA__SOURCE__STRIPE-EU__RETENTION", "3d")]);
+    let own = message(&[("ZENTRA__SOURCE__STRIPE-EU__RETENTION", "3d")]);
     assert!(own.contains(&format!("{key}: must be longer than stripe sends")), "{own}");
 }
 
@@ -425,11 +425,11 @@ fn certificate_and_key_are_told_apart_and_never_quoted() {
         let more = [("ZENTRA__INGRESS__TLS__CERTIFICATE", reference.as_str()), (key, &reference)];
         example(Role::Ingress, &more).unwrap_err().to_string()
     };
-    let told = tls("ZENTRA__INGRESS__TLS__KEY");
-    assert!(told.contains("ingress.tls.certificate: holds no certificate"), "{told}");
-    assert!(!told.contains("sk_live"), "{told}");
-    let told = tls("ZENTRA__INGRESS__TLS__CERTIFICATE");
-    assert!(told.contains("ingress.tls.key: is missing"), "{told}");
+    let message = tls("ZENTRA__INGRESS__TLS__KEY");
+    assert!(message.contains("ingress.tls.certificate: holds no certificate"), "{message}");
+    assert!(!message.contains("sk_live"), "{message}");
+    let message = tls("ZENTRA__INGRESS__TLS__CERTIFICATE");
+    assert!(message.contains("ingress.tls.key: is missing"), "{message}");
     std::fs::remove_file(path).unwrap();
 }
 
@@ -445,20 +445,24 @@ fn one_config_has_one_backend_and_each_program_says_which_it_needs() {
         ("STRIPE_EU", "x"),
         ("LEDGER_SIGNING", "c2ln"),
     ]);
-    let told = |text: &str, role| match Config::parse(text, role, &secrets, &[]) {
+    let message = |text: &str, role| match Config::parse(text, role, &secrets, &[]) {
         Ok(_) => String::new(),
         Err(error) => error.to_string(),
     };
     for role in [Role::Standalone, Role::Operator, Role::Check] {
-        assert_eq!(told(&file, role), "", "{role:?}");
+        assert_eq!(message(&file, role), "", "{role:?}");
     }
     for role in [Role::Ingress, Role::Worker] {
-        assert!(told(&file, role).contains("embedded.path: is for zentra standalone"), "{role:?}");
+        assert!(
+            message(&file, role).contains("embedded.path: is for zentra standalone"),
+            "{role:?}"
+        );
     }
     let without = file.replace("path = \"zentra.db\"", "");
-    assert!(told(&without, Role::Standalone).contains("embedded.path: is missing"));
+    assert!(message(&without, Role::Standalone).contains("embedded.path: is missing"));
     let both = file.replace("[rabbitmq]", "[rabbitmq]\nurls = [\"amqp://localhost\"]");
     assert!(
-        told(&both, Role::Check).contains("rabbitmq.urls: cannot be combined with [embedded] path")
+        message(&both, Role::Check)
+            .contains("rabbitmq.urls: cannot be combined with [embedded] path")
     );
 }

@@ -50,7 +50,7 @@ pub(super) async fn apply(
 ) -> Result<bool, QueueError> {
     let Some(lock) = lock(connection, names).await? else {
         tracing::warn!("another program is applying its configuration: nothing was unbound");
-        declare_only(connection, names, settings, routes).await.map_err(failed)?;
+        declare(connection, names, settings, routes).await.map_err(failed)?;
         return Ok(false);
     };
     let applied = apply_locked(connection, names, settings, routes).await;
@@ -67,8 +67,8 @@ async fn apply_locked(
     settings: &Settings,
     routes: &Routes,
 ) -> Result<(), QueueError> {
+    declare(connection, names, settings, routes).await.map_err(failed)?;
     let channel = connection.create_channel().await.map_err(failed)?;
-    declare(&channel, names, settings, routes).await.map_err(failed)?;
     let (known, tag) = remembered(&channel, names).await.map_err(failed)?;
     let wanted: BTreeSet<Binding> = bindings(names, routes).into_iter().collect();
     let gone: Vec<&Binding> = known.bindings.difference(&wanted).collect();
@@ -98,33 +98,14 @@ pub(super) async fn archive(
     if routes.archive.sources.is_empty() {
         return Ok(true);
     }
-    let channel = connection.create_channel().await.map_err(failed)?;
-    let declared = match timeout(ARCHIVE, declare_archive(&channel, names, routes)).await {
+    let declared = match timeout(ARCHIVE, declare_archive(connection, names, routes)).await {
         Ok(declared) => declared.map_err(|error| error.to_string()),
         Err(_) => Err("no answer in time".into()),
     };
-    let Err(error) = declared else {
-        channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
-        return Ok(true);
-    };
-    // The refusal closed the channel.
-    let channel = connection.create_channel().await.map_err(failed)?;
-    detach_archive(&channel, names).await.map_err(failed)?;
-    channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
+    let Err(error) = declared else { return Ok(true) };
+    detach_archive(connection, names).await.map_err(failed)?;
     tracing::error!(error, "the broker cannot serve the archive: events are accepted without it");
     Ok(false)
-}
-
-/// Declares what exists already or is new. For a connection that was made again.
-pub(super) async fn declare_only(
-    connection: &Connection,
-    names: &Names,
-    settings: &Settings,
-    routes: &Routes,
-) -> lapin::Result<()> {
-    let channel = connection.create_channel().await?;
-    declare(&channel, names, settings, routes).await?;
-    channel.close(REPLY_SUCCESS, short("")?).await
 }
 
 fn lock_queue(names: &Names) -> String {

@@ -8,8 +8,8 @@ use zentra_store::queue::QueueError;
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(crate) fn failed(error: lapin::Error) -> QueueError {
     match error.kind() {
-        ErrorKind::ProtocolError(told) if is_missing(&error) => {
-            QueueError::Missing(told.get_message().to_string())
+        ErrorKind::ProtocolError(reply) if is_missing(&error) => {
+            QueueError::Missing(reply.get_message().to_string())
         }
         _ => QueueError::Broker(error.to_string()),
     }
@@ -18,5 +18,5 @@ pub(crate) fn failed(error: lapin::Error) -> QueueError {
 /// Whether the error says that a queue or an exchange does not exist.
 pub(crate) fn is_missing(error: &lapin::Error) -> bool {
     let not_found = AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND);
-    matches!(error.kind(), ErrorKind::ProtocolError(told) if *told.kind() == not_found)
+    matches!(error.kind(), ErrorKind::ProtocolError(reply) if *reply.kind() == not_found)
 }

@@ -22,15 +22,14 @@ use tokio::time::{MissedTickBehavior, interval};
 use zentra_telemetry::GaugeGuard;
 
 use super::QueueError;
-use super::link::Session;
+use super::link::{DEAD, Session};
 use super::returns::Returns;
+use crate::error::is_missing;
 
 /// Maximum number of publishes in flight on one channel.
 pub(super) const WINDOW: usize = 64;
 /// Maximum bytes of their bodies. A larger body is published alone.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
-/// A connection that confirms nothing for this long, and is not blocked, counts as dead.
-const DEAD: Duration = Duration::from_secs(10);
 
 /// One publish.
 pub(super) struct Job {
@@ -63,6 +62,9 @@ pub(super) async fn run(
         () = session.gone.cancelled() => {}
         result = lane.work() => if let Err(error) = result {
             tracing::debug!(%error, "publishing failed");
+            if is_missing(&error) {
+                session.miss_topology();
+            }
             // Nothing on this connection is trusted any more.
             session.discard();
         }
@@ -150,13 +152,14 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// Records on the session that nothing moves, and gives the session up after [`DEAD`]. A
-    /// blocked broker is alive, and confirms later.
+    /// Records on the session that nothing moves, and gives the session up after [`DEAD`], or
+    /// after the time limit of a confirm if that is longer. A blocked broker is alive, and
+    /// confirms later.
     fn judge(&self, still: Duration) -> lapin::Result<()> {
         if still < self.patience || self.session.blocked() {
             return Ok(());
         }
-        if still >= DEAD {
+        if still >= DEAD.max(self.patience) {
             return Err(std::io::Error::other("no confirm arrived in time").into());
         }
         self.session.stall();

@@ -5,6 +5,7 @@ mod applied;
 mod archive;
 mod consumer;
 mod error;
+mod held;
 mod ladder;
 mod lane;
 mod link;
@@ -15,6 +16,7 @@ mod topology;
 mod unrouted;
 mod walk;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,13 +36,14 @@ use zentra_store::queue::{
     Receipt, RefusedBounds, Routes, Subscribe, Subscriber, Walk,
 };
 
-use applied::declare_only;
 pub use archive::AmqpArchived;
 pub use consumer::{AmqpConsumer, AmqpReceipt};
 use error::failed;
+use held::Held;
 use lane::Job;
 use link::{Link, Session};
 use metrics::Metrics;
+use topology::declare;
 use topology::{Names, short};
 pub use walk::{AmqpWalk, WalkReceipt};
 
@@ -96,6 +99,7 @@ pub struct Amqp {
     reading: Option<Link>,
     /// Refused callbacks use a connection of their own, so they never delay an event.
     keeping: Option<Link>,
+    held: Arc<Held>,
 }
 
 impl Amqp {
@@ -121,6 +125,7 @@ impl Amqp {
             metrics,
             reading: None,
             keeping: None,
+            held: Arc::default(),
             settings,
         }
     }
@@ -230,6 +235,66 @@ impl Amqp {
         }
     }
 
+    /// Publishes an event to the archive and to its subscribers. The archive may hold the confirm
+    /// for half of the time limit: see [`held`].
+    async fn publish_archived(&self, sealed: &Sealed) -> Result<(), QueueError> {
+        let (started, limit) = (Instant::now(), self.settings.publish_timeout);
+        let properties = message::new(sealed).map_err(failed)?;
+        let (exchange, body) = (self.names.ingress_exchange(), sealed.body.clone());
+        let mut sent =
+            pin!(self.send(&self.publishing, &exchange, &sealed.route, body, properties));
+        let sent = match timeout(limit / 2, &mut sent).await {
+            Ok(sent) => sent,
+            // It is slow, but it works.
+            Err(_) if self.held.has_worked_since(started) => sent.await,
+            Err(_) if !self.confirms_others(limit / 4).await => sent.await,
+            Err(_) => {
+                self.leave_archive_out();
+                Err(QueueError::Lost)
+            }
+        };
+        match sent {
+            Ok(()) => {
+                if self.held.works() {
+                    tracing::info!("the archive takes events again");
+                    self.metrics.archive_up.set(1);
+                }
+                return Ok(());
+            }
+            Err(QueueError::Lost) if self.held.is_left_out() => {}
+            Err(error) => return Err(error),
+        }
+        let left = limit.saturating_sub(started.elapsed());
+        let mut publishing = self.publishing.clone();
+        let again = async {
+            publishing.session().await.ok_or(QueueError::Lost)?;
+            self.reroute(sealed).await
+        };
+        timeout(left, again).await.unwrap_or(Err(QueueError::Timeout(limit)))
+    }
+
+    fn leave_archive_out(&self) {
+        if !self.held.leave_out() {
+            return;
+        }
+        tracing::error!(
+            "the archive holds the confirms of events: they are accepted without it for a while"
+        );
+        self.metrics.archive_up.set(0);
+        // What it holds would fill the lanes.
+        if let Some(session) = self.publishing.now() {
+            session.discard();
+        }
+    }
+
+    /// Whether the broker confirms other messages than those that go to the archive.
+    async fn confirms_others(&self, limit: Duration) -> bool {
+        match self.publishing.now() {
+            Some(session) => session.confirms(limit).await,
+            None => false,
+        }
+    }
+
     /// Declares exchanges and queues again, because one of them no longer exists.
     pub(crate) async fn declare_again(&self) -> Result<(), QueueError> {
         let routes = self.routes.borrow().clone().ok_or(QueueError::Disconnected)?;
@@ -238,7 +303,7 @@ impl Amqp {
             // This link resends what has to be resent.
             let publishing = self.publishing.now().ok_or(QueueError::Disconnected)?;
             publishing.look_for_unrouted(&routes).await?;
-            declare_only(&session.connection, &self.names, &self.settings, &routes)
+            declare(&session.connection, &self.names, &self.settings, &routes)
                 .await
                 .map_err(failed)?;
             Ok(())
@@ -265,32 +330,28 @@ impl Subscribe for Amqp {
     }
 
     async fn subscribe(&self, routes: Routes) {
+        let declarations = self.publishing.declarations();
         self.routes.send_replace(Some(routes.clone()));
-        let Some(session) = self.publishing.now() else {
+        if self.publishing.now().is_none() {
             return;
-        };
-        let declare = async {
-            session.look_for_unrouted(&routes).await?;
-            session.apply(&self.settings, &routes).await?;
-            session.attach_archive(&routes).await
-        };
-        let declared = timeout(DECLARE, declare).await;
-        if let Err(error) = declared.unwrap_or(Err(QueueError::Timeout(DECLARE))) {
-            tracing::warn!(%error, "the subscriptions are not declared yet: reconnecting");
-            session.discard();
+        }
+        if timeout(DECLARE, declarations.until(&routes)).await.is_err() {
+            tracing::warn!("the routes are not declared yet: retrying");
         }
     }
 }
 
 impl Publish for Amqp {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
-        let properties = message::new(sealed).map_err(failed)?;
-        let exchange = self.names.ingress_exchange();
-        let body = sealed.body.clone();
-        self.send(&self.publishing, &exchange, &sealed.route, body, properties).await?;
-        if !self.archives() {
-            return Ok(());
+        if self.held.is_left_out() {
+            return self.reroute(sealed).await;
         }
+        if !self.archives() {
+            let properties = message::new(sealed).map_err(failed)?;
+            let (exchange, body) = (self.names.ingress_exchange(), sealed.body.clone());
+            return self.send(&self.publishing, &exchange, &sealed.route, body, properties).await;
+        }
+        self.publish_archived(sealed).await?;
         let session = self.publishing.now().ok_or(QueueError::Lost)?;
         match session.only_archived().await? {
             true => Err(QueueError::Refused),

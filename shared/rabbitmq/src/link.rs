@@ -1,42 +1,56 @@
 //! One supervised connection to the broker.
 //!
 //! The client library's own recovery is not reliable enough. So a connection is a generation: any
-//! failure discards all of it, and the next one is made from scratch (next host, topology,
-//! channels). Every connect and close has a time limit, because both have hung for ever against a
-//! broker that was starting.
+//! failure discards all of it, and the next one is made from scratch (next host, channels). Every
+//! connect and close has a time limit, because both have hung for ever against a broker that was
+//! starting.
+//!
+//! A node that is cut off from the majority keeps its connections open. So each connection is
+//! watched by a request that only a majority can answer: a publish and its confirm where it
+//! publishes, a `basic.get` where it reads. A connection is used only after its first answer, and
+//! given up when none comes for [`DEAD`].
+//!
+//! The first connection declares the topology before anything is published. A connection that was
+//! made again publishes first and declares beside it, because declaring can hang for as long as any
+//! node of a cluster is away.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use lapin::options::BasicPublishOptions;
+use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use prometheus::IntGauge;
+use rand::seq::SliceRandom;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot::{self, error::TryRecvError};
-use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use webhook_verify::Secret;
 use zentra_core::clock::millis;
 use zentra_core::retry::Pauses;
 
-use super::applied::{apply, archive, declare_only, depth};
+use super::applied::{apply, archive, depth};
 use super::lane::{self, Job};
 use super::metrics::Metrics;
-use super::topology::{Names, short};
+use super::topology::{Names, declare, short};
 use super::unrouted::{self, ANSWERED_WITHIN, Asking, Unrouted};
 use super::{QueueError, Routes, Settings, Subscriber, message};
-use crate::error::failed;
+use crate::error::{failed, is_missing};
 
 /// Time to connect and log in.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Time to declare the topology and to open the lanes. A busy broker takes seconds for new queues.
 const PREPARE: Duration = Duration::from_secs(30);
-/// Pause between two attempts.
+/// Pause between two attempts to declare.
+const AGAIN: Duration = Duration::from_secs(5);
+const CANNOT_CONNECT: &str = "cannot connect to RabbitMQ: retrying";
+/// Pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Number of failed attempts per log line.
@@ -48,6 +62,11 @@ const FRESH: Duration = Duration::from_secs(5);
 /// How often queues are counted, and how often an archive that the broker could not serve is tried
 /// again.
 const HOUSE: Duration = Duration::from_secs(15);
+/// Time limit for the first answer on a new connection.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
+/// A connection on which nothing is answered for this long, and which is not blocked, counts as
+/// dead.
+pub(super) const DEAD: Duration = Duration::from_secs(5);
 /// Number of publishes that may wait for the last lane.
 const WAITING: usize = 4096;
 const CLOSE: Duration = Duration::from_secs(2);
@@ -59,6 +78,7 @@ const REPLY_SUCCESS: u16 = 200;
 #[derive(Clone)]
 pub(super) struct Link {
     sessions: watch::Receiver<Option<Arc<Session>>>,
+    declared: watch::Receiver<Option<Declared>>,
     stop: CancellationToken,
     _stop_when_dropped: Arc<DropGuard>,
 }
@@ -74,20 +94,28 @@ impl Link {
         lanes: usize,
     ) -> Self {
         let (publish, sessions) = watch::channel(None);
+        let (declare, declared) = watch::channel(None);
         let stop = CancellationToken::new();
         let _stop_when_dropped = Arc::new(stop.clone().drop_guard());
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
-                () = supervise(&settings, &routes, &metrics, purpose, lanes, &publish) => {}
+                () = supervise(&settings, &routes, &metrics, (purpose, lanes), &publish, &declare) => {}
             }
             let last = publish.send_replace(None);
             if let Some(session) = last {
                 session.close().await;
             }
         });
-        Self { sessions, stop, _stop_when_dropped }
+        Self { sessions, declared, stop, _stop_when_dropped }
+    }
+
+    /// What this link declares from now on. See [`Declarations::until`].
+    pub(super) fn declarations(&self) -> Declarations {
+        let mut declared = self.declared.clone();
+        declared.mark_unchanged();
+        Declarations(declared)
     }
 
     /// Closes the connection for good. What was written to it reaches the broker first, above all
@@ -112,54 +140,91 @@ impl Link {
     }
 }
 
+/// What a link declared last.
+#[derive(Clone)]
+pub(super) struct Declared {
+    routes: Routes,
+    /// Whether bindings that these routes lack were removed.
+    unbound: bool,
+}
+
+/// Declarations of a link.
+pub(super) struct Declarations(watch::Receiver<Option<Declared>>);
+
+impl Declarations {
+    /// Waits until these routes were declared, without a time limit.
+    pub(super) async fn until(mut self, routes: &Routes) {
+        while self.0.changed().await.is_ok() {
+            let known = self.0.borrow_and_update();
+            if known.as_ref().is_some_and(|known| known.unbound && known.routes == *routes) {
+                return;
+            }
+        }
+    }
+}
+
 async fn supervise(
     settings: &Settings,
     routes: &watch::Receiver<Option<Routes>>,
     metrics: &Metrics,
-    purpose: &'static str,
-    lanes: usize,
+    (purpose, lanes): (&'static str, usize),
     publish: &watch::Sender<Option<Arc<Session>>>,
+    declared: &watch::Sender<Option<Declared>>,
 ) {
     let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
     let mut failures = Failures::default();
     let unrouted = Arc::new(Unrouted::default());
-    let mut applied = false;
+    let largest = Arc::new(AtomicUsize::new(usize::MAX));
     let up = metrics.up.with_label_values(&[purpose]);
     let blocked = metrics.blocked.with_label_values(&[purpose]);
     let connects = metrics.connects.with_label_values(&[purpose]);
     metrics.lanes.add(i64::try_from(lanes).unwrap_or(i64::MAX));
+    // In random order, so that the connections spread over the nodes.
+    let mut urls: Vec<&Secret> = settings.urls.iter().collect();
+    urls.shuffle(&mut rand::rng());
     // An endless iterator: the configuration has at least one URL.
-    for url in settings.urls.iter().cycle() {
-        let opened = Session::open(
-            url,
-            settings,
-            routes,
-            &mut applied,
-            metrics,
-            (purpose, lanes),
-            unrouted.clone(),
-        );
-        match opened.await {
-            Ok(session) => {
-                tracing::info!(purpose, "connected to rabbitmq");
-                pauses.reset();
-                failures = Failures::default();
-                connects.inc();
-                up.set(1);
-                publish.send_replace(Some(session.clone()));
-                let cause = tokio::select! {
-                    cause = session.lost(&blocked) => cause,
-                    never = session.keep_house(routes) => match never {},
-                    never = unrouted.watch(&session, settings, routes) => match never {},
-                };
-                publish.send_replace(None);
-                up.set(0);
-                blocked.set(0);
-                tracing::warn!(purpose, cause, "lost the connection to RabbitMQ");
-                session.close().await;
+    for url in urls.into_iter().cycle() {
+        let shared = (unrouted.clone(), largest.clone());
+        let opened = Session::open(url, settings, metrics, (purpose, lanes), shared).await;
+        let (session, inboxes) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                failures.log(CANNOT_CONNECT, purpose, &error);
+                tokio::time::sleep(pauses.next_pause()).await;
+                continue;
             }
-            Err(error) => failures.log(purpose, &error),
+        };
+        let mut lost = std::pin::pin!(session.lost(&blocked));
+        let prepared = tokio::select! {
+            cause = &mut lost => Err(QueueError::Broker(cause)),
+            prepared = session.prepare(settings, routes, declared, inboxes) => prepared,
+        };
+        if let Err(error) = prepared {
+            failures.log(CANNOT_CONNECT, purpose, &error);
+            session.close_behind();
+            tokio::time::sleep(pauses.next_pause()).await;
+            continue;
         }
+        tracing::info!(purpose, "connected to RabbitMQ");
+        pauses.reset();
+        failures = Failures::default();
+        connects.inc();
+        up.set(1);
+        publish.send_replace(Some(session.clone()));
+        let cause = tokio::select! {
+            cause = &mut lost => cause,
+            never = session.keep_declared(purpose, settings, routes, declared) => match never {},
+            never = session.keep_house(routes) => match never {},
+            never = unrouted.watch(&session, settings, routes) => match never {},
+        };
+        publish.send_replace(None);
+        up.set(0);
+        blocked.set(0);
+        if session.misses_topology.load(Ordering::Acquire) {
+            declared.send_replace(None);
+        }
+        tracing::warn!(purpose, cause, "lost the connection to RabbitMQ");
+        session.close_behind();
         tokio::time::sleep(pauses.next_pause()).await;
     }
 }
@@ -173,13 +238,13 @@ struct Failures {
 
 impl Failures {
     /// The first one, and then one in [`LOG_EACH`].
-    fn log(&mut self, purpose: &str, error: &QueueError) {
+    fn log(&mut self, message: &str, purpose: &str, error: &QueueError) {
         if self.logged.is_some_and(|logged| logged.elapsed() < LOG_EACH) {
             self.left_out += 1;
             return;
         }
         let left_out = self.left_out;
-        tracing::warn!(purpose, %error, left_out, "cannot connect to RabbitMQ: retrying");
+        tracing::warn!(purpose, %error, left_out, "{message}");
         *self = Self { logged: Some(Instant::now()), left_out: 0 };
     }
 }
@@ -205,22 +270,29 @@ pub(super) struct Session {
     pub(super) metrics: Metrics,
     names: Names,
     /// The largest body that the broker accepts, in bytes, as far as it is known.
-    largest: AtomicUsize,
+    largest: Arc<AtomicUsize>,
+    /// Whether this connection has declared the routes.
+    declared: AtomicBool,
+    /// Set when the broker lacks an exchange: the next connection declares before it publishes.
+    misses_topology: AtomicBool,
+    /// Wakes whoever waits for the first answer: a blocked broker gives none.
+    when_blocked: Notify,
+    /// The channel of [`Session::ask`].
+    questions: tokio::sync::Mutex<Option<Channel>>,
     unrouted: Arc<Unrouted>,
     /// Asks whether the queue of unrouted events exists.
     asking: mpsc::Sender<Asking>,
 }
 
 impl Session {
+    /// A connection, and the inboxes of its lanes.
     async fn open(
         url: &Secret,
         settings: &Settings,
-        routes: &watch::Receiver<Option<Routes>>,
-        applied: &mut bool,
         metrics: &Metrics,
         (purpose, lanes): (&str, usize),
-        unrouted: Arc<Unrouted>,
-    ) -> Result<Arc<Self>, QueueError> {
+        (unrouted, largest): (Arc<Unrouted>, Arc<AtomicUsize>),
+    ) -> Result<(Arc<Self>, Vec<mpsc::Receiver<Job>>), QueueError> {
         let connect = timeout(CONNECT, connect(url, settings, purpose)).await;
         let connection = connect.map_err(|_| QueueError::Timeout(CONNECT))?.map_err(failed)?;
         let room = |lane| if lane + 1 == lanes { WAITING } else { lane::WINDOW };
@@ -239,55 +311,136 @@ impl Session {
             jobs,
             metrics: metrics.clone(),
             names: Names::new(&settings.namespace),
-            largest: AtomicUsize::new(usize::MAX),
+            largest,
+            declared: AtomicBool::new(false),
+            misses_topology: AtomicBool::new(false),
+            when_blocked: Notify::new(),
+            questions: tokio::sync::Mutex::new(None),
             unrouted,
             asking,
         });
         tokio::spawn(unrouted::answer(session.clone(), session.names.clone(), asked));
-        let prepared = timeout(PREPARE, session.prepare(settings, routes, applied, inboxes)).await;
-        match prepared.unwrap_or(Err(QueueError::Timeout(PREPARE))) {
-            Ok(()) => Ok(session),
-            Err(error) => {
-                session.close().await;
-                Err(error)
-            }
-        }
+        Ok((session, inboxes))
     }
 
-    /// Declares the topology, and opens the lanes.
+    /// Declares routes that are new, opens the lanes, and waits for the first answer.
     async fn prepare(
         self: &Arc<Self>,
         settings: &Settings,
         routes: &watch::Receiver<Option<Routes>>,
-        applied: &mut bool,
+        declared: &watch::Sender<Option<Declared>>,
         inboxes: Vec<mpsc::Receiver<Job>>,
     ) -> Result<(), QueueError> {
-        let routes = routes.borrow().clone();
-        if let Some(routes) = &routes {
-            self.unrouted.look(self, &self.names, routes).await?;
+        let wanted = routes.borrow().clone();
+        let known = declared.borrow().as_ref().map(|known| known.routes.clone());
+        let mut is_declared = known == wanted;
+        if !is_declared && let Some(wanted) = &wanted {
+            self.declare_within(settings, wanted, declared).await?;
+            is_declared = true;
         }
-        match &routes {
-            // A connection that was made again only adds bindings: an older program that is
-            // shutting down must not unbind what a newer one bound.
-            Some(routes) if *applied => {
-                declare_only(&self.connection, &self.names, settings, routes)
-                    .await
-                    .map_err(failed)?;
+        let answer = timeout(FIRST_ANSWER, self.open_lanes(settings, inboxes)).await;
+        let has_queues = answer.unwrap_or(Err(QueueError::Timeout(FIRST_ANSWER)))?;
+        // The broker has lost what was declared.
+        if !has_queues
+            && is_declared
+            && let Some(wanted) = &wanted
+        {
+            self.declare_within(settings, wanted, declared).await?;
+        }
+        Ok(())
+    }
+
+    async fn declare_within(
+        &self,
+        settings: &Settings,
+        routes: &Routes,
+        declared: &watch::Sender<Option<Declared>>,
+    ) -> Result<(), QueueError> {
+        let declare = timeout(PREPARE, self.declare(settings, routes, declared)).await;
+        declare.unwrap_or(Err(QueueError::Timeout(PREPARE)))
+    }
+
+    /// Opens the lanes, and waits for the first answer. Returns whether the broker has the queue of
+    /// probes.
+    async fn open_lanes(
+        self: &Arc<Self>,
+        settings: &Settings,
+        inboxes: Vec<mpsc::Receiver<Job>>,
+    ) -> Result<bool, QueueError> {
+        // All of them before the first publish: a broker in alarm reads nothing after that.
+        let mut channels = Vec::new();
+        for _ in &inboxes {
+            channels.push(lane::open(self).await.map_err(failed)?);
+        }
+        for (channel, inbox) in channels.into_iter().zip(inboxes) {
+            tokio::spawn(lane::run(self.clone(), channel, inbox, settings.publish_timeout));
+        }
+        self.first_answer().await
+    }
+
+    /// A connection that was made again only adds bindings: an older program that is shutting down
+    /// must not unbind what a newer one bound.
+    async fn declare(
+        &self,
+        settings: &Settings,
+        routes: &Routes,
+        declared: &watch::Sender<Option<Declared>>,
+    ) -> Result<(), QueueError> {
+        self.unrouted.look(self, &self.names, routes).await?;
+        let known = declared.borrow().clone();
+        let unbound = known.is_some_and(|known| known.unbound && known.routes == *routes);
+        let unbound = match unbound {
+            true => {
+                declare(&self.connection, &self.names, settings, routes).await.map_err(failed)?;
+                true
             }
-            Some(routes) => *applied = self.apply(settings, routes).await?,
-            None => {}
-        }
-        if let Some(routes) = &routes {
-            self.attach_archive(routes).await?;
-        }
+            false => apply(&self.connection, &self.names, settings, routes).await?,
+        };
+        self.attach_archive(routes).await?;
         if let Some(wanted) = settings.largest_body {
             self.measure(wanted).await?;
         }
-        for inbox in inboxes {
-            let channel = lane::open(self).await.map_err(failed)?;
-            tokio::spawn(lane::run(self.clone(), channel, inbox, settings.publish_timeout));
-        }
+        self.declared.store(true, Ordering::Release);
+        declared.send_replace(Some(Declared { routes: routes.clone(), unbound }));
         Ok(())
+    }
+
+    fn has_declared(&self, routes: &Routes, declared: &watch::Sender<Option<Declared>>) -> bool {
+        let known = declared.borrow();
+        let is_done = known.as_ref().is_some_and(|known| known.unbound && known.routes == *routes);
+        is_done && self.declared.load(Ordering::Acquire)
+    }
+
+    /// Declares on a connection that was made again, and whenever the routes change.
+    async fn keep_declared(
+        &self,
+        purpose: &str,
+        settings: &Settings,
+        routes: &watch::Receiver<Option<Routes>>,
+        declared: &watch::Sender<Option<Declared>>,
+    ) -> Infallible {
+        let mut routes = routes.clone();
+        let mut failures = Failures::default();
+        let mut asked = false;
+        loop {
+            let wanted = routes.borrow_and_update().clone();
+            let Some(wanted) = wanted else { return pending().await };
+            if asked || !self.has_declared(&wanted, declared) {
+                let declare = self.declare_within(settings, &wanted, declared).await;
+                if let Err(error) = &declare {
+                    failures.log("cannot declare the routes: retrying", purpose, error);
+                }
+                if declare.is_err() || !self.has_declared(&wanted, declared) {
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            }
+            // Operators also reload to have everything declared again.
+            asked = true;
+            if routes.changed().await.is_err() {
+                return pending().await;
+            }
+        }
     }
 
     /// Asks the broker whether it accepts a body of this size, by a message to a queue that does
@@ -347,18 +500,8 @@ impl Session {
         }
     }
 
-    /// Declares all exchanges and queues, adds the bindings of these routes, and removes all
-    /// others.
-    pub(super) async fn apply(
-        &self,
-        settings: &Settings,
-        routes: &Routes,
-    ) -> Result<bool, QueueError> {
-        apply(&self.connection, &self.names, settings, routes).await
-    }
-
     /// Binds the archive if the broker can serve it. See [`archive`].
-    pub(super) async fn attach_archive(&self, routes: &Routes) -> Result<(), QueueError> {
+    async fn attach_archive(&self, routes: &Routes) -> Result<(), QueueError> {
         let attached = archive(&self.connection, &self.names, routes).await?;
         self.archived.store(attached, Ordering::Release);
         self.metrics.archive_up.set(attached.into());
@@ -383,6 +526,11 @@ impl Session {
     /// Whether confirms are overdue.
     pub(super) fn stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
+    }
+
+    /// Records that the broker lacks an exchange.
+    pub(super) fn miss_topology(&self) {
+        self.misses_topology.store(true, Ordering::Release);
     }
 
     pub(super) fn stall(&self) {
@@ -426,41 +574,100 @@ impl Session {
 
     /// Waits until the connection is lost or discarded, and returns the reason.
     async fn lost(&self, blocked: &IntGauge) -> String {
+        tokio::select! {
+            () = self.gone.cancelled() => "discarded after a failure".into(),
+            cause = self.closed(blocked) => cause,
+            cause = self.silent() => cause,
+        }
+    }
+
+    /// Waits until the connection is closed. Keeps track of the broker's alarms.
+    async fn closed(&self, blocked: &IntGauge) -> String {
         let mut events = std::pin::pin!(self.connection.events_listener());
-        let mut look = tokio::time::interval(PROBE);
+        while let Some(event) = events.next().await {
+            match event {
+                Event::ConnectionBlocked(reason) => {
+                    tracing::warn!(reason, "RabbitMQ blocks publishers");
+                    *self.blocked_by.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+                    self.blocked.store(true, Ordering::Release);
+                    blocked.set(1);
+                    self.when_blocked.notify_one();
+                }
+                Event::ConnectionUnblocked => {
+                    tracing::info!("RabbitMQ accepts messages again");
+                    self.blocked.store(false, Ordering::Release);
+                    blocked.set(0);
+                }
+                // The end of one channel, which its user has noticed.
+                Event::Error(error) if error.is_amqp_soft_error() => {}
+                Event::Error(error) => return error.to_string(),
+                _ => {}
+            }
+        }
+        "closed".into()
+    }
+
+    /// Asks for an answer where nothing else does. Returns when none comes in time; where messages
+    /// are published, their lanes judge that.
+    async fn silent(&self) -> String {
+        let mut tick = tokio::time::interval(PROBE);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut probe = None;
         loop {
-            tokio::select! {
-                () = self.gone.cancelled() => return "discarded after a failure".into(),
-                event = events.next() => match event {
-                    Some(Event::ConnectionBlocked(reason)) => {
-                        tracing::warn!(reason, "rabbitmq blocks publishers");
-                        *self.blocked_by.lock().unwrap_or_else(PoisonError::into_inner) = reason;
-                        self.blocked.store(true, Ordering::Release);
-                        blocked.set(1);
-                    }
-                    Some(Event::ConnectionUnblocked) => {
-                        tracing::info!("RabbitMQ accepts messages again");
-                        self.blocked.store(false, Ordering::Release);
-                        blocked.set(0);
-                    }
-                    // The end of one channel, which its user has noticed.
-                    Some(Event::Error(error)) if error.is_amqp_soft_error() => {}
-                    Some(Event::Error(error)) => return error.to_string(),
-                    Some(_) => {}
-                    None => return "closed".into(),
-                },
-                // Watches the queue of unrouted events, and sends a probe when nothing else is
-                // published.
-                _ = look.tick() => {
-                    if !self.connection.status().connected() {
-                        return "closed".into();
-                    }
-                    if !self.jobs.is_empty() && self.since_confirm() >= PROBE {
-                        probe = self.probe(probe);
-                    }
-                },
+            tick.tick().await;
+            if !self.connection.status().connected() {
+                return "closed".into();
             }
+            if !self.jobs.is_empty() {
+                if self.since_confirm() >= PROBE {
+                    probe = self.probe(probe);
+                }
+                continue;
+            }
+            match timeout(DEAD, self.ask()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return error.to_string(),
+                Err(_) => return format!("no answer within {DEAD:?}"),
+            }
+        }
+    }
+
+    /// Waits until the broker answers what only a majority of its nodes can answer, or says that it
+    /// blocks publishers. Returns whether it has the queue of probes.
+    async fn first_answer(&self) -> Result<bool, QueueError> {
+        let answer = async {
+            if self.jobs.is_empty() {
+                return self.ask().await;
+            }
+            let (done, answer) = oneshot::channel();
+            self.put(message::probe(&self.names, done)?)?;
+            answer.await.map(|sent| sent.is_ok()).map_err(|_| QueueError::Lost)
+        };
+        tokio::select! {
+            answer = answer => answer,
+            () = self.when_blocked.notified() => Ok(true),
+        }
+    }
+
+    /// A request that only a majority of the nodes can answer, and that a broker in alarm answers
+    /// too: `basic.get` on the queue of probes. What it takes is a probe that has been confirmed.
+    /// Returns whether the queue exists.
+    async fn ask(&self) -> Result<bool, QueueError> {
+        let mut questions = self.questions.lock().await;
+        let channel = match questions.take() {
+            Some(channel) => channel,
+            None => self.channel().await?,
+        };
+        let (queue, options) =
+            (short(&self.names.probe()).map_err(failed)?, BasicGetOptions { no_ack: true });
+        match channel.basic_get(queue, options).await {
+            Ok(_) => {
+                *questions = Some(channel);
+                Ok(true)
+            }
+            // Nothing is declared yet. The answer closed the channel.
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(failed(error)),
         }
     }
 
@@ -501,6 +708,13 @@ impl Session {
         }
     }
 
+    /// Whether the broker confirms a probe within this time.
+    pub(super) async fn confirms(&self, limit: Duration) -> bool {
+        let (done, answer) = oneshot::channel();
+        let put = message::probe(&self.names, done).and_then(|job| self.put(job));
+        put.is_ok() && matches!(timeout(limit, answer).await, Ok(Ok(_)))
+    }
+
     /// Publishes a message that reaches no queue, for its confirm, unless the last one is in
     /// flight.
     fn probe(&self, last: Option<Probe>) -> Option<Probe> {
@@ -512,6 +726,12 @@ impl Session {
         let (done, answer) = oneshot::channel();
         message::probe(&self.names, done).and_then(|job| self.put(job)).ok()?;
         Some(answer)
+    }
+
+    /// Closes a connection that is lost. Nobody waits for it.
+    fn close_behind(self: &Arc<Self>) {
+        let session = self.clone();
+        tokio::spawn(async move { session.close().await });
     }
 
     async fn close(&self) {
@@ -531,10 +751,10 @@ impl Session {
 
 /// The limit in "message size 3145728 is larger than configured max size 2097152".
 fn most_told(error: &lapin::Error) -> Option<usize> {
-    let ErrorKind::ProtocolError(told) = error.kind() else { return None };
+    let ErrorKind::ProtocolError(reply) = error.kind() else { return None };
     let precondition = AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED);
-    let text = told.get_message().to_string();
-    let size = text.contains("message size") && *told.kind() == precondition;
+    let text = reply.get_message().to_string();
+    let size = text.contains("message size") && *reply.kind() == precondition;
     size.then(|| text.rsplit(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty()))
         .flatten()?
         .parse()

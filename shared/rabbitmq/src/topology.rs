@@ -15,14 +15,19 @@ use lapin::options::{
     ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{Channel, ExchangeKind};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use serde::{Deserialize, Serialize};
 use zentra_core::clock::millis;
 
 use super::ladder::RUNGS;
 use super::{Archive, RefusedBounds, Routes, Settings};
 
+/// Spreads the leaders of queues over the nodes. Without it, all are on the node that declared
+/// them.
+const LEADER_LOCATOR: &str = "x-queue-leader-locator";
+const REPLY_SUCCESS: u16 = 200;
 /// Number of returns after which a message of a crash loop is dead-lettered.
 const WORK_DELIVERY_LIMIT: i64 = 100;
 /// Practically unlimited. Never -1: RabbitMQ 3.10 then drops a message at its first return.
@@ -110,19 +115,17 @@ impl Names {
 
 /// Declares exchanges and queues. Idempotent.
 pub(super) async fn declare(
-    channel: &Channel,
+    connection: &Connection,
     names: &Names,
     settings: &Settings,
     routes: &Routes,
 ) -> lapin::Result<()> {
-    let declare = Declare { channel, names };
+    let mut declare = Declare::new(connection, names).await?;
     declare.exchange(&names.unrouted(), ExchangeKind::Fanout, false).await?;
     declare.queue(&names.unrouted(), plain(NO_DELIVERY_LIMIT)).await?;
     declare.bind(&names.unrouted(), &names.unrouted(), "").await?;
 
     declare.exchange(&names.events(), ExchangeKind::Topic, true).await?;
-    declare.exchange(&names.ingress_exchange(), ExchangeKind::Fanout, true).await?;
-    declare.exchange_bind(&names.events(), &names.ingress_exchange()).await?;
     declare.exchange(&names.retry(), ExchangeKind::Direct, true).await?;
     declare.exchange(&names.dead(), ExchangeKind::Direct, true).await?;
 
@@ -138,7 +141,10 @@ pub(super) async fn declare(
     for Binding { queue, exchange, pattern } in subscriptions(names, routes) {
         declare.bind(&queue, &exchange, &pattern).await?;
     }
-    Ok(())
+    // Last, so that no event is published before it can reach its subscribers.
+    declare.exchange(&names.ingress_exchange(), ExchangeKind::Fanout, true).await?;
+    declare.exchange_bind(&names.events(), &names.ingress_exchange()).await?;
+    declare.end().await
 }
 
 /// Declares the archive after everything else, because the broker may not support it.
@@ -146,27 +152,29 @@ pub(super) async fn declare(
 /// The archive is bound to the ingress's exchange by an exchange of its own. Bound to `events`, it
 /// would match every event, and no event would ever be unrouted.
 pub(super) async fn declare_archive(
-    channel: &Channel,
+    connection: &Connection,
     names: &Names,
     routes: &Routes,
 ) -> lapin::Result<()> {
-    let declare = Declare { channel, names };
+    let mut declare = Declare::new(connection, names).await?;
     declare.queue(&names.archive(&routes.archive), stream(&routes.archive)).await?;
     declare.exchange(&names.archived(), ExchangeKind::Topic, false).await?;
     for Binding { queue, exchange, pattern } in archived(names, routes) {
         declare.bind(&queue, &exchange, &pattern).await?;
     }
-    declare.exchange_bind(&names.archived(), &names.ingress_exchange()).await
+    declare.exchange_bind(&names.archived(), &names.ingress_exchange()).await?;
+    declare.end().await
 }
 
 /// Unbinds the archive from the ingress: an archive that the broker cannot write to would keep
 /// every event from being confirmed.
-pub(super) async fn detach_archive(channel: &Channel, names: &Names) -> lapin::Result<()> {
-    let declare = Declare { channel, names };
+pub(super) async fn detach_archive(connection: &Connection, names: &Names) -> lapin::Result<()> {
+    let declare = Declare::new(connection, names).await?;
     declare.exchange(&names.archived(), ExchangeKind::Topic, false).await?;
     let (to, from) = (short(&names.archived())?, short(&names.ingress_exchange())?);
     let (options, none) = (ExchangeUnbindOptions::default(), FieldTable::default());
-    channel.exchange_unbind(to, from, short("")?, options, none).await
+    declare.channel.exchange_unbind(to, from, short("")?, options, none).await?;
+    declare.end().await
 }
 
 /// One binding that a change of the configuration can remove.
@@ -207,12 +215,24 @@ pub(super) async fn unbind(channel: &Channel, binding: &Binding) -> lapin::Resul
 }
 
 struct Declare<'a> {
-    channel: &'a Channel,
+    connection: &'a Connection,
     names: &'a Names,
+    channel: Channel,
+    /// Whether queues have [`LEADER_LOCATOR`]: an older version declared them without it.
+    located: bool,
 }
 
-impl Declare<'_> {
-    async fn destination(&self, name: &str) -> lapin::Result<()> {
+impl<'a> Declare<'a> {
+    async fn new(connection: &'a Connection, names: &'a Names) -> lapin::Result<Self> {
+        let channel = connection.create_channel().await?;
+        Ok(Self { connection, names, channel, located: true })
+    }
+
+    async fn end(self) -> lapin::Result<()> {
+        self.channel.close(REPLY_SUCCESS, short("")?).await
+    }
+
+    async fn destination(&mut self, name: &str) -> lapin::Result<()> {
         let dead = self.names.dead_queue(name);
         self.queue(&dead, plain(NO_DELIVERY_LIMIT)).await?;
         self.bind(&dead, &self.names.dead(), name).await?;
@@ -231,7 +251,7 @@ impl Declare<'_> {
 
     /// The message keeps the destination's routing key, because the queue sets no dead-letter
     /// routing key of its own.
-    async fn rung(&self, millis: u64) -> lapin::Result<()> {
+    async fn rung(&mut self, millis: u64) -> lapin::Result<()> {
         let name = self.names.delay(millis);
         self.exchange(&name, ExchangeKind::Fanout, true).await?;
         let mut arguments = dead_lettering(NO_DELIVERY_LIMIT, &self.names.retry());
@@ -251,10 +271,26 @@ impl Declare<'_> {
         self.channel.exchange_declare(short(name)?, kind, options, arguments).await
     }
 
-    async fn queue(&self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+    /// A queue that exists without a leader locator stays so: its arguments cannot change.
+    async fn queue(&mut self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+        let declared = self.queue_as(name, arguments.clone()).await;
+        match declared {
+            Err(error) if is_about(&error, LEADER_LOCATOR) => {
+                // The refusal closed the channel.
+                self.channel = self.connection.create_channel().await?;
+                self.located = !self.located;
+                self.queue_as(name, arguments).await
+            }
+            declared => declared,
+        }
+    }
+
+    async fn queue_as(&self, name: &str, mut arguments: FieldTable) -> lapin::Result<()> {
+        if self.located {
+            insert(&mut arguments, LEADER_LOCATOR, text("balanced"));
+        }
         let options = QueueDeclareOptions::durable();
-        self.channel.queue_declare(short(name)?, options, arguments).await?;
-        Ok(())
+        self.channel.queue_declare(short(name)?, options, arguments).await.map(drop)
     }
 
     async fn bind(&self, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
@@ -262,6 +298,13 @@ impl Declare<'_> {
         let (queue, exchange, key) = (short(queue)?, short(exchange)?, short(key)?);
         self.channel.queue_bind(queue, exchange, key, options, none).await
     }
+}
+
+/// Whether the broker refused other arguments than a queue has, because of this one.
+fn is_about(error: &lapin::Error, argument: &str) -> bool {
+    let precondition = AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED);
+    matches!(error.kind(), ErrorKind::ProtocolError(reply)
+        if *reply.kind() == precondition && reply.get_message().to_string().contains(argument))
 }
 
 /// A quorum queue without a bound.

@@ -18,10 +18,9 @@ use tokio::time::{MissedTickBehavior, timeout};
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::Envelope;
 
-use super::applied::declare_only;
 use super::archive::AmqpArchived;
 use super::link::Session;
-use super::topology::short;
+use super::topology::{declare, short};
 use super::{Archived, Names, QueueError, Routes, Settings, message};
 use crate::error::{failed, is_missing};
 
@@ -163,9 +162,7 @@ impl Unrouted {
             }
             let Some(since) = self.known().missed_since else { continue };
             let mend = async {
-                declare_only(&session.connection, &names, settings, &routes)
-                    .await
-                    .map_err(failed)?;
+                declare(&session.connection, &names, settings, &routes).await.map_err(failed)?;
                 send_again(session, &names, &routes, since).await
             };
             match timeout(SENDING, mend).await.unwrap_or(Err(QueueError::Timeout(SENDING))) {

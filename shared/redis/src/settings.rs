@@ -82,14 +82,14 @@ mod tests {
         let good = "redis_version:7.0.15\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n\
                     connected_slaves:0\r\n";
         assert!(weaknesses(&InfoDict::new(good)).is_empty());
-        for (what, told) in [
+        for (what, finding) in [
             ("redis_version:6.2.0", "older than 7"),
             ("aof_enabled:0", "appendonly yes"),
             ("maxmemory_policy:allkeys-lru", "noeviction"),
             ("connected_slaves:1", "min-replicas-to-write"),
         ] {
             let found = weaknesses(&InfoDict::new(what));
-            assert!(matches!(found[..], [one] if one.contains(told)), "{found:?}");
+            assert!(matches!(found[..], [one] if one.contains(finding)), "{found:?}");
         }
         let replicas = "connected_slaves:1\r\nmin_slaves_good_slaves:1\r\n";
         assert!(weaknesses(&InfoDict::new(replicas)).is_empty());

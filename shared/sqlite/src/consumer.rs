@@ -37,13 +37,13 @@ struct HeldMessages {
 
 impl InFlight {
     /// Wakes consumers after a message was added to the queue.
-    pub(super) fn tell(&self) {
+    pub(super) fn wake(&self) {
         self.changed.send_replace(());
     }
 
     fn let_go(&self, id: i64) {
         lock(&self.taken).ids.remove(&id);
-        self.tell();
+        self.wake();
     }
 
     /// The file does not contain it any more.

@@ -29,11 +29,11 @@ impl WorkerControl for EmbeddedJournal {
         // Each write costs one sync of the disk.
         if until.is_none_or(|until| until < number(now.plus(HEARTBEAT_TIMEOUT - TOLD))) {
             let (name, until) = (heartbeat.worker.clone(), number(now.plus(HEARTBEAT_TIMEOUT)));
-            let told =
+            let heartbeat_bytes =
                 serde_json::to_vec(heartbeat).map_err(unwritable).map_err(StoreError::from)?;
             let write = move |file: &Connection| {
-                let tell = "INSERT OR REPLACE INTO worker (name, until, beat) VALUES (?1, ?2, ?3)";
-                file.execute(tell, params![name, until, told]).map(drop)
+                let sql = "INSERT OR REPLACE INTO worker (name, until, beat) VALUES (?1, ?2, ?3)";
+                file.execute(sql, params![name, until, heartbeat_bytes]).map(drop)
             };
             self.store.write(write).await?;
         }

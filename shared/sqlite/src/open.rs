@@ -196,7 +196,7 @@ mod tests {
     fn a_file_that_somebody_else_may_have_put_there_is_not_opened() {
         let folder = std::env::temp_dir().join(format!("zentra-planted-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let told = |path: &Path| Store::open(path, 1 << 30).err().unwrap().to_string();
+        let refusal = |path: &Path| Store::open(path, 1 << 30).err().unwrap().to_string();
         // An empty file counts as a new one.
         let file = |name: &str, mode| {
             let path = folder.join(name);
@@ -206,10 +206,10 @@ mod tests {
         };
         let linked = folder.join("linked.db");
         std::os::unix::fs::symlink(file("real.db", 0o600), &linked).unwrap();
-        assert!(told(&linked).contains("it is a link"), "{}", told(&linked));
+        assert!(refusal(&linked).contains("it is a link"), "{}", refusal(&linked));
         let path = file("beside.db", 0o600);
         std::os::unix::fs::symlink(&linked, folder.join("beside.db-wal")).unwrap();
-        assert!(told(&path).contains("beside.db-wal: it is a link"), "{}", told(&path));
+        assert!(refusal(&path).contains("beside.db-wal: it is a link"), "{}", refusal(&path));
         for (mode, opens) in [(0o604, false), (0o602, false), (0o660, true), (0o600, true)] {
             let opened = Store::open(&file(&format!("{mode:o}.db"), mode), 1 << 30);
             assert_eq!(opened.is_ok(), opens, "{mode:o}: {:?}", opened.err());

@@ -95,7 +95,7 @@ impl EmbeddedQueue {
             Ok(())
         };
         self.store.write(write).await?;
-        names.iter().for_each(|queue| self.queues.tell(queue));
+        names.iter().for_each(|queue| self.queues.wake(queue));
         Ok(())
     }
 
@@ -109,7 +109,7 @@ impl EmbeddedQueue {
         let name = queue.clone();
         let write = move |file: &Connection| insert(file, &queue, due, &message, error.as_deref());
         self.store.write(write).await?;
-        self.queues.tell(&name);
+        self.queues.wake(&name);
         Ok(())
     }
 }
@@ -126,9 +126,9 @@ struct Queues(Arc<Mutex<HashMap<String, Arc<InFlight>>>>);
 
 impl Queues {
     /// Wakes the consumers of a queue.
-    fn tell(&self, queue: &str) {
+    fn wake(&self, queue: &str) {
         if let Some(hands) = lock(&self.0).get(queue) {
-            hands.tell();
+            hands.wake();
         }
     }
 

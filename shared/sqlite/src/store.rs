@@ -167,9 +167,9 @@ impl Store {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (tell, told) = oneshot::channel();
-        self.send(work, |result| drop(tell.send(result)))?;
-        told.await.unwrap_or(Err(StoreError::Closed))
+        let (reply, answer) = oneshot::channel();
+        self.send(work, |result| drop(reply.send(result)))?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Changes the file without waiting: `then` receives the outcome.
@@ -196,13 +196,13 @@ impl Store {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (tell, told) = oneshot::channel();
-        let read: Read = Box::new(move |connection| drop(tell.send(at_once(connection, work))));
+        let (reply, answer) = oneshot::channel();
+        let read: Read = Box::new(move |connection| drop(reply.send(at_once(connection, work))));
         self.reads.try_send(read).map_err(|error| match error {
             mpsc::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
         })?;
-        Ok(told.await.map_err(|_| StoreError::Closed)??)
+        Ok(answer.await.map_err(|_| StoreError::Closed)??)
     }
 
     /// The bound of the file, in bytes.
@@ -277,12 +277,12 @@ fn used(connection: &Connection) -> rusqlite::Result<u64> {
 /// The writing thread. It ends when all handles are gone.
 fn write(mut connection: Connection, asked: &mpsc::Receiver<Write>, room: &Room) {
     while let Ok(first) = asked.recv() {
-        let mut told = Vec::new();
-        let committed = group(&mut connection, first, asked, &mut told);
+        let mut replies = Vec::new();
+        let committed = group(&mut connection, first, asked, &mut replies);
         room.look(&connection);
         let committed = committed.map_err(StoreError::from);
-        for tell in told {
-            tell(committed.clone());
+        for reply in replies {
+            reply(committed.clone());
         }
     }
 }
@@ -292,22 +292,22 @@ fn group(
     connection: &mut Connection,
     first: Write,
     asked: &mpsc::Receiver<Write>,
-    told: &mut Vec<Reply>,
+    replies: &mut Vec<Reply>,
 ) -> rusqlite::Result<()> {
     let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,
         Err(error) => {
-            told.push(first(None));
+            replies.push(first(None));
             return Err(error);
         }
     };
-    told.push(first(Some(&transaction)));
+    replies.push(first(Some(&transaction)));
     // A full disk can end the whole transaction at once. The commit reports it then.
-    while told.len() < GROUP
+    while replies.len() < GROUP
         && !transaction.is_autocommit()
         && let Ok(next) = asked.try_recv()
     {
-        told.push(next(Some(&transaction)));
+        replies.push(next(Some(&transaction)));
     }
     transaction.commit()
 }

@@ -88,8 +88,8 @@ fn stepped(last: i64, passed: Option<Duration>, now: Timestamp) -> i64 {
     let passed_ms =
         passed.map_or(0, |passed| i64::try_from(passed.as_millis()).unwrap_or(i64::MAX));
     let off = number(now).saturating_sub(last.saturating_add(passed_ms));
-    let told = if passed.is_some() { off.abs() > OFF } else { off < -OFF };
-    if told { off } else { 0 }
+    let counts = if passed.is_some() { off.abs() > OFF } else { off < -OFF };
+    if counts { off } else { 0 }
 }
 
 fn shift_due(file: &Connection, now: Timestamp, off: i64) -> rusqlite::Result<()> {

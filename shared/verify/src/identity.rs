@@ -75,8 +75,8 @@ impl Judged<'_> {
     /// signature leaves that open, whoever has seen a callback could leave it out: then it isn't asked.
     fn lacks_what_tells_it_apart(&self, item: Option<&Item<'_>>) -> bool {
         let scheme = &self.endpoint.scheme;
-        let told = scheme.told_apart_by.as_ref().filter(|at| scheme.covers(at));
-        told.is_some_and(|at| self.find(at, item).is_none_or(|found| found.is_empty()))
+        let place = scheme.told_apart_by.as_ref().filter(|at| scheme.covers(at));
+        place.is_some_and(|at| self.find(at, item).is_none_or(|found| found.is_empty()))
     }
 
     /// The value at a place: in the item, if there is one and the place is in the body.

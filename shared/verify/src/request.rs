@@ -253,10 +253,10 @@ mod tests {
             ("x-contentful-topic", "t"),
             ("x-contentful-crn", "c"),
         ];
-        let told = of("contentful", &listed);
+        let text = of("contentful", &listed);
         assert!(
-            told.contains("x-contentful-topic") && !told.contains("x-contentful-crn"),
-            "{told}"
+            text.contains("x-contentful-topic") && !text.contains("x-contentful-crn"),
+            "{text}"
         );
     }
 

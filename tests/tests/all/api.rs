@@ -67,13 +67,13 @@ impl<'a> Api<'a> {
         ];
         let url = format!("{}{path}", self.at);
         let answer = self.stack.http.send(method.clone(), &url, &headers, body.to_owned()).await;
-        let (code, told) = read(&answer.unwrap());
-        self.judge(&method, path, code, &told);
-        (code, told)
+        let (code, printed) = read(&answer.unwrap());
+        self.judge(&method, path, code, &printed);
+        (code, printed)
     }
 
     /// Whether a response has the documented form.
-    fn judge(&self, method: &Method, path: &str, code: u16, told: &Value) {
+    fn judge(&self, method: &Method, path: &str, code: u16, printed: &Value) {
         let path: Vec<_> = path.split('?').next().unwrap().split('/').collect();
         let likeness = |template: &str| {
             let parts: Vec<_> = template.split('/').collect();
@@ -94,8 +94,8 @@ impl<'a> Api<'a> {
             "allOf": [schema["schema"]], "components": self.document["components"]
         });
         let judge = jsonschema::validator_for(&schema).unwrap();
-        let wrong: Vec<_> = judge.iter_errors(told).map(|error| error.to_string()).collect();
-        assert!(wrong.is_empty(), "{path:?} {code}: {wrong:#?}: {told}");
+        let wrong: Vec<_> = judge.iter_errors(printed).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{path:?} {code}: {wrong:#?}: {printed}");
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -248,9 +248,9 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
         api.get("/v1/events?state=dead&reason=exhausted&type=transfer.settled", &viewer).await;
     assert_eq!(found["items"].as_array().unwrap().len(), 1);
     for id in ["evt_1", "ledger%2Facme%2Fevt_1"] {
-        let (code, told) = api.get(&format!("/v1/events/{id}"), &viewer).await;
+        let (code, printed) = api.get(&format!("/v1/events/{id}"), &viewer).await;
         let shown = stack.zentra(&["event", "show", "evt_1", "--json"]);
-        assert_eq!((code, told), (200, serde_json::from_slice(&shown.stdout).unwrap()));
+        assert_eq!((code, printed), (200, serde_json::from_slice(&shown.stdout).unwrap()));
     }
     let (_, listed) = api.get("/v1/dead?destination=ledger", &viewer).await;
     let shown = stack.zentra(&["dead", "list", "--json"]);
@@ -264,8 +264,8 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
         (json!(["x"]), "event_not_found"),
     ] {
         let wrong = json!({ "ids": ids }).to_string();
-        let (_, told) = api.ask(Method::POST, path, &admin, &wrong).await;
-        assert_eq!(told["code"], code, "{wrong}");
+        let (_, printed) = api.ask(Method::POST, path, &admin, &wrong).await;
+        assert_eq!(printed["code"], code, "{wrong}");
     }
     let (_, workers) = api.get("/v1/workers", &viewer).await;
     assert_eq!(workers["items"].as_array().unwrap().len(), 1);
@@ -331,13 +331,13 @@ async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
         let (_, refused) = api.get("/v1/refused?reason=signature_mismatch", &ada).await;
         refused["items"][0]["id"].as_str().map(|id| (id.to_owned(), refused.to_string()))
     });
-    let (id, told) = refused.await;
-    assert!(!told.contains(&forged[3].1), "its signature isn't told");
+    let (id, printed) = refused.await;
+    assert!(!printed.contains(&forged[3].1), "its signature isn't told");
     assert_eq!(api.get(&format!("/v1/refused/{id}/body"), &viewer).await.0, 403);
     let admit = json!({ "ids": [id] }).to_string();
     assert_eq!(api.ask(Method::POST, "/v1/refused/admit", &viewer, &admit).await.0, 403);
-    let (code, told) = api.ask(Method::POST, "/v1/refused/admit", &ada, &admit).await;
-    assert_eq!((code, &told["code"]), (403, &json!("admission_disabled")));
+    let (code, printed) = api.ask(Method::POST, "/v1/refused/admit", &ada, &admit).await;
+    assert_eq!((code, &printed["code"]), (403, &json!("admission_disabled")));
     let (code, unrouted) = api.get("/v1/unrouted?source=acme", &viewer).await;
     assert_eq!((code, unrouted), (200, json!({ "items": [], "next": null })));
 
@@ -350,8 +350,8 @@ async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
     let (_, ended) = api.ask(Method::POST, "/v1/events/evt_2/end", &ada, &because).await;
     let ended = &ended["items"][0];
     assert_eq!((&ended["record"]["state"], &ended["reason"]), (&"dead".into(), &"ended".into()));
-    let (_, told) = api.ask(Method::POST, "/v1/events/evt_2/end", &ada, &because).await;
-    assert_eq!(told["code"], "not_waiting");
+    let (_, printed) = api.ask(Method::POST, "/v1/events/evt_2/end", &ada, &because).await;
+    assert_eq!(printed["code"], "not_waiting");
     let drain = |because: &str| json!({ "ids": ["evt_dead"], "because": because }).to_string();
     assert_eq!(api.ask(Method::POST, "/v1/dead/drain", &ada, &drain("")).await.0, 400);
     let (_, drained) = api.ask(Method::POST, "/v1/dead/drain", &ada, &drain("a test")).await;
@@ -509,7 +509,7 @@ async fn prometheus_gets_what_the_status_tells_as_the_page_says() {
         "zentra_status_source_finding{finding=\"nothing_seen\",source=\"github\"} 1",
         "zentra_status_source_events{source=\"acme\"} 1",
     ] {
-        assert!(text.lines().any(|told| told == line), "{line}: {text}");
+        assert!(text.lines().any(|printed| printed == line), "{line}: {text}");
     }
     let page = include_str!("../../../docs/metrics.md");
     let (_, page) = page.split_once("## zentra serve").unwrap();
@@ -532,8 +532,8 @@ async fn nobody_asks_without_a_token_and_each_role_may_what_it_may() {
     let admin = api.token(&["root", "--role", "admin", "--because", "the audit"]);
     let (last, other) = (viewer.pop_last(), viewer.replace("zentra_", "zentra_0"));
     for wrong in ["", "x", "zentra__", &last, &other, &viewer.to_uppercase()] {
-        let (code, told) = api.get("/v1/status", wrong).await;
-        assert_eq!(code, 401, "{wrong}: {told}");
+        let (code, printed) = api.get("/v1/status", wrong).await;
+        assert_eq!(code, 401, "{wrong}: {printed}");
     }
     let bare = api.stack.http.get(&format!("{}/v1/status", api.at)).await.unwrap();
     assert_eq!(
@@ -726,13 +726,16 @@ async fn by_its_own_document_it_answers_whatever_it_is_asked() {
                     false => example(document, schema, &mut text).to_string(),
                 };
                 let method = method.to_uppercase().parse().unwrap();
-                let (code, told) = eventually("it isn't too much", BOUND, async || {
+                let (code, printed) = eventually("it isn't too much", BOUND, async || {
                     let answer = api.ask(Method::clone(&method), &at, &admin, &body).await;
                     (answer.0 != 429).then_some(answer)
                 })
                 .await;
                 // 403: this server runs without `--admit`. 409: nothing matches.
-                assert!(matches!(code, 200 | 400 | 403 | 404 | 409), "{at} {body}: {code}: {told}");
+                assert!(
+                    matches!(code, 200 | 400 | 403 | 404 | 409),
+                    "{at} {body}: {code}: {printed}"
+                );
             }
         }
     }
@@ -744,8 +747,8 @@ async fn failed_sign_ins_and_refused_roles_are_logged_without_the_token_and_a_na
     let api = Api::start(&world.stack).await;
     let viewer = api.token(&["the-one-who-looks"]);
     let again = world.stack.zentra(&["token", "create", "the-one-who-looks"]);
-    let told = String::from_utf8_lossy(&again.stderr).into_owned();
-    assert!(again.status.code() == Some(1) && told.contains("already"), "{told}");
+    let printed = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(again.status.code() == Some(1) && printed.contains("already"), "{printed}");
 
     let wrong = format!("{viewer}x");
     assert_eq!(api.get("/v1/status?of=a-stranger", &wrong).await.0, 401);

@@ -9,6 +9,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use webhook_verify::Secret;
 use zentra_core::seal::Sealed;
 use zentra_rabbitmq::{Amqp, Settings};
@@ -43,7 +44,7 @@ fn event(route: &str, at: usize) -> Sealed {
 
 async fn connected(settings: Settings) -> Amqp {
     let queue = Amqp::processor(settings);
-    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    timeout(BOUND, queue.connected()).await.unwrap();
     queue
 }
 
@@ -53,7 +54,7 @@ async fn queued(url: &str, namespace: &str, least: usize) -> HashMap<String, usi
     let mut consumer = queue.consume("ledger", 500);
     let mut found: HashMap<String, usize> = HashMap::new();
     while found.len() < least {
-        let next = tokio::time::timeout(BOUND, consumer.next()).await;
+        let next = timeout(BOUND, consumer.next()).await;
         let (message, receipt) = next.unwrap_or_else(|_| panic!("only {}", found.len())).unwrap();
         let body = String::from_utf8(message.sealed.body.to_vec()).unwrap();
         *found.entry(body).or_default() += 1;
@@ -111,22 +112,22 @@ async fn an_event_that_reached_the_archive_alone_is_not_accepted() {
     // No worker is left that would declare a queue again.
     declaring.close().await;
     let queue = Amqp::operator(settings);
-    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    timeout(BOUND, queue.connected()).await.unwrap();
     rabbit.delete_queue(&format!("{namespace}.work.ledger"));
     queue.publish(&event("acme.x", 2)).await.unwrap();
     rabbit.delete_queue(&format!("{namespace}.unrouted"));
     for at in 3..6 {
-        let told = queue.publish(&event("acme.x", at)).await;
-        assert!(matches!(told, Err(QueueError::Refused)), "{told:?}");
+        let printed = queue.publish(&event("acme.x", at)).await;
+        assert!(matches!(printed, Err(QueueError::Refused)), "{printed:?}");
     }
 }
 
 /// The outcome of a publish, without waiting for a deadline.
 async fn at_once(queue: &Amqp) -> Result<(), QueueError> {
     let started = Instant::now();
-    let told = queue.publish(&event("acme.x", 3)).await;
+    let printed = queue.publish(&event("acme.x", 3)).await;
     assert!(started.elapsed() < Duration::from_millis(50), "{:?}", started.elapsed());
-    told
+    printed
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,15 +205,52 @@ async fn of_several_addresses_the_first_that_works_is_used_and_then_the_next() {
     // A host that accepts connections and sends nothing, one that refuses them, and two brokers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("amqp://{}/%2f", silent.local_addr().unwrap());
-    let (mut first, second) = (services::rabbit(), services::rabbit());
+    let (first, second) = (services::rabbit(), services::rabbit());
     let urls = [&silent, "amqp://127.0.0.1:1/%2f", &first.url(), &second.url()];
     let urls = urls.map(Secret::new).to_vec();
     let queue = connected(Settings { urls, ..settings("", "several") }).await;
     queue.publish(&event("acme.x", 1)).await.unwrap();
-    first.kill();
+    let (mut used, other) = match first.evaluate("length(rabbit_amqqueue:list()).").trim() {
+        "0" => (second, first),
+        _ => (first, second),
+    };
+    used.kill();
     let next = async || queue.publish(&event("acme.x", 2)).await.ok();
     eventually("the next one is used", Duration::from_secs(10), next).await;
-    assert!(queued(&second.url(), "several", 1).await.contains_key("2"));
+    assert!(queued(&other.url(), "several", 1).await.contains_key("2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_leaves_a_broker_that_answers_nothing() {
+    let (one, two) = (services::rabbit(), services::rabbit());
+    let publishers = [&one, &two].map(|rabbit| settings(&rabbit.url(), "silent"));
+    let publishers =
+        [connected(publishers[0].clone()).await, connected(publishers[1].clone()).await];
+    let urls = [&one, &two].map(|rabbit| Secret::new(rabbit.url())).to_vec();
+    let worker = Amqp::processor(Settings { urls, ..settings("", "silent") });
+    let mut consumer = worker.consume("ledger", 4);
+    for (at, publisher) in publishers.iter().enumerate() {
+        publisher.publish(&event("acme.x", at)).await.unwrap();
+    }
+    let (first, receipt) = timeout(BOUND, consumer.next()).await.unwrap().unwrap();
+    receipt.ack().await;
+    // Heartbeats would notice it after 20 s.
+    let frozen = if first.sealed.body == "0" { &one } else { &two };
+    frozen.freeze();
+    let next = timeout(Duration::from_secs(15), consumer.next()).await.unwrap().unwrap();
+    assert_ne!(next.0.sealed.body, first.sealed.body);
+    frozen.thaw();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_lost_everything_gets_its_queues_again_before_the_next_2xx() {
+    let rabbit = services::rabbit();
+    let queue = connected(settings(&rabbit.url(), "reset")).await;
+    queue.publish(&event("acme.x", 1)).await.unwrap();
+    rabbit.reset();
+    let next = async || queue.publish(&event("acme.x", 2)).await.ok();
+    eventually("it is accepted", BOUND, next).await;
+    assert!(queued(&rabbit.url(), "reset", 1).await.contains_key("2"));
 }
 
 /// Sends each callback until it gets a 2xx, as providers do, but sooner.

@@ -15,8 +15,8 @@ use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 use crate::standalone::Shop;
 
 fn ledger(stack: &Stack) -> Value {
-    let told = stack.zentra(&["destination", "list", "--json"]);
-    let all: Value = serde_json::from_slice(&told.stdout).unwrap();
+    let printed = stack.zentra(&["destination", "list", "--json"]);
+    let all: Value = serde_json::from_slice(&printed.stdout).unwrap();
     all["items"][0].clone()
 }
 
@@ -65,9 +65,9 @@ async fn a_paused_destination_is_left_alone_by_all_workers_also_new_ones_until_i
     assert_eq!(world.ledger.seen().len(), 1, "nothing is attempted");
     let status = stack.zentra(&["status", "--json"]);
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
-    let told = &status["destinations"][0];
+    let printed = &status["destinations"][0];
     assert_eq!(
-        (&told["findings"][0], &told["paused"]["because"]),
+        (&printed["findings"][0], &printed["paused"]["because"]),
         (&"paused".into(), &"it is migrated".into())
     );
 
@@ -80,9 +80,9 @@ async fn a_paused_destination_is_left_alone_by_all_workers_also_new_ones_until_i
     }
     let audit = done(stack, &["audit", "--json"]);
     let audit: Value = serde_json::from_str(&audit).unwrap();
-    let told: Vec<_> =
+    let printed: Vec<_> =
         audit["items"].as_array().unwrap().iter().map(|act| &act["action"]).collect();
-    assert_eq!(told, ["destination resume", "destination pause"]);
+    assert_eq!(printed, ["destination resume", "destination pause"]);
     assert_eq!(
         (&audit["items"][1]["on"], &audit["items"][1]["because"]),
         (&"ledger".into(), &"it is migrated".into())
@@ -164,16 +164,17 @@ async fn what_operators_do_with_dead_letters_is_in_the_audit_and_what_they_only_
         (&"exhausted".into(), &"dead".into())
     );
     assert_eq!(shown["letter_bytes"], transfer("evt_1", "trf_1", 1).len());
-    let told = [&chosen[..], &["--because", "it is mended", "--yes"]].concat();
-    done(stack, &told);
+    let printed = [&chosen[..], &["--because", "it is mended", "--yes"]].concat();
+    done(stack, &printed);
     world.until("evt_1", delivered).await;
     done(stack, &["unrouted", "requeue", "--source", "acme", "--by", "bob"]);
     let nothing = stack.zentra(&["refused", "admit", "17", "--by", "bob"]);
     assert_eq!(nothing.status.code(), Some(1));
     let audit = done(stack, &["audit", "--json"]);
     let audit: Value = serde_json::from_str(&audit).unwrap();
-    let told: Vec<_> = audit["items"].as_array().unwrap().iter().rev().collect();
-    let of = |at: usize, name: &str| told[at].get(name).and_then(Value::as_str).unwrap_or_default();
+    let printed: Vec<_> = audit["items"].as_array().unwrap().iter().rev().collect();
+    let of =
+        |at: usize, name: &str| printed[at].get(name).and_then(Value::as_str).unwrap_or_default();
     let line = |at| ["by", "action", "on", "because", "result"].map(|name| of(at, name));
     let requeue = ["ada", "dead requeue", "reason=exhausted", "it is mended"];
     assert_eq!(line(0)[..4], requeue);
@@ -194,7 +195,7 @@ async fn tail_tells_what_happens_and_only_of_what_is_asked() {
     let mut tail = stack.command("zentra");
     tail.args(["tail", "--json", "--destination", "ledger"]).stdout(Stdio::piped());
     let mut tail = tail.spawn().unwrap();
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (tell, mut printed) = tokio::sync::mpsc::unbounded_channel();
     let lines = BufReader::new(tail.stdout.take().unwrap()).lines();
     std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
     // Until it has begun to listen.
@@ -203,7 +204,7 @@ async fn tail_tells_what_happens_and_only_of_what_is_asked() {
         let id = format!("evt_{at}");
         world.send(&id, &transfer(&id, "trf_1", 1)).await;
         world.until(&id, delivered).await;
-        first = told.try_recv().ok();
+        first = printed.try_recv().ok();
         if first.is_some() {
             break;
         }
@@ -221,7 +222,7 @@ async fn tail_tells_what_happens_and_only_of_what_is_asked() {
         if key.is_none() {
             world.send("evt_after", &transfer("evt_after", "trf_1", 1)).await;
         }
-        let next = tokio::time::timeout(BOUND, told.recv()).await.unwrap().unwrap();
+        let next = tokio::time::timeout(BOUND, printed.recv()).await.unwrap().unwrap();
         line = serde_json::from_str(&next).unwrap();
     }
     let key = key.unwrap();
@@ -266,8 +267,8 @@ async fn refused_callbacks_that_claim_an_event_are_told_with_it() {
         (shown.matches("zentra refused show").count() == 2).then_some(shown)
     })
     .await;
-    for told in ["timestamp_stale from 127.0.0.1 at acme, the same body", "acme, another body"] {
-        assert!(shown.contains(told), "{told}: {shown}");
+    for printed in ["timestamp_stale from 127.0.0.1 at acme, the same body", "acme, another body"] {
+        assert!(shown.contains(printed), "{printed}: {shown}");
     }
     let all: Value =
         serde_json::from_str(&done(stack, &["event", "show", "evt_1", "--json"])).unwrap();
@@ -316,8 +317,11 @@ async fn one_that_waits_is_attempted_now_or_given_up_and_its_message_is_a_copy_w
     assert!(audit.contains("ada  event release ledger/acme/evt_1: it is up"), "{audit}");
     assert!(audit.contains("ada  event end ledger/acme/evt_2: sold out"), "{audit}");
     let none = stack.zentra(&["event", "end", "evt_2", "--because", "x"]);
-    let told = String::from_utf8(none.stderr).unwrap();
-    assert!(told.contains("evt_2 is not waiting for an attempt:\n  ledger/acme/evt_2: "), "{told}");
+    let printed = String::from_utf8(none.stderr).unwrap();
+    assert!(
+        printed.contains("evt_2 is not waiting for an attempt:\n  ledger/acme/evt_2: "),
+        "{printed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,10 +118,14 @@ async fn an_https_destination_is_reached_by_either_http_and_only_with_a_certific
         }
         for at in 0..10 {
             let known = world.until(&format!("evt_{at}"), delivered).await;
-            let told = excerpt(&known);
+            let printed = excerpt(&known);
             // The beginning of the response, without control characters.
-            assert!(told.starts_with(&format!("{protocol} / and more")), "{told}");
-            assert_eq!(told.len(), if at == 0 { 1024 } else { told.len().min(20) }, "{told}");
+            assert!(printed.starts_with(&format!("{protocol} / and more")), "{printed}");
+            assert_eq!(
+                printed.len(),
+                if at == 0 { 1024 } else { printed.len().min(20) },
+                "{printed}"
+            );
         }
         // The connection is kept, unless a response was longer than what is read of it.
         let connections = application.connections.load(Ordering::SeqCst);

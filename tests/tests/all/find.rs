@@ -28,8 +28,8 @@ async fn a_transfer_is_found_by_its_number_wherever_its_callback_is() {
     world.send("evt_new", &transfer("evt_new", "trf_17", 1)).await;
     let (code, waits) = find(stack, "trf_17");
     assert_eq!(code, Some(0), "{waits}");
-    for told in ["acme/evt_new", "archive", "no delivery of this event is remembered"] {
-        assert!(waits.contains(told), "{told}: {waits}");
+    for printed in ["acme/evt_new", "archive", "no delivery of this event is remembered"] {
+        assert!(waits.contains(printed), "{printed}: {waits}");
     }
     let worker = stack.worker().await;
     world.until("evt_new", delivered).await;
@@ -43,13 +43,13 @@ async fn a_transfer_is_found_by_its_number_wherever_its_callback_is() {
         shown.contains("refused: zentra refused show").then_some(shown)
     })
     .await;
-    for told in [
+    for printed in [
         "acme/evt_dead  transfer.settled",
         "dead letters of ledger",
         "ledger/acme/evt_dead: dead (exhausted)",
         "zentra event show evt_dead",
     ] {
-        assert!(shown.contains(told), "{told}: {shown}");
+        assert!(shown.contains(printed), "{printed}: {shown}");
     }
     assert!(!shown.contains("evt_new"), "{shown}");
     let (code, none) = find(stack, "trf_81729");

@@ -48,13 +48,13 @@ async fn a_handler_is_called_as_an_application_would_be_and_its_failures_are_jud
     assert_eq!(never.reason, Some(DeadReason::Permanent));
     assert!(matches!(&never.history[1].what,
         HistoryEvent::Dead { result, .. } if result.error.as_deref() == Some("not mine")));
-    for (id, told) in [
+    for (id, printed) in [
         ("panics_1", "the handler panicked: no ledger today"),
         ("slow_1", "the handler took longer than 1s"),
         ("fails_1", "not yet"),
     ] {
         let done = world.until(id, delivered).await;
-        let failed = |what: &HistoryEvent| matches!(what, HistoryEvent::Failed { result, .. } if result.error.as_deref() == Some(told));
+        let failed = |what: &HistoryEvent| matches!(what, HistoryEvent::Failed { result, .. } if result.error.as_deref() == Some(printed));
         assert_eq!((count(&done, failed), done.record.attempt), (1, 2), "{id}");
     }
     let failed = world.delivery("fails_1").await.unwrap().history;
@@ -74,8 +74,8 @@ async fn a_handler_gets_the_providers_headers_and_query() {
     headers.push(("x-shop", "ann".into()));
     let url = format!("{}/in/acme?tenant=7", world.ingress.listen);
     assert_eq!(world.stack.http.post(&url, &headers, body).await.unwrap().status, 200);
-    let told = world.until("tells_1", dead).await.history;
-    let HistoryEvent::Dead { result, .. } = &told[1].what else { panic!("{told:?}") };
+    let printed = world.until("tells_1", dead).await.history;
+    let HistoryEvent::Dead { result, .. } = &printed[1].what else { panic!("{printed:?}") };
     assert_eq!(result.error.as_deref(), Some(r#"Some("tenant=7") Some(("x-shop", "ann"))"#));
 }
 
@@ -135,8 +135,8 @@ async fn the_stock_worker_leaves_a_handlers_destination_alone_and_a_url_needs_no
     world.stack.replace("handler = true", &url);
     let mut command = world.stack.command("zentra-test-handlers");
     let refused = command.env("HANDLER_DB", &database).output().unwrap();
-    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && told.contains("handler = true"), "{told}");
+    let printed = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && printed.contains("handler = true"), "{printed}");
     assert!(world.ledger.seen().is_empty());
     assert!(world.delivery("good_1").await.is_none());
     world.stack.replace(&url, "handler = true");

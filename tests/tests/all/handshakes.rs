@@ -125,8 +125,8 @@ async fn what_makes_sure_of_the_endpoint_is_answered_as_its_provider_wants_and_i
     assert_eq!(ask.post("x", &replayed, "abc-1").await.0, 401);
 
     // Without any signature. Its token is stored for the operator.
-    let told = r#"{"verification_token":"secret_tMrlL1qK5vuQAh1b6cZGhFChZTSYJlce98V0pYn7yBl"}"#;
-    assert_eq!(ask.post("notion", &none, told).await, yes(""));
+    let printed = r#"{"verification_token":"secret_tMrlL1qK5vuQAh1b6cZGhFChZTSYJlce98V0pYn7yBl"}"#;
+    assert_eq!(ask.post("notion", &none, printed).await, yes(""));
     eventually("it can be seen", BOUND, async || {
         let kept = world.stack.zentra(&["refused", "list", "--source", "notion"]);
         String::from_utf8_lossy(&kept.stdout).contains("signature_missing").then_some(())
@@ -325,13 +325,16 @@ async fn a_handshake_that_is_admitted_later_is_told_as_one_and_stays() {
         command.env("GITHUB", sign::STRIPE_SECRET);
         command.args(["refused", "admit", "--source", "slack"]).args(more).output().unwrap()
     };
-    let told = admit(&["--json"]);
-    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
-    let one = &told["items"][0];
-    assert_eq!(one["admitted"], false, "{told}");
-    assert_eq!((&one["events"], &one["handshake"]), (&0.into(), &true.into()), "{told}");
-    assert_eq!(told["items"][0]["reason"], "handshake");
-    let told = String::from_utf8(admit(&[]).stdout).unwrap();
-    assert!(told.contains("a handshake, not an event") && told.contains("0 of 1"), "{told}");
+    let printed = admit(&["--json"]);
+    let printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let one = &printed["items"][0];
+    assert_eq!(one["admitted"], false, "{printed}");
+    assert_eq!((&one["events"], &one["handshake"]), (&0.into(), &true.into()), "{printed}");
+    assert_eq!(printed["items"][0]["reason"], "handshake");
+    let printed = String::from_utf8(admit(&[]).stdout).unwrap();
+    assert!(
+        printed.contains("a handshake, not an event") && printed.contains("0 of 1"),
+        "{printed}"
+    );
     listed().await.unwrap();
 }

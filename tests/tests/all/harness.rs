@@ -23,12 +23,12 @@ fn a_test_run_killed_with_9_leaves_no_server_and_no_folder() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let told = poll(BOUND, || {
+    let printed = poll(BOUND, || {
         let text = std::fs::read_to_string(&report).ok()?;
         let (port, folder) = text.strip_suffix('\n')?.split_once(' ')?;
         Some((port.parse::<u16>().ok()?, std::path::PathBuf::from(folder)))
     });
-    let (port, folder) = told.unwrap();
+    let (port, folder) = printed.unwrap();
     assert!(TcpStream::connect(("127.0.0.1", port)).is_ok() && folder.exists());
     victim.kill().unwrap();
     victim.wait().unwrap();

@@ -179,9 +179,9 @@ async fn a_second_change_of_the_same_account_is_delivered(embedded: bool) {
         site.seen().iter().map(|seen| seen.header("idempotency-key").to_owned()).collect();
     assert_ne!(keys[0], keys[1]);
     let checked = site.stack.zentra(&["check"]);
-    let told = String::from_utf8_lossy(&checked.stdout).into_owned()
+    let printed = String::from_utf8_lossy(&checked.stdout).into_owned()
         + &String::from_utf8_lossy(&checked.stderr);
-    assert!(told.contains("source.s: at least once"), "{told}");
+    assert!(printed.contains("source.s: at least once"), "{printed}");
 }
 
 /// Three states of one message are three events, each delivered once.
@@ -312,9 +312,9 @@ async fn signed_bytes_under_another_type_reach_no_further_destination(embedded: 
     let dead = String::from_utf8_lossy(&dead.stdout).into_owned();
     assert!(dead.contains("suspected_replay"), "{dead}");
     let checked = site.stack.zentra(&["check"]);
-    let told = String::from_utf8_lossy(&checked.stdout).into_owned()
+    let printed = String::from_utf8_lossy(&checked.stdout).into_owned()
         + &String::from_utf8_lossy(&checked.stderr);
-    assert!(told.contains("source.s: type unsigned"), "{told}");
+    assert!(printed.contains("source.s: type unsigned"), "{printed}");
     // The operator decides that it is genuine.
     let all = site.deliveries();
     let at_deploys = |one: &&Value| {
@@ -415,8 +415,8 @@ async fn another_body_under_a_delivery_id_is_a_dead_letter_that_can_be_released(
     site.until("released", 2, 0, 0).await;
     assert_eq!(site.seen()[1].body, other);
     let status = site.stack.zentra(&["status"]);
-    let told = String::from_utf8_lossy(&status.stdout).into_owned();
-    assert!(told.contains("1 conflicts (1 in the last hour"), "{told}");
+    let printed = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(printed.contains("1 conflicts (1 in the last hour"), "{printed}");
 }
 
 /// Stripe's ID names an event: another body is the same event, rendered anew for a retry.

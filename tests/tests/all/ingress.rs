@@ -238,8 +238,8 @@ fn a_config_that_can_not_be_used_ends_the_program_with_all_its_problems() {
     let stack = Stack::new("amqp://unused", "redis://unused", "BAD", "nowhere", "colour = 1");
     let output = stack.command("zentra-ingress").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stderr);
     for key in ["namespace:", "destination.ledger.url:", "destination.ledger.colour:"] {
-        assert!(told.contains(key), "{key} is not told:\n{told}");
+        assert!(printed.contains(key), "{key} is not told:\n{printed}");
     }
 }

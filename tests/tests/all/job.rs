@@ -111,15 +111,15 @@ async fn a_plan_a_canary_and_a_run_bring_each_dead_letter_to_one_effect() {
     assert_eq!(rows(&world.ledger), 12);
     assert_eq!(job(stack, &["run", &id]), ran, "once more, nothing happens");
     let one = world.until("evt_7", delivered).await;
-    let told = one.history.iter().find_map(|entry| match &entry.what {
+    let printed = one.history.iter().find_map(|entry| match &entry.what {
         HistoryEvent::Requeued { reason, job } => {
             Some((entry.by.as_str(), reason.as_str(), job.clone()))
         }
         _ => None,
     });
-    let run = told.as_ref().and_then(|(_, _, job)| job.clone()).unwrap();
+    let run = printed.as_ref().and_then(|(_, _, job)| job.clone()).unwrap();
     assert!(run.starts_with(&format!("{id}/")), "{run}");
-    assert_eq!(told, Some(("ada", "the ledger is mended", Some(run))));
+    assert_eq!(printed, Some(("ada", "the ledger is mended", Some(run))));
     assert!(dead(&world.delivery("late").await.unwrap()));
 
     let audit = done(stack, &["audit"]);
@@ -143,8 +143,8 @@ async fn a_job_stops_by_what_fails_and_goes_on_when_it_is_mended() {
     world.ledger.take_turns((0..2).map(|_| Turn::Answer(400, Vec::new())));
     let stopped = stack.zentra(&["job", "run", &id]);
     assert_eq!(stopped.status.code(), Some(1));
-    let told = String::from_utf8(stopped.stderr).unwrap();
-    assert!(told.contains("the canary: 2 of 4 failed"), "{told}");
+    let printed = String::from_utf8(stopped.stderr).unwrap();
+    assert!(printed.contains("the canary: 2 of 4 failed"), "{printed}");
     assert_eq!(rows(&world.ledger), 2, "the others wait");
     all_dead(stack, 6).await;
     let ran = job(stack, &["run", &id]);
@@ -207,12 +207,15 @@ async fn a_job_is_paused_and_cancelled_while_it_runs_and_no_other_comes_between(
     };
     begun().await;
     let held = stack.zentra(&["job", "plan", "--type", "transfer.settled"]);
-    let told = String::from_utf8(held.stderr).unwrap();
-    assert!(told.contains(&format!("Job {id} holds dead letters of its destination")), "{told}");
+    let printed = String::from_utf8(held.stderr).unwrap();
+    assert!(
+        printed.contains(&format!("Job {id} holds dead letters of its destination")),
+        "{printed}"
+    );
     let refused = stack.zentra(&["job", "run", &other]);
     assert_eq!(refused.status.code(), Some(1));
-    let told = String::from_utf8(refused.stderr).unwrap();
-    assert!(told.contains(&format!("job {id} is working on the same destination")), "{told}");
+    let printed = String::from_utf8(refused.stderr).unwrap();
+    assert!(printed.contains(&format!("job {id} is working on the same destination")), "{printed}");
     let paused = job(stack, &["pause", id, "--by", "ada"]);
     assert_eq!(paused["stage"], "paused");
     ended(&mut running);
@@ -430,8 +433,8 @@ async fn on_the_file_it_is_the_same() {
     let (id, planned) = plan(&shop.stack, &["--canary", "3"]);
     assert_eq!(planned["plan"]["letters"], 6);
     let stopped = shop.stack.zentra(&["job", "run", &id]);
-    let told = String::from_utf8(stopped.stderr).unwrap();
-    assert!(told.contains("the canary: 3 of 3 failed"), "{told}");
+    let printed = String::from_utf8(stopped.stderr).unwrap();
+    assert!(printed.contains("the canary: 3 of 3 failed"), "{printed}");
     let mut command = shop.stack.command("zentra");
     command.args(["job", "run", &id, "--only-canary"]).stdout(Stdio::null());
     services::start(command).kill();

@@ -269,8 +269,8 @@ fn some_order_explains(heard: &[Vec<Heard>], last: Option<&Record>) -> bool {
             let Some((event, answer, now)) = next.filter(|(_, _, now)| *now == first) else {
                 continue;
             };
-            let (record, told) = step(record.as_ref(), event, *now);
-            if told == *answer {
+            let (record, printed) = step(record.as_ref(), event, *now);
+            if printed == *answer {
                 let mut at = at.clone();
                 at[claimer] += 1;
                 open.push((at, record));
@@ -355,8 +355,8 @@ async fn the_dead_are_listed_until_a_newer_generation_is_claimed() {
     assert!(matches!(revived.claim(1, 1).await, Answer::Claimed { .. }));
     let left = journal.dead("ledger", 10, &|_| true).await.unwrap();
     assert_eq!(left.iter().map(|d| &d.key).collect::<Vec<_>>(), [&kept.key]);
-    let told = journal.history(&revived.key).await.unwrap().unwrap().history;
-    let requeued = told.iter().find(|entry| entry.what == requeue).unwrap();
+    let printed = journal.history(&revived.key).await.unwrap().unwrap().history;
+    let requeued = printed.iter().find(|entry| entry.what == requeue).unwrap();
     assert_eq!((requeued.generation, requeued.by.as_str()), (1, "operator"));
 }
 
@@ -401,15 +401,15 @@ async fn a_flood_of_copies_hides_nothing_and_a_long_history_keeps_its_newest_lin
     for _ in 0..1500 {
         assert_eq!(claimant.claim(0, 1).await, Answer::Dead);
     }
-    let told = async || claimant.journal.history(&claimant.key).await.unwrap().unwrap().history;
-    let copies = told().await;
+    let printed = async || claimant.journal.history(&claimant.key).await.unwrap().unwrap().history;
+    let copies = printed().await;
     assert!((100..1500).contains(&copies.len()), "{}", copies.len());
     assert!(matches!(copies[0].what, HistoryEvent::Claimed { .. }));
     for generation in 1..600 {
         let what = HistoryEvent::Released { reason: "again".repeat(10) };
         claimant.journal.note(&claimant.key, generation, "operator", &what).await.unwrap();
     }
-    let newest = told().await;
+    let newest = printed().await;
     assert!((100..600).contains(&newest.len()), "{}", newest.len());
     assert_eq!(newest.last().map(|entry| entry.generation), Some(599));
     assert_eq!(claimant.record().await.map(|record| record.state), Some(State::Dead));

@@ -35,8 +35,8 @@ fn requests(ledger: &Ledger) -> HashMap<String, usize> {
 fn migrate(shop: &Shop, more: &[&str]) -> Value {
     let file = shop.file.display().to_string();
     let output = shop.stack.zentra(&[&["migrate", "--from", &file, "--json"], more].concat());
-    let told = String::from_utf8_lossy(&output.stderr);
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{told}"))
+    let printed = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{printed}"))
 }
 
 fn refusal(shop: &Shop, arguments: &[&str]) -> String {
@@ -135,10 +135,11 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     archived(&rabbit, &archive, FLOOD + 5).await;
 
     // Operators' settings still apply, and were recorded once.
-    let told = |arguments: &[&str]| String::from_utf8(shop.stack.zentra(arguments).stdout).unwrap();
-    assert!(told(&["destination", "list"]).contains("we move"));
-    assert_eq!(told(&["audit"]).matches("destination pause").count(), 1);
-    assert!(told(&["token", "list"]).contains("grafana"));
+    let printed =
+        |arguments: &[&str]| String::from_utf8(shop.stack.zentra(arguments).stdout).unwrap();
+    assert!(printed(&["destination", "list"]).contains("we move"));
+    assert_eq!(printed(&["audit"]).matches("destination pause").count(), 1);
+    assert!(printed(&["token", "list"]).contains("grafana"));
     assert!(shop.stack.zentra(&["destination", "resume", "ledger"]).status.success());
 
     shop.stack.replace("rate = 20\n", "");
@@ -156,8 +157,8 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     let waited = shop.until("evt_wait", "delivered").await;
     // A migration that was killed may have published it twice, and the copy may have met the
     // attempt.
-    let told: Vec<&str> = words(&waited).into_iter().filter(|word| *word != "busy").collect();
-    assert_eq!(told[..4], ["claimed", "failed", "claimed", "delivered"]);
+    let printed: Vec<&str> = words(&waited).into_iter().filter(|word| *word != "busy").collect();
+    assert_eq!(printed[..4], ["claimed", "failed", "claimed", "delivered"]);
     let time = |line: usize, name: &str| {
         waited["history"][line][name].as_str().unwrap().parse::<Timestamp>().unwrap()
     };

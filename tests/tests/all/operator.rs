@@ -168,13 +168,13 @@ async fn a_case_file_tells_the_whole_history_and_is_its_owners() {
     let case = ["event", "show", "evt_1", "--case-file", path];
     stdout(&world.stack.zentra(&case));
     let page = std::fs::read_to_string(&file).unwrap();
-    for told in [
+    for printed in [
         "# Event evt_1\n",
         "| ledger/acme/evt_1 | dead (exhausted) | 1 | 0 |",
         "received from 127.0.0.1, at the signed time",
         "dead (exhausted): 500 \"not now\"",
     ] {
-        assert!(page.contains(told), "{told}: {page}");
+        assert!(page.contains(printed), "{printed}: {page}");
     }
     assert!(!page.contains("trf_1"), "the body isn't for a ticket: {page}");
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
@@ -206,10 +206,10 @@ async fn a_dead_letter_is_listed_and_requeued_and_passes_the_same_claim() {
     assert_eq!(requeued, "requeued ledger/acme/evt_2 as generation 1\n");
     let done = world.until("evt_2", delivered).await;
     let what = HistoryEvent::Requeued { reason: "ledger mended".into(), job: None };
-    assert_eq!(count(&done, |told| *told == what), 1);
+    assert_eq!(count(&done, |printed| *printed == what), 1);
     assert!(done.history.iter().any(|entry| entry.what == what && entry.by == "ada"));
-    let told = stdout(&world.stack.zentra(&["event", "show", "evt_2"]));
-    assert!(told.contains("requeued by an operator: ledger mended"), "{told}");
+    let printed = stdout(&world.stack.zentra(&["event", "show", "evt_2"]));
+    assert!(printed.contains("requeued by an operator: ledger mended"), "{printed}");
     let dead_queue = format!("{}.dead.ledger", world.stack.namespace);
     eventually("only the other letter is left in the queue", BOUND, async || {
         (depth(&world.stack.rabbit, &dead_queue).await == 1).then_some(())
@@ -286,19 +286,22 @@ async fn chosen_letters_are_counted_first_and_go_back_in_their_order_and_the_oth
     let depth = async |queue: &str| {
         depth(&world.stack.rabbit, &format!("{}.{queue}", world.stack.namespace)).await
     };
-    let told = zentra(&["dead", "requeue", "--reason", "permanent"]);
-    assert!(told.contains("6 of 6 dead letters would be requeued"), "{told}");
-    assert!(told.contains("6  ledger, permanent") && told.contains("received at 2"), "{told}");
+    let printed = zentra(&["dead", "requeue", "--reason", "permanent"]);
+    assert!(printed.contains("6 of 6 dead letters would be requeued"), "{printed}");
+    assert!(
+        printed.contains("6  ledger, permanent") && printed.contains("received at 2"),
+        "{printed}"
+    );
     for none in [["--reason", "exhausted"], ["--source", "github"], ["--older-than", "1h"]] {
-        let told = zentra(&[&["dead", "requeue", "--yes"], &none[..]].concat());
-        assert!(told.starts_with("0 of 6"), "{told}");
+        let printed = zentra(&[&["dead", "requeue", "--yes"], &none[..]].concat());
+        assert!(printed.starts_with("0 of 6"), "{printed}");
         assert_eq!(zentra(&[&["dead", "list"], &none[..]].concat()), "no dead letters\n");
     }
     assert_eq!((depth(dead).await, depth(work).await), (6, 0));
 
     let some = ["--newer-than", "1h", "--type", "transfer.settled", "--limit", "4", "--yes"];
-    let told = zentra(&[&["dead", "requeue", "--by", "ada"], &some[..]].concat());
-    assert!(told.starts_with("4 of 4 dead letters requeued"), "{told}");
+    let printed = zentra(&[&["dead", "requeue", "--by", "ada"], &some[..]].concat());
+    assert!(printed.starts_with("4 of 4 dead letters requeued"), "{printed}");
     eventually("two are left", BOUND, async || (depth(dead).await == 2).then_some(())).await;
     let queue = Amqp::processor(queue_settings(&world.stack.rabbit, &world.stack.namespace));
     let mut consumer = queue.consume("ledger", 10);
@@ -332,11 +335,11 @@ async fn drained_letters_are_in_the_file_and_in_the_history_and_nowhere_else() {
         let fixed = ["dead", "drain", "--because", "sent twice", "--by", "ada"];
         stdout(&world.stack.zentra(&[&fixed, more].concat()))
     };
-    let told = drain(&["--all", "--export", path]);
-    assert!(told.contains("3 of 3 dead letters would be drained"), "{told}");
+    let printed = drain(&["--all", "--export", path]);
+    assert!(printed.contains("3 of 3 dead letters would be drained"), "{printed}");
     assert!(!file.exists());
-    let told = drain(&["evt_1", "evt_3", "--export", path]);
-    assert!(told.starts_with("2 of 3 dead letters drained"), "{told}");
+    let printed = drain(&["evt_1", "evt_3", "--export", path]);
+    assert!(printed.starts_with("2 of 3 dead letters drained"), "{printed}");
     let lines = std::fs::read_to_string(&file).unwrap();
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
@@ -464,10 +467,10 @@ async fn a_copy_of_a_letter_that_has_been_dealt_with_or_is_under_way_is_not_requ
     for copy in [done, again, Message { generation: 1, ..busy }] {
         queue.dead("ledger", &copy, DeadReason::Permanent, None).await.unwrap();
     }
-    let told = stdout(&world.stack.zentra(&["dead", "requeue", "--all", "--yes", "--json"]));
-    let told: Value = serde_json::from_str(&told).unwrap();
+    let printed = stdout(&world.stack.zentra(&["dead", "requeue", "--all", "--yes", "--json"]));
+    let printed: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(
-        (&told["done"], &told["leftover"], &told["busy"]),
+        (&printed["done"], &printed["leftover"], &printed["busy"]),
         (&1.into(), &2.into(), &1.into())
     );
     world.until("evt_again", |d| delivered(d) && d.record.generation == 2).await;
@@ -499,8 +502,8 @@ async fn what_the_broker_itself_gave_up_is_counted_and_requeued_like_any_dead_le
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
     let findings = status["destinations"][0]["findings"].to_string();
     assert!(findings.contains("unlisted_letters"), "{status}");
-    let told = zentra(&["dead", "requeue", "--all"]);
-    assert!(told.contains("1  ledger, crashed"), "{told}");
+    let printed = zentra(&["dead", "requeue", "--all"]);
+    assert!(printed.contains("1  ledger, crashed"), "{printed}");
     let unknown = fails(&world.stack.zentra(&["dead", "show", "evt_1"]), 1);
     assert!(unknown.contains("zentra dead requeue --reason crashed"), "{unknown}");
     zentra(&["dead", "requeue", "--reason", "crashed", "--yes"]);
@@ -535,16 +538,19 @@ async fn a_suspected_replay_has_no_effect_until_an_operator_releases_it() {
     })
     .await;
     assert_eq!(suspect.reason, Some(DeadReason::SuspectedReplay));
-    let told = HistoryEvent::Suspected { kept_as: suspect.key.to_string() };
+    let printed = HistoryEvent::Suspected { kept_as: suspect.key.to_string() };
     let known = world.journal.history(&first).await.unwrap().unwrap();
-    assert_eq!((count(&known, is_copy), count(&known, |what| *what == told)), (1, 1));
+    assert_eq!((count(&known, is_copy), count(&known, |what| *what == printed)), (1, 1));
     let metric = ["zentra_worker_suspected_replays_total"];
     assert_eq!(worker.metric(&world.stack.http, &metric).await, 1.0);
 
     let refused = fails(&world.stack.zentra(&["dead", "requeue", "d-2"]), 1);
     assert!(refused.contains("zentra event release"), "{refused}");
-    let told = stdout(&world.stack.zentra(&["dead", "requeue", "--all", "--yes"]));
-    assert!(told.starts_with("0 of 1") && told.contains("1 left: suspected replays"), "{told}");
+    let printed = stdout(&world.stack.zentra(&["dead", "requeue", "--all", "--yes"]));
+    assert!(
+        printed.starts_with("0 of 1") && printed.contains("1 left: suspected replays"),
+        "{printed}"
+    );
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
     let release = ["event", "release", "d-2", "--because", "meant so", "--by", "ada"];
     let released = stdout(&world.stack.zentra(&release));
@@ -619,8 +625,11 @@ async fn no_command_hands_control_characters_on_to_a_terminal() {
             assert!(!lines.collect::<String>().contains(obeyed), "{command:?}: {text:?}");
         }
     }
-    let told = stdout(&world.stack.zentra(&["event", "show", name, "--json"]));
-    assert!(serde_json::from_str::<Value>(&told).is_ok() && told.contains("\\u202e"), "{told}");
+    let printed = stdout(&world.stack.zentra(&["event", "show", name, "--json"]));
+    assert!(
+        serde_json::from_str::<Value>(&printed).is_ok() && printed.contains("\\u202e"),
+        "{printed}"
+    );
     // In a file, the bytes are exact.
     assert_eq!(stdout(&world.stack.zentra(&["dead", "show", name, "--body"])), raw);
 

@@ -25,7 +25,7 @@ use zentra_tests::{namespace, shared_rabbit, shared_redis, sign};
 
 use crate::standalone::Shop;
 
-fn told(stack: &Stack, arguments: &[&str], token: Option<(&str, &str)>) -> (Option<i32>, Value) {
+fn printed(stack: &Stack, arguments: &[&str], token: Option<(&str, &str)>) -> (Option<i32>, Value) {
     let mut command = stack.command("zentra");
     command.arg("reconcile").args(arguments).arg("--json").envs(token);
     let Output { status, stdout, stderr } = command.output().unwrap();
@@ -65,7 +65,7 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
     let other = transfer("evt_1", "evt_1", 1).replace("transfer.settled", "transfer.failed");
     let list = file(&lines);
     let list = list.to_str().unwrap();
-    let (code, report) = told(stack, &["acme", "--list", list], None);
+    let (code, report) = printed(stack, &["acme", "--list", list], None);
     assert_eq!(code, Some(1));
     let counts = json!({ "received": 1, "dead": 1, "accepted": 1, "missing": 1 });
     assert_eq!(report["counts"], counts);
@@ -75,7 +75,7 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
 
     let _worker = stack.worker().await;
     let ingest = ["acme", "--list", list, "--ingest", "--by", "ada", "--because", "an outage"];
-    let (code, report) = told(stack, &ingest, None);
+    let (code, report) = printed(stack, &ingest, None);
     assert_eq!((code, &report["counts"]["ingested"]), (Some(1), &1.into()), "one is still dead");
     let lost = world.until("evt_lost", delivered).await;
     assert_eq!(lost.event.admitted.as_ref().unwrap().by, "ada");
@@ -90,7 +90,7 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
         })
         .await;
     assert_eq!(count(&copied, |what| matches!(what, HistoryEvent::Conflict { .. })), 0);
-    let (_, report) = told(stack, &ingest, None);
+    let (_, report) = printed(stack, &ingest, None);
     assert_eq!(report["counts"], json!({ "received": 3, "dead": 1 }), "once more, nothing");
     assert_eq!(world.ledger.rows().unwrap().len(), 3);
     let audit = String::from_utf8(stack.zentra(&["audit"]).stdout).unwrap();
@@ -102,12 +102,12 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
     lines.push(other);
     lines.reverse();
     let list = file(&lines);
-    let (_, report) = told(stack, &["acme", "--list", list.to_str().unwrap()], None);
+    let (_, report) = printed(stack, &["acme", "--list", list.to_str().unwrap()], None);
     assert_eq!(report["counts"]["differing"], 1);
     let table = file(&["id,kind".into(), "evt_1,transfer.settled".into(), "evt_x,x".into()]);
     let table = table.to_str().unwrap();
     let csv = ["acme", "--list", table, "--format", "csv", "--type", "kind", "--ingest"];
-    let (code, report) = told(stack, &csv, None);
+    let (code, report) = printed(stack, &csv, None);
     assert_eq!((code, &report["counts"]), (Some(1), &json!({ "received": 1, "missing": 1 })));
     assert!(report["events"][0]["detail"].as_str().unwrap().contains("only its ID"), "{report}");
     let shown = stack.zentra(&["reconcile", "acme", "--list", table, "--format", "csv"]);
@@ -120,8 +120,8 @@ async fn what_is_missing_dead_or_different_is_told_and_what_is_missing_comes_in_
         (&["github", "--list", list.to_str().unwrap(), "--ingest"], "ids of github are not signed"),
         (&["acme", "--list", "/nowhere"], "/nowhere: No such file"),
     ] {
-        let told = refused(stack, arguments);
-        assert!(told.contains(wanted), "{told}");
+        let printed = refused(stack, arguments);
+        assert!(printed.contains(wanted), "{printed}");
     }
 }
 
@@ -202,7 +202,7 @@ async fn stripes_list_is_read_page_by_page_and_githubs_sends_again() {
     };
     pages();
     let key = Some(("STRIPE_API_KEY", "rk_test_1"));
-    let (code, report) = told(stack, &["stripe-eu", "--at", &at, "--since", "2h"], key);
+    let (code, report) = printed(stack, &["stripe-eu", "--at", &at, "--since", "2h"], key);
     let counts = json!({ "received": 1, "missing": 1, "young": 1 });
     assert_eq!((code, &report["counts"]), (Some(1), &counts));
     let asked = played.asked();
@@ -210,7 +210,7 @@ async fn stripes_list_is_read_page_by_page_and_githubs_sends_again() {
     assert!(asked[1].0.ends_with("&starting_after=evt_2"), "{asked:?}");
     assert!(asked.iter().all(|(_, token)| token == "Bearer rk_test_1"));
     pages();
-    let (code, report) = told(stack, &["stripe-eu", "--at", &at, "--ingest"], key);
+    let (code, report) = printed(stack, &["stripe-eu", "--at", &at, "--ingest"], key);
     assert_eq!((code, &report["counts"]["ingested"]), (Some(0), &1.into()));
     world.until("evt_2", delivered).await;
     let mut wrong = stack.command("zentra");
@@ -237,7 +237,7 @@ async fn stripes_list_is_read_page_by_page_and_githubs_sends_again() {
         })
         .await;
     let again = ["github", "--at", &hook, "--since", "3650days", "--ingest"];
-    let (code, report) = told(stack, &again, Some(("GITHUB_TOKEN", "ghp_1")));
+    let (code, report) = printed(stack, &again, Some(("GITHUB_TOKEN", "ghp_1")));
     assert_eq!((code, &report["counts"]), (Some(1), &json!({ "asked_for": 1, "dead": 1 })));
     let asked: Vec<_> = played.asked().into_iter().map(|(line, _)| line).collect();
     assert_eq!(
@@ -260,10 +260,10 @@ async fn on_the_file_it_is_the_same() {
     let lines: Vec<_> = ["evt_1", "evt_2"].iter().map(|id| transfer(id, "trf_1", 1)).collect();
     let list = file(&lines);
     let list = ["acme", "--list", list.to_str().unwrap(), "--ingest"];
-    let (code, report) = told(&shop.stack, &list, None);
+    let (code, report) = printed(&shop.stack, &list, None);
     assert_eq!((code, &report["counts"]), (Some(0), &json!({ "received": 1, "ingested": 1 })));
     shop.until("evt_2", "delivered").await;
     shop.send(&program, "evt_2").await;
-    let (code, report) = told(&shop.stack, &list, None);
+    let (code, report) = printed(&shop.stack, &list, None);
     assert_eq!((code, &report["counts"]), (Some(0), &json!({ "received": 2 })));
 }

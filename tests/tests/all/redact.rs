@@ -61,14 +61,14 @@ async fn it_is_seen_in_no_answer_and_no_export_unless_it_is_asked_for_and_then_t
     let audit = done(stack, &["audit"]);
     assert_eq!(audit.matches("ada  ").count(), 3, "{audit}");
     assert!(audit.contains("ada  dead show body unredacted evt_1"), "{audit}");
-    for told in [
+    for printed in [
         done(stack, &["event", "show", "evt_1", "--json"]),
         done(stack, &["event", "show", "evt_1", "--case-file", "-"]),
         done(stack, &["refused", "show", &refused]),
         done(stack, &["refused", "show", &refused, "--json"]),
         done(stack, &["refused", "list", "--json"]),
     ] {
-        assert!(!told.contains("ada's phone"), "{told}");
+        assert!(!printed.contains("ada's phone"), "{printed}");
     }
 
     let api = Api::start(stack).await;
@@ -107,7 +107,7 @@ async fn it_is_seen_in_no_answer_and_no_export_unless_it_is_asked_for_and_then_t
 async fn what_is_no_pointer_and_no_header_is_told_by_the_check() {
     let stack = Stack::new("amqp://a/", "redis://a", &namespace(), "http://127.0.0.1:9/", "");
     stack.replace("[source.acme]\n", "[source.acme]\nredact = [\"amount\"]\n");
-    let told = String::from_utf8(stack.zentra(&["check"]).stderr).unwrap();
-    assert!(told.contains("source.acme.redact: must be JSON pointers"), "{told}");
-    assert!(told.contains("\"amount\" is none of them"), "{told}");
+    let printed = String::from_utf8(stack.zentra(&["check"]).stderr).unwrap();
+    assert!(printed.contains("source.acme.redact: must be JSON pointers"), "{printed}");
+    assert!(printed.contains("\"amount\" is none of them"), "{printed}");
 }

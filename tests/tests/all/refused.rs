@@ -14,8 +14,8 @@ const OLD_SECRET: &str = "whsec_b2xkLXNlY3JldC1vZi1hY21l";
 
 fn json(stack: &Stack, arguments: &[&str]) -> Value {
     let output = stack.zentra(&[arguments, &["--json"]].concat());
-    let told = String::from_utf8_lossy(&output.stderr);
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {told}"))
+    let printed = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {printed}"))
 }
 
 async fn kept(stack: &Stack, ingress: &Program, count: f64) {

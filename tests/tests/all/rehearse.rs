@@ -22,8 +22,8 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 fn report(output: &Output) -> Value {
-    let told = text(&output.stderr);
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{told}"))
+    let printed = text(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{printed}"))
 }
 
 /// The scenarios with this outcome.
@@ -57,17 +57,20 @@ fn every_scenario_passes_on_servers() {
 #[test]
 fn the_demo_shows_the_picture_and_is_plain_in_a_pipe() {
     let output = stack().zentra(&["demo"]);
-    let told = text(&output.stdout);
-    assert!(output.status.success(), "{told}\n{}", text(&output.stderr));
-    assert!(!told.contains('\u{1b}') && told.contains("the ledger has one result"), "{told}");
-    assert!(told.contains("claimed again: the last claim expired unsettled"), "{told}");
+    let printed = text(&output.stdout);
+    assert!(output.status.success(), "{printed}\n{}", text(&output.stderr));
+    assert!(
+        !printed.contains('\u{1b}') && printed.contains("the ledger has one result"),
+        "{printed}"
+    );
+    assert!(printed.contains("claimed again: the last claim expired unsettled"), "{printed}");
     // Variables that change the user's configuration change nothing here.
     let mut command = stack().command("zentra");
     command.args(["demo", "--json"]).env("ZENTRA__WORKER__LEASE", "no time at all");
     let output = command.output().unwrap();
-    let told = report(&output);
-    assert_eq!(told["outcome"], "passed");
-    assert_eq!(told["deliveries"][0]["record"]["state"], "delivered");
+    let printed = report(&output);
+    assert_eq!(printed["outcome"], "passed");
+    assert_eq!(printed["deliveries"][0]["record"]["state"], "delivered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,8 +82,8 @@ async fn a_zentra_that_runs_is_rehearsed_but_not_where_it_is_for_production() {
     let (ingress, _worker) = (stack.ingress().await, stack.worker().await);
     let at = ["rehearse", "--at", &ingress.listen, "--json"];
     let played = stack.zentra(&[&at[..], &["--destination", &destination]].concat());
-    let told = report(&played);
-    assert!(played.status.success(), "{told:#}");
+    let printed = report(&played);
+    assert!(played.status.success(), "{printed:#}");
     let own = [
         "transfer",
         "rotation",
@@ -90,8 +93,8 @@ async fn a_zentra_that_runs_is_rehearsed_but_not_where_it_is_for_production() {
         "ingress-crash",
         "dead-letter",
     ];
-    assert_eq!(ended(&told, "skipped"), own, "{told:#}");
-    assert_eq!(ended(&told, "passed").len(), SHIPPED - own.len());
+    assert_eq!(ended(&printed, "skipped"), own, "{printed:#}");
+    assert_eq!(ended(&printed, "passed").len(), SHIPPED - own.len());
 
     for source in ["acme", "stripe-eu", "github"] {
         let table = format!("[source.{source}]\n");
@@ -136,14 +139,17 @@ state = "dead"
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("mine  Mine  passed"), "{}", text(&output.stdout));
     let output = play(&steps.replace(r#"answer = "200""#, r#"answer = "202""#));
-    let told = text(&output.stdout);
+    let printed = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1));
-    assert!(told.contains("✗ it is taken") && told.contains("0 passed, 1 failed"), "{told}");
+    assert!(
+        printed.contains("✗ it is taken") && printed.contains("0 passed, 1 failed"),
+        "{printed}"
+    );
     // A configuration that no Zentra starts with is a failure of its scenario.
     let output = play(&steps.replace("attempts = 1", "attempts = 0"));
-    let told = text(&output.stdout);
+    let printed = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1));
-    assert!(told.contains("FAILED") && told.contains("retry.attempts"), "{told}");
+    assert!(printed.contains("FAILED") && printed.contains("retry.attempts"), "{printed}");
     let output = play(&steps.replace("turns", "trns"));
     assert!(text(&output.stderr).contains("mine.toml: TOML parse error at line"));
 }

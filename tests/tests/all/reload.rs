@@ -85,8 +85,8 @@ async fn secrets_rotate_and_sources_come_and_go_on_open_connections_and_a_bad_fi
     assert!(post_on(&mut open, "evt_7", NEW_SECRET).await.starts_with("HTTP/1.1 200"));
     let successful = ["zentra_config_last_reload_successful"];
     assert_eq!(ingress.metric(http, &successful).await, 0.0);
-    let told = services::output();
-    assert!(told.contains("source.pub.colour: is not a setting"), "{told}");
+    let printed = services::output();
+    assert!(printed.contains("source.pub.colour: is not a setting"), "{printed}");
     stack.replace("colour = 1", "");
     reload(http, &ingress, "ok").await;
     assert_eq!(http.post(&hub, &headers, BODY).await.unwrap().status, 404);
@@ -134,17 +134,17 @@ fn the_example_file_passes_the_check() {
 fn check_tells_all_problems_or_that_the_config_is_good_and_what_to_know() {
     let stack = Stack::new("amqp://unused", "redis://unused", "check", "http://127.0.0.1:9/", "");
     let output = stack.zentra(&["check"]);
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        output.status.success() && told.contains("the configuration is valid: sources: 3"),
-        "{told}"
+        output.status.success() && printed.contains("the configuration is valid: sources: 3"),
+        "{printed}"
     );
-    assert!(told.contains("note: source.github: github signs no time"), "{told}");
+    assert!(printed.contains("note: source.github: github signs no time"), "{printed}");
     stack.replace("lease = \"2s\"", "lease = \"1s\"\ncolour = 1");
     let output = stack.zentra(&["check"]);
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
     for key in ["worker.lease: must be at least twice", "worker.colour: is not a setting"] {
-        assert!(told.contains(key), "{told}");
+        assert!(printed.contains(key), "{printed}");
     }
 }

@@ -190,13 +190,17 @@ async fn all_that_the_provider_said_comes_with_each_attempt(embedded: bool) {
             request.is_in(seen, when);
         }
         let listed = site.stack.zentra(&["event", "list", "--source", "s", "--json"]);
-        let told = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let printed = String::from_utf8_lossy(&listed.stdout).into_owned();
         for (name, value) in
             request.headers.iter().filter(|(name, _)| name.starts_with("x-goog-ch"))
         {
-            assert_eq!(told.contains(value), *name != "x-goog-channel-token", "{name}: {told}");
+            assert_eq!(
+                printed.contains(value),
+                *name != "x-goog-channel-token",
+                "{name}: {printed}"
+            );
         }
-        assert!(told.contains(request.query.trim_start_matches('?')), "{told}");
+        assert!(printed.contains(request.query.trim_start_matches('?')), "{printed}");
     }
 }
 

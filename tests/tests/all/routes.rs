@@ -1,7 +1,8 @@
 //! Routing: subscriptions are added and removed, events without a subscriber are kept, and the
 //! archive holds everything.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::options::{
@@ -123,10 +124,10 @@ async fn a_subscription_taken_out_is_unbound_and_what_waits_is_kept_and_told() {
     let ingress = stack.ingress().await;
     post(&stack, &ingress, "evt_4", "mail").await;
     assert_eq!(both().await, (2, 4));
-    let told = services::output();
+    let printed = services::output();
     let queue = format!("queue=\"{}\" messages=2", work("mail"));
-    let mut lines = told.lines().filter(|line| line.contains("routes nothing to the queue"));
-    assert!(lines.any(|line| line.contains(&queue)), "{told}");
+    let mut lines = printed.lines().filter(|line| line.contains("routes nothing to the queue"));
+    assert!(lines.any(|line| line.contains(&queue)), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,6 +172,36 @@ async fn the_archive_has_what_was_accepted_also_what_is_unrouted_but_not_from_a_
     post(&stack, &ingress, "evt_4", "taken").await;
     let bodies = archived(&rabbit, &archive, 3).await;
     assert_eq!(bodies[2], br#"{"type":"taken","id":"evt_4"}"#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_holds_confirms_is_left_out_within_the_time_limit() {
+    let rabbit = services::rabbit();
+    let stack = Stack::new(&rabbit.url(), "redis://unused", "held", "http://127.0.0.1:9/", "");
+    stack.add("[archive]\nmax_bytes = \"16MiB\"\nmax_age = \"1h\"");
+    let ingress = stack.ingress().await;
+    post(&stack, &ingress, "evt_1", "taken").await;
+    let writer = |does: &str| {
+        let name = "rabbit_misc:r(<<\"/\">>, queue, <<\"held.archive.16777216x3600\">>)";
+        let found = format!("{{ok, Queue}} = rabbit_amqqueue:lookup({name})");
+        rabbit.evaluate(&format!("{found}, {does}(amqqueue:get_pid(Queue))."));
+    };
+    writer("sys:suspend");
+    let began = Instant::now();
+    for at in 2..12 {
+        post(&stack, &ingress, &format!("evt_{at}"), "taken").await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(ingress.metric(&stack.http, &["zentra_archive_up"]).await, 0.0);
+    assert!(services::output().contains("the archive holds the confirms of events"));
+    writer("sys:resume");
+    let at = AtomicU32::new(20);
+    eventually("the archive takes events again", BOUND * 2, async || {
+        let id = format!("evt_{}", at.fetch_add(1, Ordering::Relaxed));
+        post(&stack, &ingress, &id, "taken").await;
+        (ingress.metric(&stack.http, &["zentra_archive_up"]).await == 1.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,11 +66,11 @@ async fn a_source_that_is_added_takes_what_is_signed_for_it() {
 
     let secret = ["--secret", "env:STRIPE_EU"];
     let added = stack.zentra(&[&["source", "add", "slack"][..], &secret].concat());
-    let told = stdout(&added);
+    let printed = stdout(&added);
     assert!(added.status.success(), "{}", stderr(&added));
     assert!(
-        told.contains("https://YOUR-HOST/in/slack") && told.contains("[\"slack.#\"]"),
-        "{told}"
+        printed.contains("https://YOUR-HOST/in/slack") && printed.contains("[\"slack.#\"]"),
+        "{printed}"
     );
     let text = fs::read_to_string(&stack.config).unwrap();
     assert!(text.starts_with(&before) && text.ends_with('\n'), "{text}");

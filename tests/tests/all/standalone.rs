@@ -93,9 +93,9 @@ async fn three_callbacks_a_failed_attempt_and_a_kill_end_in_one_row_and_a_whole_
         words(&shown).ends_with(&["duplicate"]).then_some(())
     })
     .await;
-    let told = words(&done);
-    assert_eq!(told.iter().filter(|word| **word == "failed").count(), 1, "{told:?}");
-    assert_eq!(told.iter().filter(|word| **word == "claimed").count(), 3, "{told:?}");
+    let printed = words(&done);
+    assert_eq!(printed.iter().filter(|word| **word == "failed").count(), 1, "{printed:?}");
+    assert_eq!(printed.iter().filter(|word| **word == "claimed").count(), 3, "{printed:?}");
     assert_eq!(shop.ledger.rows().unwrap().len(), 1);
 }
 
@@ -136,8 +136,8 @@ async fn an_operator_reads_requeues_and_drains_while_it_works() {
     let done = shop.until("evt_2", "delivered").await;
     assert_eq!(words(&done), ["claimed", "dead", "requeued", "claimed", "delivered"]);
     zentra(&["dead", "drain", "evt_3", "--because", "a test"]);
-    let told = zentra(&["dead", "requeue", "--all", "--yes"]);
-    assert!(told.contains("requeued ledger/acme/evt_1 as generation 1"), "{told}");
+    let printed = zentra(&["dead", "requeue", "--all", "--yes"]);
+    assert!(printed.contains("requeued ledger/acme/evt_1 as generation 1"), "{printed}");
     shop.until("evt_1", "delivered").await;
     assert_eq!(zentra(&["dead", "list"]), "no dead letters\n");
     assert_eq!(zentra(&["unrouted", "list"]), "no unrouted events\n");
@@ -234,9 +234,9 @@ async fn a_file_that_cant_be_used_is_told_and_left_as_it_is() {
         for wal in ["-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{wal}", shop.file.display()));
         }
-        let told = shop.refused();
-        assert!(told.contains(found) && told.contains(what_to_do), "{told}");
-        assert!(told.contains(shop.file.to_str().unwrap()), "{told}");
+        let printed = shop.refused();
+        assert!(printed.contains(found) && printed.contains(what_to_do), "{printed}");
+        assert!(printed.contains(shop.file.to_str().unwrap()), "{printed}");
         assert_eq!(std::fs::read(&shop.file).unwrap(), bytes);
     }
     let name = shop.file.with_extension("other");
@@ -249,13 +249,13 @@ async fn a_file_that_cant_be_used_is_told_and_left_as_it_is() {
 }
 
 /// Sends callbacks one after the other until nobody answers. Returns those that got a 2xx.
-async fn provider(http: Http, url: String, name: String, told: UnboundedSender<String>) {
+async fn provider(http: Http, url: String, name: String, printed: UnboundedSender<String>) {
     for at in 0.. {
         let id = format!("evt_{name}_{at}");
         let body = transfer(&id, "trf_1", 1);
         let headers = sign::acme(&id, sign::now(), body.as_bytes());
         match http.post(&url, &headers, body).await {
-            Some(answer) if answer.status.is_success() => drop(told.send(id)),
+            Some(answer) if answer.status.is_success() => drop(printed.send(id)),
             _ => return,
         }
     }
@@ -265,7 +265,7 @@ async fn provider(http: Http, url: String, name: String, told: UnboundedSender<S
 async fn what_got_a_2xx_is_delivered_once_however_often_the_program_is_killed() {
     const KILLS: usize = 200;
     let shop = Shop::new().await;
-    let (told, mut accepted) = unbounded_channel();
+    let (printed, mut accepted) = unbounded_channel();
     let mut all = Vec::new();
     for round in 0..KILLS {
         let mut program = shop.stack.standalone().await;
@@ -273,7 +273,7 @@ async fn what_got_a_2xx_is_delivered_once_however_often_the_program_is_killed() 
         let mut providers = JoinSet::new();
         for one in 0..8 {
             let (http, name) = (shop.stack.http.clone(), format!("{round}_{one}"));
-            providers.spawn(provider(http, url.clone(), name, told.clone()));
+            providers.spawn(provider(http, url.clone(), name, printed.clone()));
         }
         // Killed at a different moment each time.
         for _ in 0..rand::random_range(1..80) {
@@ -282,7 +282,7 @@ async fn what_got_a_2xx_is_delivered_once_however_often_the_program_is_killed() 
         program.process.kill();
         tokio::time::timeout(BOUND, providers.join_all()).await.unwrap();
     }
-    drop(told);
+    drop(printed);
     while let Some(id) = accepted.recv().await {
         all.push(id);
     }

@@ -11,8 +11,8 @@ use zentra_tests::{eventually, namespace, shared_rabbit, sign};
 use crate::standalone::Shop;
 
 fn status(stack: &Stack) -> (Option<i32>, Value) {
-    let told = stack.zentra(&["status", "--json"]);
-    (told.status.code(), serde_json::from_slice(&told.stdout).unwrap())
+    let printed = stack.zentra(&["status", "--json"]);
+    (printed.status.code(), serde_json::from_slice(&printed.stdout).unwrap())
 }
 
 fn of<'a>(status: &'a Value, list: &str, name: &str) -> &'a Value {
@@ -71,7 +71,7 @@ async fn each_source_each_destination_and_each_part_is_told_with_what_is_wrong()
 
     let shown = world.stack.zentra(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    for told in [
+    for printed in [
         "redis      up",
         "rabbitmq   up",
         "workers    up",
@@ -79,7 +79,7 @@ async fn each_source_each_destination_and_each_part_is_told_with_what_is_wrong()
         "failing, dead letters",
         "11 %",
     ] {
-        assert!(shown.contains(told), "{told}: {shown}");
+        assert!(shown.contains(printed), "{printed}: {shown}");
     }
 
     redis.kill();

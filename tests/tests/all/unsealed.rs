@@ -85,8 +85,8 @@ async fn neither_generation_nor_attempt_nor_reason_of_a_suspected_replay_can_be_
     queue.dead("app", &Message { generation: 3, ..kept }, dead, None).await.unwrap();
     let requeued = site.stack.zentra(&["dead", "requeue", "--all", "--yes", "--json"]);
     assert!(requeued.status.success(), "{requeued:?}");
-    let told: serde_json::Value = serde_json::from_slice(&requeued.stdout).unwrap();
-    assert_eq!((&told["done"], &told["unsuited"]), (&0.into(), &2.into()), "{told}");
+    let printed: serde_json::Value = serde_json::from_slice(&requeued.stdout).unwrap();
+    assert_eq!((&printed["done"], &printed["unsuited"]), (&0.into(), &2.into()), "{printed}");
     site.until("still one request", 1, 0, 1).await;
 }
 
@@ -158,7 +158,7 @@ async fn an_event_reaches_no_destination_that_does_not_subscribe_to_it() {
     let strange = Message::new(strange.unwrap());
     queue.dead("other", &strange, DeadReason::Exhausted, None).await.unwrap();
     let requeued = site.stack.zentra(&requeue);
-    let told: serde_json::Value = serde_json::from_slice(&requeued.stdout).unwrap();
-    assert_eq!((&told["done"], &told["unsuited"]), (&0.into(), &1.into()), "{told}");
+    let printed: serde_json::Value = serde_json::from_slice(&requeued.stdout).unwrap();
+    assert_eq!((&printed["done"], &printed["unsuited"]), (&0.into(), &1.into()), "{printed}");
     site.until("nothing more", 3, 0, 1).await;
 }

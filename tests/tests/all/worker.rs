@@ -61,8 +61,8 @@ async fn another_body_under_a_known_id_is_recorded_and_has_no_effect() {
     world.until("evt_1", delivered).await;
     let other = transfer("evt_1", "trf_1", 2);
     world.send("evt_1", &other).await;
-    let told = HistoryEvent::Conflict { body_sha256: body_sha256(other.as_bytes()) };
-    world.until("evt_1", |d| delivered(d) && count(d, |what| *what == told) == 1).await;
+    let printed = HistoryEvent::Conflict { body_sha256: body_sha256(other.as_bytes()) };
+    world.until("evt_1", |d| delivered(d) && count(d, |what| *what == printed) == 1).await;
     let rows = world.ledger.rows().unwrap();
     assert_eq!((rows.len(), rows[0].amount_minor), (1, 1));
     assert_eq!(worker.metric(&world.stack.http, &["zentra_worker_conflicts_total"]).await, 1.0);
@@ -277,8 +277,8 @@ async fn while_redis_is_away_nothing_is_attempted_and_nothing_is_lost() {
 async fn redis_is_told(url: &str, command: &[&str]) {
     let client = redis::Client::open(url).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let mut told = redis::cmd(command[0]);
-    told.arg(&command[1..]).exec_async(&mut connection).await.unwrap();
+    let mut printed = redis::cmd(command[0]);
+    printed.arg(&command[1..]).exec_async(&mut connection).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,8 +288,8 @@ async fn while_redis_is_read_only_or_full_events_wait_and_go_on_by_themselves() 
     redis_is_told(&url, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
     let world = world(&url).await;
     let worker = world.stack.worker().await;
-    let told = || services::output().contains("set maxmemory-policy noeviction");
-    eventually("the wrong setting is told", BOUND, async || told().then_some(())).await;
+    let printed = || services::output().contains("set maxmemory-policy noeviction");
+    eventually("the wrong setting is told", BOUND, async || printed().then_some(())).await;
     redis_is_told(&url, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
 
     let states: [(&str, &[&str], &[&str]); 2] = [
@@ -318,9 +318,9 @@ async fn while_redis_is_read_only_or_full_events_wait_and_go_on_by_themselves() 
         let ready = world.stack.http.get(&format!("{}/readyz", worker.admin)).await.unwrap();
         assert_eq!(ready.status, 503, "{id}");
         let status = world.stack.zentra(&["status"]);
-        let told = String::from_utf8_lossy(&status.stdout).into_owned();
-        assert!(!status.status.success() && told.contains("claims are refused"), "{told}");
-        assert!(!told.contains("no_worker") && !told.contains("no heartbeat"), "{told}");
+        let printed = String::from_utf8_lossy(&status.stdout).into_owned();
+        assert!(!status.status.success() && printed.contains("claims are refused"), "{printed}");
+        assert!(!printed.contains("no_worker") && !printed.contains("no heartbeat"), "{printed}");
         redis_is_told(&url, right).await;
         world.until(id, delivered).await;
     }

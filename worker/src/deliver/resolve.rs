@@ -145,10 +145,10 @@ mod tests {
     #[tokio::test]
     async fn a_name_for_an_address_inside_is_refused_with_what_to_do() {
         let refused = PublicOnly::new().call("localhost".parse().unwrap()).await.unwrap_err();
-        let told = refused.to_string();
+        let message = refused.to_string();
         assert!(
-            told.contains("is not a public address") && told.contains("allow_private"),
-            "{told}"
+            message.contains("is not a public address") && message.contains("allow_private"),
+            "{message}"
         );
     }
 }

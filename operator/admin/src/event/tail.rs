@@ -116,13 +116,13 @@ mod tests {
             what: HistoryEvent::Busy,
         };
         let history = |times: &[u64]| times.iter().copied().map(entry).collect::<Vec<_>>();
-        let told = |before: &[u64], after: &[u64]| {
+        let added = |before: &[u64], after: &[u64]| {
             let (mark, after) = (mark(&history(before)), history(after));
             new(&after, mark).map(|entry| entry.at.millis()).collect::<Vec<_>>()
         };
-        assert_eq!(told(&[], &[1, 1]), [1, 1]);
-        assert_eq!(told(&[1], &[1, 1, 2]), [1, 2]);
-        assert_eq!(told(&[1, 2, 2], &[2, 2, 2, 3]), [2, 3]);
-        assert!(told(&[1, 2], &[1, 2]).is_empty());
+        assert_eq!(added(&[], &[1, 1]), [1, 1]);
+        assert_eq!(added(&[1], &[1, 1, 2]), [1, 2]);
+        assert_eq!(added(&[1, 2, 2], &[2, 2, 2, 3]), [2, 3]);
+        assert!(added(&[1, 2], &[1, 2]).is_empty());
     }
 }

@@ -153,12 +153,12 @@ mod tests {
         assert_eq!(seen, [("7", Some("paid")), ("b", None)]);
         assert_eq!(all[1].body.as_deref(), Some(&b"{\"data\":{\"id\":\"b\"}}"[..]));
         assert!(jsonl(&text[..], &FIELDS, 1).unwrap_err().contains("more than 1"));
-        for (wrong, told) in [
+        for (wrong, message) in [
             (&b"{\"data\":{}}"[..], "line 1 has no id at /data/id"),
             (b"\n{\"data\":{\"id\":\"\"}}", "line 2 has no id"),
             (b"{\"data\":{\"id\":1}}\nnot JSON", "line 2: "),
         ] {
-            assert!(jsonl(wrong, &FIELDS, 9).unwrap_err().contains(told), "{told}");
+            assert!(jsonl(wrong, &FIELDS, 9).unwrap_err().contains(message), "{message}");
         }
         let long = vec![b' '; usize::try_from(LONGEST).unwrap()];
         assert!(jsonl(&long[..], &FIELDS, 9).unwrap_err().contains("longer than"));

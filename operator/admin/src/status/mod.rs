@@ -152,7 +152,7 @@ pub async fn refresh<B: Backend>(
 ) -> Result<Option<B::Queue>, AdminError> {
     (status.at, status.parts) = (clock::now(), Vec::new());
     (status.unrouted, status.refused) = (None, None);
-    let answers = told(status, backend).await;
+    let answers = read_workers(status, backend).await;
     let queue = match backend.queue().await {
         Ok(queue) => {
             for one in &mut status.destinations {
@@ -188,26 +188,26 @@ pub async fn refresh<B: Backend>(
     Ok(queue)
 }
 
-/// Asks the store; whether it answers.
-async fn told(status: &mut Status, backend: &impl Backend) -> bool {
+/// Reads workers and desired states from the store. Returns whether it answers.
+async fn read_workers(status: &mut Status, backend: &impl Backend) -> bool {
     let histories = backend.histories();
-    let told = async {
+    let read = async {
         Ok::<_, AdminError>((histories.workers().await?, histories.desired_states().await?))
     };
-    let (problem, told) = match told.await {
+    let (problem, read) = match read.await {
         // Redis may forbid the question: then the workers show it.
-        Ok(told) => {
+        Ok(read) => {
             let refused = histories.refuses_claims().await.unwrap_or_default();
-            (refused.map(claims_are_refused), Some(told))
+            (refused.map(claims_are_refused), Some(read))
         }
         Err(error) => (Some(error.text()), None),
     };
-    let (up, answers) = (problem.is_none(), told.is_some());
+    let (up, answers) = (problem.is_none(), read.is_some());
     status.parts.push(Part { name: backend.store_name(), up, problem });
-    let (heartbeats, desired_states) = told.unwrap_or_default();
+    let (heartbeats, desired_states) = read.unwrap_or_default();
     status.workers = heartbeats.len();
     for one in &mut status.destinations {
-        // Workers can't tell of themselves otherwise.
+        // Without the store, no worker can be heard.
         match up {
             true => one.heard(&heartbeats, desired_states.get(&one.destination)),
             false => one.unheard(),

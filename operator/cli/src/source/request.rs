@@ -139,12 +139,12 @@ fn outcome(callback: &Unverified, source: &Source, key: Option<&Secret>) -> Vec<
     if events.is_empty() {
         return vec!["It holds no event.".into()];
     }
-    let told = events.iter().map(|event| {
+    let lines = events.iter().map(|event| {
         let kind = event.event_type.as_deref().unwrap_or("(no type)");
         let id = event.event_id().unwrap_or("(no id)");
         format!("Event {id}, {kind}; identified by {}.", event.identity.as_str())
     });
-    told.collect()
+    lines.collect()
 }
 
 fn as_json(explained: &Explanation, outcome: &[String], source: &Source) -> serde_json::Value {

@@ -1,7 +1,9 @@
 //! Private servers and programs, for rehearsals, the demo and the tests.
 
 mod process;
+mod programs;
 mod servers;
 
 pub use process::{Guarded, folder, free_port, output, poll, spawn, sweep, workplace};
-pub use servers::{Rabbit, Redis, START, greet, versioned};
+pub use programs::newest;
+pub use servers::{Rabbit, Redis, START, greet};

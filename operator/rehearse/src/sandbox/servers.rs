@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::process::{Guarded, folder, free_port, output, poll};
+use super::programs;
 
 /// Time limit for a server to answer.
 pub const START: Duration = Duration::from_secs(60);
@@ -46,7 +47,7 @@ impl Rabbit {
         write(&folder.join("rabbitmq.conf"), &conf, 0o600)?;
         write(&folder.join("enabled_plugins"), "[].\n", 0o600)?;
         write(&folder.join(".erlang.cookie"), "zentratests", 0o400)?;
-        let mut epmd = Command::new("epmd");
+        let mut epmd = programs::command("epmd", &folder);
         epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
         let epmd = Guarded::start(epmd)?;
         let server = Self::serve(&folder, epmd_port, dist_port)?;
@@ -61,12 +62,11 @@ impl Rabbit {
     const DEAD_LETTERING: &str = "-rabbit dead_letter_worker_publisher_confirm_timeout 10000";
 
     fn serve(folder: &Path, epmd_port: u16, dist_port: u16) -> io::Result<Guarded> {
-        let mut command = Command::new(versioned_server()?);
+        let mut command = programs::command(programs::rabbitmq()?, folder);
         let path = |name: &str| folder.join(name);
         Self::environment(&mut command, folder, epmd_port);
         command
             .arg("-noinput")
-            .current_dir(folder)
             .env("ERL_CRASH_DUMP", path("crash.dump"))
             .env("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf"))
             .env("RABBITMQ_MNESIA_BASE", path("mnesia"))
@@ -130,8 +130,25 @@ impl Rabbit {
 
     /// Sets the maximum message size of new channels, in bytes.
     pub fn limit_messages(&self, bytes: usize) {
-        let set = format!("application:set_env(rabbit, max_message_size, {bytes}).");
+        // RabbitMQ 3 reads the setting for each channel, and RabbitMQ 4 a copy that it makes at
+        // its start.
+        let set = format!(
+            "application:set_env(rabbit, max_message_size, {bytes}), \
+             persistent_term:put(max_message_size, {bytes})."
+        );
         self.control(&["eval", &set]);
+    }
+
+    /// Evaluates an Erlang expression on the node, and returns what it prints.
+    pub fn evaluate(&self, expression: &str) -> String {
+        self.control(&["eval", expression])
+    }
+
+    /// Deletes everything that the node stores, as a node does that lost its disk.
+    pub fn reset(&self) {
+        for step in ["stop_app", "reset", "start_app"] {
+            self.control(&[step]);
+        }
     }
 
     /// Deletes a queue.
@@ -170,8 +187,8 @@ impl Rabbit {
     }
 
     fn control(&self, arguments: &[&str]) -> String {
-        let server = versioned_server().unwrap_or_default();
-        let mut command = Command::new(server.with_file_name("rabbitmqctl"));
+        let server = programs::rabbitmq().unwrap_or_default();
+        let mut command = programs::command(server.with_file_name("rabbitmqctl"), &self.folder);
         Self::environment(&mut command, &self.folder, self.epmd_port);
         let done = command.args(arguments).output();
         let done = done.unwrap_or_else(|error| panic!("cannot run rabbitmqctl: {error}"));
@@ -197,25 +214,6 @@ impl Rabbit {
     }
 }
 
-/// The server script of the installed version. The one on the PATH changes the user.
-fn versioned_server() -> io::Result<PathBuf> {
-    versioned("/usr/lib/rabbitmq/lib", "sbin/rabbitmq-server")
-}
-
-/// A program of the newest version, in a folder that contains one folder per version.
-pub fn versioned(folder: &str, program: &str) -> io::Result<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path().join(program))
-        .filter(|path| path.exists())
-        .collect();
-    found.sort();
-    let hint = || io::Error::other(format!("{program} is not installed (not in {folder})"));
-    found.pop().ok_or_else(hint)
-}
-
 /// A private Redis server that persists every acknowledged write.
 pub struct Redis {
     folder: PathBuf,
@@ -234,8 +232,8 @@ impl Redis {
     }
 
     fn serve(folder: &Path, port: u16) -> io::Result<Guarded> {
-        let mut command = Command::new("redis-server");
-        command.current_dir(folder).arg("--port").arg(port.to_string());
+        let mut command = programs::command(programs::store(), folder);
+        command.arg("--port").arg(port.to_string());
         command.args(["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always"]);
         command.args(["--save", "", "--maxmemory-policy", "noeviction"]);
         Guarded::start(command)

@@ -79,7 +79,7 @@ impl<J: Journal + DeliveryStore> Claimant<J> {
     }
 
     /// The kinds of the history's lines.
-    async fn told(&self) -> Vec<String> {
+    async fn kinds(&self) -> Vec<String> {
         let known = self.known().await;
         let word = |what: &HistoryEvent| {
             let json = serde_json::to_value(what).unwrap();
@@ -128,9 +128,9 @@ pub async fn a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_noth
     assert_eq!(claimant.settle(new, 0, Outcome::Delivered).await, Answer::Settled);
     // The first answer was lost.
     assert_eq!(claimant.settle(new, 0, Outcome::Delivered).await, Answer::Settled);
-    let told = claimant.told().await;
-    let told: Vec<_> = told.iter().filter(|word| *word != "busy").collect();
-    assert_eq!(told, ["claimed", "claimed", "superseded", "delivered"]);
+    let kinds = claimant.kinds().await;
+    let kinds: Vec<_> = kinds.iter().filter(|word| *word != "busy").collect();
+    assert_eq!(kinds, ["claimed", "claimed", "superseded", "delivered"]);
 }
 
 pub async fn a_late_success_counts_and_nothing_undoes_it<B: Backend>() {
@@ -163,12 +163,12 @@ pub async fn another_body_is_a_conflict_and_a_copy_is_counted_without_effect<B: 
     let suspected = Fingerprint { id: Some([2; 8]), ..first };
     assert_eq!(claimant.claim_as(0, LEASE, suspected).await, Answer::Suspected);
     assert!(matches!(claimant.claim_as(0, LEASE, first).await, Answer::Busy { .. }));
-    assert_eq!(claimant.told().await, ["claimed", "conflict", "suspected", "busy"]);
+    assert_eq!(claimant.kinds().await, ["claimed", "conflict", "suspected", "busy"]);
     for _ in 0..1000 {
         claimant.claim_as(0, LEASE, other).await;
     }
-    let told = claimant.told().await;
-    assert!(told[0] == "claimed" && told.len() < 500, "{} lines", told.len());
+    let kinds = claimant.kinds().await;
+    assert!(kinds[0] == "claimed" && kinds.len() < 500, "{} lines", kinds.len());
 }
 
 pub async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Backend>() {
@@ -198,12 +198,12 @@ pub async fn a_dead_delivery_is_listed_until_it_is_requeued_or_discarded<B: Back
     assert!(journal.note(&claimants[1].key, 0, "ada", &discarded).await.unwrap());
     assert_eq!(listed().await, [claimants[2].key.clone()]);
     assert_eq!(claimants[0].settle(again, 1, Outcome::Delivered).await, Answer::Settled);
-    let told = claimants[0].told().await;
-    assert_eq!(told, ["claimed", "dead", "duplicate_dead", "requeued", "claimed", "delivered"]);
+    let kinds = claimants[0].kinds().await;
+    assert_eq!(kinds, ["claimed", "dead", "duplicate_dead", "requeued", "claimed", "delivered"]);
     // A copy of a discarded event does not bring it back.
     assert_eq!(claimants[1].claim(0).await, Answer::Dead);
     assert_eq!(listed().await, [claimants[2].key.clone()]);
-    assert_eq!(claimants[1].told().await, ["claimed", "dead", "discarded", "duplicate_dead"]);
+    assert_eq!(claimants[1].kinds().await, ["claimed", "dead", "discarded", "duplicate_dead"]);
     let unknown = Claimant::new(&journal, "unknown");
     assert!(!journal.note(&unknown.key, 1, "ada", &requeued).await.unwrap());
 }

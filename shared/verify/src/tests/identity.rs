@@ -131,14 +131,14 @@ fn the_same_bytes_are_an_event_each_time_where_the_provider_repeats_them() {
 fn the_same_bytes_are_a_copy_only_if_they_have_what_tells_events_apart() {
     let mut asked = 0;
     for (name, scheme) in all() {
-        let Some(told) = scheme.told_apart_by.as_ref().filter(|at| scheme.covers(at)) else {
+        let Some(place) = scheme.told_apart_by.as_ref().filter(|at| scheme.covers(at)) else {
             continue;
         };
-        if !told.is_in_body() || scheme.signature.algorithm.is_public() || scheme.sends_forms() {
+        if !place.is_in_body() || scheme.signature.algorithm.is_public() || scheme.sends_forms() {
             continue;
         }
         let endpoint = any(name);
-        let with = Scheme { id: Some(told.clone()), ..scheme.clone() };
+        let with = Scheme { id: Some(place.clone()), ..scheme.clone() };
         let identities = |scheme: &Scheme| {
             let mut body = serde_json::json!({ "event": "a" });
             scheme.write_into(&mut body, "1700000000", "kind", Timestamp::from_secs(T));

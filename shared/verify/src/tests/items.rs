@@ -80,14 +80,14 @@ fn where_each_item_is_signed_by_itself_all_of_them_must_be() {
         verified.map(Verified::into_events)
     };
     let both = judge(&[first.clone(), item("second", Some(&signature))]).unwrap();
-    let told = both.iter().map(|event| {
+    let found = both.iter().map(|event| {
         let VerifiedEvent { identity, event_type, context, .. } = &event;
         let batch = context.batch.as_ref().map(|batch| (batch.item, batch.of));
         (identity.as_str(), event_type.as_deref(), batch)
     });
     let kind = Some("AUTHORISATION");
     assert_eq!(
-        told.collect::<Vec<_>>(),
+        found.collect::<Vec<_>>(),
         [
             ("7914073381342284:AUTHORISATION:true", kind, Some((1, 2))),
             ("second:AUTHORISATION:true", kind, Some((2, 2))),

@@ -408,6 +408,6 @@ fn a_signed_time_that_is_not_there_is_malformed_and_told_with_how_it_is_written(
     assert!(good.verify(&endpoint).is_ok());
     let explained = sent("").explain(&endpoint, &[], None);
     assert_eq!(explained.refusal, Some(Refusal::SignatureMalformed));
-    let told = "The signed time (`/meta/timestamp` of the JSON body) isn't there, or isn't a UTC time by RFC 3339.";
-    assert_eq!(explained.steps.last().unwrap().found, told);
+    let expected = "The signed time (`/meta/timestamp` of the JSON body) isn't there, or isn't a UTC time by RFC 3339.";
+    assert_eq!(explained.steps.last().unwrap().found, expected);
 }

@@ -90,8 +90,8 @@ fn plan(stack: &Stack, count: usize) -> anyhow::Result<(Duration, u64)> {
     let status = format!("/proc/{}/status", running.id());
     let mut most = 0;
     let ended = services::poll(BOUND, || {
-        let told = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = told.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let printed = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = printed.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let now = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
         most = most.max(now.unwrap_or_default());
         running.try_wait().ok()?

@@ -55,9 +55,12 @@ async fn taken() -> anyhow::Result<()> {
         wrk.args(["-t1", &format!("-c{IN_FLIGHT}"), &format!("-d{}s", ROUND.as_secs()), "-s"]);
         let url = format!("{}/in/acme", program.listen);
         let output = wrk.arg(&script).arg(url).output().await.context("wrk can't be run")?;
-        let told = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success() && !told.contains("Non-2xx"), "not all accepted: {told}");
-        let count = told.lines().find_map(|line| line.split_once(" requests in"));
+        let printed = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success() && !printed.contains("Non-2xx"),
+            "not all accepted: {printed}"
+        );
+        let count = printed.lines().find_map(|line| line.split_once(" requests in"));
         let count: f64 = count.context("wrk says nothing")?.0.trim().parse()?;
         let per_second = count / ROUND.as_secs_f64();
         if per_second > best {

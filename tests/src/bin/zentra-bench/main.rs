@@ -11,7 +11,7 @@
 //! The setup is a private RabbitMQ with a quorum queue, signed bodies of 1 KiB, and 64 and 256
 //! requests in flight. Rounds alternate, so that a slow spell of the machine affects all rows
 //! alike. `wrk` creates the load. The results are printed, and no result is a failure. Arguments:
-//! other numbers of requests in flight, or one part alone: `verify [PROVIDER]`, `hostile
+//! other numbers of requests in flight, or one part alone: `ingress`, `verify [PROVIDER]`, `hostile
 //! [PROVIDER]`, `flood [KIND]`, `worker`, `whole`, `file`, `list [COUNT]` or `dead [COUNT]`.
 
 mod bare;
@@ -59,14 +59,15 @@ const CHANNELS: usize = 4;
 #[tokio::main]
 async fn main() -> ExitCode {
     let ran = run().await;
-    let told = services::output();
+    let printed = services::output();
     services::sweep();
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let told: Vec<&str> = told.lines().filter(|line| line.contains("zentra")).collect();
-            let last = told.len().saturating_sub(20);
-            println!("the benchmark failed: {error:#}\n{}", told[last..].join("\n"));
+            let printed: Vec<&str> =
+                printed.lines().filter(|line| line.contains("zentra")).collect();
+            let last = printed.len().saturating_sub(20);
+            println!("the benchmark failed: {error:#}\n{}", printed[last..].join("\n"));
             ExitCode::FAILURE
         }
     }
@@ -78,6 +79,7 @@ async fn run() -> anyhow::Result<()> {
     match arguments[..] {
         ["sink", port] => return bare::sink(port.parse()?).await,
         ["bare", rabbit, redis, queue, url] => return bare::bare(rabbit, redis, queue, url).await,
+        ["ingress"] => return ingress().await,
         ["worker"] => return worker::run().await,
         ["whole"] => return whole::run().await,
         ["file"] => return file::run().await,
@@ -253,9 +255,9 @@ async fn load(
     let mut wrk = tokio::process::Command::new("wrk");
     wrk.args(["-t1", &format!("-c{in_flight}"), &format!("-d{}s", ROUND.as_secs()), "-s"]);
     let output = wrk.arg(script).arg(&url).output().await.context("wrk can't be run")?;
-    let told = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "wrk failed: {told}");
-    ensure!(!told.contains("Non-2xx"), "not all were accepted: {told}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "wrk failed: {printed}");
+    ensure!(!printed.contains("Non-2xx"), "not all were accepted: {printed}");
     let count = (accepted().await - before) as u64;
     let row = row(count, own, ingress.process.id(), broker, rabbit)?;
     purge(&connect(rabbit).await?, namespace).await?;

@@ -32,8 +32,11 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     wrk.args(["-t1", &format!("-c{PROVIDERS}"), &format!("-d{}s", ROUND.as_secs()), "-s"]);
     let url = format!("{}/in/acme", ingress.listen);
     let output = wrk.arg(script).arg(url).output().await.context("wrk can't be run")?;
-    let told = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success() && !told.contains("Non-2xx"), "not all were accepted: {told}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && !printed.contains("Non-2xx"),
+        "not all were accepted: {printed}"
+    );
 
     let http = Http::default();
     let accepted = ingress.metric(&http, &["zentra_ingress_accepted_total", "acme"]).await;
@@ -69,13 +72,13 @@ async fn within(worker: &Program, http: &Http, all: f64) -> anyhow::Result<Strin
         (counted >= all).then_some(())
     })
     .await;
-    let mut told = String::new();
+    let mut printed = String::new();
     for limit in ["0.05", "0.1", "0.25", "0.5", "1"] {
         let (bucket, limits) = (format!("{name}_bucket"), format!("le=\"{limit}\""));
         let share = worker.metric(http, &[&bucket, &limits]).await / all * 100.0;
-        write!(told, "{share:.2} % within {limit} s, ")?;
+        write!(printed, "{share:.2} % within {limit} s, ")?;
     }
-    Ok(told.trim_end_matches(", ").to_owned())
+    Ok(printed.trim_end_matches(", ").to_owned())
 }
 
 /// Callbacks with one body, and each with its own ID and signature, as `wrk` sends them. They are

@@ -4,6 +4,7 @@ pub mod flood;
 pub mod fuzz;
 pub mod http;
 pub mod ledger;
+pub mod partition;
 pub mod services;
 pub mod sign;
 pub mod stack;

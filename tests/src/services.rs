@@ -79,7 +79,9 @@ impl Postgres {
         server.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
         let postgres = Self { port, _server: start(server) };
         // A request for TLS gets a refusal.
-        let answers = poll(START, || greet(port, b"\0\0\0\x08\x04\xd2\x16\x2f", b"N"));
+        let answers = poll(START, || {
+            greet(([127, 0, 0, 1], port).into(), b"\0\0\0\x08\x04\xd2\x16\x2f", b"N")
+        });
         assert!(answers.is_some(), "PostgreSQL didn't start:\n{}", output());
         postgres
     }

@@ -112,8 +112,14 @@ impl Consumer for AmqpConsumer {
 
     async fn next(&mut self) -> Option<(Message, AmqpReceipt)> {
         loop {
-            if let Some(Current { consumers, ends, .. }) = &mut self.current {
-                match consumers.next().await {
+            if let Some(Current { session, consumers, ends, .. }) = &mut self.current {
+                let next = tokio::select! {
+                    biased;
+                    // A connection that is given up can stay open for as long as a heartbeat.
+                    () = session.gone.cancelled() => None,
+                    next = consumers.next() => next,
+                };
+                match next {
                     Some(Ok(mut delivery)) => {
                         let message = read(&mut delivery);
                         let (acker, tag) = (delivery.acker, delivery.delivery_tag);

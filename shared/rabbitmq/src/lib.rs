@@ -283,7 +283,7 @@ impl Amqp {
         self.metrics.archive_up.set(0);
         // What it holds would fill the lanes.
         if let Some(session) = self.publishing.now() {
-            session.discard();
+            session.renew();
         }
     }
 

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, Event};
@@ -29,7 +30,8 @@ use rand::seq::SliceRandom;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::sync::{Notify, watch};
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use webhook_verify::Secret;
 use zentra_core::clock::millis;
@@ -53,6 +55,8 @@ const CANNOT_CONNECT: &str = "cannot connect to RabbitMQ: retrying";
 /// Pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long one address is tried before the next one is tried beside it.
+const STAGGER: Duration = Duration::from_secs(1);
 /// Number of failed attempts per log line.
 const LOG_EACH: Duration = Duration::from_secs(10);
 /// Maximum age of the last confirm before a probe message asks for a new one.
@@ -171,8 +175,6 @@ async fn supervise(
     publish: &watch::Sender<Option<Arc<Session>>>,
     declared: &watch::Sender<Option<Declared>>,
 ) {
-    let mut pauses = Pauses::new(PAUSE, LONGEST_PAUSE);
-    let mut failures = Failures::default();
     let unrouted = Arc::new(Unrouted::default());
     let largest = Arc::new(AtomicUsize::new(usize::MAX));
     let up = metrics.up.with_label_values(&[purpose]);
@@ -182,37 +184,26 @@ async fn supervise(
     // In random order, so that the connections spread over the nodes.
     let mut urls: Vec<&Secret> = settings.urls.iter().collect();
     urls.shuffle(&mut rand::rng());
-    // An endless iterator: the configuration has at least one URL.
-    for url in urls.into_iter().cycle() {
-        let shared = (unrouted.clone(), largest.clone());
-        let opened = Session::open(url, settings, metrics, (purpose, lanes), shared).await;
-        let (session, inboxes) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                failures.log(CANNOT_CONNECT, purpose, &error);
-                tokio::time::sleep(pauses.next_pause()).await;
-                continue;
-            }
-        };
-        let mut lost = std::pin::pin!(session.lost(&blocked));
-        let prepared = tokio::select! {
-            cause = &mut lost => Err(QueueError::Broker(cause)),
-            prepared = session.prepare(settings, routes, declared, inboxes) => prepared,
-        };
-        if let Err(error) = prepared {
-            failures.log(CANNOT_CONNECT, purpose, &error);
-            session.close_behind();
-            tokio::time::sleep(pauses.next_pause()).await;
-            continue;
-        }
+    let shared = (unrouted.clone(), largest);
+    let connector = Connector {
+        settings,
+        routes,
+        metrics,
+        purpose: (purpose, lanes),
+        declared,
+        shared,
+        blocked: blocked.clone(),
+        urls,
+    };
+    let mut turns = Turns::default();
+    loop {
+        let (session_at, session, mut lost) = connector.connect(&mut turns).await;
         tracing::info!(purpose, "connected to RabbitMQ");
-        pauses.reset();
-        failures = Failures::default();
         connects.inc();
         up.set(1);
         publish.send_replace(Some(session.clone()));
         let cause = tokio::select! {
-            cause = &mut lost => cause,
+            cause = &mut lost => cause.unwrap_or_else(|error| error.to_string()),
             never = session.keep_declared(purpose, settings, routes, declared) => match never {},
             never = session.keep_house(routes) => match never {},
             never = unrouted.watch(&session, settings, routes) => match never {},
@@ -225,7 +216,109 @@ async fn supervise(
         }
         tracing::warn!(purpose, cause, "lost the connection to RabbitMQ");
         session.close_behind();
-        tokio::time::sleep(pauses.next_pause()).await;
+        turns.next = Instant::now() + turns.pauses.next_pause();
+        if session.again_here.load(Ordering::Acquire) {
+            turns.at = session_at;
+        }
+    }
+}
+
+/// Makes connections to the addresses in turn.
+struct Connector<'a> {
+    settings: &'a Settings,
+    routes: &'a watch::Receiver<Option<Routes>>,
+    metrics: &'a Metrics,
+    purpose: (&'static str, usize),
+    declared: &'a watch::Sender<Option<Declared>>,
+    shared: (Arc<Unrouted>, Arc<AtomicUsize>),
+    blocked: IntGauge,
+    urls: Vec<&'a Secret>,
+}
+
+/// Which address is next, and when.
+struct Turns {
+    at: usize,
+    next: Instant,
+    pauses: Pauses,
+    failures: Failures,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let (pauses, failures) = (Pauses::new(PAUSE, LONGEST_PAUSE), Failures::default());
+        Self { at: 0, next: Instant::now(), pauses, failures }
+    }
+}
+
+/// The turn of an address, its connection, and a task that waits for the loss.
+type Connected = (usize, Arc<Session>, JoinHandle<String>);
+
+impl Connector<'_> {
+    /// Tries the addresses until one works. An address that does not answer is left to itself after
+    /// [`STAGGER`], and the next one is tried beside it: a frozen node costs that time only. While
+    /// nothing is declared yet, one is tried at a time.
+    async fn connect(&self, turns: &mut Turns) -> Connected {
+        let mut trying = FuturesUnordered::new();
+        loop {
+            let declares = self.routes.borrow().is_some() && self.declared.borrow().is_none();
+            let most = if declares { 1 } else { self.urls.len() };
+            tokio::select! {
+                biased;
+                Some(tried) = trying.next() => match tried {
+                    Ok(connected) => {
+                        turns.pauses.reset();
+                        turns.failures = Failures::default();
+                        return connected;
+                    }
+                    Err(error) => {
+                        turns.failures.log(CANNOT_CONNECT, self.purpose.0, &error);
+                        turns.next = Instant::now() + turns.pauses.next_pause();
+                    }
+                },
+                () = sleep_until(turns.next.into()), if trying.len() < most => {
+                    trying.push(self.attempt(turns.at));
+                    turns.at = turns.at.wrapping_add(1);
+                    turns.next = Instant::now() + STAGGER;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, at: usize) -> Result<Connected, QueueError> {
+        let url = self.urls[at % self.urls.len()];
+        let (settings, metrics) = (self.settings, self.metrics);
+        let opened = Session::open(url, settings, metrics, self.purpose, self.shared.clone());
+        let (session, inboxes) = opened.await?;
+        let opening = Opening(Some(session.clone()));
+        let mut lost = tokio::spawn({
+            let (session, blocked) = (session.clone(), self.blocked.clone());
+            async move { session.lost(&blocked).await }
+        });
+        tokio::select! {
+            cause = &mut lost => Err(QueueError::Broker(cause.unwrap_or_default())),
+            prepared = session.prepare(settings, self.routes, self.declared, inboxes) => {
+                prepared?;
+                opening.keep();
+                Ok((at, session, lost))
+            }
+        }
+    }
+}
+
+/// Closes a connection that is not used after all.
+struct Opening(Option<Arc<Session>>);
+
+impl Opening {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            session.close_behind();
+        }
     }
 }
 
@@ -275,6 +368,8 @@ pub(super) struct Session {
     declared: AtomicBool,
     /// Set when the broker lacks an exchange: the next connection declares before it publishes.
     misses_topology: AtomicBool,
+    /// Set when the address is not to blame: the next connection is made to the same one.
+    again_here: AtomicBool,
     /// Wakes whoever waits for the first answer: a blocked broker gives none.
     when_blocked: Notify,
     /// The channel of [`Session::ask`].
@@ -290,7 +385,7 @@ impl Session {
         url: &Secret,
         settings: &Settings,
         metrics: &Metrics,
-        (purpose, lanes): (&str, usize),
+        (purpose, lanes): (&'static str, usize),
         (unrouted, largest): (Arc<Unrouted>, Arc<AtomicUsize>),
     ) -> Result<(Arc<Self>, Vec<mpsc::Receiver<Job>>), QueueError> {
         let connect = timeout(CONNECT, connect(url, settings, purpose)).await;
@@ -314,6 +409,7 @@ impl Session {
             largest,
             declared: AtomicBool::new(false),
             misses_topology: AtomicBool::new(false),
+            again_here: AtomicBool::new(false),
             when_blocked: Notify::new(),
             questions: tokio::sync::Mutex::new(None),
             unrouted,
@@ -570,6 +666,12 @@ impl Session {
     /// Gives this generation up: after one failure, nothing on it is trusted.
     pub(super) fn discard(&self) {
         self.gone.cancel();
+    }
+
+    /// Discards this generation for a new one to the same address.
+    pub(super) fn renew(&self) {
+        self.again_here.store(true, Ordering::Release);
+        self.discard();
     }
 
     /// Waits until the connection is lost or discarded, and returns the reason.

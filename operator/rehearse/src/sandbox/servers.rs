@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::process::{Guarded, folder, free_port, output, poll};
@@ -26,32 +27,93 @@ fn threads_stand(pid: &str) -> bool {
 /// A private RabbitMQ node.
 pub struct Rabbit {
     folder: PathBuf,
+    node: Node,
+    server: Guarded,
+    _epmd: Arc<Guarded>,
+}
+
+/// A node's names and ports.
+struct Node {
+    name: String,
+    address: Ipv4Addr,
     port: u16,
     epmd_port: u16,
     dist_port: u16,
-    server: Guarded,
-    _epmd: Guarded,
+    /// Additional lines of its configuration.
+    settings: String,
+    /// Additional flags of its Erlang machine.
+    flags: String,
+}
+
+impl Node {
+    fn alone() -> io::Result<Self> {
+        let (port, epmd_port, dist_port) = (free_port()?, free_port()?, free_port()?);
+        let (settings, flags) = (String::new(), String::new());
+        let (name, address) = (format!("zentra{epmd_port}@localhost"), Ipv4Addr::LOCALHOST);
+        Ok(Self { name, address, port, epmd_port, dist_port, settings, flags })
+    }
 }
 
 impl Rabbit {
     /// Starts one and waits until it accepts connections.
     pub fn start() -> io::Result<Self> {
+        let node = Node::alone()?;
+        let epmd = Self::name_server(node.epmd_port, &[node.address])?;
+        Self::start_node(node, epmd)
+    }
+
+    /// Starts three nodes of one cluster, each with an address of its own, so that the network
+    /// between them can be cut.
+    pub fn cluster() -> io::Result<[Self; 3]> {
+        let (port, epmd_port) = (free_port()?, free_port()?);
+        // No other cluster has these: the port is reserved.
+        let [high, low] = port.to_be_bytes();
+        let addresses = [1, 2, 3].map(|last| Ipv4Addr::new(127, high, low, last));
+        let names = addresses.map(|address| format!("zentra{}@{address}", address.octets()[3]));
+        let mut settings = String::from(
+            "cluster_formation.peer_discovery_backend = classic_config\n\
+             cluster_partition_handling = pause_minority\n",
+        );
+        for (at, name) in names.iter().enumerate() {
+            settings += &format!("cluster_formation.classic_config.nodes.{} = {name}\n", at + 1);
+        }
+        let epmd = Self::name_server(epmd_port, &addresses)?;
+        let start = |at: usize| {
+            let (name, address, settings) = (names[at].clone(), addresses[at], settings.clone());
+            let [a, b, c, d] = address.octets();
+            // Its own connections come from its address too.
+            let flags = format!(
+                "-kernel inet_dist_connect_options [{{ip,{{{a},{b},{c},{d}}}}}] -kernel net_ticktime 10"
+            );
+            let dist_port = free_port()?;
+            let node = Node { name, address, port, epmd_port, dist_port, settings, flags };
+            Self::start_node(node, epmd.clone())
+        };
+        // The first one forms the cluster that the others join.
+        Ok([start(0)?, start(1)?, start(2)?])
+    }
+
+    fn name_server(port: u16, addresses: &[Ipv4Addr]) -> io::Result<Arc<Guarded>> {
+        let addresses: Vec<String> = addresses.iter().map(Ipv4Addr::to_string).collect();
+        let mut epmd = programs::command("epmd", &folder("epmd")?);
+        epmd.args(["-port", &port.to_string(), "-address", &addresses.join(",")]);
+        Ok(Arc::new(Guarded::start(epmd)?))
+    }
+
+    fn start_node(node: Node, epmd: Arc<Guarded>) -> io::Result<Self> {
         let folder = folder("rabbit")?;
-        let (port, epmd_port, dist_port) = (free_port()?, free_port()?, free_port()?);
         let conf = format!(
-            "listeners.tcp.1 = 127.0.0.1:{port}\n\
+            "listeners.tcp.1 = {}:{}\n\
              vm_memory_high_watermark.absolute = 1GB\n\
              disk_free_limit.absolute = 50MB\n\
-             log.console = false\n"
+             log.console = false\n{}",
+            node.address, node.port, node.settings
         );
         write(&folder.join("rabbitmq.conf"), &conf, 0o600)?;
         write(&folder.join("enabled_plugins"), "[].\n", 0o600)?;
         write(&folder.join(".erlang.cookie"), "zentratests", 0o400)?;
-        let mut epmd = programs::command("epmd", &folder);
-        epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
-        let epmd = Guarded::start(epmd)?;
-        let server = Self::serve(&folder, epmd_port, dist_port)?;
-        let rabbit = Self { folder, port, epmd_port, dist_port, server, _epmd: epmd };
+        let server = Self::serve(&folder, &node)?;
+        let rabbit = Self { folder, node, server, _epmd: epmd };
         rabbit.ready()?;
         Ok(rabbit)
     }
@@ -61,10 +123,11 @@ impl Rabbit {
     /// docker-compose.yml sets the same value.
     const DEAD_LETTERING: &str = "-rabbit dead_letter_worker_publisher_confirm_timeout 10000";
 
-    fn serve(folder: &Path, epmd_port: u16, dist_port: u16) -> io::Result<Guarded> {
+    fn serve(folder: &Path, node: &Node) -> io::Result<Guarded> {
         let mut command = programs::command(programs::rabbitmq()?, folder);
         let path = |name: &str| folder.join(name);
-        Self::environment(&mut command, folder, epmd_port);
+        let [a, b, c, d] = node.address.octets();
+        Self::environment(&mut command, folder, node);
         command
             .arg("-noinput")
             .env("ERL_CRASH_DUMP", path("crash.dump"))
@@ -72,13 +135,14 @@ impl Rabbit {
             .env("RABBITMQ_MNESIA_BASE", path("mnesia"))
             .env("RABBITMQ_LOG_BASE", path("log"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins"))
-            .env("RABBITMQ_DIST_PORT", dist_port.to_string())
+            .env("RABBITMQ_DIST_PORT", node.dist_port.to_string())
             .env("RABBITMQ_ALLOW_INPUT", "1")
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
                 format!(
-                    "-kernel inet_dist_use_interface {{127,0,0,1}} +S 2:2 {}",
-                    Self::DEAD_LETTERING
+                    "-kernel inet_dist_use_interface {{{a},{b},{c},{d}}} +S 2:2 {} {}",
+                    Self::DEAD_LETTERING,
+                    node.flags
                 ),
             );
         Guarded::start(command)
@@ -86,13 +150,24 @@ impl Rabbit {
 
     fn ready(&self) -> io::Result<()> {
         // The first frame of AMQP is a method frame (1). The node opens its AMQP port last.
-        let answers = poll(START, || greet(self.port, b"AMQP\0\0\x09\x01", b"\x01"));
+        let address = (self.node.address, self.node.port).into();
+        let answers = poll(START, || greet(address, b"AMQP\0\0\x09\x01", b"\x01"));
         answers.ok_or_else(|| not_ready("RabbitMQ"))
     }
 
     /// The address it listens on.
     pub fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+        format!("amqp://guest:guest@{}:{}/%2f", self.node.address, self.node.port)
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.node.address
+    }
+
+    /// Its name in its cluster.
+    pub fn name(&self) -> &str {
+        &self.node.name
     }
 
     /// Its process id.
@@ -103,6 +178,16 @@ impl Rabbit {
     /// Kill -9.
     pub fn kill(&mut self) {
         self.server.kill();
+    }
+
+    /// Stops it as an operator does (SIGTERM), and starts it again.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start again in time.
+    pub fn restart_gently(&mut self) -> io::Result<()> {
+        self.server.terminate(START);
+        self.restart()
     }
 
     /// Stops it (SIGSTOP). Once this returns, it keeps its connections and answers nothing.
@@ -189,19 +274,20 @@ impl Rabbit {
     fn control(&self, arguments: &[&str]) -> String {
         let server = programs::rabbitmq().unwrap_or_default();
         let mut command = programs::command(server.with_file_name("rabbitmqctl"), &self.folder);
-        Self::environment(&mut command, &self.folder, self.epmd_port);
+        Self::environment(&mut command, &self.folder, &self.node);
         let done = command.args(arguments).output();
         let done = done.unwrap_or_else(|error| panic!("cannot run rabbitmqctl: {error}"));
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
-    fn environment(command: &mut Command, folder: &Path, epmd_port: u16) {
+    fn environment(command: &mut Command, folder: &Path, node: &Node) {
         command
             .env("HOME", folder)
-            .env("ERL_EPMD_PORT", epmd_port.to_string())
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .env("RABBITMQ_NODENAME", format!("zentra{epmd_port}@localhost"))
+            .env("ERL_EPMD_PORT", node.epmd_port.to_string())
+            .env("ERL_EPMD_ADDRESS", node.address.to_string())
+            .env("RABBITMQ_NODENAME", &node.name)
+            .env("RABBITMQ_USE_LONGNAME", (node.address != Ipv4Addr::LOCALHOST).to_string())
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             // Keeps crash dumps out of the current directory.
             .env("ERL_CRASH_DUMP_SECONDS", "0");
@@ -209,7 +295,7 @@ impl Rabbit {
 
     /// Starts it again after [`Rabbit::kill`], with its data on disk.
     pub fn restart(&mut self) -> io::Result<()> {
-        self.server = Self::serve(&self.folder, self.epmd_port, self.dist_port)?;
+        self.server = Self::serve(&self.folder, &self.node)?;
         self.ready()
     }
 }
@@ -240,7 +326,8 @@ impl Redis {
     }
 
     fn ready(&self) -> io::Result<()> {
-        let answers = poll(START, || greet(self.port, b"PING\r\n", b"+PONG"));
+        let answers =
+            poll(START, || greet(([127, 0, 0, 1], self.port).into(), b"PING\r\n", b"+PONG"));
         answers.ok_or_else(|| not_ready("Redis"))
     }
 
@@ -272,8 +359,7 @@ impl Redis {
 }
 
 /// Whether a server answers this request with this text within two seconds.
-pub fn greet(port: u16, hello: &[u8], answer: &[u8]) -> Option<()> {
-    let address = ([127, 0, 0, 1], port).into();
+pub fn greet(address: SocketAddr, hello: &[u8], answer: &[u8]) -> Option<()> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     stream.write_all(hello).ok()?;

@@ -99,12 +99,16 @@ pub(super) async fn archive(
         return Ok(true);
     }
     let declared = match timeout(ARCHIVE, declare_archive(connection, names, routes)).await {
-        Ok(declared) => declared.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer in time".into()),
+        Ok(declared) => declared,
+        // It may work all the same. While it holds confirms, events are published without it.
+        Err(_) => {
+            tracing::warn!("the broker does not answer about the archive: asking again later");
+            return Ok(false);
+        }
     };
     let Err(error) = declared else { return Ok(true) };
     detach_archive(connection, names).await.map_err(failed)?;
-    tracing::error!(error, "the broker cannot serve the archive: events are accepted without it");
+    tracing::error!(%error, "the broker cannot serve the archive: events are accepted without it");
     Ok(false)
 }
 

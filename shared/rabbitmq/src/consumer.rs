@@ -121,6 +121,7 @@ impl Consumer for AmqpConsumer {
                 };
                 match next {
                     Some(Ok(mut delivery)) => {
+                        session.hear();
                         let message = read(&mut delivery);
                         let (acker, tag) = (delivery.acker, delivery.delivery_tag);
                         let receipt = AmqpReceipt { acker, tag, ends: ends.clone() };

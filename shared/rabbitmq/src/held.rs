@@ -2,9 +2,9 @@
 //!
 //! An event is published once, to the archive and to the work queues, and the broker confirms it
 //! when all of them have it. So a stream whose leader is away holds every confirm for as long. An
-//! event that waits for half of the time limit of a confirm, while the broker confirms other
-//! messages but none through the archive, is published again without the archive. So are the
-//! events after it for a while. Copies have no effect.
+//! event that waits for half of the time limit of a confirm, while none is confirmed through the
+//! archive, is published once more without it. If that copy is confirmed, the archive is left out
+//! for a while. Copies have no effect.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

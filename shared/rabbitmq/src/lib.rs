@@ -236,8 +236,8 @@ impl Amqp {
     }
 
     /// Publishes an event to the archive and to its subscribers. The archive may hold the confirm
-    /// for half of the time limit: see [`held`].
-    async fn publish_archived(&self, sealed: &Sealed) -> Result<(), QueueError> {
+    /// for half of the time limit: see [`held`]. Returns whether the confirm covers the archive.
+    async fn publish_archived(&self, sealed: &Sealed) -> Result<bool, QueueError> {
         let (started, limit) = (Instant::now(), self.settings.publish_timeout);
         let properties = message::new(sealed).map_err(failed)?;
         let (exchange, body) = (self.names.ingress_exchange(), sealed.body.clone());
@@ -247,52 +247,53 @@ impl Amqp {
             Ok(sent) => sent,
             // It is slow, but it works.
             Err(_) if self.held.has_worked_since(started) => sent.await,
-            Err(_) if !self.confirms_others(limit / 4).await => sent.await,
-            Err(_) => {
-                self.leave_archive_out();
-                Err(QueueError::Lost)
-            }
+            Err(_) if self.works_without_archive(sealed).await? => return Ok(false),
+            Err(_) => sent.await,
         };
         match sent {
             Ok(()) => {
                 if self.held.works() {
                     tracing::info!("the archive takes events again");
-                    self.metrics.archive_up.set(1);
+                    self.metrics.archive.leave_out(false);
                 }
-                return Ok(());
+                return Ok(true);
             }
+            // Another event has found out that the archive holds confirms.
             Err(QueueError::Lost) if self.held.is_left_out() => {}
             Err(error) => return Err(error),
         }
-        let left = limit.saturating_sub(started.elapsed());
-        let mut publishing = self.publishing.clone();
-        let again = async {
-            publishing.session().await.ok_or(QueueError::Lost)?;
-            self.reroute(sealed).await
-        };
-        timeout(left, again).await.unwrap_or(Err(QueueError::Timeout(limit)))
+        self.publish_without_archive(sealed).await.map(|()| false)
     }
 
-    fn leave_archive_out(&self) {
-        if !self.held.leave_out() {
-            return;
+    /// The connection is a new one since the archive is left out: waits for it for half of the time
+    /// limit of a confirm.
+    async fn publish_without_archive(&self, sealed: &Sealed) -> Result<(), QueueError> {
+        let mut publishing = self.publishing.clone();
+        let connected = timeout(self.settings.publish_timeout / 2, publishing.session()).await;
+        connected.ok().flatten().ok_or(QueueError::Disconnected)?;
+        self.reroute(sealed).await
+    }
+
+    /// Publishes an event that waits for its confirm once more, without the archive. Only the
+    /// confirm of this copy proves that it is the archive that holds the first one: it is left out
+    /// then.
+    async fn works_without_archive(&self, sealed: &Sealed) -> Result<bool, QueueError> {
+        let session = self.publishing.now().ok_or(QueueError::Lost)?;
+        let properties = message::new(sealed).map_err(failed)?;
+        let (events, limit) = (self.names.events(), self.settings.publish_timeout / 4);
+        let to = (events.as_str(), sealed.route.as_str());
+        if !session.confirms_aside(limit, to, &sealed.body, properties).await {
+            return Ok(false);
         }
-        tracing::error!(
-            "the archive holds the confirms of events: they are accepted without it for a while"
-        );
-        self.metrics.archive_up.set(0);
-        // What it holds would fill the lanes.
-        if let Some(session) = self.publishing.now() {
+        if self.held.leave_out() {
+            tracing::error!(
+                "the archive holds the confirms of events: they are accepted without it for a while"
+            );
+            self.metrics.archive.leave_out(true);
+            // What it holds would fill the lanes.
             session.renew();
         }
-    }
-
-    /// Whether the broker confirms other messages than those that go to the archive.
-    async fn confirms_others(&self, limit: Duration) -> bool {
-        match self.publishing.now() {
-            Some(session) => session.confirms(limit).await,
-            None => false,
-        }
+        Ok(true)
     }
 
     /// Declares exchanges and queues again, because one of them no longer exists.
@@ -344,14 +345,16 @@ impl Subscribe for Amqp {
 impl Publish for Amqp {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
         if self.held.is_left_out() {
-            return self.reroute(sealed).await;
+            return self.publish_without_archive(sealed).await;
         }
         if !self.archives() {
             let properties = message::new(sealed).map_err(failed)?;
             let (exchange, body) = (self.names.ingress_exchange(), sealed.body.clone());
             return self.send(&self.publishing, &exchange, &sealed.route, body, properties).await;
         }
-        self.publish_archived(sealed).await?;
+        if !self.publish_archived(sealed).await? {
+            return Ok(());
+        }
         let session = self.publishing.now().ok_or(QueueError::Lost)?;
         match session.only_archived().await? {
             true => Err(QueueError::Refused),

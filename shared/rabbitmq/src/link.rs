@@ -24,7 +24,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind, Event,
+};
 use prometheus::IntGauge;
 use rand::seq::SliceRandom;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -201,6 +203,7 @@ async fn supervise(
         tracing::info!(purpose, "connected to RabbitMQ");
         connects.inc();
         up.set(1);
+        blocked.set(session.blocked().into());
         publish.send_replace(Some(session.clone()));
         let cause = tokio::select! {
             cause = &mut lost => cause.unwrap_or_else(|error| error.to_string()),
@@ -211,9 +214,7 @@ async fn supervise(
         publish.send_replace(None);
         up.set(0);
         blocked.set(0);
-        if session.misses_topology.load(Ordering::Acquire) {
-            declared.send_replace(None);
-        }
+        turns.declare_first = session.misses_topology.load(Ordering::Acquire);
         tracing::warn!(purpose, cause, "lost the connection to RabbitMQ");
         session.close_behind();
         turns.next = Instant::now() + turns.pauses.next_pause();
@@ -238,6 +239,8 @@ struct Connector<'a> {
 /// Which address is next, and when.
 struct Turns {
     at: usize,
+    /// Whether to declare before anything is published, although it was declared before.
+    declare_first: bool,
     next: Instant,
     pauses: Pauses,
     failures: Failures,
@@ -246,7 +249,7 @@ struct Turns {
 impl Default for Turns {
     fn default() -> Self {
         let (pauses, failures) = (Pauses::new(PAUSE, LONGEST_PAUSE), Failures::default());
-        Self { at: 0, next: Instant::now(), pauses, failures }
+        Self { at: 0, declare_first: false, next: Instant::now(), pauses, failures }
     }
 }
 
@@ -260,13 +263,16 @@ impl Connector<'_> {
     async fn connect(&self, turns: &mut Turns) -> Connected {
         let mut trying = FuturesUnordered::new();
         loop {
-            let declares = self.routes.borrow().is_some() && self.declared.borrow().is_none();
+            let first = turns.declare_first;
+            let is_new = first || self.declared.borrow().is_none();
+            let declares = self.routes.borrow().is_some() && is_new;
             let most = if declares { 1 } else { self.urls.len() };
             tokio::select! {
                 biased;
                 Some(tried) = trying.next() => match tried {
                     Ok(connected) => {
                         turns.pauses.reset();
+                        turns.declare_first = false;
                         turns.failures = Failures::default();
                         return connected;
                     }
@@ -276,7 +282,7 @@ impl Connector<'_> {
                     }
                 },
                 () = sleep_until(turns.next.into()), if trying.len() < most => {
-                    trying.push(self.attempt(turns.at));
+                    trying.push(self.attempt(turns.at, first));
                     turns.at = turns.at.wrapping_add(1);
                     turns.next = Instant::now() + STAGGER;
                 }
@@ -284,19 +290,20 @@ impl Connector<'_> {
         }
     }
 
-    async fn attempt(&self, at: usize) -> Result<Connected, QueueError> {
+    async fn attempt(&self, at: usize, declare_first: bool) -> Result<Connected, QueueError> {
         let url = self.urls[at % self.urls.len()];
         let (settings, metrics) = (self.settings, self.metrics);
         let opened = Session::open(url, settings, metrics, self.purpose, self.shared.clone());
         let (session, inboxes) = opened.await?;
         let opening = Opening(Some(session.clone()));
+        let declaring = (self.declared, declare_first);
         let mut lost = tokio::spawn({
             let (session, blocked) = (session.clone(), self.blocked.clone());
             async move { session.lost(&blocked).await }
         });
         tokio::select! {
             cause = &mut lost => Err(QueueError::Broker(cause.unwrap_or_default())),
-            prepared = session.prepare(settings, self.routes, self.declared, inboxes) => {
+            prepared = session.prepare(settings, self.routes, declaring, inboxes) => {
                 prepared?;
                 opening.keep();
                 Ok((at, session, lost))
@@ -372,6 +379,10 @@ pub(super) struct Session {
     again_here: AtomicBool,
     /// Wakes whoever waits for the first answer: a blocked broker gives none.
     when_blocked: Notify,
+    /// Held by [`Session::confirms_aside`].
+    aside: tokio::sync::Mutex<()>,
+    /// The time of the last delivery, in milliseconds after `started`.
+    heard: AtomicU64,
     /// The channel of [`Session::ask`].
     questions: tokio::sync::Mutex<Option<Channel>>,
     unrouted: Arc<Unrouted>,
@@ -411,6 +422,8 @@ impl Session {
             misses_topology: AtomicBool::new(false),
             again_here: AtomicBool::new(false),
             when_blocked: Notify::new(),
+            aside: tokio::sync::Mutex::new(()),
+            heard: AtomicU64::new(0),
             questions: tokio::sync::Mutex::new(None),
             unrouted,
             asking,
@@ -424,26 +437,51 @@ impl Session {
         self: &Arc<Self>,
         settings: &Settings,
         routes: &watch::Receiver<Option<Routes>>,
-        declared: &watch::Sender<Option<Declared>>,
+        (declared, declare_first): (&watch::Sender<Option<Declared>>, bool),
         inboxes: Vec<mpsc::Receiver<Job>>,
     ) -> Result<(), QueueError> {
-        let wanted = routes.borrow().clone();
-        let known = declared.borrow().as_ref().map(|known| known.routes.clone());
-        let mut is_declared = known == wanted;
-        if !is_declared && let Some(wanted) = &wanted {
-            self.declare_within(settings, wanted, declared).await?;
-            is_declared = true;
+        if declare_first {
+            self.declare_now(settings, routes, declared).await?;
         }
+        self.declare_new(settings, routes, declared).await?;
         let answer = timeout(FIRST_ANSWER, self.open_lanes(settings, inboxes)).await;
         let has_queues = answer.unwrap_or(Err(QueueError::Timeout(FIRST_ANSWER)))?;
         // The broker has lost what was declared.
-        if !has_queues
-            && is_declared
-            && let Some(wanted) = &wanted
-        {
-            self.declare_within(settings, wanted, declared).await?;
+        if !has_queues {
+            self.declare_now(settings, routes, declared).await?;
         }
-        Ok(())
+        // The routes may have changed meanwhile.
+        self.declare_new(settings, routes, declared).await
+    }
+
+    async fn declare_now(
+        &self,
+        settings: &Settings,
+        routes: &watch::Receiver<Option<Routes>>,
+        declared: &watch::Sender<Option<Declared>>,
+    ) -> Result<(), QueueError> {
+        let wanted = routes.borrow().clone();
+        match wanted {
+            Some(wanted) => self.declare_within(settings, &wanted, declared).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Declares routes that this link has not declared yet.
+    async fn declare_new(
+        &self,
+        settings: &Settings,
+        routes: &watch::Receiver<Option<Routes>>,
+        declared: &watch::Sender<Option<Declared>>,
+    ) -> Result<(), QueueError> {
+        loop {
+            let wanted = routes.borrow().clone();
+            let known = declared.borrow().as_ref().map(|known| known.routes.clone());
+            if wanted.is_none() || wanted == known {
+                return Ok(());
+            }
+            self.declare_now(settings, routes, declared).await?;
+        }
     }
 
     async fn declare_within(
@@ -553,7 +591,10 @@ impl Session {
             channel.basic_publish(exchange, nowhere, options, &body, properties).await?.await
         };
         match asked.await {
-            Ok(_) => channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed),
+            Ok(_) => {
+                self.largest.store(usize::MAX, Ordering::Release);
+                channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)
+            }
             Err(error) => {
                 let most = most_told(&error).ok_or(error).map_err(failed)?;
                 self.largest.store(most, Ordering::Release);
@@ -600,7 +641,7 @@ impl Session {
     async fn attach_archive(&self, routes: &Routes) -> Result<(), QueueError> {
         let attached = archive(&self.connection, &self.names, routes).await?;
         self.archived.store(attached, Ordering::Release);
-        self.metrics.archive_up.set(attached.into());
+        self.metrics.archive.attach(attached);
         Ok(())
     }
 
@@ -627,6 +668,16 @@ impl Session {
     /// Records that the broker lacks an exchange.
     pub(super) fn miss_topology(&self) {
         self.misses_topology.store(true, Ordering::Release);
+    }
+
+    /// Records a delivery.
+    pub(super) fn hear(&self) {
+        self.heard.store(millis(self.started.elapsed()), Ordering::Release);
+    }
+
+    fn has_heard_within(&self, time: Duration) -> bool {
+        let at = Duration::from_millis(self.heard.load(Ordering::Acquire));
+        !at.is_zero() && self.started.elapsed().saturating_sub(at) < time
     }
 
     pub(super) fn stall(&self) {
@@ -729,6 +780,8 @@ impl Session {
             match timeout(DEAD, self.ask()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return error.to_string(),
+                // Answers queue behind large deliveries on a slow network.
+                Err(_) if self.has_heard_within(DEAD) => {}
                 Err(_) => return format!("no answer within {DEAD:?}"),
             }
         }
@@ -810,11 +863,26 @@ impl Session {
         }
     }
 
-    /// Whether the broker confirms a probe within this time.
-    pub(super) async fn confirms(&self, limit: Duration) -> bool {
-        let (done, answer) = oneshot::channel();
-        let put = message::probe(&self.names, done).and_then(|job| self.put(job));
-        put.is_ok() && matches!(timeout(limit, answer).await, Ok(Ok(_)))
+    /// Publishes a message on a channel of its own, beside the lanes. Returns whether it was
+    /// confirmed within this time; `false` while another one is published so.
+    pub(super) async fn confirms_aside(
+        &self,
+        limit: Duration,
+        (exchange, key): (&str, &str),
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> bool {
+        let Ok(_alone) = self.aside.try_lock() else { return false };
+        let sent = async {
+            let channel = lane::open(self).await?;
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let (exchange, key) = (short(exchange)?, short(key)?);
+            let confirm = channel.basic_publish(exchange, key, options, body, properties).await?;
+            let confirm = confirm.await?;
+            channel.close(REPLY_SUCCESS, short("")?).await?;
+            lapin::Result::Ok(matches!(confirm, Confirmation::Ack(None)))
+        };
+        matches!(timeout(limit, sent).await, Ok(Ok(true)))
     }
 
     /// Publishes a message that reaches no queue, for its confirm, unless the last one is in

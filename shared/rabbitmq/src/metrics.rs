@@ -1,5 +1,8 @@
 //! Prometheus metrics of the RabbitMQ backend.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use prometheus::core::Collector;
 use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use prometheus::{histogram_opts, opts};
@@ -16,7 +19,37 @@ pub(super) struct Metrics {
     pub(super) lanes: IntGauge,
     pub(super) lanes_busy: IntGauge,
     pub(super) depths: Depths,
-    pub(super) archive_up: IntGauge,
+    pub(super) archive: ArchiveUp,
+}
+
+/// Whether events reach the archive: it is bound, and not left out.
+#[derive(Clone)]
+pub(super) struct ArchiveUp {
+    gauge: IntGauge,
+    /// Whether it is not bound, and whether it is left out.
+    missing: Arc<[AtomicBool; 2]>,
+}
+
+impl ArchiveUp {
+    fn new() -> Self {
+        let help = "0 while events do not reach the archive that is configured.";
+        Self { gauge: gauge("zentra_archive_up", help), missing: Arc::default() }
+    }
+
+    pub(super) fn attach(&self, attached: bool) {
+        self.missing[0].store(!attached, Ordering::Release);
+        self.show();
+    }
+
+    pub(super) fn leave_out(&self, left_out: bool) {
+        self.missing[1].store(left_out, Ordering::Release);
+        self.show();
+    }
+
+    fn show(&self) {
+        let missing = self.missing.iter().any(|one| one.load(Ordering::Acquire));
+        self.gauge.set((!missing).into());
+    }
 }
 
 impl Metrics {
@@ -43,10 +76,7 @@ impl Metrics {
             lanes: gauge("zentra_rabbitmq_lanes", "Channels that publish."),
             lanes_busy: gauge("zentra_rabbitmq_lanes_busy", "Channels that wait for confirms."),
             depths: Depths::default(),
-            archive_up: gauge(
-                "zentra_archive_up",
-                "0 while the broker cannot serve the archive that is configured.",
-            ),
+            archive: ArchiveUp::new(),
         }
     }
 
@@ -58,7 +88,7 @@ impl Metrics {
             Box::new(self.confirm_seconds.clone()),
             Box::new(self.lanes.clone()),
             Box::new(self.lanes_busy.clone()),
-            Box::new(self.archive_up.clone()),
+            Box::new(self.archive.gauge.clone()),
         ];
         all.into_iter()
             .chain(self.depths.collectors())

@@ -146,7 +146,11 @@ impl Site {
         let [answers, deliveries] = load.gaps(began);
         let mended = Instant::now();
         mend(&mut self.nodes, state).await;
-        sleep(WITHIN).await;
+        let begun = load.acknowledged.lock().unwrap().len();
+        eventually("events are accepted again", SETTLED, async || {
+            (load.acknowledged.lock().unwrap().len() > begun + 100).then_some(())
+        })
+        .await;
         let [answers_after, deliveries_after] = load.gaps(mended);
         println!(
             "{name:<24} answers stopped for {answers:>6.1?}, deliveries for {deliveries:>6.1?}; \

@@ -51,6 +51,8 @@ use crate::error::{failed, is_missing};
 const CONNECT: Duration = Duration::from_secs(3);
 /// Time to declare the topology and to open the lanes. A busy broker takes seconds for new queues.
 const PREPARE: Duration = Duration::from_secs(30);
+/// Time to declare again what the broker seems to have lost. What it declares in that time stays.
+const REPAIR: Duration = Duration::from_secs(8);
 /// Pause between two attempts to declare.
 const AGAIN: Duration = Duration::from_secs(5);
 const CANNOT_CONNECT: &str = "cannot connect to RabbitMQ: retrying";
@@ -446,9 +448,10 @@ impl Session {
         self.declare_new(settings, routes, declared).await?;
         let answer = timeout(FIRST_ANSWER, self.open_lanes(settings, inboxes)).await;
         let has_queues = answer.unwrap_or(Err(QueueError::Timeout(FIRST_ANSWER)))?;
-        // The broker has lost what was declared.
+        // The broker has lost what was declared, or has no leader for it yet.
         if !has_queues {
-            self.declare_now(settings, routes, declared).await?;
+            let repair = timeout(REPAIR, self.declare_now(settings, routes, declared)).await;
+            repair.unwrap_or(Err(QueueError::Timeout(REPAIR)))?;
         }
         // The routes may have changed meanwhile.
         self.declare_new(settings, routes, declared).await

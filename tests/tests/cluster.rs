@@ -70,6 +70,16 @@ impl Load {
         load
     }
 
+    /// Waits until so many more events are acknowledged.
+    async fn flows(&self, more: usize) {
+        let known = || self.acknowledged.lock().unwrap().len();
+        let begun = known();
+        eventually("events are accepted", SETTLED, async || {
+            (known() >= begun + more).then_some(())
+        })
+        .await;
+    }
+
     /// The longest time without an acknowledged event, and without a delivery, since then.
     fn gaps(&self, since: Instant) -> [Duration; 2] {
         let acknowledged = self.acknowledged.lock().unwrap().iter().map(|(_, at)| *at).collect();
@@ -139,18 +149,14 @@ impl Site {
         mend: impl AsyncFnOnce(&mut [Rabbit; 3], T),
     ) {
         let load = Load::start(&self.ingress, &self.ledger, name);
-        sleep(Duration::from_secs(3)).await;
+        load.flows(50).await;
         let began = Instant::now();
         let state = fault(&mut self.nodes).await;
         sleep(FAULT).await;
         let [answers, deliveries] = load.gaps(began);
         let mended = Instant::now();
         mend(&mut self.nodes, state).await;
-        let begun = load.acknowledged.lock().unwrap().len();
-        eventually("events are accepted again", SETTLED, async || {
-            (load.acknowledged.lock().unwrap().len() > begun + 100).then_some(())
-        })
-        .await;
+        load.flows(100).await;
         let [answers_after, deliveries_after] = load.gaps(mended);
         println!(
             "{name:<24} answers stopped for {answers:>6.1?}, deliveries for {deliveries:>6.1?}; \

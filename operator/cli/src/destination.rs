@@ -59,9 +59,7 @@ pub(crate) async fn command(
         }
         DestinationCommand::Pause(args) => (args, Action::Pause, "paused"),
         DestinationCommand::Resume(args) => (args, Action::Resume, "resumed"),
-        DestinationCommand::CloseCircuit(args) => {
-            (args, Action::CloseCircuit, "told to attempt now")
-        }
+        DestinationCommand::CloseCircuit(args) => (args, Action::CloseCircuit, "attempting again"),
     };
     let done = destinations::act(&control, config, &destination, action, &actor.into()).await?;
     match json {

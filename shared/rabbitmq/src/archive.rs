@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use zentra_core::clock::Timestamp;
 use zentra_core::seal::Sealed;
 
-use super::link::Session;
 use super::message::read;
+use super::session::Session;
 use super::topology::short;
 use super::{Archived, QueueError};
 use crate::error::failed;

@@ -12,8 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::acks::{self, BATCH, Ended, Ends};
-use super::link::{Link, Session};
+use super::link::Link;
 use super::message::read;
+use super::session::Session;
 use super::topology::short;
 use super::{Amqp, Consumer, Message, QueueError, Receipt};
 use crate::error::failed;

@@ -22,8 +22,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use zentra_telemetry::GaugeGuard;
 
 use super::QueueError;
-use super::link::{DEAD, Session};
 use super::returns::Returns;
+use super::session::{DEAD, Session};
 use crate::error::is_missing;
 
 /// Maximum number of publishes in flight on one channel.

@@ -14,8 +14,8 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{Acker, Channel, Consumer};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::link::Session;
 use super::message::read;
+use super::session::Session;
 use super::topology::short;
 use super::{Message, QueueError, Receipt, Walk};
 use crate::error::failed;

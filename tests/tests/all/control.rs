@@ -109,7 +109,7 @@ async fn an_open_circuit_is_closed_by_an_operator_and_no_earlier_word_closes_it(
     until(stack, "it opens", |l| l["circuit"] == "open").await;
     let shown = done(stack, &["destination", "list"]);
     assert!(shown.contains("open     running"), "{shown}");
-    assert_eq!(done(stack, &close), "ledger is told to attempt now\n");
+    assert_eq!(done(stack, &close), "ledger is attempting again\n");
     let done = world.until("evt_1", delivered).await;
     assert_eq!(done.record.attempt, 3);
     until(stack, "it is closed", |l| l["circuit"] == "closed").await;

@@ -112,7 +112,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_never() 
 
     std::fs::write(folder.join("tls.crt"), "no certificate").unwrap();
     let printed = || services::output().contains("the new certificate is unusable");
-    eventually("the problem is told", BOUND, async || printed().then_some(())).await;
+    eventually("the problem is logged", BOUND, async || printed().then_some(())).await;
     assert!(connect(&ingress, &new, b"http/1.1").await.is_some());
 
     // The configuration names other files. They apply after the next SIGHUP.

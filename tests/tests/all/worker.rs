@@ -289,7 +289,7 @@ async fn while_redis_is_read_only_or_full_events_wait_and_go_on_by_themselves() 
     let world = world(&url).await;
     let worker = world.stack.worker().await;
     let printed = || services::output().contains("set maxmemory-policy noeviction");
-    eventually("the wrong setting is told", BOUND, async || printed().then_some(())).await;
+    eventually("the wrong setting is logged", BOUND, async || printed().then_some(())).await;
     redis_is_told(&url, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
 
     let states: [(&str, &[&str], &[&str]); 2] = [

@@ -1,0 +1,444 @@
+//! One generation of a connection: it is opened, watched, and given up.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use lapin::options::{BasicGetOptions, BasicPublishOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Event};
+use prometheus::IntGauge;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_util::sync::CancellationToken;
+use webhook_verify::Secret;
+use zentra_core::clock::millis;
+
+use super::lane::{self, Job};
+use super::link::Declared;
+use super::metrics::Metrics;
+use super::topology::{Names, short};
+use super::unrouted::{self, ANSWERED_WITHIN, Asking, Unrouted};
+use super::{QueueError, Routes, Settings, message};
+use crate::error::{failed, is_missing};
+
+/// Time to connect and log in.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Time to declare again what the broker seems to have lost. What it declares in that time stays.
+const REPAIR: Duration = Duration::from_secs(8);
+/// Maximum age of the last confirm before a probe message asks for a new one.
+const PROBE: Duration = Duration::from_secs(1);
+/// Maximum age of the last confirm while a publish can still be expected to be confirmed.
+const FRESH: Duration = Duration::from_secs(5);
+/// Time limit for the first answer on a new connection.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
+/// A connection on which nothing is answered for this long, and which is not blocked, counts as
+/// dead.
+pub(super) const DEAD: Duration = Duration::from_secs(5);
+/// Number of publishes that may wait for the last lane.
+const WAITING: usize = 4096;
+/// In seconds. A dead peer is noticed after twice this time.
+const HEARTBEAT: u16 = 10;
+pub(super) const CLOSE: Duration = Duration::from_secs(2);
+const REPLY_SUCCESS: u16 = 200;
+
+type Probe = oneshot::Receiver<Result<(), QueueError>>;
+
+/// One generation of a connection.
+pub(super) struct Session {
+    pub(super) connection: Connection,
+    /// Cancelled when this generation is given up.
+    pub(super) gone: CancellationToken,
+    blocked: AtomicBool,
+    /// The broker's reason for blocking.
+    blocked_by: Mutex<String>,
+    stalled: AtomicBool,
+    /// Whether the archive is bound, or none is configured.
+    pub(super) archived: AtomicBool,
+    started: Instant,
+    /// The time of the last confirm, in milliseconds after `started`. 0 before the first one.
+    confirmed: AtomicU64,
+    /// One per lane.
+    jobs: Vec<mpsc::Sender<Job>>,
+    pub(super) metrics: Metrics,
+    pub(super) names: Names,
+    /// The largest body that the broker accepts, in bytes, as far as it is known.
+    pub(super) largest: Arc<AtomicUsize>,
+    /// Whether this connection has declared the routes.
+    pub(super) declared: AtomicBool,
+    /// Set when the broker lacks an exchange: the next connection declares before it publishes.
+    pub(super) misses_topology: AtomicBool,
+    /// Set when the address is not to blame: the next connection is made to the same one.
+    pub(super) again_here: AtomicBool,
+    /// Wakes whoever waits for the first answer: a blocked broker gives none.
+    when_blocked: Notify,
+    /// Held by [`Session::confirms_aside`].
+    aside: tokio::sync::Mutex<()>,
+    /// The time of the last delivery, in milliseconds after `started`.
+    heard: AtomicU64,
+    /// The channel of [`Session::ask`].
+    questions: tokio::sync::Mutex<Option<Channel>>,
+    pub(super) unrouted: Arc<Unrouted>,
+    /// Asks whether the queue of unrouted events exists.
+    asking: mpsc::Sender<Asking>,
+}
+
+impl Session {
+    /// A connection, and the inboxes of its lanes.
+    pub(super) async fn open(
+        url: &Secret,
+        settings: &Settings,
+        metrics: &Metrics,
+        (purpose, lanes): (&'static str, usize),
+        (unrouted, largest): (Arc<Unrouted>, Arc<AtomicUsize>),
+    ) -> Result<(Arc<Self>, Vec<mpsc::Receiver<Job>>), QueueError> {
+        let connect = timeout(CONNECT, connect(url, settings, purpose)).await;
+        let connection = connect.map_err(|_| QueueError::Timeout(CONNECT))?.map_err(failed)?;
+        let room = |lane| if lane + 1 == lanes { WAITING } else { lane::WINDOW };
+        let (jobs, inboxes): (Vec<_>, Vec<_>) =
+            (0..lanes).map(|lane| mpsc::channel(room(lane))).unzip();
+        let (asking, asked) = mpsc::channel(WAITING);
+        let session = Arc::new(Self {
+            connection,
+            gone: CancellationToken::new(),
+            blocked: AtomicBool::new(false),
+            blocked_by: Mutex::default(),
+            stalled: AtomicBool::new(false),
+            archived: AtomicBool::new(true),
+            started: Instant::now(),
+            confirmed: AtomicU64::new(0),
+            jobs,
+            metrics: metrics.clone(),
+            names: Names::new(&settings.namespace),
+            largest,
+            declared: AtomicBool::new(false),
+            misses_topology: AtomicBool::new(false),
+            again_here: AtomicBool::new(false),
+            when_blocked: Notify::new(),
+            aside: tokio::sync::Mutex::new(()),
+            heard: AtomicU64::new(0),
+            questions: tokio::sync::Mutex::new(None),
+            unrouted,
+            asking,
+        });
+        tokio::spawn(unrouted::answer(session.clone(), session.names.clone(), asked));
+        Ok((session, inboxes))
+    }
+
+    /// Declares routes that are new, opens the lanes, and waits for the first answer.
+    pub(super) async fn prepare(
+        self: &Arc<Self>,
+        settings: &Settings,
+        routes: &watch::Receiver<Option<Routes>>,
+        (declared, declare_first): (&watch::Sender<Option<Declared>>, bool),
+        inboxes: Vec<mpsc::Receiver<Job>>,
+    ) -> Result<(), QueueError> {
+        if declare_first {
+            self.declare_now(settings, routes, declared).await?;
+        }
+        self.declare_new(settings, routes, declared).await?;
+        let answer = timeout(FIRST_ANSWER, self.open_lanes(settings, inboxes)).await;
+        let has_queues = answer.unwrap_or(Err(QueueError::Timeout(FIRST_ANSWER)))?;
+        // The broker has lost what was declared, or has no leader for it yet.
+        if !has_queues {
+            let repair = timeout(REPAIR, self.declare_now(settings, routes, declared)).await;
+            repair.unwrap_or(Err(QueueError::Timeout(REPAIR)))?;
+        }
+        // The routes may have changed meanwhile.
+        self.declare_new(settings, routes, declared).await
+    }
+
+    /// Opens the lanes, and waits for the first answer. Returns whether the broker has the queue of
+    /// probes.
+    async fn open_lanes(
+        self: &Arc<Self>,
+        settings: &Settings,
+        inboxes: Vec<mpsc::Receiver<Job>>,
+    ) -> Result<bool, QueueError> {
+        // All of them before the first publish: a broker in alarm reads nothing after that.
+        let mut channels = Vec::new();
+        for _ in &inboxes {
+            channels.push(lane::open(self).await.map_err(failed)?);
+        }
+        for (channel, inbox) in channels.into_iter().zip(inboxes) {
+            tokio::spawn(lane::run(self.clone(), channel, inbox, settings.publish_timeout));
+        }
+        self.first_answer().await
+    }
+
+    /// The largest body that the broker accepts, in bytes, as far as it is known.
+    pub(super) fn largest(&self) -> usize {
+        self.largest.load(Ordering::Acquire)
+    }
+
+    /// Notices that the queue of unrouted events was deleted. Call this before declaring it again.
+    pub(super) async fn look_for_unrouted(&self, routes: &Routes) -> Result<(), QueueError> {
+        self.unrouted.look(self, &self.names, routes).await
+    }
+
+    /// Whether a confirmed event may be in the archive alone, because the queue of unrouted events
+    /// is missing. If the broker does not answer in time, the queue counts as existing.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Lost`] if the connection is lost before the answer.
+    pub(super) async fn only_archived(&self) -> Result<bool, QueueError> {
+        let (ask, answer) = oneshot::channel();
+        if self.asking.try_send(ask).is_err() {
+            return Ok(false);
+        }
+        match timeout(ANSWERED_WITHIN, answer).await {
+            Ok(Ok(exists)) => Ok(!exists),
+            Ok(Err(_)) if !self.usable() => Err(QueueError::Lost),
+            Ok(Err(_)) | Err(_) => Ok(false),
+        }
+    }
+
+    pub(super) fn usable(&self) -> bool {
+        !self.gone.is_cancelled() && self.connection.status().connected()
+    }
+
+    /// Whether the broker takes no messages now.
+    pub(super) fn blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire)
+    }
+
+    /// Why the broker takes no messages now.
+    pub(super) fn blocked_by(&self) -> Option<String> {
+        let reason = || self.blocked_by.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.blocked().then(reason)
+    }
+
+    /// Whether confirms are overdue.
+    pub(super) fn stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    /// Records that the broker lacks an exchange.
+    pub(super) fn miss_topology(&self) {
+        self.misses_topology.store(true, Ordering::Release);
+    }
+
+    /// Records a delivery.
+    pub(super) fn hear(&self) {
+        self.heard.store(millis(self.started.elapsed()), Ordering::Release);
+    }
+
+    fn has_heard_within(&self, time: Duration) -> bool {
+        let at = Duration::from_millis(self.heard.load(Ordering::Acquire));
+        !at.is_zero() && self.started.elapsed().saturating_sub(at) < time
+    }
+
+    pub(super) fn stall(&self) {
+        self.stalled.store(true, Ordering::Release);
+    }
+
+    /// Records a confirm.
+    pub(super) fn confirmed(&self) {
+        self.confirmed.store(millis(self.started.elapsed()).max(1), Ordering::Release);
+        self.stalled.store(false, Ordering::Release);
+    }
+
+    fn since_confirm(&self) -> Duration {
+        match self.confirmed.load(Ordering::Acquire) {
+            0 => Duration::MAX,
+            at => self.started.elapsed().saturating_sub(Duration::from_millis(at)),
+        }
+    }
+
+    /// Whether a publish can be expected to be confirmed.
+    pub(super) fn ready(&self) -> bool {
+        self.usable() && !self.blocked() && !self.stalled() && self.since_confirm() < FRESH
+    }
+
+    /// Hands a job to the first lane that has room. A few lanes with many messages each are
+    /// cheaper than many lanes with few. Fails at once if too many jobs wait on every lane.
+    pub(super) fn put(&self, mut job: Job) -> Result<(), QueueError> {
+        for lane in &self.jobs {
+            match lane.try_send(job) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(back) | TrySendError::Closed(back)) => job = back,
+            }
+        }
+        Err(QueueError::Overloaded)
+    }
+
+    /// Gives this generation up: after one failure, nothing on it is trusted.
+    pub(super) fn discard(&self) {
+        self.gone.cancel();
+    }
+
+    /// Discards this generation for a new one to the same address.
+    pub(super) fn renew(&self) {
+        self.again_here.store(true, Ordering::Release);
+        self.discard();
+    }
+
+    /// Waits until the connection is lost or discarded, and returns the reason.
+    pub(super) async fn lost(&self, blocked: &IntGauge) -> String {
+        tokio::select! {
+            () = self.gone.cancelled() => "discarded after a failure".into(),
+            cause = self.closed(blocked) => cause,
+            cause = self.silent() => cause,
+        }
+    }
+
+    /// Waits until the connection is closed. Keeps track of the broker's alarms.
+    async fn closed(&self, blocked: &IntGauge) -> String {
+        let mut events = std::pin::pin!(self.connection.events_listener());
+        while let Some(event) = events.next().await {
+            match event {
+                Event::ConnectionBlocked(reason) => {
+                    tracing::warn!(reason, "RabbitMQ blocks publishers");
+                    *self.blocked_by.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+                    self.blocked.store(true, Ordering::Release);
+                    blocked.set(1);
+                    self.when_blocked.notify_one();
+                }
+                Event::ConnectionUnblocked => {
+                    tracing::info!("RabbitMQ accepts messages again");
+                    self.blocked.store(false, Ordering::Release);
+                    blocked.set(0);
+                }
+                // The end of one channel, which its user has noticed.
+                Event::Error(error) if error.is_amqp_soft_error() => {}
+                Event::Error(error) => return error.to_string(),
+                _ => {}
+            }
+        }
+        "closed".into()
+    }
+
+    /// Asks for an answer where nothing else does. Returns when none comes in time; where messages
+    /// are published, their lanes judge that.
+    async fn silent(&self) -> String {
+        let mut tick = tokio::time::interval(PROBE);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut probe = None;
+        loop {
+            tick.tick().await;
+            if !self.connection.status().connected() {
+                return "closed".into();
+            }
+            if !self.jobs.is_empty() {
+                if self.since_confirm() >= PROBE {
+                    probe = self.probe(probe);
+                }
+                continue;
+            }
+            match timeout(DEAD, self.ask()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return error.to_string(),
+                // Answers queue behind large deliveries on a slow network.
+                Err(_) if self.has_heard_within(DEAD) => {}
+                Err(_) => return format!("no answer within {DEAD:?}"),
+            }
+        }
+    }
+
+    /// Waits until the broker answers what only a majority of its nodes can answer, or says that it
+    /// blocks publishers. Returns whether it has the queue of probes.
+    async fn first_answer(&self) -> Result<bool, QueueError> {
+        let answer = async {
+            if self.jobs.is_empty() {
+                return self.ask().await;
+            }
+            let (done, answer) = oneshot::channel();
+            self.put(message::probe(&self.names, done)?)?;
+            answer.await.map(|sent| sent.is_ok()).map_err(|_| QueueError::Lost)
+        };
+        tokio::select! {
+            answer = answer => answer,
+            () = self.when_blocked.notified() => Ok(true),
+        }
+    }
+
+    /// A request that only a majority of the nodes can answer, and that a broker in alarm answers
+    /// too: `basic.get` on the queue of probes. What it takes is a probe that has been confirmed.
+    /// Returns whether the queue exists.
+    async fn ask(&self) -> Result<bool, QueueError> {
+        let mut questions = self.questions.lock().await;
+        let channel = match questions.take() {
+            Some(channel) => channel,
+            None => self.channel().await?,
+        };
+        let (queue, options) =
+            (short(&self.names.probe()).map_err(failed)?, BasicGetOptions { no_ack: true });
+        match channel.basic_get(queue, options).await {
+            Ok(_) => {
+                *questions = Some(channel);
+                Ok(true)
+            }
+            // Nothing is declared yet. The answer closed the channel.
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Publishes a message on a channel of its own, beside the lanes. Returns whether it was
+    /// confirmed within this time; `false` while another one is published so.
+    pub(super) async fn confirms_aside(
+        &self,
+        limit: Duration,
+        (exchange, key): (&str, &str),
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> bool {
+        let Ok(_alone) = self.aside.try_lock() else { return false };
+        let sent = async {
+            let channel = lane::open(self).await?;
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let (exchange, key) = (short(exchange)?, short(key)?);
+            let confirm = channel.basic_publish(exchange, key, options, body, properties).await?;
+            let confirm = confirm.await?;
+            channel.close(REPLY_SUCCESS, short("")?).await?;
+            lapin::Result::Ok(matches!(confirm, Confirmation::Ack(None)))
+        };
+        matches!(timeout(limit, sent).await, Ok(Ok(true)))
+    }
+
+    /// Publishes a message that reaches no queue, for its confirm, unless the last one is in
+    /// flight.
+    fn probe(&self, last: Option<Probe>) -> Option<Probe> {
+        if let Some(mut last) = last
+            && matches!(last.try_recv(), Err(TryRecvError::Empty))
+        {
+            return Some(last);
+        }
+        let (done, answer) = oneshot::channel();
+        message::probe(&self.names, done).and_then(|job| self.put(job)).ok()?;
+        Some(answer)
+    }
+
+    /// Closes a connection that is lost. Nobody waits for it.
+    pub(super) fn close_behind(self: &Arc<Self>) {
+        let session = self.clone();
+        tokio::spawn(async move { session.close().await });
+    }
+
+    pub(super) async fn close(&self) {
+        self.gone.cancel();
+        if let Ok(text) = short("done") {
+            // A blocked broker does not read it.
+            let most = if self.blocked() { CLOSE / 10 } else { CLOSE };
+            let _ = timeout(most, self.connection.close(REPLY_SUCCESS, text)).await;
+        }
+    }
+
+    /// A channel without confirms.
+    pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
+        self.connection.create_channel().await.map_err(failed)
+    }
+}
+
+async fn connect(url: &Secret, settings: &Settings, purpose: &str) -> lapin::Result<Connection> {
+    let url = String::from_utf8_lossy(url.expose()).into_owned();
+    let mut uri: lapin::uri::AMQPUri =
+        url.parse().map_err(|_| std::io::Error::other("cannot parse a [rabbitmq] url"))?;
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    let name = format!("{}-{purpose}", settings.namespace);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    Connection::connect_uri(uri, properties).await
+}

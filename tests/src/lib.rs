@@ -4,6 +4,7 @@ pub mod flood;
 pub mod fuzz;
 pub mod http;
 pub mod ledger;
+pub mod load;
 pub mod partition;
 pub mod services;
 pub mod sign;
@@ -15,8 +16,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use services::{Rabbit, Redis};
+use services::{Rabbit, Redis, RedisCluster, RedisSentinel};
 use webhook_verify::Secret;
+use zentra_config::RedisServers;
 use zentra_rabbitmq::Settings;
 use zentra_store::queue::RefusedBounds;
 use zentra_store::queue::{Archive, Routes, Subscriber};
@@ -48,6 +50,25 @@ fn done_with(rabbit: &str, namespace: &str) {
 pub fn shared_redis() -> String {
     static REDIS: LazyLock<Mutex<Redis>> = LazyLock::new(|| Mutex::new(services::redis()));
     REDIS.lock().map(|redis| redis.url()).unwrap_or_default()
+}
+
+/// One Redis server.
+pub fn one_server(url: impl Into<String>) -> RedisServers {
+    RedisServers::One(Secret::new(url.into()))
+}
+
+/// The primary that these sentinels name.
+pub fn by_sentinel(servers: &RedisSentinel) -> RedisServers {
+    RedisServers::Sentinel {
+        urls: servers.urls().into_iter().map(Secret::new).collect(),
+        service: RedisSentinel::SERVICE.into(),
+        primary: Secret::new("redis://primary"),
+    }
+}
+
+/// A Redis Cluster, by one of its nodes.
+pub fn in_cluster(servers: &RedisCluster) -> RedisServers {
+    RedisServers::Cluster { urls: servers.urls().into_iter().take(1).map(Secret::new).collect() }
 }
 
 /// Settings with which a test connects to a broker. Nothing is declared.

@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use zentra_rehearse::sandbox::{Guarded, Rabbit, Redis, output, poll, sweep};
+pub use zentra_rehearse::sandbox::{
+    Guarded, Rabbit, Redis, RedisCluster, RedisSentinel, output, poll, sweep,
+};
 use zentra_rehearse::sandbox::{START, greet, newest};
 
 /// This process's folder. All others are below it.
@@ -36,6 +38,16 @@ pub fn rabbit() -> Rabbit {
 /// A private Redis.
 pub fn redis() -> Redis {
     loud(Redis::start())
+}
+
+/// A private Redis primary with two replicas and three sentinels.
+pub fn redis_sentinel() -> RedisSentinel {
+    loud(RedisSentinel::start())
+}
+
+/// A private Redis Cluster of three primaries, each with a replica.
+pub fn redis_cluster() -> RedisCluster {
+    loud(RedisCluster::start())
 }
 
 fn loud<T>(done: std::io::Result<T>) -> T {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use webhook_verify::Secret;
 use zentra_core::lifecycle::State;
 use zentra_redis::RedisJournal;
 use zentra_store::journal::{Delivery, DeliveryStore, Entry, HistoryEvent};
@@ -11,7 +10,7 @@ use crate::http::{Answer, Headers};
 use crate::ledger::Ledger;
 use crate::services::folder;
 use crate::stack::{Program, Stack};
-use crate::{eventually, sign};
+use crate::{eventually, one_server, sign};
 
 /// How long anything may take: RabbitMQ 3.10 may hold a message that it dead-letters, as what is set
 /// aside is, for three minutes.
@@ -43,7 +42,7 @@ impl World {
         let ledger = Ledger::start(&folder("ledger")).await?;
         let more = format!("retry = {{ {retry} }}");
         let stack = Stack::new(rabbit, redis, namespace, &ledger.url, &more);
-        let journal = RedisJournal::new(&Secret::new(redis), namespace, RETENTION)?;
+        let journal = RedisJournal::new(&one_server(redis), namespace, RETENTION)?;
         let ingress = stack.ingress().await;
         Ok(Self { stack, ledger, ingress, journal })
     }

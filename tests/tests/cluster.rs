@@ -3,116 +3,22 @@
 //! program of its own, so that nothing else runs beside it.
 #![allow(clippy::unwrap_used, reason = "a test program")]
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 use zentra_rehearse::sandbox::Rabbit;
-use zentra_tests::http::Http;
-use zentra_tests::ledger::{Ledger, transfer};
+use zentra_tests::ledger::Ledger;
+use zentra_tests::load::Load;
 use zentra_tests::partition::Partition;
 use zentra_tests::services::{self, folder};
 use zentra_tests::stack::{Program, Stack};
-use zentra_tests::{eventually, sign};
 
 /// How long answers and deliveries may stop while a majority of the nodes can be reached. RabbitMQ
 /// 3.10 itself takes 14 s to elect leaders after one is frozen; docs/reliability.md has figures.
 const WITHIN: Duration = Duration::from_secs(20);
 /// How long a fault lasts.
 const FAULT: Duration = Duration::from_secs(30);
-/// How long everything may take to be delivered in the end: RabbitMQ resends what a killed node had
-/// under way to a retry after a time of its own.
-const SETTLED: Duration = Duration::from_secs(120);
-/// Pause between two events.
-const EVERY: Duration = Duration::from_millis(50);
-
-/// A program, and when each event was acknowledged and each new row was seen.
-struct Load {
-    acknowledged: Arc<Mutex<Vec<(String, Instant)>>>,
-    delivered: Arc<Mutex<Vec<Instant>>>,
-    stop: CancellationToken,
-}
-
-impl Load {
-    fn start(ingress: &Program, ledger: &Arc<Ledger>, name: &'static str) -> Self {
-        let load = Self {
-            acknowledged: Arc::default(),
-            delivered: Arc::default(),
-            stop: CancellationToken::new(),
-        };
-        let (url, stop) = (format!("{}/in/acme", ingress.listen), load.stop.clone());
-        let acknowledged = load.acknowledged.clone();
-        tokio::spawn(async move {
-            let mut tick = interval(EVERY);
-            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            for at in 0.. {
-                tick.tick().await;
-                if stop.is_cancelled() {
-                    return;
-                }
-                tokio::spawn(send(url.clone(), format!("{name}-{at}"), acknowledged.clone()));
-            }
-        });
-        let (ledger, seen, stop) = (ledger.clone(), load.delivered.clone(), load.stop.clone());
-        tokio::spawn(async move {
-            let mut rows = 0;
-            while !stop.is_cancelled() {
-                sleep(EVERY).await;
-                let now = ledger.rows().unwrap().len();
-                if now > rows {
-                    seen.lock().unwrap().push(Instant::now());
-                }
-                rows = now;
-            }
-        });
-        load
-    }
-
-    /// Waits until so many more events are acknowledged.
-    async fn flows(&self, more: usize) {
-        let known = || self.acknowledged.lock().unwrap().len();
-        let begun = known();
-        eventually("events are accepted", SETTLED, async || {
-            (known() >= begun + more).then_some(())
-        })
-        .await;
-    }
-
-    /// The longest time without an acknowledged event, and without a delivery, since then.
-    fn gaps(&self, since: Instant) -> [Duration; 2] {
-        let acknowledged = self.acknowledged.lock().unwrap().iter().map(|(_, at)| *at).collect();
-        [acknowledged, self.delivered.lock().unwrap().clone()].map(|times| gap(times, since))
-    }
-}
-
-fn gap(mut times: Vec<Instant>, since: Instant) -> Duration {
-    times.retain(|at| *at >= since);
-    times.sort();
-    let (mut last, mut longest) = (since, Duration::ZERO);
-    for at in times.into_iter().chain([Instant::now()]) {
-        longest = longest.max(at - last);
-        last = at;
-    }
-    longest
-}
-
-/// A provider: sends one event until it is acknowledged.
-async fn send(url: String, id: String, acknowledged: Arc<Mutex<Vec<(String, Instant)>>>) {
-    let (http, body) = (Http::default(), transfer(&id, &id, 1));
-    let end = Instant::now() + SETTLED * 2;
-    while Instant::now() < end {
-        let headers = sign::acme(&id, sign::now(), body.as_bytes());
-        let answer = http.post(&url, &headers, body.clone()).await;
-        if answer.is_some_and(|answer| answer.status.is_success()) {
-            acknowledged.lock().unwrap().push((id, Instant::now()));
-            return;
-        }
-        sleep(Duration::from_millis(300)).await;
-    }
-}
-
 /// The nodes, and the programs under load.
 struct Site {
     nodes: [Rabbit; 3],
@@ -143,12 +49,12 @@ impl Site {
     /// Lets a fault happen under load, and checks what must hold.
     async fn under<T>(
         &mut self,
-        name: &'static str,
+        name: &str,
         has_majority: bool,
         fault: impl AsyncFnOnce(&mut [Rabbit; 3]) -> T,
         mend: impl AsyncFnOnce(&mut [Rabbit; 3], T),
     ) {
-        let load = Load::start(&self.ingress, &self.ledger, name);
+        let load = Load::start(&self.ingress, &self.ledger);
         load.flows(50).await;
         let began = Instant::now();
         let state = fault(&mut self.nodes).await;
@@ -162,19 +68,8 @@ impl Site {
             "{name:<24} answers stopped for {answers:>6.1?}, deliveries for {deliveries:>6.1?}; \
              after it {answers_after:.1?} and {deliveries_after:.1?}"
         );
-        load.stop.cancel();
-        let sent: HashSet<String> =
-            load.acknowledged.lock().unwrap().iter().map(|(id, _)| id.clone()).collect();
-        eventually("every acknowledged event is delivered", SETTLED, async || {
-            let rows = self.ledger.rows().unwrap();
-            let known: HashSet<&str> = rows.iter().map(|row| row.transfer.as_str()).collect();
-            sent.iter().all(|id| known.contains(id.as_str())).then_some(())
-        })
-        .await;
-        let rows = self.ledger.rows().unwrap();
-        let transfers: HashSet<&str> = rows.iter().map(|row| row.transfer.as_str()).collect();
-        assert_eq!(transfers.len(), rows.len(), "{name}: a transfer was booked twice");
-        assert!(sent.len() > 100, "{name}: {} events", sent.len());
+        let sent = load.settle().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(sent > 100, "{name}: {sent} events");
         if has_majority {
             let log = services::output();
             assert!(answers <= WITHIN, "{name}: no answer for {answers:?}\n{log}");

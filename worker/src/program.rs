@@ -125,8 +125,8 @@ impl Worker {
             "zentra-worker started"
         );
         let stop = shutdown::on_signal()?;
-        let url = config.redis.url.clone().context("redis.url is missing")?;
-        let journal = RedisJournal::new(&url, &config.namespace, config.store.retention)?;
+        let servers = config.redis.servers.as_ref().context("[redis] is missing")?;
+        let journal = RedisJournal::new(servers, &config.namespace, config.store.retention)?;
         tokio::spawn(warn_of(journal.clone()));
         let queue = Amqp::processor(Settings::from(&*config));
         self.serve(live, queue.clone(), journal, admin, stop).await?;

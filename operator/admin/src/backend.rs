@@ -58,12 +58,12 @@ impl<'a> Servers<'a> {
     /// Connects to nothing yet.
     ///
     /// # Errors
-    /// [`ErrorCode::ConfigInvalid`] without a Redis URL, [`ErrorCode::StoreUnavailable`] for an invalid one.
+    /// [`ErrorCode::ConfigInvalid`] without `[redis]`, [`ErrorCode::StoreUnavailable`] for an invalid one.
     pub fn new(config: &'a Config) -> Result<Self, AdminError> {
         let redis = &config.redis;
-        let missing = || AdminError::new(ErrorCode::ConfigInvalid, "redis.url is missing");
-        let url = redis.url.as_ref().ok_or_else(missing)?;
-        let journal = RedisJournal::new(url, &config.namespace, config.store.retention)?;
+        let missing = || AdminError::new(ErrorCode::ConfigInvalid, "[redis] is missing");
+        let servers = redis.servers.as_ref().ok_or_else(missing)?;
+        let journal = RedisJournal::new(servers, &config.namespace, config.store.retention)?;
         Ok(Self { config, journal, queue: OnceCell::new() })
     }
 }

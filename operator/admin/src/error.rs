@@ -166,7 +166,7 @@ impl From<JournalError> for AdminError {
                     .hint("Begin again without a cursor.")
             }
             error => Self::new(ErrorCode::StoreUnavailable, error.to_string())
-                .hint("Check [redis] url, and that Redis runs."),
+                .hint("Check [redis], and that Redis runs."),
         }
     }
 }

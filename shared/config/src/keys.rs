@@ -239,7 +239,7 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Text,
         "",
         "File of `zentra standalone`: queue and delivery store of one machine, without RabbitMQ \
-         and Redis. Leave out [rabbitmq] urls and [redis] url with it.",
+         and Redis. Leave out [rabbitmq] urls and [redis] with it.",
     ),
     key(
         "embedded.max_size",
@@ -252,7 +252,34 @@ pub(super) const KEYS: &[Key] = &[
         "redis.url",
         Kind::Text,
         "",
-        "redis:// or rediss:// URL. A URL with a password is a secret.",
+        "redis:// or rediss:// URL of one server. A URL with a password is a secret. Instead of \
+         it, set redis.sentinel or redis.cluster.",
+    ),
+    key(
+        "redis.sentinel.urls",
+        Kind::Texts,
+        "",
+        "URLs of all sentinels. Zentra asks them each second which server is the primary, and \
+         follows a failover.",
+    ),
+    key(
+        "redis.sentinel.service",
+        Kind::Text,
+        "",
+        "Name that the sentinels give to the primary and its replicas, like \"mymaster\".",
+    ),
+    key(
+        "redis.sentinel.primary",
+        Kind::Text,
+        "redis://primary",
+        "How to connect to the primary: the scheme, user, password and database of this URL. \
+         Its host is not used.",
+    ),
+    key(
+        "redis.cluster.urls",
+        Kind::Texts,
+        "",
+        "URLs of some nodes of a Redis Cluster. The others are found through them.",
     ),
     key(
         "store.retention",

@@ -136,7 +136,46 @@ pub struct Embedded {
 #[derive(Clone, Debug)]
 pub struct Redis {
     /// `None` for a program that does not use Redis.
-    pub url: Option<Secret>,
+    pub servers: Option<RedisServers>,
+}
+
+/// The servers that hold the deliveries. URLs start with `redis://` or `rediss://`.
+#[derive(Clone, Debug)]
+pub enum RedisServers {
+    /// One server.
+    One(Secret),
+    /// The primary that Sentinel names.
+    Sentinel {
+        /// The sentinels.
+        urls: Vec<Secret>,
+        /// The name of the primary and its replicas at the sentinels.
+        service: String,
+        /// TLS, user, password and database of the primary. Its host is not used.
+        primary: Secret,
+    },
+    /// Redis Cluster.
+    Cluster {
+        /// Some of its nodes. The others are found through them.
+        urls: Vec<Secret>,
+    },
+}
+
+impl RedisServers {
+    /// Whether both are the same servers with the same credentials.
+    fn is(&self, other: &Self) -> bool {
+        let all = |of: &Self| -> Vec<Vec<u8>> {
+            let (urls, service, primary) = match of {
+                Self::One(url) => (std::slice::from_ref(url), "", None),
+                Self::Sentinel { urls, service, primary } => {
+                    (&urls[..], service.as_str(), Some(primary))
+                }
+                Self::Cluster { urls } => (&urls[..], "", None),
+            };
+            let exposed = urls.iter().chain(primary).map(|url| url.expose().to_vec());
+            exposed.chain([service.into()]).collect()
+        };
+        std::mem::discriminant(self) == std::mem::discriminant(other) && all(self) == all(other)
+    }
 }
 
 /// What the delivery store remembers, in Redis or in the file.

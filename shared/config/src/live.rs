@@ -112,7 +112,10 @@ impl Config {
         let exposed = |urls: &[Secret]| -> Vec<Vec<u8>> {
             urls.iter().map(|url| url.expose().to_vec()).collect()
         };
-        let redis = |config: &Self| exposed(config.redis.url.as_slice());
+        let redis = match (&self.redis.servers, &new.redis.servers) {
+            (Some(old), Some(new)) => !old.is(new),
+            (old, new) => old.is_some() != new.is_some(),
+        };
         let rabbitmq = |config: &Self| {
             let RabbitMq { urls, publish_timeout, lanes } = &config.rabbitmq;
             (exposed(urls), *publish_timeout, *lanes)
@@ -127,7 +130,7 @@ impl Config {
             ("worker.admin", self.worker_admin != new.worker_admin),
             ("rabbitmq", rabbitmq(self) != rabbitmq(new)),
             ("embedded", self.embedded != new.embedded),
-            ("redis.url", redis(self) != redis(new)),
+            ("redis", redis),
             ("refused.max_…", self.refused.bounds != new.refused.bounds),
         ];
         changed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use super::secrets::{Environment, resolve};
 use super::section::{self, Section};
 use super::{
-    Bounds, Breaker, Config, Destination, Embedded, Ingress, RabbitMq, Redis, Refused, Role, Store,
-    Tls,
+    Bounds, Breaker, Config, Destination, Embedded, Ingress, RabbitMq, Redis, RedisServers,
+    Refused, Role, Store, Tls,
 };
 use webhook_verify::NamedSecret;
 use webhook_verify::Secret;
@@ -192,8 +192,7 @@ impl Reader<'_> {
             }
             (Role::Ingress | Role::Worker, Some(_)) => section.problem(
                 "path",
-                "is for zentra standalone: this program needs [rabbitmq] urls and [redis] url \
-                 instead",
+                "is for zentra standalone: this program needs [rabbitmq] urls and [redis] instead",
             ),
             _ => {}
         }
@@ -203,15 +202,20 @@ impl Reader<'_> {
 
     fn rabbitmq(&self, mut section: Section<'_>, embedded: bool) -> RabbitMq {
         let (mut urls, given) = (Vec::new(), !section.missing("urls"));
-        for (at, text) in section.texts("urls").iter().enumerate() {
+        let texts = section.texts("urls");
+        for (at, text) in texts.iter().enumerate() {
             match self.url(text, true) {
+                Ok(Some(url)) if !is_amqp(&url) => section.problem(
+                    &format!("urls[{at}]"),
+                    "must be a URL that starts with amqp:// or amqps://",
+                ),
                 Ok(url) => urls.extend(url),
                 Err(what) => section.problem(&format!("urls[{at}]"), &what),
             }
         }
         if embedded && given {
             section.problem("urls", NOT_BOTH);
-        } else if urls.is_empty() && !embedded {
+        } else if texts.is_empty() && !embedded {
             section.problem("urls", "is missing or empty, like [\"env:RABBITMQ_URL\"]");
         }
         let publish_timeout = section.duration("publish_timeout");
@@ -233,22 +237,83 @@ impl Reader<'_> {
 
     fn redis(&self, mut section: Section<'_>, embedded: bool) -> Redis {
         let needed = self.role.remembers() && !embedded;
-        let text = section.text("url");
-        if embedded && text.is_some() {
-            section.problem("url", NOT_BOTH);
-        }
-        if text.is_none() && needed {
-            section.problem("url", "is missing, like \"env:REDIS_URL\"");
-        }
-        let url = text.and_then(|text| {
-            let resolved = self.url(&text, needed);
-            resolved.unwrap_or_else(|what| {
-                section.problem("url", &what);
+        let forms = ["url", "sentinel", "cluster"];
+        let given: Vec<&str> = forms.into_iter().filter(|form| !section.missing(form)).collect();
+        let url = section.text("url");
+        let sentinel = section.section("sentinel");
+        let cluster = section.section("cluster");
+        let servers = match given[..] {
+            [form, ..] if embedded => {
+                section.problem(form, NOT_BOTH);
                 None
-            })
-        });
+            }
+            [] if needed => {
+                section.problem("url", "is missing, like \"env:REDIS_URL\"");
+                None
+            }
+            [_, second, ..] => {
+                section.problem(second, "only one of url, sentinel and cluster can be set");
+                None
+            }
+            ["url"] => url
+                .and_then(|text| self.redis_url(&section, "url", &text, needed))
+                .map(RedisServers::One),
+            ["sentinel"] => self.sentinel(sentinel, needed),
+            ["cluster"] => self.cluster(cluster, needed),
+            _ => None,
+        };
         section.finish();
-        Redis { url }
+        Redis { servers }
+    }
+
+    fn sentinel(&self, mut section: Section<'_>, needed: bool) -> Option<RedisServers> {
+        let urls = self.redis_urls(&mut section, needed);
+        let service = section.text("service");
+        if service.is_none() {
+            section.problem("service", "is missing, like \"mymaster\"");
+        }
+        let primary = section.text_or_default("primary");
+        let primary = self.redis_url(&section, "primary", &primary, needed);
+        section.finish();
+        Some(RedisServers::Sentinel { urls: urls?, service: service?, primary: primary? })
+    }
+
+    fn cluster(&self, mut section: Section<'_>, needed: bool) -> Option<RedisServers> {
+        let urls = self.redis_urls(&mut section, needed);
+        section.finish();
+        Some(RedisServers::Cluster { urls: urls? })
+    }
+
+    /// At least one URL, if they are needed.
+    fn redis_urls(&self, section: &mut Section<'_>, needed: bool) -> Option<Vec<Secret>> {
+        let texts = section.texts("urls");
+        if texts.is_empty() {
+            section.problem("urls", "is missing or empty, like [\"redis://10.0.0.1:6379\"]");
+        }
+        let read = texts.iter().enumerate();
+        let urls: Vec<Secret> = read
+            .filter_map(|(at, text)| self.redis_url(section, &format!("urls[{at}]"), text, needed))
+            .collect();
+        (!urls.is_empty()).then_some(urls)
+    }
+
+    fn redis_url(
+        &self,
+        section: &Section<'_>,
+        key: &str,
+        text: &str,
+        needed: bool,
+    ) -> Option<Secret> {
+        let url = self.url(text, needed).unwrap_or_else(|what| {
+            section.problem(key, &what);
+            None
+        })?;
+        let schemes = [&b"redis://"[..], b"rediss://"];
+        if schemes.iter().any(|scheme| url.expose().starts_with(scheme)) {
+            return Some(url);
+        }
+        section.problem(key, "must be a URL that starts with redis:// or rediss://");
+        None
     }
 
     /// A URL without a password may be in the file. Any other URL is a secret.
@@ -349,6 +414,10 @@ impl Reader<'_> {
         section.finish();
         policy
     }
+}
+
+fn is_amqp(url: &Secret) -> bool {
+    [&b"amqp://"[..], b"amqps://"].iter().any(|scheme| url.expose().starts_with(scheme))
 }
 
 fn store(mut section: Section<'_>) -> Store {

@@ -67,6 +67,58 @@ fn a_program_resolves_only_the_secrets_that_it_needs() {
 }
 
 #[test]
+fn redis_is_one_server_or_what_sentinel_names_or_a_cluster() {
+    let environment = environment(&[
+        ("RABBITMQ_URL", "amqp://localhost"),
+        ("REDIS_URL", "redis://localhost"),
+        ("PRIMARY", "rediss://user:secret@primary/1"),
+        ("LEDGER_SIGNING", "c2ln"),
+        ("SEAL_KEY", "0123456789abcdef"),
+    ]);
+    let example = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
+    let with = |setting: &str, role| {
+        let text = example.replace("url = \"env:REDIS_URL\"", setting);
+        Config::parse(&text, role, &environment, &[]).map(|config| config.redis.servers)
+    };
+    let urls = r#"urls = ["redis://a:26379", "redis://b:26379"]"#;
+    let sentinel =
+        format!("sentinel = {{ {urls}, service = \"mymaster\", primary = \"env:PRIMARY\" }}");
+    let Ok(Some(RedisServers::Sentinel { urls: named, service, primary })) =
+        with(&sentinel, Role::Worker)
+    else {
+        panic!("no sentinel")
+    };
+    assert_eq!((named.len(), &*service), (2, "mymaster"));
+    assert_eq!(primary.expose(), b"rediss://user:secret@primary/1");
+    let by_default = sentinel.replace(", primary = \"env:PRIMARY\"", "");
+    assert!(with(&by_default, Role::Operator).is_ok());
+    let cluster = format!("cluster = {{ {urls} }}");
+    let found = with(&cluster, Role::Worker).unwrap();
+    assert!(matches!(found, Some(RedisServers::Cluster { urls }) if urls.len() == 2));
+
+    let one = "url = \"env:REDIS_URL\"";
+    for (setting, problem) in [
+        (format!("{one}\n{cluster}"), "redis.cluster: only one of url, sentinel and cluster"),
+        (format!("{sentinel}\n{cluster}"), "redis.cluster: only one of"),
+        (sentinel.replace(", service = \"mymaster\"", ""), "redis.sentinel.service: is missing"),
+        ("cluster = { urls = [] }".into(), "redis.cluster.urls: is missing or empty"),
+        ("cluster = { url = \"redis://a\" }".into(), "redis.cluster.url: is not a setting"),
+        ("url = \"http://localhost\"".into(), "redis.url: must be a URL that starts with redis://"),
+        (sentinel.replace("redis://b", "b"), "redis.sentinel.urls[1]:"),
+        (String::new(), "redis.url: is missing"),
+    ] {
+        let refused = with(&setting, Role::Worker).unwrap_err().to_string();
+        assert!(refused.contains(problem), "{setting}: {refused}");
+    }
+    let text = example.replace("env:RABBITMQ_URL", "redis://localhost");
+    let refused = Config::parse(&text, Role::Ingress, &environment, &[]).unwrap_err().to_string();
+    assert!(
+        refused.contains("rabbitmq.urls[0]: must be a URL that starts with amqp://"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn all_problems_are_told_at_once_with_their_keys_and_without_a_value() {
     let text = r#"
         colour = "sk_live_1"
@@ -142,8 +194,8 @@ fn the_environment_and_the_command_line_override_any_key() {
     assert_eq!(config.sources[0].endpoint.provider, "github");
     let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
     let environment = environment(&[
-        ("RABBITMQ_URL", "a://b"),
-        ("REDIS_URL", "a://b"),
+        ("RABBITMQ_URL", "amqp://b"),
+        ("REDIS_URL", "redis://b"),
         ("SEAL_KEY", "0123456789abcdef"),
     ]);
     let set = [("worker.admin", ":0".to_owned())];
@@ -160,7 +212,7 @@ fn a_provider_that_signs_where_it_sends_to_needs_the_public_url() {
         );
         let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY") + &source;
         let secrets = environment(&[
-            ("RABBITMQ_URL", "a://b"),
+            ("RABBITMQ_URL", "amqp://b"),
             ("SEAL_KEY", "0123456789abcdef"),
             ("STRIPE_EU", "x"),
         ]);
@@ -188,7 +240,7 @@ fn a_provider_of_the_users_own_is_checked_like_the_catalogues() {
         );
         let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY") + &scheme;
         let secrets = environment(&[
-            ("RABBITMQ_URL", "a://b"),
+            ("RABBITMQ_URL", "amqp://b"),
             ("SEAL_KEY", "0123456789abcdef"),
             ("STRIPE_EU", "x"),
         ]);
@@ -204,7 +256,7 @@ fn an_entry_of_the_catalogue_is_overridden_and_its_answer_and_its_handshake_go_t
     let read = |more: &str| {
         let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY") + more;
         let secrets = environment(&[
-            ("RABBITMQ_URL", "a://b"),
+            ("RABBITMQ_URL", "amqp://b"),
             ("SEAL_KEY", "0123456789abcdef"),
             ("STRIPE_EU", "x"),
         ]);
@@ -319,7 +371,7 @@ fn the_whole_example_can_be_checked_and_the_notes_name_what_its_reader_should_kn
              [provider.lab]\n{token}\n"
         );
     let secrets = environment(&[
-        ("RABBITMQ_URL", "a://b"),
+        ("RABBITMQ_URL", "amqp://b"),
         ("SEAL_KEY", "0123456789abcdef"),
         ("STRIPE_EU", "x"),
     ]);
@@ -342,7 +394,7 @@ fn secrets_that_can_be_guessed_or_changed_by_others_are_noted_and_never_shown() 
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         let text = EXAMPLE.replace("/run/secrets/seal", path.to_str().unwrap());
         let secrets =
-            environment(&[("RABBITMQ_URL", "a://b"), ("STRIPE_EU", "whsec_0123456789abcdef")]);
+            environment(&[("RABBITMQ_URL", "amqp://b"), ("STRIPE_EU", "whsec_0123456789abcdef")]);
         let notes = Config::parse(&text, Role::Ingress, &secrets, &[]).unwrap().advice().join("\n");
         let written = notes.contains("is in a file that everyone can write to");
         assert_eq!(written, noted, "{mode:o}: {notes}");

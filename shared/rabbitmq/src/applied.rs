@@ -13,7 +13,7 @@ use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
     QueueDeclareOptions, QueueDeleteOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -53,12 +53,37 @@ pub(super) async fn apply(
         declare(connection, names, settings, routes).await.map_err(failed)?;
         return Ok(false);
     };
-    let applied = apply_locked(connection, names, settings, routes).await;
-    // The queue belongs to the connection, not to the channel.
-    let queue = short(&lock_queue(names)).map_err(failed)?;
-    lock.queue_delete(queue, QueueDeleteOptions::default()).await.map_err(failed)?;
-    lock.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
-    applied.map(|()| true)
+    apply_locked(connection, names, settings, routes).await?;
+    lock.release().await?;
+    Ok(true)
+}
+
+/// An exclusive queue. It belongs to the connection, not to the channel, so it has to be deleted
+/// whatever happens: otherwise a connection that goes on would hold it for ever.
+struct Lock {
+    channel: Channel,
+    queue: ShortString,
+    released: bool,
+}
+
+impl Lock {
+    async fn release(mut self) -> Result<(), QueueError> {
+        self.released = true;
+        delete(self.channel.clone(), self.queue.clone()).await.map_err(failed)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if !self.released {
+            tokio::spawn(delete(self.channel.clone(), self.queue.clone()));
+        }
+    }
+}
+
+async fn delete(channel: Channel, queue: ShortString) -> lapin::Result<()> {
+    channel.queue_delete(queue, QueueDeleteOptions::default()).await?;
+    channel.close(REPLY_SUCCESS, short("")?).await
 }
 
 async fn apply_locked(
@@ -112,21 +137,14 @@ pub(super) async fn archive(
     Ok(false)
 }
 
-fn lock_queue(names: &Names) -> String {
-    format!("{}.lock", names.applied())
-}
-
-/// The channel that holds the lock. `None` if another program holds it for too long.
-async fn lock(connection: &Connection, names: &Names) -> Result<Option<Channel>, QueueError> {
-    let queue = lock_queue(names);
+/// Takes the lock. `None` if another program holds it for too long.
+async fn lock(connection: &Connection, names: &Names) -> Result<Option<Lock>, QueueError> {
+    let queue = short(&format!("{}.lock", names.applied())).map_err(failed)?;
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     for _ in 0..TRIES {
         let channel = connection.create_channel().await.map_err(failed)?;
-        match channel
-            .queue_declare(short(&queue).map_err(failed)?, options, FieldTable::default())
-            .await
-        {
-            Ok(_) => return Ok(Some(channel)),
+        match channel.queue_declare(queue.clone(), options, FieldTable::default()).await {
+            Ok(_) => return Ok(Some(Lock { channel, queue, released: false })),
             // Another connection holds it: the broker closes the channel that asked.
             Err(_) if connection.status().connected() => tokio::time::sleep(PAUSE).await,
             Err(error) => return Err(failed(error)),

@@ -4,7 +4,8 @@
 //! when all of them have it. So a stream whose leader is away holds every confirm for as long. An
 //! event that waits for half of the time limit of a confirm, while none is confirmed through the
 //! archive, is published once more without it. If that copy is confirmed, the archive is left out
-//! for a while. Copies have no effect.
+//! for a while. Copies have no effect. After the pause one event at a time tries the archive, so
+//! that an archive that still holds confirms holds one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub(super) struct Held(Mutex<State>);
 struct State {
     until: Option<Instant>,
     pause: Duration,
+    /// Whether `until` is the end of a trial, not of the pause.
+    trying: bool,
     worked_at: Option<Instant>,
 }
 
@@ -35,12 +38,25 @@ impl Held {
         self.state().until.is_some_and(|until| Instant::now() < until)
     }
 
+    /// Whether this event is published to the archive. At the end of a pause one event is: the
+    /// others wait for its result, or for this time.
+    pub(super) fn lets_in(&self, trial: Duration) -> bool {
+        let (mut state, now) = (self.state(), Instant::now());
+        let Some(until) = state.until else { return true };
+        if now < until {
+            return false;
+        }
+        (state.until, state.trying) = (Some(now + trial), true);
+        true
+    }
+
     /// Leaves the archive out for a while. Returns `false` if it is left out already.
     pub(super) fn leave_out(&self) -> bool {
         let (mut state, now) = (self.state(), Instant::now());
-        if state.until.is_some_and(|until| now < until) {
+        if !state.trying && state.until.is_some_and(|until| now < until) {
             return false;
         }
+        state.trying = false;
         state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         state.until = Some(now + state.pause);
         true
@@ -49,6 +65,7 @@ impl Held {
     /// An event was confirmed through the archive. Returns whether it had been left out.
     pub(super) fn works(&self) -> bool {
         let mut state = self.state();
+        state.trying = false;
         (state.pause, state.worked_at) = (Duration::ZERO, Some(Instant::now()));
         state.until.take().is_some()
     }
@@ -75,5 +92,21 @@ mod tests {
         assert!(held.works() && !held.is_left_out());
         assert!(held.leave_out());
         assert_eq!(held.state().pause, FIRST_PAUSE);
+    }
+
+    #[test]
+    fn after_the_pause_one_event_tries_the_archive() {
+        let (held, trial) = (Held::default(), Duration::from_secs(60));
+        assert!(held.lets_in(trial) && held.lets_in(trial));
+        held.leave_out();
+        assert!(!held.lets_in(trial));
+        held.state().until = Some(Instant::now());
+        assert!(held.lets_in(trial) && !held.lets_in(trial));
+        assert!(held.leave_out(), "the trial failed: the next pause is longer");
+        assert!(!held.lets_in(trial) && !held.leave_out());
+        assert_eq!(held.state().pause, FIRST_PAUSE * 2);
+        held.state().until = Some(Instant::now());
+        assert!(held.lets_in(trial) && held.works());
+        assert!(held.lets_in(trial) && held.lets_in(trial));
     }
 }

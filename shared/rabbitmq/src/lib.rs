@@ -347,7 +347,7 @@ impl Subscribe for Amqp {
 
 impl Publish for Amqp {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
-        if self.held.is_left_out() {
+        if !self.held.lets_in(self.settings.publish_timeout) {
             return self.publish_without_archive(sealed).await;
         }
         if !self.archives() {

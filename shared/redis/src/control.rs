@@ -20,23 +20,23 @@ type Entry = (String, Vec<(String, Vec<u8>)>);
 
 impl RedisJournal {
     fn worker(&self, name: &str) -> String {
-        format!("{}:worker:{name}", self.namespace)
+        self.small(&format!("worker:{name}"))
     }
 
     fn workers_set(&self) -> String {
-        format!("{}:workers", self.namespace)
+        self.small("workers")
     }
 
     fn actions(&self) -> String {
-        format!("{}:orders", self.namespace)
+        self.small("orders")
     }
 
     fn tokens_hash(&self) -> String {
-        format!("{}:tokens", self.namespace)
+        self.small("tokens")
     }
 
     fn acts(&self) -> String {
-        format!("{}:audit", self.namespace)
+        self.small("audit")
     }
 }
 

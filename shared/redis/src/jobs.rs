@@ -38,15 +38,15 @@ end
 
 impl RedisJournal {
     fn jobs_hash(&self) -> String {
-        format!("{}:jobs", self.namespace)
+        self.small("jobs")
     }
 
     fn halts(&self) -> String {
-        format!("{}:jobs:halt", self.namespace)
+        self.small("jobs:halt")
     }
 
     fn holders(&self) -> String {
-        format!("{}:jobs:desk", self.namespace)
+        self.small("jobs:desk")
     }
 }
 

@@ -5,20 +5,25 @@
 //! deliveries, where the ID is not the identity, and the dead letters of each destination. They
 //! are written before the script runs, so they never miss a delivery. Every result of an index is
 //! checked against the delivery itself.
+//!
+//! In a cluster the keys of one delivery are in one of [`PARTITIONS`] slots, with the list of the
+//! deliveries in it. What is small (worker control, tokens, audit, jobs) is in one slot. Each index
+//! is in the slot of its name.
 
+mod cluster;
+mod connection;
 mod control;
 mod jobs;
 mod layout;
 mod list;
+mod sentinel;
 mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::TcpSettings;
-use redis::{Client, IntoConnectionInfo, Script};
-use webhook_verify::Secret;
+use redis::Script;
+use zentra_config::RedisServers;
 use zentra_core::clock::{Timestamp, millis};
 use zentra_core::event::{DeliveryKey, Identity};
 use zentra_core::lifecycle::{Answer, Outcome, State};
@@ -28,14 +33,18 @@ use zentra_store::journal::{
     Summary, named,
 };
 
-const ANSWER: Duration = Duration::from_secs(2);
+use connection::Connection;
+
 /// Lifetime of the key that probes whether Redis accepts writes.
 const WRITABLE_MS: u64 = 60_000;
+/// Number of slots that the deliveries are in, in a cluster. More of them make lists slower. Fewer
+/// of them do not spread over large clusters.
+const PARTITIONS: u8 = 64;
 
 /// The delivery store on Redis.
 #[derive(Clone)]
 pub struct RedisJournal {
-    connection: ConnectionManager,
+    connection: Connection,
     namespace: Arc<str>,
     retention: Duration,
     scripts: Arc<Scripts>,
@@ -66,42 +75,62 @@ impl Scripts {
 
 impl RedisJournal {
     /// Connects at the first use, and again whenever the connection is lost. `retention` is how
-    /// long an operator's change is remembered. The URL starts with `redis://` or `rediss://`.
+    /// long an operator's change is remembered. Call this within a Tokio runtime.
     ///
     /// # Errors
     ///
     /// An invalid URL. The message contains no part of it.
-    pub fn new(url: &Secret, namespace: &str, retention: Duration) -> Result<Self, JournalError> {
-        let unreadable = |_| JournalError::Unavailable("cannot parse the url".into());
-        let url = String::from_utf8_lossy(url.expose()).into_owned();
-        let info = url.into_connection_info().map_err(unreadable)?;
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(ANSWER))
-            .set_response_timeout(Some(ANSWER))
-            .set_number_of_retries(3)
-            .set_max_delay(Duration::from_millis(500));
-        let client = Client::open(info).map_err(unreadable)?;
+    pub fn new(
+        servers: &RedisServers,
+        namespace: &str,
+        retention: Duration,
+    ) -> Result<Self, JournalError> {
         Ok(Self {
-            connection: ConnectionManager::new_lazy_with_config(client, config)
-                .map_err(unreadable)?,
+            connection: Connection::new(servers)?,
             namespace: namespace.into(),
             retention,
             scripts: Arc::new(Scripts::new()),
         })
     }
 
+    /// The partition of a delivery. All are in the only one without a cluster.
+    fn partition(&self, key: &DeliveryKey) -> u8 {
+        let hash = crc32fast::hash(key.as_str().as_bytes());
+        (hash % u32::from(self.partitions())) as u8
+    }
+
+    fn partitions(&self) -> u8 {
+        if self.connection.is_cluster() { PARTITIONS } else { 1 }
+    }
+
+    /// A key of a partition. What is in braces decides its slot.
+    fn partitioned(&self, kind: &str, partition: u8) -> String {
+        match self.connection.is_cluster() {
+            true => format!("{}:{kind}:{{{partition}}}", self.namespace),
+            false => format!("{}:{kind}", self.namespace),
+        }
+    }
+
+    /// A key of what is small: all of them are in one slot.
+    fn small(&self, name: &str) -> String {
+        let namespace = &self.namespace;
+        match self.connection.is_cluster() {
+            true => format!("{namespace}:{{{namespace}}}:{name}"),
+            false => format!("{namespace}:{name}"),
+        }
+    }
+
     fn delivery_key(&self, key: &DeliveryKey) -> String {
-        format!("{}:delivery:{key}", self.namespace)
+        format!("{}:{key}", self.partitioned("delivery", self.partition(key)))
     }
 
     fn event_index(&self, id: &str) -> String {
         format!("{}:event:{id}", self.namespace)
     }
 
-    /// Records the claim, in order, for [`DeliveryStore::list`].
-    fn taken(&self) -> String {
-        format!("{}:taken", self.namespace)
+    /// The list of the claimed deliveries of a partition, in order, for [`DeliveryStore::list`].
+    fn taken(&self, partition: u8) -> String {
+        self.partitioned("taken", partition)
     }
 
     fn dead_index(&self, destination: &str) -> String {
@@ -144,12 +173,14 @@ impl RedisJournal {
         summary: &Summary,
         retention: Duration,
     ) -> Result<(), JournalError> {
-        let mut pipe = redis::pipe();
-        pipe.zrem(self.dead_index(key.destination()), key.as_str()).ignore();
-        if let Some(index) = self.id_index(key, summary) {
-            pipe.cmd("PEXPIRE").arg(index).arg(millis(retention)).ignore();
-        }
-        pipe.exec_async(&mut self.connection.clone()).await.map_err(failed)
+        let mut connection = self.connection.clone();
+        let mut remove = redis::cmd("ZREM");
+        remove.arg(self.dead_index(key.destination())).arg(key.as_str());
+        remove.exec_async(&mut connection).await.map_err(failed)?;
+        let Some(index) = self.id_index(key, summary) else { return Ok(()) };
+        let mut expire = redis::cmd("PEXPIRE");
+        expire.arg(index).arg(millis(retention));
+        expire.exec_async(&mut connection).await.map_err(failed)
     }
 
     /// Imports a delivery from another store. Returns `false` if this store knows the delivery
@@ -210,7 +241,7 @@ impl RedisJournal {
         let Claim { key, summary, retention, .. } = *claim;
         self.index(key, summary, retention, false).await?;
         let mut call = self.scripts.claim.prepare_invoke();
-        call.key(self.delivery_key(key)).key(self.taken());
+        call.key(self.delivery_key(key)).key(self.taken(self.partition(key)));
         call.arg(claim.generation).arg(claim.attempt);
         call.arg(millis(claim.lease)).arg(millis(retention)).arg(claim.worker);
         call.arg(&claim.fingerprint.body).arg(&layout::id(claim.fingerprint));

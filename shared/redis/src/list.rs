@@ -1,9 +1,13 @@
-//! Lists deliveries in the order of their first claims. The claim appends keys and types to a
-//! stream. Each entry is looked up, and entries of forgotten deliveries are skipped.
+//! Lists deliveries in the order of their first claims. The claim appends keys and types to the
+//! stream of its partition. Each entry is looked up, and entries of forgotten deliveries are
+//! skipped.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use zentra_core::clock::{self, Timestamp, millis};
 use zentra_core::event::DeliveryKey;
 use zentra_store::journal::list::{Listed, Page, Query, SCAN};
@@ -14,6 +18,8 @@ use crate::failed;
 
 /// Number of entries per request.
 const CHUNK: usize = 500;
+/// Minimum number of entries per request and partition.
+const LEAST_OF_PARTITION: usize = 16;
 /// Minimum number of lookups per request.
 const LEAST: usize = 50;
 /// Redis trims whole nodes of a stream, and not all at once.
@@ -29,18 +35,16 @@ impl RedisJournal {
     ) -> Result<Page, JournalError> {
         let mut page = Page::default();
         let (mut seen, mut looked) = (HashSet::new(), 0);
-        let mut from = match (after, query.until) {
-            (Some(id), _) => format!("({}", known(id)?),
-            // The last ID of the previous millisecond.
-            (None, Some(until)) => until.millis().saturating_sub(1).to_string(),
-            (None, None) => "+".into(),
+        let mut below = match (after, query.until) {
+            (Some(cursor), _) => Below::Entry(Place::parse(cursor)?),
+            (None, Some(until)) => Below::Time(until),
+            (None, None) => Below::Top,
         };
-        let to = query.since.map_or_else(|| "-".into(), |since| since.millis().to_string());
         while looked < SCAN {
-            let entries = self.range(&from, &to).await?;
-            let ended = entries.len() < CHUNK;
+            let (entries, ended) = self.entries(below, query.since).await?;
             looked += entries.len();
-            let named = entries.iter().filter_map(Entry::read);
+            let last = entries.last().map(|last| last.place);
+            let named = entries.into_iter().filter_map(Entry::read);
             let wanted: Vec<Entry> =
                 named.filter(|entry| query.may_take(&entry.key, entry.kind.as_deref())).collect();
             looked += wanted.len();
@@ -54,24 +58,58 @@ impl RedisJournal {
                     let Some(listed) = listed.filter(fits) else { continue };
                     page.items.push(listed);
                     if page.items.len() == limit {
-                        page.next = Some(entry.id.clone());
+                        page.next = Some(entry.place.to_string());
                         return Ok(page);
                     }
                 }
             }
-            page.next = entries.last().filter(|_| !ended).map(|last| last.0.clone());
-            match &page.next {
-                Some(last) => from = format!("({last}"),
-                None => break,
+            match last.filter(|_| !ended) {
+                Some(last) => (below, page.next) = (Below::Entry(last), Some(last.to_string())),
+                None => {
+                    page.next = None;
+                    break;
+                }
             }
         }
         Ok(page)
     }
 
-    async fn range(&self, from: &str, to: &str) -> Result<Vec<Stored>, JournalError> {
+    /// The next entries of all partitions, newest first, and whether these are the last ones.
+    /// Below the last entry of a partition that has more, nothing is in order yet.
+    async fn entries(
+        &self,
+        below: Below,
+        since: Option<Timestamp>,
+    ) -> Result<(Vec<Stored>, bool), JournalError> {
+        let count = (CHUNK / usize::from(self.partitions())).max(LEAST_OF_PARTITION);
+        let ranges = (0..self.partitions()).map(|part| self.range(part, below, since, count));
+        let mut ranges = try_join_all(ranges).await?;
+        let more = ranges.iter().filter(|range| range.len() == count);
+        let ordered_down_to = more.filter_map(|range| range.last()).map(|last| last.place).max();
+        let mut entries: Vec<Stored> = ranges.drain(..).flatten().collect();
+        entries.retain(|entry| ordered_down_to.is_none_or(|to| entry.place >= to));
+        entries.sort_by_key(|entry| Reverse(entry.place));
+        Ok((entries, ordered_down_to.is_none()))
+    }
+
+    async fn range(
+        &self,
+        partition: u8,
+        below: Below,
+        since: Option<Timestamp>,
+        count: usize,
+    ) -> Result<Vec<Stored>, JournalError> {
+        let to = since.map_or_else(|| "-".into(), |since| since.millis().to_string());
         let mut range = redis::cmd("XREVRANGE");
-        range.arg(self.taken()).arg(from).arg(to).arg("COUNT").arg(CHUNK);
-        range.query_async(&mut self.connection.clone()).await.map_err(failed)
+        range.arg(self.taken(partition)).arg(below.in_partition(partition)).arg(to);
+        range.arg("COUNT").arg(count);
+        let found: Vec<(String, Vec<String>)> =
+            range.query_async(&mut self.connection.clone()).await.map_err(failed)?;
+        let stored = found.into_iter().map(|(id, fields)| {
+            let place = Place::read(&id, partition);
+            place.map(|place| Stored { place, fields }).ok_or(JournalError::Unreadable(id))
+        });
+        stored.collect()
     }
 
     async fn all(&self, entries: &[Entry]) -> Result<Vec<Option<Delivery>>, JournalError> {
@@ -101,7 +139,7 @@ impl RedisJournal {
         event: &Summary,
     ) -> Result<(), JournalError> {
         let mut add = redis::cmd("XADD");
-        add.arg(self.taken()).arg("*").arg("k").arg(key.as_str());
+        add.arg(self.taken(self.partition(key))).arg("*").arg("k").arg(key.as_str());
         add.arg("t").arg(event.event_type.as_deref().unwrap_or_default());
         add.exec_async(&mut self.connection.clone()).await.map_err(failed)
     }
@@ -110,41 +148,94 @@ impl RedisJournal {
     /// stream any more, the whole stream expires.
     pub(super) async fn trim(&self, retention: Duration) -> Result<(), JournalError> {
         let oldest = clock::now().millis().saturating_sub(millis(retention));
-        let mut pipe = redis::pipe();
-        let trim = pipe.cmd("XTRIM").arg(self.taken());
-        trim.arg("MINID").arg("~").arg(oldest).arg("LIMIT").arg(TRIMMED).ignore();
-        pipe.cmd("PEXPIRE").arg(self.taken()).arg(millis(retention)).ignore();
-        pipe.exec_async(&mut self.connection.clone()).await.map_err(failed)
+        for partition in 0..self.partitions() {
+            let (list, mut pipe) = (self.taken(partition), redis::pipe());
+            let trim = pipe.cmd("XTRIM").arg(&list);
+            trim.arg("MINID").arg("~").arg(oldest).arg("LIMIT").arg(TRIMMED).ignore();
+            pipe.cmd("PEXPIRE").arg(&list).arg(millis(retention)).ignore();
+            pipe.exec_async(&mut self.connection.clone()).await.map_err(failed)?;
+        }
+        Ok(())
     }
 }
 
-/// An entry of the stream: its ID, then names and values alternately.
-type Stored = (String, Vec<String>);
+/// Where a list goes on.
+#[derive(Clone, Copy)]
+enum Below {
+    Top,
+    /// Before this time.
+    Time(Timestamp),
+    /// After this entry.
+    Entry(Place),
+}
+
+impl Below {
+    /// The start of a range of a partition's stream.
+    fn in_partition(self, partition: u8) -> String {
+        match self {
+            Self::Top => "+".into(),
+            // The last ID of the previous millisecond.
+            Self::Time(until) => until.millis().saturating_sub(1).to_string(),
+            Self::Entry(Place { ms, seq, partition: of }) => {
+                format!("{}{ms}-{seq}", if partition < of { "" } else { "(" })
+            }
+        }
+    }
+}
+
+/// The place of an entry in the order of all partitions.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    ms: u64,
+    seq: u64,
+    partition: u8,
+}
+
+impl Place {
+    fn read(id: &str, partition: u8) -> Option<Self> {
+        let (ms, seq) = id.split_once('-')?;
+        Some(Self { ms: ms.parse().ok()?, seq: seq.parse().ok()?, partition })
+    }
+
+    /// Reads a cursor.
+    fn parse(cursor: &str) -> Result<Self, JournalError> {
+        let (id, partition) = cursor.rsplit_once('.').unwrap_or((cursor, "0"));
+        let place = partition.parse().ok().and_then(|partition| Self::read(id, partition));
+        place.ok_or_else(|| JournalError::NoSuchPage(cursor.into()))
+    }
+}
+
+/// The cursor of an entry.
+impl Display for Place {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)?;
+        if self.partition > 0 { write!(f, ".{}", self.partition) } else { Ok(()) }
+    }
+}
+
+/// An entry of a stream.
+struct Stored {
+    place: Place,
+    /// Names and values alternately.
+    fields: Vec<String>,
+}
 
 /// The fields of the entry.
 struct Entry {
-    id: String,
+    place: Place,
     at: Timestamp,
     key: DeliveryKey,
     kind: Option<String>,
 }
 
 impl Entry {
-    fn read((id, fields): &Stored) -> Option<Self> {
+    fn read(Stored { place, fields }: Stored) -> Option<Self> {
         let [_, key, _, kind] = &fields[..] else { return None };
-        let (ms, _) = id.split_once('-')?;
         Some(Self {
-            id: id.clone(),
-            at: Timestamp::from_millis(ms.parse().ok()?),
+            place,
+            at: Timestamp::from_millis(place.ms),
             key: DeliveryKey::parse(key)?,
             kind: (!kind.is_empty()).then(|| kind.clone()),
         })
     }
-}
-
-/// A cursor that may be sent to Redis.
-fn known(cursor: &str) -> Result<&str, JournalError> {
-    let number = |text: &str| text.parse::<u64>().is_ok();
-    let fits = cursor.split_once('-').is_some_and(|(ms, seq)| number(ms) && number(seq));
-    if fits { Ok(cursor) } else { Err(JournalError::NoSuchPage(cursor.into())) }
 }

@@ -7,25 +7,29 @@ use super::RedisJournal;
 use crate::failed;
 
 impl RedisJournal {
-    /// The weak settings of this Redis, each with a remedy. Uses `INFO`, which managed services
+    /// The weak settings of these servers, each with a remedy. Uses `INFO`, which managed services
     /// allow where they forbid `CONFIG`.
     pub async fn weaknesses(&self) -> Result<Vec<&'static str>, JournalError> {
-        let info = redis::cmd("INFO");
-        let info: InfoDict =
-            info.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        Ok(weaknesses(&info))
+        let infos = self.connection.infos().await.map_err(failed)?;
+        let as_cluster = self.connection.is_cluster();
+        let mut found = Vec::new();
+        for weakness in infos.iter().flat_map(|info| weaknesses(info, as_cluster)) {
+            if !found.contains(&weakness) {
+                found.push(weakness);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Why one of these servers accepts no writes, with a remedy. `None` if all accept them.
+    pub(super) async fn not_writable(&self) -> Result<Option<String>, JournalError> {
+        let infos = self.connection.infos().await.map_err(failed)?;
+        Ok(infos.iter().find_map(not_writable))
     }
 }
 
-impl RedisJournal {
-    /// Why this Redis accepts no writes, with a remedy. `None` if it accepts them.
-    pub(super) async fn not_writable(&self) -> Result<Option<String>, JournalError> {
-        let info = redis::cmd("INFO");
-        let info: InfoDict =
-            info.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        Ok(not_writable(&info))
-    }
-}
+const REPLICA: &str = "it is a read-only replica: name the primary in redis.url, or set \
+                       redis.sentinel to follow failovers";
 
 fn not_writable(info: &InfoDict) -> Option<String> {
     let number = |key: &str| info.get::<u64>(key).unwrap_or(0);
@@ -34,7 +38,7 @@ fn not_writable(info: &InfoDict) -> Option<String> {
     // Buffers of replicas and of the append-only file do not count, as in Redis itself.
     let used = used.saturating_sub(number("mem_not_counted_for_evict"));
     if is("role", "slave") {
-        return Some("it is a read-only replica: name the primary in redis.url".into());
+        return Some(REPLICA.into());
     }
     if most > 0 && used > most && is("maxmemory_policy", "noeviction") {
         return Some(format!("it is full ({used} of {most} bytes): raise its maxmemory"));
@@ -43,13 +47,22 @@ fn not_writable(info: &InfoDict) -> Option<String> {
         .then(|| "it cannot write its append-only file: free room on its disk".into())
 }
 
-fn weaknesses(info: &InfoDict) -> Vec<&'static str> {
+fn weaknesses(info: &InfoDict, as_cluster: bool) -> Vec<&'static str> {
     let text = |key: &str| info.get::<String>(key).unwrap_or_default();
     let number = |key: &str| info.get::<u64>(key);
     let mut found = Vec::new();
     let major = text("redis_version").split('.').next().and_then(|major| major.parse::<u32>().ok());
     if major.is_some_and(|major| major < 7) {
         found.push("it is older than 7: Zentra is tested with 7 and later");
+    }
+    if text("role") == "slave" {
+        found.push(REPLICA);
+    }
+    if number("cluster_enabled") == Some(1) && !as_cluster {
+        found.push(
+            "it is a node of a cluster, and refuses most keys: set redis.cluster instead of \
+             redis.url",
+        );
     }
     if number("aof_enabled") == Some(0) {
         found.push(
@@ -81,18 +94,21 @@ mod tests {
     fn each_weakness_is_told_and_a_good_server_has_none() {
         let good = "redis_version:7.0.15\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n\
                     connected_slaves:0\r\n";
-        assert!(weaknesses(&InfoDict::new(good)).is_empty());
+        assert!(weaknesses(&InfoDict::new(good), false).is_empty());
         for (what, finding) in [
             ("redis_version:6.2.0", "older than 7"),
             ("aof_enabled:0", "appendonly yes"),
             ("maxmemory_policy:allkeys-lru", "noeviction"),
             ("connected_slaves:1", "min-replicas-to-write"),
+            ("role:slave", "redis.sentinel"),
+            ("cluster_enabled:1", "redis.cluster"),
         ] {
-            let found = weaknesses(&InfoDict::new(what));
+            let found = weaknesses(&InfoDict::new(what), false);
             assert!(matches!(found[..], [one] if one.contains(finding)), "{found:?}");
         }
+        assert!(weaknesses(&InfoDict::new("cluster_enabled:1"), true).is_empty());
         let replicas = "connected_slaves:1\r\nmin_slaves_good_slaves:1\r\n";
-        assert!(weaknesses(&InfoDict::new(replicas)).is_empty());
-        assert!(weaknesses(&InfoDict::new("")).is_empty());
+        assert!(weaknesses(&InfoDict::new(replicas), false).is_empty());
+        assert!(weaknesses(&InfoDict::new(""), false).is_empty());
     }
 }

@@ -38,8 +38,8 @@ async fn main() -> anyhow::Result<()> {
     let live = Live::start(origin, shutdown::hangups()?)?;
     let config = live.config();
     let doom = Doom(env::var("DOOM_AT")?.into());
-    let url = config.redis.url.clone().context("no redis.url")?;
-    let inner = RedisJournal::new(&url, &config.namespace, config.store.retention)?;
+    let servers = config.redis.servers.as_ref().context("no [redis]")?;
+    let inner = RedisJournal::new(servers, &config.namespace, config.store.retention)?;
     let journal = DoomedJournal { inner, doom: doom.clone() };
     let queue = DoomedQueue { inner: Amqp::processor(Settings::from(&*config)), doom };
     let admin = TcpListener::bind("127.0.0.1:0").await?;

@@ -1,23 +1,38 @@
 //! The conformance suite of `zentra-store` on each backend.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use webhook_verify::Secret;
+use zentra_config::RedisServers;
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_store::conformance::{Backend, RETENTION, suite};
 use zentra_store::queue::Routes;
-use zentra_tests::services::folder;
-use zentra_tests::{namespace, queue_settings, shared_rabbit, shared_redis};
+use zentra_tests::services::{self, RedisCluster, RedisSentinel, folder};
+use zentra_tests::{
+    by_sentinel, in_cluster, namespace, one_server, queue_settings, shared_rabbit, shared_redis,
+};
 
 const BOUND: Duration = Duration::from_secs(20);
 
 mod servers {
     use super::Servers;
     super::suite!(Servers);
+}
+
+/// The delivery store on the primary that Sentinel names.
+mod sentinel {
+    use super::Sentinel;
+    super::suite!(Sentinel, store);
+}
+
+/// The delivery store on Redis Cluster.
+mod cluster {
+    use super::Cluster;
+    super::suite!(Cluster, store);
 }
 
 mod file {
@@ -37,11 +52,48 @@ impl Backend for Servers {
     }
 
     async fn open(&self, routes: Routes) -> (Amqp, RedisJournal) {
-        let settings = queue_settings(&shared_rabbit(), &self.0);
-        let queue = Amqp::ingress(Settings { routes: Some(routes), ..settings });
-        timeout(BOUND, queue.connected()).await.unwrap();
-        let url = Secret::new(shared_redis());
-        (queue, RedisJournal::new(&url, &self.0, RETENTION).unwrap())
+        open(&self.0, routes, &one_server(shared_redis())).await
+    }
+}
+
+async fn open(namespace: &str, routes: Routes, redis: &RedisServers) -> (Amqp, RedisJournal) {
+    let settings = queue_settings(&shared_rabbit(), namespace);
+    let queue = Amqp::ingress(Settings { routes: Some(routes), ..settings });
+    timeout(BOUND, queue.connected()).await.unwrap();
+    (queue, RedisJournal::new(redis, namespace, RETENTION).unwrap())
+}
+
+/// A primary with replicas and sentinels.
+struct Sentinel(String);
+
+impl Backend for Sentinel {
+    type Queue = Amqp;
+    type Journal = RedisJournal;
+
+    fn new() -> Self {
+        Self(namespace())
+    }
+
+    async fn open(&self, routes: Routes) -> (Amqp, RedisJournal) {
+        static SERVERS: LazyLock<RedisSentinel> = LazyLock::new(services::redis_sentinel);
+        open(&self.0, routes, &by_sentinel(&SERVERS)).await
+    }
+}
+
+/// Redis Cluster.
+struct Cluster(String);
+
+impl Backend for Cluster {
+    type Queue = Amqp;
+    type Journal = RedisJournal;
+
+    fn new() -> Self {
+        Self(namespace())
+    }
+
+    async fn open(&self, routes: Routes) -> (Amqp, RedisJournal) {
+        static SERVERS: LazyLock<RedisCluster> = LazyLock::new(services::redis_cluster);
+        open(&self.0, routes, &in_cluster(&SERVERS)).await
     }
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use webhook_verify::Secret;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{DeliveryKey, Identity};
 use zentra_core::lifecycle::{
@@ -15,14 +14,14 @@ use zentra_store::journal::{
     AttemptResult, Claim, DeliveryStore, HistoryEvent, Journal, Settle, Summary,
 };
 use zentra_tests::world::RETENTION;
-use zentra_tests::{namespace, shared_redis};
+use zentra_tests::{namespace, one_server, shared_redis};
 
 const LEASE: Duration = Duration::from_secs(30);
 const FINGERPRINT: Fingerprint = Fingerprint { body: [7; 32], id: Some([1; 8]) };
 const PAIRS: [(&str, &str); 2] = [("mail", "acme"), ("ledger", "acme")];
 
 fn journal() -> RedisJournal {
-    RedisJournal::new(&Secret::new(shared_redis()), &namespace(), RETENTION).unwrap()
+    RedisJournal::new(&one_server(shared_redis()), &namespace(), RETENTION).unwrap()
 }
 
 fn summary() -> Summary {
@@ -225,8 +224,8 @@ async fn race(
     claimers: Vec<Vec<(Input, usize)>>,
 ) -> (Vec<Vec<Heard>>, Option<Record>) {
     let claimant = || {
-        let url = Secret::new(shared_redis());
-        Claimant::new(&RedisJournal::new(&url, namespace, RETENTION).unwrap(), id)
+        let server = one_server(shared_redis());
+        Claimant::new(&RedisJournal::new(&server, namespace, RETENTION).unwrap(), id)
     };
     let mut racing = tokio::task::JoinSet::new();
     for claimer in claimers {
@@ -378,7 +377,7 @@ async fn kept_for_good(namespace: &str) -> usize {
 #[tokio::test]
 async fn only_what_is_dead_is_kept_for_good_and_a_copy_does_not_change_that() {
     let namespace = namespace();
-    let journal = RedisJournal::new(&Secret::new(shared_redis()), &namespace, RETENTION).unwrap();
+    let journal = RedisJournal::new(&one_server(shared_redis()), &namespace, RETENTION).unwrap();
     let claimant = Claimant::new(&journal, "evt_kept");
     let fence = fence(claimant.claim(0, 1).await);
     // As a worker does regularly: the list of deliveries expires too.
@@ -427,7 +426,7 @@ async fn a_delivery_forgotten_in_flight_is_still_settled_as_delivered() {
 #[tokio::test]
 async fn what_was_claimed_survives_kill_9_of_redis() {
     let mut redis = zentra_tests::services::redis();
-    let journal = RedisJournal::new(&Secret::new(redis.url()), "killed", RETENTION).unwrap();
+    let journal = RedisJournal::new(&one_server(redis.url()), "killed", RETENTION).unwrap();
     let claimant = Claimant::new(&journal, "evt_1");
     fence(claimant.claim(0, 1).await);
     redis.kill();

@@ -582,7 +582,7 @@ async fn what_can_not_be_done_says_why_what_next_and_whose_problem_it_is() {
     assert!(stdout(&stack.zentra(&["--help"])).contains("Usage"));
     let away = Stack::new(&rabbit, "redis://127.0.0.1:9/", "t", "http://127.0.0.1:9/", "");
     let away = fails(&away.zentra(&["event", "show", "evt_1"]), 2);
-    assert!(away.contains("Check [redis] url"), "{away}");
+    assert!(away.contains("Check [redis], and that Redis runs"), "{away}");
 }
 
 /// Somebody who may sign for one source chooses the contents of IDs, types and headers.

@@ -11,7 +11,7 @@ use zentra_redis::RedisJournal;
 use zentra_store::journal::{DeliveryStore, HistoryEvent};
 use zentra_store::queue::{Message, Operate, Place, Process, Walk};
 use zentra_tests::world::{BOUND, RETENTION};
-use zentra_tests::{eventually, queue_settings};
+use zentra_tests::{eventually, one_server, queue_settings};
 
 use crate::identity::{Site, source};
 
@@ -116,8 +116,8 @@ async fn a_retry_whose_signature_is_lost_goes_on_where_the_journal_has_it() {
     // What an operator released is processed, whether or not it is countersigned.
     let dead = all.iter().find(|one| one["record"]["state"] == "dead").unwrap();
     let key = DeliveryKey::parse(dead["key"].as_str().unwrap()).unwrap();
-    let redis = Secret::new(site.stack.redis.as_str());
-    let journal = RedisJournal::new(&redis, &site.stack.namespace, RETENTION).unwrap();
+    let server = one_server(site.stack.redis.as_str());
+    let journal = RedisJournal::new(&server, &site.stack.namespace, RETENTION).unwrap();
     let released = HistoryEvent::Released { reason: "by an older version".into() };
     journal.note(&key, 1, "ada", &released).await.unwrap();
     let kept = letter(&queue, "app").await;

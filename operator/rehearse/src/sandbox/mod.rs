@@ -2,8 +2,10 @@
 
 mod process;
 mod programs;
+mod redis;
 mod servers;
 
 pub use process::{Guarded, folder, free_port, output, poll, spawn, sweep, workplace};
 pub use programs::newest;
-pub use servers::{Rabbit, Redis, START, greet};
+pub use redis::{Redis, RedisCluster, RedisSentinel};
+pub use servers::{Rabbit, START, greet};

@@ -1,4 +1,4 @@
-//! Private RabbitMQ and Redis servers on free ports, with their own folders.
+//! Private RabbitMQ servers on free ports, with their own folders.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -300,64 +300,6 @@ impl Rabbit {
     }
 }
 
-/// A private Redis server that persists every acknowledged write.
-pub struct Redis {
-    folder: PathBuf,
-    port: u16,
-    server: Guarded,
-}
-
-impl Redis {
-    /// Starts one, and waits until it answers.
-    pub fn start() -> io::Result<Self> {
-        let (folder, port) = (folder("redis")?, free_port()?);
-        let server = Self::serve(&folder, port)?;
-        let redis = Self { folder, port, server };
-        redis.ready()?;
-        Ok(redis)
-    }
-
-    fn serve(folder: &Path, port: u16) -> io::Result<Guarded> {
-        let mut command = programs::command(programs::store(), folder);
-        command.arg("--port").arg(port.to_string());
-        command.args(["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always"]);
-        command.args(["--save", "", "--maxmemory-policy", "noeviction"]);
-        Guarded::start(command)
-    }
-
-    fn ready(&self) -> io::Result<()> {
-        let answers =
-            poll(START, || greet(([127, 0, 0, 1], self.port).into(), b"PING\r\n", b"+PONG"));
-        answers.ok_or_else(|| not_ready("Redis"))
-    }
-
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.server.id()
-    }
-
-    /// Its port on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The address it listens on.
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
-    }
-
-    /// Kill -9.
-    pub fn kill(&mut self) {
-        self.server.kill();
-    }
-
-    /// Starts it again after [`Redis::kill`], with its data on disk.
-    pub fn restart(&mut self) -> io::Result<()> {
-        self.server = Self::serve(&self.folder, self.port)?;
-        self.ready()
-    }
-}
-
 /// Whether a server answers this request with this text within two seconds.
 pub fn greet(address: SocketAddr, hello: &[u8], answer: &[u8]) -> Option<()> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
@@ -368,11 +310,11 @@ pub fn greet(address: SocketAddr, hello: &[u8], answer: &[u8]) -> Option<()> {
     (got == answer).then_some(())
 }
 
-fn not_ready(name: &str) -> io::Error {
+pub(super) fn not_ready(name: &str) -> io::Error {
     io::Error::other(format!("{name} did not start within {START:?}:\n{}", output()))
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+pub(super) fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     fs::write(path, text)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }

@@ -39,8 +39,8 @@ pub trait Backend: Sized + Send {
     fn open(&self, routes: Routes) -> impl Future<Output = (Self::Queue, Self::Journal)> + Send;
 }
 
-/// Makes a test of each promise, for one [`Backend`]: `suite!(Servers)`. The crate that calls it
-/// needs `tokio` with its macros and its multi-threaded runtime.
+/// Makes a test of each promise, for one [`Backend`]: `suite!(Servers)`, or of the promises of its
+/// delivery store: `suite!(Servers, store)`. The crate that calls it needs `tokio` with its macros and its multi-threaded runtime.
 #[macro_export]
 macro_rules! conformance_suite {
     ($backend:ident) => {
@@ -60,6 +60,11 @@ macro_rules! conformance_suite {
                 the_archive_is_read_from_any_time_on_and_keeps_what_is_read
                 a_hundred_thousand_waiting_events_are_taken_once_each_also_over_a_restart
             }
+        }
+        $crate::conformance_suite! { $backend, store }
+    };
+    ($backend:ident, store) => {
+        $crate::conformance_suite! { $backend:
             journal {
                 of_claimers_at_once_one_is_granted_and_the_others_hear_how_long_it_takes
                 a_claim_that_ran_out_is_granted_anew_and_the_old_fence_changes_nothing

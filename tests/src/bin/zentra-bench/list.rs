@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::InfoDict;
-use webhook_verify::Secret;
 use zentra_core::event::{DeliveryKey, Identity};
 use zentra_core::lifecycle::{Answer, DeadReason, Fingerprint, Outcome, State};
 use zentra_redis::RedisJournal;
 use zentra_store::journal::list::Query;
 use zentra_store::journal::{AttemptResult, Claim, DeliveryStore, Journal, Settle, Summary};
-use zentra_tests::services;
+use zentra_tests::{one_server, services};
 
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 const AT_A_TIME: usize = 256;
@@ -22,7 +21,7 @@ const PAGES: usize = 300;
 
 pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     let redis = services::redis();
-    let journal = RedisJournal::new(&Secret::new(redis.url()), "bench", RETENTION)?;
+    let journal = RedisJournal::new(&one_server(redis.url()), "bench", RETENTION)?;
     let before = used(&redis.url(), None).await?;
     let started = Instant::now();
     stream::iter(0..count)

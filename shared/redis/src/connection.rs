@@ -1,0 +1,111 @@
+//! The connection to one server, to the primary that Sentinel names, or to a cluster.
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
+use redis::{
+    Client, Cmd, ConnectionInfo, InfoDict, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult,
+    Value,
+};
+use webhook_verify::Secret;
+use zentra_config::RedisServers;
+use zentra_store::journal::JournalError;
+
+use crate::cluster::Cluster;
+use crate::failed;
+use crate::sentinel::Primary;
+
+/// Time limit to connect, and for an answer.
+pub(crate) const ANSWER: Duration = Duration::from_secs(2);
+
+/// A connection that is made at the first use, and again whenever it is lost.
+#[derive(Clone)]
+pub(crate) enum Connection {
+    Server(ConnectionManager),
+    Sentinel(Primary),
+    Cluster(Box<Cluster>),
+}
+
+impl Connection {
+    /// # Errors
+    ///
+    /// An invalid URL. The message contains no part of it.
+    pub(crate) fn new(servers: &RedisServers) -> Result<Self, JournalError> {
+        Ok(match servers {
+            RedisServers::One(url) => Self::Server(server(info(url)?)?),
+            RedisServers::Sentinel { urls, service, primary } => {
+                let sentinels = urls.iter().map(info).collect::<Result<_, _>>()?;
+                Self::Sentinel(Primary::new(sentinels, service, info(primary)?))
+            }
+            RedisServers::Cluster { urls } => {
+                let nodes = urls.iter().map(info).collect::<Result<_, _>>()?;
+                Self::Cluster(Box::new(Cluster::new(nodes).map_err(unreadable)?))
+            }
+        })
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
+    /// `INFO` of each server that takes writes.
+    pub(crate) async fn infos(&self) -> RedisResult<Vec<InfoDict>> {
+        let command = redis::cmd("INFO");
+        let Self::Cluster(cluster) = self else {
+            return Ok(vec![command.query_async(&mut self.clone()).await?]);
+        };
+        cluster.infos().await
+    }
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::Server(server) => server.req_packed_command(command),
+            Self::Sentinel(primary) => primary.req_packed_command(command),
+            Self::Cluster(cluster) => cluster.req_packed_command(command),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Server(server) => server.req_packed_commands(pipeline, offset, count),
+            Self::Sentinel(primary) => primary.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(cluster) => cluster.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Server(server) => server.get_db(),
+            Self::Sentinel(primary) => primary.get_db(),
+            Self::Cluster(cluster) => cluster.get_db(),
+        }
+    }
+}
+
+fn unreadable(_: redis::RedisError) -> JournalError {
+    JournalError::Unavailable("cannot parse the url".into())
+}
+
+fn info(url: &Secret) -> Result<ConnectionInfo, JournalError> {
+    let url = String::from_utf8_lossy(url.expose()).into_owned();
+    let info = url.into_connection_info().map_err(unreadable)?;
+    Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+}
+
+fn server(info: ConnectionInfo) -> Result<ConnectionManager, JournalError> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(ANSWER))
+        .set_response_timeout(Some(ANSWER))
+        .set_number_of_retries(3)
+        .set_max_delay(Duration::from_millis(500));
+    let client = Client::open(info).map_err(unreadable)?;
+    ConnectionManager::new_lazy_with_config(client, config).map_err(failed)
+}

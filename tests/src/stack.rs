@@ -91,6 +91,14 @@ timeout = "1s"
         self.write(&format!("{text}\n{toml}\n"));
     }
 
+    /// A copy of the configuration file as it is now.
+    pub fn copy_of_config(&self) -> PathBuf {
+        let copy = folder("config").join("zentra.toml");
+        let copied = fs::copy(&self.config, &copy);
+        copied.unwrap_or_else(|error| panic!("{}: {error}", copy.display()));
+        copy
+    }
+
     /// Changes the configuration file.
     pub fn replace(&self, from: &str, to: &str) {
         let text = fs::read_to_string(&self.config).unwrap_or_default();

@@ -216,8 +216,8 @@ pub(crate) fn event(id: &str) -> Event {
 
 fn config() -> Config {
     let text = r#"
-        rabbitmq.urls = ["env:URL"]
-        redis.url = "env:URL"
+        rabbitmq.urls = ["amqp://127.0.0.1"]
+        redis.url = "redis://127.0.0.1"
         seal.keys = [{ name = "k", secret = "env:SEAL" }]
         [source.acme]
         provider = "standard-webhooks"
@@ -228,7 +228,6 @@ fn config() -> Config {
         signing = [{ name = "k1", secret = "env:ACME" }]
     "#;
     let environment: Environment = [
-        ("URL", "redis://127.0.0.1"),
         ("SEAL", "0123456789abcdef0123456789abcdef"),
         ("ACME", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
     ]

@@ -13,6 +13,7 @@ use zentra_config::Config;
 use zentra_core::clock;
 use zentra_core::lifecycle::DeadReason;
 use zentra_rabbitmq::{Amqp, Settings};
+pub use zentra_redis::Copied;
 use zentra_redis::RedisJournal;
 use zentra_sqlite::{Export, ExportedMessage, Inventory, QueueLocation};
 use zentra_store::control::{AUDITED, AuditEntry, ControlAction, OperatorControl};
@@ -73,6 +74,46 @@ pub async fn run(
     match dry_run {
         true => Ok(expected(&load)),
         false => on_servers(config, &export, progress).await,
+    }
+}
+
+/// Copies what one Redis remembers to another one, also from one server to a cluster and back, or only counts
+/// it. The messages in RabbitMQ stay where they are. If it is broken off, run it again.
+///
+/// # Errors
+/// [`ErrorCode::MigrationRefused`] before anything is changed, and those of the stores.
+pub async fn between_stores(
+    config: &Config,
+    from: &Config,
+    dry_run: bool,
+    progress: &dyn Progress,
+) -> Result<Copied, AdminError> {
+    let (Some(old), Some(new)) = (&from.redis.servers, &config.redis.servers) else {
+        return Err(refused("one of the two configurations has no [redis].").hint(
+            "Give the configuration with the new [redis], and the old configuration separately.",
+        ));
+    };
+    if old.is(new) && from.namespace == config.namespace {
+        return Err(refused("both configurations have the same [redis] and namespace."));
+    }
+    let (from, to) = (Servers::new(from)?.histories(), Servers::new(config)?.histories());
+    no_workers(&from, "from").await?;
+    no_workers(&to, "to").await?;
+    let show = |copied: &Copied| {
+        progress.show(format!("{} deliveries", copied.deliveries + copied.known));
+    };
+    let copied = from.copy_to(&to, dry_run, &show).await?;
+    // One that was started meanwhile may have written what was not copied.
+    no_workers(&from, "from").await?;
+    Ok(copied)
+}
+
+async fn no_workers(store: &RedisJournal, which: &str) -> Result<(), AdminError> {
+    match store.workers().await?.len() {
+        0 => Ok(()),
+        some => Err(refused(format!("{some} workers use the Redis to migrate {which}.")).hint(
+            "Stop all workers, and zentra serve. A worker that was killed counts for half a minute.",
+        )),
     }
 }
 

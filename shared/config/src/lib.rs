@@ -162,7 +162,7 @@ pub enum RedisServers {
 
 impl RedisServers {
     /// Whether both are the same servers with the same credentials.
-    fn is(&self, other: &Self) -> bool {
+    pub fn is(&self, other: &Self) -> bool {
         let all = |of: &Self| -> Vec<Vec<u8>> {
             let (urls, service, primary) = match of {
                 Self::One(url) => (std::slice::from_ref(url), "", None),

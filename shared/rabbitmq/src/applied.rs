@@ -143,11 +143,19 @@ async fn lock(connection: &Connection, names: &Names) -> Result<Option<Lock>, Qu
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     for _ in 0..TRIES {
         let channel = connection.create_channel().await.map_err(failed)?;
-        match channel.queue_declare(queue.clone(), options, FieldTable::default()).await {
-            Ok(_) => return Ok(Some(Lock { channel, queue, released: false })),
+        // From now on it may be taken, also when the answer is not waited for.
+        let mut lock = Lock { channel, queue: queue.clone(), released: false };
+        match lock.channel.queue_declare(queue.clone(), options, FieldTable::default()).await {
+            Ok(_) => return Ok(Some(lock)),
             // Another connection holds it: the broker closes the channel that asked.
-            Err(_) if connection.status().connected() => tokio::time::sleep(PAUSE).await,
-            Err(error) => return Err(failed(error)),
+            Err(_) if connection.status().connected() => {
+                lock.released = true;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => {
+                lock.released = true;
+                return Err(failed(error));
+            }
         }
     }
     Ok(None)

@@ -38,8 +38,8 @@ impl Held {
         self.state().until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether this event is published to the archive. At the end of a pause one event is: the
-    /// others wait for its result, or for this time.
+    /// Whether this event is published to the archive. After a pause one event is. The others are
+    /// published without it until the result is known, or for this time.
     pub(super) fn lets_in(&self, trial: Duration) -> bool {
         let (mut state, now) = (self.state(), Instant::now());
         let Some(until) = state.until else { return true };

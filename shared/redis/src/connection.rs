@@ -14,6 +14,7 @@ use zentra_store::journal::JournalError;
 
 use crate::cluster::Cluster;
 use crate::failed;
+use crate::replaced::Replaced;
 use crate::sentinel::Primary;
 
 /// Time limit to connect, and for an answer.
@@ -22,9 +23,9 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(2);
 /// A connection that is made at the first use, and again whenever it is lost.
 #[derive(Clone)]
 pub(crate) enum Connection {
-    Server(ConnectionManager),
+    Server(Replaced<ConnectionManager>),
     Sentinel(Primary),
-    Cluster(Box<Cluster>),
+    Cluster(Cluster),
 }
 
 impl Connection {
@@ -40,7 +41,7 @@ impl Connection {
             }
             RedisServers::Cluster { urls } => {
                 let nodes = urls.iter().map(info).collect::<Result<_, _>>()?;
-                Self::Cluster(Box::new(Cluster::new(nodes).map_err(unreadable)?))
+                Self::Cluster(Cluster::of(nodes).map_err(unreadable)?)
             }
         })
     }
@@ -49,13 +50,54 @@ impl Connection {
         matches!(self, Self::Cluster(_))
     }
 
+    /// The keys that match a pattern, page by page. A key may come twice.
+    pub(crate) async fn scan(&self, pattern: String) -> RedisResult<Scan> {
+        let nodes = match self {
+            Self::Cluster(cluster) => {
+                let all = cluster.all_primaries().await?;
+                all.into_iter().map(|(address, _)| Some(address)).collect()
+            }
+            _ => vec![None],
+        };
+        Ok(Scan { connection: self.clone(), pattern, nodes, cursor: None })
+    }
+
     /// `INFO` of each server that takes writes.
     pub(crate) async fn infos(&self) -> RedisResult<Vec<InfoDict>> {
         let command = redis::cmd("INFO");
         let Self::Cluster(cluster) = self else {
             return Ok(vec![command.query_async(&mut self.clone()).await?]);
         };
-        cluster.infos().await
+        Ok(cluster.primaries().await?.into_iter().map(|(_, info)| info).collect())
+    }
+}
+
+/// Reads the keys of one node after the other.
+pub(crate) struct Scan {
+    connection: Connection,
+    pattern: String,
+    /// The nodes that are left: addresses in a cluster.
+    nodes: Vec<Option<String>>,
+    /// Where the last of them goes on.
+    cursor: Option<u64>,
+}
+
+impl Scan {
+    /// The next keys. `None` after the last ones.
+    pub(crate) async fn next(&mut self) -> RedisResult<Option<Vec<String>>> {
+        let Some(node) = self.nodes.last() else { return Ok(None) };
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(self.cursor.unwrap_or(0)).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(1000);
+        let (cursor, keys): (u64, Vec<String>) = match (&mut self.connection, node) {
+            (Connection::Cluster(cluster), Some(address)) => cluster.ask(scan, address).await?,
+            (connection, _) => scan.query_async(connection).await?,
+        };
+        self.cursor = Some(cursor);
+        if cursor == 0 {
+            self.nodes.pop();
+            self.cursor = None;
+        }
+        Ok(Some(keys))
     }
 }
 
@@ -100,12 +142,18 @@ fn info(url: &Secret) -> Result<ConnectionInfo, JournalError> {
     Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
-fn server(info: ConnectionInfo) -> Result<ConnectionManager, JournalError> {
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(ANSWER))
-        .set_response_timeout(Some(ANSWER))
-        .set_number_of_retries(3)
-        .set_max_delay(Duration::from_millis(500));
+/// A primary that was demoted refuses writes for ever, and a connection that was cut silently does
+/// not answer for minutes. The address may lead to a new primary by now.
+fn server(info: ConnectionInfo) -> Result<Replaced<ConnectionManager>, JournalError> {
     let client = Client::open(info).map_err(unreadable)?;
-    ConnectionManager::new_lazy_with_config(client, config).map_err(failed)
+    let connect = move || {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(ANSWER))
+            .set_response_timeout(Some(ANSWER))
+            .set_number_of_retries(3)
+            .set_max_delay(Duration::from_millis(500));
+        ConnectionManager::new_lazy_with_config(client.clone(), config)
+    };
+    Replaced::new(connect, |error| error.code() == Some("READONLY") || error.is_timeout())
+        .map_err(failed)
 }

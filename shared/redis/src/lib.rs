@@ -13,9 +13,11 @@
 mod cluster;
 mod connection;
 mod control;
+mod copy;
 mod jobs;
 mod layout;
 mod list;
+mod replaced;
 mod sentinel;
 mod settings;
 
@@ -34,6 +36,7 @@ use zentra_store::journal::{
 };
 
 use connection::Connection;
+pub use copy::Copied;
 
 /// Lifetime of the key that probes whether Redis accepts writes.
 const WRITABLE_MS: u64 = 60_000;

@@ -105,11 +105,7 @@ impl RedisJournal {
         range.arg("COUNT").arg(count);
         let found: Vec<(String, Vec<String>)> =
             range.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        let stored = found.into_iter().map(|(id, fields)| {
-            let place = Place::read(&id, partition);
-            place.map(|place| Stored { place, fields }).ok_or(JournalError::Unreadable(id))
-        });
-        stored.collect()
+        Stored::all(found, partition)
     }
 
     async fn all(&self, entries: &[Entry]) -> Result<Vec<Option<Delivery>>, JournalError> {
@@ -185,10 +181,10 @@ impl Below {
 
 /// The place of an entry in the order of all partitions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    ms: u64,
-    seq: u64,
-    partition: u8,
+pub(super) struct Place {
+    pub(super) ms: u64,
+    pub(super) seq: u64,
+    pub(super) partition: u8,
 }
 
 impl Place {
@@ -214,10 +210,24 @@ impl Display for Place {
 }
 
 /// An entry of a stream.
-struct Stored {
-    place: Place,
+pub(super) struct Stored {
+    pub(super) place: Place,
     /// Names and values alternately.
-    fields: Vec<String>,
+    pub(super) fields: Vec<String>,
+}
+
+impl Stored {
+    /// Reads the entries of a partition.
+    pub(super) fn all(
+        found: Vec<(String, Vec<String>)>,
+        partition: u8,
+    ) -> Result<Vec<Self>, JournalError> {
+        let stored = found.into_iter().map(|(id, fields)| {
+            let place = Place::read(&id, partition);
+            place.map(|place| Self { place, fields }).ok_or(JournalError::Unreadable(id))
+        });
+        stored.collect()
+    }
 }
 
 /// The fields of the entry.

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::connection::ANSWER;
+use crate::replaced::error_of;
 
 /// How often the sentinels are asked.
 const ASK: Duration = Duration::from_secs(1);
@@ -58,8 +59,14 @@ impl Primary {
         let (failed, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let db = login.redis_settings().db();
         let sentinels = sentinels.into_iter().map(Sentinel::new).collect();
-        let mut follower =
-            Follower { sentinels, service: service.into(), login, publish, failed: failed.clone() };
+        let mut follower = Follower {
+            sentinels,
+            service: service.into(),
+            login,
+            publish,
+            failed: failed.clone(),
+            epoch: 0,
+        };
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(follower.follow()).await });
         Self { current, failed, db, _stop_when_dropped: Arc::new(stop.drop_guard()) }
@@ -91,7 +98,9 @@ impl ConnectionLike for Primary {
         Box::pin(async move {
             let mut connected = self.connected().await?;
             let answer = connected.connection.req_packed_command(command).await;
-            answer.inspect_err(|error| self.judge(&connected, error))
+            let error = error_of(answer.as_ref().map(std::slice::from_ref));
+            error.inspect(|error| self.judge(&connected, error));
+            answer
         })
     }
 
@@ -104,7 +113,9 @@ impl ConnectionLike for Primary {
         Box::pin(async move {
             let mut connected = self.connected().await?;
             let answer = connected.connection.req_packed_commands(pipeline, offset, count).await;
-            answer.inspect_err(|error| self.judge(&connected, error))
+            let error = error_of(answer.as_ref().map(Vec::as_slice));
+            error.inspect(|error| self.judge(&connected, error));
+            answer
         })
     }
 
@@ -119,6 +130,8 @@ struct Follower {
     login: ConnectionInfo,
     publish: watch::Sender<Option<Connected>>,
     failed: Arc<Notify>,
+    /// The newest configuration that was heard of.
+    epoch: u64,
 }
 
 impl Follower {
@@ -135,7 +148,8 @@ impl Follower {
     async fn look(&mut self) -> bool {
         let known = self.publish.borrow().clone().filter(|known| !known.failed.is_cancelled());
         // What no sentinel answers changes nothing.
-        let Some(named) = self.named().await else { return known.is_some() };
+        let current = known.as_ref().map(|known| &known.to);
+        let Some(named) = self.named(current).await else { return known.is_some() };
         if known.is_some_and(|known| known.to == named) {
             return true;
         }
@@ -163,12 +177,23 @@ impl Follower {
         }
     }
 
-    /// The primary by the newest configuration that a sentinel knows.
-    async fn named(&mut self) -> Option<Address> {
+    /// The primary by the newest configuration that a sentinel knows. A sentinel that was away knows
+    /// an older one, unless most of them say the same: then they were reset. During a failover some
+    /// name the old primary still, so another one than the current counts first.
+    async fn named(&mut self, current: Option<&Address>) -> Option<Address> {
         let service = &self.service;
         let asked = self.sentinels.iter_mut().map(|sentinel| sentinel.ask(service));
-        let answers = join_all(asked).await.into_iter().flatten();
-        answers.max_by_key(|named| named.epoch).map(|named| named.address)
+        let answers: Vec<Named> = join_all(asked).await.into_iter().flatten().collect();
+        let newest = answers.iter().map(|named| named.epoch).max()?;
+        if newest < self.epoch && answers.len() * 2 <= self.sentinels.len() {
+            return None;
+        }
+        self.epoch = newest;
+        let mut newest = answers.into_iter().filter(|named| named.epoch == self.epoch);
+        let first = newest.next()?.address;
+        let other = newest.find(|named| Some(&named.address) != current);
+        let is_other = Some(&first) != current;
+        Some(if is_other { first } else { other.map_or(first, |named| named.address) })
     }
 
     async fn connect(&self, (host, port): &Address) -> RedisResult<MultiplexedConnection> {
@@ -215,17 +240,22 @@ impl Sentinel {
     }
 
     /// What this sentinel knows of the service, or nothing.
+    /// Source: <https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/>.
     async fn ask(&mut self, service: &str) -> Option<Named> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(self.info.clone(), SOON).await.ok()?,
         };
-        let mut command = redis::cmd("SENTINEL");
-        command.arg("MASTER").arg(service);
-        match command.query_async::<HashMap<String, String>>(&mut connection).await {
-            Ok(fields) => {
+        // The first command names the new primary as soon as it is promoted, the second one only at
+        // the end of the failover.
+        let mut ask = redis::pipe();
+        ask.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+        ask.cmd("SENTINEL").arg("MASTER").arg(service);
+        let asked = ask.query_async::<(Option<Address>, HashMap<String, String>)>(&mut connection);
+        match asked.await {
+            Ok((address, fields)) => {
                 self.connection = Some(connection);
-                named(&fields)
+                Some(Named { address: address?, epoch: fields.get("config-epoch")?.parse().ok()? })
             }
             Err(error) => {
                 tracing::debug!(%error, service, "a sentinel does not name the primary");
@@ -233,10 +263,4 @@ impl Sentinel {
             }
         }
     }
-}
-
-/// Source: <https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/>.
-fn named(fields: &HashMap<String, String>) -> Option<Named> {
-    let address = (fields.get("ip")?.clone(), fields.get("port")?.parse().ok()?);
-    Some(Named { address, epoch: fields.get("config-epoch")?.parse().ok()? })
 }

@@ -1,9 +1,13 @@
 //! The delivery store on a real Redis.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{DeliveryKey, Identity};
 use zentra_core::lifecycle::{
@@ -14,7 +18,7 @@ use zentra_store::journal::{
     AttemptResult, Claim, DeliveryStore, HistoryEvent, Journal, Settle, Summary,
 };
 use zentra_tests::world::RETENTION;
-use zentra_tests::{namespace, one_server, shared_redis};
+use zentra_tests::{eventually, namespace, one_server, services, shared_redis};
 
 const LEASE: Duration = Duration::from_secs(30);
 const FINGERPRINT: Fingerprint = Fingerprint { body: [7; 32], id: Some([1; 8]) };
@@ -425,14 +429,43 @@ async fn a_delivery_forgotten_in_flight_is_still_settled_as_delivered() {
 
 #[tokio::test]
 async fn what_was_claimed_survives_kill_9_of_redis() {
-    let mut redis = zentra_tests::services::redis();
+    let mut redis = services::redis();
     let journal = RedisJournal::new(&one_server(redis.url()), "killed", RETENTION).unwrap();
     let claimant = Claimant::new(&journal, "evt_1");
     fence(claimant.claim(0, 1).await);
     redis.kill();
     assert!(journal.ready().await.is_err());
     redis.restart().unwrap();
-    zentra_tests::eventually("redis answers again", LEASE, async || journal.ready().await.ok())
-        .await;
+    eventually("redis answers again", LEASE, async || journal.ready().await.ok()).await;
     assert!(matches!(claimant.claim(0, 1).await, Answer::Busy { .. }));
+}
+
+/// A listener that leads new connections to another port: what a DNS name or a load balancer does
+/// at a failover. Connections that stand are not cut.
+async fn leading_to(port: Arc<AtomicU16>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            let port = port.load(Ordering::Acquire);
+            tokio::spawn(async move {
+                let mut to = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let _ = copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    });
+    address.port()
+}
+
+#[tokio::test]
+async fn a_demoted_primary_is_left_although_the_connection_to_it_stands() {
+    let [old, new] = [services::redis(), services::redis()];
+    let port = Arc::new(AtomicU16::new(old.port()));
+    let url = format!("redis://127.0.0.1:{}/", leading_to(port.clone()).await);
+    let journal = RedisJournal::new(&one_server(url), "demoted", RETENTION).unwrap();
+    fence(Claimant::new(&journal, "evt_1").claim(0, 1).await);
+    port.store(new.port(), Ordering::Release);
+    old.tell(&format!("REPLICAOF 127.0.0.1 {}", new.port())).unwrap();
+    eventually("writes go to the new one", LEASE, async || journal.ready().await.ok()).await;
+    fence(Claimant::new(&journal, "evt_2").claim(0, 1).await);
 }

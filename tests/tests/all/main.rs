@@ -39,6 +39,7 @@ mod seen;
 mod source;
 mod standalone;
 mod status;
+mod stores;
 mod tls;
 mod unsealed;
 mod worker;

@@ -17,6 +17,8 @@ use crate::{eventually, sign};
 /// How long everything may take to be delivered in the end: RabbitMQ resends what a killed node had
 /// under way to a retry after a time of its own.
 const SETTLED: Duration = Duration::from_secs(120);
+/// Pause of a provider before it sends an event again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Pause between two events.
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -132,6 +134,6 @@ async fn send(url: String, id: String, acknowledged: Arc<Mutex<Vec<(String, Inst
             known.push((id, Instant::now()));
             return;
         }
-        sleep(Duration::from_millis(300)).await;
+        sleep(AGAIN).await;
     }
 }

@@ -40,6 +40,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long one address is tried before the next one is tried beside it.
 const STAGGER: Duration = Duration::from_secs(1);
+/// Time limit to connect and log in, and for the first answer. It doubles while there is none: a
+/// program or a broker under the load that follows an outage needs longer.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
+const LONGEST_ANSWER: Duration = Duration::from_secs(24);
 /// Number of failed attempts per log line.
 const LOG_EACH: Duration = Duration::from_secs(10);
 
@@ -206,13 +210,16 @@ struct Turns {
     declare_first: bool,
     next: Instant,
     pauses: Pauses,
+    /// Time limit of an attempt.
+    limit: Duration,
     failures: Failures,
 }
 
 impl Default for Turns {
     fn default() -> Self {
         let (pauses, failures) = (Pauses::new(PAUSE, LONGEST_PAUSE), Failures::default());
-        Self { at: 0, declare_first: false, next: Instant::now(), pauses, failures }
+        let limit = FIRST_ANSWER;
+        Self { at: 0, declare_first: false, next: Instant::now(), pauses, limit, failures }
     }
 }
 
@@ -235,17 +242,21 @@ impl Connector<'_> {
                 Some(tried) = trying.next() => match tried {
                     Ok(connected) => {
                         turns.pauses.reset();
+                        turns.limit = FIRST_ANSWER;
                         turns.declare_first = false;
                         turns.failures = Failures::default();
                         return connected;
                     }
                     Err(error) => {
+                        if matches!(error, QueueError::Timeout(limit) if limit == turns.limit) {
+                            turns.limit = LONGEST_ANSWER.min(turns.limit * 2);
+                        }
                         turns.failures.log(CANNOT_CONNECT, self.purpose.0, &error);
                         turns.next = Instant::now() + turns.pauses.next_pause();
                     }
                 },
                 () = sleep_until(turns.next.into()), if trying.len() < most => {
-                    trying.push(self.attempt(turns.at, first));
+                    trying.push(self.attempt(turns.at, first, turns.limit));
                     turns.at = turns.at.wrapping_add(1);
                     turns.next = Instant::now() + STAGGER;
                 }
@@ -253,10 +264,16 @@ impl Connector<'_> {
         }
     }
 
-    async fn attempt(&self, at: usize, declare_first: bool) -> Result<Connected, QueueError> {
+    async fn attempt(
+        &self,
+        at: usize,
+        declare_first: bool,
+        limit: Duration,
+    ) -> Result<Connected, QueueError> {
         let url = self.urls[at % self.urls.len()];
         let (settings, metrics) = (self.settings, self.metrics);
-        let opened = Session::open(url, settings, metrics, self.purpose, self.shared.clone());
+        let opened =
+            Session::open(url, settings, metrics, self.purpose, self.shared.clone(), limit);
         let (session, inboxes) = opened.await?;
         let opening = Opening(Some(session.clone()));
         let declaring = (self.declared, declare_first);
@@ -266,7 +283,7 @@ impl Connector<'_> {
         });
         tokio::select! {
             cause = &mut lost => Err(QueueError::Broker(cause.unwrap_or_default())),
-            prepared = session.prepare(settings, self.routes, declaring, inboxes) => {
+            prepared = session.prepare(settings, self.routes, declaring, inboxes, limit) => {
                 prepared?;
                 opening.keep();
                 Ok((at, session, lost))

@@ -24,16 +24,12 @@ use super::unrouted::{self, ANSWERED_WITHIN, Asking, Unrouted};
 use super::{QueueError, Routes, Settings, message};
 use crate::error::{failed, is_missing};
 
-/// Time to connect and log in.
-const CONNECT: Duration = Duration::from_secs(3);
 /// Time to declare again what the broker seems to have lost. What it declares in that time stays.
 const REPAIR: Duration = Duration::from_secs(8);
 /// Maximum age of the last confirm before a probe message asks for a new one.
 const PROBE: Duration = Duration::from_secs(1);
 /// Maximum age of the last confirm while a publish can still be expected to be confirmed.
 const FRESH: Duration = Duration::from_secs(5);
-/// Time limit for the first answer on a new connection.
-const FIRST_ANSWER: Duration = Duration::from_secs(3);
 /// A connection on which nothing is answered for this long, and which is not blocked, counts as
 /// dead.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
@@ -93,9 +89,10 @@ impl Session {
         metrics: &Metrics,
         (purpose, lanes): (&'static str, usize),
         (unrouted, largest): (Arc<Unrouted>, Arc<AtomicUsize>),
+        limit: Duration,
     ) -> Result<(Arc<Self>, Vec<mpsc::Receiver<Job>>), QueueError> {
-        let connect = timeout(CONNECT, connect(url, settings, purpose)).await;
-        let connection = connect.map_err(|_| QueueError::Timeout(CONNECT))?.map_err(failed)?;
+        let connect = timeout(limit, connect(url, settings, purpose)).await;
+        let connection = connect.map_err(|_| QueueError::Timeout(limit))?.map_err(failed)?;
         let room = |lane| if lane + 1 == lanes { WAITING } else { lane::WINDOW };
         let (jobs, inboxes): (Vec<_>, Vec<_>) =
             (0..lanes).map(|lane| mpsc::channel(room(lane))).unzip();
@@ -134,13 +131,14 @@ impl Session {
         routes: &watch::Receiver<Option<Routes>>,
         (declared, declare_first): (&watch::Sender<Option<Declared>>, bool),
         inboxes: Vec<mpsc::Receiver<Job>>,
+        limit: Duration,
     ) -> Result<(), QueueError> {
         if declare_first {
             self.declare_now(settings, routes, declared).await?;
         }
         self.declare_new(settings, routes, declared).await?;
-        let answer = timeout(FIRST_ANSWER, self.open_lanes(settings, inboxes)).await;
-        let has_queues = answer.unwrap_or(Err(QueueError::Timeout(FIRST_ANSWER)))?;
+        let answer = timeout(limit, self.open_lanes(settings, inboxes)).await;
+        let has_queues = answer.unwrap_or(Err(QueueError::Timeout(limit)))?;
         // The broker has lost what was declared, or has no leader for it yet.
         if !has_queues {
             let repair = timeout(REPAIR, self.declare_now(settings, routes, declared)).await;

@@ -66,9 +66,9 @@ pub fn by_sentinel(servers: &RedisSentinel) -> RedisServers {
     }
 }
 
-/// A Redis Cluster, by one of its nodes.
+/// A Redis Cluster.
 pub fn in_cluster(servers: &RedisCluster) -> RedisServers {
-    RedisServers::Cluster { urls: servers.urls().into_iter().take(1).map(Secret::new).collect() }
+    RedisServers::Cluster { urls: servers.urls().into_iter().map(Secret::new).collect() }
 }
 
 /// Settings with which a test connects to a broker. Nothing is declared.

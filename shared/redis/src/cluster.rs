@@ -3,9 +3,6 @@
 //! The client library learns of a failover from a node's answer, or from a connection that is
 //! refused. A primary that is frozen or cut off gives neither, so commands would go to it for ever.
 //! After a time-out the connection is replaced by a new one, which asks the other nodes.
-//!
-//! The library's own retries are off: it also repeats a command whose answer was lost, and a claim
-//! that is repeated meets itself. [`Replaced`] repeats what a node refused without doing it.
 
 use redis::cluster::{ClusterClientBuilder, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
@@ -23,7 +20,9 @@ impl Cluster {
     pub(crate) fn of(nodes: Vec<ConnectionInfo>) -> RedisResult<Self> {
         let client = ClusterClientBuilder::new(nodes)
             .tcp_settings(TcpSettings::default().set_nodelay(true))
-            .retries(0)
+            .retries(3)
+            .min_retry_wait(50)
+            .max_retry_wait(500)
             .overall_response_timeout(Some(ANSWER))
             .build()?;
         let connect = move || {

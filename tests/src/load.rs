@@ -69,7 +69,7 @@ impl Load {
         load
     }
 
-    /// Waits until so many more events are acknowledged.
+    /// Waits until this number of further events is acknowledged.
     pub async fn flows(&self, more: usize) {
         let known = || self.known().len();
         let begun = known();

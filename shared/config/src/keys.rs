@@ -279,7 +279,7 @@ pub(super) const KEYS: &[Key] = &[
         "redis.cluster.urls",
         Kind::Texts,
         "",
-        "URLs of some nodes of a Redis Cluster. The others are found through them.",
+        "URLs of several nodes of a Redis Cluster. The others are found through them.",
     ),
     key(
         "store.retention",

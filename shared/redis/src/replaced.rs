@@ -4,11 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionLike;
-use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 
-/// Number of attempts of a command that a node refused without doing it, and the pause between them.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(50);
 /// Minimum lifetime of a connection: other commands need it.
 const LEAST: Duration = Duration::from_secs(1);
 
@@ -67,26 +64,14 @@ pub(crate) fn error_of(answer: Result<&[Value], &RedisError>) -> Option<RedisErr
     })
 }
 
-/// Whether a node of a cluster refused a command: the slot is elsewhere, or has no primary now.
-fn was_not_done(error: &RedisError) -> bool {
-    matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN"))
-        || error.kind() == ErrorKind::ClusterConnectionNotFound
-}
-
 impl<C: ConnectionLike + Clone + Send> ConnectionLike for Replaced<C> {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            for _ in 1..TRIES {
-                let mut used = self.current();
-                let answer = used.connection.req_packed_command(command).await;
-                let error = error_of(answer.as_ref().map(std::slice::from_ref));
-                if !error.as_ref().is_some_and(was_not_done) {
-                    error.inspect(|error| self.judge(&used, error));
-                    return answer;
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-            self.current().connection.req_packed_command(command).await
+            let mut used = self.current();
+            let answer = used.connection.req_packed_command(command).await;
+            let error = error_of(answer.as_ref().map(std::slice::from_ref));
+            error.inspect(|error| self.judge(&used, error));
+            answer
         })
     }
 

@@ -239,7 +239,7 @@ impl Sentinel {
         Self { info, connection: None }
     }
 
-    /// What this sentinel knows of the service, or nothing.
+    /// The primary of this service that this sentinel knows, or nothing.
     /// Source: <https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/>.
     async fn ask(&mut self, service: &str) -> Option<Named> {
         let mut connection = match self.connection.take() {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use services::{Rabbit, Redis, RedisCluster, RedisSentinel};
 use webhook_verify::Secret;
-use zentra_config::RedisServers;
+use zentra_config::{ClientTls, RedisServers};
 use zentra_rabbitmq::Settings;
 use zentra_store::queue::RefusedBounds;
 use zentra_store::queue::{Archive, Routes, Subscriber};
@@ -75,6 +75,7 @@ pub fn in_cluster(servers: &RedisCluster) -> RedisServers {
 pub fn queue_settings(url: &str, namespace: &str) -> Settings {
     Settings {
         urls: vec![Secret::new(url)],
+        tls: ClientTls::default(),
         namespace: namespace.into(),
         routes: None,
         refused: RefusedBounds { count: 100, bytes: 1 << 20, age: Duration::from_secs(3600) },

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use zentra_config::ClientTls;
 use zentra_core::lifecycle::State;
 use zentra_redis::RedisJournal;
 use zentra_store::journal::{Delivery, DeliveryStore, Entry, HistoryEvent};
@@ -42,7 +43,8 @@ impl World {
         let ledger = Ledger::start(&folder("ledger")).await?;
         let more = format!("retry = {{ {retry} }}");
         let stack = Stack::new(rabbit, redis, namespace, &ledger.url, &more);
-        let journal = RedisJournal::new(&one_server(redis), namespace, RETENTION)?;
+        let journal =
+            RedisJournal::new(&one_server(redis), &ClientTls::default(), namespace, RETENTION)?;
         let ingress = stack.ingress().await;
         Ok(Self { stack, ledger, ingress, journal })
     }

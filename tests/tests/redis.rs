@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio::time::sleep;
-use zentra_config::RedisServers;
+use zentra_config::{ClientTls, RedisServers};
 use zentra_redis::RedisJournal;
 use zentra_store::journal::DeliveryStore;
 use zentra_store::journal::list::Query;
@@ -46,7 +46,8 @@ impl Site {
         let retry = r#"retry = { attempts = 20, initial = "250ms", max = "2s" }"#;
         let stack = Stack::new(&shared_rabbit(), "", namespace, &ledger.url, retry);
         stack.replace("url = \"env:REDIS_URL\"", setting);
-        let journal = RedisJournal::new(servers, namespace, RETENTION).unwrap();
+        let journal =
+            RedisJournal::new(servers, &ClientTls::default(), namespace, RETENTION).unwrap();
         let (ingress, worker) = (stack.ingress().await, stack.worker().await);
         Self { stack, ledger: Arc::new(ledger), ingress, _worker: worker, journal }
     }

@@ -97,7 +97,7 @@ async fn run<Q: Process, J: Journal + WorkerControl>(
     let pool = WorkerPool { worker, gates, queue, journal, http, handlers, metrics };
     let mut loops = JoinSet::new();
     let mut generation = stop.child_token();
-    pool.start(&live.config(), &generation, &mut loops);
+    pool.start(&live.config(), &generation, &mut loops)?;
     loop {
         tokio::select! {
             Some(ended) = loops.join_next() => {
@@ -111,7 +111,7 @@ async fn run<Q: Process, J: Journal + WorkerControl>(
                 pool.queue.subscribe(new.routes()).await;
                 // Attempts under way end as they began; the new shift takes the next ones.
                 let old = std::mem::replace(&mut generation, stop.child_token());
-                pool.start(&new, &generation, &mut loops);
+                pool.start(&new, &generation, &mut loops)?;
                 old.cancel();
                 live.in_force();
             }
@@ -128,10 +128,20 @@ async fn run<Q: Process, J: Journal + WorkerControl>(
 /// Looks at the journal now and then, for Prometheus.
 async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
     let mut tick = tokio::time::interval(LOOK);
+    let mut was_ready = true;
     loop {
         tick.tick().await;
         let ready = journal.ready().await;
-        let away = matches!(ready, Err(JournalError::Unavailable(_)));
+        match &ready {
+            Err(error @ JournalError::Unusable(_)) => {
+                tracing::error!(%error, "the worker waits: retrying");
+            }
+            Err(error) if was_ready => tracing::warn!(%error, "the worker waits: retrying"),
+            Ok(()) if !was_ready => tracing::info!("the delivery store takes claims again"),
+            _ => {}
+        }
+        was_ready = ready.is_ok();
+        let away = matches!(ready, Err(JournalError::Unavailable(_) | JournalError::Unusable(_)));
         metrics.store_up.set((!away).into());
         metrics.store_writable.set(ready.is_ok().into());
         for destination in &live.config().destinations {
@@ -162,7 +172,15 @@ struct WorkerPool<Q, J> {
 
 impl<Q: Process, J: Journal> WorkerPool<Q, J> {
     /// Starts to work for each destination until `stop`.
-    fn start(&self, config: &Config, stop: &CancellationToken, loops: &mut JoinSet<()>) {
+    ///
+    /// # Errors
+    /// If cannot set up TLS.
+    fn start(
+        &self,
+        config: &Config,
+        stop: &CancellationToken,
+        loops: &mut JoinSet<()>,
+    ) -> Result<(), rustls::Error> {
         let sources = config.sources.iter().map(|source| {
             let redact = source.redact.clone();
             (source.name.clone(), process::OfSource { retention: source.retention, redact })
@@ -173,7 +191,7 @@ impl<Q: Process, J: Journal> WorkerPool<Q, J> {
             let sources = config.sources.iter().map(|source| source.name.as_str());
             let sources = sources.filter(|source| destination.can_take(source));
             let metrics = self.metrics.of(&destination.name, sources);
-            let Some(deliver) = self.deliver(destination) else {
+            let Some(deliver) = self.deliver(destination)? else {
                 tracing::info!(
                     destination = destination.name,
                     "skipped: another program has its handler"
@@ -207,16 +225,17 @@ impl<Q: Process, J: Journal> WorkerPool<Q, J> {
             loops.spawn(consume::consume(processor, stop.clone()));
         }
         self.gates.replace(gates);
+        Ok(())
     }
 }
 
 impl<Q, J> WorkerPool<Q, J> {
-    /// How a destination is delivered to; `None` if that is another program's business.
-    fn deliver(&self, destination: &Destination) -> Option<Deliver> {
-        match destination.url {
-            Some(_) => Some(Deliver::Http(Box::new(self.http.clone()))),
+    /// How a destination is delivered to. `None` if another program has its handler.
+    fn deliver(&self, destination: &Destination) -> Result<Option<Deliver>, rustls::Error> {
+        Ok(match destination.url {
+            Some(_) => Some(Deliver::Http(Box::new(self.http.of(destination)?))),
             None => self.handlers.of(&destination.name).map(Deliver::Handler),
-        }
+        })
     }
 }
 

@@ -126,7 +126,8 @@ impl Worker {
         );
         let stop = shutdown::on_signal()?;
         let servers = config.redis.servers.as_ref().context("[redis] is missing")?;
-        let journal = RedisJournal::new(servers, &config.namespace, config.store.retention)?;
+        let (tls, retention) = (&config.redis.tls, config.store.retention);
+        let journal = RedisJournal::new(servers, tls, &config.namespace, retention)?;
         tokio::spawn(warn_of(journal.clone()));
         let queue = Amqp::processor(Settings::from(&*config));
         self.serve(live, queue.clone(), journal, admin, stop).await?;

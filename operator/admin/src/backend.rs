@@ -63,7 +63,8 @@ impl<'a> Servers<'a> {
         let redis = &config.redis;
         let missing = || AdminError::new(ErrorCode::ConfigInvalid, "[redis] is missing");
         let servers = redis.servers.as_ref().ok_or_else(missing)?;
-        let journal = RedisJournal::new(servers, &config.namespace, config.store.retention)?;
+        let retention = config.store.retention;
+        let journal = RedisJournal::new(servers, &redis.tls, &config.namespace, retention)?;
         Ok(Self { config, journal, queue: OnceCell::new() })
     }
 }
@@ -101,10 +102,10 @@ impl Backend for Servers<'_> {
 /// Waits until the broker answers, for 15 s at most.
 ///
 /// # Errors
-/// [`ErrorCode::BrokerUnavailable`].
+/// [`ErrorCode::BrokerUnavailable`]; at once if no address can be used.
 pub async fn connected(queue: &Amqp) -> Result<(), AdminError> {
     let connected = tokio::time::timeout(CONNECT, queue.connected()).await;
-    connected.map_err(|_| broker_unavailable())
+    Ok(connected.map_err(|_| broker_unavailable())??)
 }
 
 pub(crate) fn broker_unavailable() -> AdminError {

@@ -161,6 +161,9 @@ impl From<JournalError> for AdminError {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::Storage(error) => error.into(),
+            error @ JournalError::Unusable(_) => {
+                Self::new(ErrorCode::StoreUnavailable, format!("{error}."))
+            }
             error @ JournalError::NoSuchPage(_) => {
                 Self::new(ErrorCode::InvalidCursor, format!("{error}."))
                     .hint("Begin again without a cursor.")
@@ -175,6 +178,9 @@ impl From<QueueError> for AdminError {
     fn from(error: QueueError) -> Self {
         match error {
             QueueError::Storage(error) => error.into(),
+            error @ QueueError::Unusable(_) => {
+                Self::new(ErrorCode::BrokerUnavailable, format!("{error}."))
+            }
             error @ QueueError::Missing(_) => Self::new(
                 ErrorCode::QueueNotDeclared,
                 error.to_string(),

@@ -179,8 +179,23 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Texts,
         "",
         "amqp:// or amqps:// URLs, tried in turn. A URL with a password is a secret: \
-         \"env:NAME\" or \"file:PATH\".",
+         \"env:NAME\" or \"file:PATH\". With `?auth_mechanism=external`, the client certificate \
+         of rabbitmq.tls is the login.",
     ),
+    key(
+        "rabbitmq.tls.ca",
+        Kind::Secret,
+        "",
+        "CA certificates, PEM. RabbitMQ is trusted only with a certificate of one of them. If it is \
+         not set, the system's CAs are trusted.",
+    ),
+    key(
+        "rabbitmq.tls.certificate",
+        Kind::Secret,
+        "",
+        "Certificate chain of this client, PEM, for servers that ask for one.",
+    ),
+    key("rabbitmq.tls.key", Kind::Secret, "", "Private key of the certificate, PEM."),
     key(
         "rabbitmq.publish_timeout",
         Kind::Duration("50ms", "1m"),
@@ -281,6 +296,20 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "URLs of several nodes of a Redis Cluster. The others are found through them.",
     ),
+    key(
+        "redis.tls.ca",
+        Kind::Secret,
+        "",
+        "CA certificates, PEM. A server of Redis, sentinels included, is trusted only with a certificate of one of them. If it is \
+         not set, the system's CAs are trusted.",
+    ),
+    key(
+        "redis.tls.certificate",
+        Kind::Secret,
+        "",
+        "Certificate chain of this client, PEM, for servers that ask for one.",
+    ),
+    key("redis.tls.key", Kind::Secret, "", "Private key of the certificate, PEM."),
     key(
         "store.retention",
         Kind::Duration("1h", "400days"),
@@ -385,6 +414,20 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "Address that events are sent to by POST: http:// or https://.",
     ),
+    key(
+        "destination.NAME.tls.ca",
+        Kind::Secret,
+        "",
+        "CA certificates, PEM. The destination is trusted only with a certificate of one of them. If it is \
+         not set, the system's CAs are trusted.",
+    ),
+    key(
+        "destination.NAME.tls.certificate",
+        Kind::Secret,
+        "",
+        "Certificate chain of this client, PEM, for servers that ask for one.",
+    ),
+    key("destination.NAME.tls.key", Kind::Secret, "", "Private key of the certificate, PEM."),
     key(
         "destination.NAME.handler",
         Kind::Flag,

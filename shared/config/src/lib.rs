@@ -6,10 +6,12 @@
 
 mod advice;
 mod aliases;
+mod client_tls;
 mod keys;
 mod live;
 mod overrides;
 mod reader;
+mod remedy;
 mod secrets;
 mod section;
 mod sources;
@@ -23,9 +25,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Table;
 
+pub use client_tls::ClientTls;
 pub use keys::reference;
 pub use live::{Live, Origin};
 use reader::Reader;
+pub use remedy::remedy;
 pub use secrets::{Environment, environment};
 use section::{Problems, Section};
 pub use tls::Tls;
@@ -117,6 +121,8 @@ pub struct Config {
 pub struct RabbitMq {
     /// URLs, tried in turn.
     pub urls: Vec<Secret>,
+    /// For `amqps://` URLs.
+    pub tls: ClientTls,
     /// Maximum time until a confirm.
     pub publish_timeout: Duration,
     /// Number of publishing channels.
@@ -137,6 +143,8 @@ pub struct Embedded {
 pub struct Redis {
     /// `None` for a program that does not use Redis.
     pub servers: Option<RedisServers>,
+    /// For `rediss://` URLs.
+    pub tls: ClientTls,
 }
 
 /// The servers that hold the deliveries. URLs start with `redis://` or `rediss://`.
@@ -161,17 +169,23 @@ pub enum RedisServers {
 }
 
 impl RedisServers {
+    /// All URLs, the primary's last.
+    pub fn urls(&self) -> Vec<&Secret> {
+        match self {
+            Self::One(url) => vec![url],
+            Self::Sentinel { urls, primary, .. } => urls.iter().chain([primary]).collect(),
+            Self::Cluster { urls } => urls.iter().collect(),
+        }
+    }
+
     /// Whether both are the same servers with the same credentials.
     pub fn is(&self, other: &Self) -> bool {
         let all = |of: &Self| -> Vec<Vec<u8>> {
-            let (urls, service, primary) = match of {
-                Self::One(url) => (std::slice::from_ref(url), "", None),
-                Self::Sentinel { urls, service, primary } => {
-                    (&urls[..], service.as_str(), Some(primary))
-                }
-                Self::Cluster { urls } => (&urls[..], "", None),
+            let service = match of {
+                Self::Sentinel { service, .. } => service.as_str(),
+                Self::One(_) | Self::Cluster { .. } => "",
             };
-            let exposed = urls.iter().chain(primary).map(|url| url.expose().to_vec());
+            let exposed = of.urls().into_iter().map(|url| url.expose().to_vec());
             exposed.chain([service.into()]).collect()
         };
         std::mem::discriminant(self) == std::mem::discriminant(other) && all(self) == all(other)
@@ -238,6 +252,8 @@ pub struct Destination {
     pub name: String,
     /// `http://` or `https://`. `None` for a destination that has a handler.
     pub url: Option<http::Uri>,
+    /// For an `https://` URL. Read only for workers.
+    pub tls: ClientTls,
     /// Topic patterns over `source.event_type`.
     pub subscribe: Vec<String>,
     /// Standard Webhooks keys. Each one signs, so that they can be rotated.

@@ -117,8 +117,8 @@ impl Config {
             (old, new) => old.is_some() != new.is_some(),
         };
         let rabbitmq = |config: &Self| {
-            let RabbitMq { urls, publish_timeout, lanes } = &config.rabbitmq;
-            (exposed(urls), *publish_timeout, *lanes)
+            let RabbitMq { urls, tls, publish_timeout, lanes } = &config.rabbitmq;
+            (exposed(urls), tls.clone(), *publish_timeout, *lanes)
         };
         let tls = |config: &Self| config.ingress.tls.is_some();
         let changed = [
@@ -130,7 +130,7 @@ impl Config {
             ("worker.admin", self.worker_admin != new.worker_admin),
             ("rabbitmq", rabbitmq(self) != rabbitmq(new)),
             ("embedded", self.embedded != new.embedded),
-            ("redis", redis),
+            ("redis", redis || self.redis.tls != new.redis.tls),
             ("refused.max_…", self.refused.bounds != new.refused.bounds),
         ];
         changed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use ipnet::IpNet;
 
+use super::client_tls::{ClientTls, References};
 use super::secrets::{Environment, resolve};
 use super::section::{self, Section};
 use super::{
@@ -218,10 +219,14 @@ impl Reader<'_> {
         } else if texts.is_empty() && !embedded {
             section.problem("urls", "is missing or empty, like [\"env:RABBITMQ_URL\"]");
         }
+        let tls = self.client_tls(section.section("tls"), !embedded);
+        if !tls.is_default() && !urls.iter().all(|url| url.expose().starts_with(b"amqps://")) {
+            section.problem("urls", "must all start with amqps://, because rabbitmq.tls is set");
+        }
         let publish_timeout = section.duration("publish_timeout");
         let lanes = section.integer("lanes") as usize;
         section.finish();
-        RabbitMq { urls, publish_timeout, lanes }
+        RabbitMq { urls, tls, publish_timeout, lanes }
     }
 
     fn refused(&self, mut section: Section<'_>) -> Refused {
@@ -262,8 +267,33 @@ impl Reader<'_> {
             ["cluster"] => self.cluster(cluster, needed),
             _ => None,
         };
+        let tls = self.client_tls(section.section("tls"), needed);
+        let has_plain = |servers: &RedisServers| {
+            servers.urls().iter().any(|url| !url.expose().starts_with(b"rediss://"))
+        };
+        if !tls.is_default() && servers.as_ref().is_some_and(has_plain) {
+            section.problem("tls", "is set, so all URLs of [redis] must start with rediss:// (with sentinels: also primary)");
+        }
         section.finish();
-        Redis { servers }
+        Redis { servers, tls }
+    }
+
+    /// CA, certificate and key for the connections of a client. They are read only if this program
+    /// needs them.
+    fn client_tls(&self, mut section: Section<'_>, needed: bool) -> ClientTls {
+        let references = References {
+            ca: section.text("ca"),
+            certificate: section.text("certificate"),
+            key: section.text("key"),
+        };
+        section.finish();
+        if !needed {
+            return ClientTls::default();
+        }
+        ClientTls::read(&references, self.environment).unwrap_or_else(|(key, what)| {
+            section.problem(key, &what);
+            ClientTls::default()
+        })
     }
 
     fn sentinel(&self, mut section: Section<'_>, needed: bool) -> Option<RedisServers> {
@@ -344,6 +374,10 @@ impl Reader<'_> {
         }
         let should = "must be an http:// or https:// URL without user and password";
         let url = section.read("url", should, |value| destination_url(value.as_str()?));
+        let tls = self.client_tls(section.section("tls"), self.role.delivers());
+        if !tls.is_default() && url.as_ref().is_none_or(|url| url.scheme_str() != Some("https")) {
+            section.problem("url", "must start with https://, because tls is set");
+        }
         let subscribe = section.texts("subscribe");
         if subscribe.is_empty() {
             section.problem("subscribe", "needs at least one pattern, like \"stripe-eu.charge.*\"");
@@ -385,6 +419,7 @@ impl Reader<'_> {
         (url.is_some() || handler).then_some(Destination {
             name,
             url,
+            tls,
             subscribe,
             signing,
             retry,

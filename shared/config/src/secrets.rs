@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use super::section::Section;
 use webhook_verify::Secret;
 
-/// Maximum length of a secret, in bytes.
-const MAX: u64 = 64 * 1024;
+/// Maximum length of a secret or a list of certificates, in bytes.
+const MAX: u64 = 1024 * 1024;
 
 /// The process environment, passed in so that tests can replace it.
 pub type Environment = HashMap<String, String>;
@@ -81,7 +81,7 @@ fn read_file(path: &str) -> Result<Secret, String> {
     let failed = |error: std::io::Error| format!("cannot read the file: {}", error.kind());
     let about = std::fs::metadata(path).map_err(failed)?;
     if about.len() > MAX {
-        return Err("the file is longer than 64 KiB".into());
+        return Err("the file is longer than 1 MiB".into());
     }
     let mut bytes = std::fs::read(path).map_err(failed)?;
     // Editors add one line end at the end of a file. It is not part of the secret.

@@ -181,7 +181,8 @@ async fn remember(channel: &Channel, names: &Names, applied: &Applied) -> Result
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
     let options = BasicPublishOptions { mandatory: true, immediate: false };
     let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-    let (exchange, queue) = (short("").map_err(failed)?, short(&names.applied()).map_err(failed)?);
+    let exchange = short(&names.internal()).map_err(failed)?;
+    let queue = short(&names.applied()).map_err(failed)?;
     let confirm =
         channel.basic_publish(exchange, queue, options, &body, properties).await.map_err(failed)?;
     match confirm.await.map_err(failed)? {

@@ -92,6 +92,7 @@ impl Session {
             self.measure(wanted).await?;
         }
         self.declared.store(true, Ordering::Release);
+        self.has_probes.store(true, Ordering::Release);
         declared.send_replace(Some(Declared { routes: routes.clone(), unbound }));
         Ok(())
     }
@@ -139,7 +140,7 @@ impl Session {
     async fn measure(&self, wanted: usize) -> Result<(), QueueError> {
         let channel = lane::open(self).await.map_err(failed)?;
         let (exchange, nowhere) = (
-            short("").map_err(failed)?,
+            short(&self.names.internal()).map_err(failed)?,
             short(&format!("{}.nowhere", self.names.probe())).map_err(failed)?,
         );
         let (options, body) = (BasicPublishOptions::default(), vec![0; wanted]);

@@ -3,6 +3,7 @@
 mod acks;
 mod applied;
 mod archive;
+mod connector;
 mod consumer;
 mod declaring;
 mod error;
@@ -29,7 +30,7 @@ use prometheus::Registry;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use webhook_verify::Secret;
-use zentra_config::Config;
+use zentra_config::{ClientTls, Config};
 use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::DeadReason;
 use zentra_core::seal::Sealed;
@@ -58,6 +59,8 @@ const DECLARE: Duration = Duration::from_secs(30);
 pub struct Settings {
     /// One or more `amqp://` or `amqps://` URLs, tried in turn.
     pub urls: Vec<Secret>,
+    /// For `amqps://` URLs.
+    pub tls: ClientTls,
     /// The prefix of every exchange and queue.
     pub namespace: String,
     /// The routes at start. `None`: nothing is declared or changed.
@@ -77,6 +80,7 @@ impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
             urls: config.rabbitmq.urls.clone(),
+            tls: config.rabbitmq.tls.clone(),
             namespace: config.namespace.clone(),
             routes: Some(config.routes()),
             refused: config.refused.bounds.clone(),
@@ -160,12 +164,16 @@ impl Amqp {
         Link::start(self.settings.clone(), nothing, self.metrics.clone(), purpose, lanes)
     }
 
-    /// Waits until the broker is connected and the topology is declared.
-    pub async fn connected(&self) {
-        let mut publishing = self.publishing.clone();
-        publishing.session().await;
-        if let Some(mut reading) = self.reading.clone() {
-            reading.session().await;
+    /// Waits until the broker is connected and the topology is declared, without a time limit.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Unusable`] as soon as no address can be used, for another reason than an outage.
+    pub async fn connected(&self) -> Result<(), QueueError> {
+        self.publishing.clone().connected().await?;
+        match self.reading.clone() {
+            Some(reading) => reading.connected().await,
+            None => Ok(()),
         }
     }
 
@@ -191,7 +199,7 @@ impl Amqp {
     /// now.
     pub async fn leave_unrouted(&self, sealed: &Sealed) -> Result<(), QueueError> {
         let (properties, body) = (message::new(sealed).map_err(failed)?, sealed.body.clone());
-        self.send(&self.publishing, "", &self.names.unrouted(), body, properties).await
+        self.send(&self.publishing, &self.names.unrouted(), &sealed.route, body, properties).await
     }
 
     /// Puts an event into the archive only. An event whose source is not archived is stored
@@ -369,7 +377,7 @@ impl Publish for Amqp {
         let properties = message::new(refused).map_err(failed)?;
         let (link, queue) = (&self.keeping, self.names.refused(&self.settings.refused));
         let link = link.as_ref().ok_or(QueueError::Disconnected)?;
-        self.send(link, "", &queue, refused.body.clone(), properties).await
+        self.send(link, &self.names.internal(), &queue, refused.body.clone(), properties).await
     }
 
     fn ready(&self) -> bool {

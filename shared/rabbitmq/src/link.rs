@@ -52,6 +52,7 @@ const LOG_EACH: Duration = Duration::from_secs(10);
 pub(super) struct Link {
     sessions: watch::Receiver<Option<Arc<Session>>>,
     declared: watch::Receiver<Option<Declared>>,
+    unusable: watch::Receiver<Option<String>>,
     stop: CancellationToken,
     _stop_when_dropped: Arc<DropGuard>,
 }
@@ -68,20 +69,21 @@ impl Link {
     ) -> Self {
         let (publish, sessions) = watch::channel(None);
         let (declare, declared) = watch::channel(None);
+        let (refuse, unusable) = watch::channel(None);
         let stop = CancellationToken::new();
         let _stop_when_dropped = Arc::new(stop.clone().drop_guard());
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
-                () = supervise(&settings, &routes, &metrics, (purpose, lanes), &publish, &declare) => {}
+                () = supervise(&settings, &routes, &metrics, (purpose, lanes), &publish, (&declare, &refuse)) => {}
             }
             let last = publish.send_replace(None);
             if let Some(session) = last {
                 session.close().await;
             }
         });
-        Self { sessions, declared, stop, _stop_when_dropped }
+        Self { sessions, declared, unusable, stop, _stop_when_dropped }
     }
 
     /// What this link declares from now on. See [`Declarations::until`].
@@ -103,6 +105,22 @@ impl Link {
     /// The connection, if it stands.
     pub(super) fn now(&self) -> Option<Arc<Session>> {
         self.sessions.borrow().clone().filter(|session| session.usable())
+    }
+
+    /// Waits until it is connected.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Unusable`] as soon as no address can be used.
+    pub(super) async fn connected(mut self) -> Result<(), QueueError> {
+        let mut unusable = self.unusable.clone();
+        tokio::select! {
+            biased;
+            _ = self.session() => Ok(()),
+            Ok(why) = unusable.wait_for(Option::is_some) => {
+                Err(QueueError::Unusable(why.clone().unwrap_or_default()))
+            }
+        }
     }
 
     /// The connection. Waits for it without a time limit.
@@ -142,7 +160,7 @@ async fn supervise(
     metrics: &Metrics,
     (purpose, lanes): (&'static str, usize),
     publish: &watch::Sender<Option<Arc<Session>>>,
-    declared: &watch::Sender<Option<Declared>>,
+    (declared, unusable): (&watch::Sender<Option<Declared>>, &watch::Sender<Option<String>>),
 ) {
     let unrouted = Arc::new(Unrouted::default());
     let largest = Arc::new(AtomicUsize::new(usize::MAX));
@@ -160,6 +178,7 @@ async fn supervise(
         metrics,
         purpose: (purpose, lanes),
         declared,
+        unusable,
         shared,
         blocked: blocked.clone(),
         urls,
@@ -198,6 +217,8 @@ struct Connector<'a> {
     metrics: &'a Metrics,
     purpose: (&'static str, usize),
     declared: &'a watch::Sender<Option<Declared>>,
+    /// Why none of the addresses can be used.
+    unusable: &'a watch::Sender<Option<String>>,
     shared: (Arc<Unrouted>, Arc<AtomicUsize>),
     blocked: IntGauge,
     urls: Vec<&'a Secret>,
@@ -213,13 +234,15 @@ struct Turns {
     /// Time limit of an attempt.
     limit: Duration,
     failures: Failures,
+    /// How many addresses in a row could not be used.
+    unusable: usize,
 }
 
 impl Default for Turns {
     fn default() -> Self {
         let (pauses, failures) = (Pauses::new(PAUSE, LONGEST_PAUSE), Failures::default());
-        let limit = FIRST_ANSWER;
-        Self { at: 0, declare_first: false, next: Instant::now(), pauses, limit, failures }
+        let (limit, next, unusable) = (FIRST_ANSWER, Instant::now(), 0);
+        Self { at: 0, declare_first: false, next, pauses, limit, failures, unusable }
     }
 }
 
@@ -245,6 +268,8 @@ impl Connector<'_> {
                         turns.limit = FIRST_ANSWER;
                         turns.declare_first = false;
                         turns.failures = Failures::default();
+                        turns.unusable = 0;
+                        self.unusable.send_replace(None);
                         return connected;
                     }
                     Err(error) => {
@@ -252,6 +277,7 @@ impl Connector<'_> {
                             turns.limit = LONGEST_ANSWER.min(turns.limit * 2);
                         }
                         turns.failures.log(CANNOT_CONNECT, self.purpose.0, &error);
+                        self.count_unusable(turns, error);
                         turns.next = Instant::now() + turns.pauses.next_pause();
                     }
                 },
@@ -261,6 +287,17 @@ impl Connector<'_> {
                     turns.next = Instant::now() + STAGGER;
                 }
             }
+        }
+    }
+
+    fn count_unusable(&self, turns: &mut Turns, error: QueueError) {
+        let QueueError::Unusable(why) = error else {
+            turns.unusable = 0;
+            return;
+        };
+        turns.unusable += 1;
+        if turns.unusable >= self.urls.len() {
+            self.unusable.send_replace(Some(why));
         }
     }
 
@@ -324,7 +361,10 @@ impl Failures {
             return;
         }
         let left_out = self.left_out;
-        tracing::warn!(purpose, %error, left_out, "{message}");
+        match error {
+            QueueError::Unusable(_) => tracing::error!(purpose, %error, left_out, "{message}"),
+            _ => tracing::warn!(purpose, %error, left_out, "{message}"),
+        }
         *self = Self { logged: Some(Instant::now()), left_out: 0 };
     }
 }

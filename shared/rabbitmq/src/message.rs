@@ -32,7 +32,7 @@ const BROKER_REASON: &str = "x-first-death-reason";
 
 const PERSISTENT: u8 = 2;
 
-/// A probe message that reaches no queue. Its confirm shows that the broker confirms.
+/// A message to the queue of probes. Its confirm shows that the broker confirms.
 pub(super) fn probe(
     names: &Names,
     done: oneshot::Sender<Result<(), QueueError>>,
@@ -40,7 +40,8 @@ pub(super) fn probe(
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_message_id(short("probe").map_err(failed)?);
-    let (exchange, key) = (short("").map_err(failed)?, short(&names.probe()).map_err(failed)?);
+    let exchange = short(&names.internal()).map_err(failed)?;
+    let key = short(&names.probe()).map_err(failed)?;
     Ok(Job { exchange, key, body: Bytes::new(), properties, done })
 }
 

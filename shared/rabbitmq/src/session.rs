@@ -21,7 +21,7 @@ use super::link::Declared;
 use super::metrics::Metrics;
 use super::topology::{Names, short};
 use super::unrouted::{self, ANSWERED_WITHIN, Asking, Unrouted};
-use super::{QueueError, Routes, Settings, message};
+use super::{QueueError, Routes, Settings, connector, message};
 use crate::error::{failed, is_missing};
 
 /// Time to declare again what the broker seems to have lost. What it declares in that time stays.
@@ -68,6 +68,10 @@ pub(super) struct Session {
     pub(super) misses_topology: AtomicBool,
     /// Set when the address is not to blame: the next connection is made to the same one.
     pub(super) again_here: AtomicBool,
+    /// Whether the first answer has come.
+    answered: AtomicBool,
+    /// Whether the broker has the queue of probes, as far as it has said.
+    pub(super) has_probes: AtomicBool,
     /// Wakes whoever waits for the first answer: a blocked broker gives none.
     when_blocked: Notify,
     /// Held by [`Session::confirms_aside`].
@@ -113,6 +117,8 @@ impl Session {
             declared: AtomicBool::new(false),
             misses_topology: AtomicBool::new(false),
             again_here: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            has_probes: AtomicBool::new(false),
             when_blocked: Notify::new(),
             aside: tokio::sync::Mutex::new(()),
             heard: AtomicU64::new(0),
@@ -309,8 +315,8 @@ impl Session {
         "closed".into()
     }
 
-    /// Asks for an answer where nothing else does. Returns when none comes in time; where messages
-    /// are published, their lanes judge that.
+    /// Asks for an answer where nothing else does, from the first answer on. Returns when none
+    /// comes in time; where messages are published, their lanes judge that.
     async fn silent(&self) -> String {
         let mut tick = tokio::time::interval(PROBE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -320,7 +326,10 @@ impl Session {
             if !self.connection.status().connected() {
                 return "closed".into();
             }
-            if !self.jobs.is_empty() {
+            if !self.answered.load(Ordering::Acquire) {
+                continue;
+            }
+            if !self.jobs.is_empty() && self.has_probes.load(Ordering::Acquire) {
                 if self.since_confirm() >= PROBE {
                     probe = self.probe(probe);
                 }
@@ -340,17 +349,20 @@ impl Session {
     /// blocks publishers. Returns whether it has the queue of probes.
     async fn first_answer(&self) -> Result<bool, QueueError> {
         let answer = async {
-            if self.jobs.is_empty() {
-                return self.ask().await;
+            // Without its exchange, a publish would close the lane.
+            if !self.ask().await? || self.jobs.is_empty() {
+                return Ok(self.has_probes.load(Ordering::Acquire));
             }
             let (done, answer) = oneshot::channel();
             self.put(message::probe(&self.names, done)?)?;
             answer.await.map(|sent| sent.is_ok()).map_err(|_| QueueError::Lost)
         };
-        tokio::select! {
+        let has_queues = tokio::select! {
             answer = answer => answer,
             () = self.when_blocked.notified() => Ok(true),
-        }
+        };
+        self.answered.store(true, Ordering::Release);
+        has_queues
     }
 
     /// A request that only a majority of the nodes can answer, and that a broker in alarm answers
@@ -366,6 +378,7 @@ impl Session {
             (short(&self.names.probe()).map_err(failed)?, BasicGetOptions { no_ack: true });
         match channel.basic_get(queue, options).await {
             Ok(_) => {
+                self.has_probes.store(true, Ordering::Release);
                 *questions = Some(channel);
                 Ok(true)
             }
@@ -397,8 +410,7 @@ impl Session {
         matches!(timeout(limit, sent).await, Ok(Ok(true)))
     }
 
-    /// Publishes a message that reaches no queue, for its confirm, unless the last one is in
-    /// flight.
+    /// Publishes to the queue of probes, for the confirm, unless the last one is in flight.
     fn probe(&self, last: Option<Probe>) -> Option<Probe> {
         if let Some(mut last) = last
             && matches!(last.try_recv(), Err(TryRecvError::Empty))
@@ -438,5 +450,5 @@ async fn connect(url: &Secret, settings: &Settings, purpose: &str) -> lapin::Res
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
     let name = format!("{}-{purpose}", settings.namespace);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    Connection::connect_uri(uri, properties).await
+    connector::connect(uri, settings.tls.clone(), properties).await
 }

@@ -5,8 +5,10 @@
 //! in ─▶ events ─(subscriptions)─▶ work.<destination> ─(delivery limit)─▶ dead.<destination>
 //! delay.<ms> (fanout) ─▶ delay.<ms> (queue, TTL) ─▶ retry ─(destination)─▶ work.<destination>
 //! dead ─(destination)─▶ dead.<destination>      unroutable messages ─▶ unrouted
-//! refused.<bounds>: refused callbacks (default exchange); probe, applied: internal messages
+//! internal ─(queue)─▶ refused.<bounds> (refused callbacks), probe, applied
 //! ```
+//!
+//! Nothing uses the default exchange: permission for it is permission for every queue.
 //!
 //! Declaring a queue again with other arguments is an error (406), so arguments that may change
 //! are part of the queue's name.
@@ -77,6 +79,11 @@ impl Names {
         format!("{}.archive.{bytes}x{}", self.namespace, age.as_secs())
     }
 
+    /// The exchange to queues that no event reaches, keyed by queue.
+    pub(super) fn internal(&self) -> String {
+        format!("{}.internal", self.namespace)
+    }
+
     /// The queue that stores which bindings were applied.
     pub(super) fn applied(&self) -> String {
         format!("{}.applied", self.namespace)
@@ -129,9 +136,10 @@ pub(super) async fn declare(
     declare.exchange(&names.retry(), ExchangeKind::Direct, true).await?;
     declare.exchange(&names.dead(), ExchangeKind::Direct, true).await?;
 
-    declare.queue(&names.probe(), probe()).await?;
-    declare.queue(&names.refused(&settings.refused), refused(&settings.refused)).await?;
-    declare.queue(&names.applied(), plain(NO_DELIVERY_LIMIT)).await?;
+    declare.exchange(&names.internal(), ExchangeKind::Direct, false).await?;
+    declare.internal(&names.probe(), probe()).await?;
+    declare.internal(&names.refused(&settings.refused), refused(&settings.refused)).await?;
+    declare.internal(&names.applied(), plain(NO_DELIVERY_LIMIT)).await?;
     for subscriber in &routes.subscribers {
         declare.destination(&subscriber.destination).await?;
     }
@@ -247,6 +255,12 @@ impl<'a> Declare<'a> {
     async fn exchange_bind(&self, to: &str, from: &str) -> lapin::Result<()> {
         let (options, none) = (ExchangeBindOptions::default(), FieldTable::default());
         self.channel.exchange_bind(short(to)?, short(from)?, short("")?, options, none).await
+    }
+
+    /// A queue that is reached by its name.
+    async fn internal(&mut self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+        self.queue(name, arguments).await?;
+        self.bind(name, &self.names.internal(), name).await
     }
 
     /// The message keeps the destination's routing key, because the queue sets no dead-letter

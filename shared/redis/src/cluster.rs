@@ -8,7 +8,10 @@ use redis::cluster::{ClusterClientBuilder, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo};
 use redis::io::tcp::TcpSettings;
-use redis::{Cmd, ConnectionInfo, ErrorKind, FromRedisValue, InfoDict, RedisError, RedisResult};
+use redis::{
+    Cmd, ConnectionInfo, ErrorKind, FromRedisValue, InfoDict, RedisError, RedisResult,
+    TlsCertificates,
+};
 
 use crate::connection::ANSWER;
 use crate::replaced::Replaced;
@@ -17,8 +20,16 @@ pub(crate) type Cluster = Replaced<ClusterConnection>;
 
 impl Cluster {
     /// Connects in the background.
-    pub(crate) fn of(nodes: Vec<ConnectionInfo>) -> RedisResult<Self> {
-        let client = ClusterClientBuilder::new(nodes)
+    pub(crate) fn of(
+        nodes: Vec<ConnectionInfo>,
+        certificates: Option<TlsCertificates>,
+    ) -> RedisResult<Self> {
+        let builder = ClusterClientBuilder::new(nodes);
+        let builder = match certificates {
+            Some(certificates) => builder.certs(certificates),
+            None => builder,
+        };
+        let client = builder
             .tcp_settings(TcpSettings::default().set_nodelay(true))
             .retries(3)
             .min_retry_wait(50)

@@ -5,11 +5,11 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{
-    Client, Cmd, ConnectionInfo, InfoDict, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult,
-    Value,
+    Client, ClientTlsConfig, Cmd, ConnectionInfo, InfoDict, IntoConnectionInfo, Pipeline,
+    RedisFuture, RedisResult, TlsCertificates, Value,
 };
 use webhook_verify::Secret;
-use zentra_config::RedisServers;
+use zentra_config::{ClientTls, RedisServers};
 use zentra_store::journal::JournalError;
 
 use crate::cluster::Cluster;
@@ -32,7 +32,9 @@ impl Connection {
     /// # Errors
     ///
     /// An invalid URL. The message contains no part of it.
-    pub(crate) fn new(servers: &RedisServers) -> Result<Self, JournalError> {
+    pub(crate) fn new(servers: &RedisServers, tls: &ClientTls) -> Result<Self, JournalError> {
+        let certificates = certificates(tls);
+        let info = |url: &Secret| info(url, certificates.as_ref());
         Ok(match servers {
             RedisServers::One(url) => Self::Server(server(info(url)?)?),
             RedisServers::Sentinel { urls, service, primary } => {
@@ -41,7 +43,7 @@ impl Connection {
             }
             RedisServers::Cluster { urls } => {
                 let nodes = urls.iter().map(info).collect::<Result<_, _>>()?;
-                Self::Cluster(Cluster::of(nodes).map_err(unreadable)?)
+                Self::Cluster(Cluster::of(nodes, certificates).map_err(unreadable)?)
             }
         })
     }
@@ -136,9 +138,23 @@ fn unreadable(_: redis::RedisError) -> JournalError {
     JournalError::Unavailable("cannot parse the url".into())
 }
 
-fn info(url: &Secret) -> Result<ConnectionInfo, JournalError> {
+/// What a `rediss://` URL does not say. `None`: the system's CAs, and no certificate.
+fn certificates(tls: &ClientTls) -> Option<TlsCertificates> {
+    let client_tls = tls.identity().map(|(chain, key)| ClientTlsConfig {
+        client_cert: chain.to_vec(),
+        client_key: key.to_vec(),
+    });
+    let root_cert = tls.ca().map(<[u8]>::to_vec);
+    (!tls.is_default()).then_some(TlsCertificates { client_tls, root_cert })
+}
+
+fn info(url: &Secret, tls: Option<&TlsCertificates>) -> Result<ConnectionInfo, JournalError> {
     let url = String::from_utf8_lossy(url.expose()).into_owned();
-    let info = url.into_connection_info().map_err(unreadable)?;
+    let mut info = url.into_connection_info().map_err(unreadable)?;
+    if let Some(tls) = tls {
+        let client = Client::build_with_tls(info, tls.clone()).map_err(unreadable)?;
+        info = client.get_connection_info().clone();
+    }
     Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 

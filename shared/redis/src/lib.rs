@@ -24,8 +24,8 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Script;
-use zentra_config::RedisServers;
+use redis::{ErrorKind, Script};
+use zentra_config::{ClientTls, RedisServers};
 use zentra_core::clock::{Timestamp, millis};
 use zentra_core::event::{DeliveryKey, Identity};
 use zentra_core::lifecycle::{Answer, Outcome, State};
@@ -85,11 +85,12 @@ impl RedisJournal {
     /// An invalid URL. The message contains no part of it.
     pub fn new(
         servers: &RedisServers,
+        tls: &ClientTls,
         namespace: &str,
         retention: Duration,
     ) -> Result<Self, JournalError> {
         Ok(Self {
-            connection: Connection::new(servers)?,
+            connection: Connection::new(servers, tls)?,
             namespace: namespace.into(),
             retention,
             scripts: Arc::new(Scripts::new()),
@@ -516,10 +517,21 @@ fn packed(key: &DeliveryKey, packed: Option<Vec<u8>>) -> Result<Vec<u8>, Journal
 
 /// The seam's error for an error of the client library.
 fn failed(error: redis::RedisError) -> JournalError {
-    match error.code() {
+    let unusable = match error.code() {
         Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => {
-            JournalError::NotWritable(error.to_string())
+            return JournalError::NotWritable(error.to_string());
         }
-        _ => JournalError::Unavailable(error.to_string()),
-    }
+        Some("WRONGPASS" | "NOAUTH") => {
+            Some(format!("it refuses the user or the password ({error}): check [redis]"))
+        }
+        Some("NOPERM") => Some(format!(
+            "the user lacks a permission ({error}): docs/deploying.md has the permissions"
+        )),
+        _ if error.kind() == ErrorKind::AuthenticationFailed => {
+            Some("it refuses the user or the password: check [redis]".into())
+        }
+        _ => zentra_config::remedy(&error, "redis"),
+    };
+    let unavailable = || JournalError::Unavailable(error.to_string());
+    unusable.map_or_else(unavailable, JournalError::Unusable)
 }

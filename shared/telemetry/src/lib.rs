@@ -4,7 +4,9 @@ pub mod admin;
 pub mod places;
 pub mod shutdown;
 
-use std::io::IsTerminal;
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use tracing::Level;
@@ -117,6 +119,23 @@ impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// An error and its causes, ten at most, also those that an I/O error or a shared error hides in
+/// itself.
+pub fn chain<'e>(
+    error: &'e (dyn Error + 'static),
+) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+        if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+            return Some(&**shared);
+        }
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(hidden) => Some(hidden),
+            None => error.source(),
+        }
+    }
+    std::iter::successors(Some(error), |error| inner(*error)).take(10)
 }
 
 /// An error with its causes: the outermost alone often says little.

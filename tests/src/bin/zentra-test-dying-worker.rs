@@ -39,7 +39,8 @@ async fn main() -> anyhow::Result<()> {
     let config = live.config();
     let doom = Doom(env::var("DOOM_AT")?.into());
     let servers = config.redis.servers.as_ref().context("no [redis]")?;
-    let inner = RedisJournal::new(servers, &config.namespace, config.store.retention)?;
+    let (tls, retention) = (&config.redis.tls, config.store.retention);
+    let inner = RedisJournal::new(servers, tls, &config.namespace, retention)?;
     let journal = DoomedJournal { inner, doom: doom.clone() };
     let queue = DoomedQueue { inner: Amqp::processor(Settings::from(&*config)), doom };
     let admin = TcpListener::bind("127.0.0.1:0").await?;

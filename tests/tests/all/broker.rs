@@ -44,7 +44,7 @@ fn event(route: &str, at: usize) -> Sealed {
 
 async fn connected(settings: Settings) -> Amqp {
     let queue = Amqp::processor(settings);
-    timeout(BOUND, queue.connected()).await.unwrap();
+    timeout(BOUND, queue.connected()).await.unwrap().unwrap();
     queue
 }
 
@@ -112,7 +112,7 @@ async fn an_event_that_reached_the_archive_alone_is_not_accepted() {
     // No worker is left that would declare a queue again.
     declaring.close().await;
     let queue = Amqp::operator(settings);
-    timeout(BOUND, queue.connected()).await.unwrap();
+    timeout(BOUND, queue.connected()).await.unwrap().unwrap();
     rabbit.delete_queue(&format!("{namespace}.work.ledger"));
     queue.publish(&event("acme.x", 2)).await.unwrap();
     rabbit.delete_queue(&format!("{namespace}.unrouted"));

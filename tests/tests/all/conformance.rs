@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use zentra_config::RedisServers;
+use zentra_config::{ClientTls, RedisServers};
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
@@ -59,8 +59,8 @@ impl Backend for Servers {
 async fn open(namespace: &str, routes: Routes, redis: &RedisServers) -> (Amqp, RedisJournal) {
     let settings = queue_settings(&shared_rabbit(), namespace);
     let queue = Amqp::ingress(Settings { routes: Some(routes), ..settings });
-    timeout(BOUND, queue.connected()).await.unwrap();
-    (queue, RedisJournal::new(redis, namespace, RETENTION).unwrap())
+    timeout(BOUND, queue.connected()).await.unwrap().unwrap();
+    (queue, RedisJournal::new(redis, &ClientTls::default(), namespace, RETENTION).unwrap())
 }
 
 /// A primary with replicas and sentinels.

@@ -181,7 +181,7 @@ pub(crate) async fn every_one_has_its_end(world: &World, rabbit: &Rabbit, sent: 
     .await;
     let settings = queue_settings(&rabbit.url(), &world.stack.namespace);
     let queue = Amqp::publisher(settings, "test");
-    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    tokio::time::timeout(BOUND, queue.connected()).await.unwrap().unwrap();
     let mut walk = queue.walk(Place::Dead("ledger")).await.unwrap();
     let mut letters = HashSet::new();
     while let Some((message, _held)) = walk.next().await.unwrap() {

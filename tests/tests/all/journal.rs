@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use zentra_config::ClientTls;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{DeliveryKey, Identity};
 use zentra_core::lifecycle::{
@@ -25,7 +26,8 @@ const FINGERPRINT: Fingerprint = Fingerprint { body: [7; 32], id: Some([1; 8]) }
 const PAIRS: [(&str, &str); 2] = [("mail", "acme"), ("ledger", "acme")];
 
 fn journal() -> RedisJournal {
-    RedisJournal::new(&one_server(shared_redis()), &namespace(), RETENTION).unwrap()
+    RedisJournal::new(&one_server(shared_redis()), &ClientTls::default(), &namespace(), RETENTION)
+        .unwrap()
 }
 
 fn summary() -> Summary {
@@ -229,7 +231,10 @@ async fn race(
 ) -> (Vec<Vec<Heard>>, Option<Record>) {
     let claimant = || {
         let server = one_server(shared_redis());
-        Claimant::new(&RedisJournal::new(&server, namespace, RETENTION).unwrap(), id)
+        Claimant::new(
+            &RedisJournal::new(&server, &ClientTls::default(), namespace, RETENTION).unwrap(),
+            id,
+        )
     };
     let mut racing = tokio::task::JoinSet::new();
     for claimer in claimers {
@@ -381,7 +386,13 @@ async fn kept_for_good(namespace: &str) -> usize {
 #[tokio::test]
 async fn only_what_is_dead_is_kept_for_good_and_a_copy_does_not_change_that() {
     let namespace = namespace();
-    let journal = RedisJournal::new(&one_server(shared_redis()), &namespace, RETENTION).unwrap();
+    let journal = RedisJournal::new(
+        &one_server(shared_redis()),
+        &ClientTls::default(),
+        &namespace,
+        RETENTION,
+    )
+    .unwrap();
     let claimant = Claimant::new(&journal, "evt_kept");
     let fence = fence(claimant.claim(0, 1).await);
     // As a worker does regularly: the list of deliveries expires too.
@@ -430,7 +441,9 @@ async fn a_delivery_forgotten_in_flight_is_still_settled_as_delivered() {
 #[tokio::test]
 async fn what_was_claimed_survives_kill_9_of_redis() {
     let mut redis = services::redis();
-    let journal = RedisJournal::new(&one_server(redis.url()), "killed", RETENTION).unwrap();
+    let journal =
+        RedisJournal::new(&one_server(redis.url()), &ClientTls::default(), "killed", RETENTION)
+            .unwrap();
     let claimant = Claimant::new(&journal, "evt_1");
     fence(claimant.claim(0, 1).await);
     redis.kill();
@@ -462,7 +475,8 @@ async fn a_demoted_primary_is_left_although_the_connection_to_it_stands() {
     let [old, new] = [services::redis(), services::redis()];
     let port = Arc::new(AtomicU16::new(old.port()));
     let url = format!("redis://127.0.0.1:{}/", leading_to(port.clone()).await);
-    let journal = RedisJournal::new(&one_server(url), "demoted", RETENTION).unwrap();
+    let journal =
+        RedisJournal::new(&one_server(url), &ClientTls::default(), "demoted", RETENTION).unwrap();
     fence(Claimant::new(&journal, "evt_1").claim(0, 1).await);
     port.store(new.port(), Ordering::Release);
     old.tell(&format!("REPLICAOF 127.0.0.1 {}", new.port())).unwrap();

@@ -418,7 +418,7 @@ async fn a_drain_that_is_killed_in_the_middle_has_in_its_file_what_it_took_away(
     drain.kill();
     let queue =
         Amqp::publisher(queue_settings(&world.stack.rabbit, &world.stack.namespace), "test");
-    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    tokio::time::timeout(BOUND, queue.connected()).await.unwrap().unwrap();
     let mut exported = HashSet::new();
     for line in std::fs::read_to_string(&file).unwrap().lines() {
         // The last line may be cut off.
@@ -447,7 +447,7 @@ async fn a_copy_of_a_letter_that_has_been_dealt_with_or_is_under_way_is_not_requ
     dead_letters(&world, &ids).await;
     let queue =
         Amqp::publisher(queue_settings(&world.stack.rabbit, &world.stack.namespace), "test");
-    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    tokio::time::timeout(BOUND, queue.connected()).await.unwrap().unwrap();
     let (mut walk, mut letters) = (queue.walk(Place::Dead("ledger")).await.unwrap(), Vec::new());
     while let Some((message, _)) = walk.next().await.unwrap() {
         letters.push(message);

@@ -27,7 +27,7 @@ fn settings(url: &str, namespace: &str) -> Settings {
 
 async fn queue(url: &str, namespace: &str) -> Amqp {
     let amqp = Amqp::processor(settings(url, namespace));
-    tokio::time::timeout(BOUND, amqp.connected()).await.unwrap();
+    tokio::time::timeout(BOUND, amqp.connected()).await.unwrap().unwrap();
     amqp
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use zentra_config::RedisServers;
+use zentra_config::{ClientTls, RedisServers};
 use zentra_core::event::{DeliveryKey, Identity};
 use zentra_core::lifecycle::Fingerprint;
 use zentra_redis::RedisJournal;
@@ -102,7 +102,9 @@ async fn what_one_redis_remembers_is_copied_to_a_cluster_and_back() {
     assert!(running.contains("1 workers use the Redis to migrate from"), "{running}");
     assert!(worker.process.terminate(BOUND).is_some());
 
-    let open = |servers: &RedisServers| RedisJournal::new(servers, &namespace, RETENTION).unwrap();
+    let open = |servers: &RedisServers| {
+        RedisJournal::new(servers, &ClientTls::default(), &namespace, RETENTION).unwrap()
+    };
     let (one, other) = (open(&one_server(shared_redis())), open(&in_cluster(&cluster)));
     let before = remembered(&one).await;
     let expected = format!("would be copied remembered deliveries {} ", MANY + 2);
@@ -133,7 +135,9 @@ async fn what_one_redis_remembers_is_copied_to_a_cluster_and_back() {
     world.stack.replace(&format!("\"{namespace}\""), &format!("\"{back}\""));
     let printed = copied(&world.stack, &clustered, &[]);
     assert!(printed.contains(&format!("deliveries {}", MANY + 3)), "{printed}");
-    let back = RedisJournal::new(&one_server(shared_redis()), &back, RETENTION).unwrap();
+    let back =
+        RedisJournal::new(&one_server(shared_redis()), &ClientTls::default(), &back, RETENTION)
+            .unwrap();
     let (there, here) = (all(&other).await, all(&back).await);
     assert_eq!(there, here);
     let keys: HashSet<_> = here.iter().map(|listed| listed.delivery.key.clone()).collect();

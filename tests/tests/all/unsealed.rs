@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use webhook_verify::Secret;
+use zentra_config::ClientTls;
 use zentra_core::event::{DeliveryKey, Envelope, Event, Identity};
 use zentra_core::lifecycle::DeadReason;
 use zentra_core::seal::{Key, Sealer};
@@ -22,7 +23,7 @@ async fn site() -> (Site, Amqp) {
     let site = Site::start(false, &format!("{}{other}", source("github", ""))).await;
     let settings = queue_settings(&site.stack.rabbit, &site.stack.namespace);
     let queue = Amqp::publisher(settings, "test");
-    tokio::time::timeout(BOUND, queue.connected()).await.unwrap();
+    tokio::time::timeout(BOUND, queue.connected()).await.unwrap().unwrap();
     (site, queue)
 }
 
@@ -117,7 +118,9 @@ async fn a_retry_whose_signature_is_lost_goes_on_where_the_journal_has_it() {
     let dead = all.iter().find(|one| one["record"]["state"] == "dead").unwrap();
     let key = DeliveryKey::parse(dead["key"].as_str().unwrap()).unwrap();
     let server = one_server(site.stack.redis.as_str());
-    let journal = RedisJournal::new(&server, &site.stack.namespace, RETENTION).unwrap();
+    let journal =
+        RedisJournal::new(&server, &ClientTls::default(), &site.stack.namespace, RETENTION)
+            .unwrap();
     let released = HistoryEvent::Released { reason: "by an older version".into() };
     journal.note(&key, 1, "ada", &released).await.unwrap();
     let kept = letter(&queue, "app").await;

@@ -1,11 +1,9 @@
 //! Delivery by HTTP: the provider's exact bytes, re-signed by Standard Webhooks.
 
-use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
@@ -19,8 +17,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use moka::sync::Cache;
 use rustls::ClientConfig;
 use webhook_verify::standard_webhooks::standard_webhooks;
+use zentra_config::{ClientTls, Destination};
 use zentra_core::clock::{Timestamp, millis};
 use zentra_store::journal::{AttemptResult, ErrorClass};
+use zentra_telemetry::chain;
 
 use super::resolve::{PrivateAddress, PublicOnly};
 use super::{AttemptRequest, Attempted, Verdict, cloudevents, provider};
@@ -58,13 +58,30 @@ pub(crate) struct HttpDelivery {
 type Ends = (SocketAddr, SocketAddr);
 
 impl HttpDelivery {
-    pub(crate) fn new() -> anyhow::Result<Self> {
-        let tls = tls()?;
+    /// # Errors
+    /// If cannot set up TLS.
+    pub(crate) fn new() -> Result<Self, rustls::Error> {
+        Self::with(&ClientTls::default())
+    }
+
+    fn with(tls: &ClientTls) -> Result<Self, rustls::Error> {
+        let tls = tls.client_config()?;
         Ok(Self {
             anywhere: pool(tls.clone(), GaiResolver::new()),
             public: pool(tls, PublicOnly::new()),
             used: Cache::builder().max_capacity(USED).time_to_live(2 * IDLE).build(),
         })
+    }
+
+    /// The clients for a destination: those of all, unless it has CAs or a certificate of its own.
+    ///
+    /// # Errors
+    /// If cannot set up TLS.
+    pub(crate) fn of(&self, destination: &Destination) -> Result<Self, rustls::Error> {
+        match destination.tls.is_default() {
+            true => Ok(self.clone()),
+            false => Self::with(&destination.tls),
+        }
     }
 
     /// Sends once, within the destination's timeout. Redirects are not followed.
@@ -130,9 +147,7 @@ impl HttpDelivery {
     /// destination closed it, unused, as the request was on its way: so the attempt goes on with
     /// another connection. If the request did arrive, the idempotency key makes it the same one.
     fn was_closed(&self, error: &client::Error) -> bool {
-        let causes = std::iter::successors(Some(error as &dyn Error), |error| inner(*error));
-        let mut causes = causes.take(10);
-        let closed = causes.any(|cause| {
+        let closed = chain(error).any(|cause| {
             let http = cause.downcast_ref::<hyper::Error>();
             let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
             http.is_some_and(|error| error.is_incomplete_message() || error.is_closed())
@@ -171,24 +186,9 @@ where
         .build(https)
 }
 
-fn tls() -> anyhow::Result<ClientConfig> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = rustls::RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        tracing::warn!("no CA certificates found: https destinations cannot be reached");
-    }
-    let provider = rustls::crypto::ring::default_provider();
-    let config = ClientConfig::builder_with_provider(provider.into())
-        .with_safe_default_protocol_versions()
-        .context("cannot set up TLS")?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
 /// By what is behind it: each layer has its own error around it.
 fn class(error: &client::Error) -> ErrorClass {
-    let causes = std::iter::successors(Some(error as &dyn Error), |error| inner(*error));
-    let known = causes.filter_map(|cause| {
+    let known = chain(error).filter_map(|cause| {
         if cause.is::<PrivateAddress>() {
             return Some(ErrorClass::PrivateAddress);
         }
@@ -208,15 +208,6 @@ fn class(error: &client::Error) -> ErrorClass {
     };
     // The innermost says it best.
     known.last().unwrap_or(otherwise)
-}
-
-/// What an error is about; an I/O error hides another one in itself.
-fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
-    let hidden = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    match hidden {
-        Some(hidden) => Some(hidden),
-        None => error.source(),
-    }
 }
 
 fn failed(class: ErrorClass, error: String) -> Attempted {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use webhook_verify::Secret;
-use zentra_config::{Breaker, Destination};
+use zentra_config::{Breaker, ClientTls, Destination};
 use zentra_core::clock;
 use zentra_core::event::{Context, Envelope, Event, Identity};
 use zentra_core::retry::Policy;
@@ -120,6 +120,7 @@ fn destination() -> Destination {
     Destination {
         name: "ledger".into(),
         url: None,
+        tls: ClientTls::default(),
         subscribe: vec!["acme.#".into()],
         signing: Vec::new(),
         retry: Policy {

@@ -26,7 +26,8 @@ impl Redis {
         Self::with(Vec::new())
     }
 
-    fn with(options: Vec<String>) -> io::Result<Self> {
+    /// Starts one with additional options of the command line.
+    pub fn with(options: Vec<String>) -> io::Result<Self> {
         let (folder, port) = (folder("redis")?, free_port()?);
         let server = Self::serve(&folder, port, &options)?;
         let redis = Self { folder, port, options, server };

@@ -41,6 +41,8 @@ struct Node {
     dist_port: u16,
     /// Additional lines of its configuration.
     settings: String,
+    /// Its plugins, in Erlang's form of a list.
+    plugins: &'static str,
     /// Additional flags of its Erlang machine.
     flags: String,
 }
@@ -48,16 +50,22 @@ struct Node {
 impl Node {
     fn alone() -> io::Result<Self> {
         let (port, epmd_port, dist_port) = (free_port()?, free_port()?, free_port()?);
-        let (settings, flags) = (String::new(), String::new());
+        let (settings, plugins, flags) = (String::new(), "[]", String::new());
         let (name, address) = (format!("zentra{epmd_port}@localhost"), Ipv4Addr::LOCALHOST);
-        Ok(Self { name, address, port, epmd_port, dist_port, settings, flags })
+        Ok(Self { name, address, port, epmd_port, dist_port, settings, plugins, flags })
     }
 }
 
 impl Rabbit {
     /// Starts one and waits until it accepts connections.
     pub fn start() -> io::Result<Self> {
-        let node = Node::alone()?;
+        Self::start_with(String::new(), "[]")
+    }
+
+    /// Starts one with additional lines of configuration, and with these plugins, in Erlang's form
+    /// of a list.
+    pub fn start_with(settings: String, plugins: &'static str) -> io::Result<Self> {
+        let node = Node { settings, plugins, ..Node::alone()? };
         let epmd = Self::name_server(node.epmd_port, &[node.address])?;
         Self::start_node(node, epmd)
     }
@@ -86,7 +94,8 @@ impl Rabbit {
                 "-kernel inet_dist_connect_options [{{ip,{{{a},{b},{c},{d}}}}}] -kernel net_ticktime 10"
             );
             let dist_port = free_port()?;
-            let node = Node { name, address, port, epmd_port, dist_port, settings, flags };
+            let plugins = "[]";
+            let node = Node { name, address, port, epmd_port, dist_port, settings, plugins, flags };
             Self::start_node(node, epmd.clone())
         };
         // The first one forms the cluster that the others join.
@@ -110,7 +119,7 @@ impl Rabbit {
             node.address, node.port, node.settings
         );
         write(&folder.join("rabbitmq.conf"), &conf, 0o600)?;
-        write(&folder.join("enabled_plugins"), "[].\n", 0o600)?;
+        write(&folder.join("enabled_plugins"), &format!("{}.\n", node.plugins), 0o600)?;
         write(&folder.join(".erlang.cookie"), "zentratests", 0o400)?;
         let server = Self::serve(&folder, &node)?;
         let rabbit = Self { folder, node, server, _epmd: epmd };
@@ -271,7 +280,8 @@ impl Rabbit {
         self.control(&["eval", &delete]);
     }
 
-    fn control(&self, arguments: &[&str]) -> String {
+    /// Runs `rabbitmqctl` on the node, and returns what it prints.
+    pub fn control(&self, arguments: &[&str]) -> String {
         let server = programs::rabbitmq().unwrap_or_default();
         let mut command = programs::command(server.with_file_name("rabbitmqctl"), &self.folder);
         Self::environment(&mut command, &self.folder, &self.node);

@@ -23,6 +23,10 @@ pub enum JournalError {
     /// The store answers, but takes no writes: it is full, a replica, or can't save.
     #[error("Redis accepts no writes: {0}")]
     NotWritable(String),
+    /// The store refuses this program or cannot be verified. A retry helps only after the
+    /// configuration or the store's settings have changed.
+    #[error("Redis cannot be used: {0}")]
+    Unusable(String),
     /// The storage failed.
     #[error(transparent)]
     Storage(StorageError),

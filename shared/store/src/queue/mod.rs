@@ -78,6 +78,10 @@ pub enum QueueError {
     /// The queue doesn't exist; no program has declared it yet.
     #[error("there is no such queue: {0}")]
     Missing(String),
+    /// The broker refuses this program or cannot be verified. A retry helps only after the
+    /// configuration or the broker's settings have changed.
+    #[error("RabbitMQ cannot be used: {0}")]
+    Unusable(String),
     /// The storage failed.
     #[error(transparent)]
     Storage(StorageError),

@@ -30,7 +30,7 @@ pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     // It declares the queues.
     drop(stack.worker().await);
     let queue = Amqp::publisher(queue_settings(&rabbit.url(), NAMESPACE), "bench");
-    queue.connected().await;
+    queue.connected().await?;
     let key = Key { name: "k1".into(), secret: Secret::new("0123456789abcdef0123456789abcdef") };
     let sealer = Sealer::new(vec![key]).context("the key is unfit")?;
     let started = Instant::now();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::InfoDict;
+use zentra_config::ClientTls;
 use zentra_core::event::{DeliveryKey, Identity};
 use zentra_core::lifecycle::{Answer, DeadReason, Fingerprint, Outcome, State};
 use zentra_redis::RedisJournal;
@@ -21,7 +22,8 @@ const PAGES: usize = 300;
 
 pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     let redis = services::redis();
-    let journal = RedisJournal::new(&one_server(redis.url()), "bench", RETENTION)?;
+    let journal =
+        RedisJournal::new(&one_server(redis.url()), &ClientTls::default(), "bench", RETENTION)?;
     let before = used(&redis.url(), None).await?;
     let started = Instant::now();
     stream::iter(0..count)

@@ -131,7 +131,7 @@ async fn fill(rabbit: &Rabbit, part: usize) -> anyhow::Result<()> {
     let settings = queue_settings(&rabbit.url(), NAMESPACE);
     let settings = zentra_rabbitmq::Settings { routes: routes(vec![ledger]), ..settings };
     let queue = Amqp::publisher(settings, "bench");
-    tokio::time::timeout(BOUND, queue.connected()).await?;
+    tokio::time::timeout(BOUND, queue.connected()).await??;
     publish(&queue, &part.to_string()).await?;
     queue.close().await;
     Ok(())

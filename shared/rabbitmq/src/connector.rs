@@ -1,0 +1,112 @@
+//! The TCP or TLS connection that the client library speaks AMQP over.
+//!
+//! The library's own TLS always trusts the system's CAs. A TLS stream of another kind needs a
+//! runtime of its own type: [`Kit`] is Tokio's with our streams.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_rs::traits::{Executor, Reactor, RuntimeKit};
+use async_rs::util::Task;
+use async_rs::{Runtime, Tokio};
+use futures_core::Stream;
+use futures_io::{AsyncRead, AsyncWrite};
+use lapin::tcp::AsyncTcpStream;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connection, ConnectionProperties};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+use tokio_util::either::Either;
+use zentra_config::ClientTls;
+
+/// A plain or a TLS stream.
+type Transport = Compat<Either<TcpStream, TlsStream<TcpStream>>>;
+
+/// Connects to one address. Over TLS if the URL starts with `amqps://`.
+pub(crate) async fn connect(
+    uri: AMQPUri,
+    tls: ClientTls,
+    properties: ConnectionProperties,
+) -> lapin::Result<Connection> {
+    let open = async move |uri: AMQPUri, _: Runtime<Kit>| {
+        Ok(AsyncTcpStream::Plain(open(&uri, &tls).await?))
+    };
+    Connection::connector(uri, Runtime::new(Kit(Tokio::current())), open, properties).await
+}
+
+async fn open(uri: &AMQPUri, tls: &ClientTls) -> io::Result<Transport> {
+    let host = uri.authority.host.as_str();
+    let tcp = TcpStream::connect((host, uri.authority.port)).await?;
+    tcp.set_nodelay(true)?;
+    let stream = match uri.scheme {
+        AMQPScheme::AMQP => Either::Left(tcp),
+        AMQPScheme::AMQPS => {
+            let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+            let client = Arc::new(tls.client_config().map_err(io::Error::other)?);
+            Either::Right(TlsConnector::from(client).connect(name, tcp).await?)
+        }
+    };
+    Ok(stream.compat())
+}
+
+/// Tokio, with [`Transport`] as its stream.
+#[derive(Clone, Debug)]
+struct Kit(Tokio);
+
+impl RuntimeKit for Kit {}
+
+impl Executor for Kit {
+    type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
+
+    fn block_on<T, F: Future<Output = T>>(&self, future: F) -> T {
+        self.0.block_on(future)
+    }
+
+    fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        future: F,
+    ) -> Task<Self::Task<T>> {
+        self.0.spawn(future)
+    }
+
+    fn spawn_blocking<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(
+        &self,
+        work: F,
+    ) -> Task<Self::Task<T>> {
+        self.0.spawn_blocking(work)
+    }
+}
+
+impl Reactor for Kit {
+    type TcpStream = Transport;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        self.0.register(socket)
+    }
+
+    fn sleep(&self, time: Duration) -> Self::Sleep {
+        self.0.sleep(time)
+    }
+
+    fn interval(&self, time: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(time)
+    }
+
+    #[expect(clippy::manual_async_fn, reason = "an async function would borrow `self`")]
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        async move { Ok(Either::Left(TcpStream::connect(address).await?).compat()) }
+    }
+}

@@ -52,6 +52,21 @@ pub fn shared_redis() -> String {
     REDIS.lock().map(|redis| redis.url()).unwrap_or_default()
 }
 
+/// Gives a Redis server the user `zentra:secret`, for these keys, with the permissions of
+/// docs/deploying.md and these more.
+pub fn permit(redis: &Redis, keys: &str, more: &str) {
+    let command = format!(
+        "ACL SETUSER zentra on >secret ~{keys} -@all +@connection +@read +@write -@dangerous \
+         +eval +evalsha +script|load +time +info {more}"
+    );
+    redis.tell(&command).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// The same URL with that user.
+pub fn permitted(url: &str) -> String {
+    url.replace("://", "://zentra:secret@")
+}
+
 /// One Redis server.
 pub fn one_server(url: impl Into<String>) -> RedisServers {
     RedisServers::One(Secret::new(url.into()))

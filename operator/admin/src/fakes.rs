@@ -409,7 +409,8 @@ impl Walk for FakeWalk {
     type Receipt = FakeReceipt;
 
     async fn next(&mut self) -> Result<Option<(Message, FakeReceipt)>, QueueError> {
-        let Some(message) = self.letters.pop_front() else { return Ok(None) };
+        let arrived = || self.fakes.with(|inner| inner.dead.pop_front());
+        let Some(message) = self.letters.pop_front().or_else(arrived) else { return Ok(None) };
         self.held.lock().unwrap().push(message.clone());
         let (fakes, held) = (self.fakes.clone(), self.held.clone());
         let seal = message.sealed.seal.clone();

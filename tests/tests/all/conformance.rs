@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use webhook_verify::Secret;
 use zentra_config::{ClientTls, RedisServers};
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
@@ -13,7 +14,8 @@ use zentra_store::conformance::{Backend, RETENTION, suite};
 use zentra_store::queue::Routes;
 use zentra_tests::services::{self, RedisCluster, RedisSentinel, folder};
 use zentra_tests::{
-    by_sentinel, in_cluster, namespace, one_server, queue_settings, shared_rabbit, shared_redis,
+    by_sentinel, namespace, one_server, permit, permitted, queue_settings, shared_rabbit,
+    shared_redis,
 };
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -75,8 +77,14 @@ impl Backend for Sentinel {
     }
 
     async fn open(&self, routes: Routes) -> (Amqp, RedisJournal) {
-        static SERVERS: LazyLock<RedisSentinel> = LazyLock::new(services::redis_sentinel);
-        open(&self.0, routes, &by_sentinel(&SERVERS)).await
+        static SERVERS: LazyLock<RedisSentinel> = LazyLock::new(|| {
+            let started = services::redis_sentinel();
+            started.servers.iter().for_each(|server| permit(server, "*", "+role"));
+            started
+        });
+        let RedisServers::Sentinel { urls, service, .. } = by_sentinel(&SERVERS) else { panic!() };
+        let primary = Secret::new(permitted("redis://primary"));
+        open(&self.0, routes, &RedisServers::Sentinel { urls, service, primary }).await
     }
 }
 
@@ -92,8 +100,13 @@ impl Backend for Cluster {
     }
 
     async fn open(&self, routes: Routes) -> (Amqp, RedisJournal) {
-        static SERVERS: LazyLock<RedisCluster> = LazyLock::new(services::redis_cluster);
-        open(&self.0, routes, &in_cluster(&SERVERS)).await
+        static SERVERS: LazyLock<RedisCluster> = LazyLock::new(|| {
+            let started = services::redis_cluster();
+            started.nodes.iter().for_each(|node| permit(node, "*", "+cluster|slots +cluster|info"));
+            started
+        });
+        let urls = SERVERS.urls().iter().map(|url| Secret::new(permitted(url))).collect();
+        open(&self.0, routes, &RedisServers::Cluster { urls }).await
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 
 use governor::{Quota, RateLimiter};
@@ -132,6 +133,7 @@ impl<H: DeliveryStore, Q: Operate> Pass<'_, H, Q> {
             NonZeroU32::new(self.rate).map(|rate| RateLimiter::direct(Quota::per_second(rate)));
         let mut walk = self.queue.walk(Place::Dead(destination)).await?;
         let mut waiting = Vec::new();
+        let (hashes, mut handled) = (RandomState::new(), HashSet::new());
         while !self.is_done(tally)
             && act.goes_on(tally).await?
             && let Some((message, receipt)) = walk.next().await?
@@ -154,6 +156,9 @@ impl<H: DeliveryStore, Q: Operate> Pass<'_, H, Q> {
                     }
                 }
                 LetterState::Dead if !act.suits(&letter) => tally.unsuited += 1,
+                // It was requeued by this pass, and is dead again. Without this, a pass over a
+                // destination that fails would never end.
+                LetterState::Dead if !handled.insert(hashes.hash_one(&opened.key)) => {}
                 LetterState::Dead => {
                     let reason = letter.message.dead.map_or("unknown", DeadReason::as_str);
                     tally.count(destination, reason, letter.opened.summary.received_at);

@@ -72,6 +72,17 @@ async fn a_letter_is_noted_then_requeued_and_only_then_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_letter_that_dies_again_at_once_is_requeued_once_by_one_pass() {
+    let fakes = Fakes::new();
+    fakes.worker(Worker::Fails);
+    fakes.add_dead("evt_1");
+    fakes.add_dead("evt_2");
+    let report = run(&fakes, &requeued()).await.unwrap();
+    assert_eq!((report.looked, report.done), (4, 2));
+    assert_eq!(fakes.dead(), ["evt_1", "evt_2"]);
+}
+
+#[tokio::test]
 async fn a_letter_whose_requeue_fails_stays_where_it_is() {
     let fakes = Fakes::new();
     fakes.add_dead("evt_1");

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets from Debian what the tests and the demo need and this machine lacks:
-# RabbitMQ, Redis, PostgreSQL, CA certificates, a C compiler and make; with `bench`, wrk too. It
+# RabbitMQ, Redis, PostgreSQL, iptables, CA certificates, a C compiler and make; with `bench`, wrk too. It
 # starts none of the packages' own services: the tests and the demo run private servers.
 set -euo pipefail
 
@@ -8,6 +8,8 @@ missing=()
 [ -x /usr/sbin/rabbitmq-server ] || missing+=(rabbitmq-server)
 command -v redis-server >/dev/null || missing+=(redis-server)
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+# To cut a node off its cluster. Without it that fault is left out.
+command -v iptables >/dev/null || missing+=(iptables)
 command -v setpriv >/dev/null || missing+=(util-linux)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)

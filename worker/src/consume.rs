@@ -1,5 +1,6 @@
-//! One destination's loop: as many messages at a time as concurrency and circuit allow. Fetched
-//! messages that wait use up no attempt.
+//! One destination's loop: as many messages at a time as concurrency and circuit allow. While the
+//! circuit is open, or the destination is paused, nothing is held: other workers may be able to
+//! deliver it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ async fn run<Q: Process, J: Journal>(
             Allowed::NoneUntil(until) => (0, Some(until)),
         };
         let unpublished = processor.unpublished.count();
-        consumer.set_waiting(unpublished).await;
+        consumer.set_room(room, unpublished).await;
         let over = tokio::time::sleep_until(pause.unwrap_or_else(Instant::now).into());
         tokio::select! {
             () = stop.cancelled() => break,

@@ -44,6 +44,8 @@ struct Inner {
     worker: Worker,
     /// Whether no history entry can be written.
     notes_fail: bool,
+    /// Whether the first answer of a replay is lost, and the client repeats it.
+    repeats_reopen: bool,
     /// Fails the next requeues.
     blocked: u32,
     requeues: u32,
@@ -70,6 +72,7 @@ impl Fakes {
             holder: None,
             worker: Worker::Delivers,
             notes_fail: false,
+            repeats_reopen: false,
             blocked: 0,
             requeues: 0,
             ask_after: None,
@@ -92,6 +95,10 @@ impl Fakes {
     }
 
     /// The store writes no history entry from now on.
+    pub(crate) fn repeat_reopen(&self) {
+        self.with(|inner| inner.repeats_reopen = true);
+    }
+
     pub(crate) fn fail_notes(&self) {
         self.with(|inner| inner.notes_fail = true);
     }
@@ -281,7 +288,7 @@ impl DeliveryStore for Fakes {
         if let Some(generation) = opened {
             self.note(key, generation, by, what).await?;
         }
-        Ok(opened)
+        Ok(opened.filter(|_| !self.with(|inner| inner.repeats_reopen)))
     }
 
     async fn note(

@@ -518,3 +518,54 @@ fn one_config_has_one_backend_and_each_program_says_which_it_needs() {
             .contains("rabbitmq.urls: cannot be combined with [embedded] path")
     );
 }
+
+#[test]
+fn certificates_of_clients_are_checked_at_the_start_and_only_where_they_are_needed() {
+    let refused = |role, more: &[(&str, &str)]| match example(role, more) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    let no_pem = ("NO_PEM", "sk_live_1");
+    for (of, role) in [
+        ("RABBITMQ", Role::Ingress),
+        ("REDIS", Role::Worker),
+        ("DESTINATION__LEDGER", Role::Worker),
+    ] {
+        let key = |name: &str| format!("ZENTRA__{of}__TLS__{name}");
+        let section = of.to_lowercase().replace("__", ".");
+        let ca = refused(role, &[(&key("CA"), "env:NO_PEM"), no_pem]);
+        let says = format!("{section}.tls.ca: holds no certificate in PEM form");
+        assert!(ca.contains(&says) && !ca.contains("sk_live"), "{ca}");
+        let half = refused(role, &[(&key("CERTIFICATE"), "env:NO_PEM"), no_pem]);
+        assert!(half.contains(&format!("{section}.tls.key: is missing")), "{half}");
+        let gone = refused(role, &[(&key("KEY"), "file:/nowhere"), no_pem]);
+        assert!(gone.contains(&format!("{section}.tls.key: cannot read the file")), "{gone}");
+    }
+    // The ingress uses neither Redis nor destinations.
+    for of in ["REDIS", "DESTINATION__LEDGER"] {
+        let ca = format!("ZENTRA__{of}__TLS__CA");
+        assert_eq!(refused(Role::Ingress, &[(&ca, "file:/nowhere")]), "");
+    }
+}
+
+/// A CA certificate that `openssl req -x509 -newkey ed25519 -nodes -subj /CN=ca` made.
+const CA: &str = include_str!("ca.pem");
+
+#[test]
+fn with_certificates_of_a_client_every_url_has_to_use_tls() {
+    let with = |of: &str, more: &[(&str, &str)]| {
+        let ca = format!("ZENTRA__{of}__TLS__CA");
+        let more = [&[(ca.as_str(), "env:CA"), ("CA", CA)], more].concat();
+        match example(Role::Worker, &more) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    };
+    assert!(with("RABBITMQ", &[]).contains("rabbitmq.urls: must all start with amqps://"));
+    assert_eq!(with("RABBITMQ", &[("RABBITMQ_URL", "amqps://localhost")]), "");
+    assert!(with("REDIS", &[]).contains("must start with rediss://"));
+    assert_eq!(with("REDIS", &[("REDIS_URL", "rediss://localhost")]), "");
+    assert!(with("DESTINATION__LEDGER", &[]).contains("must start with https://"));
+    let https = ("ZENTRA__DESTINATION__LEDGER__URL", "https://localhost/");
+    assert_eq!(with("DESTINATION__LEDGER", &[https]), "");
+}

@@ -30,6 +30,8 @@ pub struct AmqpConsumer {
     amqp: Amqp,
     queue: String,
     prefetch: u16,
+    /// Number of messages that are processed at a time now.
+    room: u16,
     current: Option<Current>,
     stopped: bool,
 }
@@ -39,13 +41,36 @@ struct Current {
     session: Arc<Session>,
     channel: Channel,
     consumers: SelectAll<lapin::Consumer>,
-    /// Consumer tags. Each may hold [`AmqpConsumer::window`] unacknowledged messages.
+    /// Consumer tags. Each may hold [`window`] unacknowledged messages.
     tags: Vec<ShortString>,
     ends: Ends,
     acknowledging: JoinHandle<()>,
 }
 
 impl Current {
+    /// Consumes with this room from now on. What was fetched before goes back.
+    async fn change(&mut self, queue: &str, room: u16) -> Result<(), QueueError> {
+        while !self.tags.is_empty() {
+            self.cancel_last().await?;
+        }
+        // It ends behind what was on its way.
+        while let Some(fetched) = self.consumers.next().await {
+            let fetched = fetched.map_err(failed)?;
+            let receipt = AmqpReceipt {
+                acker: fetched.acker,
+                tag: fetched.delivery_tag,
+                ends: self.ends.clone(),
+            };
+            receipt.give_back().await;
+        }
+        if room == 0 {
+            return Ok(());
+        }
+        let options = BasicQosOptions::default();
+        self.channel.basic_qos(window(room), options).await.map_err(failed)?;
+        self.consume(queue).await
+    }
+
     async fn consume(&mut self, queue: &str) -> Result<(), QueueError> {
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = self
@@ -67,14 +92,8 @@ impl Current {
 
 impl AmqpConsumer {
     pub(super) fn new(link: Link, amqp: Amqp, queue: String, prefetch: u16) -> Self {
-        Self { link, amqp, queue, prefetch, current: None, stopped: false }
-    }
-
-    /// The prefetch count is above the number of messages that are processed at a time.
-    /// Acknowledgements are sent late and together, and the broker needs a while to fill the room
-    /// that they make.
-    fn window(&self) -> u16 {
-        self.prefetch.saturating_add(self.prefetch.min(2 * BATCH))
+        let room = prefetch;
+        Self { link, amqp, queue, prefetch, room, current: None, stopped: false }
     }
 
     /// The connection does not answer any more: the broker redelivers what came over it.
@@ -90,7 +109,10 @@ impl AmqpConsumer {
         let session = self.link.session().await?;
         let opened = async {
             let channel = session.channel().await?;
-            channel.basic_qos(self.window(), BasicQosOptions::default()).await.map_err(failed)?;
+            channel
+                .basic_qos(window(self.room), BasicQosOptions::default())
+                .await
+                .map_err(failed)?;
             let (ends, acknowledging) = acks::start(channel.clone());
             let (consumers, tags) = (SelectAll::new(), Vec::new());
             let session = session.clone();
@@ -131,6 +153,8 @@ impl Consumer for AmqpConsumer {
                     Some(Err(error)) => {
                         tracing::debug!(queue = self.queue, %error, "consumer failed")
                     }
+                    // What is in progress is still acknowledged on this channel.
+                    None if self.stopped => return None,
                     None => {}
                 }
                 self.current = None;
@@ -162,14 +186,20 @@ impl Consumer for AmqpConsumer {
         }
     }
 
-    /// By adding consumers: the prefetch count of an existing consumer cannot change.
-    async fn set_waiting(&mut self, waiting: usize) {
-        let in_hand = waiting + usize::from(self.prefetch);
-        let wanted = in_hand.div_ceil(self.window().max(1).into()).max(1);
+    /// By other consumers: the prefetch count of an existing consumer cannot change.
+    async fn set_room(&mut self, room: usize, waiting: usize) {
+        let room = u16::try_from(room).unwrap_or(u16::MAX).min(self.prefetch);
+        let is_same = room == std::mem::replace(&mut self.room, room);
+        // With less room than at the start, messages that wait are few.
+        let waiting = if room == self.prefetch { waiting } else { 0 };
+        let wanted = (waiting + usize::from(room)).div_ceil(window(room).max(1).into());
         let Some(current) = &mut self.current else {
             return;
         };
         let changed = async {
+            if !is_same {
+                current.change(&self.queue, room).await?;
+            }
             while current.tags.len() < wanted {
                 current.consume(&self.queue).await?;
             }
@@ -183,6 +213,7 @@ impl Consumer for AmqpConsumer {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(queue = self.queue, %error, "cannot change the prefetch count");
+                self.current = None;
             }
             // The broker may have created a consumer that nobody reads.
             Err(_) => self.give_up(),
@@ -213,6 +244,13 @@ impl Consumer for AmqpConsumer {
             let _ = timeout(ANSWER, acknowledging).await;
         }
     }
+}
+
+/// The prefetch count for a number of messages that are processed at a time. It is above that
+/// number: acknowledgements are sent late and together, and the broker needs a while to fill the
+/// room that they make.
+fn window(room: u16) -> u16 {
+    room.saturating_add(room.min(2 * BATCH))
 }
 
 /// The right to acknowledge one delivery. See [`Receipt`]. The delivery is acknowledged by its

@@ -88,7 +88,8 @@ impl Drop for Look<'_> {
 pub struct EmbeddedConsumer {
     store: Store,
     queue: String,
-    prefetch: usize,
+    /// Maximum number of messages that are fetched at a time.
+    room: usize,
     ready: VecDeque<(i64, Message)>,
     hands: Arc<InFlight>,
     changed: watch::Receiver<()>,
@@ -97,8 +98,8 @@ pub struct EmbeddedConsumer {
 
 impl EmbeddedConsumer {
     pub(super) fn new(store: Store, queue: String, hands: Arc<InFlight>, prefetch: u16) -> Self {
-        let (prefetch, changed) = (prefetch.max(1).into(), hands.changed.subscribe());
-        Self { store, queue, prefetch, ready: VecDeque::new(), hands, changed, stopped: false }
+        let (room, changed) = (prefetch.max(1).into(), hands.changed.subscribe());
+        Self { store, queue, room, ready: VecDeque::new(), hands, changed, stopped: false }
     }
 
     /// Takes messages that are due and held by nobody. Returns when the next one is due.
@@ -106,9 +107,9 @@ impl EmbeddedConsumer {
         let hands = self.hands.clone();
         let (look, taken) = hands.look();
         let queue = self.queue.clone();
-        let (now, prefetch) = (clock::now(), self.prefetch);
+        let (now, room) = (clock::now(), self.room);
         let read = move |file: &Connection| {
-            let most = i64::try_from(taken.len() + prefetch).unwrap_or(i64::MAX);
+            let most = i64::try_from(taken.len() + room).unwrap_or(i64::MAX);
             // Only the positions first: messages that are held have bodies too.
             let mut places = file.prepare_cached(
                 "SELECT id FROM message WHERE queue = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3",
@@ -118,7 +119,7 @@ impl EmbeddedConsumer {
             let mut one =
                 file.prepare_cached(&format!("SELECT {COLUMNS} FROM message WHERE id = ?1"))?;
             let mut found = Vec::new();
-            for id in due.into_iter().filter(|id| !taken.contains(id)).take(prefetch) {
+            for id in due.into_iter().filter(|id| !taken.contains(id)).take(room) {
                 found.extend(one.query_row([id], read).optional()?);
             }
             let mut later =
@@ -165,8 +166,13 @@ impl Consumer for EmbeddedConsumer {
         }
     }
 
-    /// Messages that are held do not prevent it here.
-    async fn set_waiting(&mut self, _waiting: usize) {}
+    /// Messages that wait for something slow do not prevent fetching here.
+    async fn set_room(&mut self, room: usize, _waiting: usize) {
+        if room != self.room {
+            self.room = room;
+            self.let_go();
+        }
+    }
 
     async fn stop(&mut self) {
         self.stopped = true;
@@ -178,11 +184,17 @@ impl Consumer for EmbeddedConsumer {
     }
 }
 
-impl Drop for EmbeddedConsumer {
-    fn drop(&mut self) {
+impl EmbeddedConsumer {
+    fn let_go(&mut self) {
         for (id, _) in self.ready.drain(..) {
             self.hands.let_go(id);
         }
+    }
+}
+
+impl Drop for EmbeddedConsumer {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 

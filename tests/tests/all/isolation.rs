@@ -57,6 +57,32 @@ async fn an_open_circuit_takes_no_messages_and_burns_no_attempts_and_closes_by_a
     assert_eq!((failed, world.ledger.seen().len()), (4, 24), "as many as were answered with 500");
 }
 
+/// Only one of two workers reaches the destination.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_circuit_is_open_holds_nothing_that_another_one_can_deliver() {
+    const EVENTS: usize = 63;
+    let circuit = "circuit = { failures = 5, first_pause = \"10m\", pause = \"10m\" }";
+    let world = world(circuit).await;
+    let (works, refuses) =
+        (world.ledger.url.clone(), format!("http://127.0.0.1:{}/", services::free_port()));
+    world.stack.replace(&works, &refuses);
+    let cut_off = world.stack.worker().await;
+    for at in 0..EVENTS {
+        send(&world, &format!("evt_{at}")).await;
+    }
+    eventually("its circuit is open", BOUND, async || {
+        let open = cut_off.metric(&world.stack.http, &["zentra_worker_circuit_open{"]).await;
+        (open == 1.0).then_some(())
+    })
+    .await;
+    world.stack.replace(&refuses, &works);
+    let _works = world.stack.worker().await;
+    eventually("all of them are delivered", BOUND, async || {
+        (world.ledger.rows().ok()?.len() == EVENTS).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_works_at_its_second_attempt_is_delivered_though_each_first_one_fails() {
     let world = world("concurrency = 8").await;

@@ -142,7 +142,7 @@ impl Consumer for FakeConsumer {
         Some((message, FakeReceipt { log: self.log.clone() }))
     }
 
-    async fn set_waiting(&mut self, _: usize) {}
+    async fn set_room(&mut self, _: usize, _: usize) {}
 
     async fn stop(&mut self) {
         self.stopped = true;

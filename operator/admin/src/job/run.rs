@@ -249,11 +249,16 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
         let record = letter.known.map(|known| &known.record);
         let generation = match record {
             Some(known) if known.state == State::Delivered => {
-                // `None`: somebody else was faster.
-                let Some(generation) = histories.reopen(key, by, what).await? else {
-                    return Ok(true);
-                };
-                generation
+                match histories.reopen(key, by, what).await? {
+                    Some(generation) => generation,
+                    // Somebody else was faster, or the answer of a first command was lost and the
+                    // client repeated it. Then nothing is queued yet, and a second message of one
+                    // generation is only a copy.
+                    None => match histories.history(key).await? {
+                        Some(now) if now.record.state == State::Waiting => now.record.generation,
+                        _ => return Ok(true),
+                    },
+                }
             }
             Some(known) if known.state == State::Waiting => known.generation,
             record => {

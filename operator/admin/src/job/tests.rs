@@ -229,6 +229,14 @@ async fn a_forced_replay_delivers_once_more_and_only_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_forced_replay_whose_first_answer_was_lost_is_queued() {
+    let (fakes, planned) = archive(true);
+    fakes.repeat_reopen();
+    run(&fakes, planned).await.unwrap();
+    assert!(requeues(&fakes).contains(&"delivered 1".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replay_of_named_events_leaves_the_others() {
     let (fakes, mut planned) = archive(false);
     planned.through = Through::Archive { ids: vec!["dead".into()], force: false };

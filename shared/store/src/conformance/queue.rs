@@ -109,6 +109,40 @@ pub async fn what_is_given_back_comes_again_at_once<B: Backend>() {
     assert!(is_quiet(&mut consumer).await);
 }
 
+pub async fn with_less_room_what_was_fetched_goes_back_at_once_for_others<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    let bodies = ["1", "2", "3", "4", "5", "6"];
+    for body in bodies {
+        queue.publish(&sealed("acme.x", body)).await.unwrap();
+    }
+    let mut first = queue.consume("ledger", 10);
+    let (in_progress, receipt) = next(&mut first).await;
+    let mut second = queue.consume("ledger", 10);
+    assert!(is_quiet(&mut second).await, "the first one has fetched all of them");
+    first.set_room(0, 0).await;
+    let mut found = HashSet::from([in_progress.sealed.body]);
+    while found.len() < bodies.len() {
+        let (message, receipt) = next(&mut second).await;
+        assert!(found.insert(message.sealed.body), "twice");
+        receipt.ack().await;
+    }
+    // What is in progress is still acknowledged, and room can be made again.
+    receipt.ack().await;
+    second.stop().await;
+    second.finish().await;
+    first.set_room(1, 0).await;
+    for body in ["7", "8", "9"] {
+        queue.publish(&sealed("acme.x", body)).await.unwrap();
+    }
+    for body in ["7", "8", "9"] {
+        let (message, receipt) = next(&mut first).await;
+        assert_eq!(message.sealed.body, body);
+        receipt.ack().await;
+    }
+    assert!(is_quiet(&mut first).await);
+}
+
 pub async fn what_a_consumer_had_not_handed_out_is_there_for_the_next<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;

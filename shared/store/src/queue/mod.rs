@@ -222,9 +222,11 @@ pub trait Consumer: Send + 'static {
     /// after [`Consumer::stop`], when no message is left.
     fn next(&mut self) -> impl Future<Output = Option<(Message, Self::Receipt)>> + Send;
 
-    /// Sets how many messages in progress are waiting for something slow. That many more are
-    /// fetched.
-    fn set_waiting(&mut self, waiting: usize) -> impl Future<Output = ()> + Send;
+    /// Sets how many messages are processed at a time, at most as many as at the start. At a change
+    /// what was fetched and not returned by [`Consumer::next`] goes back at once, so that other
+    /// workers can take it. With 0 nothing is fetched; do not call `next` then. `waiting` of the
+    /// messages in progress wait for something slow: that many more are fetched.
+    fn set_room(&mut self, room: usize, waiting: usize) -> impl Future<Output = ()> + Send;
 
     /// Stops fetching. Messages that are already here are still returned by [`Consumer::next`].
     fn stop(&mut self) -> impl Future<Output = ()> + Send;

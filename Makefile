@@ -6,6 +6,9 @@ ON := $(if $(ZENTRA_SERVERS),bash deploy/on-servers.sh $(ZENTRA_SERVERS))
 # What depends on the version of a server: the part of the tests that CI also runs on RabbitMQ 4.
 ON_SERVERS := conformance:: broker:: faults:: queue:: journal:: alarm:: rehearse::
 
+# Most tests wait for servers and for time, so more of them run at a time than there are cores.
+export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 3 / 2 )))
+
 # The picture: one transfer, three callbacks, a failed attempt, a killed worker, one result. On
 # one file (`cargo run -- demo` is the same), and on RabbitMQ and Redis.
 demo: services

@@ -32,5 +32,7 @@ if ! debootstrap --variant=minbase --include=rabbitmq-server,redis-server,valkey
   tail -n 20 "$folder.log" >&2
   cannot "debootstrap failed (see $folder.log)"
 fi
+# Newer suites bring none, and Erlang looks up the host of a node.
+[ -e "$folder/etc/hosts" ] || printf '127.0.0.1\tlocalhost\n' >"$folder/etc/hosts"
 touch "$folder/.complete"
 chroot "$folder" dpkg-query --show rabbitmq-server redis-server valkey-server

@@ -172,8 +172,7 @@ async fn client_certificates_and_the_least_permissions_are_enough_for_everything
         (&["status"], "ledger"),
         (&["event", "show", "ledger/acme/evt_1"], "delivered"),
         (&["dead", "list", "--destination", "ledger"], "evt_2"),
-        // It dies again at once.
-        (&requeue, "1 of "),
+        (&requeue, "requeued"),
         (&["unrouted", "list"], "no unrouted"),
         (&["archive", "list"], "evt_1"),
         (&["destination", "pause", "ledger"], "ledger"),

@@ -19,11 +19,15 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use tokio_util::either::Either;
 use zentra_config::ClientTls;
+
+/// Time limit for TCP and TLS. The caller's own is shorter.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A plain or a TLS stream.
 type Transport = Compat<Either<TcpStream, TlsStream<TcpStream>>>;
@@ -35,9 +39,20 @@ pub(crate) async fn connect(
     properties: ConnectionProperties,
 ) -> lapin::Result<Connection> {
     let open = async move |uri: AMQPUri, _: Runtime<Kit>| {
-        Ok(AsyncTcpStream::Plain(open(&uri, &tls).await?))
+        // The library runs this in a thread of its own, which nothing else ends.
+        let opened = timeout(LIMIT, open(&uri, &tls)).await.map_err(io::Error::from)?;
+        Ok(AsyncTcpStream::Plain(opened?))
     };
     Connection::connector(uri, Runtime::new(Kit(Tokio::current())), open, properties).await
+}
+
+/// Parses a URL. The library would take `localhost` for an IPv6 address.
+pub(crate) fn uri(url: &str) -> Option<AMQPUri> {
+    let mut uri: AMQPUri = url.parse().ok()?;
+    if let Some((address, _)) = url.split_once('[').and_then(|(_, rest)| rest.split_once(']')) {
+        uri.authority.host = address.into();
+    }
+    Some(uri)
 }
 
 async fn open(uri: &AMQPUri, tls: &ClientTls) -> io::Result<Transport> {
@@ -108,5 +123,24 @@ impl Reactor for Kit {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         async move { Ok(Either::Left(TcpStream::connect(address).await?).compat()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_url_is_the_host_that_is_connected_to() {
+        for (url, host, port) in [
+            ("amqp://rabbit.internal/%2f", "rabbit.internal", 5672),
+            ("amqp://u:p@10.0.0.7:5673/%2f", "10.0.0.7", 5673),
+            ("amqps://u:p@[2001:db8::1]:5671/%2f", "2001:db8::1", 5671),
+            ("amqps://[::1]/%2f", "::1", 5671),
+        ] {
+            let found = uri(url).unwrap().authority;
+            assert_eq!((found.host.as_str(), found.port), (host, port), "{url}");
+        }
+        assert!(uri("amqp://rabbit:port/").is_none());
     }
 }

@@ -110,7 +110,7 @@ impl AmqpConsumer {
         let opened = async {
             let channel = session.channel().await?;
             channel
-                .basic_qos(window(self.room), BasicQosOptions::default())
+                .basic_qos(window(self.room.max(1)), BasicQosOptions::default())
                 .await
                 .map_err(failed)?;
             let (ends, acknowledging) = acks::start(channel.clone());
@@ -196,6 +196,7 @@ impl Consumer for AmqpConsumer {
         let Some(current) = &mut self.current else {
             return;
         };
+        let gone = current.session.gone.clone();
         let changed = async {
             if !is_same {
                 current.change(&self.queue, room).await?;
@@ -209,12 +210,13 @@ impl Consumer for AmqpConsumer {
             }
             Ok::<_, QueueError>(())
         };
-        match timeout(ANSWER, changed).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+        match timeout(ANSWER, gone.run_until_cancelled(changed)).await {
+            Ok(Some(Ok(()))) => {}
+            Ok(Some(Err(error))) => {
                 tracing::debug!(queue = self.queue, %error, "cannot change the prefetch count");
                 self.current = None;
             }
+            Ok(None) => self.current = None,
             // The broker may have created a consumer that nobody reads.
             Err(_) => self.give_up(),
         }

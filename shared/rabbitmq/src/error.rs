@@ -30,6 +30,8 @@ fn unusable(error: &lapin::Error) -> Option<String> {
             "it refuses access ({text}): check user and password in rabbitmq.urls; \
              docs/deploying.md has the permissions"
         )),
+        // A connection limit is reached for a while.
+        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if text.as_str().contains("limit") => None,
         AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => Some(format!(
             "it refuses the virtual host ({text}): check it in rabbitmq.urls, and the user's \
              permissions for it"

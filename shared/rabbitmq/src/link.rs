@@ -293,6 +293,7 @@ impl Connector<'_> {
     fn count_unusable(&self, turns: &mut Turns, error: QueueError) {
         let QueueError::Unusable(why) = error else {
             turns.unusable = 0;
+            self.unusable.send_replace(None);
             return;
         };
         turns.unusable += 1;

@@ -5,8 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use lapin::options::{BasicGetOptions, BasicPublishOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Event};
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Event, ExchangeKind,
+};
 use prometheus::IntGauge;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -349,7 +352,6 @@ impl Session {
     /// blocks publishers. Returns whether it has the queue of probes.
     async fn first_answer(&self) -> Result<bool, QueueError> {
         let answer = async {
-            // Without its exchange, a publish would close the lane.
             if !self.ask().await? || self.jobs.is_empty() {
                 return Ok(self.has_probes.load(Ordering::Acquire));
             }
@@ -367,7 +369,7 @@ impl Session {
 
     /// A request that only a majority of the nodes can answer, and that a broker in alarm answers
     /// too: `basic.get` on the queue of probes. What it takes is a probe that has been confirmed.
-    /// Returns whether the queue exists.
+    /// Returns whether the queue exists, and its exchange.
     async fn ask(&self) -> Result<bool, QueueError> {
         let mut questions = self.questions.lock().await;
         let channel = match questions.take() {
@@ -377,15 +379,25 @@ impl Session {
         let (queue, options) =
             (short(&self.names.probe()).map_err(failed)?, BasicGetOptions { no_ack: true });
         match channel.basic_get(queue, options).await {
-            Ok(_) => {
-                self.has_probes.store(true, Ordering::Release);
-                *questions = Some(channel);
-                Ok(true)
-            }
+            Ok(_) => {}
             // Nothing is declared yet. The answer closed the channel.
-            Err(error) if is_missing(&error) => Ok(false),
-            Err(error) => Err(failed(error)),
+            Err(error) if is_missing(&error) => return Ok(false),
+            Err(error) => return Err(failed(error)),
         }
+        if !self.has_probes.load(Ordering::Acquire) {
+            // A probe without its exchange would close a lane, and all that is in flight on it.
+            let options =
+                ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+            let (name, none) =
+                (short(&self.names.internal()).map_err(failed)?, FieldTable::default());
+            match channel.exchange_declare(name, ExchangeKind::Direct, options, none).await {
+                Ok(()) => self.has_probes.store(true, Ordering::Release),
+                Err(error) if is_missing(&error) => return Ok(false),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        *questions = Some(channel);
+        Ok(true)
     }
 
     /// Publishes a message on a channel of its own, beside the lanes. Returns whether it was
@@ -445,8 +457,8 @@ impl Session {
 
 async fn connect(url: &Secret, settings: &Settings, purpose: &str) -> lapin::Result<Connection> {
     let url = String::from_utf8_lossy(url.expose()).into_owned();
-    let mut uri: lapin::uri::AMQPUri =
-        url.parse().map_err(|_| std::io::Error::other("cannot parse a [rabbitmq] url"))?;
+    let mut uri = connector::uri(&url)
+        .ok_or_else(|| std::io::Error::other("cannot parse a [rabbitmq] url"))?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
     let name = format!("{}-{purpose}", settings.namespace);
     let properties = ConnectionProperties::default().with_connection_name(name.into());

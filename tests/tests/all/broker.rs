@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use lapin::options::ExchangeDeleteOptions;
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use tokio::net::TcpListener;
@@ -251,6 +252,30 @@ async fn a_broker_that_lost_everything_gets_its_queues_again_before_the_next_2xx
     let next = async || queue.publish(&event("acme.x", 2)).await.ok();
     eventually("it is accepted", BOUND, next).await;
     assert!(queued(&rabbit.url(), "reset", 1).await.contains_key("2"));
+}
+
+async fn delete_exchange(url: &str, name: &str) {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap();
+}
+
+/// Somebody deleted it, or only an older version has declared the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_exchange_of_probes_it_is_declared_again_and_operators_connect() {
+    let mut rabbit = services::rabbit();
+    let queue = connected(settings(&rabbit.url(), "part")).await;
+    queue.publish(&event("acme.x", 1)).await.unwrap();
+    // It is missing when the program connects again.
+    delete_exchange(&rabbit.url(), "part.internal").await;
+    tokio::task::block_in_place(|| rabbit.restart_gently()).unwrap();
+    let next = async || queue.publish(&event("acme.x", 2)).await.ok();
+    eventually("it is accepted", BOUND, next).await;
+    queue.close().await;
+
+    delete_exchange(&rabbit.url(), "part.internal").await;
+    let operator = Amqp::operator(queue_settings(&rabbit.url(), "part"));
+    timeout(BOUND, operator.connected()).await.unwrap().unwrap();
 }
 
 /// Sends each callback until it gets a 2xx, as providers do, but sooner.

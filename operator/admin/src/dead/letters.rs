@@ -3,7 +3,7 @@
 //! An action is durable before the letter is acknowledged, so a pass can be killed at any time. At
 //! worst a handled letter stays; the store knows it, and the next pass removes it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -133,7 +133,8 @@ impl<H: DeliveryStore, Q: Operate> Pass<'_, H, Q> {
             NonZeroU32::new(self.rate).map(|rate| RateLimiter::direct(Quota::per_second(rate)));
         let mut walk = self.queue.walk(Place::Dead(destination)).await?;
         let mut waiting = Vec::new();
-        let (hashes, mut handled) = (RandomState::new(), HashSet::new());
+        // The generation of each letter that was handled, by the hash of its key.
+        let (hashes, mut handled) = (RandomState::new(), HashMap::new());
         while !self.is_done(tally)
             && act.goes_on(tally).await?
             && let Some((message, receipt)) = walk.next().await?
@@ -146,6 +147,7 @@ impl<H: DeliveryStore, Q: Operate> Pass<'_, H, Q> {
                 continue;
             }
             let known = self.histories.history(&opened.key).await?;
+            let (hash, generation) = (hashes.hash_one(&opened.key), message.generation);
             let letter = Letter { message: &message, opened: &opened, known: known.as_ref() };
             match letter_state(&letter) {
                 LetterState::Busy => tally.busy += 1,
@@ -158,7 +160,7 @@ impl<H: DeliveryStore, Q: Operate> Pass<'_, H, Q> {
                 LetterState::Dead if !act.suits(&letter) => tally.unsuited += 1,
                 // It was requeued by this pass, and is dead again. Without this, a pass over a
                 // destination that fails would never end.
-                LetterState::Dead if !handled.insert(hashes.hash_one(&opened.key)) => {}
+                LetterState::Dead if handled.get(&hash).is_some_and(|&of| of < generation) => {}
                 LetterState::Dead => {
                     let reason = letter.message.dead.map_or("unknown", DeadReason::as_str);
                     tally.count(destination, reason, letter.opened.summary.received_at);
@@ -169,7 +171,10 @@ impl<H: DeliveryStore, Q: Operate> Pass<'_, H, Q> {
                         pace.until_ready().await;
                     }
                     match act.on(&letter).await? {
-                        true => receipt.ack().await,
+                        true => {
+                            handled.insert(hash, generation);
+                            receipt.ack().await;
+                        }
                         false => waiting.push(receipt),
                     }
                     if waiting.len() >= BATCH {

@@ -356,7 +356,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     async fn defer(&self, message: &Message, time: Duration) -> Result<(), Stopped> {
         let delay = self.queue.delay(Delay::AtLeast(time));
         let name = &self.destination.name;
-        self.publish("park", message, || self.queue.retry(name, message, delay)).await
+        self.publish("defer", message, || self.queue.retry(name, message, delay)).await
     }
 
     async fn attempt(

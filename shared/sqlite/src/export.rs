@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn from_its_beginning_on_nobody_can_add_to_the_file() {
-        let folder = std::env::temp_dir().join(format!("zentra-carry-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("zentra-export-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("zentra.db");
         let hour = Duration::from_secs(3600);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Gets from Debian what the tests and the demo need and this machine lacks:
-# RabbitMQ, Redis, PostgreSQL, iptables, CA certificates, a C compiler and make; with `bench`, wrk too. It
-# starts none of the packages' own services: the tests and the demo run private servers.
+# RabbitMQ, Redis, PostgreSQL, iptables, CA certificates, a C compiler and make; with `bench`, wrk
+# too. It starts none of the packages' own services: the tests and the demo run private servers.
 set -euo pipefail
 
 missing=()

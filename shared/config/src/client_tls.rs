@@ -1,7 +1,5 @@
 //! How a client verifies a server, and how it identifies itself.
 
-use std::hash::{Hash, Hasher};
-
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -107,26 +105,15 @@ impl ClientTls {
         }
         Ok(roots)
     }
-
-    fn parts(&self) -> [Option<&[u8]>; 3] {
-        let (chain, key) = self.identity().unzip();
-        [self.ca(), chain, key]
-    }
 }
 
 impl PartialEq for ClientTls {
     fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
+        (self.ca(), self.identity()) == (other.ca(), other.identity())
     }
 }
 
 impl Eq for ClientTls {}
-
-impl Hash for ClientTls {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.parts().hash(state);
-    }
-}
 
 const BOTH: &str = "is missing: certificate and key must both be set";
 const NO_CERTIFICATE: &str = "holds no certificate in PEM form";

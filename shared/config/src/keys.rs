@@ -300,8 +300,8 @@ pub(super) const KEYS: &[Key] = &[
         "redis.tls.ca",
         Kind::Secret,
         "",
-        "CA certificates, PEM. A server of Redis, sentinels included, is trusted only with a certificate of one of them. If it is \
-         not set, the system's CAs are trusted.",
+        "CA certificates, PEM. A server of Redis, sentinels included, is trusted only with a \
+         certificate of one of them. If it is not set, the system's CAs are trusted.",
     ),
     key(
         "redis.tls.certificate",
@@ -418,8 +418,8 @@ pub(super) const KEYS: &[Key] = &[
         "destination.NAME.tls.ca",
         Kind::Secret,
         "",
-        "CA certificates, PEM. The destination is trusted only with a certificate of one of them. If it is \
-         not set, the system's CAs are trusted.",
+        "CA certificates, PEM. The destination is trusted only with a certificate of one of them. \
+         If it is not set, the system's CAs are trusted.",
     ),
     key(
         "destination.NAME.tls.certificate",

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,7 +16,6 @@ use tokio_rustls::TlsAcceptor;
 use zentra_config::ClientTls;
 use zentra_redis::RedisJournal;
 use zentra_store::journal::DeliveryStore;
-
 use zentra_tests::ledger::transfer;
 use zentra_tests::services::{self, Guarded, Rabbit, Redis, folder, free_port};
 use zentra_tests::stack::Stack;
@@ -244,16 +243,12 @@ async fn whatever_no_retry_can_mend_is_logged_at_once_as_an_error_with_a_remedy(
     let mut running = Vec::new();
     for (at, (which, url, tls, says)) in cases.into_iter().enumerate() {
         let of = format!("{namespace}-{at}");
-        let (rabbit, redis) = match which {
-            "rabbitmq" => (url, shared_redis()),
-            _ => (shared_rabbit(), url),
+        let (rabbit, redis, line) = match which {
+            "rabbitmq" => (url, shared_redis(), "urls = [\"env:RABBITMQ_URL\"]\n"),
+            _ => (shared_rabbit(), url, "url = \"env:REDIS_URL\"\n"),
         };
         let stack = Stack::new(&rabbit, &redis, &of, "http://127.0.0.1:9/", "");
-        let (from, reference) = match which {
-            "rabbitmq" => ("[\"env:RABBITMQ_URL\"]\n", "[\"env:RABBITMQ_URL\"]\n"),
-            _ => ("\"env:REDIS_URL\"\n", "\"env:REDIS_URL\"\n"),
-        };
-        stack.replace(from, &format!("{reference}{tls}\n"));
+        stack.replace(line, &format!("{line}{tls}\n"));
         let worker = logged(&stack.command("zentra-worker"));
         running.push((format!("{which} {says}"), stack, worker, says));
     }
@@ -265,11 +260,9 @@ async fn whatever_no_retry_can_mend_is_logged_at_once_as_an_error_with_a_remedy(
         let unsaid = running.iter().filter(|(_, _, worker, says)| !says_so(&log(worker), says));
         unsaid.map(|(case, _, worker, _)| format!("{case}:\n{}", log(worker))).collect::<Vec<_>>()
     };
-    let started = Instant::now();
-    while !silent().is_empty() {
-        assert!(started.elapsed() < BOUND, "not said: {}", silent().join("\n"));
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let all = eventually("all are said", BOUND * 2, async || silent().is_empty().then_some(()));
+    let in_time = tokio::time::timeout(BOUND, all).await;
+    assert!(in_time.is_ok(), "not said: {}", silent().join("\n"));
 }
 
 fn only_ca(ca: &Ca) -> String {

@@ -196,6 +196,11 @@ impl Consumer for AmqpConsumer {
         let Some(current) = &mut self.current else {
             return;
         };
+        // Not for each consumer that leaves: others may come.
+        let keeps = waiting > 0 && current.tags.len() > wanted;
+        if is_same && (keeps || current.tags.len() == wanted) {
+            return;
+        }
         let gone = current.session.gone.clone();
         let changed = async {
             if !is_same {
@@ -204,8 +209,7 @@ impl Consumer for AmqpConsumer {
             while current.tags.len() < wanted {
                 current.consume(&self.queue).await?;
             }
-            // Not for each consumer that leaves: others may come.
-            while waiting == 0 && current.tags.len() > wanted {
+            while !keeps && current.tags.len() > wanted {
                 current.cancel_last().await?;
             }
             Ok::<_, QueueError>(())

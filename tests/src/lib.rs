@@ -93,6 +93,7 @@ pub fn queue_settings(url: &str, namespace: &str) -> Settings {
         tls: ClientTls::default(),
         namespace: namespace.into(),
         routes: None,
+        binds_shards: false,
         refused: RefusedBounds { count: 100, bytes: 1 << 20, age: Duration::from_secs(3600) },
         publish_timeout: Duration::from_secs(2),
         lanes: 2,

@@ -33,7 +33,7 @@ impl Site {
         let nodes = Rabbit::cluster().unwrap();
         let ledger = Ledger::start(&folder("ledger")).await.unwrap();
         let redis = services::redis();
-        let retry = r#"retry = { attempts = 20, initial = "250ms", max = "2s" }"#;
+        let retry = "retry = { attempts = 20, initial = \"250ms\", max = \"2s\" }\nshards = 2";
         let stack = Stack::new(&nodes[0].url(), &redis.url(), "cluster", &ledger.url, retry);
         let urls = [0, 1, 2].map(|at: usize| {
             let file = folder("url").join("url");

@@ -91,11 +91,15 @@ pub fn destinations(config: &Config, only: Option<&str>) -> Result<Vec<String>, 
     match only {
         None => Ok(all),
         Some(name) if all.iter().any(|known| known == name) => Ok(vec![name.to_owned()]),
-        Some(name) => {
-            let message = format!("unknown destination {name}.");
-            Err(AdminError::new(ErrorCode::DestinationNotFound, message)
-                .hint(format!("The configuration has: {}.", all.join(", ")))
-                .about(name))
-        }
+        Some(name) => Err(unknown_destination(config, name)),
     }
+}
+
+/// The error about a destination that the configuration does not have.
+pub(crate) fn unknown_destination(config: &Config, name: &str) -> AdminError {
+    let all: Vec<&str> = config.destinations.iter().map(|one| one.name.as_str()).collect();
+    let message = format!("unknown destination {name}.");
+    AdminError::new(ErrorCode::DestinationNotFound, message)
+        .hint(format!("The configuration has: {}.", all.join(", ")))
+        .about(name)
 }

@@ -20,6 +20,7 @@ pub mod payload;
 pub mod progress;
 pub mod reconcile;
 pub mod refused;
+pub mod shards;
 pub mod status;
 pub mod tokens;
 pub mod unrouted;

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use zentra_admin::Backend;
 use zentra_admin::destinations::{self, Action, Destination};
 use zentra_admin::list::List;
+use zentra_admin::shards::{self, Resharded, WorkQueue};
 use zentra_config::Config;
 use zentra_store::control::{Attribution, AuditEntry, Circuit, Heartbeat, OperatorControl};
 
@@ -29,6 +30,32 @@ pub(crate) enum DestinationCommand {
     Resume(ControlArgs),
     /// Close the circuits of a destination's workers: attempts start again now.
     CloseCircuit(ControlArgs),
+    /// List a destination's work queues at RabbitMQ: messages, and whether the configured number
+    /// of shards has the queue.
+    Shards {
+        /// Name of the destination.
+        destination: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Move the messages of former shards to the current ones, in their order. Workers deliver
+    /// messages of former shards too; this empties them without a worker.
+    Reshard {
+        /// Name of the destination.
+        destination: String,
+        /// Maximum number of messages to move.
+        #[arg(long, default_value_t = 100_000)]
+        limit: u64,
+        /// Print how many messages would be moved, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        actor: ActorArgs,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// A control action on a destination.
@@ -55,6 +82,21 @@ pub(crate) async fn command(
             return match json {
                 true => print_json(&List::from(all), &mut out),
                 false => Ok(show(&all, &mut out)?),
+            };
+        }
+        DestinationCommand::Shards { destination, json } => {
+            let queues = shards::list(backend, config, &destination).await?;
+            return match json {
+                true => print_json(&List::from(queues), &mut out),
+                false => Ok(show_queues(&queues, &mut out)?),
+            };
+        }
+        DestinationCommand::Reshard { destination, limit, dry_run, actor, json } => {
+            let (bounds, actor) = ((limit, dry_run), actor.into());
+            let moved = shards::reshard(backend, config, &destination, bounds, &actor).await?;
+            return match json {
+                true => print_json(&moved, &mut out),
+                false => Ok(show_moved(&moved, dry_run, &mut out)?),
             };
         }
         DestinationCommand::Pause(args) => (args, Action::Pause, "paused"),
@@ -101,6 +143,23 @@ fn show(all: &[Destination], out: &mut impl Write) -> std::io::Result<()> {
         [one.destination.clone(), workers, running, circuit.to_owned(), status]
     });
     table::write(out, ["DESTINATION", "WORKERS", "IN FLIGHT", "CIRCUIT", "STATUS"], rows)
+}
+
+/// Prints a destination's work queues.
+fn show_queues(queues: &[WorkQueue], out: &mut impl Write) -> std::io::Result<()> {
+    let rows = queues.iter().map(|queue| {
+        let messages = queue.messages.map_or("not declared".into(), |count| count.to_string());
+        let kind = if queue.current { "current" } else { "former" };
+        [queue.shard.to_string(), messages, kind.to_owned()]
+    });
+    table::write(out, ["SHARD", "MESSAGES", "STATUS"], rows)
+}
+
+/// Prints what was moved.
+fn show_moved(resharded: &Resharded, dry_run: bool, out: &mut impl Write) -> std::io::Result<()> {
+    show_queues(&resharded.queues, out)?;
+    let done = if dry_run { "would be moved" } else { "moved" };
+    writeln!(out, "{} messages of former shards {done}", resharded.moved)
 }
 
 fn why(attribution: &Attribution) -> String {

@@ -498,6 +498,13 @@ pub(super) const KEYS: &[Key] = &[
         "Maximum number of attempts at a time, per worker.",
     ),
     key(
+        "destination.NAME.shards",
+        Kind::Integer(1, super::MAX_SHARDS as u32),
+        "1",
+        "Number of work queues at RabbitMQ. More than one spreads the events of a destination over \
+         several queues and their nodes.",
+    ),
+    key(
         "destination.NAME.rate",
         Kind::Integer(0, 100_000),
         "0",

@@ -41,6 +41,9 @@ use zentra_core::source::Source;
 use zentra_store::delivery::UNVERIFIED;
 use zentra_store::queue::{Archive, RefusedBounds, Routes, Subscriber};
 
+/// Maximum number of work queues of a destination.
+pub const MAX_SHARDS: u16 = 16;
+
 /// Role of the program that reads the configuration. It decides which secrets are resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -262,6 +265,8 @@ pub struct Destination {
     pub retry: Policy,
     /// Maximum number of attempts at a time, per worker.
     pub concurrency: u16,
+    /// Number of work queues at RabbitMQ.
+    pub shards: u16,
     /// Timeout of an attempt.
     pub timeout: Duration,
     /// Statuses that dead-letter an event at once.
@@ -404,6 +409,7 @@ impl Config {
         let subscriber = |destination: &Destination| Subscriber {
             destination: destination.name.clone(),
             patterns: destination.subscribe.clone(),
+            shards: destination.shards,
         };
         self.destinations.iter().map(subscriber).collect()
     }

@@ -401,6 +401,7 @@ impl Reader<'_> {
         }
         let retry = self.retry(section.section("retry"));
         let concurrency = section.integer("concurrency");
+        let shards = section.integer("shards");
         let timeout = section.duration("timeout");
         let permanent = section.integers("permanent").into_iter();
         let permanent = permanent
@@ -424,6 +425,7 @@ impl Reader<'_> {
             signing,
             retry,
             concurrency: u16::try_from(concurrency).unwrap_or(u16::MAX),
+            shards: u16::try_from(shards).unwrap_or(1),
             timeout,
             permanent,
             allow_private,

@@ -5,7 +5,7 @@
 //! program that applies a configuration holds a lock: an exclusive queue, which disappears with
 //! its connection.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lapin::Connection;
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::topology::{
     Binding, Names, bindings, declare, declare_archive, detach_archive, short, unbind,
+    unbind_shards,
 };
 use super::{QueueError, Routes, Settings};
 use crate::error::failed;
@@ -33,29 +34,51 @@ const PERSISTENT: u8 = 2;
 const REPLY_SUCCESS: u16 = 200;
 
 /// What the message contains.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Applied {
     v: u8,
     bindings: BTreeSet<Binding>,
+    /// Every number of work queues above 1 that a destination has had.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    shards: BTreeMap<String, BTreeSet<u16>>,
+}
+
+/// The highest number of work queues that each destination has had, if it was ever above 1.
+pub(super) type Highest = BTreeMap<String, u16>;
+
+impl Applied {
+    fn new(names: &Names, routes: &Routes, known: &Self) -> Self {
+        let mut shards = known.shards.clone();
+        for subscriber in routes.subscribers.iter().filter(|subscriber| subscriber.shards > 1) {
+            let counts = shards.entry(subscriber.destination.clone()).or_default();
+            counts.insert(subscriber.shards);
+        }
+        Self { v: 1, bindings: bindings(names, routes).into_iter().collect(), shards }
+    }
+
+    fn highest(&self) -> Highest {
+        let highest = |counts: &BTreeSet<u16>| counts.last().copied().unwrap_or(1);
+        self.shards.iter().map(|(name, counts)| (name.clone(), highest(counts))).collect()
+    }
 }
 
 /// Declares what these routes need, and unbinds what an earlier configuration applied and this one
-/// lacks. Queues and their messages stay, and are logged. Returns `false` if nothing was unbound
+/// lacks. Queues and their messages stay, and are logged. Returns `None` if nothing was unbound
 /// because another program held the lock for too long.
 pub(super) async fn apply(
     connection: &Connection,
     names: &Names,
     settings: &Settings,
     routes: &Routes,
-) -> Result<bool, QueueError> {
+) -> Result<Option<Highest>, QueueError> {
     let Some(lock) = lock(connection, names).await? else {
         tracing::warn!("another program is applying its configuration: nothing was unbound");
         declare(connection, names, settings, routes).await.map_err(failed)?;
-        return Ok(false);
+        return Ok(None);
     };
-    apply_locked(connection, names, settings, routes).await?;
+    let highest = apply_locked(connection, names, settings, routes).await?;
     lock.release().await?;
-    Ok(true)
+    Ok(Some(highest))
 }
 
 /// An exclusive queue. It belongs to the connection, not to the channel, so it has to be deleted
@@ -91,24 +114,43 @@ async fn apply_locked(
     names: &Names,
     settings: &Settings,
     routes: &Routes,
-) -> Result<(), QueueError> {
+) -> Result<Highest, QueueError> {
     declare(connection, names, settings, routes).await.map_err(failed)?;
     let channel = connection.create_channel().await.map_err(failed)?;
     let (known, tag) = remembered(&channel, names).await.map_err(failed)?;
-    let wanted: BTreeSet<Binding> = bindings(names, routes).into_iter().collect();
-    let gone: Vec<&Binding> = known.bindings.difference(&wanted).collect();
+    let applied = Applied::new(names, routes, &known);
+    let gone: Vec<&Binding> = known.bindings.difference(&applied.bindings).collect();
     for binding in &gone {
         unbind(&channel, binding).await.map_err(failed)?;
         tracing::info!(queue = binding.queue, pattern = binding.pattern, "unbound");
     }
-    if known.v == 0 || known.bindings != wanted {
-        remember(&channel, names, &Applied { v: 1, bindings: wanted.clone() }).await?;
+    leave_former_shards(connection, names, routes, &applied).await.map_err(failed)?;
+    if known != applied {
+        remember(&channel, names, &applied).await?;
         if let Some(tag) = tag {
             channel.basic_ack(tag, BasicAckOptions { multiple: true }).await.map_err(failed)?;
         }
     }
     channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
-    report(connection, &gone, &wanted).await;
+    report(connection, &abandoned(names, routes, &gone, &applied)).await;
+    Ok(applied.highest())
+}
+
+/// Unbinds what other counts bound. Not all of it is remembered: a program with the former count
+/// may have declared again.
+async fn leave_former_shards(
+    connection: &Connection,
+    names: &Names,
+    routes: &Routes,
+    applied: &Applied,
+) -> lapin::Result<()> {
+    for subscriber in &routes.subscribers {
+        let Some(counts) = applied.shards.get(&subscriber.destination) else { continue };
+        let others = counts.iter().copied().chain([1]).filter(|count| *count != subscriber.shards);
+        for count in others {
+            unbind_shards(connection, names, subscriber, count).await?;
+        }
+    }
     Ok(())
 }
 
@@ -170,6 +212,9 @@ async fn remembered(channel: &Channel, names: &Names) -> lapin::Result<(Applied,
         if let Ok(read) = serde_json::from_slice::<Applied>(&got.delivery.data) {
             known.v = read.v;
             known.bindings.extend(read.bindings);
+            for (destination, counts) in read.shards {
+                known.shards.entry(destination).or_default().extend(counts);
+            }
         }
         last = Some(got.delivery.delivery_tag);
     }
@@ -191,13 +236,36 @@ async fn remember(channel: &Channel, names: &Names, applied: &Applied) -> Result
     }
 }
 
-/// Logs what is left in queues that no binding leads to any more.
-async fn report(connection: &Connection, gone: &[&Binding], wanted: &BTreeSet<Binding>) {
-    let queues: BTreeSet<&str> = gone.iter().map(|binding| binding.queue.as_str()).collect();
-    for queue in queues {
-        if wanted.iter().any(|binding| binding.queue == queue) {
-            continue;
-        }
+/// The queues that no binding leads to any more, without those of former shards: the workers of
+/// their destination consume them.
+fn abandoned(
+    names: &Names,
+    routes: &Routes,
+    gone: &[&Binding],
+    applied: &Applied,
+) -> BTreeSet<String> {
+    let has = |name: &str| routes.subscribers.iter().any(|one| one.destination == name);
+    let wanted = |queue: &str| {
+        applied.bindings.iter().any(|binding| binding.queue == queue)
+            || routes.subscribers.iter().any(|one| names.work_queue(&one.destination, 0) == queue)
+    };
+    let queues = gone.iter().filter(|binding| !binding.to_exchange && !wanted(&binding.queue));
+    let sharded = applied.shards.iter().filter(|(name, counts)| {
+        let led_to = |count| {
+            let exchange = names.shards(name, count);
+            gone.iter().any(|binding| binding.to_exchange && binding.queue == exchange)
+        };
+        !has(name) && counts.iter().copied().any(led_to)
+    });
+    let shards = sharded.flat_map(|(name, counts)| {
+        let highest = counts.last().copied().unwrap_or(1);
+        (0..highest).map(|shard| names.work_queue(name, shard))
+    });
+    queues.map(|binding| binding.queue.clone()).chain(shards).collect()
+}
+
+async fn report(connection: &Connection, abandoned: &BTreeSet<String>) {
+    for queue in abandoned {
         let messages = depth(connection, queue).await;
         tracing::warn!(
             queue,

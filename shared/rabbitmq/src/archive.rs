@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::Consumer;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use tokio::time::timeout;
 use zentra_core::clock::Timestamp;
 use zentra_core::seal::Sealed;
 
 use super::message::read;
-use super::session::Session;
+use super::session::{Session, consume};
 use super::topology::short;
 use super::{Archived, QueueError};
 use crate::error::failed;
@@ -41,18 +41,7 @@ impl AmqpArchived {
         };
         let mut arguments = FieldTable::default();
         arguments.insert(short("x-stream-offset").map_err(failed)?, offset);
-        let options = BasicConsumeOptions::default();
-        Ok(Self(
-            channel
-                .basic_consume(
-                    short(stream).map_err(failed)?,
-                    short("").map_err(failed)?,
-                    options,
-                    arguments,
-                )
-                .await
-                .map_err(failed)?,
-        ))
+        Ok(Self(consume(&channel, stream, arguments).await?))
     }
 }
 

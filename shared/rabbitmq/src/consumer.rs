@@ -1,21 +1,27 @@
-//! Consuming one work queue over any number of connections.
+//! Consuming a destination's work queues over any number of connections.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::SelectAll;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use futures_util::future::{Ready, pending, ready};
+use futures_util::stream::{Chain, Map, Once, SelectAll, once};
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Acker, Channel};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::acks::{self, BATCH, Ended, Ends};
-use super::link::Link;
+use super::link::{Declared, Link};
 use super::message::read;
-use super::session::Session;
-use super::topology::short;
+use super::session::{Session, consume};
+use super::shards::Shards;
+use super::topology::Names;
+use super::unrouted::exists;
 use super::{Amqp, Consumer, Message, QueueError, Receipt};
 use crate::error::failed;
 
@@ -23,38 +29,103 @@ use crate::error::failed;
 const PAUSE: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Reads a work queue. See [`Consumer`].
+/// Reads a destination's work queues. See [`Consumer`].
 pub struct AmqpConsumer {
     link: Link,
-    /// Used to declare the queue again after it was deleted.
+    /// Used to declare a queue again after it was deleted.
     amqp: Amqp,
-    queue: String,
+    /// Changes of the number of queues.
+    declared: watch::Receiver<Option<Declared>>,
+    destination: String,
     prefetch: u16,
     /// Number of messages that are processed at a time now.
     room: u16,
     current: Option<Current>,
+    opening: Option<Opening>,
     stopped: bool,
 }
+
+/// Consumers that are being opened or changed. A task does it, because whoever waits for a message
+/// may stop waiting at any time. Opening again each time would count as a delivery of each message
+/// that was fetched.
+type Opening = JoinHandle<Result<Current, QueueError>>;
+
+/// What a consumer at the broker yields.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation per message")]
+enum Fetched {
+    Delivery(lapin::Result<Delivery>),
+    /// The end of the consumer with this tag. Nothing follows.
+    End(ShortString),
+}
+
+type Fetching =
+    Chain<Map<lapin::Consumer, fn(lapin::Result<Delivery>) -> Fetched>, Once<Ready<Fetched>>>;
 
 /// The consumers of one channel.
 struct Current {
     session: Arc<Session>,
     channel: Channel,
-    consumers: SelectAll<lapin::Consumer>,
-    /// Consumer tags. Each may hold [`window`] unacknowledged messages.
-    tags: Vec<ShortString>,
+    shards: Shards,
+    queues: Vec<String>,
+    /// Number of messages that are processed at a time by these consumers.
+    room: u16,
+    consumers: SelectAll<Fetching>,
+    /// Consumer tags in layers: a layer has one consumer for each queue, and may hold [`window`]
+    /// unacknowledged messages in all.
+    layers: Vec<Vec<ShortString>>,
     ends: Ends,
     acknowledging: JoinHandle<()>,
 }
 
 impl Current {
+    async fn open(
+        session: Arc<Session>,
+        amqp: &Amqp,
+        destination: &str,
+        room: u16,
+    ) -> Result<Self, QueueError> {
+        let shards = amqp.shards(destination);
+        let queues = queues(&session, &amqp.names, destination, shards).await?;
+        let channel = session.channel().await?;
+        let (ends, acknowledging) = acks::start(channel.clone());
+        let mut current = Self {
+            session,
+            channel,
+            shards,
+            queues,
+            room,
+            consumers: SelectAll::new(),
+            layers: Vec::new(),
+            ends,
+            acknowledging,
+        };
+        current.set_window().await?;
+        current.consume().await?;
+        Ok(current)
+    }
+
+    /// Consumes other queues from now on.
+    async fn follow(
+        mut self,
+        names: &Names,
+        destination: &str,
+        shards: Shards,
+    ) -> Result<Self, QueueError> {
+        self.queues = queues(&self.session, names, destination, shards).await?;
+        self.shards = shards;
+        self.change(self.room).await?;
+        Ok(self)
+    }
+
     /// Consumes with this room from now on. What was fetched before goes back.
-    async fn change(&mut self, queue: &str, room: u16) -> Result<(), QueueError> {
-        while !self.tags.is_empty() {
+    async fn change(&mut self, room: u16) -> Result<(), QueueError> {
+        self.room = room;
+        while !self.layers.is_empty() {
             self.cancel_last().await?;
         }
-        // It ends behind what was on its way.
+        // They end behind what was on its way.
         while let Some(fetched) = self.consumers.next().await {
+            let Fetched::Delivery(fetched) = fetched else { continue };
             let fetched = fetched.map_err(failed)?;
             let receipt = AmqpReceipt {
                 acker: fetched.acker,
@@ -66,158 +137,130 @@ impl Current {
         if room == 0 {
             return Ok(());
         }
-        let options = BasicQosOptions::default();
-        self.channel.basic_qos(window(room), options).await.map_err(failed)?;
-        self.consume(queue).await
+        self.set_window().await?;
+        self.consume().await
     }
 
-    async fn consume(&mut self, queue: &str) -> Result<(), QueueError> {
-        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = self
-            .channel
-            .basic_consume(short(queue).map_err(failed)?, short("").map_err(failed)?, options, none)
-            .await
-            .map_err(failed)?;
-        self.tags.push(consumer.tag());
-        self.consumers.push(consumer);
+    /// For the consumers that follow. Only the queues of the current count share the window: those
+    /// of former counts are empty soon.
+    async fn set_window(&self) -> Result<(), QueueError> {
+        let each = window(self.room).div_ceil(self.shards.current);
+        self.channel.basic_qos(each, BasicQosOptions::default()).await.map_err(failed)
+    }
+
+    /// Adds a layer.
+    async fn consume(&mut self) -> Result<(), QueueError> {
+        self.layers.push(Vec::new());
+        for queue in &self.queues {
+            let consumer = consume(&self.channel, queue, FieldTable::default()).await?;
+            let tag = consumer.tag();
+            self.layers.last_mut().into_iter().for_each(|layer| layer.push(tag.clone()));
+            let end = once(ready(Fetched::End(tag)));
+            let delivery: fn(_) -> _ = Fetched::Delivery;
+            self.consumers.push(consumer.map(delivery).chain(end));
+        }
         Ok(())
     }
 
-    /// Messages that are already being processed stay.
+    /// Removes a layer. Messages that are already being processed stay.
     async fn cancel_last(&mut self) -> Result<(), QueueError> {
-        let Some(tag) = self.tags.pop() else { return Ok(()) };
-        self.channel.basic_cancel(tag, BasicCancelOptions::default()).await.map_err(failed)
+        for tag in self.layers.pop().unwrap_or_default() {
+            let options = BasicCancelOptions::default();
+            self.channel.basic_cancel(tag, options).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The next delivery. `None` when a consumer has ended that was not cancelled here, or all have.
+    async fn next(&mut self) -> Option<lapin::Result<Delivery>> {
+        loop {
+            match self.consumers.next().await? {
+                Fetched::Delivery(delivery) => return Some(delivery),
+                Fetched::End(tag) if self.layers.iter().flatten().any(|other| *other == tag) => {
+                    return None;
+                }
+                Fetched::End(_) => {}
+            }
+        }
     }
 }
 
+/// What happens next.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation per message")]
+enum Next {
+    Delivery(lapin::Result<Delivery>),
+    /// The connection or a queue is gone, or nothing is left.
+    Ended,
+    /// The number of queues may be another one.
+    Declared,
+}
+
 impl AmqpConsumer {
-    pub(super) fn new(link: Link, amqp: Amqp, queue: String, prefetch: u16) -> Self {
-        let room = prefetch;
-        Self { link, amqp, queue, prefetch, room, current: None, stopped: false }
+    pub(super) fn new(link: Link, amqp: Amqp, destination: String, prefetch: u16) -> Self {
+        let (room, declared) = (prefetch, amqp.publishing.declared());
+        let (current, opening, stopped) = (None, None, false);
+        Self { link, amqp, declared, destination, prefetch, room, current, opening, stopped }
     }
 
     /// The connection does not answer any more: the broker redelivers what came over it.
     fn give_up(&mut self) {
         if let Some(current) = self.current.take() {
-            tracing::warn!(queue = self.queue, after = ?ANSWER, "the broker does not answer: reconnecting");
+            let destination = &self.destination;
+            tracing::warn!(destination, after = ?ANSWER, "the broker does not answer: reconnecting");
             current.session.discard();
         }
     }
 
-    /// Returns `None` when the link is closed for good.
-    async fn open(&mut self) -> Option<Result<Current, QueueError>> {
-        let session = self.link.session().await?;
-        let opened = async {
-            let channel = session.channel().await?;
-            channel
-                .basic_qos(window(self.room.max(1)), BasicQosOptions::default())
-                .await
-                .map_err(failed)?;
-            let (ends, acknowledging) = acks::start(channel.clone());
-            let (consumers, tags) = (SelectAll::new(), Vec::new());
-            let session = session.clone();
-            let mut current = Current { session, channel, consumers, tags, ends, acknowledging };
-            current.consume(&self.queue).await?;
-            Ok(current)
-        };
-        Some(match timeout(ANSWER, opened).await {
-            Ok(result) => result,
-            Err(_) => {
-                session.discard();
-                Err(QueueError::Timeout(ANSWER))
-            }
-        })
+    fn open(&self, session: Arc<Session>) -> Opening {
+        let (amqp, destination) = (self.amqp.clone(), self.destination.clone());
+        let room = self.room.max(1);
+        let given_up = session.clone();
+        let opening = async move { Current::open(session, &amqp, &destination, room).await };
+        tokio::spawn(answered(given_up, opening))
     }
-}
 
-impl Consumer for AmqpConsumer {
-    type Receipt = AmqpReceipt;
+    /// Consumes the queues that were declared meanwhile.
+    fn follow(&mut self) {
+        let shards = self.amqp.shards(&self.destination);
+        if let Some(current) = self.current.take_if(|current| current.shards != shards) {
+            let (names, destination) = (self.amqp.names.clone(), self.destination.clone());
+            let given_up = current.session.clone();
+            let following = async move { current.follow(&names, &destination, shards).await };
+            self.opening = Some(tokio::spawn(answered(given_up, following)));
+        }
+    }
 
-    async fn next(&mut self) -> Option<(Message, AmqpReceipt)> {
-        loop {
-            if let Some(Current { session, consumers, ends, .. }) = &mut self.current {
-                let next = tokio::select! {
-                    biased;
-                    // A connection that is given up can stay open for as long as a heartbeat.
-                    () = session.gone.cancelled() => None,
-                    next = consumers.next() => next,
-                };
-                match next {
-                    Some(Ok(mut delivery)) => {
-                        session.hear();
-                        let message = read(&mut delivery);
-                        let (acker, tag) = (delivery.acker, delivery.delivery_tag);
-                        let receipt = AmqpReceipt { acker, tag, ends: ends.clone() };
-                        return Some((message, receipt));
-                    }
-                    Some(Err(error)) => {
-                        tracing::debug!(queue = self.queue, %error, "consumer failed")
-                    }
-                    // What is in progress is still acknowledged on this channel.
-                    None if self.stopped => return None,
-                    None => {}
+    /// Waits for consumers that are being opened. Can be dropped at any time.
+    async fn opened(&mut self) -> Result<(), QueueError> {
+        let Some(opening) = &mut self.opening else { return Ok(()) };
+        let opened = opening.await;
+        self.opening = None;
+        self.current = Some(opened.unwrap_or(Err(QueueError::Lost))?);
+        Ok(())
+    }
+
+    /// Declares a queue again that was deleted, or waits before the next attempt.
+    async fn recover(&self, error: &QueueError) {
+        tracing::warn!(destination = self.destination, %error, "cannot consume: retrying");
+        if let QueueError::Missing(queue) = error {
+            match self.amqp.declare_again().await {
+                Ok(()) => {
+                    tracing::warn!(queue, "the queue was deleted: declared it again");
+                    return;
                 }
-                self.current = None;
-            }
-            if self.stopped {
-                return None;
-            }
-            match self.open().await? {
-                Ok(opened) => self.current = Some(opened),
                 Err(error) => {
-                    tracing::warn!(queue = self.queue, %error, "cannot consume: retrying");
-                    if matches!(error, QueueError::Missing(_)) {
-                        match self.amqp.declare_again().await {
-                            Ok(()) => {
-                                tracing::warn!(
-                                    queue = self.queue,
-                                    "the queue was deleted: declared it again"
-                                );
-                                continue;
-                            }
-                            Err(error) => {
-                                tracing::warn!(%error, "the queue was deleted and cannot be declared again")
-                            }
-                        }
-                    }
-                    tokio::time::sleep(PAUSE).await;
+                    tracing::warn!(%error, "the queue was deleted and cannot be declared again")
                 }
             }
         }
+        tokio::time::sleep(PAUSE).await;
     }
 
-    /// By other consumers: the prefetch count of an existing consumer cannot change.
-    async fn set_room(&mut self, room: usize, waiting: usize) {
-        let room = u16::try_from(room).unwrap_or(u16::MAX).min(self.prefetch);
-        let is_same = room == std::mem::replace(&mut self.room, room);
-        // With less room than at the start, messages that wait are few.
-        let waiting = if room == self.prefetch { waiting } else { 0 };
-        let wanted = (waiting + usize::from(room)).div_ceil(window(room).max(1).into());
-        let Some(current) = &mut self.current else {
-            return;
-        };
-        // Not for each consumer that leaves: others may come.
-        let keeps = waiting > 0 && current.tags.len() > wanted;
-        if is_same && (keeps || current.tags.len() == wanted) {
-            return;
-        }
-        let gone = current.session.gone.clone();
-        let changed = async {
-            if !is_same {
-                current.change(&self.queue, room).await?;
-            }
-            while current.tags.len() < wanted {
-                current.consume(&self.queue).await?;
-            }
-            while !keeps && current.tags.len() > wanted {
-                current.cancel_last().await?;
-            }
-            Ok::<_, QueueError>(())
-        };
-        match timeout(ANSWER, gone.run_until_cancelled(changed)).await {
+    fn changed(&mut self, changed: Result<Option<Result<(), QueueError>>, Elapsed>) {
+        match changed {
             Ok(Some(Ok(()))) => {}
             Ok(Some(Err(error))) => {
-                tracing::debug!(queue = self.queue, %error, "cannot change the prefetch count");
+                tracing::debug!(destination = self.destination, %error, "cannot change the consumers");
                 self.current = None;
             }
             Ok(None) => self.current = None,
@@ -226,13 +269,143 @@ impl Consumer for AmqpConsumer {
         }
     }
 
+    async fn following(&mut self) -> Next {
+        let Some(current) = &mut self.current else { return Next::Ended };
+        let session = current.session.clone();
+        tokio::select! {
+            biased;
+            // A connection that is given up can stay open for as long as a heartbeat.
+            () = session.gone.cancelled() => Next::Ended,
+            () = declared(&mut self.declared), if !self.stopped => Next::Declared,
+            next = current.next() => next.map_or(Next::Ended, Next::Delivery),
+        }
+    }
+}
+
+/// The queues to consume: those of former counts only while they exist.
+async fn queues(
+    session: &Session,
+    names: &Names,
+    destination: &str,
+    shards: Shards,
+) -> Result<Vec<String>, QueueError> {
+    let name = |shard| names.work_queue(destination, shard);
+    let mut queues: Vec<String> = (0..shards.current).map(name).collect();
+    for queue in (shards.current..shards.highest).map(name) {
+        if exists(session, &queue).await? {
+            queues.push(queue);
+        }
+    }
+    Ok(queues)
+}
+
+/// Gives the connection up if the broker does not answer in time.
+async fn answered(
+    session: Arc<Session>,
+    opening: impl Future<Output = Result<Current, QueueError>>,
+) -> Result<Current, QueueError> {
+    match timeout(ANSWER, session.gone.run_until_cancelled(opening)).await {
+        Ok(opened) => opened.unwrap_or(Err(QueueError::Lost)),
+        Err(_) => {
+            session.discard();
+            Err(QueueError::Timeout(ANSWER))
+        }
+    }
+}
+
+/// Waits for the next declaration.
+async fn declared(declared: &mut watch::Receiver<Option<Declared>>) {
+    if declared.changed().await.is_err() {
+        // The link is closed.
+        pending().await
+    }
+}
+
+impl Consumer for AmqpConsumer {
+    type Receipt = AmqpReceipt;
+
+    async fn next(&mut self) -> Option<(Message, AmqpReceipt)> {
+        loop {
+            if self.opening.is_some() {
+                if let Err(error) = self.opened().await {
+                    self.recover(&error).await;
+                }
+                continue;
+            }
+            if self.current.is_none() {
+                if self.stopped {
+                    return None;
+                }
+                let session = self.link.session().await?;
+                self.opening = Some(self.open(session));
+                continue;
+            }
+            match self.following().await {
+                Next::Delivery(Ok(mut delivery)) => {
+                    let Some(Current { session, ends, .. }) = &self.current else { continue };
+                    session.hear();
+                    let message = read(&mut delivery);
+                    let (acker, tag) = (delivery.acker, delivery.delivery_tag);
+                    let receipt = AmqpReceipt { acker, tag, ends: ends.clone() };
+                    return Some((message, receipt));
+                }
+                Next::Delivery(Err(error)) => {
+                    tracing::debug!(destination = self.destination, %error, "consumer failed");
+                    self.current = None;
+                }
+                Next::Declared => self.follow(),
+                // What is in progress is still acknowledged on this channel.
+                Next::Ended if self.stopped => return None,
+                Next::Ended => self.current = None,
+            }
+        }
+    }
+
+    /// By other consumers: the prefetch count of an existing consumer cannot change.
+    async fn set_room(&mut self, room: usize, waiting: usize) {
+        let room = u16::try_from(room).unwrap_or(u16::MAX).min(self.prefetch);
+        self.room = room;
+        // Nobody asks for the next message meanwhile.
+        if room == 0 {
+            let _ = self.opened().await;
+        }
+        // With less room than at the start, messages that wait are few.
+        let waiting = if room == self.prefetch { waiting } else { 0 };
+        let wanted = (waiting + usize::from(room)).div_ceil(window(room).max(1).into());
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let is_same = room == current.room;
+        // Not for each consumer that leaves: others may come.
+        let keeps = waiting > 0 && current.layers.len() > wanted;
+        if is_same && (keeps || current.layers.len() == wanted) {
+            return;
+        }
+        let gone = current.session.gone.clone();
+        let changed = async {
+            if !is_same {
+                current.change(room).await?;
+            }
+            while current.layers.len() < wanted {
+                current.consume().await?;
+            }
+            while !keeps && current.layers.len() > wanted {
+                current.cancel_last().await?;
+            }
+            Ok::<_, QueueError>(())
+        };
+        let changed = timeout(ANSWER, gone.run_until_cancelled(changed)).await;
+        self.changed(changed);
+    }
+
     async fn stop(&mut self) {
         self.stopped = true;
+        let _ = self.opened().await;
         let Some(current) = &mut self.current else {
             return;
         };
         let cancelled = async {
-            while !current.tags.is_empty() {
+            while !current.layers.is_empty() {
                 current.cancel_last().await?;
             }
             Ok::<_, QueueError>(())

@@ -1,5 +1,6 @@
 //! What a connection declares, before its first publish or beside it, and keeps declared.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::atomic::Ordering;
@@ -79,13 +80,16 @@ impl Session {
     ) -> Result<(), QueueError> {
         self.unrouted.look(self, &self.names, routes).await?;
         let known = declared.borrow().clone();
-        let unbound = known.is_some_and(|known| known.unbound && known.routes == *routes);
-        let unbound = match unbound {
+        let known = known.unwrap_or_else(|| Declared::nothing(routes));
+        let (unbound, shards) = match known.unbound && known.routes == *routes {
             true => {
                 declare(&self.connection, &self.names, settings, routes).await.map_err(failed)?;
-                true
+                (true, known.shards)
             }
-            false => apply(&self.connection, &self.names, settings, routes).await?,
+            false => match apply(&self.connection, &self.names, settings, routes).await? {
+                Some(highest) => (true, highest),
+                None => (false, known.shards),
+            },
         };
         self.attach_archive(routes).await?;
         if let Some(wanted) = settings.largest_body {
@@ -93,7 +97,7 @@ impl Session {
         }
         self.declared.store(true, Ordering::Release);
         self.has_probes.store(true, Ordering::Release);
-        declared.send_replace(Some(Declared { routes: routes.clone(), unbound }));
+        declared.send_replace(Some(Declared { routes: routes.clone(), unbound, shards }));
         Ok(())
     }
 
@@ -177,15 +181,22 @@ impl Session {
 
     /// Counts the messages that wait in queues, and tries again an archive that the broker could
     /// not serve.
-    pub(super) async fn keep_house(&self, routes: &watch::Receiver<Option<Routes>>) -> Infallible {
+    pub(super) async fn keep_house(
+        &self,
+        routes: &watch::Receiver<Option<Routes>>,
+        declared: &watch::Sender<Option<Declared>>,
+    ) -> Infallible {
         let mut tick = tokio::time::interval(HOUSE);
+        let mut deleted = HashSet::new();
         loop {
             tick.tick().await;
             let routes = routes.borrow().clone();
             let Some(routes) = routes else {
                 continue;
             };
-            let _ = timeout(HOUSE, self.count(&routes)).await;
+            let known = declared.borrow().clone();
+            let known = known.unwrap_or_else(|| Declared::nothing(&routes));
+            let _ = timeout(HOUSE, self.count(&routes, &known, &mut deleted)).await;
             if !self.archived.load(Ordering::Acquire)
                 && let Err(error) = self.attach_archive(&routes).await
             {
@@ -194,20 +205,33 @@ impl Session {
         }
     }
 
-    async fn count(&self, routes: &Routes) {
+    /// `deleted`: queues of former shards that no longer exist. The broker logs each question about
+    /// such a queue.
+    async fn count(&self, routes: &Routes, known: &Declared, deleted: &mut HashSet<String>) {
         if let Some(messages) = depth(&self.connection, &self.names.unrouted()).await {
             self.metrics.depths.unrouted.set(messages.into());
         }
-        for Subscriber { destination, .. } in &routes.subscribers {
-            let queues = [
-                ("work", self.names.work_queue(destination)),
-                ("dead", self.names.dead_queue(destination)),
-            ];
-            for (queue, name) in queues {
-                if let Some(messages) = depth(&self.connection, &name).await {
-                    let labels = [destination.as_str(), queue];
-                    self.metrics.depths.waiting.with_label_values(&labels).set(messages.into());
+        let waiting = &self.metrics.depths.waiting;
+        for Subscriber { destination, shards, .. } in &routes.subscribers {
+            let mut work = None;
+            for shard in 0..known.shards(destination).highest.max(*shards) {
+                let queue = self.names.work_queue(destination, shard);
+                if deleted.contains(&queue) {
+                    continue;
                 }
+                match depth(&self.connection, &queue).await {
+                    Some(messages) => *work.get_or_insert(0) += i64::from(messages),
+                    None if shard >= *shards => drop(deleted.insert(queue)),
+                    None => {}
+                }
+            }
+            if let Some(messages) = work {
+                waiting.with_label_values(&[destination.as_str(), "work"]).set(messages);
+            }
+            if let Some(messages) =
+                depth(&self.connection, &self.names.dead_queue(destination)).await
+            {
+                waiting.with_label_values(&[destination.as_str(), "dead"]).set(messages.into());
             }
         }
     }

@@ -15,6 +15,7 @@ mod message;
 mod metrics;
 mod returns;
 mod session;
+mod shards;
 mod topology;
 mod unrouted;
 mod walk;
@@ -44,9 +45,10 @@ pub use consumer::{AmqpConsumer, AmqpReceipt};
 use error::failed;
 use held::Held;
 use lane::Job;
-use link::Link;
+use link::{Declared, Link};
 use metrics::Metrics;
 use session::Session;
+use shards::Shards;
 use topology::declare;
 use topology::{Names, short};
 pub use walk::{AmqpWalk, WalkReceipt};
@@ -65,6 +67,8 @@ pub struct Settings {
     pub namespace: String,
     /// The routes at start. `None`: nothing is declared or changed.
     pub routes: Option<Routes>,
+    /// Whether this program consumes, and so binds the shards of destinations.
+    pub binds_shards: bool,
     /// Bounds of the queue of refused callbacks.
     pub refused: RefusedBounds,
     /// Time limit for a confirm.
@@ -83,6 +87,7 @@ impl From<&Config> for Settings {
             tls: config.rabbitmq.tls.clone(),
             namespace: config.namespace.clone(),
             routes: Some(config.routes()),
+            binds_shards: false,
             refused: config.refused.bounds.clone(),
             publish_timeout: config.rabbitmq.publish_timeout,
             lanes: config.rabbitmq.lanes,
@@ -146,6 +151,7 @@ impl Amqp {
 
     /// For a worker.
     pub fn processor(settings: Settings) -> Self {
+        let settings = Settings { binds_shards: true, ..settings };
         let publisher = Self::publisher(settings, "worker-publish");
         let reading = publisher.second_link("worker-consume", 0);
         Self { reading: Some(reading), ..publisher }
@@ -307,6 +313,14 @@ impl Amqp {
         Ok(true)
     }
 
+    /// What was declared last, or will be first.
+    fn shards(&self, destination: &str) -> Shards {
+        let declared = self.publishing.declared().borrow().clone();
+        let routes = self.routes.borrow().clone();
+        let known = declared.or_else(|| routes.map(|routes| Declared::nothing(&routes)));
+        known.map_or(Shards { current: 1, highest: 1 }, |known| known.shards(destination))
+    }
+
     /// Declares exchanges and queues again, because one of them no longer exists.
     pub(crate) async fn declare_again(&self) -> Result<(), QueueError> {
         let routes = self.routes.borrow().clone().ok_or(QueueError::Disconnected)?;
@@ -390,7 +404,7 @@ impl Process for Amqp {
 
     fn consume(&self, destination: &str, prefetch: u16) -> AmqpConsumer {
         let link = self.reading.as_ref().unwrap_or(&self.publishing).clone();
-        AmqpConsumer::new(link, self.clone(), self.names.work_queue(destination), prefetch)
+        AmqpConsumer::new(link, self.clone(), destination.into(), prefetch)
     }
 
     async fn retry(
@@ -430,7 +444,7 @@ impl Amqp {
         match place {
             Place::Dead(destination) => self.names.dead_queue(destination),
             Place::Unrouted => self.names.unrouted(),
-            Place::Work(destination) => self.names.work_queue(destination),
+            Place::Work(destination, shard) => self.names.work_queue(destination, shard),
             Place::Refused => self.names.refused(&self.settings.refused),
         }
     }

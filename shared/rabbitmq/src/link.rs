@@ -29,8 +29,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use webhook_verify::Secret;
 use zentra_core::retry::Pauses;
 
+use super::applied::Highest;
 use super::metrics::Metrics;
 use super::session::{CLOSE, Session};
+use super::shards::Shards;
 use super::unrouted::Unrouted;
 use super::{QueueError, Routes, Settings};
 
@@ -93,6 +95,11 @@ impl Link {
         Declarations(declared)
     }
 
+    /// What was declared last, now and in future.
+    pub(super) fn declared(&self) -> watch::Receiver<Option<Declared>> {
+        self.declared.clone()
+    }
+
     /// Closes the connection for good. What was written to it reaches the broker first, above all
     /// acknowledgements.
     pub(super) async fn close(mut self) {
@@ -137,6 +144,22 @@ pub(super) struct Declared {
     pub(super) routes: Routes,
     /// Whether bindings that these routes lack were removed.
     pub(super) unbound: bool,
+    pub(super) shards: Highest,
+}
+
+impl Declared {
+    pub(super) fn nothing(routes: &Routes) -> Self {
+        Self { routes: routes.clone(), unbound: false, shards: Highest::default() }
+    }
+
+    /// Number of work queues that a destination has, and has ever had.
+    pub(super) fn shards(&self, destination: &str) -> Shards {
+        let mut subscribers = self.routes.subscribers.iter();
+        let subscriber = subscribers.find(|subscriber| subscriber.destination == destination);
+        let current = subscriber.map_or(1, |subscriber| subscriber.shards);
+        let highest = self.shards.get(destination).copied().unwrap_or(1);
+        Shards { current, highest: highest.max(current) }
+    }
 }
 
 /// Declarations of a link.
@@ -194,7 +217,7 @@ async fn supervise(
         let cause = tokio::select! {
             cause = &mut lost => cause.unwrap_or_else(|error| error.to_string()),
             never = session.keep_declared(purpose, settings, routes, declared) => match never {},
-            never = session.keep_house(routes) => match never {},
+            never = session.keep_house(routes, declared) => match never {},
             never = unrouted.watch(&session, settings, routes) => match never {},
         };
         publish.send_replace(None);

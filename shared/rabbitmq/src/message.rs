@@ -12,6 +12,7 @@ use zentra_core::lifecycle::DeadReason;
 use zentra_core::seal::Sealed;
 
 use super::lane::Job;
+use super::shards::{BUCKET, bucket};
 use super::topology::{Names, short};
 use super::{Message, QueueError};
 use crate::error::failed;
@@ -88,6 +89,7 @@ fn written(
             set(DEAD_REASON, bytes(reason.as_str().as_bytes()));
         }
     }
+    set(BUCKET, bytes(bucket(&sealed.id).to_string().as_bytes()));
     if let Some(trace) = sealed.trace {
         set(TRACE, bytes(trace.to_string().as_bytes()));
     }

@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use lapin::options::{BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions};
+use lapin::options::{
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Event, ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, Event,
+    ExchangeKind,
 };
 use prometheus::IntGauge;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -453,6 +456,22 @@ impl Session {
     pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
         self.connection.create_channel().await.map_err(failed)
     }
+}
+
+/// Starts to consume a queue. If the caller stops waiting, the consumer is cancelled as soon as it
+/// exists. The client library would keep it, with all that it fetches, for as long as the
+/// connection.
+pub(super) async fn consume(
+    channel: &Channel,
+    queue: &str,
+    arguments: FieldTable,
+) -> Result<Consumer, QueueError> {
+    let (channel, queue) = (channel.clone(), short(queue).map_err(failed)?);
+    let tag = short("").map_err(failed)?;
+    let started = tokio::spawn(async move {
+        channel.basic_consume(queue, tag, BasicConsumeOptions::default(), arguments).await
+    });
+    started.await.map_err(|_| QueueError::Lost)?.map_err(failed)
 }
 
 async fn connect(url: &Secret, settings: &Settings, purpose: &str) -> lapin::Result<Connection> {

@@ -8,6 +8,8 @@
 //! internal ─(queue)─▶ refused.<bounds> (refused callbacks), probe, applied
 //! ```
 //!
+//! A destination with more than one work queue: see [`shards`](super::shards).
+//!
 //! Nothing uses the default exchange: permission for it is permission for every queue.
 //!
 //! Declaring a queue again with other arguments is an error (406), so arguments that may change
@@ -24,7 +26,8 @@ use serde::{Deserialize, Serialize};
 use zentra_core::clock::millis;
 
 use super::ladder::RUNGS;
-use super::{Archive, RefusedBounds, Routes, Settings};
+use super::shards::{BUCKET, BUCKETS};
+use super::{Archive, RefusedBounds, Routes, Settings, Subscriber};
 
 /// Spreads the leaders of queues over the nodes. Without it, all are on the node that declared
 /// them.
@@ -44,6 +47,10 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn new(namespace: &str) -> Self {
         Self { namespace: namespace.into() }
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// The exchange that the ingress publishes to.
@@ -104,11 +111,6 @@ impl Names {
         format!("{}.dead", self.namespace)
     }
 
-    /// A destination's work queue.
-    pub(super) fn work_queue(&self, destination: &str) -> String {
-        format!("{}.work.{destination}", self.namespace)
-    }
-
     /// A destination's dead-letter queue.
     pub(super) fn dead_queue(&self, destination: &str) -> String {
         format!("{}.dead.{destination}", self.namespace)
@@ -128,30 +130,32 @@ pub(super) async fn declare(
     routes: &Routes,
 ) -> lapin::Result<()> {
     let mut declare = Declare::new(connection, names).await?;
-    declare.exchange(&names.unrouted(), ExchangeKind::Fanout, false).await?;
+    declare.exchange(&names.unrouted(), ExchangeKind::Fanout, None).await?;
     declare.queue(&names.unrouted(), plain(NO_DELIVERY_LIMIT)).await?;
     declare.bind(&names.unrouted(), &names.unrouted(), "").await?;
 
-    declare.exchange(&names.events(), ExchangeKind::Topic, true).await?;
-    declare.exchange(&names.retry(), ExchangeKind::Direct, true).await?;
-    declare.exchange(&names.dead(), ExchangeKind::Direct, true).await?;
+    let unrouted = names.unrouted();
+    let rescued = Some(unrouted.as_str());
+    declare.exchange(&names.events(), ExchangeKind::Topic, rescued).await?;
+    declare.exchange(&names.retry(), ExchangeKind::Direct, rescued).await?;
+    declare.exchange(&names.dead(), ExchangeKind::Direct, rescued).await?;
 
-    declare.exchange(&names.internal(), ExchangeKind::Direct, false).await?;
+    declare.exchange(&names.internal(), ExchangeKind::Direct, None).await?;
     declare.internal(&names.probe(), probe()).await?;
     declare.internal(&names.refused(&settings.refused), refused(&settings.refused)).await?;
     declare.internal(&names.applied(), plain(NO_DELIVERY_LIMIT)).await?;
     for subscriber in &routes.subscribers {
-        declare.destination(&subscriber.destination).await?;
+        declare.destination(subscriber, settings.binds_shards).await?;
     }
     for millis in RUNGS {
         declare.rung(millis).await?;
     }
-    for Binding { queue, exchange, pattern } in subscriptions(names, routes) {
-        declare.bind(&queue, &exchange, &pattern).await?;
+    for binding in subscriptions(names, routes) {
+        declare.subscribe(&binding).await?;
     }
     // Last, so that no event is published before it can reach its subscribers.
-    declare.exchange(&names.ingress_exchange(), ExchangeKind::Fanout, true).await?;
-    declare.exchange_bind(&names.events(), &names.ingress_exchange()).await?;
+    declare.exchange(&names.ingress_exchange(), ExchangeKind::Fanout, rescued).await?;
+    declare.exchange_bind(&names.events(), &names.ingress_exchange(), "").await?;
     declare.end().await
 }
 
@@ -166,11 +170,11 @@ pub(super) async fn declare_archive(
 ) -> lapin::Result<()> {
     let mut declare = Declare::new(connection, names).await?;
     declare.queue(&names.archive(&routes.archive), stream(&routes.archive)).await?;
-    declare.exchange(&names.archived(), ExchangeKind::Topic, false).await?;
-    for Binding { queue, exchange, pattern } in archived(names, routes) {
-        declare.bind(&queue, &exchange, &pattern).await?;
+    declare.exchange(&names.archived(), ExchangeKind::Topic, None).await?;
+    for binding in archived(names, routes) {
+        declare.subscribe(&binding).await?;
     }
-    declare.exchange_bind(&names.archived(), &names.ingress_exchange()).await?;
+    declare.exchange_bind(&names.archived(), &names.ingress_exchange(), "").await?;
     declare.end().await
 }
 
@@ -178,19 +182,51 @@ pub(super) async fn declare_archive(
 /// every event from being confirmed.
 pub(super) async fn detach_archive(connection: &Connection, names: &Names) -> lapin::Result<()> {
     let declare = Declare::new(connection, names).await?;
-    declare.exchange(&names.archived(), ExchangeKind::Topic, false).await?;
-    let (to, from) = (short(&names.archived())?, short(&names.ingress_exchange())?);
-    let (options, none) = (ExchangeUnbindOptions::default(), FieldTable::default());
-    declare.channel.exchange_unbind(to, from, short("")?, options, none).await?;
+    declare.exchange(&names.archived(), ExchangeKind::Topic, None).await?;
+    let (archived, ingress) = (names.archived(), names.ingress_exchange());
+    unbind(&declare.channel, &Binding::to_exchange(archived, ingress, "".into())).await?;
+    declare.end().await
+}
+
+/// Unbinds what leads to a destination's work queues if there were this many.
+pub(super) async fn unbind_shards(
+    connection: &Connection,
+    names: &Names,
+    subscriber: &Subscriber,
+    count: u16,
+) -> lapin::Result<()> {
+    let declare = Declare::new(connection, names).await?;
+    let former = Subscriber { shards: count, ..subscriber.clone() };
+    if count > 1 {
+        declare.shards_exchange(&former).await?;
+    }
+    let name = &subscriber.destination;
+    unbind(&declare.channel, &to_work(names, &former, names.retry(), name)).await?;
+    for pattern in &subscriber.patterns {
+        unbind(&declare.channel, &to_work(names, &former, names.events(), pattern)).await?;
+    }
     declare.end().await
 }
 
 /// One binding that a change of the configuration can remove.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Binding {
+    /// The queue, or the exchange, that it leads to.
     pub(super) queue: String,
     pub(super) exchange: String,
     pub(super) pattern: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) to_exchange: bool,
+}
+
+impl Binding {
+    fn to_queue(queue: String, exchange: String, pattern: String) -> Self {
+        Self { queue, exchange, pattern, to_exchange: false }
+    }
+
+    fn to_exchange(target: String, exchange: String, pattern: String) -> Self {
+        Self { queue: target, exchange, pattern, to_exchange: true }
+    }
 }
 
 /// The bindings that these routes need.
@@ -200,26 +236,40 @@ pub(super) fn bindings(names: &Names, routes: &Routes) -> Vec<Binding> {
 
 fn subscriptions(names: &Names, routes: &Routes) -> impl Iterator<Item = Binding> {
     routes.subscribers.iter().flat_map(|subscriber| {
-        subscriber.patterns.iter().map(|pattern| Binding {
-            queue: names.work_queue(&subscriber.destination),
-            exchange: names.events(),
-            pattern: pattern.clone(),
-        })
+        subscriber
+            .patterns
+            .iter()
+            .map(|pattern| to_work(names, subscriber, names.events(), pattern))
     })
 }
 
+/// A binding to a destination's work queue, or to the exchange to its shards.
+fn to_work(names: &Names, subscriber: &Subscriber, exchange: String, pattern: &str) -> Binding {
+    let Subscriber { destination, shards, .. } = subscriber;
+    match shards {
+        1 => Binding::to_queue(names.work_queue(destination, 0), exchange, pattern.into()),
+        _ => Binding::to_exchange(names.shards(destination, *shards), exchange, pattern.into()),
+    }
+}
+
 fn archived(names: &Names, routes: &Routes) -> impl Iterator<Item = Binding> {
-    routes.archive.sources.iter().map(|source| Binding {
-        queue: names.archive(&routes.archive),
-        exchange: names.archived(),
-        pattern: format!("{source}.#"),
+    let (stream, exchange) = (names.archive(&routes.archive), names.archived());
+    routes.archive.sources.iter().map(move |source| {
+        Binding::to_queue(stream.clone(), exchange.clone(), format!("{source}.#"))
     })
 }
 
 pub(super) async fn unbind(channel: &Channel, binding: &Binding) -> lapin::Result<()> {
-    let Binding { queue, exchange, pattern } = binding;
-    let (queue, exchange, pattern) = (short(queue)?, short(exchange)?, short(pattern)?);
-    channel.queue_unbind(queue, exchange, pattern, FieldTable::default()).await
+    let Binding { queue, exchange, pattern, to_exchange } = binding;
+    let (target, exchange, pattern) = (short(queue)?, short(exchange)?, short(pattern)?);
+    let none = FieldTable::default();
+    match to_exchange {
+        true => {
+            let options = ExchangeUnbindOptions::default();
+            channel.exchange_unbind(target, exchange, pattern, options, none).await
+        }
+        false => channel.queue_unbind(target, exchange, pattern, none).await,
+    }
 }
 
 struct Declare<'a> {
@@ -240,21 +290,63 @@ impl<'a> Declare<'a> {
         self.channel.close(REPLY_SUCCESS, short("")?).await
     }
 
-    async fn destination(&mut self, name: &str) -> lapin::Result<()> {
-        let dead = self.names.dead_queue(name);
+    async fn destination(
+        &mut self,
+        subscriber: &Subscriber,
+        binds_shards: bool,
+    ) -> lapin::Result<()> {
+        let (names, name) = (self.names, &subscriber.destination);
+        let dead = names.dead_queue(name);
         self.queue(&dead, plain(NO_DELIVERY_LIMIT)).await?;
-        self.bind(&dead, &self.names.dead(), name).await?;
+        self.bind(&dead, &names.dead(), name).await?;
 
-        let work = self.names.work_queue(name);
-        let mut arguments = dead_lettering(WORK_DELIVERY_LIMIT, &self.names.dead());
+        let mut arguments = dead_lettering(WORK_DELIVERY_LIMIT, &names.dead());
         insert(&mut arguments, "x-dead-letter-routing-key", text(name));
-        self.queue(&work, arguments).await?;
-        self.bind(&work, &self.names.retry(), name).await
+        for shard in 0..subscriber.shards {
+            self.queue(&names.work_queue(name, shard), arguments.clone()).await?;
+        }
+        if subscriber.shards > 1 {
+            self.exchange(&names.unsharded(name), ExchangeKind::Fanout, None).await?;
+            self.bind(&names.work_queue(name, 0), &names.unsharded(name), "").await?;
+            self.shards_exchange(subscriber).await?;
+            if binds_shards {
+                self.bind_shards(subscriber).await?;
+            }
+        }
+        self.subscribe(&to_work(names, subscriber, names.retry(), name)).await
     }
 
-    async fn exchange_bind(&self, to: &str, from: &str) -> lapin::Result<()> {
+    async fn shards_exchange(&self, subscriber: &Subscriber) -> lapin::Result<()> {
+        let Subscriber { destination, shards, .. } = subscriber;
+        let rest = self.names.unsharded(destination);
+        let exchange = self.names.shards(destination, *shards);
+        self.exchange(&exchange, ExchangeKind::Headers, Some(&rest)).await
+    }
+
+    async fn bind_shards(&self, subscriber: &Subscriber) -> lapin::Result<()> {
+        let Subscriber { destination, shards, .. } = subscriber;
+        let exchange = self.names.shards(destination, *shards);
+        for bucket in 0..BUCKETS {
+            let queue = self.names.work_queue(destination, u16::from(bucket) % shards);
+            let mut arguments = FieldTable::default();
+            insert(&mut arguments, "x-match", text("all"));
+            insert(&mut arguments, BUCKET, text(&bucket.to_string()));
+            self.bind_with(&queue, &exchange, "", arguments).await?;
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&self, binding: &Binding) -> lapin::Result<()> {
+        let Binding { queue, exchange, pattern, to_exchange } = binding;
+        match to_exchange {
+            true => self.exchange_bind(queue, exchange, pattern).await,
+            false => self.bind(queue, exchange, pattern).await,
+        }
+    }
+
+    async fn exchange_bind(&self, to: &str, from: &str, key: &str) -> lapin::Result<()> {
         let (options, none) = (ExchangeBindOptions::default(), FieldTable::default());
-        self.channel.exchange_bind(short(to)?, short(from)?, short("")?, options, none).await
+        self.channel.exchange_bind(short(to)?, short(from)?, short(key)?, options, none).await
     }
 
     /// A queue that is reached by its name.
@@ -267,7 +359,8 @@ impl<'a> Declare<'a> {
     /// routing key of its own.
     async fn rung(&mut self, millis: u64) -> lapin::Result<()> {
         let name = self.names.delay(millis);
-        self.exchange(&name, ExchangeKind::Fanout, true).await?;
+        let unrouted = self.names.unrouted();
+        self.exchange(&name, ExchangeKind::Fanout, Some(&unrouted)).await?;
         let mut arguments = dead_lettering(NO_DELIVERY_LIMIT, &self.names.retry());
         let ttl = i64::try_from(millis).unwrap_or(i64::MAX);
         insert(&mut arguments, "x-message-ttl", AMQPValue::LongLongInt(ttl));
@@ -275,12 +368,17 @@ impl<'a> Declare<'a> {
         self.bind(&name, &name, "").await
     }
 
-    /// What an exchange cannot route goes to `unrouted`, so nothing is lost.
-    async fn exchange(&self, name: &str, kind: ExchangeKind, rescued: bool) -> lapin::Result<()> {
+    /// What an exchange cannot route goes to its `alternate` exchange, so nothing is lost.
+    async fn exchange(
+        &self,
+        name: &str,
+        kind: ExchangeKind,
+        alternate: Option<&str>,
+    ) -> lapin::Result<()> {
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let mut arguments = FieldTable::default();
-        if rescued {
-            insert(&mut arguments, "alternate-exchange", text(&self.names.unrouted()));
+        if let Some(alternate) = alternate {
+            insert(&mut arguments, "alternate-exchange", text(alternate));
         }
         self.channel.exchange_declare(short(name)?, kind, options, arguments).await
     }
@@ -308,9 +406,19 @@ impl<'a> Declare<'a> {
     }
 
     async fn bind(&self, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
-        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        self.bind_with(queue, exchange, key, FieldTable::default()).await
+    }
+
+    async fn bind_with(
+        &self,
+        queue: &str,
+        exchange: &str,
+        key: &str,
+        arguments: FieldTable,
+    ) -> lapin::Result<()> {
+        let options = QueueBindOptions::default();
         let (queue, exchange, key) = (short(queue)?, short(exchange)?, short(key)?);
-        self.channel.queue_bind(queue, exchange, key, options, none).await
+        self.channel.queue_bind(queue, exchange, key, options, arguments).await
     }
 }
 

@@ -191,7 +191,7 @@ async fn was_deleted(
     exists(session, &names.archive(&routes.archive)).await
 }
 
-async fn exists(session: &Session, queue: &str) -> Result<bool, QueueError> {
+pub(super) async fn exists(session: &Session, queue: &str) -> Result<bool, QueueError> {
     let mut channel = None;
     let exists = found(session, &mut channel, queue).await?;
     if let Some(channel) = channel {

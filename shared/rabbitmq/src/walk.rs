@@ -7,15 +7,15 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
-    BasicQosOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicCancelOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Acker, Channel, Consumer};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::message::read;
-use super::session::Session;
+use super::session::{Session, consume};
 use super::topology::short;
 use super::{Message, QueueError, Receipt, Walk};
 use crate::error::failed;
@@ -134,14 +134,11 @@ impl AmqpWalk {
             let consumer = match &mut self.consumer {
                 Some(consumer) => consumer,
                 None => {
-                    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-                    let opening = self.channel.basic_consume(
-                        self.queue.clone(),
-                        short("").map_err(failed)?,
-                        options,
-                        none,
-                    );
-                    let consumer = in_time(opening).await?;
+                    let opening =
+                        consume(&self.channel, self.queue.as_str(), FieldTable::default());
+                    let consumer = timeout(ANSWER, opening)
+                        .await
+                        .map_err(|_| QueueError::Timeout(ANSWER))??;
                     self.windows += 1;
                     self.window = self.windows;
                     self.consumer.insert(consumer)

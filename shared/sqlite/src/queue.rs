@@ -301,7 +301,9 @@ fn queue_of(place: Place<'_>) -> String {
     match place {
         Place::Dead(destination) => dead(destination),
         Place::Unrouted => UNROUTED.into(),
-        Place::Work(destination) => work(destination),
+        Place::Work(destination, 0) => work(destination),
+        // There are no shards.
+        Place::Work(destination, shard) => format!("{}.{shard}", work(destination)),
         Place::Refused => REFUSED.into(),
     }
 }

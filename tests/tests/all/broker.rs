@@ -28,7 +28,8 @@ const BOUND: Duration = Duration::from_secs(30);
 const IN_TIME: Duration = Duration::from_millis(2500);
 
 fn settings(url: &str, namespace: &str) -> Settings {
-    let ledger = Subscriber { destination: "ledger".into(), patterns: vec!["acme.#".into()] };
+    let ledger =
+        Subscriber { destination: "ledger".into(), patterns: vec!["acme.#".into()], shards: 1 };
     Settings { routes: routes(vec![ledger]), ..queue_settings(url, namespace) }
 }
 

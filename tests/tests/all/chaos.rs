@@ -59,7 +59,7 @@ async fn whatever_dies_each_acknowledged_event_ends_as_one_row_or_dead_and_its_h
         Arc::new(World::start(&rabbit.url(), &redis.url(), &namespace(), RETRY).await.unwrap());
     // While the broker is away the ledger's failures pile up, and all come at once afterwards. A
     // pause would only let more of them pile up.
-    let circuit = "circuit = { failures = 0 }";
+    let circuit = "circuit = { failures = 0 }\nshards = 3";
     world.stack.replace("timeout = \"1s\"\n", &format!("timeout = \"1s\"\n{circuit}\n"));
     let mut workers = vec![world.stack.worker().await, world.stack.worker().await];
 

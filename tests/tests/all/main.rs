@@ -38,6 +38,7 @@ mod request;
 mod routes;
 mod secured;
 mod seen;
+mod shards;
 mod source;
 mod standalone;
 mod status;

@@ -20,6 +20,7 @@ fn settings(url: &str, namespace: &str) -> Settings {
     let subscriber = |destination: &str, pattern: &str| Subscriber {
         destination: destination.into(),
         patterns: vec![pattern.into()],
+        shards: 1,
     };
     let subscribers = vec![subscriber("ledger", "acme.#"), subscriber("mail", "acme.mail.*")];
     Settings { routes: routes(subscribers), ..queue_settings(url, namespace) }

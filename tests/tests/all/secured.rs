@@ -124,7 +124,7 @@ async fn client_certificates_and_the_least_permissions_are_enough_for_everything
     let ((rabbit, amqps), (redis, rediss)) = (rabbit(&ca, &namespace), redis(&ca, &namespace));
     let (daemon, operator) = (ca.certify("daemon"), ca.certify("operator"));
     let own = tls(&ca, &daemon);
-    let more = format!("allow_private = true\n{own}\nretry = {{ attempts = 2 }}");
+    let more = format!("allow_private = true\nshards = 2\n{own}\nretry = {{ attempts = 2 }}");
     let stack = Stack::new(&amqps, &rediss, &namespace, &application(&ca).await, &more);
     stack.replace("[\"env:RABBITMQ_URL\"]\n", &format!("[\"env:RABBITMQ_URL\"]\n{own}\n"));
     stack.replace("\"env:REDIS_URL\"\n", &format!("\"env:REDIS_URL\"\n{own}\n"));
@@ -172,6 +172,8 @@ async fn client_certificates_and_the_least_permissions_are_enough_for_everything
         (&["event", "show", "ledger/acme/evt_1"], "delivered"),
         (&["dead", "list", "--destination", "ledger"], "evt_2"),
         (&requeue, "requeued"),
+        (&["destination", "shards", "ledger"], "current"),
+        (&["destination", "reshard", "ledger"], "0 messages"),
         (&["unrouted", "list"], "no unrouted"),
         (&["archive", "list"], "evt_1"),
         (&["destination", "pause", "ledger"], "ledger"),

@@ -133,6 +133,7 @@ fn destination() -> Destination {
             max_age: Duration::from_secs(86_400),
         },
         concurrency: 2,
+        shards: 1,
         timeout: Duration::from_secs(10),
         permanent: Vec::new(),
         allow_private: false,

@@ -36,6 +36,9 @@ pub struct Destination {
     pub backlog: Option<u64>,
     /// Whether its work queue doesn't exist.
     pub queue_missing: bool,
+    /// Number of work queues.
+    #[serde(skip)]
+    pub(super) shards: u16,
     /// Attempts of the last hour among the deliveries that were read.
     pub attempts: u64,
     pub succeeded: u64,
@@ -56,15 +59,21 @@ pub struct Destination {
 
 impl Destination {
     /// By what was looked at, newest first.
-    pub(super) fn new(name: &str, listed: &[Listed], now: Timestamp) -> Self {
+    pub(super) fn new(
+        configured: &zentra_config::Destination,
+        listed: &[Listed],
+        now: Timestamp,
+    ) -> Self {
+        let name = &configured.name;
         let mut one = Self {
-            destination: name.into(),
+            destination: name.clone(),
             findings: Vec::new(),
             workers: None,
             circuit: None,
             paused: None,
             backlog: None,
             queue_missing: false,
+            shards: configured.shards,
             attempts: 0,
             succeeded: 0,
             in_flight: 0,
@@ -76,7 +85,7 @@ impl Destination {
             since: now.minus(RECENT),
         };
         for Listed { delivery, .. } in listed {
-            if delivery.key.destination() != name {
+            if delivery.key.destination() != name.as_str() {
                 continue;
             }
             match delivery.record.state {

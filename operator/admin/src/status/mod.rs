@@ -133,7 +133,7 @@ impl Status {
                 all,
             },
             sources: sources.map(|source| Source::new(source, listed, at)).collect(),
-            destinations: destinations.map(|one| Destination::new(&one.name, listed, at)).collect(),
+            destinations: destinations.map(|one| Destination::new(one, listed, at)).collect(),
             unrouted: None,
             refused: None,
             workers: 0,
@@ -156,7 +156,7 @@ pub async fn refresh<B: Backend>(
     let queue = match backend.queue().await {
         Ok(queue) => {
             for one in &mut status.destinations {
-                one.backlog = depth(&queue, Place::Work(&one.destination)).await?;
+                one.backlog = backlog(&queue, one).await?;
                 one.queue_missing = one.backlog.is_none();
                 if answers {
                     one.compare(depth(&queue, Place::Dead(&one.destination)).await?);
@@ -239,7 +239,7 @@ async fn count_unlisted(
     let queue = backend.queue().await?;
     let (histories, mut all) = (backend.histories(), Vec::new());
     for destination in config.destinations.iter().filter(|one| names.contains(&one.name)) {
-        let mut one = Destination::new(&destination.name, &[], clock::now());
+        let mut one = Destination::new(destination, &[], clock::now());
         one.count_dead(&histories).await?;
         one.compare(depth(&queue, Place::Dead(&one.destination)).await?);
         all.extend(
@@ -263,8 +263,23 @@ async fn newest(histories: &impl DeliveryStore) -> Result<(Vec<Listed>, bool), A
     Ok((all, false))
 }
 
+/// Number of messages in a destination's work queues. `None` if one of them does not exist.
+async fn backlog(queue: &impl Operate, one: &Destination) -> Result<Option<u64>, AdminError> {
+    let mut messages = 0;
+    for shard in 0..one.shards {
+        let Some(depth) = depth(queue, Place::Work(&one.destination, shard)).await? else {
+            return Ok(None);
+        };
+        messages += depth;
+    }
+    Ok(Some(messages))
+}
+
 /// How many messages wait there. What no program has declared is none.
-async fn depth(queue: &impl Operate, place: Place<'_>) -> Result<Option<u64>, AdminError> {
+pub(crate) async fn depth(
+    queue: &impl Operate,
+    place: Place<'_>,
+) -> Result<Option<u64>, AdminError> {
     match queue.depth(place).await {
         Ok(depth) => Ok(Some(depth)),
         Err(QueueError::Missing(_)) => Ok(None),

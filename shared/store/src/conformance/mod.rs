@@ -53,6 +53,7 @@ macro_rules! conformance_suite {
                 what_was_in_hand_when_a_program_ended_comes_again_to_the_next
                 what_is_given_back_comes_again_at_once
                 with_less_room_what_was_fetched_goes_back_at_once_for_others
+                whoever_stops_waiting_while_a_consumer_or_a_walk_starts_holds_nothing
                 what_a_consumer_had_not_handed_out_is_there_for_the_next
                 of_two_that_consume_one_queue_each_has_messages_of_its_own
                 a_short_delay_isnt_kept_up_by_a_long_one_and_none_ends_early
@@ -109,6 +110,7 @@ fn subscribers(all: &[(&str, &str)]) -> Routes {
     let one = |(destination, pattern): &(&str, &str)| Subscriber {
         destination: (*destination).into(),
         patterns: vec![(*pattern).into()],
+        shards: 1,
     };
     let archive = Archive { sources: Vec::new(), bytes: 1 << 24, age: Duration::from_secs(3600) };
     Routes { subscribers: all.iter().map(one).collect(), archive }

@@ -33,7 +33,7 @@ pub async fn what_waits_for_a_worker_can_be_looked_at_and_stays<B: Backend>() {
         queue.publish(&sealed("acme.x", body)).await.unwrap();
     }
     for _ in 0..2 {
-        assert_eq!(walked(&queue, Place::Work("ledger"), &[]).await, bodies);
+        assert_eq!(walked(&queue, Place::Work("ledger", 0), &[]).await, bodies);
     }
     let mut consumer = queue.consume("ledger", 1);
     for body in bodies {
@@ -41,7 +41,7 @@ pub async fn what_waits_for_a_worker_can_be_looked_at_and_stays<B: Backend>() {
         assert_eq!(found.sealed.body, body);
         receipt.ack().await;
     }
-    assert!(walked(&queue, Place::Work("ledger"), &[]).await.is_empty());
+    assert!(walked(&queue, Place::Work("ledger", 0), &[]).await.is_empty());
 }
 
 pub async fn what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later<B: Backend>() {
@@ -107,6 +107,29 @@ pub async fn what_is_given_back_comes_again_at_once<B: Backend>() {
     let (_, receipt) = next(&mut consumer).await;
     receipt.ack().await;
     assert!(is_quiet(&mut consumer).await);
+}
+
+pub async fn whoever_stops_waiting_while_a_consumer_or_a_walk_starts_holds_nothing<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    let bodies = ["1", "2", "3", "4", "5", "6"];
+    for body in bodies {
+        queue.publish(&sealed("acme.x", body)).await.unwrap();
+    }
+    // Each gives up a little later than the one before.
+    for at in 0..40 {
+        let patience = Duration::from_micros(150 * at);
+        let mut consumer = queue.consume("ledger", 10);
+        drop(timeout(patience, consumer.next()).await);
+        let walked = async { queue.walk(Place::Work("ledger", 0)).await.unwrap().next().await };
+        drop(timeout(patience, walked).await);
+    }
+    let (mut consumer, mut found) = (queue.consume("ledger", 10), HashSet::new());
+    while found.len() < bodies.len() {
+        let (message, receipt) = next(&mut consumer).await;
+        found.insert(message.sealed.body);
+        receipt.ack().await;
+    }
 }
 
 pub async fn with_less_room_what_was_fetched_goes_back_at_once_for_others<B: Backend>() {

@@ -108,6 +108,8 @@ pub struct Subscriber {
     pub destination: String,
     /// Topic patterns over `source.event_type`.
     pub patterns: Vec<String>,
+    /// Number of work queues, from 1. A queue in a file has no shards and ignores it.
+    pub shards: u16,
 }
 
 impl Subscriber {
@@ -255,9 +257,9 @@ pub enum Place<'a> {
     Refused,
     /// Accepted events without a subscriber.
     Unrouted,
-    /// A destination's work queue. Read it rarely and only its start: each read counts as a
-    /// delivery, and RabbitMQ dead-letters a message after 100.
-    Work(&'a str),
+    /// One of a destination's work queues, from 0. A queue in a file has only the first. Read it
+    /// rarely: each read counts as a delivery, and RabbitMQ dead-letters a message after 100.
+    Work(&'a str, u16),
 }
 
 /// What operators use.
@@ -326,7 +328,7 @@ mod tests {
     fn a_pattern_takes_what_the_broker_would_route_to_it() {
         let takes = |pattern: &str, route: &str| {
             let patterns = vec![pattern.into()];
-            Subscriber { destination: "d".into(), patterns }.takes(route)
+            Subscriber { destination: "d".into(), patterns, shards: 1 }.takes(route)
         };
         for (pattern, route) in [
             ("acme.#", "acme"),

@@ -97,7 +97,8 @@ async fn delivered() -> anyhow::Result<()> {
 
 /// Publishes events as the ingress would.
 async fn fill(path: &Path) -> anyhow::Result<()> {
-    let ledger = Subscriber { destination: "ledger".into(), patterns: vec!["acme.#".into()] };
+    let ledger =
+        Subscriber { destination: "ledger".into(), patterns: vec!["acme.#".into()], shards: 1 };
     let routes = routes(vec![ledger]).context("no routes")?;
     let queue =
         EmbeddedQueue::new(Store::open(path, ROOM)?, routes, queue_settings("", "").refused);

@@ -127,7 +127,8 @@ async fn used(redis: &Redis) -> anyhow::Result<f64> {
 
 /// Publishes events as the ingress would.
 async fn fill(rabbit: &Rabbit, part: usize) -> anyhow::Result<()> {
-    let ledger = Subscriber { destination: "ledger".into(), patterns: vec!["acme.#".into()] };
+    let ledger =
+        Subscriber { destination: "ledger".into(), patterns: vec!["acme.#".into()], shards: 1 };
     let settings = queue_settings(&rabbit.url(), NAMESPACE);
     let settings = zentra_rabbitmq::Settings { routes: routes(vec![ledger]), ..settings };
     let queue = Amqp::publisher(settings, "bench");

@@ -25,7 +25,8 @@ pub struct WorkQueue {
 /// What was moved, or would be.
 #[derive(Debug, Serialize)]
 pub struct Resharded {
-    /// The queues before.
+    /// The queues afterwards. A former queue that still has messages is one that no ingress or worker
+    /// has left yet: each moved message came back to it.
     pub queues: Vec<WorkQueue>,
     /// Number of messages.
     pub moved: u64,
@@ -66,16 +67,16 @@ pub async fn reshard(
         attribution: actor.attribution(),
     };
     let moving = async {
-        let queues = queues(&queue, destination).await?;
         let mut moved = 0;
-        for former in queues.iter().filter(|one| !one.current) {
+        for former in queues(&queue, destination).await?.iter().filter(|one| !one.current) {
             let most = former.messages.unwrap_or(0).min(limit - moved);
             moved += match dry_run {
+                _ if most == 0 => 0,
                 true => most,
                 false => move_from(&queue, name, former.shard, most).await?,
             };
         }
-        Ok(Resharded { queues, moved })
+        Ok(Resharded { queues: queues(&queue, destination).await?, moved })
     };
     audited.run(moving, |resharded| format!("{} moved", resharded.moved)).await
 }

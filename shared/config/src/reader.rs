@@ -70,11 +70,15 @@ impl Reader<'_> {
             .into_iter()
             .filter_map(|(name, section)| self.source(name, section, &own, store.retention))
             .collect();
-        let destinations: Vec<Destination> = root
+        let mut destinations: Vec<Destination> = root
             .named("destination")
             .into_iter()
             .filter_map(|(name, section)| self.destination(name, section))
             .collect();
+        if embedded.is_some() {
+            // A file has one queue for each destination.
+            destinations.iter_mut().for_each(|destination| destination.shards = 1);
+        }
         self.rules(&root, lease, &sources, &destinations);
         root.finish();
         Some(Config {

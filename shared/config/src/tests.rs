@@ -486,6 +486,25 @@ fn certificate_and_key_are_told_apart_and_never_quoted() {
 }
 
 #[test]
+fn a_destination_has_shards_at_rabbitmq_and_none_on_a_file() {
+    let shards = ("ZENTRA__DESTINATION__LEDGER__SHARDS", "4");
+    assert_eq!(example(Role::Worker, &[shards]).unwrap().destinations[0].shards, 4);
+    let file = EXAMPLE
+        .replace("urls = [\"env:RABBITMQ_URL\"]", "")
+        .replace("url = \"env:REDIS_URL\"", "")
+        .replace("file:/run/secrets/seal", "env:SEAL_KEY")
+        + "\n[embedded]\npath = \"zentra.db\"\n";
+    let environment = environment(&[
+        ("SEAL_KEY", "0123456789abcdef"),
+        ("STRIPE_EU", "x"),
+        ("LEDGER_SIGNING", "c2ln"),
+        shards,
+    ]);
+    let config = Config::parse(&file, Role::Standalone, &environment, &[]).unwrap();
+    assert_eq!(config.destinations[0].shards, 1);
+}
+
+#[test]
 fn one_config_has_one_backend_and_each_program_says_which_it_needs() {
     let file = EXAMPLE
         .replace("urls = [\"env:RABBITMQ_URL\"]", "")

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lapin::Connection;
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions,
     QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{FieldTable, ShortString};
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::topology::{
-    Binding, Names, bindings, declare, declare_archive, detach_archive, short, unbind,
-    unbind_shards,
+    Binding, Names, bindings, declare, declare_archive, declare_record, detach_archive, short,
+    unbind, unbind_shards,
 };
 use super::{QueueError, Routes, Settings};
 use crate::error::failed;
@@ -28,6 +28,8 @@ use crate::error::failed;
 /// Number of attempts to take the lock, and the pause between them.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
+/// Number of looks for the stored message.
+const LOOKS: u32 = 4;
 /// Time limit for declaring the archive.
 const ARCHIVE: Duration = Duration::from_secs(10);
 const PERSISTENT: u8 = 2;
@@ -56,6 +58,12 @@ impl Applied {
         Self { v: 1, bindings: bindings(names, routes).into_iter().collect(), shards }
     }
 
+    /// With the bindings of another one.
+    fn and(&self, other: &Self) -> Self {
+        let bindings = self.bindings.union(&other.bindings).cloned().collect();
+        Self { bindings, ..self.clone() }
+    }
+
     fn highest(&self) -> Highest {
         let highest = |counts: &BTreeSet<u16>| counts.last().copied().unwrap_or(1);
         self.shards.iter().map(|(name, counts)| (name.clone(), highest(counts))).collect()
@@ -71,7 +79,7 @@ pub(super) async fn apply(
     settings: &Settings,
     routes: &Routes,
 ) -> Result<Option<Highest>, QueueError> {
-    let Some(lock) = lock(connection, names).await? else {
+    let Some(lock) = lock(connection, names, TRIES).await? else {
         tracing::warn!("another program is applying its configuration: nothing was unbound");
         declare(connection, names, settings, routes).await.map_err(failed)?;
         return Ok(None);
@@ -115,25 +123,52 @@ async fn apply_locked(
     settings: &Settings,
     routes: &Routes,
 ) -> Result<Highest, QueueError> {
-    declare(connection, names, settings, routes).await.map_err(failed)?;
+    declare_record(connection, names).await.map_err(failed)?;
     let channel = connection.create_channel().await.map_err(failed)?;
-    let (known, tag) = remembered(&channel, names).await.map_err(failed)?;
+    let (known, mut tag) = known(&channel, names).await.map_err(failed)?;
     let applied = Applied::new(names, routes, &known);
+    // Before anything is bound: whoever comes after a crash has to know all of it.
+    let both = applied.and(&known);
+    if both != known {
+        replace(&channel, names, &both, tag).await?;
+        (_, tag) = remembered(&channel, names).await.map_err(failed)?;
+    }
+    declare(connection, names, settings, routes).await.map_err(failed)?;
     let gone: Vec<&Binding> = known.bindings.difference(&applied.bindings).collect();
     for binding in &gone {
         unbind(&channel, binding).await.map_err(failed)?;
         tracing::info!(queue = binding.queue, pattern = binding.pattern, "unbound");
     }
     leave_former_shards(connection, names, routes, &applied).await.map_err(failed)?;
-    if known != applied {
-        remember(&channel, names, &applied).await?;
-        if let Some(tag) = tag {
-            channel.basic_ack(tag, BasicAckOptions { multiple: true }).await.map_err(failed)?;
-        }
+    if both != applied {
+        replace(&channel, names, &applied, tag).await?;
     }
     channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
     report(connection, &abandoned(names, routes, &gone, &applied)).await;
     Ok(applied.highest())
+}
+
+/// Looks at what others have applied meanwhile. If the last one applied the same bindings, unbinds
+/// what a program with a former number of shards has bound again, after a reconnect. Returns `None`
+/// while another program holds the lock.
+pub(super) async fn look(
+    connection: &Connection,
+    names: &Names,
+    routes: &Routes,
+) -> Result<Option<Highest>, QueueError> {
+    let Some(lock) = lock(connection, names, 1).await? else { return Ok(None) };
+    let channel = connection.create_channel().await.map_err(failed)?;
+    let (known, tag) = known(&channel, names).await.map_err(failed)?;
+    if let Some(tag) = tag {
+        let options = BasicNackOptions { multiple: true, requeue: true };
+        channel.basic_nack(tag, options).await.map_err(failed)?;
+    }
+    channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
+    if known.bindings == bindings(names, routes).into_iter().collect() {
+        leave_former_shards(connection, names, routes, &known).await.map_err(failed)?;
+    }
+    lock.release().await?;
+    Ok(Some(known.highest()))
 }
 
 /// Unbinds what other counts bound. Not all of it is remembered: a program with the former count
@@ -180,10 +215,14 @@ pub(super) async fn archive(
 }
 
 /// Takes the lock. `None` if another program holds it for too long.
-async fn lock(connection: &Connection, names: &Names) -> Result<Option<Lock>, QueueError> {
+async fn lock(
+    connection: &Connection,
+    names: &Names,
+    tries: u32,
+) -> Result<Option<Lock>, QueueError> {
     let queue = short(&format!("{}.lock", names.applied())).map_err(failed)?;
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-    for _ in 0..TRIES {
+    for _ in 0..tries {
         let channel = connection.create_channel().await.map_err(failed)?;
         // From now on it may be taken, also when the answer is not waited for.
         let mut lock = Lock { channel, queue: queue.clone(), released: false };
@@ -201,6 +240,32 @@ async fn lock(connection: &Connection, names: &Names) -> Result<Option<Lock>, Qu
         }
     }
     Ok(None)
+}
+
+/// What was last stored. The program that read it before may have returned it only just now.
+async fn known(channel: &Channel, names: &Names) -> lapin::Result<(Applied, Option<u64>)> {
+    for _ in 0..LOOKS {
+        let found = remembered(channel, names).await?;
+        if found.1.is_some() {
+            return Ok(found);
+        }
+        tokio::time::sleep(PAUSE / 2).await;
+    }
+    Ok((Applied::default(), None))
+}
+
+/// Stores this instead of the messages up to the tag.
+async fn replace(
+    channel: &Channel,
+    names: &Names,
+    applied: &Applied,
+    tag: Option<u64>,
+) -> Result<(), QueueError> {
+    remember(channel, names, applied).await?;
+    if let Some(tag) = tag {
+        channel.basic_ack(tag, BasicAckOptions { multiple: true }).await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// The bindings that were last stored, and the delivery tag of the last message read.
@@ -277,10 +342,14 @@ async fn report(connection: &Connection, abandoned: &BTreeSet<String>) {
 
 /// Number of messages that wait in a queue, if the broker answers.
 pub(super) async fn depth(connection: &Connection, queue: &str) -> Option<u32> {
-    let channel = connection.create_channel().await.ok()?;
+    waiting(connection, queue).await.ok()
+}
+
+/// Number of messages that wait in a queue.
+pub(super) async fn waiting(connection: &Connection, queue: &str) -> lapin::Result<u32> {
+    let channel = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-    let declared = channel.queue_declare(short(queue).ok()?, passive, FieldTable::default()).await;
-    let count = declared.ok()?.message_count();
-    let _ = channel.close(REPLY_SUCCESS, short("").ok()?).await;
-    Some(count)
+    let declared = channel.queue_declare(short(queue)?, passive, FieldTable::default()).await?;
+    channel.close(REPLY_SUCCESS, short("")?).await?;
+    Ok(declared.message_count())
 }

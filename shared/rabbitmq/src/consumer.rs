@@ -70,8 +70,7 @@ struct Current {
     /// Number of messages that are processed at a time by these consumers.
     room: u16,
     consumers: SelectAll<Fetching>,
-    /// Consumer tags in layers: a layer has one consumer for each queue, and may hold [`window`]
-    /// unacknowledged messages in all.
+    /// Consumer tags in layers: a layer has one consumer for each queue.
     layers: Vec<Vec<ShortString>>,
     ends: Ends,
     acknowledging: JoinHandle<()>,
@@ -99,7 +98,6 @@ impl Current {
             ends,
             acknowledging,
         };
-        current.set_window().await?;
         current.consume().await?;
         Ok(current)
     }
@@ -137,21 +135,18 @@ impl Current {
         if room == 0 {
             return Ok(());
         }
-        self.set_window().await?;
         self.consume().await
     }
 
-    /// For the consumers that follow. Only the queues of the current count share the window: those
-    /// of former counts are empty soon.
-    async fn set_window(&self) -> Result<(), QueueError> {
-        let each = window(self.room).div_ceil(self.shards.current);
-        self.channel.basic_qos(each, BasicQosOptions::default()).await.map_err(failed)
-    }
-
-    /// Adds a layer.
+    /// Adds a layer. The queues of the current number share the [`window`]; those of former numbers
+    /// are empty soon. The first queue has room for all, because after a change it holds the backlog.
     async fn consume(&mut self) -> Result<(), QueueError> {
         self.layers.push(Vec::new());
-        for queue in &self.queues {
+        let share = window(self.room).div_ceil(self.shards.current);
+        for (at, queue) in self.queues.iter().enumerate() {
+            let prefetch = if at == 0 { share.max(self.room) } else { share };
+            let options = BasicQosOptions::default();
+            self.channel.basic_qos(prefetch, options).await.map_err(failed)?;
             let consumer = consume(&self.channel, queue, FieldTable::default()).await?;
             let tag = consumer.tag();
             self.layers.last_mut().into_iter().for_each(|layer| layer.push(tag.clone()));

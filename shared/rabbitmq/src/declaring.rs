@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::options::BasicPublishOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -12,13 +12,13 @@ use lapin::{BasicProperties, ErrorKind};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::applied::{apply, archive, depth};
+use super::applied::{apply, archive, depth, look, waiting};
 use super::lane;
 use super::link::{Declared, Failures};
 use super::session::Session;
 use super::topology::{declare, short};
 use super::{QueueError, Routes, Settings, Subscriber};
-use crate::error::failed;
+use crate::error::{failed, is_missing};
 
 /// Time to declare the topology and to open the lanes. A busy broker takes seconds for new queues.
 const PREPARE: Duration = Duration::from_secs(30);
@@ -27,6 +27,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// How often queues are counted, and how often an archive that the broker could not serve is tried
 /// again.
 const HOUSE: Duration = Duration::from_secs(15);
+/// How often a worker looks at the numbers of shards that others have applied.
+const LOOK: Duration = Duration::from_secs(30);
 const REPLY_SUCCESS: u16 = 200;
 
 impl Session {
@@ -121,6 +123,13 @@ impl Session {
         loop {
             let wanted = routes.borrow_and_update().clone();
             let Some(wanted) = wanted else { return pending().await };
+            if asked {
+                // Others may have bound something since.
+                declared.send_if_modified(|known| {
+                    known.iter_mut().for_each(|known| known.unbound = false);
+                    false
+                });
+            }
             if asked || !self.has_declared(&wanted, declared) {
                 let declare = self.declare_within(settings, &wanted, declared).await;
                 if let Err(error) = &declare {
@@ -183,17 +192,27 @@ impl Session {
     /// not serve.
     pub(super) async fn keep_house(
         &self,
+        settings: &Settings,
         routes: &watch::Receiver<Option<Routes>>,
         declared: &watch::Sender<Option<Declared>>,
     ) -> Infallible {
         let mut tick = tokio::time::interval(HOUSE);
-        let mut deleted = HashSet::new();
+        let (mut deleted, mut looked) = (HashSet::new(), Instant::now());
         loop {
             tick.tick().await;
             let routes = routes.borrow().clone();
             let Some(routes) = routes else {
                 continue;
             };
+            if settings.binds_shards && looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                let look = timeout(HOUSE, look(&self.connection, &self.names, &routes)).await;
+                if let Ok(Ok(Some(highest))) = look {
+                    declared.send_if_modified(|known| {
+                        known.as_mut().is_some_and(|known| known.learn(highest))
+                    });
+                }
+            }
             let known = declared.borrow().clone();
             let known = known.unwrap_or_else(|| Declared::nothing(&routes));
             let _ = timeout(HOUSE, self.count(&routes, &known, &mut deleted)).await;
@@ -211,27 +230,28 @@ impl Session {
         if let Some(messages) = depth(&self.connection, &self.names.unrouted()).await {
             self.metrics.depths.unrouted.set(messages.into());
         }
-        let waiting = &self.metrics.depths.waiting;
+        let gauges = &self.metrics.depths.waiting;
         for Subscriber { destination, shards, .. } in &routes.subscribers {
             let mut work = None;
             for shard in 0..known.shards(destination).highest.max(*shards) {
                 let queue = self.names.work_queue(destination, shard);
-                if deleted.contains(&queue) {
+                let is_former = shard >= *shards;
+                if is_former && deleted.contains(&queue) {
                     continue;
                 }
-                match depth(&self.connection, &queue).await {
-                    Some(messages) => *work.get_or_insert(0) += i64::from(messages),
-                    None if shard >= *shards => drop(deleted.insert(queue)),
-                    None => {}
+                match waiting(&self.connection, &queue).await {
+                    Ok(messages) => *work.get_or_insert(0) += i64::from(messages),
+                    Err(error) if is_former && is_missing(&error) => drop(deleted.insert(queue)),
+                    Err(_) => {}
                 }
             }
             if let Some(messages) = work {
-                waiting.with_label_values(&[destination.as_str(), "work"]).set(messages);
+                gauges.with_label_values(&[destination.as_str(), "work"]).set(messages);
             }
             if let Some(messages) =
                 depth(&self.connection, &self.names.dead_queue(destination)).await
             {
-                waiting.with_label_values(&[destination.as_str(), "dead"]).set(messages.into());
+                gauges.with_label_values(&[destination.as_str(), "dead"]).set(messages.into());
             }
         }
     }

@@ -152,6 +152,17 @@ impl Declared {
         Self { routes: routes.clone(), unbound: false, shards: Highest::default() }
     }
 
+    /// Takes over higher numbers of work queues. Returns whether there is one.
+    pub(super) fn learn(&mut self, highest: Highest) -> bool {
+        let mut learned = false;
+        for (destination, count) in highest {
+            let known = self.shards.entry(destination).or_insert(1);
+            learned |= count > *known;
+            *known = count.max(*known);
+        }
+        learned
+    }
+
     /// Number of work queues that a destination has, and has ever had.
     pub(super) fn shards(&self, destination: &str) -> Shards {
         let mut subscribers = self.routes.subscribers.iter();
@@ -217,7 +228,7 @@ async fn supervise(
         let cause = tokio::select! {
             cause = &mut lost => cause.unwrap_or_else(|error| error.to_string()),
             never = session.keep_declared(purpose, settings, routes, declared) => match never {},
-            never = session.keep_house(routes, declared) => match never {},
+            never = session.keep_house(settings, routes, declared) => match never {},
             never = unrouted.watch(&session, settings, routes) => match never {},
         };
         publish.send_replace(None);

@@ -11,12 +11,14 @@
 //! one queue. Messages of an older version have no bucket and go to the first queue.
 //!
 //! Each count has an exchange of its own. So a program with the former configuration cannot change
-//! what a newer one bound, and a change of the count is one new binding for `events` and one for
+//! what a newer one bound: it can only add its own exchange again, which is unbound soon (see
+//! [`applied`](super::applied)). A change of the count is one new binding for `events` and one for
 //! `retry`. Between binding the new exchange and unbinding the former one, a message goes to both:
 //! the workers recognise the copy.
 //!
-//! Only workers bind the queues, because only they consume them: an ingress that has read a new
-//! count first sends to the first queue. Workers also consume the queues of former counts.
+//! Only workers bind the queues, because only they consume them: an ingress that reads a count
+//! which no worker has had yet sends to the first queue. Workers also consume the queues of former
+//! counts, and look now and then for counts that others have applied.
 
 use sha2::{Digest, Sha256};
 

@@ -122,6 +122,14 @@ impl Names {
     }
 }
 
+/// Declares the queue that stores which bindings were applied.
+pub(super) async fn declare_record(connection: &Connection, names: &Names) -> lapin::Result<()> {
+    let mut declare = Declare::new(connection, names).await?;
+    declare.exchange(&names.internal(), ExchangeKind::Direct, None).await?;
+    declare.internal(&names.applied(), plain(NO_DELIVERY_LIMIT)).await?;
+    declare.end().await
+}
+
 /// Declares exchanges and queues. Idempotent.
 pub(super) async fn declare(
     connection: &Connection,
@@ -303,10 +311,13 @@ impl<'a> Declare<'a> {
         let mut arguments = dead_lettering(WORK_DELIVERY_LIMIT, &names.dead());
         insert(&mut arguments, "x-dead-letter-routing-key", text(name));
         for shard in 0..subscriber.shards {
+            // No older version has declared it.
+            self.located |= shard > 0;
             self.queue(&names.work_queue(name, shard), arguments.clone()).await?;
         }
         if subscriber.shards > 1 {
-            self.exchange(&names.unsharded(name), ExchangeKind::Fanout, None).await?;
+            let unrouted = names.unrouted();
+            self.exchange(&names.unsharded(name), ExchangeKind::Fanout, Some(&unrouted)).await?;
             self.bind(&names.work_queue(name, 0), &names.unsharded(name), "").await?;
             self.shards_exchange(subscriber).await?;
             if binds_shards {

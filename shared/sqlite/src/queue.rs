@@ -330,6 +330,9 @@ impl Operate for EmbeddedQueue {
 
     async fn depth(&self, place: Place<'_>) -> Result<u64, QueueError> {
         let queue = queue_of(place);
+        if matches!(place, Place::Work(_, 1..)) {
+            return Err(QueueError::Missing(queue));
+        }
         let count = move |file: &Connection| {
             let mut count = file.prepare_cached(
                 "SELECT count(*) FROM message WHERE queue = ?1 AND due <= ?2 \

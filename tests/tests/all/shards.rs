@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeleteOptions,
+};
+use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -26,6 +29,8 @@ use zentra_tests::{eventually, namespace, queue_settings, routes, shared_rabbit,
 use crate::queue::depth;
 
 const BOUND: Duration = Duration::from_secs(30);
+/// Workers look at what others have applied every 45 seconds at most.
+const LEARNED: Duration = Duration::from_secs(75);
 
 fn counted(shards: u16) -> Routes {
     let ledger =
@@ -310,6 +315,75 @@ async fn former_shards_are_consumed_in_their_order_and_deleted_ones_come_back() 
     })
     .await;
     assert_eq!(receiving.await.unwrap(), "acme/evt_again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_first_queue_was_deleted_is_kept_as_unrouted() {
+    let namespace = namespace();
+    worker(&namespace, 4).await.close().await;
+    let ingress = connected(Amqp::ingress(settings(&namespace, 4))).await;
+    delete(&shard(&namespace, 0)).await;
+    for id in 0..50 {
+        ingress.publish(&event(&format!("evt_{id}"))).await.unwrap();
+    }
+    let mut all = depth(&shared_rabbit(), &format!("{namespace}.unrouted")).await;
+    assert!(all > 5, "{all}");
+    for at in 1..4 {
+        all += depth(&shared_rabbit(), &shard(&namespace, at)).await;
+    }
+    assert_eq!(all, 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_learns_what_others_applied_and_unbinds_what_was_bound_again() {
+    let namespace = namespace();
+    let ingress = connected(Amqp::ingress(settings(&namespace, 1))).await;
+    let stays = Counting::start(&namespace, 1).await;
+    // A worker tries another number, and is rolled back.
+    worker(&namespace, 4).await.close().await;
+    for id in 0..50 {
+        ingress.publish(&event(&format!("evt_{id}"))).await.unwrap();
+    }
+    eventually("each event was met", LEARNED, async || {
+        (stays.met.lock().unwrap().len() == 50).then_some(())
+    })
+    .await;
+
+    // All have the new number. A worker with the former one reconnects, and binds again.
+    ingress.subscribe(counted(4)).await;
+    stays.queue.subscribe(counted(4)).await;
+    let connection = Connection::connect(&shared_rabbit(), ConnectionProperties::default()).await;
+    let channel = connection.unwrap().create_channel().await.unwrap();
+    for (exchange, key) in [("events", "acme.#"), ("retry", "ledger")] {
+        let (queue, exchange) = (shard(&namespace, 0), format!("{namespace}.{exchange}"));
+        let options = QueueBindOptions::default();
+        let bound = channel.queue_bind(
+            queue.into(),
+            exchange.into(),
+            key.into(),
+            options,
+            FieldTable::default(),
+        );
+        bound.await.unwrap();
+    }
+    let count = AtomicU32::new(0);
+    let next = || format!("again_{}", count.fetch_add(1, Ordering::Relaxed));
+    eventually("each event comes once", LEARNED, async || {
+        let ids: Vec<String> = (0..10).map(|_| next()).collect();
+        let last = next();
+        let met = |id: &String| stays.met.lock().unwrap().get(id).copied();
+        // The retry of a copy is due before the one of the last event.
+        for ids in [ids.as_slice(), std::slice::from_ref(&last)] {
+            for id in ids {
+                ingress.publish(&event(id)).await.ok()?;
+            }
+            let all = async || ids.iter().all(|id| met(id).is_some()).then_some(());
+            eventually("they are met", BOUND, all).await;
+        }
+        ids.iter().all(|id| met(id) == Some(1)).then_some(())
+    })
+    .await;
+    stays.end().await;
 }
 
 async fn reload(stack: &Stack, program: &Program) {

@@ -263,14 +263,13 @@ async fn newest(histories: &impl DeliveryStore) -> Result<(Vec<Listed>, bool), A
     Ok((all, false))
 }
 
-/// Number of messages in a destination's work queues. `None` if one of them does not exist.
+/// Number of messages in a destination's work queues. `None` if it has none yet.
 async fn backlog(queue: &impl Operate, one: &Destination) -> Result<Option<u64>, AdminError> {
-    let mut messages = 0;
-    for shard in 0..one.shards {
-        let Some(depth) = depth(queue, Place::Work(&one.destination, shard)).await? else {
-            return Ok(None);
-        };
-        messages += depth;
+    let Some(mut messages) = depth(queue, Place::Work(&one.destination, 0)).await? else {
+        return Ok(None);
+    };
+    for shard in 1..one.shards {
+        messages += depth(queue, Place::Work(&one.destination, shard)).await?.unwrap_or(0);
     }
     Ok(Some(messages))
 }

@@ -4,6 +4,7 @@
 //! - the cost of verification, also of forged bodies;
 //! - the latency of honest callbacks during a flood;
 //! - the worker beside a bare loop;
+//! - a destination with several work queues on a cluster;
 //! - everything end to end;
 //! - `zentra standalone` on its file;
 //! - listing, and looking through dead letters.
@@ -12,7 +13,7 @@
 //! requests in flight. Rounds alternate, so that a slow spell of the machine affects all rows
 //! alike. `wrk` creates the load. The results are printed, and no result is a failure. Arguments:
 //! other numbers of requests in flight, or one part alone: `ingress`, `verify [PROVIDER]`, `hostile
-//! [PROVIDER]`, `flood [KIND]`, `worker`, `whole`, `file`, `list [COUNT]` or `dead [COUNT]`.
+//! [PROVIDER]`, `flood [KIND]`, `worker`, `shards`, `whole`, `file`, `list [COUNT]` or `dead [COUNT]`.
 
 mod bare;
 mod dead;
@@ -20,6 +21,7 @@ mod file;
 mod flood;
 mod hostile;
 mod list;
+mod shards;
 mod verify;
 mod whole;
 mod worker;
@@ -81,6 +83,7 @@ async fn run() -> anyhow::Result<()> {
         ["bare", rabbit, redis, queue, url] => return bare::bare(rabbit, redis, queue, url).await,
         ["ingress"] => return ingress().await,
         ["worker"] => return worker::run().await,
+        ["shards"] => return shards::run().await,
         ["whole"] => return whole::run().await,
         ["file"] => return file::run().await,
         ["verify"] => return verify::run(""),
@@ -100,6 +103,7 @@ async fn run() -> anyhow::Result<()> {
     flood::run("").await?;
     ingress().await?;
     worker::run().await?;
+    shards::run().await?;
     whole::run().await?;
     file::run().await?;
     list::run(DELIVERIES).await?;

@@ -38,7 +38,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         }
     }
     for (Row { accepted, delivered, broker }, shards) in best.into_iter().zip(counts) {
-        let name = format!("{shards} work queues");
+        let name = format!("work queues: {shards}");
         println!("{name:<34} {accepted:>14.0} {delivered:>14.0} {broker:>18.2}");
     }
     Ok(())

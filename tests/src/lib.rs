@@ -113,6 +113,42 @@ pub fn namespace() -> String {
     format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A namespace of the shared RabbitMQ whose queues are deleted some time after it is dropped.
+pub struct Used(String);
+
+impl Used {
+    /// That no other test has.
+    pub fn new() -> Self {
+        Self(namespace())
+    }
+}
+
+impl Default for Used {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::ops::Deref for Used {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Used {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        done_with(&shared_rabbit(), &self.0);
+    }
+}
+
 /// Calls `ask` until it returns a value. Panics with `what` when the time limit has passed.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,

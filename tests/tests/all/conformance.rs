@@ -14,8 +14,7 @@ use zentra_store::conformance::{Backend, RETENTION, suite};
 use zentra_store::queue::Routes;
 use zentra_tests::services::{self, RedisCluster, RedisSentinel, folder};
 use zentra_tests::{
-    by_sentinel, namespace, one_server, permit, permitted, queue_settings, shared_rabbit,
-    shared_redis,
+    Used, by_sentinel, one_server, permit, permitted, queue_settings, shared_rabbit, shared_redis,
 };
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -43,14 +42,14 @@ mod file {
 }
 
 /// RabbitMQ and Redis.
-struct Servers(String);
+struct Servers(Used);
 
 impl Backend for Servers {
     type Queue = Amqp;
     type Journal = RedisJournal;
 
     fn new() -> Self {
-        Self(namespace())
+        Self(Used::new())
     }
 
     async fn open(&self, routes: Routes) -> (Amqp, RedisJournal) {
@@ -66,14 +65,14 @@ async fn open(namespace: &str, routes: Routes, redis: &RedisServers) -> (Amqp, R
 }
 
 /// A primary with replicas and sentinels.
-struct Sentinel(String);
+struct Sentinel(Used);
 
 impl Backend for Sentinel {
     type Queue = Amqp;
     type Journal = RedisJournal;
 
     fn new() -> Self {
-        Self(namespace())
+        Self(Used::new())
     }
 
     async fn open(&self, routes: Routes) -> (Amqp, RedisJournal) {
@@ -89,14 +88,14 @@ impl Backend for Sentinel {
 }
 
 /// Redis Cluster.
-struct Cluster(String);
+struct Cluster(Used);
 
 impl Backend for Cluster {
     type Queue = Amqp;
     type Journal = RedisJournal;
 
     fn new() -> Self {
-        Self(namespace())
+        Self(Used::new())
     }
 
     async fn open(&self, routes: Routes) -> (Amqp, RedisJournal) {

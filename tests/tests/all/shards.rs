@@ -24,7 +24,9 @@ use zentra_store::queue::{
 use zentra_tests::ledger::transfer;
 use zentra_tests::stack::{Program, Stack};
 use zentra_tests::world::{World, delivered};
-use zentra_tests::{eventually, namespace, queue_settings, routes, shared_rabbit, shared_redis};
+use zentra_tests::{
+    Used, eventually, namespace, queue_settings, routes, shared_rabbit, shared_redis,
+};
 
 use crate::queue::depth;
 
@@ -148,7 +150,7 @@ async fn retried(queue: &Amqp, message: &Message) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_spread_over_the_shards_and_all_messages_of_one_delivery_are_in_one() {
-    let namespace = namespace();
+    let namespace = Used::new();
     let queue = worker(&namespace, 4).await;
     for id in 0..100 {
         queue.publish(&event(&format!("evt_{id}"))).await.unwrap();
@@ -181,7 +183,7 @@ async fn events_spread_over_the_shards_and_all_messages_of_one_delivery_are_in_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_a_version_without_shards_are_delivered() {
-    let namespace = namespace();
+    let namespace = Used::new();
     let queue = worker(&namespace, 3).await;
     let connection = Connection::connect(&shared_rabbit(), ConnectionProperties::default()).await;
     let channel = connection.unwrap().create_channel().await.unwrap();
@@ -201,7 +203,7 @@ async fn messages_of_a_version_without_shards_are_delivered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ingress_that_has_a_new_count_first_sends_only_where_workers_consume() {
-    let namespace = namespace();
+    let namespace = Used::new();
     let old = worker(&namespace, 1).await;
     let ingress = connected(Amqp::ingress(settings(&namespace, 4))).await;
     for id in 0..20 {
@@ -218,7 +220,7 @@ async fn an_ingress_that_has_a_new_count_first_sends_only_where_workers_consume(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_message_is_lost_or_left_behind_while_the_count_changes() {
-    let namespace = namespace();
+    let namespace = Used::new();
     let ingress = connected(Amqp::ingress(settings(&namespace, 1))).await;
     let (sent, stop) =
         (Arc::<Mutex<BTreeSet<String>>>::default(), Arc::new(AtomicBool::new(false)));
@@ -283,7 +285,7 @@ async fn no_message_is_lost_or_left_behind_while_the_count_changes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn former_shards_are_consumed_in_their_order_and_deleted_ones_come_back() {
-    let namespace = namespace();
+    let namespace = Used::new();
     let queue = worker(&namespace, 4).await;
     let ids: Vec<String> = (0..100).map(|id| format!("evt_{id}")).collect();
     for id in &ids {
@@ -319,7 +321,7 @@ async fn former_shards_are_consumed_in_their_order_and_deleted_ones_come_back() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_first_queue_was_deleted_is_kept_as_unrouted() {
-    let namespace = namespace();
+    let namespace = Used::new();
     worker(&namespace, 4).await.close().await;
     let ingress = connected(Amqp::ingress(settings(&namespace, 4))).await;
     delete(&shard(&namespace, 0)).await;
@@ -336,7 +338,7 @@ async fn an_event_whose_first_queue_was_deleted_is_kept_as_unrouted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_learns_what_others_applied_and_unbinds_what_was_bound_again() {
-    let namespace = namespace();
+    let namespace = Used::new();
     let ingress = connected(Amqp::ingress(settings(&namespace, 1))).await;
     let stays = Counting::start(&namespace, 1).await;
     // A worker tries another number, and is rolled back.

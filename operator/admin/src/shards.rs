@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use zentra_config::{Config, Destination, MAX_SHARDS};
-use zentra_store::queue::{Operate, Place, Process, Receipt, Walk};
+use zentra_store::queue::{Operate, Place, Receipt, Walk};
 
 use crate::audit::{Actor, Audited};
 use crate::backend::Backend;
@@ -104,7 +104,7 @@ async fn queues(
 /// Moves messages as they are. A message that is in its new place and could not be removed from the
 /// old one is a copy, which the workers recognise.
 async fn move_from(
-    queue: &(impl Operate + Process),
+    queue: &impl Operate,
     destination: &str,
     shard: u16,
     most: u64,

@@ -20,7 +20,7 @@ use crate::queue::depth;
 
 const BOUND: Duration = Duration::from_secs(20);
 
-async fn reload(stack: &Stack, program: &Program) {
+pub(crate) async fn reload(stack: &Stack, program: &Program) {
     let metric = ["zentra_config_reloads_total", "ok"];
     let before = program.metric(&stack.http, &metric).await;
     program.process.hang_up();

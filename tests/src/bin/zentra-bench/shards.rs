@@ -3,11 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
 use webhook_verify::Secret;
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_store::queue::Subscriber;
-use zentra_tests::http::Http;
 use zentra_tests::services::{self, Guarded, Rabbit, Redis};
 use zentra_tests::stack::Stack;
 use zentra_tests::{queue_settings, routes};
@@ -82,16 +80,7 @@ async fn one(nodes: &[Rabbit; 3], redis: &Redis, shards: u16, round: usize) -> a
     for _ in 0..WORKERS {
         workers.push(stack.worker().await.process);
     }
-    let (http, end) = (Http::default(), Instant::now() + BOUND);
-    let mut tick = tokio::time::interval(Duration::from_millis(50));
-    let (count, millis) = loop {
-        tick.tick().await;
-        let (count, millis) = sink.count(&http).await?;
-        if count >= EVENTS as u64 {
-            break (count, millis);
-        }
-        ensure!(Instant::now() < end, "only {count} of {EVENTS} were delivered");
-    };
+    let (count, millis) = sink.delivered(EVENTS).await?;
     Ok(Row {
         accepted,
         delivered: count as f64 / (millis as f64 / 1000.0),

@@ -76,7 +76,6 @@ async fn one(rabbit: &Rabbit, redis: &Redis, round: usize, bare: bool) -> anyhow
     let sink = Sink::start().await?;
     let stack = stack(rabbit, redis, &sink.url);
     fill(rabbit, round * 2 + usize::from(bare)).await?;
-    let http = Http::default();
     let memory = used(redis).await?;
     let (broker, remembers) = (cpu(rabbit.id())?, cpu(redis.id())?);
     let worker = if bare {
@@ -87,16 +86,7 @@ async fn one(rabbit: &Rabbit, redis: &Redis, round: usize, bare: bool) -> anyhow
     } else {
         stack.worker().await.process
     };
-    let end = Instant::now() + BOUND;
-    let mut tick = tokio::time::interval(Duration::from_millis(50));
-    let (count, millis) = loop {
-        tick.tick().await;
-        let (count, millis) = sink.count(&http).await?;
-        if count >= EVENTS as u64 {
-            break (count, millis);
-        }
-        ensure!(Instant::now() < end, "only {count} of {EVENTS} were delivered");
-    };
+    let (count, millis) = sink.delivered(EVENTS).await?;
     let each = 10_000.0 / count as f64;
     Ok(Row {
         per_second: count as f64 / (millis as f64 / 1000.0),
@@ -222,6 +212,20 @@ impl Sink {
         zentra_tests::eventually("the sink answers", BOUND, async || sink.count(&http).await.ok())
             .await;
         Ok(sink)
+    }
+
+    /// Waits for this number of requests. Returns what [`Sink::count`] does.
+    pub(crate) async fn delivered(&self, wanted: usize) -> anyhow::Result<(u64, u64)> {
+        let (http, end) = (Http::default(), Instant::now() + BOUND);
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            tick.tick().await;
+            let (count, millis) = self.count(&http).await?;
+            if count >= wanted as u64 {
+                return Ok((count, millis));
+            }
+            ensure!(Instant::now() < end, "only {count} of {wanted} were delivered");
+        }
     }
 
     /// The number of requests, and the milliseconds between the first and the last.

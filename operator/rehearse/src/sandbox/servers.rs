@@ -78,13 +78,7 @@ impl Rabbit {
         let [high, low] = port.to_be_bytes();
         let addresses = [1, 2, 3].map(|last| Ipv4Addr::new(127, high, low, last));
         let names = addresses.map(|address| format!("zentra{}@{address}", address.octets()[3]));
-        let mut settings = String::from(
-            "cluster_formation.peer_discovery_backend = classic_config\n\
-             cluster_partition_handling = pause_minority\n",
-        );
-        for (at, name) in names.iter().enumerate() {
-            settings += &format!("cluster_formation.classic_config.nodes.{} = {name}\n", at + 1);
-        }
+        let settings = String::from("cluster_partition_handling = pause_minority\n");
         let epmd = Self::name_server(epmd_port, &addresses)?;
         let start = |at: usize| {
             let (name, address, settings) = (names[at].clone(), addresses[at], settings.clone());
@@ -98,8 +92,15 @@ impl Rabbit {
             let node = Node { name, address, port, epmd_port, dist_port, settings, plugins, flags };
             Self::start_node(node, epmd.clone())
         };
-        // The first one forms the cluster that the others join.
-        Ok([start(0)?, start(1)?, start(2)?])
+        let [first, second, third] = [start(0)?, start(1)?, start(2)?];
+        // By hand: not every version finds its peers while they are missing.
+        for node in [&second, &third] {
+            for step in [&["stop_app"][..], &["join_cluster", first.name()], &["start_app"]] {
+                node.control(step);
+            }
+            node.ready()?;
+        }
+        Ok([first, second, third])
     }
 
     fn name_server(port: u16, addresses: &[Ipv4Addr]) -> io::Result<Arc<Guarded>> {

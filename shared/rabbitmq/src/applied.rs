@@ -18,12 +18,13 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+use super::session::close_aside;
 use super::topology::{
     Binding, Names, bindings, declare, declare_archive, declare_record, detach_archive, short,
     unbind, unbind_shards,
 };
 use super::{QueueError, Routes, Settings};
-use crate::error::failed;
+use crate::error::{failed, is_missing};
 
 /// Number of attempts to take the lock, and the pause between them.
 const TRIES: u32 = 50;
@@ -71,8 +72,8 @@ impl Applied {
 }
 
 /// Declares what these routes need, and unbinds what an earlier configuration applied and this one
-/// lacks. Queues and their messages stay, and are logged. Returns `None` if nothing was unbound
-/// because another program held the lock for too long.
+/// lacks. Queues and their messages stay, and are logged. Returns `None` if something could not be
+/// unbound: another program held the lock for too long, or RabbitMQ cannot reach a queue.
 pub(super) async fn apply(
     connection: &Connection,
     names: &Names,
@@ -86,7 +87,7 @@ pub(super) async fn apply(
     };
     let highest = apply_locked(connection, names, settings, routes).await?;
     lock.release().await?;
-    Ok(Some(highest))
+    Ok(highest)
 }
 
 /// An exclusive queue. It belongs to the connection, not to the channel, so it has to be deleted
@@ -122,11 +123,11 @@ async fn apply_locked(
     names: &Names,
     settings: &Settings,
     routes: &Routes,
-) -> Result<Highest, QueueError> {
+) -> Result<Option<Highest>, QueueError> {
     declare_record(connection, names).await.map_err(failed)?;
     let channel = connection.create_channel().await.map_err(failed)?;
     let (known, mut tag) = known(&channel, names).await.map_err(failed)?;
-    let applied = Applied::new(names, routes, &known);
+    let mut applied = Applied::new(names, routes, &known);
     // Before anything is bound: whoever comes after a crash has to know all of it.
     let both = applied.and(&known);
     if both != known {
@@ -134,18 +135,37 @@ async fn apply_locked(
         (_, tag) = remembered(&channel, names).await.map_err(failed)?;
     }
     declare(connection, names, settings, routes).await.map_err(failed)?;
-    let gone: Vec<&Binding> = known.bindings.difference(&applied.bindings).collect();
+    let gone: Vec<Binding> = known.bindings.difference(&applied.bindings).cloned().collect();
+    let mut left = BTreeSet::new();
     for binding in &gone {
-        unbind(&channel, binding).await.map_err(failed)?;
-        tracing::info!(queue = binding.queue, pattern = binding.pattern, "unbound");
+        match unbind_alone(connection, binding).await {
+            Ok(()) => tracing::info!(queue = binding.queue, pattern = binding.pattern, "unbound"),
+            Err(error) if is_missing(&error) => {
+                tracing::warn!(queue = binding.queue, %error, "RabbitMQ cannot unbind the queue");
+                // A former archive may stay bound: nothing depends on it.
+                if !names.is_archive(&binding.queue) {
+                    left.insert(binding.clone());
+                }
+            }
+            Err(error) => return Err(failed(error)),
+        }
     }
+    let unbound = left.is_empty();
+    applied.bindings.extend(left);
     leave_former_shards(connection, names, routes, &applied).await.map_err(failed)?;
     if both != applied {
         replace(&channel, names, &applied, tag).await?;
     }
     channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
     report(connection, &abandoned(names, routes, &gone, &applied)).await;
-    Ok(applied.highest())
+    Ok(unbound.then(|| applied.highest()))
+}
+
+/// On a channel of its own: an error closes it.
+async fn unbind_alone(connection: &Connection, binding: &Binding) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    unbind(&channel, binding).await?;
+    channel.close(REPLY_SUCCESS, short("")?).await
 }
 
 /// Looks at what others have applied meanwhile. If the last one applied the same bindings, unbinds
@@ -192,26 +212,49 @@ async fn leave_former_shards(
 /// Binds the archive, or unbinds it if the broker cannot serve it (no streams, or a stream that
 /// does not recover). Events are then accepted without an archive. Returns `false` if the
 /// configuration asks for an archive and none is bound.
+///
+/// The archive is declared `aside`, on a connection of its own: RabbitMQ closes a connection that
+/// uses a stream which RabbitMQ itself has lost (4.3: `Stream not found`).
 pub(super) async fn archive(
     connection: &Connection,
     names: &Names,
     routes: &Routes,
+    aside: impl Future<Output = lapin::Result<Connection>>,
 ) -> Result<bool, QueueError> {
     if routes.archive.sources.is_empty() {
         return Ok(true);
     }
-    let declared = match timeout(ARCHIVE, declare_archive(connection, names, routes)).await {
-        Ok(declared) => declared,
-        // It may work all the same. While it holds confirms, events are published without it.
+    let aside = match timeout(ARCHIVE, aside).await {
+        Ok(Ok(aside)) => aside,
+        // The archive is not to blame.
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot connect for the archive: trying again later");
+            return Ok(false);
+        }
         Err(_) => {
-            tracing::warn!("the broker does not answer about the archive: asking again later");
+            tracing::warn!("cannot connect for the archive in time: trying again later");
             return Ok(false);
         }
     };
-    let Err(error) = declared else { return Ok(true) };
-    detach_archive(connection, names).await.map_err(failed)?;
-    tracing::error!(%error, "the broker cannot serve the archive: events are accepted without it");
-    Ok(false)
+    let declared = timeout(ARCHIVE, declare_archive(&aside, names, routes)).await;
+    close_aside(aside);
+    match declared {
+        Ok(Ok(())) => Ok(true),
+        Ok(Err(error)) => {
+            detach_archive(connection, names).await.map_err(failed)?;
+            tracing::error!(
+                queue = names.archive(&routes.archive), %error,
+                "the broker cannot serve the archive: events are accepted without it; if this lasts, \
+                 delete the queue at RabbitMQ, and it is declared again"
+            );
+            Ok(false)
+        }
+        // It may work all the same. While it holds confirms, events are published without it.
+        Err(_) => {
+            tracing::warn!("the broker does not answer about the archive: asking again later");
+            Ok(false)
+        }
+    }
 }
 
 /// Takes the lock. `None` if another program holds it for too long.
@@ -306,7 +349,7 @@ async fn remember(channel: &Channel, names: &Names, applied: &Applied) -> Result
 fn abandoned(
     names: &Names,
     routes: &Routes,
-    gone: &[&Binding],
+    gone: &[Binding],
     applied: &Applied,
 ) -> BTreeSet<String> {
     let has = |name: &str| routes.subscribers.iter().any(|one| one.destination == name);

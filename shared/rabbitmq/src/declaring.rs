@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::applied::{apply, archive, depth, look, waiting};
 use super::lane;
 use super::link::{Declared, Failures};
-use super::session::Session;
+use super::session::{Session, connect};
 use super::topology::{declare, short};
 use super::{QueueError, Routes, Settings, Subscriber};
 use crate::error::{failed, is_missing};
@@ -93,7 +93,7 @@ impl Session {
                 None => (false, known.shards),
             },
         };
-        self.attach_archive(routes).await?;
+        self.attach_archive(settings, routes).await?;
         if let Some(wanted) = settings.largest_body {
             self.measure(wanted).await?;
         }
@@ -181,8 +181,9 @@ impl Session {
     }
 
     /// Binds the archive if the broker can serve it. See [`archive`].
-    async fn attach_archive(&self, routes: &Routes) -> Result<(), QueueError> {
-        let attached = archive(&self.connection, &self.names, routes).await?;
+    async fn attach_archive(&self, settings: &Settings, routes: &Routes) -> Result<(), QueueError> {
+        let aside = connect(&self.url, settings, "archive");
+        let attached = archive(&self.connection, &self.names, routes, aside).await?;
         self.archived.store(attached, Ordering::Release);
         self.metrics.archive.attach(attached);
         Ok(())
@@ -217,7 +218,7 @@ impl Session {
             let known = known.unwrap_or_else(|| Declared::nothing(&routes));
             let _ = timeout(HOUSE, self.count(&routes, &known, &mut deleted)).await;
             if !self.archived.load(Ordering::Acquire)
-                && let Err(error) = self.attach_archive(&routes).await
+                && let Err(error) = self.attach_archive(settings, &routes).await
             {
                 tracing::debug!(%error, "the broker still cannot serve the archive");
             }

@@ -45,3 +45,10 @@ pub(crate) fn is_missing(error: &lapin::Error) -> bool {
     let not_found = AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND);
     matches!(error.kind(), ErrorKind::ProtocolError(reply) if *reply.kind() == not_found)
 }
+
+/// Whether the broker itself failed, at something that it was asked on this connection.
+pub(crate) fn is_broken(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(reply) = error.kind() else { return false };
+    let broken = [AMQPHardError::INTERNALERROR, AMQPHardError::RESOURCEERROR];
+    broken.into_iter().any(|hard| *reply.kind() == AMQPErrorKind::Hard(hard))
+}

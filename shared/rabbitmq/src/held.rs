@@ -1,11 +1,15 @@
-//! Keeps events away from an archive that holds their confirms.
+//! Keeps events away from an archive that holds their confirms, or that takes their connection down.
 //!
 //! An event is published once, to the archive and to the work queues, and the broker confirms it
 //! when all of them have it. So a stream whose leader is away holds every confirm for as long. An
 //! event that waits for half of the time limit of a confirm, while none is confirmed through the
 //! archive, is published once more without it. If that copy is confirmed, the archive is left out
-//! for a while. Copies have no effect. After the pause one event at a time tries the archive, so
-//! that an archive that still holds confirms holds one.
+//! for a while. Copies have no effect.
+//!
+//! RabbitMQ closes a connection that publishes to a stream which RabbitMQ has lost. So the archive
+//! is also left out after a connection that the broker closed because it failed itself. After the
+//! pause one event is put into the archive on a connection of its own, and only if that is confirmed
+//! do events go there again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +32,17 @@ struct State {
     worked_at: Option<Instant>,
 }
 
+/// Where an event is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// To its subscribers and to the archive.
+    Archived,
+    /// To its subscribers; and to the archive by itself, to see whether the archive works.
+    Trial,
+    /// To its subscribers.
+    Without,
+}
+
 impl Held {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -38,16 +53,16 @@ impl Held {
         self.state().until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether this event is published to the archive. After a pause one event is. The others are
-    /// published without it until the result is known, or for this time.
-    pub(super) fn lets_in(&self, trial: Duration) -> bool {
+    /// Whether an event is published to the archive too. After a pause one event is for a trial. The
+    /// result of the trial is awaited for this time.
+    pub(super) fn way(&self, trial: Duration) -> Way {
         let (mut state, now) = (self.state(), Instant::now());
-        let Some(until) = state.until else { return true };
+        let Some(until) = state.until else { return Way::Archived };
         if now < until {
-            return false;
+            return Way::Without;
         }
         (state.until, state.trying) = (Some(now + trial), true);
-        true
+        Way::Trial
     }
 
     /// Leaves the archive out for a while. Returns `false` if it is left out already.
@@ -97,16 +112,18 @@ mod tests {
     #[test]
     fn after_the_pause_one_event_tries_the_archive() {
         let (held, trial) = (Held::default(), Duration::from_secs(60));
-        assert!(held.lets_in(trial) && held.lets_in(trial));
+        assert_eq!([held.way(trial), held.way(trial)], [Way::Archived; 2]);
         held.leave_out();
-        assert!(!held.lets_in(trial));
+        assert_eq!(held.way(trial), Way::Without);
         held.state().until = Some(Instant::now());
-        assert!(held.lets_in(trial) && !held.lets_in(trial));
+        assert_eq!([held.way(trial), held.way(trial)], [Way::Trial, Way::Without]);
         assert!(held.leave_out(), "the trial failed: the next pause is longer");
-        assert!(!held.lets_in(trial) && !held.leave_out());
+        assert_eq!(held.way(trial), Way::Without);
+        assert!(!held.leave_out());
         assert_eq!(held.state().pause, FIRST_PAUSE * 2);
         held.state().until = Some(Instant::now());
-        assert!(held.lets_in(trial) && held.works());
-        assert!(held.lets_in(trial) && held.lets_in(trial));
+        assert_eq!(held.way(trial), Way::Trial);
+        assert!(held.works());
+        assert_eq!([held.way(trial), held.way(trial)], [Way::Archived; 2]);
     }
 }

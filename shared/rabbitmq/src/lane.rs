@@ -24,7 +24,7 @@ use zentra_telemetry::GaugeGuard;
 use super::QueueError;
 use super::returns::Returns;
 use super::session::{DEAD, Session};
-use crate::error::{failed, is_missing};
+use crate::error::failed;
 
 /// Maximum number of publishes in flight on one channel.
 pub(super) const WINDOW: usize = 64;
@@ -61,9 +61,7 @@ pub(super) async fn run(
     tokio::select! {
         () = session.gone.cancelled() => {}
         result = lane.work() => if let Err(error) = result {
-            if is_missing(&error) {
-                session.miss_topology();
-            }
+            session.learn(&error);
             match failed(error) {
                 error @ QueueError::Unusable(_) => tracing::error!(%error, "publishing failed"),
                 error => tracing::debug!(%error, "publishing failed"),

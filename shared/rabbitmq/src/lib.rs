@@ -3,6 +3,7 @@
 mod acks;
 mod applied;
 mod archive;
+mod archiving;
 mod connector;
 mod consumer;
 mod declaring;
@@ -20,7 +21,6 @@ mod topology;
 mod unrouted;
 mod walk;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,9 +41,10 @@ use zentra_store::queue::{
 };
 
 pub use archive::AmqpArchived;
+use archiving::TRIAL;
 pub use consumer::{AmqpConsumer, AmqpReceipt};
 use error::failed;
-use held::Held;
+use held::{Held, Way};
 use lane::Job;
 use link::{Declared, Link};
 use metrics::Metrics;
@@ -189,12 +190,6 @@ impl Amqp {
         join_all(links.into_iter().flatten().map(Link::close)).await;
     }
 
-    /// Whether the archive may take events. Always true in an operator's program, which does not
-    /// know.
-    fn archives(&self) -> bool {
-        self.routes.borrow().as_ref().is_none_or(|routes| !routes.archive.sources.is_empty())
-    }
-
     /// The connection that reads, if it stands.
     fn reader(&self) -> Result<Arc<Session>, QueueError> {
         let link = self.reading.as_ref().unwrap_or(&self.publishing);
@@ -250,67 +245,6 @@ impl Amqp {
             Err(_) if session.blocked() => Err(QueueError::Blocked),
             Err(_) => Err(QueueError::Timeout(limit)),
         }
-    }
-
-    /// Publishes an event to the archive and to its subscribers. The archive may hold the confirm
-    /// for half of the time limit: see [`held`]. Returns whether the confirm covers the archive.
-    async fn publish_archived(&self, sealed: &Sealed) -> Result<bool, QueueError> {
-        let (started, limit) = (Instant::now(), self.settings.publish_timeout);
-        let properties = message::new(sealed).map_err(failed)?;
-        let (exchange, body) = (self.names.ingress_exchange(), sealed.body.clone());
-        let mut sent =
-            pin!(self.send(&self.publishing, &exchange, &sealed.route, body, properties));
-        let sent = match timeout(limit / 2, &mut sent).await {
-            Ok(sent) => sent,
-            // It is slow, but it works.
-            Err(_) if self.held.has_worked_since(started) => sent.await,
-            Err(_) if self.works_without_archive(sealed).await? => return Ok(false),
-            Err(_) => sent.await,
-        };
-        match sent {
-            Ok(()) => {
-                if self.held.works() {
-                    tracing::info!("the archive takes events again");
-                    self.metrics.archive.leave_out(false);
-                }
-                return Ok(true);
-            }
-            // Another event has found out that the archive holds confirms.
-            Err(QueueError::Lost) if self.held.is_left_out() => {}
-            Err(error) => return Err(error),
-        }
-        self.publish_without_archive(sealed).await.map(|()| false)
-    }
-
-    /// The connection is a new one since the archive is left out: waits for it for half of the time
-    /// limit of a confirm.
-    async fn publish_without_archive(&self, sealed: &Sealed) -> Result<(), QueueError> {
-        let mut publishing = self.publishing.clone();
-        let connected = timeout(self.settings.publish_timeout / 2, publishing.session()).await;
-        connected.ok().flatten().ok_or(QueueError::Disconnected)?;
-        self.reroute(sealed).await
-    }
-
-    /// Publishes an event that waits for its confirm once more, without the archive. Only the
-    /// confirm of this copy proves that it is the archive that holds the first one: it is left out
-    /// then.
-    async fn works_without_archive(&self, sealed: &Sealed) -> Result<bool, QueueError> {
-        let session = self.publishing.now().ok_or(QueueError::Lost)?;
-        let properties = message::new(sealed).map_err(failed)?;
-        let (events, limit) = (self.names.events(), self.settings.publish_timeout / 4);
-        let to = (events.as_str(), sealed.route.as_str());
-        if !session.confirms_aside(limit, to, &sealed.body, properties).await {
-            return Ok(false);
-        }
-        if self.held.leave_out() {
-            tracing::error!(
-                "the archive holds the confirms of events: they are accepted without it for a while"
-            );
-            self.metrics.archive.leave_out(true);
-            // What it holds would fill the lanes.
-            session.renew();
-        }
-        Ok(true)
     }
 
     /// What was declared last, or will be first.
@@ -369,13 +303,18 @@ impl Subscribe for Amqp {
 
 impl Publish for Amqp {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
-        if !self.held.lets_in(self.settings.publish_timeout) {
-            return self.publish_without_archive(sealed).await;
-        }
-        if !self.archives() {
+        if !self.archives(sealed) {
             let properties = message::new(sealed).map_err(failed)?;
             let (exchange, body) = (self.names.ingress_exchange(), sealed.body.clone());
             return self.send(&self.publishing, &exchange, &sealed.route, body, properties).await;
+        }
+        match self.held.way(TRIAL) {
+            Way::Archived => {}
+            Way::Trial => {
+                tokio::spawn(self.clone().try_archive(sealed.clone()));
+                return self.publish_without_archive(sealed).await;
+            }
+            Way::Without => return self.publish_without_archive(sealed).await,
         }
         if !self.publish_archived(sealed).await? {
             return Ok(());

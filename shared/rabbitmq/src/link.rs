@@ -15,7 +15,7 @@
 //! node of a cluster is away.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -31,7 +31,7 @@ use zentra_core::retry::Pauses;
 
 use super::applied::Highest;
 use super::metrics::Metrics;
-use super::session::{CLOSE, Session};
+use super::session::{CLOSE, Session, Shared};
 use super::shards::Shards;
 use super::unrouted::Unrouted;
 use super::{QueueError, Routes, Settings};
@@ -55,6 +55,7 @@ pub(super) struct Link {
     sessions: watch::Receiver<Option<Arc<Session>>>,
     declared: watch::Receiver<Option<Declared>>,
     unusable: watch::Receiver<Option<String>>,
+    breakdowns: Arc<AtomicU64>,
     stop: CancellationToken,
     _stop_when_dropped: Arc<DropGuard>,
 }
@@ -72,20 +73,22 @@ impl Link {
         let (publish, sessions) = watch::channel(None);
         let (declare, declared) = watch::channel(None);
         let (refuse, unusable) = watch::channel(None);
+        let breakdowns = Arc::<AtomicU64>::default();
+        let counted = breakdowns.clone();
         let stop = CancellationToken::new();
         let _stop_when_dropped = Arc::new(stop.clone().drop_guard());
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
-                () = supervise(&settings, &routes, &metrics, (purpose, lanes), &publish, (&declare, &refuse)) => {}
+                () = supervise(&settings, &routes, &metrics, (purpose, lanes), &publish, (&declare, &refuse), counted) => {}
             }
             let last = publish.send_replace(None);
             if let Some(session) = last {
                 session.close().await;
             }
         });
-        Self { sessions, declared, unusable, stop, _stop_when_dropped }
+        Self { sessions, declared, unusable, breakdowns, stop, _stop_when_dropped }
     }
 
     /// What this link declares from now on. See [`Declarations::until`].
@@ -98,6 +101,11 @@ impl Link {
     /// What was declared last, now and in future.
     pub(super) fn declared(&self) -> watch::Receiver<Option<Declared>> {
         self.declared.clone()
+    }
+
+    /// How often the broker itself failed on a connection of this link.
+    pub(super) fn breakdowns(&self) -> u64 {
+        self.breakdowns.load(Ordering::Acquire)
     }
 
     /// Closes the connection for good. What was written to it reaches the broker first, above all
@@ -195,6 +203,7 @@ async fn supervise(
     (purpose, lanes): (&'static str, usize),
     publish: &watch::Sender<Option<Arc<Session>>>,
     (declared, unusable): (&watch::Sender<Option<Declared>>, &watch::Sender<Option<String>>),
+    breakdowns: Arc<AtomicU64>,
 ) {
     let unrouted = Arc::new(Unrouted::default());
     let largest = Arc::new(AtomicUsize::new(usize::MAX));
@@ -205,7 +214,7 @@ async fn supervise(
     // In random order, so that the connections spread over the nodes.
     let mut urls: Vec<&Secret> = settings.urls.iter().collect();
     urls.shuffle(&mut rand::rng());
-    let shared = (unrouted.clone(), largest);
+    let shared = Shared { unrouted: unrouted.clone(), largest, breakdowns };
     let connector = Connector {
         settings,
         routes,
@@ -253,7 +262,7 @@ struct Connector<'a> {
     declared: &'a watch::Sender<Option<Declared>>,
     /// Why none of the addresses can be used.
     unusable: &'a watch::Sender<Option<String>>,
-    shared: (Arc<Unrouted>, Arc<AtomicUsize>),
+    shared: Shared,
     blocked: IntGauge,
     urls: Vec<&'a Secret>,
 }

@@ -28,7 +28,7 @@ use super::metrics::Metrics;
 use super::topology::{Names, short};
 use super::unrouted::{self, ANSWERED_WITHIN, Asking, Unrouted};
 use super::{QueueError, Routes, Settings, connector, message};
-use crate::error::{failed, is_missing};
+use crate::error::{failed, is_broken, is_missing};
 
 /// Time to declare again what the broker seems to have lost. What it declares in that time stays.
 const REPAIR: Duration = Duration::from_secs(8);
@@ -51,6 +51,8 @@ type Probe = oneshot::Receiver<Result<(), QueueError>>;
 /// One generation of a connection.
 pub(super) struct Session {
     pub(super) connection: Connection,
+    /// The URL of the connection.
+    pub(super) url: Secret,
     /// Cancelled when this generation is given up.
     pub(super) gone: CancellationToken,
     blocked: AtomicBool,
@@ -68,6 +70,8 @@ pub(super) struct Session {
     pub(super) names: Names,
     /// The largest body that the broker accepts, in bytes, as far as it is known.
     pub(super) largest: Arc<AtomicUsize>,
+    /// How often the broker itself failed on connections of this link.
+    breakdowns: Arc<AtomicU64>,
     /// Whether this connection has declared the routes.
     pub(super) declared: AtomicBool,
     /// Set when the broker lacks an exchange: the next connection declares before it publishes.
@@ -91,6 +95,14 @@ pub(super) struct Session {
     asking: mpsc::Sender<Asking>,
 }
 
+/// What all connections of a link have in common.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) unrouted: Arc<Unrouted>,
+    pub(super) largest: Arc<AtomicUsize>,
+    pub(super) breakdowns: Arc<AtomicU64>,
+}
+
 impl Session {
     /// A connection, and the inboxes of its lanes.
     pub(super) async fn open(
@@ -98,7 +110,7 @@ impl Session {
         settings: &Settings,
         metrics: &Metrics,
         (purpose, lanes): (&'static str, usize),
-        (unrouted, largest): (Arc<Unrouted>, Arc<AtomicUsize>),
+        Shared { unrouted, largest, breakdowns }: Shared,
         limit: Duration,
     ) -> Result<(Arc<Self>, Vec<mpsc::Receiver<Job>>), QueueError> {
         let connect = timeout(limit, connect(url, settings, purpose)).await;
@@ -109,6 +121,7 @@ impl Session {
         let (asking, asked) = mpsc::channel(WAITING);
         let session = Arc::new(Self {
             connection,
+            url: url.clone(),
             gone: CancellationToken::new(),
             blocked: AtomicBool::new(false),
             blocked_by: Mutex::default(),
@@ -120,6 +133,7 @@ impl Session {
             metrics: metrics.clone(),
             names: Names::new(&settings.namespace),
             largest,
+            breakdowns,
             declared: AtomicBool::new(false),
             misses_topology: AtomicBool::new(false),
             again_here: AtomicBool::new(false),
@@ -226,9 +240,14 @@ impl Session {
         self.stalled.load(Ordering::Acquire)
     }
 
-    /// Records that the broker lacks an exchange.
-    pub(super) fn miss_topology(&self) {
-        self.misses_topology.store(true, Ordering::Release);
+    /// Records what the end of a connection means for the next one.
+    pub(super) fn learn(&self, error: &lapin::Error) {
+        if is_missing(error) {
+            self.misses_topology.store(true, Ordering::Release);
+        }
+        if is_broken(error) {
+            self.breakdowns.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Records a delivery.
@@ -314,7 +333,10 @@ impl Session {
                 }
                 // The end of one channel, which its user has noticed.
                 Event::Error(error) if error.is_amqp_soft_error() => {}
-                Event::Error(error) => return error.to_string(),
+                Event::Error(error) => {
+                    self.learn(&error);
+                    return error.to_string();
+                }
                 _ => {}
             }
         }
@@ -474,7 +496,20 @@ pub(super) async fn consume(
     started.await.map_err(|_| QueueError::Lost)?.map_err(failed)
 }
 
-async fn connect(url: &Secret, settings: &Settings, purpose: &str) -> lapin::Result<Connection> {
+/// Closes a connection for one purpose. Nobody waits for it.
+pub(super) fn close_aside(connection: Connection) {
+    tokio::spawn(async move {
+        if let Ok(text) = short("done") {
+            let _ = timeout(CLOSE, connection.close(REPLY_SUCCESS, text)).await;
+        }
+    });
+}
+
+pub(super) async fn connect(
+    url: &Secret,
+    settings: &Settings,
+    purpose: &str,
+) -> lapin::Result<Connection> {
     let url = String::from_utf8_lossy(url.expose()).into_owned();
     let mut uri = connector::uri(&url)
         .ok_or_else(|| std::io::Error::other("cannot parse a [rabbitmq] url"))?;

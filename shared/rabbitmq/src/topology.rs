@@ -80,6 +80,11 @@ impl Names {
         format!("{}.archived", self.namespace)
     }
 
+    /// Whether a queue is an archive, of this configuration or a former one.
+    pub(super) fn is_archive(&self, queue: &str) -> bool {
+        queue.starts_with(&format!("{}.archive.", self.namespace))
+    }
+
     /// The stream of accepted events. Its bounds are part of its name too.
     pub(super) fn archive(&self, archive: &Archive) -> String {
         let Archive { bytes, age, .. } = archive;

@@ -9,11 +9,13 @@ use crate::archive::ArchiveCommand;
 use crate::dead::DeadCommand;
 use crate::destination::DestinationCommand;
 use crate::event::{DeliveryArgs, EventCommand};
+use crate::init::Init;
 use crate::job::JobCommand;
 use crate::migrate::Migrate;
 use crate::reconcile::Reconcile;
 use crate::refused::RefusedCommand;
 use crate::rehearse::{Demo, Rehearse};
+use crate::send::Send;
 use crate::serve::Serve;
 use crate::source::{Add, Sign, Verify};
 use crate::standalone::Listen;
@@ -34,6 +36,8 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Write a configuration with its secrets for one or more providers, to start with.
+    Init(Init),
     /// Run the demo: one callback arrives three times, with a failed attempt and a killed worker,
     /// and has one result.
     Demo(Demo),
@@ -114,10 +118,17 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Sign a test request as the source's provider would.
     Sign(Sign),
+    /// Send a signed test callback to the ingress, as the source's provider would. There are samples
+    /// for 21 providers.
+    Send(Send),
     /// Validate the configuration; print every error and recommendation.
     Check,
     /// Print the configuration reference: every key, its default and meaning.
-    Config,
+    Config {
+        /// Print the JSON Schema of the configuration, for editors.
+        #[arg(long)]
+        schema: bool,
+    },
     /// Print the OpenAPI document of the HTTP API.
     Openapi,
     /// Print the table of error codes, HTTP statuses and exit statuses.

@@ -9,6 +9,7 @@ mod errors;
 mod event;
 mod failure;
 mod history;
+mod init;
 mod job;
 mod manual;
 mod migrate;
@@ -17,6 +18,7 @@ mod progress;
 mod reconcile;
 mod refused;
 mod rehearse;
+mod send;
 mod serve;
 mod source;
 mod standalone;
@@ -38,6 +40,7 @@ use zentra_config::{Config, Role};
 use arguments::{Arguments, Command, SourceCommand};
 use failure::Failure;
 use refused::RefusedCommand;
+use text::print_json;
 
 /// Exit status for an invalid command line (`EX_USAGE`).
 const USAGE: u8 = 64;
@@ -78,7 +81,12 @@ async fn command() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     let path = &arguments.config;
     let role = match &arguments.command {
-        Command::Config => return Ok(write!(std::io::stdout(), "{}", zentra_config::reference())?),
+        Command::Config { schema: false } => {
+            return Ok(write!(std::io::stdout(), "{}", zentra_config::reference())?);
+        }
+        Command::Config { schema: true } => {
+            return print_json(&zentra_config::schema(), &mut std::io::stdout());
+        }
         Command::Openapi => return openapi(),
         Command::Errors => return Ok(write!(std::io::stdout(), "{}", errors::page())?),
         Command::Completions { shell } => {
@@ -94,6 +102,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Source(SourceCommand::Add(asked)) => return source::add(path, asked),
         Command::Verify(asked) => return source::verify(path, asked),
         Command::Sign(asked) => return source::sign(path, asked),
+        Command::Send(asked) => return send::run(path, asked).await,
+        Command::Init(asked) => return init::run(path, asked),
         Command::Check => return check(path),
         Command::Standalone(listen) => return standalone::run(path, listen).await,
         Command::Demo(asked) => return rehearse::demo(asked).await,
@@ -143,7 +153,7 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
         Command::Unrouted(command) => unrouted::command(config, backend, command).await,
         Command::Archive(command) => archive::command(config, backend, command).await,
         Command::Refused(command) => refused::command(config, backend, command).await,
-        Command::Config
+        Command::Config { .. }
         | Command::Errors
         | Command::Openapi
         | Command::Completions { .. }
@@ -152,6 +162,8 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
         | Command::Source(_)
         | Command::Verify(_)
         | Command::Sign(_)
+        | Command::Send(_)
+        | Command::Init(_)
         | Command::Check
         | Command::Standalone(_)
         | Command::Migrate(_)

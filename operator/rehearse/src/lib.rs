@@ -7,8 +7,10 @@ mod play;
 mod private;
 mod provider;
 mod report;
+mod sample;
 pub mod sandbox;
 mod scenario;
+mod send;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,7 +29,9 @@ pub use private::Kind;
 use private::Private;
 use provider::Provider;
 pub use report::{Outcome, Played, Report, Row};
+pub use sample::Samples;
 use scenario::Scenario;
+pub use send::{Prepared, TestCallback, prepare};
 
 /// The scenario of the demo, and its event.
 pub const DEMO: (&str, &str) = ("transfer", "trf_8172");

@@ -12,6 +12,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use webhook_verify::Callback;
 use webhook_verify::Secret;
+use zentra_config::ClientTls;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::source::Source;
 
@@ -24,9 +25,12 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Maximum number of bytes read of a response.
 const MOST: usize = 64 << 10;
 
+/// Sends requests to an ingress.
+pub(crate) struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
 /// Creates callbacks.
 pub(crate) struct Provider {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: Http,
     /// The address of the ingress, without `/in/…`.
     pub(crate) ingress: String,
     /// The type of the events.
@@ -38,19 +42,14 @@ pub(crate) struct Provider {
 /// One HTTP request.
 #[derive(Clone)]
 pub(crate) struct Made {
-    url: String,
-    headers: HeaderMap,
+    pub(crate) url: String,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
 impl Provider {
     pub(crate) fn new(ingress: String, kind: String, suffix: String) -> Result<Self, AdminError> {
-        let tls = HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(|error| broken(format!("cannot read the system's certificates: {error}")))?;
-        let connector = tls.https_or_http().enable_http1().build();
-        let http = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { http, ingress, kind, suffix })
+        Ok(Self { http: Http::new()?, ingress, kind, suffix })
     }
 
     /// The provider's ID for an event.
@@ -142,6 +141,21 @@ impl Provider {
         Ok(Made { url, headers: signed.headers, body: signed.body })
     }
 
+    /// See [`Http::post`].
+    pub(crate) async fn post(&self, made: &Made) -> String {
+        self.http.post(made).await
+    }
+}
+
+impl Http {
+    pub(crate) fn new() -> Result<Self, AdminError> {
+        let tls = ClientTls::default().client_config();
+        let tls = tls.map_err(|error| broken(format!("cannot use TLS: {error}")))?;
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls);
+        let connector = connector.https_or_http().enable_http1().build();
+        Ok(Self(Client::builder(TokioExecutor::new()).build(connector)))
+    }
+
     /// The response as a scenario writes it: the status, and the reason if there is one.
     pub(crate) async fn post(&self, made: &Made) -> String {
         let mut request = Request::post(&made.url);
@@ -160,7 +174,7 @@ impl Provider {
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<String, String> {
         let text = |error: &dyn std::error::Error| error.to_string();
-        let response = self.http.request(request).await.map_err(|error| text(&error))?;
+        let response = self.0.request(request).await.map_err(|error| text(&error))?;
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, MOST).collect().await.map_err(|error| error.to_string())?;
         let problem: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();

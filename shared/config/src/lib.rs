@@ -12,6 +12,7 @@ mod live;
 mod overrides;
 mod reader;
 mod remedy;
+mod schema;
 mod secrets;
 mod section;
 mod sources;
@@ -30,7 +31,8 @@ pub use keys::reference;
 pub use live::{Live, Origin};
 use reader::Reader;
 pub use remedy::remedy;
-pub use secrets::{Environment, environment};
+pub use schema::schema;
+pub use secrets::{Environment, environment, with_env_file};
 use section::{Problems, Section};
 pub use tls::Tls;
 use webhook_verify::NamedSecret;
@@ -328,14 +330,15 @@ fn table(text: &str) -> Result<Table, ConfigError> {
 }
 
 impl Config {
-    /// Reads a configuration file, with overrides from the environment and from `set` (key, value).
+    /// Reads a configuration file, with overrides from the environment, from the file `.env` in the
+    /// same folder, and from `set` (key, value).
     pub fn load(
         path: &Path,
         role: Role,
         environment: &Environment,
         set: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
-        Self::parse(&text(path)?, role, environment, set)
+        Self::parse(&text(path)?, role, &with_env_file(path, environment)?, set)
     }
 
     /// Reads a configuration from text.

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
+use super::ConfigError;
 use super::section::Section;
 use webhook_verify::Secret;
 
@@ -19,6 +21,40 @@ pub fn environment() -> Environment {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     std::env::vars_os().filter_map(text).collect()
+}
+
+/// The environment, and what the file `.env` in the folder of a configuration adds to it. A variable
+/// that is set in the environment is not replaced. The error shows no value.
+pub fn with_env_file(config: &Path, environment: &Environment) -> Result<Environment, ConfigError> {
+    let path = config.with_file_name(".env");
+    let mut all = environment.clone();
+    if !path.exists() {
+        return Ok(all);
+    }
+    let mut last = None;
+    let problem = |what: String| ConfigError(vec![format!("{}: {what}", path.display())]);
+    let lines = dotenvy::from_path_iter(&path).map_err(|error| problem(unreadable(&error)))?;
+    for line in lines {
+        let (name, value) = line.map_err(|error| match (error, &last) {
+            (dotenvy::Error::LineParse(..), None) => {
+                problem("must begin with a line NAME=VALUE".into())
+            }
+            (dotenvy::Error::LineParse(..), Some(name)) => {
+                problem(format!("the line after {name} must be NAME=VALUE"))
+            }
+            (error, _) => problem(unreadable(&error)),
+        })?;
+        last = Some(name.clone());
+        all.entry(name).or_insert(value);
+    }
+    Ok(all)
+}
+
+fn unreadable(error: &dotenvy::Error) -> String {
+    match error {
+        dotenvy::Error::Io(error) => format!("cannot read it: {}", error.kind()),
+        _ => "cannot read it".into(),
+    }
 }
 
 /// Reads the reference to a secret and resolves it if this program needs the secret. `None` if it

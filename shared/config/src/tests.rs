@@ -405,6 +405,29 @@ fn secrets_that_can_be_guessed_or_changed_by_others_are_noted_and_never_shown() 
 }
 
 #[test]
+fn the_file_env_adds_to_the_environment_and_its_lines_are_never_quoted() {
+    let folder = std::env::temp_dir().join(format!("zentra-env-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let config = folder.join("zentra.toml");
+    let read = |text: &str| {
+        std::fs::write(folder.join(".env"), text).unwrap();
+        with_env_file(&config, &environment(&[("KNOWN", "outside")]))
+    };
+    let all = read("# comment\nKNOWN=inside\nSTRIPE=whsec_a=b\nQUOTED='a $b'\n").unwrap();
+    assert_eq!(all["KNOWN"], "outside");
+    assert_eq!((&*all["STRIPE"], &*all["QUOTED"]), ("whsec_a=b", "a $b"));
+    for (text, says) in [
+        ("sk_live_1 sk_live_2\n", "must begin with a line NAME=VALUE"),
+        ("A=1\nsk_live_1 sk_live_2\n", "the line after A must be NAME=VALUE"),
+    ] {
+        let message = read(text).unwrap_err().to_string();
+        assert!(message.contains(says) && !message.contains("sk_live"), "{message}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(with_env_file(&config, &Environment::new()).unwrap(), Environment::new());
+}
+
+#[test]
 fn an_old_name_is_read_as_its_key_and_both_are_a_problem() {
     let old = ("ZENTRA__REDIS__RETENTION", "90d");
     let config = example(Role::Check, &[old]).unwrap();

@@ -261,6 +261,16 @@ impl KeyFormat {
         key.filter(|key| key.iter().any(|&byte| byte != 0))
     }
 
+    /// A secret of this format with this key. `None` for public keys.
+    pub(crate) fn write(self, key: &[u8]) -> Option<String> {
+        match self {
+            Self::Utf8 | Self::Nfkd | Self::Hex | Self::Sha1 => Some(hex::encode(key)),
+            Self::Whsec => Some(format!("whsec_{}", STANDARD.encode(key))),
+            Self::Base64 => Some(STANDARD.encode(key)),
+            Self::Spki | Self::Jwk | Self::X509 => None,
+        }
+    }
+
     /// Whether a secret has this format.
     pub fn accepts(self, secret: &Secret) -> bool {
         !self.keys(secret).is_empty()

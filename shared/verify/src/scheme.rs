@@ -502,6 +502,13 @@ impl Scheme {
         fixed && !self.signature.content.covers(&Part::Secret)
     }
 
+    /// A secret in the form of this scheme, made of 32 random bytes. `None` if its callbacks are
+    /// signed with a private key, or verified with published keys.
+    pub fn new_secret(&self, random: &[u8; 32]) -> Option<String> {
+        let is_secret = self.keys.is_none() && !self.signature.algorithm.is_public();
+        self.signature.key.write(random).filter(|_| is_secret)
+    }
+
     /// Whether a secret has the right form for this scheme.
     pub fn accepts(&self, secret: &Secret) -> bool {
         match self.keys {
@@ -642,6 +649,20 @@ mod tests {
         assert!(signed("stripe"));
         assert!(signed("standard-webhooks"));
         assert!(!signed("github"));
+    }
+
+    #[test]
+    fn a_new_secret_has_the_form_of_its_scheme_and_signs() {
+        let mut made = 0;
+        for scheme in Scheme::names().filter_map(Scheme::named) {
+            let Some(text) = scheme.new_secret(&[7; 32]) else { continue };
+            assert!(scheme.accepts(&Secret::new(text.as_bytes())), "{:?}", scheme.documents);
+            made += 1;
+        }
+        assert!(made > 130, "{made}");
+        for public in ["discord", "aws-sns", "paypal"] {
+            assert_eq!(Scheme::named(public).unwrap().new_secret(&[7; 32]), None, "{public}");
+        }
     }
 
     #[test]

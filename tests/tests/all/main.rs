@@ -20,6 +20,7 @@ mod handshakes;
 mod harness;
 mod identity;
 mod ingress;
+mod init;
 mod isolation;
 mod job;
 mod journal;

@@ -31,11 +31,12 @@ pub(crate) struct Add {
 /// Appends the block to the configuration, or prints it, and prints what to do at the provider.
 pub(crate) fn add(path: &Path, asked: &Add) -> Result<(), Failure> {
     let provider = &asked.provider;
-    let scheme = Scheme::named(provider).ok_or_else(|| unknown(provider))?;
+    let scheme = scheme(provider)?;
     let name = asked.name.as_deref().unwrap_or(provider);
-    let variable = name.to_uppercase().replace('-', "_");
-    let secret = asked.secret.clone().unwrap_or_else(|| format!("env:{variable}_SECRET"));
-    let block = block(asked, &scheme, name, &variable, &secret)?;
+    check_public_url(asked, &scheme, name)?;
+    let secret = asked.secret.clone().unwrap_or_else(|| format!("env:{}", variable(name)));
+    let block =
+        format!("\n{}", block(provider, &scheme, name, &secret, asked.public_url.as_deref()));
     let mut out = std::io::stdout().lock();
     if asked.print {
         write!(out, "{block}")?;
@@ -44,6 +45,14 @@ pub(crate) fn add(path: &Path, asked: &Add) -> Result<(), Failure> {
         writeln!(out, "Added to {}:\n\n{}", path.display(), block.trim())?;
     }
     Ok(write!(out, "\n{}", left_to_do(provider, &scheme, name, &secret))?)
+}
+
+/// A provider of the catalogue.
+///
+/// # Errors
+/// The names that are like it, if there is no such provider.
+pub(crate) fn scheme(provider: &str) -> Result<Scheme, Failure> {
+    Scheme::named(provider).ok_or_else(|| unknown(provider))
 }
 
 fn unknown(provider: &str) -> Failure {
@@ -60,37 +69,50 @@ fn unknown(provider: &str) -> Failure {
     ))
 }
 
-fn block(
-    asked: &Add,
+/// The environment variable with the secret of a source.
+pub(crate) fn variable(source: &str) -> String {
+    format!("{}_SECRET", source.to_uppercase().replace('-', "_"))
+}
+
+/// The environment variable with the token that the provider shows in a handshake.
+pub(crate) fn token_variable(source: &str) -> String {
+    format!("{}_HANDSHAKE_TOKEN", source.to_uppercase().replace('-', "_"))
+}
+
+fn check_public_url(asked: &Add, scheme: &Scheme, name: &str) -> Result<(), Failure> {
+    let provider = &asked.provider;
+    match (&asked.public_url, scheme.signs_url()) {
+        (None, true) => Err(Failure::Asked(format!(
+            "{provider} signs the URL that it sends to.\nGive that URL, as the provider knows it, with --public-url \
+             https://YOUR-HOST/in/{name}."
+        ))),
+        (Some(_), false) => Err(Failure::Asked(format!(
+            "{provider} does not sign the URL that it sends to.\nOmit --public-url."
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The `[source.NAME]` of a provider.
+pub(crate) fn block(
+    provider: &str,
     scheme: &Scheme,
     name: &str,
-    variable: &str,
     secret: &str,
-) -> Result<String, Failure> {
+    public_url: Option<&str>,
+) -> String {
     let quoted = |text: &str| toml::Value::String(text.into()).to_string();
-    let mut block = format!("\n[source.{name}]\nprovider = {}\n", quoted(&asked.provider));
-    match (&asked.public_url, scheme.signs_url()) {
-        (Some(url), true) => _ = writeln!(block, "public_url = {}", quoted(url)),
-        (None, true) => {
-            return Err(Failure::Asked(format!(
-                "{} signs the URL that it sends to.\nGive that URL, as the provider knows it, with --public-url \
-                 https://YOUR-HOST/in/{name}.",
-                asked.provider
-            )));
-        }
-        (Some(_), false) => {
-            return Err(Failure::Asked(format!(
-                "{} does not sign the URL that it sends to.\nOmit --public-url.",
-                asked.provider
-            )));
-        }
-        (None, false) => {}
+    let mut block = format!("[source.{name}]\nprovider = {}\n", quoted(provider));
+    if let Some(url) = public_url {
+        _ = writeln!(block, "public_url = {}", quoted(url));
     }
     if scheme.asks_for_token() {
-        _ = writeln!(block, "handshake_token = \"env:{variable}_HANDSHAKE_TOKEN\"");
+        _ = writeln!(block, "handshake_token = \"env:{}\"", token_variable(name));
     }
-    _ = writeln!(block, "secrets = [{{ name = \"k1\", secret = {} }}]", quoted(secret));
-    Ok(block)
+    if !scheme.needs_no_secret() {
+        _ = writeln!(block, "secrets = [{{ name = \"k1\", secret = {} }}]", quoted(secret));
+    }
+    block
 }
 
 /// Appends to the file. Fails if it has a source of this name.
@@ -146,10 +168,12 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
          address of the ingress, or of the proxy before it.",
         scheme.content_type()
     ));
-    step(match scheme.is_token() {
-        true => format!("At {provider}, enter a long random secret, and put it into {secret}."),
-        false => format!("Put the signing secret that {provider} shows into {secret}."),
-    });
+    if !scheme.needs_no_secret() {
+        step(match scheme.is_token() {
+            true => format!("At {provider}, enter a long random secret, and put it into {secret}."),
+            false => format!("Put the signing secret that {provider} shows into {secret}."),
+        });
+    }
     if scheme.asks_for_token() {
         step(format!(
             "At {provider}, enter a random verify token, and store it where handshake_token points."
@@ -159,6 +183,12 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
     step(format!(
         "Run zentra check. zentra sign --source {name} --body FILE creates a test request."
     ));
+    text + &notes(scheme)
+}
+
+/// What to know about a provider.
+pub(crate) fn notes(scheme: &Scheme) -> String {
+    let mut text = String::new();
     if let Some(note) = &scheme.note {
         _ = writeln!(text, "\nNote: {note}");
     }

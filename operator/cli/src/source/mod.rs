@@ -4,5 +4,5 @@
 mod add;
 mod request;
 
-pub(crate) use add::{Add, add};
-pub(crate) use request::{Sign, Verify, sign, verify};
+pub(crate) use add::{Add, add, block, notes, scheme, token_variable, variable};
+pub(crate) use request::{Sign, Verify, read, sign, verify, write_headers};

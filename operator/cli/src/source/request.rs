@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use http::header;
+use http::{HeaderMap, header};
 use serde_json::json;
 use webhook_verify::Secret;
 use webhook_verify::{Callback, Explanation, Signed, Unverified, captured};
@@ -212,13 +212,19 @@ fn write_request(
     if let Some(query) = &signed.query {
         writeln!(out, "POST /in/{}?{query} HTTP/1.1", source.name)?;
     }
-    for (name, value) in &signed.headers {
-        writeln!(out, "{name}: {}", String::from_utf8_lossy(value.as_bytes()))?;
-    }
+    write_headers(&signed.headers, out)?;
     if changed {
         writeln!(out)?;
         out.write_all(&signed.body)?;
         writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// Writes each header on its line.
+pub(crate) fn write_headers(headers: &HeaderMap, out: &mut impl Write) -> std::io::Result<()> {
+    for (name, value) in headers {
+        writeln!(out, "{name}: {}", String::from_utf8_lossy(value.as_bytes()))?;
     }
     Ok(())
 }
@@ -242,10 +248,12 @@ fn curl(url: &str, signed: &Signed, kind: &str, data: &str) -> String {
 }
 
 fn sources(path: &Path, name: &str) -> Result<(Source, Vec<Source>), Failure> {
-    Ok(Config::sources(&zentra_config::text(path)?, name, &zentra_config::environment())?)
+    let environment = zentra_config::with_env_file(path, &zentra_config::environment())?;
+    Ok(Config::sources(&zentra_config::text(path)?, name, &environment)?)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+/// Reads a file, or the standard input for `-`.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = match path.as_os_str() == "-" {
         true => std::io::stdin().lock().read_to_end(&mut bytes),

@@ -1,0 +1,312 @@
+//! `zentra init`: a configuration to start with, and its secrets.
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use webhook_verify::Scheme;
+use zentra_config::{Config, Role};
+use zentra_rehearse::Samples;
+
+use crate::failure::Failure;
+use crate::source::{block, notes, scheme, token_variable, variable};
+
+/// The provider without a name: any that follows Standard Webhooks.
+const ANY: &str = "standard-webhooks";
+/// The folder of the embedded file.
+const STORE: &str = ".zentra";
+/// Where the ingress listens, if nothing else is configured.
+const LISTEN: &str = "http://127.0.0.1:8080";
+
+/// What to begin with.
+#[derive(clap::Args)]
+pub(crate) struct Init {
+    /// Providers of the catalogue, each as a source of its name (default: standard-webhooks). See
+    /// `zentra source list`.
+    providers: Vec<String>,
+    /// Use RabbitMQ and Redis instead of one file.
+    #[arg(long)]
+    servers: bool,
+    /// Address of your application, which receives the events.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000/webhooks")]
+    forward: String,
+}
+
+/// A file to write.
+struct New {
+    path: PathBuf,
+    mode: u32,
+    text: String,
+    /// What it is for.
+    about: &'static str,
+}
+
+/// One source.
+struct Start {
+    name: String,
+    scheme: Scheme,
+}
+
+/// Writes the files, and prints what to do next. Nothing that exists is changed.
+pub(crate) fn run(path: &Path, asked: &Init) -> Result<(), Failure> {
+    let starts = starts(&asked.providers)?;
+    let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let files = files(path, &folder, asked, &starts);
+    // Before the first one is written.
+    for file in files.iter().filter(|file| !is_optional(file)) {
+        if file.path.exists() {
+            return Err(exists(&file.path));
+        }
+    }
+    let written = write_all(&files)?;
+    if !asked.servers {
+        let store = folder.join(STORE);
+        fs::create_dir_all(&store).map_err(|error| unwritable(&store, &error))?;
+    }
+    let mut out = std::io::stdout().lock();
+    for file in &written {
+        writeln!(out, "{:<28} {}", file.path.display(), file.about)?;
+    }
+    if let Some(ignored) = files.iter().find(|file| is_optional(file) && !is_in(&written, file)) {
+        let lines = ignored.text.trim().replace('\n', ", ");
+        writeln!(out, "\n{} exists: it should contain {lines}.", ignored.path.display())?;
+    }
+    for start in &starts {
+        write!(out, "\n{}", at_provider(start))?;
+    }
+    write!(out, "\n{}", next(&starts, asked))?;
+    checked(path)
+}
+
+fn starts(providers: &[String]) -> Result<Vec<Start>, Failure> {
+    let mut names: Vec<&str> = providers.iter().map(String::as_str).collect();
+    if names.is_empty() {
+        names.push(ANY);
+    }
+    let mut starts: Vec<Start> = Vec::new();
+    for name in names {
+        if starts.iter().any(|start| start.name == name) {
+            let what =
+                "Name each provider once; zentra source add --name adds another source of it.";
+            return Err(Failure::Asked(format!("{name} is named twice.\n{what}")));
+        }
+        starts.push(Start { name: name.to_owned(), scheme: scheme(name)? });
+    }
+    Ok(starts)
+}
+
+fn files(path: &Path, folder: &Path, asked: &Init, starts: &[Start]) -> Vec<New> {
+    let new = |name: &str, mode, text, about| New { path: folder.join(name), mode, text, about };
+    let schema = serde_json::to_string_pretty(&zentra_config::schema()).unwrap_or_default();
+    vec![
+        New {
+            path: path.to_path_buf(),
+            mode: 0o644,
+            text: config(folder, asked, starts),
+            about: "the configuration",
+        },
+        new(".env", 0o600, secrets(asked, starts), "secrets: only you can read them"),
+        new("seal.key", 0o600, hex::encode(random()) + "\n", "seals stored events: keep a copy"),
+        new("zentra.schema.json", 0o644, schema + "\n", "for completion in editors"),
+        new(
+            ".gitignore",
+            0o644,
+            "/.env\n/seal.key\n/.zentra/\n".into(),
+            "keeps secrets out of git",
+        ),
+    ]
+}
+
+/// Whether a file is left alone where it exists.
+fn is_optional(file: &New) -> bool {
+    file.path.ends_with(".gitignore")
+}
+
+fn is_in(written: &[&New], file: &New) -> bool {
+    written.iter().any(|other| other.path == file.path)
+}
+
+fn random() -> [u8; 32] {
+    rand::random()
+}
+
+fn config(folder: &Path, asked: &Init, starts: &[Start]) -> String {
+    let quoted = |path: String| toml::Value::String(path);
+    let mut text = String::from(
+        "#:schema ./zentra.schema.json\n\
+         # The configuration of Zentra. All keys and defaults: zentra config. Check it: zentra check.\n\
+         # Secrets are in .env and seal.key.\n\n",
+    );
+    text += &match asked.servers {
+        true => "[rabbitmq]\nurls = [\"env:RABBITMQ_URL\"]\n\n\
+                 [redis]                       # appendonly yes, maxmemory-policy noeviction\n\
+                 url = \"env:REDIS_URL\"\n\n"
+            .into(),
+        false => format!(
+            "[embedded]                    # everything is in this file\n\
+             path = {}\n\n",
+            quoted(folder.join(STORE).join("zentra.db").display().to_string())
+        ),
+    };
+    _ = write!(
+        text,
+        "[ingress]                     # callbacks arrive at POST /in/SOURCE\n\
+         listen = \"127.0.0.1:8080\"\n\n\
+         [seal]\n\
+         keys = [{{ name = \"k1\", secret = {} }}]\n",
+        quoted(format!("file:{}", folder.join("seal.key").display()))
+    );
+    for Start { name, scheme } in starts {
+        // As the provider knows it.
+        let url = scheme.signs_url().then(|| format!("{LISTEN}/in/{name}"));
+        let secret = format!("env:{}", variable(name));
+        text += "\n";
+        text += &block(name, scheme, name, &secret, url.as_deref());
+    }
+    let subscribe: Vec<String> =
+        starts.iter().map(|start| format!("\"{}.#\"", start.name)).collect();
+    _ = write!(
+        text,
+        "\n[destination.app]             # your application\n\
+         url = {}\n\
+         subscribe = [{}]\n\
+         signing = [{{ name = \"k1\", secret = \"env:APP_SIGNING\" }}]\n",
+        toml::Value::String(asked.forward.clone()),
+        subscribe.join(", ")
+    );
+    text
+}
+
+fn secrets(asked: &Init, starts: &[Start]) -> String {
+    let mut text = String::from("# Secrets of zentra.toml. The environment overrides this file.\n");
+    for Start { name, scheme } in starts {
+        if !scheme.needs_no_secret() {
+            let made = scheme.new_secret(&random());
+            let about = match made {
+                Some(_) => format!("for tests; replace it if {name} shows you a secret"),
+                None => format!("what {name} shows you; see zentra source list"),
+            };
+            _ = writeln!(text, "# {about}\n{}={}", variable(name), made.unwrap_or_default());
+        }
+        if scheme.asks_for_token() {
+            _ = writeln!(text, "{}={}", token_variable(name), hex::encode(random()));
+        }
+    }
+    _ = writeln!(
+        text,
+        "# signs requests to your application (Standard Webhooks): it verifies them with this key\n\
+         APP_SIGNING=whsec_{}",
+        STANDARD.encode(random())
+    );
+    if asked.servers {
+        text += "RABBITMQ_URL=amqp://guest:guest@127.0.0.1:5672/%2f\nREDIS_URL=redis://127.0.0.1:6379/\n";
+    }
+    text
+}
+
+/// Writes all of them, or none. Returns those that were written.
+fn write_all(files: &[New]) -> Result<Vec<&New>, Failure> {
+    let mut written: Vec<&New> = Vec::new();
+    for file in files {
+        match write_new(file) {
+            Ok(()) => written.push(file),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && is_optional(file) => {}
+            Err(error) => {
+                for file in &written {
+                    let _ = fs::remove_file(&file.path);
+                }
+                return Err(match error.kind() {
+                    ErrorKind::AlreadyExists => exists(&file.path),
+                    _ => unwritable(&file.path, &error),
+                });
+            }
+        }
+    }
+    Ok(written)
+}
+
+fn write_new(file: &New) -> std::io::Result<()> {
+    let mut new =
+        OpenOptions::new().write(true).create_new(true).mode(file.mode).open(&file.path)?;
+    let done = new.write_all(file.text.as_bytes()).and_then(|()| new.sync_all());
+    if done.is_err() {
+        let _ = fs::remove_file(&file.path);
+    }
+    done
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Ours(format!(
+        "cannot write {}: {error}\nThe folder must exist, and you must be able to write there.",
+        path.display()
+    ))
+}
+
+fn exists(path: &Path) -> Failure {
+    Failure::Asked(format!(
+        "{} exists already. Nothing was written.\nzentra source add adds a source to a configuration; or use an \
+         empty folder.",
+        path.display()
+    ))
+}
+
+fn at_provider(Start { name, scheme }: &Start) -> String {
+    let mut text = format!(
+        "At {name}: set the webhook URL to https://YOUR-HOST/in/{name} (POST, {}).\n",
+        scheme.content_type()
+    );
+    if !scheme.needs_no_secret() {
+        let variable = variable(name);
+        text += &match scheme.new_secret(&[0; 32]) {
+            Some(_) => format!(
+                "If {name} shows you a secret, put it into {variable} in .env. If {name} asks for one, \
+                 enter the one that is there.\n"
+            ),
+            None => format!("Put the key that {name} shows you into {variable} in .env.\n"),
+        };
+    }
+    if scheme.asks_for_token() {
+        _ = writeln!(text, "Its verify token is {} in .env.", token_variable(name));
+    }
+    if scheme.signs_url() {
+        text += "Set public_url in zentra.toml to the URL that you enter there: it is signed.\n";
+    }
+    for line in notes(scheme).lines().filter(|line| !line.is_empty()) {
+        text += line;
+        text.push('\n');
+    }
+    text
+}
+
+fn next(starts: &[Start], asked: &Init) -> String {
+    let run = match asked.servers {
+        true => "zentra-ingress                 # and, beside it: zentra-worker",
+        false => "zentra standalone",
+    };
+    let sample = starts.iter().find_map(|Start { name, .. }| {
+        let samples = Samples::of(name)?;
+        let kind = samples.types().next()?.to_owned();
+        Some(format!("zentra send {name} {kind}      # a signed test callback\n"))
+    });
+    format!("Next:\n  {run}\n  {}", sample.unwrap_or_else(|| "zentra check\n".into()))
+}
+
+/// What was written can be used, except for secrets that only a provider can give.
+fn checked(path: &Path) -> Result<(), Failure> {
+    let environment = zentra_config::environment();
+    match Config::load(path, Role::Check, &environment, &[]) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "\nNot complete yet:")?;
+            for problem in &error.0 {
+                writeln!(out, "  {problem}")?;
+            }
+            Ok(())
+        }
+    }
+}

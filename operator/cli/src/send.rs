@@ -1,0 +1,115 @@
+//! `zentra send`: a signed test callback, by the way that the provider's callbacks take.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use zentra_rehearse::{Prepared, Samples, TestCallback, prepare};
+
+use crate::failure::Failure;
+use crate::source::{read, write_headers};
+use crate::text::{self, print_json};
+
+/// A test callback.
+#[derive(clap::Args)]
+pub(crate) struct Send {
+    /// A source of the configuration, or a provider that one source has.
+    #[arg(required_unless_present = "list")]
+    source: Option<String>,
+    /// Type of the event, for which there is a sample; see --list.
+    #[arg(value_name = "TYPE")]
+    kind: Option<String>,
+    /// List the providers and types of which there are samples.
+    #[arg(long, exclusive = true)]
+    list: bool,
+    /// File with the exact body, instead of a sample (`-`: standard input).
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// The event's ID (default: a new one). With --body, only if the provider sends it in a header.
+    #[arg(long)]
+    id: Option<String>,
+    /// Address of the ingress (default: http:// and `ingress.listen`).
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// How often to send it. All of them are the same event.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    times: u16,
+    /// Print the request, and don't send it.
+    #[arg(long)]
+    dry_run: bool,
+    /// Send to a source with `environment = "production"` too.
+    #[arg(long)]
+    force: bool,
+    /// Print JSON.
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
+}
+
+/// Sends it. Fails if the ingress does not accept it.
+pub(crate) async fn run(config: &Path, asked: &Send) -> Result<(), Failure> {
+    let Some(to) = &asked.source else { return Ok(list()?) };
+    let callback = TestCallback {
+        to: to.clone(),
+        kind: asked.kind.clone(),
+        body: asked.body.as_deref().map(read).transpose()?,
+        id: asked.id.clone(),
+        url: asked.url.clone(),
+        force: asked.force,
+    };
+    let prepared = prepare(config, &callback)?;
+    if asked.dry_run {
+        return Ok(show(&prepared)?);
+    }
+    let mut answers = Vec::new();
+    for _ in 0..asked.times {
+        answers.push(prepared.send().await?);
+    }
+    let mut out = text::stdout();
+    match asked.json {
+        true => print_json(&json!({ "callback": prepared, "answers": answers }), &mut out)?,
+        false => report(&prepared, &answers, &mut out)?,
+    }
+    let refused = answers.iter().find(|answer| !answer.starts_with('2'));
+    refused.map_or(Ok(()), |answer| Err(not_accepted(&prepared, answer)))
+}
+
+fn report(prepared: &Prepared, answers: &[String], out: &mut impl Write) -> std::io::Result<()> {
+    let kind = prepared.kind.as_deref().unwrap_or("event");
+    writeln!(out, "{kind} to {}: {}", prepared.url, answers.join(", "))?;
+    let is_accepted = answers.iter().any(|answer| answer.starts_with('2'));
+    match &prepared.event_id {
+        Some(id) if is_accepted => writeln!(out, "See it: zentra event show {id}"),
+        None if is_accepted => {
+            writeln!(out, "See it: zentra event list --source {}", prepared.source)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn not_accepted(prepared: &Prepared, answer: &str) -> Failure {
+    let next = match answer.starts_with("no ") {
+        true => "Does the ingress run there? With TLS, or elsewhere: --url https://…",
+        false => "See zentra refused list.",
+    };
+    Failure::Asked(format!("{} did not accept it: {answer}.\n{next}", prepared.url))
+}
+
+/// The request as a provider sends it.
+fn show(prepared: &Prepared) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "POST {}", prepared.url)?;
+    write_headers(prepared.headers(), &mut out)?;
+    writeln!(out)?;
+    out.write_all(prepared.body())?;
+    writeln!(out)
+}
+
+fn list() -> std::io::Result<()> {
+    let mut out = text::stdout();
+    for provider in Samples::providers() {
+        let samples = Samples::of(provider);
+        let types: Vec<&str> = samples.iter().flat_map(Samples::types).collect();
+        writeln!(out, "{provider:<18} {}", types.join(", "))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! Sends test callbacks to an ingress, as the provider of a source would.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use serde::Serialize;
+use webhook_verify::{Callback, Unverified};
+use zentra_admin::{AdminError, ErrorCode};
+use zentra_config::{Config, Role};
+use zentra_core::clock;
+use zentra_core::source::Source;
+
+use super::PRODUCTION;
+use super::error::unusable;
+use super::provider::{Http, Made};
+use super::sample::Samples;
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub struct TestCallback {
+    /// A source, or a provider that exactly one source has.
+    pub to: String,
+    /// The type of the event. Required if there is no body.
+    pub kind: Option<String>,
+    /// The exact body, instead of a sample.
+    pub body: Option<Vec<u8>>,
+    /// The event's ID, if the provider sends it in a header. `None`: a new one.
+    pub id: Option<String>,
+    /// The address of the ingress, without `/in/…`. `None`: the one that the configuration names.
+    pub url: Option<String>,
+    /// Send to a source with `environment = "production"` too.
+    pub force: bool,
+}
+
+/// A signed test callback.
+#[derive(Debug, Serialize)]
+pub struct Prepared {
+    /// The source that it is for.
+    pub source: String,
+    /// Where it is sent.
+    pub url: String,
+    /// The type of the event.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The event's ID, as `zentra event show` takes it.
+    pub event_id: Option<String>,
+    #[serde(skip)]
+    headers: HeaderMap,
+    #[serde(skip)]
+    body: Bytes,
+}
+
+impl Prepared {
+    /// The headers, without those that every request has.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The exact body.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Sends it. Returns the response: the status, and the reason if there is one; or why there is
+    /// no response.
+    ///
+    /// # Errors
+    ///
+    /// If this machine cannot use TLS.
+    pub async fn send(&self) -> Result<String, AdminError> {
+        let (url, headers, body) = (self.url.clone(), self.headers.clone(), self.body.clone());
+        Ok(Http::new()?.post(&Made { url, headers, body }).await)
+    }
+}
+
+/// Creates and signs a test callback for a source of the configuration in this file.
+///
+/// # Errors
+///
+/// The configuration is invalid, it has no such source, there is no such sample, or the provider
+/// signs with a private key.
+pub fn prepare(config: &Path, asked: &TestCallback) -> Result<Prepared, AdminError> {
+    let config = Config::load(config, Role::Rehearsal, &zentra_config::environment(), &[])?;
+    let source = source(&config, &asked.to)?;
+    if source.environment == PRODUCTION && !asked.force {
+        let message = format!("the source {} is marked as production (environment).", source.name);
+        return Err(unusable(message).hint("Send to another source, or use force."));
+    }
+    let (id, kind, body) = event(source, asked)?;
+    sign(&config, source, asked, (&id, &kind, &body))
+}
+
+/// The source with this name, or the only one of this provider.
+fn source<'c>(config: &'c Config, to: &str) -> Result<&'c Source, AdminError> {
+    let names = |sources: &[&Source]| {
+        sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let named = config.sources.iter().find(|source| source.name == to);
+    let of: Vec<&Source> =
+        config.sources.iter().filter(|source| source.endpoint.provider == to).collect();
+    match (named, &of[..]) {
+        (Some(source), _) => Ok(source),
+        (None, [source]) => Ok(*source),
+        (None, []) => {
+            let all: Vec<&Source> = config.sources.iter().collect();
+            let message = format!("the configuration has no source or provider {to}.");
+            let hint = format!("Its sources are {}; zentra source add adds one.", names(&all));
+            Err(AdminError::new(ErrorCode::SourceNotFound, message).about(to).hint(hint))
+        }
+        (None, several) => {
+            let message = format!("{to} is the provider of several sources.");
+            Err(unusable(message).hint(format!("Name one of them: {}.", names(several))))
+        }
+    }
+}
+
+/// ID, type and body.
+fn event(source: &Source, asked: &TestCallback) -> Result<(String, String, Vec<u8>), AdminError> {
+    let (provider, scheme) = (&source.endpoint.provider, &source.endpoint.scheme);
+    let samples = Samples::of(provider);
+    let now = clock::now();
+    let new_id = || samples.as_ref().map_or_else(|| "evt_test".into(), |all| all.id(now));
+    let kind = asked.kind.clone();
+    if let Some(body) = &asked.body {
+        let id = asked.id.clone().unwrap_or_else(new_id);
+        return Ok((id, kind.unwrap_or_else(|| "test".into()), body.clone()));
+    }
+    let Some(samples) = &samples else {
+        let all: Vec<&str> = Samples::providers().collect();
+        let message = format!("there are no samples of {provider}.");
+        let hint = format!("Give a body. There are samples of {}.", all.join(", "));
+        return Err(unusable(message).hint(hint));
+    };
+    let found =
+        kind.as_deref().and_then(|kind| samples.event(kind, scheme, asked.id.as_deref(), now));
+    let Some(event) = found else {
+        let types: Vec<&str> = samples.types().collect();
+        let message = match &kind {
+            Some(kind) => format!("there is no sample {kind} of {provider}."),
+            None => "the type of the event is missing.".into(),
+        };
+        let hint =
+            format!("The samples of {provider} are {}. Other types need a body.", types.join(", "));
+        return Err(unusable(message).hint(hint));
+    };
+    Ok((event.id, kind.unwrap_or_default(), event.body))
+}
+
+fn sign(
+    config: &Config,
+    source: &Source,
+    asked: &TestCallback,
+    (id, kind, body): (&str, &str, &[u8]),
+) -> Result<Prepared, AdminError> {
+    let endpoint = &source.endpoint;
+    let ingress = asked.url.clone().unwrap_or_else(|| address(config));
+    let address = format!("{}/in/{}", ingress.trim_end_matches('/'), source.name);
+    let unfit =
+        |what: &str| unusable(format!("cannot sign for the source {}: {what}.", source.name));
+    let secret = endpoint.secrets.first().ok_or_else(|| unfit("it has no secret"))?;
+    let url = endpoint.public_url.as_deref().unwrap_or(&address);
+    let callback = Callback { id, kind, time: clock::now(), body, url };
+    let signed = endpoint.scheme.sign(&secret.secret, &callback).map_err(|what| {
+        unfit(&what.to_string()).hint("Let the provider send a test callback instead.")
+    })?;
+    let mut headers = signed.headers;
+    let content_type = HeaderValue::from_static(endpoint.scheme.content_type());
+    headers.entry(header::CONTENT_TYPE).or_insert(content_type);
+    let unverified = Unverified {
+        method: http::Method::POST,
+        headers: headers.clone(),
+        query: signed.query.clone(),
+        peer: None,
+        body: signed.body.clone(),
+        received_at: clock::now(),
+        receipt: 0,
+    };
+    // As the ingress reads it.
+    let verified = unverified.verify_by(endpoint, None).ok();
+    let event = verified.and_then(|verified| verified.into_events().into_iter().next());
+    Ok(Prepared {
+        source: source.name.clone(),
+        url: match &signed.query {
+            Some(query) => format!("{address}?{query}"),
+            None => address,
+        },
+        kind: event.as_ref().and_then(|event| event.event_type.clone()),
+        event_id: event.as_ref().and_then(|event| event.event_id().map(str::to_owned)),
+        headers,
+        body: signed.body,
+    })
+}
+
+/// The address of the configuration's ingress, as this machine reaches it without TLS.
+fn address(config: &Config) -> String {
+    let mut listen = config.ingress.listen;
+    if listen.ip().is_unspecified() {
+        listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    format!("http://{listen}")
+}

@@ -142,7 +142,8 @@ async fn an_empty_folder_becomes_a_zentra_that_delivers_a_sample_of_each_provide
     for (headers, body) in &*received {
         let header = |name: &str| headers[name].to_str().unwrap();
         let time = Timestamp::from_secs(header("webhook-timestamp").parse().unwrap());
-        let expected = standard_webhooks(std::slice::from_ref(&key), header("webhook-id"), time, body);
+        let expected =
+            standard_webhooks(std::slice::from_ref(&key), header("webhook-id"), time, body);
         assert!(expected.iter().all(|(name, value)| headers.get(name) == Some(value)));
     }
     let shown = text(&stack.zentra(&["send", "github", "push", "--dry-run"]));

@@ -145,9 +145,14 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     shop.stack.replace("rate = 20\n", "");
     let ingress = shop.stack.ingress().await;
     let _workers = [shop.stack.worker().await, shop.stack.worker().await];
-    for id in flood.iter().map(String::as_str).chain(["evt_hung", "evt_wait"]) {
-        shop.until(id, "delivered").await;
-    }
+    eventually("everything is delivered", BOUND * 6, async || {
+        let list = ["event", "list", "--state", "delivered", "--limit", "1000", "--json"];
+        let listed = String::from_utf8(shop.stack.zentra(&list).stdout).unwrap();
+        let is_delivered = |id: &str| listed.contains(&format!("/{id}\""));
+        let mut ids = flood.iter().map(String::as_str).chain(["evt_hung", "evt_wait"]);
+        ids.all(is_delivered).then_some(())
+    })
+    .await;
     shop.send(&ingress, "evt_done").await;
     eventually("it is known as a copy", BOUND, async || {
         let done = shop.until("evt_done", "delivered").await;

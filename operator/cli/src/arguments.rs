@@ -122,7 +122,11 @@ pub(crate) enum Command {
     /// for 21 providers.
     Send(Send),
     /// Validate the configuration; print every error and recommendation.
-    Check,
+    Check {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the configuration reference: every key, its default and meaning.
     Config {
         /// Print the JSON Schema of the configuration, for editors.
@@ -148,7 +152,11 @@ pub(crate) enum Command {
 #[derive(Subcommand)]
 pub(crate) enum SourceCommand {
     /// List the catalogue: what each provider signs, and whether it is proven.
-    List,
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Add a source to the configuration; print what to enter at the provider.
     Add(Add),
 }

@@ -96,15 +96,19 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             let pages = manual::pages(folder)?.len();
             return Ok(writeln!(std::io::stdout(), "{pages} pages are in {}", folder.display())?);
         }
-        Command::Source(SourceCommand::List) => {
+        Command::Source(SourceCommand::List { json: false }) => {
             return Ok(write!(std::io::stdout(), "{}", webhook_verify::table())?);
+        }
+        Command::Source(SourceCommand::List { json: true }) => {
+            return print_json(&source::catalogue(), &mut std::io::stdout());
         }
         Command::Source(SourceCommand::Add(asked)) => return source::add(path, asked),
         Command::Verify(asked) => return source::verify(path, asked),
         Command::Sign(asked) => return source::sign(path, asked),
         Command::Send(asked) => return send::run(path, asked).await,
         Command::Init(asked) => return init::run(path, asked),
-        Command::Check => return check(path),
+        Command::Check { json: false } => return check(path),
+        Command::Check { json: true } => return check_as_json(path),
         Command::Standalone(listen) => return standalone::run(path, listen).await,
         Command::Demo(asked) => return rehearse::demo(asked).await,
         Command::Rehearse(asked) => return rehearse::rehearse(path, asked).await,
@@ -164,7 +168,7 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
         | Command::Sign(_)
         | Command::Send(_)
         | Command::Init(_)
-        | Command::Check
+        | Command::Check { .. }
         | Command::Standalone(_)
         | Command::Migrate(_)
         | Command::Demo(_)
@@ -188,6 +192,20 @@ fn check(path: &Path) -> Result<(), Failure> {
         out,
         "the configuration is valid: sources: {sources}, destinations: {destinations}"
     )?)
+}
+
+/// Prints the result as JSON, also of an invalid configuration.
+fn check_as_json(path: &Path) -> Result<(), Failure> {
+    let loaded = Config::load(path, Role::Check, &zentra_config::environment(), &[]);
+    let result = match &loaded {
+        Ok(config) => serde_json::json!({
+            "valid": true, "problems": [], "notes": config.advice(),
+            "sources": config.sources.len(), "destinations": config.destinations.len(),
+        }),
+        Err(error) => serde_json::json!({ "valid": false, "problems": error.0, "notes": [] }),
+    };
+    print_json(&result, &mut text::stdout())?;
+    loaded.map(|_| ()).map_err(Into::into)
 }
 
 fn load(path: &Path, role: Role) -> Result<Config, Failure> {

@@ -81,6 +81,11 @@ impl From<KindName> for Kind {
 /// Plays the scenarios. Fails if one of them fails.
 pub(crate) async fn rehearse(path: &Path, asked: &Rehearse) -> Result<(), Failure> {
     let mut out = text::stdout();
+    if asked.list && asked.json {
+        let named = |(name, about)| serde_json::json!({ "name": name, "about": about });
+        let all: Vec<_> = zentra_rehearse::shipped().into_iter().map(named).collect();
+        return print_json(&all, &mut out);
+    }
     if asked.list {
         for (name, about) in zentra_rehearse::shipped() {
             writeln!(out, "{name:<18}{about}")?;

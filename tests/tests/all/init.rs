@@ -110,6 +110,9 @@ async fn an_empty_folder_becomes_a_zentra_that_delivers_a_sample_of_each_provide
     assert_eq!((mode(folder.join(".env")), mode(folder.join("seal.key"))), (0o600, 0o600));
     let checked = stack.zentra(&["check"]);
     assert!(checked.status.success(), "{}", text(&checked));
+    let checked: Value =
+        serde_json::from_slice(&stack.zentra(&["check", "--json"]).stdout).unwrap();
+    assert_eq!((&checked["valid"], &checked["sources"]), (&true.into(), &21.into()));
 
     let zentra = stack.standalone().await;
     for (at, provider) in with_samples.iter().enumerate() {
@@ -205,6 +208,21 @@ async fn each_provider_gets_a_valid_configuration_or_is_told_which_key_is_missin
     }
     let others: Vec<&str> = problems.lines().filter(|line| !line.contains("the secret")).collect();
     assert_eq!(others, Vec::<&str>::new());
+    let checked = stack.zentra(&["check", "--json"]);
+    assert_eq!(checked.status.code(), Some(1));
+    let checked: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!(checked["problems"].as_array().unwrap().len(), problems.lines().count());
+    let listed = stack.zentra(&["source", "list", "--json"]);
+    let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed.len(), Scheme::names().count());
+    let stripe = listed.iter().find(|one| one["provider"] == "stripe").unwrap();
+    assert_eq!(
+        (&stripe["retries_seconds"], &stripe["has_samples"]),
+        (&259_200.into(), &true.into())
+    );
+    let listed = stack.zentra(&["rehearse", "--list", "--json"]);
+    let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
+    assert!(listed.iter().any(|one| one["name"] == "transfer"));
     // On servers, their URLs are in `.env`.
     let folder = zentra_tests::services::folder("init");
     let stack = in_folder(&folder);

@@ -2,7 +2,9 @@
 //! config to its first callback.
 
 mod add;
+mod list;
 mod request;
 
 pub(crate) use add::{Add, add, block, notes, scheme, token_variable, variable};
+pub(crate) use list::catalogue;
 pub(crate) use request::{Sign, Verify, read, sign, verify, write_headers};

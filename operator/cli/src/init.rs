@@ -1,15 +1,15 @@
 //! `zentra init`: a configuration to start with, and its secrets.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use webhook_verify::Scheme;
-use zentra_config::{Config, Role};
+use zentra_config::{Config, Environment, Role};
 use zentra_rehearse::Samples;
 
 use crate::failure::Failure;
@@ -54,32 +54,90 @@ struct Start {
 /// Writes the files, and prints what to do next. Nothing that exists is changed.
 pub(crate) fn run(path: &Path, asked: &Init) -> Result<(), Failure> {
     let starts = starts(&asked.providers)?;
-    let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let folder = folder(path)?;
     let files = files(path, &folder, asked, &starts);
     // Before the first one is written.
+    let missing = missing(&files)?;
     for file in files.iter().filter(|file| !is_optional(file)) {
-        if file.path.exists() {
+        if file.path.symlink_metadata().is_ok() {
             return Err(exists(&file.path));
         }
     }
-    let written = write_all(&files)?;
     if !asked.servers {
-        let store = folder.join(STORE);
-        fs::create_dir_all(&store).map_err(|error| unwritable(&store, &error))?;
+        make(&folder.join(STORE))?;
     }
+    let written = write_all(&files)?;
     let mut out = std::io::stdout().lock();
     for file in &written {
         writeln!(out, "{:<28} {}", file.path.display(), file.about)?;
     }
     if let Some(ignored) = files.iter().find(|file| is_optional(file) && !is_in(&written, file)) {
-        let lines = ignored.text.trim().replace('\n', ", ");
-        writeln!(out, "\n{} exists: it should contain {lines}.", ignored.path.display())?;
+        let known = fs::read_to_string(&ignored.path).unwrap_or_default();
+        let lacks = |line: &&str| !known.lines().any(|other| other == *line);
+        let lines: Vec<&str> = ignored.text.lines().filter(lacks).collect();
+        if !lines.is_empty() {
+            let path = ignored.path.display();
+            writeln!(out, "\n{path} exists: it should contain {}.", lines.join(", "))?;
+        }
     }
     for start in &starts {
         write!(out, "\n{}", at_provider(start))?;
     }
-    write!(out, "\n{}", next(&starts, asked))?;
-    checked(path)
+    write!(out, "\n{}", next(path, &starts, asked))?;
+    if !missing.is_empty() {
+        writeln!(out, "\nNot complete yet:\n  {}", missing.join("\n  "))?;
+    }
+    Ok(())
+}
+
+/// The folder of the configuration. Paths in it are absolute, unless it is the current one.
+fn folder(path: &Path) -> Result<PathBuf, Failure> {
+    let others = [".env", ".gitignore", "seal.key", "zentra.schema.json"];
+    if path.file_name().is_none_or(|name| others.iter().any(|other| name == *other)) {
+        return Err(Failure::Asked(format!(
+            "{} cannot be the configuration.\nName another file with --config.",
+            path.display()
+        )));
+    }
+    match path.parent() {
+        None => Ok(PathBuf::new()),
+        Some(parent) if parent.as_os_str().is_empty() => Ok(PathBuf::new()),
+        Some(parent) => std::path::absolute(parent).map_err(|error| unwritable(parent, &error)),
+    }
+}
+
+/// Secrets that only a provider can give, one line each.
+///
+/// # Errors
+/// Everything else that is wrong with what would be written.
+fn missing(files: &[New]) -> Result<Vec<String>, Failure> {
+    let [config, secrets, seal, ..] = files else { return Ok(Vec::new()) };
+    let lines = secrets.text.lines().filter_map(|line| line.split_once('='));
+    let mut environment: Environment =
+        lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    environment.insert("SEAL".into(), seal.text.clone());
+    // The file of the seal does not exist yet.
+    let seal = toml::Value::String(format!("file:{}", seal.path.display())).to_string();
+    let text = config.text.replace(&seal, "\"env:SEAL\"");
+    let Err(error) = Config::parse(&text, Role::Check, &environment, &[]) else {
+        return Ok(Vec::new());
+    };
+    let (missing, wrong): (Vec<String>, Vec<String>) =
+        error.0.into_iter().partition(|problem| problem.contains("].secret: "));
+    match wrong.iter().find(|problem| !problem.starts_with("destination: ")) {
+        None => Ok(missing),
+        Some(wrong) => {
+            Err(Failure::Asked(format!("{wrong}\nNothing was written. See zentra init --help.")))
+        }
+    }
+}
+
+/// Creates the folder of the embedded file.
+fn make(store: &Path) -> Result<(), Failure> {
+    if store.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().mode(0o700).create(store).map_err(|error| unwritable(store, &error))
 }
 
 fn starts(providers: &[String]) -> Result<Vec<Start>, Failure> {
@@ -282,31 +340,23 @@ fn at_provider(Start { name, scheme }: &Start) -> String {
     text
 }
 
-fn next(starts: &[Start], asked: &Init) -> String {
+fn next(path: &Path, starts: &[Start], asked: &Init) -> String {
+    let config = match path == Path::new("zentra.toml") {
+        true => String::new(),
+        false => format!(" --config {}", path.display()),
+    };
     let run = match asked.servers {
-        true => "zentra-ingress                 # and, beside it: zentra-worker",
-        false => "zentra standalone",
+        true => format!(
+            "zentra-ingress{config}      # with RabbitMQ and Redis; and, beside it:\n  zentra-worker{config}"
+        ),
+        false => {
+            format!("zentra standalone{config}      # your application runs at {}", asked.forward)
+        }
     };
     let sample = starts.iter().find_map(|Start { name, .. }| {
         let samples = Samples::of(name)?;
         let kind = samples.types().next()?.to_owned();
-        Some(format!("zentra send {name} {kind}      # a signed test callback\n"))
+        Some(format!("zentra send {name} {kind}{config}      # a signed test callback\n"))
     });
-    format!("Next:\n  {run}\n  {}", sample.unwrap_or_else(|| "zentra check\n".into()))
-}
-
-/// What was written can be used, except for secrets that only a provider can give.
-fn checked(path: &Path) -> Result<(), Failure> {
-    let environment = zentra_config::environment();
-    match Config::load(path, Role::Check, &environment, &[]) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "\nNot complete yet:")?;
-            for problem in &error.0 {
-                writeln!(out, "  {problem}")?;
-            }
-            Ok(())
-        }
-    }
+    format!("Next:\n  {run}\n  {}", sample.unwrap_or_else(|| format!("zentra check{config}\n")))
 }

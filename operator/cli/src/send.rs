@@ -54,16 +54,13 @@ pub(crate) async fn run(config: &Path, asked: &Send) -> Result<(), Failure> {
         body: asked.body.as_deref().map(read).transpose()?,
         id: asked.id.clone(),
         url: asked.url.clone(),
-        force: asked.force,
+        force: asked.force || asked.dry_run,
     };
     let prepared = prepare(config, &callback)?;
     if asked.dry_run {
         return Ok(show(&prepared)?);
     }
-    let mut answers = Vec::new();
-    for _ in 0..asked.times {
-        answers.push(prepared.send().await?);
-    }
+    let answers = prepared.send(asked.times).await?;
     let mut out = text::stdout();
     match asked.json {
         true => print_json(&json!({ "callback": prepared, "answers": answers }), &mut out)?,
@@ -75,7 +72,12 @@ pub(crate) async fn run(config: &Path, asked: &Send) -> Result<(), Failure> {
 
 fn report(prepared: &Prepared, answers: &[String], out: &mut impl Write) -> std::io::Result<()> {
     let kind = prepared.kind.as_deref().unwrap_or("event");
-    writeln!(out, "{kind} to {}: {}", prepared.url, answers.join(", "))?;
+    let alike = answers.chunk_by(|one, other| one == other).map(|answers| match answers.len() {
+        1 => answers[0].clone(),
+        count => format!("{count} × {}", answers[0]),
+    });
+    let answers_text = alike.collect::<Vec<_>>().join(", ");
+    writeln!(out, "{kind} to {}: {answers_text}", prepared.url)?;
     let is_accepted = answers.iter().any(|answer| answer.starts_with('2'));
     match &prepared.event_id {
         Some(id) if is_accepted => writeln!(out, "See it: zentra event show {id}"),
@@ -87,9 +89,10 @@ fn report(prepared: &Prepared, answers: &[String], out: &mut impl Write) -> std:
 }
 
 fn not_accepted(prepared: &Prepared, answer: &str) -> Failure {
-    let next = match answer.starts_with("no ") {
-        true => "Does the ingress run there? With TLS, or elsewhere: --url https://…",
-        false => "See zentra refused list.",
+    let next = match answer.get(..3) {
+        Some("no ") => "Does the ingress run there? With TLS, or elsewhere: --url https://…",
+        Some("400" | "401" | "403" | "409" | "422") => "See zentra refused list.",
+        _ => "See the log of the ingress.",
     };
     Failure::Asked(format!("{} did not accept it: {answer}.\n{next}", prepared.url))
 }

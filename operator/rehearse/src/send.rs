@@ -62,15 +62,23 @@ impl Prepared {
         &self.body
     }
 
-    /// Sends it. Returns the response: the status, and the reason if there is one; or why there is
-    /// no response.
+    /// Sends it a number of times, until there is no response. Returns the responses: the status,
+    /// and the reason if there is one; or why there is no response.
     ///
     /// # Errors
     ///
     /// If this machine cannot use TLS.
-    pub async fn send(&self) -> Result<String, AdminError> {
+    pub async fn send(&self, times: u16) -> Result<Vec<String>, AdminError> {
         let (url, headers, body) = (self.url.clone(), self.headers.clone(), self.body.clone());
-        Ok(Http::new()?.post(&Made { url, headers, body }).await)
+        let (http, made) = (Http::new()?, Made { url, headers, body });
+        let mut answers = Vec::new();
+        for _ in 0..times {
+            answers.push(http.post(&made).await);
+            if answers.last().is_some_and(|answer| answer.starts_with("no ")) {
+                break;
+            }
+        }
+        Ok(answers)
     }
 }
 
@@ -85,7 +93,7 @@ pub fn prepare(config: &Path, asked: &TestCallback) -> Result<Prepared, AdminErr
     let source = source(&config, &asked.to)?;
     if source.environment == PRODUCTION && !asked.force {
         let message = format!("the source {} is marked as production (environment).", source.name);
-        return Err(unusable(message).hint("Send to another source, or use force."));
+        return Err(unusable(message).hint("Send to another source, or force it."));
     }
     let (id, kind, body) = event(source, asked)?;
     sign(&config, source, asked, (&id, &kind, &body))
@@ -154,7 +162,10 @@ fn sign(
     (id, kind, body): (&str, &str, &[u8]),
 ) -> Result<Prepared, AdminError> {
     let endpoint = &source.endpoint;
-    let ingress = asked.url.clone().unwrap_or_else(|| address(config));
+    let ingress = match &asked.url {
+        Some(url) => checked(url)?,
+        None => address(config),
+    };
     let address = format!("{}/in/{}", ingress.trim_end_matches('/'), source.name);
     let unfit =
         |what: &str| unusable(format!("cannot sign for the source {}: {what}.", source.name));
@@ -179,6 +190,19 @@ fn sign(
     // As the ingress reads it.
     let verified = unverified.verify_by(endpoint, None).ok();
     let event = verified.and_then(|verified| verified.into_events().into_iter().next());
+    if let Some(event) = &event {
+        let (found, wanted) = (event.event_type.as_deref(), asked.kind.as_deref());
+        if wanted.is_some() && found != wanted {
+            let found = found.unwrap_or("none");
+            return Err(unusable(format!("the type of the event in the body is {found}."))
+                .hint("Leave the type out, or change the body."));
+        }
+        let id = asked.id.as_deref();
+        if id.is_some_and(|id| event.event_id().is_none_or(|found| !found.contains(id))) {
+            return Err(unusable("the event would not have this ID.")
+                .hint("It is in the body, or it has characters that an ID cannot have."));
+        }
+    }
     Ok(Prepared {
         source: source.name.clone(),
         url: match &signed.query {
@@ -190,6 +214,22 @@ fn sign(
         headers,
         body: signed.body,
     })
+}
+
+/// An address without user, path and query.
+fn checked(url: &str) -> Result<String, AdminError> {
+    let uri: Option<http::Uri> = url.trim_end_matches('/').parse().ok();
+    let fits = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(|at| !at.as_str().contains('@') && !at.host().is_empty())
+            && uri.path() == "/"
+            && uri.query().is_none()
+    });
+    match fits {
+        true => Ok(url.trim_end_matches('/').to_owned()),
+        false => Err(unusable("the address of the ingress is no URL of this kind.")
+            .hint("It is like http://127.0.0.1:8080: without a user, a path and a query.")),
+    }
 }
 
 /// The address of the configuration's ingress, as this machine reaches it without TLS.

@@ -575,7 +575,8 @@ the file; a test compares both. `zentra check` prints every error and recommenda
 in `docs/zentra.schema.json`.
 
 - A *secret* is never in the file. It is a reference: `\"env:NAME\"` or `\"file:PATH\"`. A file `.env` in the folder of
-  `zentra.toml` adds variables to the environment (`NAME=VALUE` lines). It replaces none, and is read again on SIGHUP.
+  `zentra.toml` adds variables to the environment (`NAME=VALUE` lines; a value
+  with a `$` or spaces stands between `'…'`). It replaces none, and is read again on SIGHUP.
 - *Secrets* are a list: `[{ name = \"2026-11\", secret = \"env:NAME\" }]`. Histories and metrics show
   the name, so that you can see when an old secret is no longer used.
 - A *duration* is text such as `\"250ms\"`, `\"10s\"`, `\"6h\"`. A *size* is a number of bytes, or text such

@@ -193,7 +193,11 @@ impl Reader<'_> {
         let (path, max_size) = (section.text("path"), section.size("max_size") as u64);
         match (self.role, &path) {
             (Role::Standalone, None) => {
-                section.problem("path", "is missing, like \"/var/lib/zentra/zentra.db\"");
+                section.problem(
+                    "path",
+                    "is missing, like \"/var/lib/zentra/zentra.db\"; with RabbitMQ and Redis, start \
+                     zentra-ingress and zentra-worker instead of zentra standalone",
+                );
             }
             (Role::Ingress | Role::Worker, Some(_)) => section.problem(
                 "path",

@@ -1,7 +1,8 @@
 //! Secrets in the configuration: `env:NAME` or `file:PATH`, never the secret itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -24,37 +25,67 @@ pub fn environment() -> Environment {
 }
 
 /// The environment, and what the file `.env` in the folder of a configuration adds to it. A variable
-/// that is set in the environment is not replaced. The error shows no value.
+/// that is set in the environment is not replaced.
+///
+/// # Errors
+///
+/// A line that is not `NAME=VALUE`, sets a name again, or has a `$` outside of single quotes: it
+/// would be replaced in some programs and not in others. The error names the line, and no text of
+/// it, because that could be a secret.
 pub fn with_env_file(config: &Path, environment: &Environment) -> Result<Environment, ConfigError> {
     let path = config.with_file_name(".env");
     let mut all = environment.clone();
-    if !path.exists() {
-        return Ok(all);
-    }
-    let mut last = None;
     let problem = |what: String| ConfigError(vec![format!("{}: {what}", path.display())]);
-    let lines = dotenvy::from_path_iter(&path).map_err(|error| problem(unreadable(&error)))?;
-    for line in lines {
-        let (name, value) = line.map_err(|error| match (error, &last) {
-            (dotenvy::Error::LineParse(..), None) => {
-                problem("must begin with a line NAME=VALUE".into())
-            }
-            (dotenvy::Error::LineParse(..), Some(name)) => {
-                problem(format!("the line after {name} must be NAME=VALUE"))
-            }
-            (error, _) => problem(unreadable(&error)),
-        })?;
-        last = Some(name.clone());
+    let is_file = match std::fs::metadata(&path) {
+        Ok(about) => about.is_file() && about.len() <= MAX,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(all),
+        Err(error) => return Err(problem(format!("cannot read it: {}", error.kind()))),
+    };
+    if !is_file {
+        return Err(problem("must be a file of at most 1 MiB".into()));
+    }
+    let text = std::fs::read_to_string(&path);
+    let text = text.map_err(|error| problem(format!("cannot read it: {}", error.kind())))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let own = variables(text).map_err(|(line, what)| problem(format!("line {line} {what}")))?;
+    for (name, value) in own {
         all.entry(name).or_insert(value);
     }
     Ok(all)
 }
 
-fn unreadable(error: &dotenvy::Error) -> String {
-    match error {
-        dotenvy::Error::Io(error) => format!("cannot read it: {}", error.kind()),
-        _ => "cannot read it".into(),
+/// The variables of an environment file; or the number of a wrong line, and what it should be.
+fn variables(text: &str) -> Result<Vec<(String, String)>, (usize, &'static str)> {
+    let read = |text: &str| -> Option<Vec<(String, String)>> {
+        dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, _>>().ok()
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    let is_replaced = |line: &&str| match line.split_once('=') {
+        Some((name, value)) => {
+            let is_comment = name.trim_start().starts_with('#');
+            value.contains('$') && !value.trim_start().starts_with('\'') && !is_comment
+        }
+        None => false,
+    };
+    if let Some(at) = lines.iter().position(is_replaced) {
+        return Err((at + 1, "has a $: put the value between '…'"));
     }
+    // A value between quotes may have several lines.
+    let Some(all) = read(text) else {
+        let good = (0..lines.len()).rev().find(|end| read(&lines[..*end].join("\n")).is_some());
+        let what = "must be NAME=VALUE, with '…' around a value that has spaces";
+        return Err((good.unwrap_or(0) + 1, what));
+    };
+    let mut names = HashSet::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((name, _)) = line.split_once('=') else { continue };
+        let name = name.trim().trim_start_matches("export ").trim();
+        let is_set = all.iter().any(|(other, _)| other == name);
+        if is_set && !names.insert(name) {
+            return Err((at + 1, "sets a name again"));
+        }
+    }
+    Ok(all)
 }
 
 /// Reads the reference to a secret and resolves it if this program needs the secret. `None` if it

@@ -416,12 +416,17 @@ fn the_file_env_adds_to_the_environment_and_its_lines_are_never_quoted() {
     let all = read("# comment\nKNOWN=inside\nSTRIPE=whsec_a=b\nQUOTED='a $b'\n").unwrap();
     assert_eq!(all["KNOWN"], "outside");
     assert_eq!((&*all["STRIPE"], &*all["QUOTED"]), ("whsec_a=b", "a $b"));
+    assert_eq!(read("\u{feff}PEM=\"one\ntwo\"\r\nB=2\r\n").unwrap()["PEM"], "one\ntwo");
     for (text, says) in [
-        ("sk_live_1 sk_live_2\n", "must begin with a line NAME=VALUE"),
-        ("A=1\nsk_live_1 sk_live_2\n", "the line after A must be NAME=VALUE"),
+        ("sk_live_1 sk_live_2\n", "line 1 must be NAME=VALUE"),
+        ("A=1\nsk_live_1=\nsk_live_1 sk_live_2\n", "line 3 must be NAME=VALUE"),
+        ("PEM=\"one\ntwo\"\nA=sk_live_1 sk_live_2\n", "line 3 must be NAME=VALUE"),
+        ("A=sk_live_1\nexport A=sk_live_2\n", "line 2 sets a name again"),
+        ("A=sk_live_1$HOME\n", "line 1 has a $"),
+        ("A=\"sk_live_1$HOME\"\n", "line 1 has a $"),
     ] {
         let message = read(text).unwrap_err().to_string();
-        assert!(message.contains(says) && !message.contains("sk_live"), "{message}");
+        assert!(message.contains(says) && !message.contains("sk_live"), "{text}: {message}");
     }
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(with_env_file(&config, &Environment::new()).unwrap(), Environment::new());

@@ -3,10 +3,12 @@
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use lapin::Confirmation;
+use futures_util::poll;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Confirmation, Connection};
 use tokio::time::timeout;
 use zentra_core::seal::Sealed;
 use zentra_store::queue::Operate;
@@ -42,8 +44,20 @@ impl Amqp {
             Ok(sent) => sent,
             // It is slow, but it works.
             Err(_) if self.held.has_worked_since(started) => sent.await,
-            Err(_) if self.works_without_archive(sealed).await? => return Ok(false),
-            Err(_) => sent.await,
+            Err(_) => {
+                let confirmed = self.is_confirmed_without_archive(sealed).await?;
+                match poll!(&mut sent) {
+                    Poll::Ready(sent) => sent,
+                    // Only the broker as a whole was slow.
+                    Poll::Pending if !confirmed || self.held.has_worked_since(started) => {
+                        sent.await
+                    }
+                    Poll::Pending => {
+                        self.leave_held_archive_out();
+                        return Ok(false);
+                    }
+                }
+            }
         };
         match sent {
             Ok(()) => {
@@ -63,7 +77,7 @@ impl Amqp {
         self.publish_without_archive(sealed).await.map(|()| false)
     }
 
-    fn archive_works(&self) {
+    pub(super) fn archive_works(&self) {
         if self.held.works() {
             tracing::info!("the archive takes events again");
             self.metrics.archive.leave_out(false);
@@ -84,6 +98,7 @@ impl Amqp {
     pub(super) async fn try_archive(self, sealed: Sealed) {
         match timeout(TRIAL, self.is_archived(&sealed)).await {
             Ok(Ok(true)) => self.archive_works(),
+            Ok(Err(QueueError::Disconnected)) => self.held.try_again(),
             failed => {
                 tracing::debug!(?failed, "the archive still takes no events");
                 self.held.leave_out();
@@ -96,18 +111,27 @@ impl Amqp {
     }
 
     /// On a connection of its own, because the broker may close it.
-    async fn is_archived(&self, sealed: &Sealed) -> lapin::Result<bool> {
-        let Some(session) = self.publishing.now() else { return Ok(false) };
-        let connection = connect(&session.url, &self.settings, "archive").await?;
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Disconnected`] if there is no connection: the archive is not to blame.
+    async fn is_archived(&self, sealed: &Sealed) -> Result<bool, QueueError> {
+        let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
+        let connection = connect(&session.url, &self.settings, "archive").await;
+        let connection = connection.map_err(|_| QueueError::Disconnected)?;
+        let confirmed = self.archive_on(&connection, sealed).await;
+        close_aside(connection);
+        confirmed.map_err(failed)
+    }
+
+    async fn archive_on(&self, connection: &Connection, sealed: &Sealed) -> lapin::Result<bool> {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let (exchange, key) = (short(&self.names.archived())?, short(&sealed.route)?);
         let properties = message::new(sealed)?;
         let sent = channel.basic_publish(exchange, key, options, &sealed.body, properties).await?;
-        let confirmation = sent.await?;
-        close_aside(connection);
-        Ok(matches!(confirmation, Confirmation::Ack(None)))
+        Ok(matches!(sent.await?, Confirmation::Ack(None)))
     }
 
     /// The connection is a new one since the archive is left out: waits for it for half of the time
@@ -120,22 +144,23 @@ impl Amqp {
     }
 
     /// Publishes an event that waits for its confirm once more, without the archive. Only the
-    /// confirm of this copy proves that it is the archive that holds the first one: it is left out
-    /// then.
-    async fn works_without_archive(&self, sealed: &Sealed) -> Result<bool, QueueError> {
-        let session = self.publishing.now().ok_or(QueueError::Lost)?;
+    /// confirm of this copy proves that it is the archive that holds the first one.
+    async fn is_confirmed_without_archive(&self, sealed: &Sealed) -> Result<bool, QueueError> {
+        let Some(session) = self.publishing.now() else { return Ok(false) };
         let properties = message::new(sealed).map_err(failed)?;
         let (events, limit) = (self.names.events(), self.settings.publish_timeout / 4);
         let to = (events.as_str(), sealed.route.as_str());
-        if !session.confirms_aside(limit, to, &sealed.body, properties).await {
-            return Ok(false);
-        }
+        Ok(session.confirms_aside(limit, to, &sealed.body, properties).await)
+    }
+
+    fn leave_held_archive_out(&self) {
         let why =
             "the archive holds the confirms of events: they are accepted without it for a while";
-        if self.leave_archive_out(why) {
+        if self.leave_archive_out(why)
+            && let Some(session) = self.publishing.now()
+        {
             // What it holds would fill the lanes.
             session.renew();
         }
-        Ok(true)
     }
 }

@@ -217,10 +217,11 @@ impl Session {
             let known = declared.borrow().clone();
             let known = known.unwrap_or_else(|| Declared::nothing(&routes));
             let _ = timeout(HOUSE, self.count(&routes, &known, &mut deleted)).await;
-            if !self.archived.load(Ordering::Acquire)
-                && let Err(error) = self.attach_archive(settings, &routes).await
-            {
-                tracing::debug!(%error, "the broker still cannot serve the archive");
+            if !self.archived.load(Ordering::Acquire) {
+                let attach = timeout(PREPARE, self.attach_archive(settings, &routes)).await;
+                if let Err(error) = attach.unwrap_or(Err(QueueError::Timeout(PREPARE))) {
+                    tracing::debug!(%error, "the broker still cannot serve the archive");
+                }
             }
         }
     }

@@ -77,6 +77,13 @@ impl Held {
         true
     }
 
+    /// The trial could not be made. The next one is after the same pause.
+    pub(super) fn try_again(&self) {
+        let mut state = self.state();
+        state.trying = false;
+        state.until = Some(Instant::now() + state.pause);
+    }
+
     /// An event was confirmed through the archive. Returns whether it had been left out.
     pub(super) fn works(&self) -> bool {
         let mut state = self.state();
@@ -123,6 +130,8 @@ mod tests {
         assert_eq!(held.state().pause, FIRST_PAUSE * 2);
         held.state().until = Some(Instant::now());
         assert_eq!(held.way(trial), Way::Trial);
+        held.try_again();
+        assert_eq!((held.way(trial), held.state().pause), (Way::Without, FIRST_PAUSE * 2));
         assert!(held.works());
         assert_eq!([held.way(trial), held.way(trial)], [Way::Archived; 2]);
     }

@@ -292,6 +292,10 @@ impl Subscribe for Amqp {
     async fn subscribe(&self, routes: Routes) {
         let declarations = self.publishing.declarations();
         self.routes.send_replace(Some(routes.clone()));
+        if routes.archive.sources.is_empty() {
+            // No event would ever show that it works again.
+            self.archive_works();
+        }
         if self.publishing.now().is_none() {
             return;
         }

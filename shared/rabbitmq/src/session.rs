@@ -441,7 +441,8 @@ impl Session {
             let (exchange, key) = (short(exchange)?, short(key)?);
             let confirm = channel.basic_publish(exchange, key, options, body, properties).await?;
             let confirm = confirm.await?;
-            channel.close(REPLY_SUCCESS, short("")?).await?;
+            let none = short("")?;
+            tokio::spawn(async move { channel.close(REPLY_SUCCESS, none).await });
             lapin::Result::Ok(matches!(confirm, Confirmation::Ack(None)))
         };
         matches!(timeout(limit, sent).await, Ok(Ok(true)))

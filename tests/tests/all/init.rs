@@ -149,6 +149,24 @@ async fn an_empty_folder_becomes_a_zentra_that_delivers_a_sample_of_each_provide
             standard_webhooks(std::slice::from_ref(&key), header("webhook-id"), time, body);
         assert!(expected.iter().all(|(name, value)| headers.get(name) == Some(value)));
     }
+    for (arguments, says) in [
+        (&["send", "github", "push", "--url", "http://a:b@c"][..], "without a user"),
+        (&["send", "github", "push", "--url", "http://c/in/github"], "without a user"),
+        (&["send", "github", "push", "--url", "http://127.0.0.1:1"], "Does the ingress run there"),
+        (&["send", "stripe", "nothing"], "there is no sample nothing of stripe"),
+        (&["send", "nobody", "nothing"], "no source or provider nobody"),
+    ] {
+        let refused = stack.zentra(arguments);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert!(text(&refused).contains(says), "{}", text(&refused));
+    }
+    let body = folder.join("body.json");
+    fs::write(&body, r#"{"id":"evt_2","type":"a.b"}"#).unwrap();
+    let body = body.to_str().unwrap();
+    let refused = text(&stack.zentra(&["send", "stripe", "other", "--body", body]));
+    assert!(refused.contains("the type of the event in the body is a.b"), "{refused}");
+    let refused = text(&stack.zentra(&["send", "stripe", "--id", "evt_3", "--body", body]));
+    assert!(refused.contains("would not have this ID"), "{refused}");
     let shown = text(&stack.zentra(&["send", "github", "push", "--dry-run"]));
     assert!(shown.contains("x-hub-signature-256: sha256="), "{shown}");
 }
@@ -164,6 +182,18 @@ async fn what_is_there_is_never_changed_and_nothing_is_half_written() {
         assert_eq!(files(&folder), [name]);
         assert_eq!(fs::read_to_string(folder.join(name)).unwrap(), "mine\n");
     }
+    for (name, is_folder) in [(".zentra", false), ("nowhere", true)] {
+        let folder = folder("init");
+        let target = folder.join(if is_folder { ".env" } else { ".zentra" });
+        std::os::unix::fs::symlink(folder.join(name), target).unwrap();
+        let refused = in_folder(&folder).zentra(&["init", "stripe"]);
+        assert!(!refused.status.success(), "{}", text(&refused));
+        assert_eq!(files(&folder).len(), 1, "a link is followed, or a file is left");
+    }
+    let mut named = in_folder(&folder("init"));
+    named.config.set_file_name(".env");
+    assert!(text(&named.zentra(&["init"])).contains("cannot be the configuration"));
+
     let folder = folder("init");
     fs::write(folder.join(".gitignore"), "/target\n").unwrap();
     let done = in_folder(&folder).zentra(&["init", "stripe"]);
@@ -180,6 +210,8 @@ async fn what_is_there_is_never_changed_and_nothing_is_half_written() {
     for (asked, says) in [
         (&["init", "strip"][..], "Is it stripe"),
         (&["init", "stripe", "stripe"], "stripe is named twice"),
+        (&["init", "stripe", "--forward", "not a url"], "destination.app.url"),
+        (&["init", "stripe", "--forward", "http://user:pw@host/"], "destination.app.url"),
     ] {
         let empty = zentra_tests::services::folder("init");
         let refused = in_folder(&empty).zentra(asked);

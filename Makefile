@@ -29,7 +29,8 @@ test: services
 	cargo build --locked --workspace --bins
 	$(ON) cargo test --locked --workspace
 ifndef ZENTRA_SERVERS
-	bash deploy/on-servers.sh trixie cargo test --locked -p zentra-tests --test all -- $(ON_SERVERS)
+	@# With --workspace as above: nothing is built again.
+	bash deploy/on-servers.sh trixie cargo test --locked --workspace --test all -- $(ON_SERVERS)
 endif
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; fi
 

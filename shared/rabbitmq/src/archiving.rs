@@ -7,14 +7,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::poll;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Confirmation, Connection};
 use tokio::time::timeout;
 use zentra_core::seal::Sealed;
 use zentra_store::queue::Operate;
 
-use super::session::{close_aside, connect};
-use super::topology::short;
+use super::session::{close_aside, connect, publish_alone};
 use super::{Amqp, QueueError, message};
 use crate::error::failed;
 
@@ -117,21 +114,14 @@ impl Amqp {
     /// [`QueueError::Disconnected`] if there is no connection: the archive is not to blame.
     async fn is_archived(&self, sealed: &Sealed) -> Result<bool, QueueError> {
         let session = self.publishing.now().ok_or(QueueError::Disconnected)?;
+        let properties = message::new(sealed).map_err(failed)?;
         let connection = connect(&session.url, &self.settings, "archive").await;
         let connection = connection.map_err(|_| QueueError::Disconnected)?;
-        let confirmed = self.archive_on(&connection, sealed).await;
+        let (exchange, key) = (self.names.archived(), sealed.route.as_str());
+        let confirmed =
+            publish_alone(&connection, (&exchange, key), &sealed.body, properties).await;
         close_aside(connection);
         confirmed.map_err(failed)
-    }
-
-    async fn archive_on(&self, connection: &Connection, sealed: &Sealed) -> lapin::Result<bool> {
-        let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let (exchange, key) = (short(&self.names.archived())?, short(&sealed.route)?);
-        let properties = message::new(sealed)?;
-        let sent = channel.basic_publish(exchange, key, options, &sealed.body, properties).await?;
-        Ok(matches!(sent.await?, Confirmation::Ack(None)))
     }
 
     /// The connection is a new one since the archive is left out: waits for it for half of the time

@@ -151,7 +151,7 @@ impl Session {
     /// Asks the broker whether it accepts a body of this size, by a message to a queue that does
     /// not exist. The broker checks the size first, and then drops the message.
     async fn measure(&self, wanted: usize) -> Result<(), QueueError> {
-        let channel = lane::open(self).await.map_err(failed)?;
+        let channel = lane::open(&self.connection).await.map_err(failed)?;
         let (exchange, nowhere) = (
             short(&self.names.internal()).map_err(failed)?,
             short(&format!("{}.nowhere", self.names.probe())).map_err(failed)?,

@@ -16,7 +16,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel};
+use lapin::{BasicProperties, Channel, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 use zentra_telemetry::GaugeGuard;
@@ -42,8 +42,8 @@ pub(super) struct Job {
 }
 
 /// A channel in confirm mode.
-pub(super) async fn open(session: &Session) -> lapin::Result<Channel> {
-    let channel = session.connection.create_channel().await?;
+pub(super) async fn open(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok(channel)
 }

@@ -184,7 +184,7 @@ impl Session {
         // All of them before the first publish: a broker in alarm reads nothing after that.
         let mut channels = Vec::new();
         for _ in &inboxes {
-            channels.push(lane::open(self).await.map_err(failed)?);
+            channels.push(lane::open(&self.connection).await.map_err(failed)?);
         }
         for (channel, inbox) in channels.into_iter().zip(inboxes) {
             tokio::spawn(lane::run(self.clone(), channel, inbox, settings.publish_timeout));
@@ -435,16 +435,7 @@ impl Session {
         properties: BasicProperties,
     ) -> bool {
         let Ok(_alone) = self.aside.try_lock() else { return false };
-        let sent = async {
-            let channel = lane::open(self).await?;
-            let options = BasicPublishOptions { mandatory: true, immediate: false };
-            let (exchange, key) = (short(exchange)?, short(key)?);
-            let confirm = channel.basic_publish(exchange, key, options, body, properties).await?;
-            let confirm = confirm.await?;
-            let none = short("")?;
-            tokio::spawn(async move { channel.close(REPLY_SUCCESS, none).await });
-            lapin::Result::Ok(matches!(confirm, Confirmation::Ack(None)))
-        };
+        let sent = publish_alone(&self.connection, (exchange, key), body, properties);
         matches!(timeout(limit, sent).await, Ok(Ok(true)))
     }
 
@@ -495,6 +486,22 @@ pub(super) async fn consume(
         channel.basic_consume(queue, tag, BasicConsumeOptions::default(), arguments).await
     });
     started.await.map_err(|_| QueueError::Lost)?.map_err(failed)
+}
+
+/// Publishes a message on a channel of its own. Returns whether it was routed and confirmed.
+pub(super) async fn publish_alone(
+    connection: &Connection,
+    (exchange, key): (&str, &str),
+    body: &[u8],
+    properties: BasicProperties,
+) -> lapin::Result<bool> {
+    let channel = lane::open(connection).await?;
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let (exchange, key, none) = (short(exchange)?, short(key)?, short("")?);
+    let sent = channel.basic_publish(exchange, key, options, body, properties).await?;
+    let confirmation = sent.await?;
+    tokio::spawn(async move { channel.close(REPLY_SUCCESS, none).await });
+    Ok(matches!(confirmation, Confirmation::Ack(None)))
 }
 
 /// Closes a connection for one purpose. Nobody waits for it.

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod dead;
 pub mod deliveries;
 pub mod destinations;
+pub mod doctor;
 pub mod error;
 pub mod event;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::archive::ArchiveCommand;
 use crate::dead::DeadCommand;
 use crate::destination::DestinationCommand;
+use crate::doctor::Doctor;
 use crate::event::{DeliveryArgs, EventCommand};
 use crate::init::Init;
 use crate::job::JobCommand;
@@ -127,6 +128,10 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Examine the installation: configuration, file permissions, RabbitMQ and Redis with their
+    /// settings, clocks, certificates, destinations, disk. Changes nothing, and sends no request to a
+    /// destination. Exit status 1 if there is a problem.
+    Doctor(Doctor),
     /// Print the configuration reference: every key, its default and meaning.
     Config {
         /// Print the JSON Schema of the configuration, for editors.

@@ -5,6 +5,7 @@ mod archive;
 mod arguments;
 mod dead;
 mod destination;
+mod doctor;
 mod errors;
 mod event;
 mod failure;
@@ -107,6 +108,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Sign(asked) => return source::sign(path, asked),
         Command::Send(asked) => return send::run(path, asked).await,
         Command::Init(asked) => return init::run(path, asked),
+        Command::Doctor(asked) => return doctor::run(path, asked).await,
         Command::Check { json: false } => return check(path),
         Command::Check { json: true } => return check_as_json(path),
         Command::Standalone(listen) => return standalone::run(path, listen).await,
@@ -169,6 +171,7 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
         | Command::Send(_)
         | Command::Init(_)
         | Command::Check { .. }
+        | Command::Doctor(_)
         | Command::Standalone(_)
         | Command::Migrate(_)
         | Command::Demo(_)

@@ -32,7 +32,7 @@ pub use live::{Live, Origin};
 use reader::Reader;
 pub use remedy::remedy;
 pub use schema::schema;
-pub use secrets::{Environment, environment, with_env_file};
+pub use secrets::{Environment, environment, secret_files, with_env_file};
 use section::{Problems, Section};
 pub use tls::Tls;
 use webhook_verify::NamedSecret;

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
 
 use super::ConfigError;
 use super::section::Section;
@@ -52,6 +54,29 @@ pub fn with_env_file(config: &Path, environment: &Environment) -> Result<Environ
         all.entry(name).or_insert(value);
     }
     Ok(all)
+}
+
+/// The files of secrets that a configuration refers to as `file:PATH`, each once. None if it is not
+/// valid TOML. Certificates are not secret.
+pub fn secret_files(text: &str) -> Vec<PathBuf> {
+    fn collect(key: &str, value: &Value, found: &mut Vec<PathBuf>) {
+        match value {
+            Value::String(_) if matches!(key, "ca" | "certificate") => {}
+            Value::String(text) => found.extend(text.strip_prefix("file:").map(PathBuf::from)),
+            Value::Array(values) => values.iter().for_each(|value| collect(key, value, found)),
+            Value::Table(values) => {
+                values.iter().for_each(|(key, value)| collect(key, value, found));
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Ok(table) = text.parse::<Table>() {
+        collect("", &Value::Table(table), &mut found);
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The variables of an environment file; or the number of a wrong line, and what it should be.

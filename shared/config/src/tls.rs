@@ -33,6 +33,11 @@ impl Tls {
         Ok(Self { server, references, pem })
     }
 
+    /// The certificate chain, PEM.
+    pub fn certificate(&self) -> &[u8] {
+        self.pem[0].expose()
+    }
+
     /// Reads both again. `None` if nothing has changed.
     ///
     /// # Errors

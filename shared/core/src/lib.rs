@@ -2,6 +2,7 @@
 //! but reading the clock.
 #![warn(missing_docs)]
 
+pub mod address;
 pub mod clock;
 pub mod event;
 pub mod lifecycle;

@@ -30,7 +30,9 @@ use zentra_config::ClientTls;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A plain or a TLS stream.
-type Transport = Compat<Either<TcpStream, TlsStream<TcpStream>>>;
+pub(crate) type Socket = Either<TcpStream, TlsStream<TcpStream>>;
+/// As the client library reads it.
+type Transport = Compat<Socket>;
 
 /// Connects to one address. Over TLS if the URL starts with `amqps://`.
 pub(crate) async fn connect(
@@ -41,7 +43,7 @@ pub(crate) async fn connect(
     let open = async move |uri: AMQPUri, _: Runtime<Kit>| {
         // The library runs this in a thread of its own, which nothing else ends.
         let opened = timeout(LIMIT, open(&uri, &tls)).await.map_err(io::Error::from)?;
-        Ok(AsyncTcpStream::Plain(opened?))
+        Ok(AsyncTcpStream::Plain(opened?.compat()))
     };
     Connection::connector(uri, Runtime::new(Kit(Tokio::current())), open, properties).await
 }
@@ -55,19 +57,19 @@ pub(crate) fn uri(url: &str) -> Option<AMQPUri> {
     Some(uri)
 }
 
-async fn open(uri: &AMQPUri, tls: &ClientTls) -> io::Result<Transport> {
+/// Connects, and shakes hands over TLS if the URL asks for it.
+pub(crate) async fn open(uri: &AMQPUri, tls: &ClientTls) -> io::Result<Socket> {
     let host = uri.authority.host.as_str();
     let tcp = TcpStream::connect((host, uri.authority.port)).await?;
     tcp.set_nodelay(true)?;
-    let stream = match uri.scheme {
+    Ok(match uri.scheme {
         AMQPScheme::AMQP => Either::Left(tcp),
         AMQPScheme::AMQPS => {
             let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
             let client = Arc::new(tls.client_config().map_err(io::Error::other)?);
             Either::Right(TlsConnector::from(client).connect(name, tcp).await?)
         }
-    };
-    Ok(stream.compat())
+    })
 }
 
 /// Tokio, with [`Transport`] as its stream.

@@ -37,6 +37,7 @@ use zentra_store::journal::{
 
 use connection::Connection;
 pub use copy::Copied;
+pub use settings::Server;
 
 /// Lifetime of the key that probes whether Redis accepts writes.
 const WRITABLE_MS: u64 = 60_000;

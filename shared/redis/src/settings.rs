@@ -1,12 +1,43 @@
 //! Checks the settings of Redis that a delivery store should not have.
 
 use redis::InfoDict;
+use zentra_core::clock::Timestamp;
 use zentra_store::journal::JournalError;
 
 use super::RedisJournal;
 use crate::failed;
 
+/// What a server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Redis or Valkey, and its version.
+    pub version: String,
+    /// Its clock, where it shows it.
+    pub clock: Option<Timestamp>,
+    /// Why it accepts no writes, with a remedy.
+    pub not_writable: Option<String>,
+    /// Settings that a delivery store should not have, each with a remedy.
+    pub weaknesses: Vec<&'static str>,
+}
+
 impl RedisJournal {
+    /// The servers that take writes: one, or the primaries of a cluster. Uses `INFO` only.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store, if it does not answer.
+    pub async fn servers(&self) -> Result<Vec<Server>, JournalError> {
+        let infos = self.connection.infos().await.map_err(failed)?;
+        let as_cluster = self.connection.is_cluster();
+        let server = |info: &InfoDict| Server {
+            version: version(info),
+            clock: info.get::<u64>("server_time_usec").map(|at| Timestamp::from_millis(at / 1000)),
+            not_writable: not_writable(info),
+            weaknesses: weaknesses(info, as_cluster),
+        };
+        Ok(infos.iter().map(server).collect())
+    }
+
     /// The weak settings of these servers, each with a remedy. Uses `INFO`, which managed services
     /// allow where they forbid `CONFIG`.
     pub async fn weaknesses(&self) -> Result<Vec<&'static str>, JournalError> {
@@ -25,6 +56,14 @@ impl RedisJournal {
     pub(super) async fn not_writable(&self) -> Result<Option<String>, JournalError> {
         let infos = self.connection.infos().await.map_err(failed)?;
         Ok(infos.iter().find_map(not_writable))
+    }
+}
+
+fn version(info: &InfoDict) -> String {
+    let text = |key: &str| info.get::<String>(key);
+    match text("valkey_version") {
+        Some(version) => format!("Valkey {version}"),
+        None => format!("Redis {}", text("redis_version").unwrap_or_default()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A CA of our own, and certificates of it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -58,6 +60,7 @@ impl Ca {
         let made = Certified { certificate: path("pem"), key: path("key") };
         write(&made.certificate, &signed.pem());
         write(&made.key, &own.serialize_pem());
+        loud(std::fs::set_permissions(&made.key, Permissions::from_mode(0o600)));
         made
     }
 }

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::archive::ArchiveCommand;
 use crate::dead::DeadCommand;
 use crate::destination::DestinationCommand;
+use crate::dev::Dev;
 use crate::doctor::Doctor;
 use crate::event::{DeliveryArgs, EventCommand};
 use crate::init::Init;
@@ -39,6 +40,9 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Write a configuration with its secrets for one or more providers, to start with.
     Init(Init),
+    /// Run Zentra for development: on one file, with every destination at your application. Show live
+    /// what happens; `r` replays an event.
+    Dev(Dev),
     /// Run the demo: one callback arrives three times, with a failed attempt and a killed worker,
     /// and has one result.
     Demo(Demo),

@@ -168,7 +168,7 @@ fn files(path: &Path, folder: &Path, asked: &Init, starts: &[Start]) -> Vec<New>
             about: "the configuration",
         },
         new(".env", 0o600, secrets(asked, starts), "secrets: only you can read them"),
-        new("seal.key", 0o600, hex::encode(random()) + "\n", "seals stored events: keep a copy"),
+        new("seal.key", 0o600, random_hex() + "\n", "seals stored events: keep a copy"),
         new("zentra.schema.json", 0o644, schema + "\n", "for completion in editors"),
         new(
             ".gitignore",
@@ -190,6 +190,16 @@ fn is_in(written: &[&New], file: &New) -> bool {
 
 fn random() -> [u8; 32] {
     rand::random()
+}
+
+/// 32 random bytes, in hex.
+pub(crate) fn random_hex() -> String {
+    hex::encode(random())
+}
+
+/// A new key of Standard Webhooks.
+pub(crate) fn random_signing_key() -> String {
+    format!("whsec_{}", STANDARD.encode(random()))
 }
 
 fn config(folder: &Path, asked: &Init, starts: &[Start]) -> String {
@@ -251,14 +261,14 @@ fn secrets(asked: &Init, starts: &[Start]) -> String {
             _ = writeln!(text, "# {about}\n{}={}", variable(name), made.unwrap_or_default());
         }
         if scheme.asks_for_token() {
-            _ = writeln!(text, "{}={}", token_variable(name), hex::encode(random()));
+            _ = writeln!(text, "{}={}", token_variable(name), random_hex());
         }
     }
     _ = writeln!(
         text,
         "# signs requests to your application (Standard Webhooks): it verifies them with this key\n\
-         APP_SIGNING=whsec_{}",
-        STANDARD.encode(random())
+         APP_SIGNING={}",
+        random_signing_key()
     );
     if asked.servers {
         text += "RABBITMQ_URL=amqp://guest:guest@127.0.0.1:5672/%2f\nREDIS_URL=redis://127.0.0.1:6379/\n";

@@ -5,6 +5,7 @@ mod archive;
 mod arguments;
 mod dead;
 mod destination;
+mod dev;
 mod doctor;
 mod errors;
 mod event;
@@ -69,10 +70,12 @@ async fn command() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
-    zentra_telemetry::init_logs(match arguments.command {
-        Command::Standalone(_) | Command::Serve(_) => "info",
-        _ => "warn",
-    });
+    match arguments.command {
+        // It decides where its logs go.
+        Command::Dev(_) => {}
+        Command::Standalone(_) | Command::Serve(_) => zentra_telemetry::init_logs("info"),
+        _ => zentra_telemetry::init_logs("warn"),
+    }
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -111,6 +114,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Doctor(asked) => return doctor::run(path, asked).await,
         Command::Check { json: false } => return check(path),
         Command::Check { json: true } => return check_as_json(path),
+        Command::Dev(asked) => return dev::run(path, asked).await,
         Command::Standalone(listen) => return standalone::run(path, listen).await,
         Command::Demo(asked) => return rehearse::demo(asked).await,
         Command::Rehearse(asked) => return rehearse::rehearse(path, asked).await,
@@ -175,6 +179,7 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
         | Command::Standalone(_)
         | Command::Migrate(_)
         | Command::Demo(_)
+        | Command::Dev(_)
         | Command::Rehearse(_) => Ok(()),
     }
 }

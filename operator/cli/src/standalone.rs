@@ -1,12 +1,15 @@
 //! `zentra standalone`: ingress and worker in one program, on the embedded file.
 
+use std::fs::File;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use zentra_admin::backend::alone;
 use zentra_config::{Live, Origin, Role};
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
+use zentra_store::queue::Publish;
 use zentra_telemetry::shutdown;
 use zentra_worker::Worker;
 
@@ -39,46 +42,97 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
         environment: zentra_config::environment(),
         set: overrides.into_iter().filter_map(|(key, v)| Some((key, v.clone()?))).collect(),
     };
-    let live = Live::start(origin, shutdown::hangups()?)?;
-    let config = live.config();
-    let embedded = config.embedded.as_ref();
-    let embedded = embedded.ok_or(Failure::Asked("embedded.path is missing".into()))?;
-    let _alone = alone(&embedded.path)?;
-    let store = Store::open(&embedded.path, embedded.max_size)?;
-    let (max, attainable) = (store.max(), store.attainable());
-    if attainable < max {
-        tracing::warn!(max_size = max, attainable, "the disk has less room than embedded.max_size");
-    }
-    // Connections are bounded by the config; the usual soft limit of 1024 files is lower.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let listener = bind("ingress.listen", config.ingress.listen).await?;
-    let ingress_admin = bind("ingress.admin", config.ingress.admin).await?;
-    let works = bind("worker.admin", config.worker_admin).await?;
+    let standalone = Standalone::prepare(origin).await?;
+    let file = standalone.path.display().to_string();
+    let Standalone { listener, ingress_admin, worker_admin, .. } = &standalone;
     tracing::info!(
         listen = %listener.local_addr()?, ingress_admin = %ingress_admin.local_addr()?,
-        worker_admin = %works.local_addr()?, file = %embedded.path.display(),
+        worker_admin = %worker_admin.local_addr()?, file,
         "zentra standalone started"
     );
-    let stop = shutdown::on_signal()?;
-    let refused = config.refused.bounds.clone();
-    let queue = EmbeddedQueue::new(store.clone(), config.routes(), refused);
-    let journal = EmbeddedJournal::new(store, config.store.retention);
-    tokio::spawn(queue.clone().keep_house());
-    let takes =
-        zentra_ingress::run(live.clone(), queue.clone(), listener, ingress_admin, stop.clone());
-    let delivers = Worker::new().serve(live, queue, journal, works, stop);
-    let (taken, delivered) = tokio::join!(takes, delivers);
-    for ended in [taken, delivered] {
-        ended.map_err(|error| Failure::Ours(format!("{error:#}")))?;
-    }
+    let queue = standalone.queue.clone();
+    standalone.serve(queue, shutdown::on_signal()?).await?;
     tracing::info!("zentra standalone stopped");
     Ok(())
 }
 
-async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+/// Ingress and worker before they serve: the file is open and locked, and the addresses are bound.
+pub(crate) struct Standalone {
+    pub(crate) live: Live,
+    /// The embedded file.
+    pub(crate) path: PathBuf,
+    /// Receives callbacks.
+    pub(crate) listener: TcpListener,
+    ingress_admin: TcpListener,
+    worker_admin: TcpListener,
+    /// On the file.
+    pub(crate) queue: EmbeddedQueue,
+    store: Store,
+    /// Holds the lock of the file.
+    _alone: File,
+}
+
+impl Standalone {
+    /// # Errors
+    /// An invalid configuration, a file that another program uses, or an address that is taken.
+    pub(crate) async fn prepare(origin: Origin) -> Result<Self, Failure> {
+        let live = Live::start(origin, shutdown::hangups()?)?;
+        let config = live.config();
+        let embedded = config.embedded.as_ref();
+        let embedded = embedded.ok_or(Failure::Asked("embedded.path is missing".into()))?;
+        let alone = alone(&embedded.path)?;
+        let store = Store::open(&embedded.path, embedded.max_size)?;
+        let (max, attainable) = (store.max(), store.attainable());
+        if attainable < max {
+            tracing::warn!(
+                max_size = max,
+                attainable,
+                "the disk has less room than embedded.max_size"
+            );
+        }
+        // Connections are bounded by the config; the usual soft limit of 1024 files is lower.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        Ok(Self {
+            path: embedded.path.clone(),
+            listener: bind("ingress.listen", "--listen", config.ingress.listen).await?,
+            ingress_admin: bind("ingress.admin", "--ingress-admin", config.ingress.admin).await?,
+            worker_admin: bind("worker.admin", "--worker-admin", config.worker_admin).await?,
+            queue: EmbeddedQueue::new(
+                store.clone(),
+                config.routes(),
+                config.refused.bounds.clone(),
+            ),
+            store,
+            live,
+            _alone: alone,
+        })
+    }
+
+    /// Receives into `accepts` and delivers until `stop`.
+    pub(crate) async fn serve(
+        self,
+        accepts: impl Publish,
+        stop: CancellationToken,
+    ) -> Result<(), Failure> {
+        let Self { live, listener, ingress_admin, worker_admin, queue, store, _alone, .. } = self;
+        let journal = EmbeddedJournal::new(store, live.config().store.retention);
+        tokio::spawn(queue.clone().keep_house());
+        let takes =
+            zentra_ingress::run(live.clone(), accepts, listener, ingress_admin, stop.clone());
+        let delivers = Worker::new().serve(live, queue, journal, worker_admin, stop);
+        let (taken, delivered) = tokio::join!(takes, delivers);
+        for ended in [taken, delivered] {
+            ended.map_err(|error| Failure::Ours(format!("{error:#}")))?;
+        }
+        Ok(())
+    }
+}
+
+async fn bind(key: &str, option: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::Asked(format!(
-            "{key}: cannot listen on {address}: {error}\nDoes another program use the address?"
+            "{key}: cannot listen on {address}: {error}\nStop the program that uses it, or choose another \
+             address with {option}."
         ))
     })
 }

@@ -5,12 +5,14 @@ pub mod places;
 pub mod shutdown;
 
 use std::error::Error;
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use tracing::Level;
 use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -23,14 +25,25 @@ use tracing_subscriber::{EnvFilter, Layer};
 /// Never logged: bodies, secrets, signatures. So whatever the filter says, the libraries'
 /// lines below `info` are left out: they show whole frames.
 pub fn init_logs(default: &str) {
+    init_logs_to(default, std::io::stderr, std::io::stderr().is_terminal());
+}
+
+/// The same, into a file.
+pub fn init_logs_in(default: &str, file: File) {
+    init_logs_to(default, Arc::new(file), false);
+}
+
+fn init_logs_to<W>(default: &str, writer: W, is_terminal: bool)
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     // The library logs each connection loss as an error of its own; we log it once.
     let with = |text: &str| EnvFilter::try_new(format!("lapin=off,{text}")).ok();
     let asked = std::env::var("ZENTRA_LOG").ok();
     let filter = asked.and_then(|text| with(&text)).or_else(|| with(default)).unwrap_or_default();
     let safe = filter_fn(|of| of.target().starts_with("zentra") || *of.level() <= Level::INFO);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal() && !is_set("NO_COLOR"))
-        .with_writer(std::io::stderr);
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(is_terminal && colors()).with_writer(writer);
     let lines = match std::env::var("ZENTRA_LOG_FORMAT").is_ok_and(|format| format == "json") {
         true => lines.json().boxed(),
         false => lines.boxed(),
@@ -38,8 +51,9 @@ pub fn init_logs(default: &str) {
     tracing_subscriber::registry().with(lines.with_filter(safe)).with(filter).init();
 }
 
-fn is_set(name: &str) -> bool {
-    std::env::var_os(name).is_some_and(|text| !text.is_empty())
+/// Whether colors are allowed: unless `NO_COLOR` is set and not empty (<https://no-color.org>).
+pub fn colors() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
 }
 
 /// A registered counter. Fails only if the name is taken or no metric name.

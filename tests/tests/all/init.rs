@@ -26,7 +26,7 @@ use zentra_tests::stack::Stack;
 use zentra_tests::world::BOUND;
 
 /// A folder, and `zentra` in it.
-fn in_folder(folder: &Path) -> Stack {
+pub(crate) fn in_folder(folder: &Path) -> Stack {
     Stack {
         config: folder.join("zentra.toml"),
         rabbit: String::new(),
@@ -37,18 +37,18 @@ fn in_folder(folder: &Path) -> Stack {
     }
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
 }
 
-fn files(folder: &Path) -> Vec<String> {
+pub(crate) fn files(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
     let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
     names.sort();
     names
 }
 
-fn mode(path: PathBuf) -> u32 {
+pub(crate) fn mode(path: PathBuf) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 

@@ -12,6 +12,7 @@ mod conformance;
 mod control;
 mod crates;
 mod destinations;
+mod dev;
 mod doctor;
 mod faults;
 mod find;

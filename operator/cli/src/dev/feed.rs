@@ -1,0 +1,100 @@
+//! What happens, for the view: accepted and refused callbacks as the ingress stores them, and the
+//! deliveries in the file.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus::Registry;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use zentra_admin::Backend;
+use zentra_admin::backend::File;
+use zentra_core::event::Event;
+use zentra_core::refused::RefusedRecord;
+use zentra_core::seal::{Sealed, Sealer};
+use zentra_store::journal::DeliveryStore;
+use zentra_store::journal::list::{Listed, Query};
+use zentra_store::queue::{Publish, QueueError, Routes, Subscribe};
+
+use super::application::Received;
+
+/// Poll interval of the file.
+const POLL: Duration = Duration::from_millis(300);
+/// Number of deliveries that are shown, the newest ones.
+pub(super) const SHOWN: usize = 200;
+
+/// Something new.
+pub(super) enum News {
+    /// The ingress has accepted an event.
+    Accepted(Box<Event>),
+    /// The ingress has refused a callback.
+    Refused(Box<RefusedRecord>, Bytes),
+    /// The built-in application has got a request.
+    Received(Received),
+    /// The newest deliveries, newest first. Sent only if they have changed.
+    Deliveries(Vec<Listed>),
+    /// What to tell the user.
+    Note(String),
+}
+
+/// The queue of the ingress. It shows what is stored.
+#[derive(Clone)]
+pub(super) struct Shown<Q> {
+    pub(super) queue: Q,
+    pub(super) seal: Sealer,
+    pub(super) news: mpsc::UnboundedSender<News>,
+}
+
+impl<Q: Publish> Subscribe for Shown<Q> {
+    async fn subscribe(&self, routes: Routes) {
+        self.queue.subscribe(routes).await;
+    }
+
+    fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.queue.register(registry)
+    }
+}
+
+impl<Q: Publish> Publish for Shown<Q> {
+    async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
+        self.queue.publish(sealed).await?;
+        if let Ok(event) = self.seal.open(sealed) {
+            let _ = self.news.send(News::Accepted(Box::new(event)));
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, refused: &Sealed) -> Result<(), QueueError> {
+        self.queue.keep(refused).await?;
+        if let Ok((record, callback)) = RefusedRecord::open(&self.seal, refused) {
+            let _ = self.news.send(News::Refused(Box::new(record), callback.body));
+        }
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        self.queue.ready()
+    }
+}
+
+/// Reads the newest deliveries again and again, until nobody wants them.
+pub(super) async fn poll(backend: &File<'_>, news: mpsc::UnboundedSender<News>) {
+    let histories = backend.histories();
+    let mut tick = interval(POLL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Vec::new();
+    loop {
+        tick.tick().await;
+        let sent = match histories.list(&Query::default(), None, SHOWN).await {
+            Ok(page) if page.items == last => !news.is_closed(),
+            Ok(page) => {
+                last.clone_from(&page.items);
+                news.send(News::Deliveries(page.items)).is_ok()
+            }
+            Err(error) => news.send(News::Note(error.to_string())).is_ok(),
+        };
+        if !sent {
+            return;
+        }
+    }
+}

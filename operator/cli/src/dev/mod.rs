@@ -1,0 +1,184 @@
+//! `zentra dev`: Zentra for one developer. Ingress and worker run on one file, every destination is at
+//! one address, and a live view shows what happens.
+
+mod application;
+mod config;
+mod feed;
+mod plain;
+mod replay;
+mod rows;
+mod view;
+
+use std::fs::OpenOptions;
+use std::io::IsTerminal;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::Uri;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use zentra_admin::backend::File;
+use zentra_config::Config;
+use zentra_rehearse::Samples;
+use zentra_telemetry::{colors, init_logs, init_logs_in, shutdown};
+
+use crate::failure::Failure;
+use crate::source::variable;
+use crate::standalone::Standalone;
+use config::{Prepared, Wanted, prepare};
+use feed::{News, Shown};
+use view::View;
+
+/// How to run it.
+#[derive(clap::Args)]
+pub(crate) struct Dev {
+    /// Address of your application. All destinations are there. Without it, a built-in application
+    /// answers 200, and its requests are shown.
+    #[arg(long, value_name = "URL")]
+    forward: Option<String>,
+    /// A provider of the catalogue, instead of the configuration. Can be repeated.
+    #[arg(long = "provider", value_name = "PROVIDER")]
+    providers: Vec<String>,
+    /// The secret that the provider shows (default: a new one, which is printed into `.zentra/.env`).
+    #[arg(long, requires = "providers", env = "ZENTRA_DEV_SECRET", hide_env_values = true)]
+    secret: Option<String>,
+    /// Address for callbacks; overrides `ingress.listen` (default: 127.0.0.1:8080).
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Print lines instead of the live view, as where the output is not a terminal.
+    #[arg(long)]
+    plain: bool,
+}
+
+/// Runs until `q`, SIGTERM or SIGINT.
+pub(crate) async fn run(path: &Path, asked: &Dev) -> Result<(), Failure> {
+    let (send, mut news) = mpsc::unbounded_channel();
+    let forward = match &asked.forward {
+        Some(url) => is_url(url)?.to_owned(),
+        None => application::serve(send.clone()).await?,
+    };
+    let wanted = Wanted {
+        config: path,
+        providers: &asked.providers,
+        secret: asked.secret.as_deref(),
+        listen: asked.listen.as_deref(),
+        forward: &forward,
+    };
+    let prepared = prepare(&wanted)?;
+    let is_live = !asked.plain && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    start_logs(&prepared, is_live)?;
+    let standalone = Standalone::prepare(prepared.origin.clone()).await?;
+    // One command is all that this program does: its config lives as long.
+    let config: &'static Config = Box::leak(Box::new((*standalone.live.config()).clone()));
+    let embedded =
+        config.embedded.as_ref().ok_or(Failure::Asked("embedded.path is missing".into()))?;
+    let backend: Arc<File<'static>> = Arc::new(File::open(config, embedded)?);
+    let intro = intro(&standalone, config, &prepared, asked)?;
+    let stop = shutdown::on_signal()?;
+    let accepts =
+        Shown { queue: standalone.queue.clone(), seal: config.seal.clone(), news: send.clone() };
+    let serving = tokio::spawn(standalone.serve(accepts, stop.clone()));
+    let shown = match is_live {
+        true => live(View::new(intro, colors()), config, &backend, send, &mut news, &stop).await,
+        false => plain::run(&intro, &backend, &mut news, &stop).await,
+    };
+    stop.cancel();
+    shown?;
+    serving.await.map_err(|error| Failure::Ours(error.to_string()))?
+}
+
+/// The live view.
+async fn live(
+    view: View,
+    config: &'static Config,
+    backend: &Arc<File<'static>>,
+    send: mpsc::UnboundedSender<News>,
+    news: &mut mpsc::UnboundedReceiver<News>,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let (poller, polled) = (backend.clone(), send.clone());
+    let polling = tokio::spawn(async move { feed::poll(&poller, polled).await });
+    let replay = |key| {
+        let (backend, send) = (backend.clone(), send.clone());
+        tokio::spawn(async move {
+            let note = replay::replay(&*backend, config, &key).await;
+            let _ = send.send(News::Note(note));
+        });
+    };
+    let mut terminal = ratatui::try_init()?;
+    let shown = view::run(&mut terminal, view, news, stop, replay).await;
+    ratatui::restore();
+    polling.abort();
+    Ok(shown?)
+}
+
+fn is_url(url: &str) -> Result<&str, Failure> {
+    let uri: Option<Uri> = url.parse().ok();
+    let is_web =
+        |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    match uri.is_some_and(|uri| is_web(&uri)) {
+        true => Ok(url),
+        false => Err(Failure::Asked(format!(
+            "--forward {url} is not an address.\nGive one like http://127.0.0.1:3000/webhooks"
+        ))),
+    }
+}
+
+/// Logs go to a file while the live view has the terminal.
+fn start_logs(Prepared { folder, .. }: &Prepared, is_live: bool) -> Result<(), Failure> {
+    if !is_live {
+        // Refused callbacks have lines of their own.
+        init_logs("warn,zentra_ingress::log=off");
+        return Ok(());
+    }
+    let path = folder.join("dev.log");
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let failed = |error| Failure::Ours(format!("cannot write {}: {error}", path.display()));
+    init_logs_in("info", file.map_err(failed)?);
+    Ok(())
+}
+
+/// What is shown first.
+struct Intro {
+    /// Where callbacks arrive and go to, and how to send one.
+    lines: Vec<String>,
+    /// Options with which other commands see the same events.
+    options: String,
+}
+
+fn intro(
+    standalone: &Standalone,
+    config: &Config,
+    prepared: &Prepared,
+    asked: &Dev,
+) -> Result<Intro, Failure> {
+    let address = standalone.listener.local_addr()?;
+    let mut lines = Vec::new();
+    for source in &config.sources {
+        lines.push(format!("callbacks  http://{address}/in/{}", source.name));
+        if !asked.providers.is_empty() && !source.endpoint.scheme.needs_no_secret() {
+            let (name, folder) = (variable(&source.name), prepared.folder.display());
+            lines.push(format!("secret     {name} in {folder}/.env"));
+        }
+    }
+    lines.push(match &asked.forward {
+        Some(url) => format!("forward    {url}"),
+        None => "forward    nowhere: a built-in application answers 200 (--forward URL)".into(),
+    });
+    let options = match prepared.others == Path::new("zentra.toml") {
+        true => String::new(),
+        false => format!(" --config {}", prepared.others.display()),
+    };
+    // The other file may name another address.
+    let url = match asked.listen {
+        Some(_) => format!(" --url http://{address}"),
+        None => String::new(),
+    };
+    let sample = config.sources.iter().find_map(|source| {
+        let kind = Samples::of(&source.endpoint.provider)?.types().next()?.to_owned();
+        Some(format!("send one   zentra send {} {kind}{options}{url}", source.name))
+    });
+    lines.extend(sample);
+    Ok(Intro { lines, options })
+}

@@ -14,7 +14,7 @@ use zentra_telemetry::shutdown;
 #[command(name = "zentra-ingress", version)]
 struct Arguments {
     /// Path of the configuration file.
-    #[arg(long, default_value = "zentra.toml")]
+    #[arg(long, env = "ZENTRA_CONFIG", default_value = "zentra.toml")]
     config: PathBuf,
     /// Address for callbacks; overrides `ingress.listen`.
     #[arg(long, value_name = "ADDRESS")]

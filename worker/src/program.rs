@@ -26,7 +26,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 #[command(name = "zentra-worker", version)]
 struct Arguments {
     /// Path of the configuration file.
-    #[arg(long, default_value = "zentra.toml")]
+    #[arg(long, env = "ZENTRA_CONFIG", default_value = "zentra.toml")]
     config: PathBuf,
     /// Address for metrics and health; overrides `worker.admin`. ":0" uses a free port and logs it.
     #[arg(long, value_name = "ADDRESS")]

@@ -30,7 +30,7 @@ use crate::unrouted::UnroutedCommand;
 #[command(name = "zentra", version)]
 pub(crate) struct Arguments {
     /// Path of the configuration file.
-    #[arg(long, global = true, default_value = "zentra.toml")]
+    #[arg(long, global = true, env = "ZENTRA_CONFIG", default_value = "zentra.toml")]
     pub(crate) config: PathBuf,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -136,6 +136,12 @@ pub(crate) enum Command {
     /// settings, clocks, certificates, destinations, disk. Changes nothing, and sends no request to a
     /// destination. Exit status 1 if there is a problem.
     Doctor(Doctor),
+    /// Ask a health endpoint (/livez, /readyz) once. Exit status 1 if it does not answer 2xx within 5 s.
+    /// For containers.
+    Health {
+        /// Its URL, like http://127.0.0.1:9080/readyz.
+        url: String,
+    },
     /// Print the configuration reference: every key, its default and meaning.
     Config {
         /// Print the JSON Schema of the configuration, for editors.

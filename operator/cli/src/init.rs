@@ -1,9 +1,9 @@
 //! `zentra init`: a configuration to start with, and its secrets.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -19,6 +19,10 @@ use crate::source::{block, notes, scheme, token_variable, variable};
 const ANY: &str = "standard-webhooks";
 /// The folder of the embedded file.
 const STORE: &str = ".zentra";
+/// What the package creates.
+const SYSTEM_CONFIG: &str = "/etc/zentra/zentra.toml";
+const SYSTEM_STORE: &str = "/var/lib/zentra";
+const SYSTEM_GROUP: &str = "zentra";
 /// Where the ingress listens, if nothing else is configured.
 const LISTEN: &str = "http://127.0.0.1:8080";
 
@@ -31,6 +35,10 @@ pub(crate) struct Init {
     /// Use RabbitMQ and Redis instead of one file.
     #[arg(long)]
     servers: bool,
+    /// For the services of the package: write to /etc/zentra, for user root and group zentra, and
+    /// keep the data in /var/lib/zentra. Run it as root.
+    #[arg(long)]
+    system: bool,
     /// Address of your application, which receives the events.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000/webhooks")]
     forward: String,
@@ -54,6 +62,8 @@ struct Start {
 /// Writes the files, and prints what to do next. Nothing that exists is changed.
 pub(crate) fn run(path: &Path, asked: &Init) -> Result<(), Failure> {
     let starts = starts(&asked.providers)?;
+    let group = if asked.system { Some(system_group()?) } else { None };
+    let path = if asked.system { Path::new(SYSTEM_CONFIG) } else { path };
     let folder = folder(path)?;
     let files = files(path, &folder, asked, &starts);
     // Before the first one is written.
@@ -63,10 +73,10 @@ pub(crate) fn run(path: &Path, asked: &Init) -> Result<(), Failure> {
             return Err(exists(&file.path));
         }
     }
-    if !asked.servers {
+    if !asked.servers && !asked.system {
         make(&folder.join(STORE))?;
     }
-    let written = write_all(&files)?;
+    let written = write_all(&files, group)?;
     let mut out = std::io::stdout().lock();
     for file in &written {
         writeln!(out, "{:<28} {}", file.path.display(), file.about)?;
@@ -88,6 +98,22 @@ pub(crate) fn run(path: &Path, asked: &Init) -> Result<(), Failure> {
         writeln!(out, "\nNot complete yet:\n  {}", missing.join("\n  "))?;
     }
     Ok(())
+}
+
+/// The group of the services, which the package creates.
+fn system_group() -> Result<u32, Failure> {
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let id = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_it = fields.next() == Some(SYSTEM_GROUP);
+        fields.nth(1).filter(|_| is_it)?.parse().ok()
+    });
+    id.filter(|_| Path::new(SYSTEM_STORE).is_dir()).ok_or_else(|| {
+        Failure::Asked(format!(
+            "there is no group {SYSTEM_GROUP}, or no folder {SYSTEM_STORE}.\nInstall the package first: it \
+             creates both. Without it, omit --system."
+        ))
+    })
 }
 
 /// The folder of the configuration. Paths in it are absolute, unless it is the current one.
@@ -204,6 +230,7 @@ pub(crate) fn random_signing_key() -> String {
 
 fn config(folder: &Path, asked: &Init, starts: &[Start]) -> String {
     let quoted = |path: String| toml::Value::String(path);
+    let store = if asked.system { SYSTEM_STORE.into() } else { folder.join(STORE) };
     let mut text = String::from(
         "#:schema ./zentra.schema.json\n\
          # The configuration of Zentra. All keys and defaults: zentra config. Check it: zentra check.\n\
@@ -217,7 +244,7 @@ fn config(folder: &Path, asked: &Init, starts: &[Start]) -> String {
         false => format!(
             "[embedded]                    # everything is in this file\n\
              path = {}\n\n",
-            quoted(folder.join(STORE).join("zentra.db").display().to_string())
+            quoted(store.join("zentra.db").display().to_string())
         ),
     };
     _ = write!(
@@ -276,11 +303,11 @@ fn secrets(asked: &Init, starts: &[Start]) -> String {
     text
 }
 
-/// Writes all of them, or none. Returns those that were written.
-fn write_all(files: &[New]) -> Result<Vec<&New>, Failure> {
+/// Writes all of them, or none. Returns those that were written. A group can read them.
+fn write_all(files: &[New], group: Option<u32>) -> Result<Vec<&New>, Failure> {
     let mut written: Vec<&New> = Vec::new();
     for file in files {
-        match write_new(file) {
+        match write_new(file, group) {
             Ok(()) => written.push(file),
             Err(error) if error.kind() == ErrorKind::AlreadyExists && is_optional(file) => {}
             Err(error) => {
@@ -297,10 +324,17 @@ fn write_all(files: &[New]) -> Result<Vec<&New>, Failure> {
     Ok(written)
 }
 
-fn write_new(file: &New) -> std::io::Result<()> {
-    let mut new =
-        OpenOptions::new().write(true).create_new(true).mode(file.mode).open(&file.path)?;
-    let done = new.write_all(file.text.as_bytes()).and_then(|()| new.sync_all());
+fn write_new(file: &New, group: Option<u32>) -> std::io::Result<()> {
+    let new = OpenOptions::new().write(true).create_new(true).mode(file.mode).open(&file.path)?;
+    let share = || match group {
+        Some(group) => {
+            fchown(&new, None, Some(group))?;
+            new.set_permissions(Permissions::from_mode(file.mode | 0o040))
+        }
+        None => Ok(()),
+    };
+    let done = share().and_then(|()| (&new).write_all(file.text.as_bytes()));
+    let done = done.and_then(|()| new.sync_all());
     if done.is_err() {
         let _ = fs::remove_file(&file.path);
     }
@@ -355,11 +389,16 @@ fn next(path: &Path, starts: &[Start], asked: &Init) -> String {
         true => String::new(),
         false => format!(" --config {}", path.display()),
     };
-    let run = match asked.servers {
-        true => format!(
+    let run = match (asked.system, asked.servers) {
+        (true, true) => "systemctl enable --now zentra-ingress zentra-worker".into(),
+        (true, false) => format!(
+            "systemctl enable --now zentra-standalone      # your application runs at {}",
+            asked.forward
+        ),
+        (false, true) => format!(
             "zentra-ingress{config}      # with RabbitMQ and Redis; and, beside it:\n  zentra-worker{config}"
         ),
-        false => {
+        (false, false) => {
             format!("zentra standalone{config}      # your application runs at {}", asked.forward)
         }
     };

@@ -112,6 +112,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Send(asked) => return send::run(path, asked).await,
         Command::Init(asked) => return init::run(path, asked),
         Command::Doctor(asked) => return doctor::run(path, asked).await,
+        Command::Health { url } => return health(url).await,
         Command::Check { json: false } => return check(path),
         Command::Check { json: true } => return check_as_json(path),
         Command::Dev(asked) => return dev::run(path, asked).await,
@@ -176,6 +177,7 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
         | Command::Init(_)
         | Command::Check { .. }
         | Command::Doctor(_)
+        | Command::Health { .. }
         | Command::Standalone(_)
         | Command::Migrate(_)
         | Command::Demo(_)
@@ -187,6 +189,11 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
 fn openapi() -> Result<(), Failure> {
     let document = zentra_api::document().map_err(std::io::Error::from)?;
     Ok(writeln!(std::io::stdout(), "{document}")?)
+}
+
+async fn health(url: &str) -> Result<(), Failure> {
+    let unhealthy = |why| Failure::Asked(format!("not healthy: {why}\nSee the program's log."));
+    zentra_admin::doctor::health(url).await.map_err(unhealthy)
 }
 
 fn check(path: &Path) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use serde::Serialize;
-use zentra_config::{Config, Environment, Role};
+use zentra_config::{ClientTls, Config, Environment, Role};
 use zentra_core::clock::Timestamp;
 
 use http_get::HttpGet;
@@ -133,6 +133,20 @@ pub async fn examine(
     let examined = iter(targets).map(async |target| target.examine().await);
     found.extend(examined.buffered(AT_A_TIME).collect::<Vec<_>>().await);
     found
+}
+
+/// Asks a health endpoint, such as `/readyz`, once.
+///
+/// # Errors
+/// Why it does not answer 2xx within 5 s. The text has no part of the URL.
+pub async fn health(url: &str) -> Result<(), String> {
+    let http = HttpGet::new(&ClientTls::default()).ok_or("no TLS client can be set up")?;
+    let answer = http.get(url, LIMIT).await?;
+    let said = String::from_utf8_lossy(&answer.body);
+    match answer.status.is_success() {
+        true => Ok(()),
+        false => Err(format!("{} {}", answer.status, said.lines().next().unwrap_or_default())),
+    }
 }
 
 /// Reads the configuration with all that it needs; if that fails, with what some programs need.

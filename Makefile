@@ -1,4 +1,4 @@
-.PHONY: demo check test matrix chaos bench trace publish-check services
+.PHONY: demo check test matrix chaos bench trace dist dist-check publish-check services
 
 # ZENTRA_SERVERS=trixie runs the tests on the servers of that Debian suite, and
 # ZENTRA_STORE=valkey-server on Valkey instead of Redis (see deploy/install-servers.sh).
@@ -59,6 +59,15 @@ bench:
 trace:
 	cargo build --locked
 	bash tests/fsync-trace.sh
+
+# What is released: a Debian package, an archive, an SBOM and SHA256SUMS, in dist/.
+dist:
+	bash deploy/packages/build.sh
+
+# The package in bare Debians without Rust (needs root and debootstrap).
+dist-check:
+	bash deploy/packages/try.sh bookworm
+	bash deploy/packages/try.sh trixie
 
 # Packages the crates that are for other programs, and builds each package by itself.
 publish-check:

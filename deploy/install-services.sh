@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Gets from Debian what the tests and the demo need and this machine lacks:
-# RabbitMQ, Redis, PostgreSQL, iptables, CA certificates, a C compiler and make; with `bench`, wrk
-# too. It starts none of the packages' own services: the tests and the demo run private servers.
+# RabbitMQ, Redis, PostgreSQL, iptables, Python, curl, CA certificates, a C compiler and make; with
+# `bench`, wrk too. It starts none of the packages' own services: the tests and the demo run private servers.
 set -euo pipefail
 
 missing=()
@@ -10,6 +10,11 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
 # To cut a node off its cluster. Without it that fault is left out.
 command -v iptables >/dev/null || missing+=(iptables)
+# For the commands of the documentation, and a terminal for the live view.
+command -v python3 >/dev/null || missing+=(python3)
+command -v curl >/dev/null || missing+=(curl)
+command -v script >/dev/null || missing+=(bsdutils)
+command -v git >/dev/null || missing+=(git)
 command -v setpriv >/dev/null || missing+=(util-linux)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)

@@ -178,7 +178,7 @@ pub fn alone(path: &Path) -> Result<std::fs::File, AdminError> {
     let options = std::fs::OpenOptions::new().create(true).append(true).open(&lock);
     let file = options.map_err(failed)?;
     file.try_lock().map_err(|_| {
-        let message = format!("another zentra standalone uses {}.", path.display());
+        let message = format!("another Zentra uses {}.", path.display());
         AdminError::new(ErrorCode::StorageUnusable, message)
             .hint("Stop that program, or name another file in [embedded] path.")
     })?;

@@ -14,6 +14,7 @@ use zentra_rehearse::Samples;
 
 use crate::failure::Failure;
 use crate::source::{block, notes, scheme, token_variable, variable};
+use crate::text::in_shell;
 
 /// The provider without a name: any that follows Standard Webhooks.
 const ANY: &str = "standard-webhooks";
@@ -387,7 +388,7 @@ fn at_provider(Start { name, scheme }: &Start) -> String {
 fn next(path: &Path, starts: &[Start], asked: &Init) -> String {
     let config = match path == Path::new("zentra.toml") {
         true => String::new(),
-        false => format!(" --config {}", path.display()),
+        false => format!(" --config {}", in_shell(path)),
     };
     let run = match (asked.system, asked.servers) {
         (true, true) => "systemctl enable --now zentra-ingress zentra-worker".into(),
@@ -398,9 +399,11 @@ fn next(path: &Path, starts: &[Start], asked: &Init) -> String {
         (false, true) => format!(
             "zentra-ingress{config}      # with RabbitMQ and Redis; and, beside it:\n  zentra-worker{config}"
         ),
-        (false, false) => {
-            format!("zentra standalone{config}      # your application runs at {}", asked.forward)
-        }
+        (false, false) => format!(
+            "zentra dev{config} --forward {0}      # shows each event live\n  \
+             zentra standalone{config}      # for good; your application runs at {0}",
+            asked.forward
+        ),
     };
     let sample = starts.iter().find_map(|Start { name, .. }| {
         let samples = Samples::of(name)?;

@@ -8,7 +8,7 @@ use zentra_rehearse::{Prepared, Samples, TestCallback, prepare};
 
 use crate::failure::Failure;
 use crate::source::{read, write_headers};
-use crate::text::{self, print_json};
+use crate::text::{self, in_shell, print_json};
 
 /// A test callback.
 #[derive(clap::Args)]
@@ -64,13 +64,25 @@ pub(crate) async fn run(config: &Path, asked: &Send) -> Result<(), Failure> {
     let mut out = text::stdout();
     match asked.json {
         true => print_json(&json!({ "callback": prepared, "answers": answers }), &mut out)?,
-        false => report(&prepared, &answers, &mut out)?,
+        false => report(&prepared, &answers, &options(config), &mut out)?,
     }
     let refused = answers.iter().find(|answer| !answer.starts_with('2'));
-    refused.map_or(Ok(()), |answer| Err(not_accepted(&prepared, answer)))
+    refused.map_or(Ok(()), |answer| Err(not_accepted(&prepared, answer, &options(config))))
 }
 
-fn report(prepared: &Prepared, answers: &[String], out: &mut impl Write) -> std::io::Result<()> {
+/// Options with which other commands see the event.
+fn options(config: &Path) -> String {
+    let is_default =
+        config == Path::new("zentra.toml") || std::env::var_os("ZENTRA_CONFIG").is_some();
+    if is_default { String::new() } else { format!(" --config {}", in_shell(config)) }
+}
+
+fn report(
+    prepared: &Prepared,
+    answers: &[String],
+    options: &str,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
     let kind = prepared.kind.as_deref().unwrap_or("event");
     let alike = answers.chunk_by(|one, other| one == other).map(|answers| match answers.len() {
         1 => answers[0].clone(),
@@ -80,19 +92,19 @@ fn report(prepared: &Prepared, answers: &[String], out: &mut impl Write) -> std:
     writeln!(out, "{kind} to {}: {answers_text}", prepared.url)?;
     let is_accepted = answers.iter().any(|answer| answer.starts_with('2'));
     match &prepared.event_id {
-        Some(id) if is_accepted => writeln!(out, "See it: zentra event show {id}"),
+        Some(id) if is_accepted => writeln!(out, "See it: zentra event show {id}{options}"),
         None if is_accepted => {
-            writeln!(out, "See it: zentra event list --source {}", prepared.source)
+            writeln!(out, "See it: zentra event list --source {}{options}", prepared.source)
         }
         _ => Ok(()),
     }
 }
 
-fn not_accepted(prepared: &Prepared, answer: &str) -> Failure {
+fn not_accepted(prepared: &Prepared, answer: &str, options: &str) -> Failure {
     let next = match answer.get(..3) {
-        Some("no ") => "Does the ingress run there? With TLS, or elsewhere: --url https://…",
-        Some("400" | "401" | "403" | "409" | "422") => "See zentra refused list.",
-        _ => "See the log of the ingress.",
+        Some("no ") => "Does the ingress run there? With TLS, or elsewhere: --url https://…".into(),
+        Some("400" | "401" | "403" | "409" | "422") => format!("See zentra refused list{options}."),
+        _ => "See the log of the ingress (zentra dev: .zentra/dev.log).".into(),
     };
     Failure::Asked(format!("{} did not accept it: {answer}.\n{next}", prepared.url))
 }

@@ -42,7 +42,8 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
         environment: zentra_config::environment(),
         set: overrides.into_iter().filter_map(|(key, v)| Some((key, v.clone()?))).collect(),
     };
-    let standalone = Standalone::prepare(origin).await?;
+    let live = Live::start(origin, shutdown::hangups()?)?;
+    let standalone = Standalone::prepare(live).await?;
     let file = standalone.path.display().to_string();
     let Standalone { listener, ingress_admin, worker_admin, .. } = &standalone;
     tracing::info!(
@@ -75,8 +76,7 @@ pub(crate) struct Standalone {
 impl Standalone {
     /// # Errors
     /// An invalid configuration, a file that another program uses, or an address that is taken.
-    pub(crate) async fn prepare(origin: Origin) -> Result<Self, Failure> {
-        let live = Live::start(origin, shutdown::hangups()?)?;
+    pub(crate) async fn prepare(live: Live) -> Result<Self, Failure> {
         let config = live.config();
         let embedded = config.embedded.as_ref();
         let embedded = embedded.ok_or(Failure::Asked("embedded.path is missing".into()))?;

@@ -2,6 +2,7 @@
 //! strangers, and a terminal obeys control characters.
 
 use std::io::{self, IsTerminal, StdoutLock, Write};
+use std::path::Path;
 
 use serde::Serialize;
 use zentra_core::printable::push_printable;
@@ -11,6 +12,16 @@ use crate::failure::Failure;
 /// The standard output, as text.
 pub(crate) fn stdout() -> Text<StdoutLock<'static>> {
     Text::new(io::stdout().lock())
+}
+
+/// A path as a shell takes it: between quotes where it has other characters than names usually have.
+pub(crate) fn in_shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "._/-+@:".contains(c);
+    match text.chars().all(is_plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 /// Writes a value as JSON.
@@ -99,6 +110,15 @@ mod tests {
             assert_eq!(printable(given), shown);
         }
         assert_eq!(written(&[b"a\xffb"]), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        for path in ["zentra.toml", "/etc/zentra/zentra.toml", "a b/c", "it's", "$HOME;`x`", "é"] {
+            let echo = format!("printf %s {}", in_shell(Path::new(path)));
+            let printed = std::process::Command::new("sh").args(["-c", &echo]).output().unwrap();
+            assert_eq!(String::from_utf8(printed.stdout).unwrap(), path);
+        }
     }
 
     #[test]

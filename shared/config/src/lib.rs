@@ -19,6 +19,7 @@ mod sources;
 mod tls;
 mod weak;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -313,8 +314,13 @@ pub struct ConfigError(pub Vec<String>);
 /// Reads a configuration file.
 pub fn text(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|error| {
-        let (path, kind) = (path.display(), error.kind());
-        ConfigError(vec![format!("cannot read {path}: {kind}; name another file with --config")])
+        let path = path.display();
+        ConfigError(vec![match error.kind() {
+            ErrorKind::NotFound => format!(
+                "{path} does not exist; write one with zentra init, or name another with --config"
+            ),
+            kind => format!("cannot read {path}: {kind}; name another file with --config"),
+        }])
     })
 }
 

@@ -5,15 +5,17 @@ pub mod places;
 pub mod shutdown;
 
 use std::error::Error;
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
-use tracing::Level;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -25,15 +27,53 @@ use tracing_subscriber::{EnvFilter, Layer};
 /// Never logged: bodies, secrets, signatures. So whatever the filter says, the libraries'
 /// lines below `info` are left out: they show whole frames.
 pub fn init_logs(default: &str) {
-    init_logs_to(default, std::io::stderr, std::io::stderr().is_terminal());
+    init_logs_to(default, std::io::stderr, std::io::stderr().is_terminal(), None);
 }
 
-/// The same, into a file.
-pub fn init_logs_in(default: &str, file: File) {
-    init_logs_to(default, Arc::new(file), false);
+/// The same, into a file. What comes from `target` goes to `sink` too, one line for each.
+pub fn init_logs_in(
+    default: &str,
+    file: File,
+    target: &'static str,
+    sink: impl Fn(String) + Send + Sync + 'static,
+) {
+    let watch = Watch { target, sink: Box::new(sink) };
+    init_logs_to(default, Arc::new(file), false, Some(watch));
 }
 
-fn init_logs_to<W>(default: &str, writer: W, is_terminal: bool)
+/// Passes on the log lines of one target.
+struct Watch {
+    target: &'static str,
+    sink: Box<dyn Fn(String) + Send + Sync>,
+}
+
+impl<S: Subscriber> Layer<S> for Watch {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == self.target {
+            let mut line = Fields::default();
+            event.record(&mut line);
+            (self.sink)(line.message + &line.others);
+        }
+    }
+}
+
+/// The fields of a log line, as text.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: String,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.others += &format!(" {name}={value:?}"),
+        }
+    }
+}
+
+fn init_logs_to<W>(default: &str, writer: W, is_terminal: bool, watch: Option<Watch>)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -48,7 +88,8 @@ where
         true => lines.json().boxed(),
         false => lines.boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(safe)).with(filter).init();
+    let all = tracing_subscriber::registry().with(lines.with_filter(safe)).with(watch);
+    all.with(filter).init();
 }
 
 /// Whether colors are allowed: unless `NO_COLOR` is set and not empty (<https://no-color.org>).

@@ -25,17 +25,27 @@ pub fn hangups() -> std::io::Result<mpsc::Receiver<()>> {
 /// # Errors
 /// If the signals can't be listened for.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
+    cancelled_by(&[SignalKind::terminate(), SignalKind::interrupt()])
+}
+
+/// The same, and SIGHUP: the terminal was closed. For a program that belongs to a terminal.
+///
+/// # Errors
+/// If the signals can't be listened for.
+pub fn on_signal_or_hangup() -> std::io::Result<CancellationToken> {
+    cancelled_by(&[SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()])
+}
+
+fn cancelled_by(kinds: &[SignalKind]) -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = token.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: no new work is accepted, running work is finished");
-        stop.cancel();
-    });
+    for kind in kinds {
+        let (mut signal, stop) = (signal(*kind)?, token.clone());
+        tokio::spawn(async move {
+            if signal.recv().await.is_some() && !stop.is_cancelled() {
+                tracing::info!("stopping: no new work is accepted, running work is finished");
+                stop.cancel();
+            }
+        });
+    }
     Ok(token)
 }

@@ -15,7 +15,7 @@ use crate::init::{files, in_folder, mode, text};
 
 /// A running `zentra dev`, and what it prints.
 struct Dev {
-    _process: Guarded,
+    process: Guarded,
     output: PathBuf,
 }
 
@@ -31,7 +31,7 @@ impl Dev {
         shell.arg(zentra.get_program()).args(zentra.get_args());
         shell.envs(zentra.get_envs().filter_map(|(name, value)| Some((name, value?))));
         shell.args(["dev", "--listen", "127.0.0.1:0"]).args(more);
-        Self { _process: zentra_tests::services::start(shell), output }
+        Self { process: zentra_tests::services::start(shell), output }
     }
 
     fn text(&self) -> String {
@@ -135,7 +135,7 @@ async fn the_events_of_a_configuration_go_to_the_local_application_alone() {
 
     // A second one does not take the file away from the first.
     let second = stack.zentra(&["dev", "--listen", "127.0.0.1:0"]);
-    assert!(text(&second).contains("Stop that program"), "{}", text(&second));
+    assert!(text(&second).contains("another zentra dev uses"), "{}", text(&second));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,11 +155,10 @@ async fn a_configuration_with_servers_needs_none_of_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_live_view_shows_replays_and_quits() {
-    let folder = folder("dev");
-    let stack = in_folder(&folder);
     for no_color in ["", "1"] {
+        let folder = folder("dev");
+        let stack = in_folder(&folder);
         let output = folder.join("screen");
-        let _ = fs::remove_file(&output);
         let zentra = stack.command("zentra");
         let quoted = |text: &std::ffi::OsStr| format!("'{}'", text.to_str().unwrap());
         let arguments: Vec<String> =
@@ -204,8 +203,39 @@ async fn the_live_view_shows_replays_and_quits() {
         // The foreground of "delivered".
         let is_green = screen().contains("\u{1b}[38;5;2;");
         assert_eq!(is_green, no_color.is_empty(), "NO_COLOR={no_color}");
+        assert!(folder.join(".zentra/dev.log").exists());
     }
-    assert!(folder.join(".zentra/dev.log").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_terminal_ends_it_and_a_second_start_changes_nothing() {
+    let folder = folder("dev");
+    let stack = in_folder(&folder);
+    let dev = Dev::start(&stack, &["--provider", "stripe"]);
+    dev.listen().await;
+    let before = fs::read(folder.join(".zentra/dev.toml")).unwrap();
+    let second = stack.zentra(&["dev", "--provider", "github", "--listen", "127.0.0.1:1"]);
+    assert!(text(&second).contains("another zentra dev uses"), "{}", text(&second));
+    assert_eq!(fs::read(folder.join(".zentra/dev.toml")).unwrap(), before);
+    let hung_up = Command::new("kill").args(["-HUP", &dev.process.id().to_string()]).status();
+    assert!(hung_up.unwrap().success());
+    eventually("the folder is free", BOUND, async || {
+        let lock = fs::File::open(folder.join(".zentra/dev.lock")).unwrap();
+        lock.try_lock().ok()
+    })
+    .await;
+
+    // An empty secret counts as none, and the environment overrides the configuration.
+    let secrets = folder.join(".zentra/.env");
+    let kept = fs::read(&secrets).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = stack.command("zentra");
+    command.env("ZENTRA__INGRESS__LISTEN", &address);
+    command.args(["dev", "--provider", "stripe", "--secret", ""]);
+    let refused = text(&command.output().unwrap());
+    assert!(refused.contains(&format!("cannot listen on {address}:")), "{refused}");
+    assert_eq!(fs::read(&secrets).unwrap(), kept);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,6 +246,7 @@ async fn what_is_wrong_is_said_with_what_to_do_and_nothing_is_left() {
         (&["dev"][..], "Write one with zentra init"),
         (&["dev", "--provider", "strip"], "Is it stripe"),
         (&["dev", "--provider", "paypal"], "Give it with --secret"),
+        (&["dev", "--provider", "stripe", "--provider", "stripe"], "stripe is named twice"),
         (&["dev", "--provider", "stripe", "--secret", "it's"], "zentra init"),
         (
             &["dev", "--provider", "stripe", "--provider", "github", "--secret", "a"],

@@ -14,6 +14,7 @@ mod crates;
 mod destinations;
 mod dev;
 mod doctor;
+mod documentation;
 mod faults;
 mod find;
 mod fuzzed;

@@ -100,7 +100,7 @@ async fn events_in_every_state_move_to_servers_and_a_move_that_is_killed_goes_on
     assert!(refusal(&shop, &["migrate", "--from", &file]).contains("has [embedded] path"));
     shop.stack.grow_up(&shop.file);
     let running = refusal(&shop, &["migrate", "--from", &file]);
-    assert!(running.contains("another zentra standalone uses"), "{running}");
+    assert!(running.contains("another Zentra uses"), "{running}");
     drop(program);
     let before = requests(&shop.ledger);
 

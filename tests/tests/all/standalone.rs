@@ -212,7 +212,7 @@ async fn a_file_that_cant_be_used_is_told_and_left_as_it_is() {
     let program = shop.stack.standalone().await;
     shop.send(&program, "evt_1").await;
     shop.until("evt_1", "delivered").await;
-    assert!(shop.refused().contains("another zentra standalone uses"));
+    assert!(shop.refused().contains("another Zentra uses"));
     drop(program);
 
     let mode = std::fs::metadata(&shop.file).unwrap().permissions().mode();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,12 +20,14 @@ const FOLDER: &str = ".zentra";
 const CONFIG: &str = "dev.toml";
 const LISTEN: &str = "127.0.0.1:8080";
 /// Variables that would override what is set here.
-const OVERRIDES: [&str; 5] = [
+const OVERRIDES: [&str; 7] = [
     "ZENTRA__RABBITMQ__",
     "ZENTRA__REDIS__",
     "ZENTRA__EMBEDDED__",
     "ZENTRA__DESTINATION__",
-    "ZENTRA__INGRESS__",
+    "ZENTRA__INGRESS__ADMIN",
+    "ZENTRA__INGRESS__TLS",
+    "ZENTRA__WORKER__ADMIN",
 ];
 
 /// What to begin with.
@@ -49,6 +51,8 @@ pub(super) struct Prepared {
     pub(super) folder: PathBuf,
     /// The configuration that other commands read to see the same events.
     pub(super) others: PathBuf,
+    /// Keeps others from the folder.
+    _alone: File,
 }
 
 /// Writes the configuration into the folder.
@@ -80,6 +84,7 @@ pub(super) fn prepare(wanted: &Wanted<'_>) -> Result<Prepared, Failure> {
         }
     };
     make(&folder)?;
+    let alone = alone(&folder)?;
     if let Some(text) = secrets {
         write(&path.with_file_name(".env"), &text)?;
     }
@@ -94,8 +99,11 @@ pub(super) fn prepare(wanted: &Wanted<'_>) -> Result<Prepared, Failure> {
     };
     let text = format!("# Written by zentra dev at each start.\n{table}");
     write(&path, &text)?;
-    let origin = Origin { path, role: Role::Standalone, environment, set: Vec::new() };
-    Ok(Prepared { origin, folder, others })
+    // The command line is above the environment.
+    let set = wanted.listen.map(|address| ("ingress.listen", address.to_owned()));
+    let set = set.into_iter().collect();
+    let origin = Origin { path, role: Role::Standalone, environment, set };
+    Ok(Prepared { origin, folder, others, _alone: alone })
 }
 
 /// The table in the configuration, changed.
@@ -157,12 +165,20 @@ fn new(wanted: &Wanted<'_>) -> Result<Table, Failure> {
 
 /// The secrets of the providers. Those that are in the `.env` beside the configuration stay, so that what was entered at a provider goes on working.
 fn secrets(wanted: &Wanted<'_>, config: &Path) -> Result<BTreeMap<String, String>, Failure> {
+    let twice = wanted.providers.iter().enumerate().find(|(at, name)| {
+        let before = &wanted.providers[..*at];
+        before.contains(name)
+    });
+    if let Some((_, name)) = twice {
+        return Err(Failure::Asked(format!("{name} is named twice.\nName each provider once.")));
+    }
     if wanted.secret.is_some() && wanted.providers.len() > 1 {
         let what = "--secret is for one provider.";
         return Err(Failure::Asked(format!("{what}\nzentra init writes a file for several.")));
     }
     let mut known: BTreeMap<String, String> =
         with_env_file(config, &Environment::new())?.into_iter().collect();
+    known.retain(|_, value| !value.is_empty());
     for name in wanted.providers {
         let scheme = scheme(name)?;
         let variable = variable(name);
@@ -261,6 +277,20 @@ fn make(folder: &Path) -> Result<(), Failure> {
         write(&ignore, "*\n")?;
     }
     Ok(())
+}
+
+/// One program at a time writes to the folder. Otherwise a start that fails could change the files of
+/// the one that runs.
+fn alone(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join("dev.lock");
+    let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let lock = lock.map_err(|error| unwritable(&path, &error))?;
+    let running = |_| {
+        let what = format!("another zentra dev uses {}.", folder.display());
+        Failure::Asked(format!("{what}\nStop it (q), or use another folder."))
+    };
+    lock.try_lock().map_err(running)?;
+    Ok(lock)
 }
 
 /// Replaces a file as a whole. Only the owner can read it.

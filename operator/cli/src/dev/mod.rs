@@ -19,16 +19,20 @@ use http::Uri;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use zentra_admin::backend::File;
-use zentra_config::Config;
+use zentra_config::{Config, Live};
 use zentra_rehearse::Samples;
 use zentra_telemetry::{colors, init_logs, init_logs_in, shutdown};
 
 use crate::failure::Failure;
 use crate::source::variable;
 use crate::standalone::Standalone;
+use crate::text::in_shell;
 use config::{Prepared, Wanted, prepare};
 use feed::{News, Shown};
 use view::View;
+
+/// What logs refused callbacks.
+const REFUSALS: &str = "zentra_ingress::log";
 
 /// How to run it.
 #[derive(clap::Args)]
@@ -61,26 +65,29 @@ pub(crate) async fn run(path: &Path, asked: &Dev) -> Result<(), Failure> {
     let wanted = Wanted {
         config: path,
         providers: &asked.providers,
-        secret: asked.secret.as_deref(),
+        secret: asked.secret.as_deref().filter(|secret| !secret.is_empty()),
         listen: asked.listen.as_deref(),
         forward: &forward,
     };
     let prepared = prepare(&wanted)?;
     let is_live = !asked.plain && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-    start_logs(&prepared, is_live)?;
-    let standalone = Standalone::prepare(prepared.origin.clone()).await?;
+    start_logs(&prepared, is_live, &send)?;
+    // Its terminal hangs up, and nothing else: the configuration is read once.
+    let (_, no_reload) = mpsc::channel(1);
+    let live = Live::start(prepared.origin.clone(), no_reload)?;
+    let standalone = Standalone::prepare(live).await?;
     // One command is all that this program does: its config lives as long.
     let config: &'static Config = Box::leak(Box::new((*standalone.live.config()).clone()));
     let embedded =
         config.embedded.as_ref().ok_or(Failure::Asked("embedded.path is missing".into()))?;
     let backend: Arc<File<'static>> = Arc::new(File::open(config, embedded)?);
     let intro = intro(&standalone, config, &prepared, asked)?;
-    let stop = shutdown::on_signal()?;
+    let stop = shutdown::on_signal_or_hangup()?;
     let accepts =
         Shown { queue: standalone.queue.clone(), seal: config.seal.clone(), news: send.clone() };
     let serving = tokio::spawn(standalone.serve(accepts, stop.clone()));
     let shown = match is_live {
-        true => live(View::new(intro, colors()), config, &backend, send, &mut news, &stop).await,
+        true => show(View::new(intro, colors()), config, &backend, send, &mut news, &stop).await,
         false => plain::run(&intro, &backend, &mut news, &stop).await,
     };
     stop.cancel();
@@ -89,7 +96,7 @@ pub(crate) async fn run(path: &Path, asked: &Dev) -> Result<(), Failure> {
 }
 
 /// The live view.
-async fn live(
+async fn show(
     view: View,
     config: &'static Config,
     backend: &Arc<File<'static>>,
@@ -126,16 +133,22 @@ fn is_url(url: &str) -> Result<&str, Failure> {
 }
 
 /// Logs go to a file while the live view has the terminal.
-fn start_logs(Prepared { folder, .. }: &Prepared, is_live: bool) -> Result<(), Failure> {
+fn start_logs(
+    Prepared { folder, .. }: &Prepared,
+    is_live: bool,
+    send: &mpsc::UnboundedSender<News>,
+) -> Result<(), Failure> {
     if !is_live {
-        // Refused callbacks have lines of their own.
-        init_logs("warn,zentra_ingress::log=off");
+        init_logs("warn");
         return Ok(());
     }
     let path = folder.join("dev.log");
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
     let failed = |error| Failure::Ours(format!("cannot write {}: {error}", path.display()));
-    init_logs_in("info", file.map_err(failed)?);
+    // Not every refused callback is stored: one to an unknown path has only a line in the log.
+    let send = send.clone();
+    let refused = move |line| drop(send.send(News::Note(line)));
+    init_logs_in("info", file.map_err(failed)?, REFUSALS, refused);
     Ok(())
 }
 
@@ -168,7 +181,7 @@ fn intro(
     });
     let options = match prepared.others == Path::new("zentra.toml") {
         true => String::new(),
-        false => format!(" --config {}", prepared.others.display()),
+        false => format!(" --config {}", in_shell(&prepared.others)),
     };
     // The other file may name another address.
     let url = match asked.listen {

@@ -17,6 +17,8 @@ use crate::history;
 
 /// The start of a body that is shown, in bytes.
 const MAX_BODY: usize = 16 * 1024;
+/// The start of a header that is shown, in characters.
+const MAX_HEADER: usize = 200;
 
 /// What a row is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +127,7 @@ impl Rows {
                     // With the signature, the callback could be sent again by whoever sees it.
                     let is_signature = name.contains("sign") || name.contains("hmac");
                     let value = if is_signature { "…" } else { value };
-                    text.extend(format!("{name}: {value}\n").into_bytes());
+                    text.extend(format!("{name}: {}\n", start(value)).into_bytes());
                 }
                 text.extend(shown_body(body));
                 text.extend(format!("\nWhy: zentra refused show {id}{options}\n").into_bytes());
@@ -243,6 +245,12 @@ fn shown_body(body: &Bytes) -> Vec<u8> {
         text.extend(format!("… {} bytes in all\n", body.len()).into_bytes());
     }
     text
+}
+
+/// The start of a header's value. A long one would push everything else out of sight.
+fn start(value: &str) -> &str {
+    let end = value.char_indices().nth(MAX_HEADER).map_or(value.len(), |(at, _)| at);
+    &value[..end]
 }
 
 /// Without control characters: a stranger can have written it.

@@ -11,7 +11,7 @@ PYTHON
 fail() {
   echo "try: FAILED: $*" >&2
   [ ! -e /root/standalone.txt ] || cat /root/standalone.txt >&2
-  jobs -p | xargs -r kill
+  jobs -p | xargs -r kill 2>/dev/null || true
   exit 1
 }
 # Repeats a command until it succeeds, for 30 s at most.

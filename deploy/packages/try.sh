@@ -14,6 +14,8 @@ finish() {
   rm -rf --one-file-system "$root"
 }
 trap finish EXIT
+# It is the root folder of all users there.
+chmod 755 "$root"
 
 echo "try: a bare $suite, with Python and systemd's checks"
 debootstrap --variant=minbase --include=python3,systemd,procps,ca-certificates "$suite" "$root" >"$root.log" 2>&1 \

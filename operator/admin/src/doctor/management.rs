@@ -97,7 +97,7 @@ fn is_ours(namespace: &str, queue: &str) -> bool {
     let Some(rest) = queue.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('.')) else {
         return false;
     };
-    !["refused.", "archive.", "probe"].iter().any(|bounded| rest.starts_with(bounded))
+    rest != "probe" && !["refused.", "archive."].iter().any(|bounded| rest.starts_with(bounded))
 }
 
 fn judge_node(node: &Node) -> Finding {
@@ -239,6 +239,7 @@ mod tests {
             ("z.app.0", true),
             ("z.dead.app", true),
             ("z.unrouted", true),
+            ("z.work.probe", true),
             ("z.refused.10x10x10", false),
             ("z.archive.1x1", false),
             ("z.probe", false),

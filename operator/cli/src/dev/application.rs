@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::feed::News;
+use super::feed::{News, excerpt};
 use crate::failure::Failure;
 
 /// A request of the worker.
@@ -29,7 +29,7 @@ impl Received {
 }
 
 /// Serves on a free port of this machine. Returns its URL.
-pub(super) async fn serve(news: mpsc::UnboundedSender<News>) -> Result<String, Failure> {
+pub(super) async fn serve(news: mpsc::Sender<News>) -> Result<String, Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
     tokio::spawn(async move {
@@ -48,11 +48,12 @@ pub(super) async fn serve(news: mpsc::UnboundedSender<News>) -> Result<String, F
 
 async fn answer(
     request: Request<Incoming>,
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::Sender<News>,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     // The worker sends no more than the ingress accepted.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let _ = news.send(News::Received(Received { headers: parts.headers, body }));
+    let _ =
+        news.try_send(News::Received(Received { headers: parts.headers, body: excerpt(&body) }));
     Ok(Response::new(Empty::new()))
 }

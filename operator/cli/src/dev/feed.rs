@@ -23,6 +23,12 @@ const POLL: Duration = Duration::from_millis(300);
 /// Number of deliveries that are shown, the newest ones.
 pub(super) const SHOWN: usize = 200;
 
+/// The start of a body that is shown, in bytes.
+const MAX_BODY: usize = 16 * 1024;
+/// Number of news that can wait for a slow terminal. In a flood the others are not shown: the ingress
+/// never waits for the view.
+pub(super) const WAITING: usize = 1024;
+
 /// Something new.
 pub(super) enum News {
     /// The ingress has accepted an event.
@@ -42,7 +48,7 @@ pub(super) enum News {
 pub(super) struct Shown<Q> {
     pub(super) queue: Q,
     pub(super) seal: Sealer,
-    pub(super) news: mpsc::UnboundedSender<News>,
+    pub(super) news: mpsc::Sender<News>,
 }
 
 impl<Q: Publish> Subscribe for Shown<Q> {
@@ -58,8 +64,9 @@ impl<Q: Publish> Subscribe for Shown<Q> {
 impl<Q: Publish> Publish for Shown<Q> {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
         self.queue.publish(sealed).await?;
-        if let Ok(event) = self.seal.open(sealed) {
-            let _ = self.news.send(News::Accepted(Box::new(event)));
+        if let Ok(mut event) = self.seal.open(sealed) {
+            event.body = excerpt(&event.body);
+            let _ = self.news.try_send(News::Accepted(Box::new(event)));
         }
         Ok(())
     }
@@ -67,7 +74,7 @@ impl<Q: Publish> Publish for Shown<Q> {
     async fn keep(&self, refused: &Sealed) -> Result<(), QueueError> {
         self.queue.keep(refused).await?;
         if let Ok((record, callback)) = RefusedRecord::open(&self.seal, refused) {
-            let _ = self.news.send(News::Refused(Box::new(record), callback.body));
+            let _ = self.news.try_send(News::Refused(Box::new(record), excerpt(&callback.body)));
         }
         Ok(())
     }
@@ -77,8 +84,17 @@ impl<Q: Publish> Publish for Shown<Q> {
     }
 }
 
+/// The start of a body.
+pub(super) fn excerpt(body: &Bytes) -> Bytes {
+    if body.len() <= MAX_BODY {
+        return body.clone();
+    }
+    let rest = format!("\n… {} bytes in all", body.len());
+    [&body[..MAX_BODY], rest.as_bytes()].concat().into()
+}
+
 /// Reads the newest deliveries again and again, until nobody wants them.
-pub(super) async fn poll(backend: &File<'_>, news: mpsc::UnboundedSender<News>) {
+pub(super) async fn poll(backend: &File<'_>, news: mpsc::Sender<News>) {
     let histories = backend.histories();
     let mut tick = interval(POLL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -89,9 +105,9 @@ pub(super) async fn poll(backend: &File<'_>, news: mpsc::UnboundedSender<News>) 
             Ok(page) if page.items == last => !news.is_closed(),
             Ok(page) => {
                 last.clone_from(&page.items);
-                news.send(News::Deliveries(page.items)).is_ok()
+                news.send(News::Deliveries(page.items)).await.is_ok()
             }
-            Err(error) => news.send(News::Note(error.to_string())).is_ok(),
+            Err(error) => news.send(News::Note(error.to_string())).await.is_ok(),
         };
         if !sent {
             return;

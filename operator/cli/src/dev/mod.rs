@@ -28,7 +28,7 @@ use crate::source::variable;
 use crate::standalone::Standalone;
 use crate::text::in_shell;
 use config::{Prepared, Wanted, prepare};
-use feed::{News, Shown};
+use feed::{News, Shown, WAITING};
 use view::View;
 
 /// What logs refused callbacks.
@@ -57,7 +57,7 @@ pub(crate) struct Dev {
 
 /// Runs until `q`, SIGTERM or SIGINT.
 pub(crate) async fn run(path: &Path, asked: &Dev) -> Result<(), Failure> {
-    let (send, mut news) = mpsc::unbounded_channel();
+    let (send, mut news) = mpsc::channel(WAITING);
     let forward = match &asked.forward {
         Some(url) => is_url(url)?.to_owned(),
         None => application::serve(send.clone()).await?,
@@ -100,8 +100,8 @@ async fn show(
     view: View,
     config: &'static Config,
     backend: &Arc<File<'static>>,
-    send: mpsc::UnboundedSender<News>,
-    news: &mut mpsc::UnboundedReceiver<News>,
+    send: mpsc::Sender<News>,
+    news: &mut mpsc::Receiver<News>,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let (poller, polled) = (backend.clone(), send.clone());
@@ -110,7 +110,7 @@ async fn show(
         let (backend, send) = (backend.clone(), send.clone());
         tokio::spawn(async move {
             let note = replay::replay(&*backend, config, &key).await;
-            let _ = send.send(News::Note(note));
+            let _ = send.send(News::Note(note)).await;
         });
     };
     let mut terminal = ratatui::try_init()?;
@@ -136,7 +136,7 @@ fn is_url(url: &str) -> Result<&str, Failure> {
 fn start_logs(
     Prepared { folder, .. }: &Prepared,
     is_live: bool,
-    send: &mpsc::UnboundedSender<News>,
+    send: &mpsc::Sender<News>,
 ) -> Result<(), Failure> {
     if !is_live {
         init_logs("warn");
@@ -147,7 +147,7 @@ fn start_logs(
     let failed = |error| Failure::Ours(format!("cannot write {}: {error}", path.display()));
     // Not every refused callback is stored: one to an unknown path has only a line in the log.
     let send = send.clone();
-    let refused = move |line| drop(send.send(News::Note(line)));
+    let refused = move |line| drop(send.try_send(News::Note(line)));
     init_logs_in("info", file.map_err(failed)?, REFUSALS, refused);
     Ok(())
 }

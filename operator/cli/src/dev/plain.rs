@@ -19,7 +19,7 @@ use crate::{history, text};
 pub(super) async fn run(
     intro: &Intro,
     backend: &File<'_>,
-    news: &mut mpsc::UnboundedReceiver<News>,
+    news: &mut mpsc::Receiver<News>,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     for line in &intro.lines {

@@ -15,8 +15,6 @@ use super::application::Received;
 use super::feed::{News, SHOWN};
 use crate::history;
 
-/// The start of a body that is shown, in bytes.
-const MAX_BODY: usize = 16 * 1024;
 /// The start of a header that is shown, in characters.
 const MAX_HEADER: usize = 200;
 
@@ -236,15 +234,9 @@ pub(super) fn request_text(request: &Received) -> Vec<u8> {
     text
 }
 
-/// The start of a body, with an empty line before it.
+/// A body, with an empty line before it.
 fn shown_body(body: &Bytes) -> Vec<u8> {
-    let mut text = vec![b'\n'];
-    text.extend(&body[..body.len().min(MAX_BODY)]);
-    text.push(b'\n');
-    if body.len() > MAX_BODY {
-        text.extend(format!("… {} bytes in all\n", body.len()).into_bytes());
-    }
-    text
+    [b"\n", &body[..], b"\n"].concat()
 }
 
 /// The start of a header's value. A long one would push everything else out of sight.

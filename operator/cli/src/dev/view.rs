@@ -19,6 +19,8 @@ use super::rows::{Row, Rows, Standing, Subject};
 
 /// How long the thread that reads keys waits for one before it looks whether it should end.
 const KEYS: Duration = Duration::from_millis(100);
+/// Number of keys that can wait.
+const TYPED: usize = 64;
 /// Lines that the details move at a time.
 const PAGE: u16 = 10;
 const HELP: &str = "↑↓ select   Enter details   PgUp PgDn scroll   r replay   q quit";
@@ -208,7 +210,7 @@ fn time(at: Timestamp) -> String {
 pub(super) async fn run(
     terminal: &mut DefaultTerminal,
     mut view: View,
-    news: &mut mpsc::UnboundedReceiver<News>,
+    news: &mut mpsc::Receiver<News>,
     stop: &CancellationToken,
     replay: impl Fn(DeliveryKey),
 ) -> std::io::Result<()> {
@@ -242,8 +244,8 @@ pub(super) async fn run(
 
 /// Keys, and `None` for what only asks for a new drawing. A thread reads them, since the terminal can
 /// only be waited for. It ends with the terminal.
-fn keys(ended: CancellationToken) -> mpsc::UnboundedReceiver<Option<KeyEvent>> {
-    let (send, receive) = mpsc::unbounded_channel();
+fn keys(ended: CancellationToken) -> mpsc::Receiver<Option<KeyEvent>> {
+    let (send, receive) = mpsc::channel(TYPED);
     std::thread::spawn(move || {
         while !ended.is_cancelled() {
             let read = match event::poll(KEYS) {
@@ -253,9 +255,9 @@ fn keys(ended: CancellationToken) -> mpsc::UnboundedReceiver<Option<KeyEvent>> {
             };
             let sent = match read {
                 Ok(event::Event::Key(key)) if key.kind != KeyEventKind::Release => {
-                    send.send(Some(key))
+                    send.blocking_send(Some(key))
                 }
-                Ok(event::Event::Resize(..)) => send.send(None),
+                Ok(event::Event::Resize(..)) => send.blocking_send(None),
                 Ok(_) => Ok(()),
                 Err(_) => return,
             };

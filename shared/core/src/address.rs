@@ -1,9 +1,31 @@
 //! Which addresses are public.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// A name resolves to a private address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the name resolves to {0}, which is not a public address: if that is intended, set \
+     allow_private = true for this destination"
+)]
+pub struct PrivateAddress(IpAddr);
+
+/// The public ones of the addresses that a name resolves to.
+///
+/// # Errors
+/// If there are addresses, and none of them is public.
+pub fn public_only(
+    found: impl Iterator<Item = SocketAddr>,
+) -> Result<Vec<SocketAddr>, PrivateAddress> {
+    let (public, inside): (Vec<_>, Vec<_>) = found.partition(|address| is_public(address.ip()));
+    match (public.is_empty(), inside.first()) {
+        (true, Some(address)) => Err(PrivateAddress(address.ip())),
+        _ => Ok(public),
+    }
+}
 
 /// Whether an address is globally reachable, by the registries of RFC 6890.
-pub fn is_public(address: IpAddr) -> bool {
+fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => match embedded(address) {

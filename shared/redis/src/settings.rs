@@ -21,7 +21,8 @@ pub struct Server {
 }
 
 impl RedisJournal {
-    /// The servers that take writes: one, or the primaries of a cluster. Uses `INFO` only.
+    /// The servers that take writes: one, or the primaries of a cluster. Uses `INFO`, which managed
+    /// services allow where they forbid `CONFIG`.
     ///
     /// # Errors
     ///
@@ -38,13 +39,10 @@ impl RedisJournal {
         Ok(infos.iter().map(server).collect())
     }
 
-    /// The weak settings of these servers, each with a remedy. Uses `INFO`, which managed services
-    /// allow where they forbid `CONFIG`.
+    /// The weak settings of these servers, each once.
     pub async fn weaknesses(&self) -> Result<Vec<&'static str>, JournalError> {
-        let infos = self.connection.infos().await.map_err(failed)?;
-        let as_cluster = self.connection.is_cluster();
         let mut found = Vec::new();
-        for weakness in infos.iter().flat_map(|info| weaknesses(info, as_cluster)) {
+        for weakness in self.servers().await?.into_iter().flat_map(|server| server.weaknesses) {
             if !found.contains(&weakness) {
                 found.push(weakness);
             }

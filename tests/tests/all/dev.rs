@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use zentra_tests::eventually;
-use zentra_tests::ledger::Ledger;
+use zentra_tests::ledger::{Ledger, Turn};
 use zentra_tests::services::{Guarded, folder, poll};
 use zentra_tests::stack::Stack;
 use zentra_tests::world::BOUND;
@@ -155,7 +155,14 @@ async fn a_configuration_with_servers_needs_none_of_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_live_view_shows_replays_and_quits() {
-    for no_color in ["", "1"] {
+    let refuses = Ledger::start(&folder("ledger")).await.unwrap();
+    refuses.take_turns([Turn::Answer(422, Vec::new())]);
+    // Where it forwards to, the state of the event, and what `r` does.
+    for (no_color, forward, state, replayed) in [
+        ("", String::new(), "delivered", "replayed"),
+        ("1", "--forward http://127.0.0.1:1/".into(), "waiting", "attempted"),
+        ("1", format!("--forward {}", refuses.any()), "dead", "requeued"),
+    ] {
         let folder = folder("dev");
         let stack = in_folder(&folder);
         let output = folder.join("screen");
@@ -164,7 +171,7 @@ async fn the_live_view_shows_replays_and_quits() {
         let arguments: Vec<String> =
             [zentra.get_program()].into_iter().chain(zentra.get_args()).map(quoted).collect();
         let command = format!(
-            "stty rows 40 cols 140; exec {} dev --provider github --listen 127.0.0.1:0",
+            "stty rows 40 cols 140; exec {} dev --provider github --listen 127.0.0.1:0 {forward}",
             arguments.join(" ")
         );
         // A terminal of its own.
@@ -177,8 +184,11 @@ async fn the_live_view_shows_replays_and_quits() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let screen =
-            || String::from_utf8_lossy(&fs::read(&output).unwrap_or_default()).into_owned();
+        // Without the first line, which has the command.
+        let screen = || {
+            let text = String::from_utf8_lossy(&fs::read(&output).unwrap_or_default()).into_owned();
+            text.split_once('\n').map(|(_, shown)| shown.to_owned()).unwrap_or_default()
+        };
         let shows = async |part: &str| {
             eventually(&format!("{part} is shown"), BOUND, async || {
                 screen().contains(part).then_some(())
@@ -191,18 +201,17 @@ async fn the_live_view_shows_replays_and_quits() {
         let url = format!("http://{url}");
         let sent = own(&folder).zentra(&["send", "github", "push", "--url", &url]);
         assert!(sent.status.success(), "{}", text(&sent));
-        shows("delivered").await;
+        shows(state).await;
         let mut keys = terminal.stdin.take().unwrap();
         keys.write_all(b"\r").unwrap();
-        shows("idempotency-key").await;
+        shows("signature").await;
         keys.write_all(b"r").unwrap();
-        shows("replayed").await;
+        shows(replayed).await;
         keys.write_all(b"q").unwrap();
         let ended = poll(BOUND, || terminal.try_wait().unwrap());
         assert!(ended.is_some_and(|status| status.success()), "{}", screen());
-        // The foreground of "delivered".
-        let is_green = screen().contains("\u{1b}[38;5;2;");
-        assert_eq!(is_green, no_color.is_empty(), "NO_COLOR={no_color}");
+        let is_colored = screen().contains("\u{1b}[38;5;");
+        assert_eq!(is_colored, no_color.is_empty(), "NO_COLOR={no_color}");
         assert!(folder.join(".zentra/dev.log").exists());
     }
 }

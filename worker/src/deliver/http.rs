@@ -18,11 +18,12 @@ use moka::sync::Cache;
 use rustls::ClientConfig;
 use webhook_verify::standard_webhooks::standard_webhooks;
 use zentra_config::{ClientTls, Destination};
+use zentra_core::address::PrivateAddress;
 use zentra_core::clock::{Timestamp, millis};
 use zentra_store::journal::{AttemptResult, ErrorClass};
 use zentra_telemetry::chain;
 
-use super::resolve::{PrivateAddress, PublicOnly};
+use super::resolve::PublicOnly;
 use super::{AttemptRequest, Attempted, Verdict, cloudevents, provider};
 
 /// Maximum size of an answer's body in the history, in bytes.

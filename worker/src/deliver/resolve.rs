@@ -6,13 +6,13 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use tower_service::Service;
-use zentra_core::address::is_public;
+use zentra_core::address::public_only;
 
 /// Resolves names to public addresses only.
 #[derive(Clone)]
@@ -35,24 +35,11 @@ impl Service<Name> for PublicOnly {
 
     fn call(&mut self, name: Name) -> Self::Future {
         let found = self.0.call(name);
-        Box::pin(async move {
-            let (public, inside): (Vec<_>, Vec<_>) =
-                found.await?.partition(|address| is_public(address.ip()));
-            match (public.is_empty(), inside.first()) {
-                (true, Some(address)) => Err(io::Error::other(PrivateAddress(address.ip()))),
-                _ => Ok(public.into_iter()),
-            }
-        })
+        Box::pin(
+            async move { Ok(public_only(found.await?).map_err(io::Error::other)?.into_iter()) },
+        )
     }
 }
-
-/// A name resolves to a private address.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the name resolves to {0}, which is not a public address: if that is intended, set \
-     allow_private = true for this destination"
-)]
-pub(super) struct PrivateAddress(IpAddr);
 
 #[cfg(test)]
 mod tests {

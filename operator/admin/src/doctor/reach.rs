@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use zentra_config::{ClientTls, Config, Destination, remedy};
-use zentra_core::address::is_public;
+use zentra_core::address::public_only;
 use zentra_core::clock;
 
 use super::{Finding, LIMIT, Level};
@@ -82,21 +82,11 @@ impl<'a> Target<'a> {
     }
 
     async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        let found: Vec<SocketAddr> = lookup_host((&*self.host, self.port)).await?.collect();
+        let found = lookup_host((&*self.host, self.port)).await?;
         // An IP address in the configuration is intended.
-        if !self.public_only || self.host.parse::<IpAddr>().is_ok() {
-            return Ok(found);
-        }
-        let (public, inside): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|address| is_public(address.ip()));
-        match (public.is_empty(), inside.first()) {
-            (true, Some(address)) => Err(io::Error::other(format!(
-                "the name resolves to {}, which is not a public address: if that is intended, set \
-                 {}.allow_private = true",
-                address.ip(),
-                self.section
-            ))),
-            _ => Ok(public),
+        match self.public_only && self.host.parse::<IpAddr>().is_err() {
+            true => public_only(found).map_err(io::Error::other),
+            false => Ok(found.collect()),
         }
     }
 }

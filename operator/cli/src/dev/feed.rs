@@ -9,9 +9,12 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use zentra_admin::Backend;
 use zentra_admin::backend::File;
+use zentra_admin::payload::shown;
+use zentra_admin::refused::mask;
+use zentra_config::Config;
 use zentra_core::event::Event;
 use zentra_core::refused::RefusedRecord;
-use zentra_core::seal::{Sealed, Sealer};
+use zentra_core::seal::Sealed;
 use zentra_store::journal::DeliveryStore;
 use zentra_store::journal::list::{Listed, Query};
 use zentra_store::queue::{Publish, QueueError, Routes, Subscribe};
@@ -47,7 +50,7 @@ pub(super) enum News {
 #[derive(Clone)]
 pub(super) struct Shown<Q> {
     pub(super) queue: Q,
-    pub(super) seal: Sealer,
+    pub(super) config: &'static Config,
     pub(super) news: mpsc::Sender<News>,
 }
 
@@ -64,8 +67,8 @@ impl<Q: Publish> Subscribe for Shown<Q> {
 impl<Q: Publish> Publish for Shown<Q> {
     async fn publish(&self, sealed: &Sealed) -> Result<(), QueueError> {
         self.queue.publish(sealed).await?;
-        if let Ok(mut event) = self.seal.open(sealed) {
-            event.body = excerpt(&event.body);
+        if let Ok(mut event) = self.config.seal.open(sealed) {
+            event.body = excerpt(&shown(self.config, &event.envelope.source, &event.body));
             let _ = self.news.try_send(News::Accepted(Box::new(event)));
         }
         Ok(())
@@ -73,8 +76,10 @@ impl<Q: Publish> Publish for Shown<Q> {
 
     async fn keep(&self, refused: &Sealed) -> Result<(), QueueError> {
         self.queue.keep(refused).await?;
-        if let Ok((record, callback)) = RefusedRecord::open(&self.seal, refused) {
-            let _ = self.news.try_send(News::Refused(Box::new(record), excerpt(&callback.body)));
+        if let Ok((mut record, callback)) = RefusedRecord::open(&self.config.seal, refused) {
+            mask(&mut record, &self.config.sources);
+            let body = excerpt(&shown(self.config, &record.source, &callback.body));
+            let _ = self.news.try_send(News::Refused(Box::new(record), body));
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ pub(crate) struct Dev {
     /// A provider of the catalogue, instead of the configuration. Can be repeated.
     #[arg(long = "provider", value_name = "PROVIDER")]
     providers: Vec<String>,
-    /// The secret that the provider shows (default: a new one, which is printed into `.zentra/.env`).
+    /// The secret that the provider shows (default: a new one, which is written to `.zentra/.env`).
     #[arg(long, requires = "providers", env = "ZENTRA_DEV_SECRET", hide_env_values = true)]
     secret: Option<String>,
     /// Address for callbacks; overrides `ingress.listen` (default: 127.0.0.1:8080).
@@ -83,8 +83,7 @@ pub(crate) async fn run(path: &Path, asked: &Dev) -> Result<(), Failure> {
     let backend: Arc<File<'static>> = Arc::new(File::open(config, embedded)?);
     let intro = intro(&standalone, config, &prepared, asked)?;
     let stop = shutdown::on_signal_or_hangup()?;
-    let accepts =
-        Shown { queue: standalone.queue.clone(), seal: config.seal.clone(), news: send.clone() };
+    let accepts = Shown { queue: standalone.queue.clone(), config, news: send.clone() };
     let serving = tokio::spawn(standalone.serve(accepts, stop.clone()));
     let shown = match is_live {
         true => show(View::new(intro, colors()), config, &backend, send, &mut news, &stop).await,
@@ -126,9 +125,10 @@ fn is_url(url: &str) -> Result<&str, Failure> {
         |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
     match uri.is_some_and(|uri| is_web(&uri)) {
         true => Ok(url),
-        false => Err(Failure::Asked(format!(
-            "--forward {url} is not an address.\nGive one like http://127.0.0.1:3000/webhooks"
-        ))),
+        // It may have a password.
+        false => Err(Failure::Asked(
+            "--forward is not an address.\nGive one like http://127.0.0.1:3000/webhooks".into(),
+        )),
     }
 }
 

@@ -294,10 +294,7 @@ mod tests {
             peer: None,
             method: None,
             query: None,
-            headers: vec![
-                ("stripe-signature".into(), "t=1,v1=abc".into()),
-                ("x-other".into(), header.into()),
-            ],
+            headers: vec![("x-other".into(), header.into())],
         };
         News::Refused(Box::new(record), Bytes::from_static(b"{\"id\":\"evt_1\"}"))
     }
@@ -327,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn details_show_a_refusal_without_its_signature_and_without_control_characters() {
+    fn details_show_a_refusal_without_control_characters() {
         let mut view = view(true);
         view.take(refused("id-1", 5, "a\u{1b}[2Jb\u{202e}c"));
         press(&mut view, KeyCode::Enter);
@@ -337,7 +334,7 @@ mod tests {
         {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(!text.contains("v1=abc") && !text.contains(['\u{1b}', '\u{202e}']), "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
         assert_eq!(press(&mut view, KeyCode::Char('r')), Action::None);
         assert!(drawn(&view).0.contains("correct the secret"));
     }

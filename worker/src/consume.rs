@@ -12,6 +12,7 @@ use zentra_store::journal::Journal;
 use zentra_store::queue::{Consumer, Process, Receipt};
 
 use crate::circuit::{Admission, Allowed};
+use crate::deliver::Deliver;
 use crate::gate::KnownState;
 use crate::process::Processor;
 
@@ -23,6 +24,7 @@ const LEFT_OVER: Duration = Duration::from_secs(1);
 /// Consumes until `stop`, except while the destination is paused.
 pub(crate) async fn consume<Q: Process, J: Journal>(
     processor: Arc<Processor<Q, J>>,
+    deliver: Arc<Deliver>,
     stop: CancellationToken,
 ) {
     let mut gate = processor.gate.watch();
@@ -35,7 +37,7 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
                 return;
             },
         }
-        goes_on = run(&processor, &stop, &mut gate).await;
+        goes_on = run(&processor, &deliver, &stop, &mut gate).await;
     }
 }
 
@@ -44,6 +46,7 @@ pub(crate) async fn consume<Q: Process, J: Journal>(
 /// queue is closed.
 async fn run<Q: Process, J: Journal>(
     processor: &Arc<Processor<Q, J>>,
+    deliver: &Arc<Deliver>,
     stop: &CancellationToken,
     gate: &mut watch::Receiver<KnownState>,
 ) -> bool {
@@ -72,12 +75,12 @@ async fn run<Q: Process, J: Journal>(
                     closed = true;
                     break;
                 };
-                let processor = processor.clone();
+                let (processor, deliver) = (processor.clone(), deliver.clone());
                 let admission = processor.gate.circuit.admits(message.attempt, Instant::now());
                 // Boxed at once, because it is large and would be moved several times.
                 running.spawn(Box::pin(async move {
                     match admission {
-                        Admission::Take => processor.handle(message, receipt).await,
+                        Admission::Take => processor.handle(message, receipt, &deliver).await,
                         Admission::PutAside(pause) => {
                             processor.put_aside(message, receipt, pause).await;
                         }

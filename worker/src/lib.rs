@@ -20,6 +20,7 @@ pub mod inbox;
 mod metrics;
 mod process;
 mod program;
+pub mod pull;
 #[cfg(test)]
 mod tests;
 mod unpublished;
@@ -46,6 +47,7 @@ use circuit::Circuit;
 use deliver::Deliver;
 use deliver::handler::Handlers;
 use gate::{DestinationGate, Gates};
+use process::Processor;
 use unpublished::Unpublished;
 
 pub use deliver::handler::{Delivery, Failed};
@@ -77,6 +79,7 @@ async fn run<Q: Process, J: Journal + WorkerControl>(
     zentra_telemetry::build_info(&registry, "zentra-worker")?;
     zentra_core::clock::register(&registry)?;
     let metrics = metrics::Metrics::new(&registry)?;
+    let store_metrics = metrics::StoreMetrics::new(&registry)?;
     let http = deliver::http::HttpDelivery::new()?;
 
     let ended = CancellationToken::new();
@@ -88,13 +91,14 @@ async fn run<Q: Process, J: Journal + WorkerControl>(
         }
     };
     let health = tokio::spawn(admin::serve(admin, registry, ready, stop.clone(), ended.clone()));
-    let looked = watch(journal.clone(), live.clone(), metrics.clone());
+    let looked = watch(journal.clone(), live.clone(), store_metrics);
     let watching = AbortOnDropHandle::new(tokio::spawn(looked));
     let (worker, gates) = (worker_name(), Gates::default());
     let heartbeats = gates.clone().heartbeat(journal.clone(), worker.clone(), clock::now());
     let heartbeat = AbortOnDropHandle::new(tokio::spawn(heartbeats));
     let control = journal.clone();
-    let pool = WorkerPool { worker, gates, queue, journal, http, handlers, metrics };
+    let processing = Processing { worker, queue, journal, metrics };
+    let pool = WorkerPool { processing, gates, http, handlers };
     let mut loops = JoinSet::new();
     let mut generation = stop.child_token();
     pool.start(&live.config(), &generation, &mut loops)?;
@@ -108,7 +112,7 @@ async fn run<Q: Process, J: Journal + WorkerControl>(
             }
             () = stop.cancelled(), if loops.is_empty() => break,
             new = live.next(), if !stop.is_cancelled() => {
-                pool.queue.subscribe(new.routes()).await;
+                pool.processing.queue.subscribe(new.routes()).await;
                 // Attempts under way end as they began; the new shift takes the next ones.
                 let old = std::mem::replace(&mut generation, stop.child_token());
                 pool.start(&new, &generation, &mut loops)?;
@@ -119,14 +123,14 @@ async fn run<Q: Process, J: Journal + WorkerControl>(
     }
     drop((watching, heartbeat));
     // Otherwise operators see it a little longer.
-    let _ = tokio::time::timeout(LEAVE, control.leave(&pool.worker)).await;
+    let _ = tokio::time::timeout(LEAVE, control.leave(&pool.processing.worker)).await;
     ended.cancel();
     health.await?;
     Ok(())
 }
 
 /// Looks at the journal now and then, for Prometheus.
-async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
+async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::StoreMetrics) {
     let mut tick = tokio::time::interval(LOOK);
     let mut was_ready = true;
     loop {
@@ -142,8 +146,8 @@ async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
         }
         was_ready = ready.is_ok();
         let away = matches!(ready, Err(JournalError::Unavailable(_) | JournalError::Unusable(_)));
-        metrics.store_up.set((!away).into());
-        metrics.store_writable.set(ready.is_ok().into());
+        metrics.up.set((!away).into());
+        metrics.writable.set(ready.is_ok().into());
         for destination in &live.config().destinations {
             if let Ok(oldest) = journal.oldest_dead(&destination.name).await {
                 let at = oldest.map_or(0, |at| i64::try_from(at.secs()).unwrap_or(i64::MAX));
@@ -159,15 +163,66 @@ async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::Metrics) {
     }
 }
 
+/// What the processors of all destinations share.
+pub(crate) struct Processing<Q, J> {
+    pub(crate) worker: String,
+    pub(crate) queue: Q,
+    pub(crate) journal: J,
+    pub(crate) metrics: metrics::Metrics,
+}
+
+impl<Q: Clone, J: Clone> Processing<Q, J> {
+    /// The processor of one destination. `stop` ends waiting for an unreachable broker or store.
+    pub(crate) fn processor(
+        &self,
+        config: &Config,
+        destination: &Destination,
+        lease: Duration,
+        sources: &Arc<HashMap<String, process::OfSource>>,
+        stop: &CancellationToken,
+    ) -> Processor<Q, J> {
+        let names = config.sources.iter().map(|source| source.name.as_str());
+        let names = names.filter(|source| destination.can_take(source));
+        let metrics = self.metrics.of(&destination.name, names);
+        let circuit = Circuit::new(
+            destination.circuit.clone(),
+            destination.concurrency,
+            metrics.circuit_open.clone(),
+        );
+        let rate = NonZeroU32::new(destination.rate);
+        Processor {
+            unpublished: Unpublished::new(metrics.unpublished.clone()),
+            gate: Arc::new(DestinationGate::new(circuit, metrics.in_flight.clone())),
+            pace: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
+            destination: destination.clone(),
+            worker: self.worker.clone(),
+            lease,
+            sources: sources.clone(),
+            default_retention: config.store.retention,
+            sealer: config.seal.clone(),
+            queue: self.queue.clone(),
+            journal: self.journal.clone(),
+            metrics,
+            stop: stop.clone(),
+        }
+    }
+}
+
+/// Settings of each source's deliveries, by name.
+pub(crate) fn of_sources(config: &Config) -> Arc<HashMap<String, process::OfSource>> {
+    let sources = config.sources.iter().map(|source| {
+        let redact = source.redact.clone();
+        (source.name.clone(), process::OfSource { retention: source.retention, redact })
+    });
+    Arc::new(sources.collect())
+}
+
 /// What the loops of all destinations share.
 struct WorkerPool<Q, J> {
-    worker: String,
+    processing: Processing<Q, J>,
     gates: Gates,
-    queue: Q,
-    journal: J,
     http: deliver::http::HttpDelivery,
     handlers: Handlers,
-    metrics: metrics::Metrics,
 }
 
 impl<Q: Process, J: Journal> WorkerPool<Q, J> {
@@ -181,48 +236,18 @@ impl<Q: Process, J: Journal> WorkerPool<Q, J> {
         stop: &CancellationToken,
         loops: &mut JoinSet<()>,
     ) -> Result<(), rustls::Error> {
-        let sources = config.sources.iter().map(|source| {
-            let redact = source.redact.clone();
-            (source.name.clone(), process::OfSource { retention: source.retention, redact })
-        });
-        let of_sources = Arc::new(sources.collect::<HashMap<_, _>>());
+        let sources = of_sources(config);
         let mut gates = BTreeMap::new();
         for destination in &config.destinations {
-            let sources = config.sources.iter().map(|source| source.name.as_str());
-            let sources = sources.filter(|source| destination.can_take(source));
-            let metrics = self.metrics.of(&destination.name, sources);
+            let processor =
+                self.processing.processor(config, destination, config.lease, &sources, stop);
             let Some(deliver) = self.deliver(destination)? else {
-                tracing::info!(
-                    destination = destination.name,
-                    "skipped: another program has its handler"
-                );
+                let destination = destination.name.as_str();
+                tracing::info!(destination, "skipped: another program takes its events");
                 continue;
             };
-            let circuit = Circuit::new(
-                destination.circuit.clone(),
-                destination.concurrency,
-                metrics.circuit_open.clone(),
-            );
-            let gate = Arc::new(DestinationGate::new(circuit, metrics.in_flight.clone()));
-            gates.insert(destination.name.clone(), gate.clone());
-            let rate = NonZeroU32::new(destination.rate);
-            let processor = Arc::new(process::Processor {
-                unpublished: Unpublished::new(metrics.unpublished.clone()),
-                gate,
-                pace: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
-                destination: destination.clone(),
-                worker: self.worker.clone(),
-                lease: config.lease,
-                sources: of_sources.clone(),
-                default_retention: config.store.retention,
-                sealer: config.seal.clone(),
-                queue: self.queue.clone(),
-                journal: self.journal.clone(),
-                deliver,
-                metrics,
-                stop: stop.clone(),
-            });
-            loops.spawn(consume::consume(processor, stop.clone()));
+            gates.insert(destination.name.clone(), processor.gate.clone());
+            loops.spawn(consume::consume(processor.into(), deliver.into(), stop.clone()));
         }
         self.gates.replace(gates);
         Ok(())
@@ -230,7 +255,8 @@ impl<Q: Process, J: Journal> WorkerPool<Q, J> {
 }
 
 impl<Q, J> WorkerPool<Q, J> {
-    /// How a destination is delivered to. `None` if another program has its handler.
+    /// How a destination is delivered to. `None` if another program has its handler, or consumers
+    /// pull its events.
     fn deliver(&self, destination: &Destination) -> Result<Option<Deliver>, rustls::Error> {
         Ok(match destination.url {
             Some(_) => Some(Deliver::Http(Box::new(self.http.of(destination)?))),

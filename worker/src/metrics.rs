@@ -28,9 +28,40 @@ pub(crate) struct Metrics {
     delivery_seconds: HistogramVec,
     in_flight: IntGaugeVec,
     unpublished: IntGaugeVec,
-    pub(crate) store_up: IntGauge,
-    pub(crate) store_writable: IntGauge,
+}
+
+/// What a worker sees of the delivery store.
+pub(crate) struct StoreMetrics {
+    pub(crate) up: IntGauge,
+    pub(crate) writable: IntGauge,
     pub(crate) oldest_dead: IntGaugeVec,
+}
+
+impl StoreMetrics {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
+            up: gauge(
+                registry,
+                "zentra_worker_store_up",
+                "1 while the delivery store (Redis) answers.",
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
+            writable: gauge(
+                registry,
+                "zentra_worker_store_writable",
+                "1 while the delivery store accepts claims: a full Redis or a replica answers but accepts none.",
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
+            oldest_dead: gauge(
+                registry,
+                "zentra_worker_oldest_dead_timestamp_seconds",
+                "Time when the oldest delivery in `zentra dead list` was dead-lettered; 0 if there is none.",
+                &["destination"],
+            )?,
+        })
+    }
 }
 
 /// From an eighth of a second to three days.
@@ -151,26 +182,6 @@ impl Metrics {
                 registry,
                 "zentra_worker_unpublished",
                 "Attempted messages whose retry or dead letter RabbitMQ has not accepted yet.",
-                &["destination"],
-            )?,
-            store_up: gauge(
-                registry,
-                "zentra_worker_store_up",
-                "1 while the delivery store (Redis) answers.",
-                &[],
-            )?
-            .with_label_values::<&str>(&[]),
-            store_writable: gauge(
-                registry,
-                "zentra_worker_store_writable",
-                "1 while the delivery store accepts claims: a full Redis or a replica answers but accepts none.",
-                &[],
-            )?
-            .with_label_values::<&str>(&[]),
-            oldest_dead: gauge(
-                registry,
-                "zentra_worker_oldest_dead_timestamp_seconds",
-                "Time when the oldest delivery in `zentra dead list` was dead-lettered; 0 if there is none.",
                 &["destination"],
             )?,
         })

@@ -65,7 +65,6 @@ pub(crate) struct Processor<Q, J> {
     pub(crate) sealer: Sealer,
     pub(crate) queue: Q,
     pub(crate) journal: J,
-    pub(crate) deliver: Deliver,
     pub(crate) metrics: DestinationMetrics,
     /// Messages whose retry or dead letter RabbitMQ doesn't take yet.
     pub(crate) unpublished: Unpublished,
@@ -83,12 +82,26 @@ pub(crate) struct OfSource {
     pub(crate) redact: Redact,
 }
 
+/// A claimed attempt of an event.
+pub(crate) struct Claimed<'m> {
+    pub(crate) event: &'m Event,
+    /// Fence for the settlement.
+    pub(crate) fence: u64,
+    /// When the claim was requested: its lease starts then, at the earliest.
+    pub(crate) asked: Instant,
+}
+
 /// Processing was interrupted; the broker will redeliver the message.
-struct Stopped;
+pub(crate) struct Stopped;
 
 impl<Q: Process, J: Journal> Processor<Q, J> {
     /// Processes one message, and acknowledges or returns it.
-    pub(crate) async fn handle(&self, message: Message, receipt: impl Receipt) {
+    pub(crate) async fn handle(
+        &self,
+        mut message: Message,
+        receipt: impl Receipt,
+        deliver: &Deliver,
+    ) {
         if let Some(pace) = &self.pace {
             tokio::select! {
                 () = pace.until_ready() => {}
@@ -96,11 +109,13 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             }
         }
         let opened = self.open(&message.sealed);
-        if let Err((reason, error)) = &opened.event {
-            let reason = reason.as_str();
-            tracing::error!(key = %opened.key, reason, %error, "message refused");
-        }
-        match self.judge(message, &opened).await {
+        let done = async {
+            match self.judge(&mut message, &opened).await? {
+                Some(claimed) => self.attempt(&message, &opened, claimed, deliver).await,
+                None => Ok(()),
+            }
+        };
+        match done.await {
             Ok(()) => receipt.ack().await,
             Err(Stopped) => receipt.give_back().await,
         }
@@ -115,8 +130,12 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     }
 
     /// Opens a message. Its summary is redacted.
-    fn open(&self, sealed: &Sealed) -> OpenedMessage {
+    pub(crate) fn open(&self, sealed: &Sealed) -> OpenedMessage {
         let mut opened = delivery::open(&self.sealer, &self.destination.name, sealed);
+        if let Err((reason, error)) = &opened.event {
+            let reason = reason.as_str();
+            tracing::error!(key = %opened.key, reason, %error, "message refused");
+        }
         if let Some(source) = self.sources.get(&opened.summary.source) {
             source.redact.context(&mut opened.summary.context);
         }
@@ -126,47 +145,54 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     /// What a message says of its attempt and generation counts if it is countersigned, or a new
     /// event's. Otherwise the journal says where it stands: an older version has sent it on, or somebody
     /// whose seal key isn't known here yet. An event that the journal doesn't know begins anew. A new
-    /// event goes on if its destination subscribes to it.
-    async fn judge(&self, mut message: Message, opened: &OpenedMessage) -> Result<(), Stopped> {
+    /// event goes on if its destination subscribes to it. Returns the claim if an attempt is to be made.
+    pub(crate) async fn judge<'m>(
+        &self,
+        message: &mut Message,
+        opened: &'m OpenedMessage,
+    ) -> Result<Option<Claimed<'m>>, Stopped> {
         let name = self.destination.name.as_str();
-        if delivery::is_countersigned(&self.sealer, name, &message) {
-            return self.process(&message, opened, None).await;
+        if delivery::is_countersigned(&self.sealer, name, message) {
+            return self.process(message, opened, None).await;
         }
         if (message.generation, message.attempt) != (0, 1) {
             let known = self.retry_until_ok("look up", || self.journal.known(&opened.key)).await?;
-            (message.generation, message.attempt) = stand(known.as_ref(), &message);
+            (message.generation, message.attempt) = stand(known.as_ref(), message);
             if known.is_some() {
-                return self.process(&message, opened, None).await;
+                return self.process(message, opened, None).await;
             }
         }
         let Ok(Event { envelope, .. }) = &opened.event else {
-            return self.process(&message, opened, None).await;
+            return self.process(message, opened, None).await;
         };
         if queue::takes(&self.destination.subscribe, &envelope.route()) {
-            return self.process(&message, opened, None).await;
+            return self.process(message, opened, None).await;
         }
         tracing::warn!(key = %opened.key, "the destination does not subscribe to this event");
         match clock::now().since(envelope.received_at) < RELOAD {
-            true => self.defer(&message, RELOAD_PAUSE).await,
-            false => self.process(&message, opened, Some(DeadReason::NotSubscribed)).await,
+            true => self.defer(message, RELOAD_PAUSE).await?,
+            false => return self.process(message, opened, Some(DeadReason::NotSubscribed)).await,
         }
+        Ok(None)
     }
 
-    /// `Ok` if the message can be acknowledged. With a reason it is dead-lettered, if the store
-    /// grants the claim.
-    async fn process(
+    /// The claim, if an attempt is to be made. Otherwise the message can be acknowledged. With a
+    /// reason it is dead-lettered, if the store grants the claim.
+    async fn process<'m>(
         &self,
         message: &Message,
-        opened: &OpenedMessage,
+        opened: &'m OpenedMessage,
         refused: Option<DeadReason>,
-    ) -> Result<(), Stopped> {
+    ) -> Result<Option<Claimed<'m>>, Stopped> {
         if refused.is_none() && self.has_another_type(opened).await? {
             self.metrics.suspected(&opened.summary.source);
-            return self.set_apart(message, opened, SetApart::Type).await;
+            self.set_apart(message, opened, SetApart::Type).await?;
+            return Ok(None);
         }
         if refused.is_none() && self.came_too_often(message, opened).await? {
             self.metrics.suspected(&opened.summary.source);
-            return self.set_apart(message, opened, SetApart::Repeat).await;
+            self.set_apart(message, opened, SetApart::Repeat).await?;
+            return Ok(None);
         }
         let claim = Claim {
             key: &opened.key,
@@ -176,7 +202,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             worker: &self.worker,
             fingerprint: &opened.fingerprint,
             summary: &opened.summary,
-            retention: self.retention(opened),
+            retention: self.retention(&opened.summary.source),
         };
         // The lease starts when the claim was requested, at the earliest.
         let ask = || async {
@@ -185,10 +211,6 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         };
         let (asked, answer) = self.retry_until_ok("claim", ask).await?;
         let source = opened.summary.source.as_str();
-        let without_effect = |of| {
-            self.metrics.duplicate(source, of);
-            Ok(())
-        };
         // A released event has a newer generation.
         let event = opened.event.as_ref().ok().filter(|_| message.generation == 0);
         let waits_for = event.and_then(|event| event.envelope.waits_for()).or(refused);
@@ -196,43 +218,49 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             Answer::Claimed { fence, expired } => match (&opened.event, waits_for) {
                 (Err((reason, _)), _) => {
                     let none = AttemptResult::default();
-                    self.dead_letter(message, opened, fence, *reason, &none).await
+                    self.dead_letter(message, opened, fence, *reason, &none).await?;
                 }
                 // It waits until an operator releases or requeues it.
                 (Ok(_), Some(reason)) => {
                     self.dead_letter(message, opened, fence, reason, &AttemptResult::default())
-                        .await
+                        .await?;
                 }
                 (Ok(_), None) if expired >= MOST_EXPIRED => {
                     let error = format!("{expired} claims expired: their workers crashed or hung");
                     let class = Some(ErrorClass::Crash);
                     let result =
                         AttemptResult { error: Some(error), class, ..AttemptResult::default() };
-                    self.dead_letter(message, opened, fence, DeadReason::Crashed, &result).await
+                    self.dead_letter(message, opened, fence, DeadReason::Crashed, &result).await?;
                 }
                 // The claim took so long that an attempt could outlast its lease.
-                (Ok(_), None) if asked.elapsed() + self.destination.timeout > self.lease => {
-                    self.defer(message, self.lease).await
+                (Ok(_), None) if asked.elapsed() + self.needed() > self.lease => {
+                    self.defer(message, self.lease).await?;
                 }
-                (Ok(event), None) => self.attempt(message, opened, event, fence).await,
+                (Ok(event), None) => return Ok(Some(Claimed { event, fence, asked })),
             },
             Answer::Busy { remaining } => {
                 self.metrics.busy.inc();
-                self.defer(message, remaining).await
+                self.defer(message, remaining).await?;
             }
             Answer::Suspected => {
                 self.metrics.suspected(source);
-                self.set_apart(message, opened, SetApart::Id).await
+                self.set_apart(message, opened, SetApart::Id).await?;
             }
-            Answer::Conflict => self.conflict(message, opened).await,
-            Answer::Done => without_effect("delivered"),
-            Answer::Dead => without_effect("dead"),
-            _ => without_effect("overtaken"),
+            Answer::Conflict => self.conflict(message, opened).await?,
+            Answer::Done => self.metrics.duplicate(source, "delivered"),
+            Answer::Dead => self.metrics.duplicate(source, "dead"),
+            _ => self.metrics.duplicate(source, "overtaken"),
         }
+        Ok(None)
     }
 
-    fn retention(&self, opened: &OpenedMessage) -> Duration {
-        let source = self.sources.get(&opened.summary.source);
+    /// How much of a lease an attempt needs. A consumer gets at least half of it.
+    fn needed(&self) -> Duration {
+        self.destination.pull.map_or(self.destination.timeout, |lease| lease / 2)
+    }
+
+    pub(crate) fn retention(&self, source: &str) -> Duration {
+        let source = self.sources.get(source);
         source.map_or(self.default_retention, |source| source.retention)
     }
 
@@ -244,7 +272,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             return Ok(false);
         }
         let (source, kind) = (envelope.source.as_str(), envelope.event_type.as_deref());
-        let (kind, retention) = (kind.unwrap_or_default(), self.retention(opened));
+        let (kind, retention) = (kind.unwrap_or_default(), self.retention(&opened.summary.source));
         let of = First::Type { source, identity: &envelope.identity };
         let first = || self.journal.first(of, kind, retention);
         Ok(self.retry_until_ok("first type", first).await? != kind)
@@ -266,7 +294,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             return Ok(false);
         }
         let (source, destination) = (envelope.source.as_str(), self.destination.name.as_str());
-        let (identity, retention) = (envelope.identity.as_str(), self.retention(opened));
+        let (identity, retention) =
+            (envelope.identity.as_str(), self.retention(&opened.summary.source));
         let same_bytes = &within_an_hour(same_bytes, envelope.received_at);
         for place in 0..REPEATS {
             let of = First::Repeat { destination, source, same_bytes, place };
@@ -310,7 +339,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             Some(_) => envelope.identity.as_str().to_owned(),
             None => format!("{kind} {id}"),
         };
-        let retention = self.retention(opened);
+        let retention = self.retention(&opened.summary.source);
         for place in 0..COPIES {
             let of = First::Copy { destination, source, identity, place };
             let first = || self.journal.first(of, &differs, retention);
@@ -348,7 +377,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let sealed = Sealed { trace: message.sealed.trace, ..sealed };
         let opened = self.open(&sealed);
         tracing::warn!(key = %opened.key, "dead-lettered for an operator's decision: see zentra dead list");
-        Box::pin(self.process(&Message::new(sealed), &opened, None)).await
+        // It waits for an operator, so no attempt is made.
+        Box::pin(self.process(&Message::new(sealed), &opened, None)).await?;
+        Ok(())
     }
 
     /// Defers the same attempt for at least this time. It is never dropped: it can be the original
@@ -363,41 +394,51 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         &self,
         message: &Message,
         opened: &OpenedMessage,
-        event: &Event,
-        fence: u64,
+        claimed: Claimed<'_>,
+        deliver: &Deliver,
     ) -> Result<(), Stopped> {
-        // One trace from receipt to delivery, with a step for each attempt.
-        let began = message.sealed.trace;
-        let trace = began.unwrap_or_else(|| Trace::new(&mut rand::rng())).next(&mut rand::rng());
         let request = AttemptRequest {
-            trace,
+            trace: next_trace(&message.sealed),
             destination: &self.destination,
             key: &opened.key,
-            event,
+            event: claimed.event,
             attempt: message.attempt,
             now: clock::now(),
         };
         let running = GaugeGuard::more(&self.metrics.in_flight);
         let epoch = self.gate.circuit.epoch();
-        let Attempted { verdict, result } = tokio::select! {
-            attempted = self.deliver.deliver(&request) => attempted,
-            never = self.renew(&opened.key, fence) => match never {},
+        let attempted = tokio::select! {
+            attempted = deliver.deliver(&request) => attempted,
+            never = self.renew(&opened.key, claimed.fence) => match never {},
         };
         drop(running);
-        let name = self.destination.name.as_str();
-        let worked = !matches!(verdict, Verdict::Failed { .. });
+        let worked = !matches!(attempted.verdict, Verdict::Failed { .. });
         if let Some(pause) = self.gate.circuit.attempted(worked, epoch, Instant::now()) {
-            tracing::warn!(destination = name, ?pause, "most attempts failed: the circuit opens");
+            let destination = self.destination.name.as_str();
+            tracing::warn!(destination, ?pause, "most attempts failed: the circuit opens");
             self.metrics.circuit_opened.inc();
         }
+        tracing::debug!(key = %opened.key, trace = request.trace.id(), "attempted");
+        self.conclude(message, opened, &claimed, attempted).await
+    }
+
+    /// Settles an attempt. Before that, its retry or dead letter is published.
+    pub(crate) async fn conclude(
+        &self,
+        message: &Message,
+        opened: &OpenedMessage,
+        claimed: &Claimed<'_>,
+        attempted: Attempted,
+    ) -> Result<(), Stopped> {
+        let Attempted { verdict, result } = attempted;
+        let (event, fence) = (claimed.event, claimed.fence);
+        let name = self.destination.name.as_str();
         let (outcome, count) = match verdict {
             Verdict::Delivered => ("delivered", &self.metrics.delivered),
             Verdict::Failed { .. } => ("failed", &self.metrics.failed),
             Verdict::Permanent => ("permanent", &self.metrics.permanent),
         };
-        tracing::debug!(
-            key = %opened.key, attempt = message.attempt, outcome, trace = trace.id(), "attempted"
-        );
+        tracing::debug!(key = %opened.key, attempt = message.attempt, outcome, "concluded");
         count.inc();
         let seconds = Duration::from_millis(result.duration_ms).as_secs_f64();
         self.metrics.seconds.observe(seconds);
@@ -498,7 +539,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             result,
             fingerprint: &opened.fingerprint,
             summary: &opened.summary,
-            retention: self.retention(opened),
+            retention: self.retention(&opened.summary.source),
         };
         let answer = self.retry_until_ok("settle", || self.journal.settle(&settle)).await?;
         if answer != Answer::Settled {
@@ -523,7 +564,11 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
 
     /// Retries until it works. While broker or store are unreachable, the message is held, not
     /// returned: each return counts against the queue's delivery limit.
-    async fn retry_until_ok<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+    pub(crate) async fn retry_until_ok<
+        T,
+        E: std::fmt::Display,
+        F: Future<Output = Result<T, E>>,
+    >(
         &self,
         step: &'static str,
         mut ask: impl FnMut() -> F,
@@ -545,6 +590,12 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             }
         }
     }
+}
+
+/// One trace from receipt to delivery, with a step for each attempt.
+pub(crate) fn next_trace(sealed: &Sealed) -> Trace {
+    let began = sealed.trace.unwrap_or_else(|| Trace::new(&mut rand::rng()));
+    began.next(&mut rand::rng())
 }
 
 /// Identity of callbacks with the same bytes within one hour of their receipt, not of their

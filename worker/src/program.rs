@@ -140,7 +140,7 @@ impl Worker {
         for name in self.handlers.names() {
             let known = config.destinations.iter().find(|destination| destination.name == name);
             ensure!(
-                known.is_some_and(|destination| destination.url.is_none()),
+                known.is_some_and(|known| known.url.is_none() && known.pull.is_none()),
                 "destination.{name}: this program has a handler for it; give it handler = true"
             );
         }

@@ -11,10 +11,10 @@ use zentra_config::{Config, Embedded};
 use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
-use zentra_store::control::OperatorControl;
+use zentra_store::control::{OperatorControl, WorkerControl};
 use zentra_store::job::Jobs;
 use zentra_store::journal::{DeliveryStore, Journal};
-use zentra_store::queue::{Operate, Process, Publish};
+use zentra_store::queue::{Fetch, Operate, Publish};
 
 use crate::error::{AdminError, ErrorCode};
 
@@ -24,9 +24,9 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// The backend of the use cases.
 pub trait Backend: Send + Sync {
     /// Storage of deliveries, jobs, tokens and audit log.
-    type DeliveryStore: DeliveryStore + Journal + OperatorControl + Jobs + Clone;
+    type DeliveryStore: DeliveryStore + Journal + WorkerControl + OperatorControl + Jobs + Clone;
     /// The queue.
-    type Queue: Operate + Publish + Process + Clone;
+    type Queue: Operate + Publish + Fetch + Clone;
 
     /// Name of the delivery store, for status and metrics.
     fn store_name(&self) -> &'static str;

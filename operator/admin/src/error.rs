@@ -85,6 +85,7 @@ codes! {
     RoleRequired "role_required" "The token's role does not allow the request.",
     PayloadsRequired "payloads_required" "The token does not allow payloads to be read.",
     AdmissionDisabled "admission_disabled" "The server has no access to the sources' secrets, so it cannot admit callbacks.",
+    DestinationDenied "destination_denied" "The token is not for this destination.",
     RateLimited "rate_limited" "Too many requests by this token, or at the same time.",
     RouteNotFound "route_not_found" "The API has no such path.",
     MethodNotAllowed "method_not_allowed" "The path does not support this method.",
@@ -98,6 +99,10 @@ codes! {
     RefusedCallbackNotFound "refused_callback_not_found" "No refused callback of this id is kept.",
     NotAdmitted "not_admitted" "A refused callback still does not verify.",
     DestinationNotFound "destination_not_found" "The configuration has no destination of this name.",
+    NotPulled "not_pulled" "No destination of this name has `pull = true`.",
+    LeaseLost "lease_lost" "The lease of an event has ended: the event is retried, or was settled.",
+    LeaseLimit "lease_limit" "A lease cannot be extended further.",
+    ServerStopping "server_stopping" "The server is stopping: the request may have had no effect.",
     SourceNotFound "source_not_found" "The configuration has no source of this name.",
     JobNotFound "job_not_found" "No job has this id.",
     JobBusy "job_busy" "Another job, or another runner of the job, holds the destination.",
@@ -146,6 +151,7 @@ impl ErrorCode {
                 | Self::StorageFull
                 | Self::StorageFailed
                 | Self::SealFailed
+                | Self::ServerStopping
                 | Self::Internal
         )
     }

@@ -7,11 +7,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use zentra_config::Config;
 use zentra_core::clock;
 use zentra_store::control::{OperatorControl, Role, Token};
 
 use crate::audit::{Actor, Audited};
 use crate::error::{AdminError, ErrorCode};
+use crate::filter;
 
 /// Prefix of a token, for secret scanners.
 const PREFIX: &str = "zentra_";
@@ -27,6 +29,8 @@ pub struct New {
     pub role: Role,
     /// Whether its holder may read payloads.
     pub payloads: bool,
+    /// Names of the destinations of a consumer. Other roles have none.
+    pub destinations: Vec<String>,
     /// Validity, at most [`LONGEST`].
     pub expires_in: Duration,
 }
@@ -35,12 +39,15 @@ pub struct New {
 /// audit log names them by it.
 ///
 /// # Errors
-/// [`ErrorCode::TokenNameTaken`].
+/// [`ErrorCode::TokenNameTaken`]; [`ErrorCode::InvalidRequest`] if a consumer has no destination, or another
+/// role has one; [`ErrorCode::DestinationNotFound`].
 pub async fn create(
     control: &impl OperatorControl,
+    config: &Config,
     new: &New,
     actor: &Actor,
 ) -> Result<(Token, String), AdminError> {
+    destinations_fit(config, new)?;
     let (all, now) = (control.tokens().await?, clock::now());
     if let Some(other) = all.iter().find(|one| one.name == new.name && now < one.expires_at) {
         let message = format!("token {} already has the name {}.", other.id, other.name);
@@ -58,19 +65,45 @@ pub async fn create(
         name: new.name.clone(),
         role: new.role,
         payloads: new.payloads,
+        destinations: new.destinations.clone(),
         expires_at: made.at.plus(new.expires_in),
         made,
         id,
     };
     let (role, id) = (role(token.role), &token.id);
     let payloads = if token.payloads { " with payloads" } else { "" };
-    let on = format!("{id} for {}, as {role}{payloads}, until {}", token.name, token.expires_at);
+    let of = match &token.destinations[..] {
+        [] => String::new(),
+        names => format!(" of {}", names.join(", ")),
+    };
+    let on =
+        format!("{id} for {}, as {role}{of}{payloads}, until {}", token.name, token.expires_at);
     let attribution = token.made.clone();
     let audited = Audited { control: Some(control), action: "token create", on, attribution };
     let keep = async { Ok(control.keep_token(&token).await?) };
     audited.run(keep, |()| "made".into()).await?;
     let text = format!("{PREFIX}{id}_{secret}");
     Ok((token, text))
+}
+
+fn destinations_fit(config: &Config, new: &New) -> Result<(), AdminError> {
+    let is_consumer = new.role == Role::Consumer;
+    let invalid = |message| Err(AdminError::new(ErrorCode::InvalidRequest, message));
+    if is_consumer && new.destinations.is_empty() {
+        return invalid("a consumer needs at least one destination.");
+    }
+    if !is_consumer && !new.destinations.is_empty() {
+        return invalid("only a consumer has destinations: other roles see all of them.");
+    }
+    if is_consumer && new.payloads {
+        return invalid(
+            "a consumer receives the payloads of its destinations, and looks at no others.",
+        );
+    }
+    for name in &new.destinations {
+        filter::destinations(config, Some(name))?;
+    }
+    Ok(())
 }
 
 /// Revokes a token at once.
@@ -118,6 +151,7 @@ fn digest(secret: &str) -> String {
 /// A role's name.
 pub fn role(role: Role) -> &'static str {
     match role {
+        Role::Consumer => "consumer",
         Role::Viewer => "viewer",
         Role::Operator => "operator",
         Role::Admin => "admin",

@@ -28,6 +28,14 @@ const AT_ONCE: usize = 32;
 
 /// Maximum number of them for one token.
 const PLACES: usize = 8;
+/// Requests per second for one consumer's token, and the size of a burst. Each can have 100 events.
+const PER_CONSUMER: NonZeroU32 = NonZeroU32::new(100).unwrap();
+/// Maximum number of consumers' requests at a time: most of them only wait for events.
+const CONSUMERS_AT_ONCE: usize = 256;
+/// Maximum number of them for one token.
+const CONSUMER_PLACES: usize = 32;
+/// Paths for consumers.
+const CONSUMERS: &str = "/v1/pull/";
 /// Failed authentications and refused roles that are logged per second. The others are counted.
 const LOGGED: NonZeroU32 = NonZeroU32::new(5).unwrap();
 /// Maximum length of a path in the log.
@@ -40,7 +48,9 @@ pub(super) struct Guard(Arc<Inner>);
 struct Inner {
     service: Arc<dyn Service>,
     by_token: DefaultKeyedRateLimiter<String>,
+    by_consumer: DefaultKeyedRateLimiter<String>,
     room: Semaphore,
+    room_for_consumers: Semaphore,
     places: PerToken,
     logged: DefaultDirectRateLimiter,
     /// Refusals since the last logged one.
@@ -70,9 +80,37 @@ impl Inner {
         );
     }
 
-    fn place(&self, token: &str) -> Option<Held<'_>> {
-        self.places.take(token, PLACES)
+    /// Room for a request. Consumers, whose requests wait for events, do not take operators' room.
+    fn room(&self, consumes: bool) -> &Semaphore {
+        if consumes { &self.room_for_consumers } else { &self.room }
     }
+
+    /// A place of the token, or why it has none left.
+    fn place(&self, token: &Token) -> Result<Held<'_>, Problem> {
+        let most = if token.role == Role::Consumer { CONSUMER_PLACES } else { PLACES };
+        let full = || too_many(&format!("at most {most} concurrent requests per token"));
+        self.places.take(&token.id, most).ok_or_else(full)
+    }
+
+    /// Whether the token was used less often than its limit.
+    fn limit(&self, token: &Token) -> Result<(), Problem> {
+        let (limiter, most) = match token.role {
+            Role::Consumer => (&self.by_consumer, PER_CONSUMER),
+            _ => (&self.by_token, PER_TOKEN),
+        };
+        let over = |_| too_many(&format!("at most {most} requests per second and token"));
+        limiter.check_key(&token.id).map_err(over)
+    }
+}
+
+/// Whether the token's role allows requests like this one. Its path and method decide, so nothing
+/// else of a request is read before.
+fn allows(known: &Who, consumes: bool, request: &Request) -> Result<(), Problem> {
+    if consumes {
+        return known.is_consumer();
+    }
+    // A viewer only looks.
+    known.may(if request.method().is_safe() { Role::Viewer } else { Role::Operator })
 }
 
 /// Counts what each token holds.
@@ -119,7 +157,9 @@ impl Guard {
         Self(Arc::new(Inner {
             service,
             by_token: RateLimiter::keyed(Quota::per_second(PER_TOKEN)),
+            by_consumer: RateLimiter::keyed(Quota::per_second(PER_CONSUMER)),
             room: Semaphore::new(AT_ONCE),
+            room_for_consumers: Semaphore::new(CONSUMERS_AT_ONCE),
             places: PerToken::new(),
             logged: RateLimiter::direct(Quota::per_second(LOGGED)),
             not_logged: AtomicU64::new(0),
@@ -137,7 +177,8 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
     let asked: String = asked.chars().take(LOGGED_PATH).collect();
     let known_as = OnceLock::new();
     let answer = async {
-        let Ok(_room) = guard.room.try_acquire() else {
+        let consumes = request.uri().path().starts_with(CONSUMERS);
+        let Ok(_room) = guard.room(consumes).try_acquire() else {
             return too_many("too many concurrent requests: retry later").into_response();
         };
         let text = request.headers().get(header::AUTHORIZATION);
@@ -149,15 +190,12 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
         if let Some(connection) = request.extensions().get::<Connection>() {
             connection.trust();
         }
-        // A viewer only looks, so the body isn't read.
-        if !request.method().is_safe()
-            && let Err(problem) = known.may(Role::Operator)
-        {
+        if let Err(problem) = allows(&known, consumes, &request) {
             return problem.into_response();
         }
-        let Some(_place) = guard.place(&known.0.id) else {
-            return too_many(&format!("at most {PLACES} concurrent requests per token"))
-                .into_response();
+        let _place = match guard.place(&known.0) {
+            Ok(place) => place,
+            Err(problem) => return problem.into_response(),
         };
         let mut request = request;
         request.extensions_mut().insert(known);
@@ -182,10 +220,8 @@ async fn who(guard: &Inner, text: Option<String>) -> Result<Token, Problem> {
         Problem::new(ErrorCode::Unauthenticated, detail)
     };
     let token = found.ok_or_else(unknown)?;
-    match guard.by_token.check_key(&token.id) {
-        Ok(()) => Ok(token),
-        Err(_) => Err(too_many(&format!("at most {PER_TOKEN} requests per second and token"))),
-    }
+    guard.limit(&token)?;
+    Ok(token)
 }
 
 fn too_many(detail: &str) -> Problem {
@@ -214,6 +250,29 @@ impl Who {
             false => Err(Problem::new(
                 ErrorCode::PayloadsRequired,
                 "this requires a token that allows payloads",
+            )),
+        }
+    }
+
+    /// Whether the token is a consumer's. No other role takes events from their consumers.
+    fn is_consumer(&self) -> Result<(), Problem> {
+        match self.0.role {
+            Role::Consumer => Ok(()),
+            other => Err(Problem::new(
+                ErrorCode::RoleRequired,
+                format!("this requires the role consumer; the token has {}", role(other)),
+            )),
+        }
+    }
+
+    /// Whether the token is for a consumer of this destination.
+    pub(super) fn may_consume(&self, destination: &str) -> Result<(), Problem> {
+        self.is_consumer()?;
+        match self.0.destinations.iter().any(|name| name == destination) {
+            true => Ok(()),
+            false => Err(Problem::new(
+                ErrorCode::DestinationDenied,
+                format!("the token is not for the destination {destination}"),
             )),
         }
     }

@@ -14,6 +14,7 @@ mod lines;
 mod list;
 mod listen;
 mod problem;
+mod pull;
 mod reconcile;
 mod refused;
 mod service;
@@ -29,8 +30,9 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
+use prometheus::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -48,6 +50,8 @@ use service::{BackendService, Service};
 const LONGEST: usize = 64 * 1024;
 /// Maximum size of a list of a provider's events, in bytes.
 const LISTS: usize = 8 << 20;
+/// Maximum size of a list of receipts, in bytes.
+const RECEIPTS: usize = 256 * 1024;
 /// Timeout of a request.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Timeout of a request that plans a job.
@@ -66,8 +70,15 @@ pub async fn serve<B: Backend + 'static>(
     stop: CancellationToken,
 ) {
     let (stopped, snapshot) = (stop.clone(), Mutex::default());
-    let service: Arc<dyn Service> =
-        Arc::new(BackendService { backend, config, admits, stop: stopped, snapshot });
+    let service: Arc<dyn Service> = Arc::new(BackendService {
+        backend,
+        config,
+        admits,
+        stop: stopped,
+        snapshot,
+        pull: OnceCell::new(),
+        registry: Registry::new(),
+    });
     let attending = tokio::spawn({
         let service = service.clone();
         async move { service.attend().await }
@@ -120,6 +131,10 @@ fn routes() -> Vec<Routes> {
         Routes::new().routes(routes!(jobs::run)),
         Routes::new().routes(routes!(jobs::pause)),
         Routes::new().routes(routes!(jobs::cancel)),
+        Routes::new().routes(routes!(pull::pull)),
+        Routes::new().routes(routes!(pull::ack)).layer(DefaultBodyLimit::max(RECEIPTS)),
+        Routes::new().routes(routes!(pull::nack)).layer(DefaultBodyLimit::max(RECEIPTS)),
+        Routes::new().routes(routes!(pull::extend)).layer(DefaultBodyLimit::max(RECEIPTS)),
         Routes::new().routes(routes!(reconcile::reconcile)).layer(DefaultBodyLimit::max(LISTS)),
     ]
 }

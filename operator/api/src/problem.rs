@@ -46,9 +46,10 @@ pub fn status(code: ErrorCode) -> StatusCode {
     use ErrorCode as Code;
     match code {
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::RoleRequired | Code::PayloadsRequired | Code::AdmissionDisabled => {
-            StatusCode::FORBIDDEN
-        }
+        Code::RoleRequired
+        | Code::PayloadsRequired
+        | Code::DestinationDenied
+        | Code::AdmissionDisabled => StatusCode::FORBIDDEN,
         Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -57,6 +58,7 @@ pub fn status(code: ErrorCode) -> StatusCode {
         | Code::ArchivedEventNotFound
         | Code::RefusedCallbackNotFound
         | Code::DestinationNotFound
+        | Code::NotPulled
         | Code::SourceNotFound
         | Code::JobNotFound
         | Code::TokenNotFound => StatusCode::NOT_FOUND,
@@ -76,6 +78,8 @@ pub fn status(code: ErrorCode) -> StatusCode {
         | Code::IngestImpossible
         | Code::ReconcileFindings
         | Code::MigrationRefused
+        | Code::LeaseLost
+        | Code::LeaseLimit
         | Code::QueueNotDeclared => StatusCode::CONFLICT,
         Code::InvalidRequest
         | Code::InvalidCursor
@@ -94,7 +98,8 @@ pub fn status(code: ErrorCode) -> StatusCode {
         | Code::StoreUnavailable
         | Code::StorageFull
         | Code::StorageFailed
-        | Code::SealFailed => StatusCode::SERVICE_UNAVAILABLE,
+        | Code::SealFailed
+        | Code::ServerStopping => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use prometheus::{Registry, TextEncoder};
 use serde_json::value::RawValue;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 use zentra_admin::audit::Actor;
 use zentra_admin::dead::{self, Letters, PassReport};
@@ -19,10 +20,13 @@ use zentra_admin::status::{self, Status};
 use zentra_admin::{AdminError, Backend, ErrorCode};
 use zentra_admin::{archive, audit, payload, refused, tokens, unrouted};
 use zentra_config::Config;
+use zentra_core::clock::Timestamp;
 use zentra_store::control::{Attribution, AuditEntry, Heartbeat, OperatorControl, Token};
 use zentra_store::job::{Halt, Job, Jobs};
 use zentra_store::journal::list::{Page, Query};
 use zentra_store::journal::{Delivery, HistoryEvent};
+
+use zentra_worker::pull::{Nack, Pull, PullError, Pulled};
 
 use crate::lines::Lines;
 
@@ -145,6 +149,21 @@ pub(crate) trait Service: Send + Sync {
         ingest: Option<&'a Actor>,
     ) -> Answer<'a, Report>;
 
+    /// Metrics of what is handed out, as Prometheus reads them.
+    fn pull_metrics(&self) -> Result<String, AdminError>;
+
+    /// Leases events of a destination to a consumer.
+    fn pull<'a>(&'a self, destination: &'a str, most: usize, wait: Duration) -> Answer<'a, Pulled>;
+
+    /// Stores that an event was processed.
+    fn ack<'a>(&'a self, destination: &'a str, receipt: &'a str) -> Answer<'a, ()>;
+
+    /// Ends a consumer's attempt as failed.
+    fn nack<'a>(&'a self, destination: &'a str, receipt: &'a str, nack: Nack) -> Answer<'a, ()>;
+
+    /// Extends a lease, and returns its end.
+    fn extend<'a>(&'a self, destination: &'a str, receipt: &'a str) -> Answer<'a, Timestamp>;
+
     /// Runs released jobs until this program stops.
     fn attend(&self) -> BoxFuture<'_, ()>;
 
@@ -153,7 +172,7 @@ pub(crate) trait Service: Send + Sync {
 }
 
 /// The use cases on one backend.
-pub(crate) struct BackendService<B> {
+pub(crate) struct BackendService<B: Backend> {
     pub(crate) backend: B,
     pub(crate) config: &'static Config,
     /// Whether the configuration has the sources' secrets.
@@ -162,6 +181,10 @@ pub(crate) struct BackendService<B> {
     pub(crate) stop: CancellationToken,
     /// Figures of the newest deliveries, and when they were read.
     pub(crate) snapshot: Mutex<Option<(Instant, Status)>>,
+    /// Hands out events, from the first request on.
+    pub(crate) pull: OnceCell<Pull<B::Queue, B::DeliveryStore>>,
+    /// Metrics of what is handed out.
+    pub(crate) registry: Registry,
 }
 
 /// Maximum age of the figures of the newest deliveries in metrics.
@@ -182,6 +205,16 @@ impl<B: Backend> BackendService<B> {
         };
         *snapshot = Some((Instant::now(), status.clone()));
         status
+    }
+
+    async fn pull_of(&self) -> Result<&Pull<B::Queue, B::DeliveryStore>, AdminError> {
+        let start = async || {
+            let (queue, journal) = (self.backend.queue().await?, self.backend.histories());
+            let stop = self.stop.clone();
+            let pull = Pull::new(self.config, queue, journal, &self.registry, stop);
+            pull.map_err(|error| AdminError::new(ErrorCode::Internal, error.to_string()))
+        };
+        self.pull.get_or_try_init(start).await
     }
 
     fn may_admit(&self) -> Result<(), AdminError> {
@@ -408,11 +441,64 @@ impl<B: Backend> Service for BackendService<B> {
         })
     }
 
+    fn pull_metrics(&self) -> Result<String, AdminError> {
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather());
+        text.map_err(|error| AdminError::new(ErrorCode::Internal, error.to_string()))
+    }
+
+    fn pull<'a>(&'a self, destination: &'a str, most: usize, wait: Duration) -> Answer<'a, Pulled> {
+        Box::pin(async move {
+            let pulled = self.pull_of().await?.pull(destination, most, wait).await;
+            pulled.map_err(refused_pull)
+        })
+    }
+
+    fn ack<'a>(&'a self, destination: &'a str, receipt: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.pull_of().await?.ack(destination, receipt).await.map_err(refused_pull)
+        })
+    }
+
+    fn nack<'a>(&'a self, destination: &'a str, receipt: &'a str, nack: Nack) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.pull_of().await?.nack(destination, receipt, nack).await.map_err(refused_pull)
+        })
+    }
+
+    fn extend<'a>(&'a self, destination: &'a str, receipt: &'a str) -> Answer<'a, Timestamp> {
+        Box::pin(async move {
+            self.pull_of().await?.extend(destination, receipt).await.map_err(refused_pull)
+        })
+    }
+
     fn attend(&self) -> BoxFuture<'_, ()> {
         Box::pin(job::attend(&self.backend, self.config, &self.stop))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.backend.close())
+        Box::pin(async {
+            if let Some(pull) = self.pull.get() {
+                pull.finish().await;
+            }
+            self.backend.close().await;
+        })
+    }
+}
+
+/// The error of a consumer's request.
+fn refused_pull(error: PullError) -> AdminError {
+    let text = format!("{error}.");
+    match error {
+        PullError::NotPulled(_) => AdminError::new(ErrorCode::NotPulled, text)
+            .hint("Check the name, and destination.NAME.pull."),
+        PullError::InvalidReceipt => AdminError::new(ErrorCode::InvalidRequest, text),
+        PullError::LeaseLost => AdminError::new(ErrorCode::LeaseLost, text)
+            .hint("The event is retried, or was settled. Undo nothing: its idempotency key stays the same."),
+        PullError::LeaseLimit => AdminError::new(ErrorCode::LeaseLimit, text)
+            .hint("Acknowledge the event when it is stored, and do long work after that."),
+        PullError::Stopping => AdminError::new(ErrorCode::ServerStopping, text)
+            .hint("Send the request again: another server, or this one after its restart, answers it."),
+        PullError::Queue(error) => error.into(),
+        PullError::Journal(error) => error.into(),
     }
 }

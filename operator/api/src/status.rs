@@ -25,7 +25,8 @@ pub(super) async fn status(state: State) -> Answer<Status> {
 }
 
 /// The status as Prometheus metrics. Parts, queues and workers are current; figures of the newest
-/// deliveries are at most a minute old. It holds no message.
+/// deliveries are at most a minute old. It holds no message. Once consumers pull from this server,
+/// it has the metrics of a worker too.
 #[utoipa::path(
     get, path = "/v1/metrics", tag = "look", security(("token" = [])),
     responses(
@@ -35,7 +36,8 @@ pub(super) async fn status(state: State) -> Answer<Status> {
 )]
 pub(super) async fn metrics(state: State) -> Result<String, Problem> {
     let text = exposition(&state.metrics().await?);
-    text.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))
+    let text = text.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+    Ok(text + &state.pull_metrics()?)
 }
 
 /// The status.
@@ -176,7 +178,7 @@ impl From<zentra_admin::status::Rate> for Rate {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct DestinationStatus {
     pub(crate) destination: String,
-    /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`,
+    /// What is wrong: `no_worker`, `no_consumer` (nobody pulls), `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`,
     /// `unlisted_letters`; nothing if all is well.
     pub(crate) findings: Vec<&'static str>,
     /// Number of workers. `None` if it is unknown.

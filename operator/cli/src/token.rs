@@ -7,6 +7,7 @@ use clap::Subcommand;
 use zentra_admin::Backend;
 use zentra_admin::list::List;
 use zentra_admin::tokens::{self, LONGEST, role};
+use zentra_config::Config;
 use zentra_core::clock;
 use zentra_store::control::{OperatorControl, Role, Token};
 
@@ -40,9 +41,12 @@ pub(crate) struct New {
     /// Name of the holder, a person or a program, for the audit log.
     name: String,
     /// Role of the holder: a viewer looks, an operator also acts, an admin also reads the audit
-    /// log.
+    /// log. A consumer only receives the events of its destinations.
     #[arg(long, value_enum, default_value = "viewer")]
     role: RoleName,
+    /// Name of a destination of a consumer. Can be repeated.
+    #[arg(long = "destination", value_name = "NAME")]
+    destinations: Vec<String>,
     /// Allow payloads to be read. Each look is audited.
     #[arg(long)]
     payloads: bool,
@@ -55,6 +59,7 @@ pub(crate) struct New {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum RoleName {
+    Consumer,
     Viewer,
     Operator,
     Admin,
@@ -63,6 +68,7 @@ enum RoleName {
 impl From<RoleName> for Role {
     fn from(name: RoleName) -> Self {
         match name {
+            RoleName::Consumer => Self::Consumer,
             RoleName::Viewer => Self::Viewer,
             RoleName::Operator => Self::Operator,
             RoleName::Admin => Self::Admin,
@@ -77,13 +83,18 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(crate) async fn command(backend: &impl Backend, command: TokenCommand) -> Result<(), Failure> {
+pub(crate) async fn command(
+    config: &Config,
+    backend: &impl Backend,
+    command: TokenCommand,
+) -> Result<(), Failure> {
     let control = backend.histories();
     let mut out = std::io::stdout();
     match command {
-        TokenCommand::Create(New { name, role, payloads, expires_in, actor }) => {
-            let new = tokens::New { name, role: role.into(), payloads, expires_in };
-            let (kept, text) = tokens::create(&control, &new, &actor.into()).await?;
+        TokenCommand::Create(New { name, role, destinations, payloads, expires_in, actor }) => {
+            let role = role.into();
+            let new = tokens::New { name, role, payloads, destinations, expires_in };
+            let (kept, text) = tokens::create(&control, config, &new, &actor.into()).await?;
             eprintln!("token {} for {}; it is not shown again:", kept.id, kept.name);
             Ok(writeln!(out, "{text}")?)
         }
@@ -105,11 +116,15 @@ pub(crate) async fn command(backend: &impl Backend, command: TokenCommand) -> Re
 fn show(tokens: &[Token], out: &mut impl Write) -> std::io::Result<()> {
     let now = clock::now();
     let rows = tokens.iter().map(|token| {
-        let Token { id, name, payloads, expires_at, .. } = token;
-        let payloads = if *payloads { "yes" } else { "no" };
+        let Token { id, name, payloads, destinations, expires_at, .. } = token;
+        let payloads = match (payloads, &destinations[..]) {
+            (true, _) => "yes".to_owned(),
+            (false, []) => "no".to_owned(),
+            (false, names) => format!("of {}", names.join(", ")),
+        };
         let expired = if *expires_at <= now { " (expired)" } else { "" };
         let expires = format!("{expires_at}{expired}");
-        [id.clone(), name.clone(), role(token.role).to_string(), payloads.to_owned(), expires]
+        [id.clone(), name.clone(), role(token.role).to_string(), payloads, expires]
     });
     table::write(out, ["ID", "NAME", "ROLE", "PAYLOADS", "EXPIRES"], rows)
 }

@@ -436,6 +436,20 @@ pub(super) const KEYS: &[Key] = &[
          `zentra-worker` leaves them to it.",
     ),
     key(
+        "destination.NAME.pull",
+        Kind::Flag,
+        "false",
+        "Consumers fetch the events from the API of `zentra serve` (`POST /v1/pull/NAME`), instead \
+         of `url`. Settings of requests, such as `timeout` and `circuit`, are then invalid.",
+    ),
+    key(
+        "destination.NAME.lease",
+        Kind::Duration("1s", "10m"),
+        "1m",
+        "With `pull`: how long a consumer has an event for itself. An event that is not \
+         acknowledged in time is retried.",
+    ),
+    key(
         "destination.NAME.subscribe",
         Kind::Texts,
         "",

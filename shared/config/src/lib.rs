@@ -256,8 +256,11 @@ pub struct Bounds {
 pub struct Destination {
     /// Its name.
     pub name: String,
-    /// `http://` or `https://`. `None` for a destination that has a handler.
+    /// `http://` or `https://`. `None` for a destination that has a handler, or that consumers pull
+    /// from.
     pub url: Option<http::Uri>,
+    /// Duration of a consumer's lease, if consumers pull from this destination.
+    pub pull: Option<Duration>,
     /// For an `https://` URL. Read only for workers.
     pub tls: ClientTls,
     /// Topic patterns over `source.event_type`.

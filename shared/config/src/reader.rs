@@ -20,6 +20,19 @@ use zentra_core::seal::{Key, MIN_KEY, Sealer};
 use zentra_core::source::Source;
 use zentra_store::queue::{Archive, RefusedBounds};
 
+/// Settings of requests and of workers, which have no effect on a destination with `pull = true`.
+const UNUSED_BY_PULL: &[&str] = &[
+    "tls",
+    "signing",
+    "concurrency",
+    "shards",
+    "rate",
+    "circuit",
+    "permanent",
+    "allow_private",
+    "timeout",
+];
+
 const NOT_BOTH: &str = "cannot be combined with [embedded] path: choose one of them";
 
 /// Reads the settings for one program.
@@ -133,7 +146,8 @@ impl Reader<'_> {
         for source in sources {
             self.outlasts(root, source, destinations);
         }
-        if let Some(slowest) = destinations.iter().max_by_key(|d| d.timeout)
+        let attempted = destinations.iter().filter(|destination| destination.pull.is_none());
+        if let Some(slowest) = attempted.max_by_key(|destination| destination.timeout)
             && lease < slowest.timeout * 2
         {
             let rule = format!(
@@ -374,12 +388,24 @@ impl Reader<'_> {
     }
 
     fn destination(&self, name: String, mut section: Section<'_>) -> Option<Destination> {
-        let handler = section.flag("handler");
-        match (section.missing("url"), handler) {
-            (true, false) => section.problem("url", "is missing; or set handler = true"),
-            (false, true) => section.problem("handler", "cannot be true, because url is set too"),
+        let (handler, pull) = (section.flag("handler"), section.flag("pull"));
+        match (section.missing("url"), handler, pull) {
+            (true, false, false) => {
+                section.problem("url", "is missing; or set handler = true or pull = true");
+            }
+            (false, true, _) => {
+                section.problem("handler", "cannot be true, because url is set too")
+            }
+            (false, _, true) => section.problem("pull", "cannot be true, because url is set too"),
+            (_, true, true) => section.problem("pull", "cannot be true, because handler is true"),
             _ => {}
         }
+        let unused = if pull { UNUSED_BY_PULL } else { &["lease"] };
+        for key in unused.iter().filter(|key| !section.missing(key)) {
+            let rule = if pull { "cannot be set with pull = true" } else { "needs pull = true" };
+            section.problem(key, rule);
+        }
+        let lease = section.duration("lease");
         let should = "must be an http:// or https:// URL without user and password";
         let url = section.read("url", should, |value| destination_url(value.as_str()?));
         let tls = self.client_tls(section.section("tls"), self.role.delivers());
@@ -425,9 +451,10 @@ impl Reader<'_> {
         };
         breaker.finish();
         section.finish();
-        (url.is_some() || handler).then_some(Destination {
+        (url.is_some() || handler || pull).then_some(Destination {
             name,
             url,
+            pull: pull.then_some(lease),
             tls,
             subscribe,
             signing,

@@ -125,12 +125,7 @@ impl Current {
         while let Some(fetched) = self.consumers.next().await {
             let Fetched::Delivery(fetched) = fetched else { continue };
             let fetched = fetched.map_err(failed)?;
-            let receipt = AmqpReceipt {
-                acker: fetched.acker,
-                tag: fetched.delivery_tag,
-                ends: self.ends.clone(),
-            };
-            receipt.give_back().await;
+            AmqpReceipt::new(fetched, self.ends.clone()).give_back().await;
         }
         if room == 0 {
             return Ok(());
@@ -340,9 +335,7 @@ impl Consumer for AmqpConsumer {
                     let Some(Current { session, ends, .. }) = &self.current else { continue };
                     session.hear();
                     let message = read(&mut delivery);
-                    let (acker, tag) = (delivery.acker, delivery.delivery_tag);
-                    let receipt = AmqpReceipt { acker, tag, ends: ends.clone() };
-                    return Some((message, receipt));
+                    return Some((message, AmqpReceipt::new(delivery, ends.clone())));
                 }
                 Next::Delivery(Err(error)) => {
                     tracing::debug!(destination = self.destination, %error, "consumer failed");
@@ -433,6 +426,12 @@ pub struct AmqpReceipt {
     acker: Acker,
     tag: u64,
     ends: Ends,
+}
+
+impl AmqpReceipt {
+    pub(super) fn new(delivery: Delivery, ends: Ends) -> Self {
+        Self { acker: delivery.acker, tag: delivery.delivery_tag, ends }
+    }
 }
 
 impl Receipt for AmqpReceipt {

@@ -8,6 +8,7 @@ mod connector;
 mod consumer;
 mod declaring;
 mod error;
+mod fetcher;
 mod greeting;
 mod held;
 mod ladder;
@@ -37,14 +38,15 @@ use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::DeadReason;
 use zentra_core::seal::Sealed;
 use zentra_store::queue::{
-    Archive, Archived, Consumer, Delay, Message, Operate, Place, Process, Publish, QueueError,
-    Receipt, RefusedBounds, Routes, Subscribe, Subscriber, Walk,
+    Archive, Archived, Consumer, Delay, Fetch, Message, Operate, Place, Process, Publish,
+    QueueError, Receipt, RefusedBounds, Routes, Subscribe, Subscriber, Walk,
 };
 
 pub use archive::AmqpArchived;
 use archiving::TRIAL;
 pub use consumer::{AmqpConsumer, AmqpReceipt};
 use error::failed;
+pub use fetcher::AmqpFetcher;
 pub use greeting::{Greeting, greeting};
 use held::{Held, Way};
 use lane::Job;
@@ -381,6 +383,16 @@ impl Process for Amqp {
     fn ready(&self) -> bool {
         let connected = |link: &Link| link.now().is_some();
         connected(&self.publishing) && self.reading.as_ref().is_none_or(connected)
+    }
+}
+
+impl Fetch for Amqp {
+    type Fetcher = AmqpFetcher;
+
+    /// From the first queue: a destination that consumers pull from has no other.
+    fn fetcher(&self, destination: &str) -> AmqpFetcher {
+        let link = self.reading.as_ref().unwrap_or(&self.publishing).clone();
+        AmqpFetcher::new(link, self.names.work_queue(destination, 0))
     }
 }
 

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use zentra_core::clock::{self, Timestamp};
-use zentra_store::queue::{Consumer, Message, Receipt};
+use zentra_store::queue::{Consumer, Fetcher, Message, QueueError, Receipt};
 
 use super::queue::{COLUMNS, lock, read};
 use super::store::{Store, StoreError, number};
@@ -181,6 +181,30 @@ impl Consumer for EmbeddedConsumer {
     async fn finish(self) {
         // Runs behind everything that was requested before.
         let _ = self.store.write(|_| Ok(())).await;
+    }
+}
+
+/// Fetches from one work queue. See [`Fetcher`].
+pub struct EmbeddedFetcher(EmbeddedConsumer);
+
+impl EmbeddedFetcher {
+    pub(super) fn new(consumer: EmbeddedConsumer) -> Self {
+        Self(consumer)
+    }
+}
+
+impl Fetcher for EmbeddedFetcher {
+    type Receipt = EmbeddedReceipt;
+
+    async fn fetch(&mut self, most: usize) -> Result<Vec<(Message, EmbeddedReceipt)>, QueueError> {
+        self.0.room = most;
+        self.0.fetch().await?;
+        let mut fetched = Vec::new();
+        while let Some((id, message)) = self.0.ready.pop_front() {
+            let (store, hands) = (self.0.store.clone(), Some(self.0.hands.clone()));
+            fetched.push((message, EmbeddedReceipt { id, store, hands }));
+        }
+        Ok(fetched)
     }
 }
 

@@ -20,7 +20,7 @@ mod sweep;
 mod walk;
 
 pub use archive::EmbeddedArchived;
-pub use consumer::{EmbeddedConsumer, EmbeddedReceipt};
+pub use consumer::{EmbeddedConsumer, EmbeddedFetcher, EmbeddedReceipt};
 pub use export::{Export, ExportedMessage, Inventory, QueueLocation};
 pub use journal::EmbeddedJournal;
 pub use queue::EmbeddedQueue;

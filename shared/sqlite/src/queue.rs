@@ -11,11 +11,11 @@ use zentra_core::lifecycle::DeadReason;
 use zentra_core::seal::Sealed;
 use zentra_store::queue::RefusedBounds;
 use zentra_store::queue::{
-    Archive, Delay, Message, Operate, Place, Process, Publish, QueueError, Routes, Subscribe,
+    Archive, Delay, Fetch, Message, Operate, Place, Process, Publish, QueueError, Routes, Subscribe,
 };
 
 use super::archive::EmbeddedArchived;
-use super::consumer::{EmbeddedConsumer, InFlight};
+use super::consumer::{EmbeddedConsumer, EmbeddedFetcher, InFlight};
 use super::metrics::Metrics;
 use super::store::{Store, StoreError, number};
 use super::sweep::{Bounds, sweep};
@@ -294,6 +294,14 @@ impl Process for EmbeddedQueue {
 
     fn ready(&self) -> bool {
         true
+    }
+}
+
+impl Fetch for EmbeddedQueue {
+    type Fetcher = EmbeddedFetcher;
+
+    fn fetcher(&self, destination: &str) -> EmbeddedFetcher {
+        EmbeddedFetcher::new(self.consume(destination, 1))
     }
 }
 

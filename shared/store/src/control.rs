@@ -145,6 +145,9 @@ pub struct Token {
     pub role: Role,
     /// Whether the holder may read payloads.
     pub payloads: bool,
+    /// Names of the destinations of a consumer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<String>,
     /// SHA-256 of the secret, in hex. The secret has 256 random bits, so a slow hash isn't needed.
     pub digest: String,
     /// End of its validity.
@@ -153,10 +156,12 @@ pub struct Token {
     pub made: Attribution,
 }
 
-/// Roles; each includes the one before.
+/// Roles; each includes the one before, except that only consumers pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
+    /// Receives the events of its destinations, and nothing else.
+    Consumer,
     /// Looks; at payloads only if the token allows it.
     Viewer,
     /// Acts.

@@ -48,6 +48,11 @@ impl<'a> Api<'a> {
         Self { stack, at, document, program }
     }
 
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.program.kill();
+    }
+
     pub(crate) fn token(&self, arguments: &[&str]) -> String {
         let made = self.stack.zentra(&[&["token", "create"], arguments].concat());
         assert!(made.status.success(), "{made:?}");

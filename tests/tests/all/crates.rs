@@ -55,7 +55,7 @@ fn no_crate_knows_what_its_layer_must_not_know() {
         ("zentra-worker", &["axum", "zentra-ingress"]),
         ("zentra-admin", &["axum", "clap", "indicatif", "utoipa", "zentra-worker"]),
         ("zentra-rehearse", &["axum", "clap", "indicatif"]),
-        ("zentra-api", &["clap", "indicatif", "zentra-rehearse", "zentra-worker"]),
+        ("zentra-api", &["clap", "indicatif", "zentra-rehearse"]),
     ] {
         let all = dependencies(package, "1");
         for name in never {

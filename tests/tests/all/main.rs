@@ -32,6 +32,7 @@ mod migrate;
 mod operator;
 mod providers;
 mod published;
+mod pull;
 mod queue;
 mod reconcile;
 mod redact;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -24,7 +24,7 @@ use zentra_store::journal::{AttemptResult, ErrorClass};
 use zentra_telemetry::chain;
 
 use super::resolve::PublicOnly;
-use super::{AttemptRequest, Attempted, Verdict, cloudevents, provider};
+use super::{AttemptRequest, Attempted, Verdict, headers};
 
 /// Maximum size of an answer's body in the history, in bytes.
 const EXCERPT: usize = 1024;
@@ -36,11 +36,6 @@ const IDLE: Duration = Duration::from_secs(30);
 const USED: u64 = 10_000;
 /// Maximum `Retry-After` that is read.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const ATTEMPT: HeaderName = HeaderName::from_static("zentra-attempt");
-/// W3C Trace Context.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Keeps connections per host.
 type Pool<R> = Client<HttpsConnector<HttpConnector<R>>, Full<Bytes>>;
@@ -226,19 +221,8 @@ fn request(attempt: &AttemptRequest<'_>) -> Result<Request<Full<Bytes>>, http::E
     let body = attempt.event.body.clone();
     let mut request = Request::builder()
         .method(Method::POST)
-        .uri(attempt.destination.url.clone().unwrap_or_default())
-        .header(USER_AGENT, concat!("zentra/", env!("CARGO_PKG_VERSION")))
-        .header(IDEMPOTENCY_KEY, attempt.key.as_str())
-        .header(ATTEMPT, attempt.attempt)
-        .header(TRACEPARENT, attempt.trace.to_string());
-    for (name, value) in provider::headers(&attempt.event.envelope.context) {
-        request = request.header(name, value);
-    }
-    let content_type = attempt.event.envelope.content_type.as_deref();
-    if let Some(value) = content_type.and_then(|text| HeaderValue::from_str(text).ok()) {
-        request = request.header(CONTENT_TYPE, value);
-    }
-    for (name, value) in cloudevents::attributes(&attempt.event.envelope) {
+        .uri(attempt.destination.url.clone().unwrap_or_default());
+    for (name, value) in headers(attempt)? {
         request = request.header(name, value);
     }
     let keys = &attempt.destination.signing;

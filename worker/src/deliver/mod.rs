@@ -8,11 +8,17 @@ mod resolve;
 
 use std::time::Duration;
 
+use ::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use zentra_config::Destination;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{DeliveryKey, Event};
 use zentra_core::trace::Trace;
 use zentra_store::journal::AttemptResult;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const ATTEMPT: HeaderName = HeaderName::from_static("zentra-attempt");
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// How events reach a destination.
 pub(crate) enum Deliver {
@@ -63,4 +69,26 @@ pub(crate) enum Verdict {
     },
     /// No retry can help.
     Permanent,
+}
+
+/// Headers of an attempt, without a signature.
+///
+/// # Errors
+/// If HTTP does not allow the idempotency key as a value.
+pub(crate) fn headers(
+    attempt: &AttemptRequest<'_>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, ::http::Error> {
+    let envelope = &attempt.event.envelope;
+    let mut headers = vec![
+        (USER_AGENT, HeaderValue::from_static(concat!("zentra/", env!("CARGO_PKG_VERSION")))),
+        (IDEMPOTENCY_KEY, HeaderValue::try_from(attempt.key.as_str())?),
+        (ATTEMPT, attempt.attempt.into()),
+        (TRACEPARENT, HeaderValue::try_from(attempt.trace.to_string())?),
+    ];
+    headers.extend(provider::headers(&envelope.context));
+    let content_type = envelope.content_type.as_deref();
+    let content_type = content_type.and_then(|text| HeaderValue::from_str(text).ok());
+    headers.extend(content_type.map(|value| (CONTENT_TYPE, value)));
+    headers.extend(cloudevents::attributes(envelope));
+    Ok(headers)
 }

@@ -21,7 +21,8 @@ async fn a_while() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_consumed_before_the_desired_state_is_known_and_none_in_a_pause() {
     let bench = Bench::new(|_| Ok(()));
-    let running = tokio::spawn(consume(bench.processor.clone(), bench.stop.clone()));
+    let running =
+        tokio::spawn(consume(bench.processor.clone(), bench.deliver.clone(), bench.stop.clone()));
     bench.queue.sender.send(message(event("evt_1", "{}"))).unwrap();
     a_while().await;
     assert!(bench.log.take().is_empty(), "the gate is closed");
@@ -61,7 +62,8 @@ async fn no_more_run_at_a_time_than_the_concurrency() {
         bench.queue.sender.send(message(event(&format!("evt_{number}"), "{}"))).unwrap();
     }
     bench.open_gate();
-    let running = tokio::spawn(consume(bench.processor.clone(), bench.stop.clone()));
+    let running =
+        tokio::spawn(consume(bench.processor.clone(), bench.deliver.clone(), bench.stop.clone()));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!((now.load(Ordering::SeqCst), most.load(Ordering::SeqCst)), (0, 2));
     bench.stop.cancel();
@@ -75,7 +77,8 @@ async fn an_open_circuit_leaves_messages_where_they_are() {
         bench.queue.sender.send(message(event(&format!("evt_{number}"), "{}"))).unwrap();
     }
     bench.open_gate();
-    let running = tokio::spawn(consume(bench.processor.clone(), bench.stop.clone()));
+    let running =
+        tokio::spawn(consume(bench.processor.clone(), bench.deliver.clone(), bench.stop.clone()));
     tokio::time::sleep(Duration::from_millis(500)).await;
     let attempts = bench.log.take().iter().filter(|step| step.starts_with("attempt")).count();
     assert!((5..=7).contains(&attempts), "{attempts} before it opened");
@@ -91,7 +94,8 @@ async fn a_stopping_worker_lets_a_running_attempt_end() {
     let bench = Bench::slow(|_| ());
     bench.queue.sender.send(message(event("evt_1", "{}"))).unwrap();
     bench.open_gate();
-    let running = tokio::spawn(consume(bench.processor.clone(), bench.stop.clone()));
+    let running =
+        tokio::spawn(consume(bench.processor.clone(), bench.deliver.clone(), bench.stop.clone()));
     tokio::time::sleep(Duration::from_secs(1)).await;
     bench.stop.cancel();
     running.await.unwrap();

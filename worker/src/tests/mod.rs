@@ -40,6 +40,7 @@ struct Bench {
     journal: FakeJournal,
     stop: CancellationToken,
     processor: Arc<Processor<FakeQueue, FakeJournal>>,
+    deliver: Arc<Deliver>,
 }
 
 impl Bench {
@@ -90,19 +91,20 @@ impl Bench {
             sealer: sealer(),
             queue: queue.clone(),
             journal: journal.clone(),
-            deliver: Deliver::Handler(handlers.of("ledger").unwrap()),
             unpublished: Unpublished::new(metrics.unpublished.clone()),
             metrics,
             gate,
             pace: None,
             stop: stop.clone(),
         });
-        Self { log, queue, journal, stop, processor }
+        let deliver = Arc::new(Deliver::Handler(handlers.of("ledger").unwrap()));
+        Self { log, queue, journal, stop, processor, deliver }
     }
 
     /// Handles one message, and returns its steps in their order.
     async fn handle(&self, message: Message) -> Vec<String> {
-        self.processor.handle(message, FakeReceipt { log: self.log.clone() }).await;
+        let receipt = FakeReceipt { log: self.log.clone() };
+        self.processor.handle(message, receipt, &self.deliver).await;
         self.log.take()
     }
 
@@ -120,6 +122,7 @@ fn destination() -> Destination {
     Destination {
         name: "ledger".into(),
         url: None,
+        pull: None,
         tls: ClientTls::default(),
         subscribe: vec!["acme.#".into()],
         signing: Vec::new(),

@@ -21,7 +21,7 @@ const ENOUGH: u64 = 5;
 #[derive(Clone, Debug, Serialize)]
 pub struct Destination {
     pub destination: String,
-    /// What is wrong: `no_worker`, `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`,
+    /// What is wrong: `no_worker`, `no_consumer` (nobody pulls), `paused`, `circuit_open`, `failing`, `queue_missing`, `stuck`, `dead_letters`,
     /// `unlisted_letters`; nothing if all is well.
     pub findings: Vec<&'static str>,
     /// Number of workers. `None` if it is unknown.
@@ -39,6 +39,9 @@ pub struct Destination {
     /// Number of work queues.
     #[serde(skip)]
     pub(super) shards: u16,
+    /// Whether consumers pull its events.
+    #[serde(skip)]
+    pulled: bool,
     /// Attempts of the last hour among the deliveries that were read.
     pub attempts: u64,
     pub succeeded: u64,
@@ -74,6 +77,7 @@ impl Destination {
             backlog: None,
             queue_missing: false,
             shards: configured.shards,
+            pulled: configured.pull.is_some(),
             attempts: 0,
             succeeded: 0,
             in_flight: 0,
@@ -153,7 +157,8 @@ impl Destination {
     /// Says what is wrong.
     pub(super) fn judge(&mut self) {
         let all = [
-            ("no_worker", self.workers == Some(0)),
+            ("no_worker", self.workers == Some(0) && !self.pulled),
+            ("no_consumer", self.workers == Some(0) && self.pulled),
             ("paused", self.paused.is_some()),
             ("circuit_open", self.circuit.is_some_and(|circuit| circuit != Circuit::Closed)),
             ("failing", self.attempts >= ENOUGH && self.succeeded * 2 < self.attempts),

@@ -129,8 +129,9 @@ fn given(wanted: &Wanted<'_>) -> Result<Table, Failure> {
             destinations.insert("app".into(), Value::Table(app));
         }
         each(destinations, |destination| {
-            destination.remove("handler");
-            destination.remove("tls");
+            for key in ["handler", "pull", "lease", "tls"] {
+                destination.remove(key);
+            }
             destination.insert("url".into(), wanted.forward.into());
             destination.insert("allow_private".into(), true.into());
         });

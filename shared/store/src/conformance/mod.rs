@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::job::Jobs;
 use crate::journal::{AttemptResult, Claim, DeliveryStore, HistoryEvent, Journal, Settle, Summary};
 use crate::queue::{
-    Archive, Archived, Consumer, Delay, Message, Operate, Place, Process, Publish, Receipt, Routes,
-    Subscribe, Subscriber, Walk,
+    Archive, Archived, Consumer, Delay, Fetch, Fetcher, Message, Operate, Place, Process, Publish,
+    Receipt, Routes, Subscribe, Subscriber, Walk,
 };
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -28,7 +28,7 @@ pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// Storage for messages and deliveries, which outlives the programs that use it.
 pub trait Backend: Sized + Send {
     /// The queue.
-    type Queue: Publish + Process + Operate;
+    type Queue: Publish + Fetch + Operate;
     /// The delivery store.
     type Journal: Journal + DeliveryStore + Jobs;
 
@@ -52,6 +52,7 @@ macro_rules! conformance_suite {
                 what_nobody_subscribed_to_is_kept_apart_and_can_be_routed_later
                 what_was_in_hand_when_a_program_ended_comes_again_to_the_next
                 what_is_given_back_comes_again_at_once
+                what_is_fetched_on_request_is_no_more_than_that_and_nobody_elses
                 with_less_room_what_was_fetched_goes_back_at_once_for_others
                 whoever_stops_waiting_while_a_consumer_or_a_walk_starts_holds_nothing
                 what_a_consumer_had_not_handed_out_is_there_for_the_next

@@ -109,6 +109,53 @@ pub async fn what_is_given_back_comes_again_at_once<B: Backend>() {
     assert!(is_quiet(&mut consumer).await);
 }
 
+pub async fn what_is_fetched_on_request_is_no_more_than_that_and_nobody_elses<B: Backend>() {
+    let backend = B::new();
+    let (queue, _) = backend.open(ledger()).await;
+    let bodies: Vec<String> = (0..5).map(|at| at.to_string()).collect();
+    for body in &bodies {
+        queue.publish(&sealed("acme.x", body)).await.unwrap();
+    }
+    let mut fetcher = queue.fetcher("ledger");
+    let mut first = fetcher.fetch(2).await.unwrap();
+    let found = |fetched: &[(Message, _)]| -> Vec<Bytes> {
+        fetched.iter().map(|(message, _)| message.sealed.body.clone()).collect()
+    };
+    assert_eq!(found(&first), bodies[..2]);
+    // Another one gets the others, and only those.
+    let mut other = queue.fetcher("ledger");
+    let rest = other.fetch(10).await.unwrap();
+    assert_eq!(found(&rest), bodies[2..]);
+    assert!(fetcher.fetch(10).await.unwrap().is_empty());
+    // What is acknowledged is gone, what is given back is there for all.
+    let (_, given_back) = first.pop().unwrap();
+    given_back.give_back().await;
+    for (_, receipt) in first.into_iter().chain(rest) {
+        receipt.ack().await;
+    }
+    let again = until_fetched(&mut other).await;
+    assert_eq!(found(&again), bodies[1..2]);
+    for (_, receipt) in again {
+        receipt.ack().await;
+    }
+    drop((fetcher, other));
+    assert!(is_quiet(&mut queue.consume("ledger", 10)).await);
+}
+
+/// A message that was given back may need a moment.
+async fn until_fetched<F: Fetcher>(fetcher: &mut F) -> Vec<(Message, F::Receipt)> {
+    let fetching = async {
+        loop {
+            let fetched = fetcher.fetch(10).await.unwrap();
+            if !fetched.is_empty() {
+                return fetched;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(BOUND, fetching).await.unwrap()
+}
+
 pub async fn whoever_stops_waiting_while_a_consumer_or_a_walk_starts_holds_nothing<B: Backend>() {
     let backend = B::new();
     let (queue, _) = backend.open(ledger()).await;

@@ -358,6 +358,13 @@ pub enum First<'a> {
         /// Number of the place; several are remembered.
         place: usize,
     },
+    /// How a consumer's lease ended without success.
+    Lease {
+        /// Key of the delivery.
+        key: &'a DeliveryKey,
+        /// Fence of the claim.
+        fence: u64,
+    },
 }
 
 impl First<'_> {
@@ -371,6 +378,7 @@ impl First<'_> {
             Self::Repeat { destination, source, same_bytes, place } => {
                 ("repeat", format!("{place}/{destination}/{source}/{}", same_bytes.as_str()))
             }
+            Self::Lease { key, fence } => ("lease", format!("{fence}/{}", key.as_str())),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The queue seam: it carries sealed events from the ingress to the workers.
 //!
 //! Each user has its own trait: the ingress publishes ([`Publish`]), a worker processes
-//! ([`Process`]), an operator requeues ([`Operate`]).
+//! ([`Process`]), consumers pull ([`Fetch`]), an operator requeues ([`Operate`]).
 
 pub mod metrics;
 
@@ -246,6 +246,32 @@ pub trait Receipt: Send + 'static {
 
     /// Returns the message to the queue.
     fn give_back(self) -> impl Future<Output = ()> + Send;
+}
+
+/// What hands out messages on request, without fetching ahead.
+pub trait Fetch: Process {
+    /// Fetches from one destination's work queue.
+    type Fetcher: Fetcher;
+
+    /// A fetcher. It connects when it is first used.
+    fn fetcher(&self, destination: &str) -> Self::Fetcher;
+}
+
+/// Fetches messages of one work queue.
+pub trait Fetcher: Send + 'static {
+    /// Acknowledges one message.
+    type Receipt: Receipt;
+
+    /// Takes up to `most` messages that are ready now: fewer if the queue has no more. It does not
+    /// wait for messages. Others don't get them until they are given back. Must not be dropped
+    /// before it has returned: what it took would stay hidden until the connection ends.
+    ///
+    /// # Errors
+    /// If nothing was taken.
+    fn fetch(
+        &mut self,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<(Message, Self::Receipt)>, QueueError>> + Send;
 }
 
 /// A queue that operators read.

@@ -29,6 +29,14 @@ pub(crate) struct KnownState {
 }
 
 impl KnownState {
+    pub(crate) fn is_known(&self) -> bool {
+        self.desired.is_some()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.desired.as_ref().is_some_and(|desired| desired.pause.is_some())
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.desired.as_ref().is_some_and(|desired| desired.pause.is_none())
     }

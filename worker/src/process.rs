@@ -87,6 +87,8 @@ pub(crate) struct Claimed<'m> {
     pub(crate) event: &'m Event,
     /// Fence for the settlement.
     pub(crate) fence: u64,
+    /// Number of earlier claims of this attempt that expired.
+    pub(crate) expired: u8,
     /// When the claim was requested: its lease starts then, at the earliest.
     pub(crate) asked: Instant,
 }
@@ -236,7 +238,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 (Ok(_), None) if asked.elapsed() + self.needed() > self.lease => {
                     self.defer(message, self.lease).await?;
                 }
-                (Ok(event), None) => return Ok(Some(Claimed { event, fence, asked })),
+                (Ok(event), None) => return Ok(Some(Claimed { event, fence, expired, asked })),
             },
             Answer::Busy { remaining } => {
                 self.metrics.busy.inc();
@@ -398,7 +400,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         deliver: &Deliver,
     ) -> Result<(), Stopped> {
         let request = AttemptRequest {
-            trace: next_trace(&message.sealed),
+            trace: next_trace(message.sealed.trace),
             destination: &self.destination,
             key: &opened.key,
             event: claimed.event,
@@ -593,8 +595,8 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
 }
 
 /// One trace from receipt to delivery, with a step for each attempt.
-pub(crate) fn next_trace(sealed: &Sealed) -> Trace {
-    let began = sealed.trace.unwrap_or_else(|| Trace::new(&mut rand::rng()));
+pub(crate) fn next_trace(began: Option<Trace>) -> Trace {
+    let began = began.unwrap_or_else(|| Trace::new(&mut rand::rng()));
     began.next(&mut rand::rng())
 }
 

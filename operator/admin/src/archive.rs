@@ -6,7 +6,7 @@ use serde::Serialize;
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::Event;
-use zentra_store::queue::{Archived, Operate, QueueError};
+use zentra_store::queue::{Archive, Archived, Operate, QueueError};
 
 use crate::error::{AdminError, ErrorCode};
 
@@ -55,13 +55,29 @@ pub async fn open<Q: Operate>(
     config: &Config,
     from: Timestamp,
 ) -> Result<Option<Q::Archived>, AdminError> {
+    opened(queue.archived(&enabled(config)?, from).await)
+}
+
+/// The archive behind a position. `None`: no program has declared it yet.
+pub(crate) async fn open_after<Q: Operate>(
+    queue: &Q,
+    config: &Config,
+    position: &str,
+) -> Result<Option<Q::Archived>, AdminError> {
+    opened(queue.archived_after(&enabled(config)?, position).await)
+}
+
+fn enabled(config: &Config) -> Result<Archive, AdminError> {
     let archive = config.routes().archive;
-    if archive.sources.is_empty() {
-        let message = "no source has an archive.";
-        return Err(AdminError::new(ErrorCode::ArchiveDisabled, message)
-            .hint("Set archive = true for a source."));
+    match archive.sources.is_empty() {
+        false => Ok(archive),
+        true => Err(AdminError::new(ErrorCode::ArchiveDisabled, "no source has an archive.")
+            .hint("Set archive = true for a source.")),
     }
-    match queue.archived(&archive, from).await {
+}
+
+fn opened<A>(archived: Result<A, QueueError>) -> Result<Option<A>, AdminError> {
+    match archived {
         Err(QueueError::Missing(_)) => Ok(None),
         archived => Ok(Some(archived?)),
     }

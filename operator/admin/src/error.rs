@@ -102,7 +102,6 @@ codes! {
     NotPulled "not_pulled" "No destination of this name has `pull = true`.",
     LeaseLost "lease_lost" "The lease of an event has ended: the event is retried, or was settled.",
     LeaseLimit "lease_limit" "A lease cannot be extended further.",
-    ServerStopping "server_stopping" "The server is stopping: the request may have had no effect.",
     SourceNotFound "source_not_found" "The configuration has no source of this name.",
     JobNotFound "job_not_found" "No job has this id.",
     JobBusy "job_busy" "Another job, or another runner of the job, holds the destination.",
@@ -151,7 +150,6 @@ impl ErrorCode {
                 | Self::StorageFull
                 | Self::StorageFailed
                 | Self::SealFailed
-                | Self::ServerStopping
                 | Self::Internal
         )
     }
@@ -194,6 +192,10 @@ impl From<QueueError> for AdminError {
             .hint(
                 "Check the namespace. A destination's queues exist once a worker has run with it.",
             ),
+            error @ QueueError::NoSuchPosition(_) => {
+                Self::new(ErrorCode::InvalidCursor, format!("{error}."))
+                    .hint("Begin again without a position.")
+            }
             error @ QueueError::Blocked => Self::new(ErrorCode::BrokerBlocked, error.to_string())
                 .hint("`rabbitmqctl status` shows the alarm: give RabbitMQ more memory or disk."),
             error => Self::new(ErrorCode::BrokerUnavailable, error.to_string())

@@ -385,6 +385,10 @@ impl Operate for Fakes {
         Ok(FakeArchived { events: self.with(|inner| inner.archive.clone().into()) })
     }
 
+    async fn archived_after(&self, archive: &Archive, _: &str) -> Result<FakeArchived, QueueError> {
+        self.archived(archive, Timestamp::default()).await
+    }
+
     async fn reroute(&self, _: &Sealed) -> Result<(), QueueError> {
         unreachable!("no pass routes an event again")
     }
@@ -466,5 +470,9 @@ pub(crate) struct FakeArchived {
 impl Archived for FakeArchived {
     async fn next(&mut self) -> Result<Option<Sealed>, QueueError> {
         Ok(self.events.pop_front())
+    }
+
+    fn position(&self) -> Option<String> {
+        None
     }
 }

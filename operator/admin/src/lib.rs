@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod audit;
 pub mod backend;
+pub mod copies;
 pub mod dead;
 pub mod deliveries;
 pub mod destinations;

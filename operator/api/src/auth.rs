@@ -23,19 +23,8 @@ use crate::{PATIENCE, PLANNING};
 
 /// Requests per second for one token, and the size of a burst.
 const PER_TOKEN: NonZeroU32 = NonZeroU32::new(20).unwrap();
-/// Maximum number of requests at a time.
-const AT_ONCE: usize = 32;
-
-/// Maximum number of them for one token.
-const PLACES: usize = 8;
 /// Requests per second for one consumer's token, and the size of a burst. Each can have 100 events.
 const PER_CONSUMER: NonZeroU32 = NonZeroU32::new(100).unwrap();
-/// Maximum number of consumers' requests at a time: most of them only wait for events.
-const CONSUMERS_AT_ONCE: usize = 256;
-/// Maximum number of them for one token.
-const CONSUMER_PLACES: usize = 32;
-/// Paths for consumers.
-const CONSUMERS: &str = "/v1/pull/";
 /// Failed authentications and refused roles that are logged per second. The others are counted.
 const LOGGED: NonZeroU32 = NonZeroU32::new(5).unwrap();
 /// Maximum length of a path in the log.
@@ -49,15 +38,59 @@ struct Inner {
     service: Arc<dyn Service>,
     by_token: DefaultKeyedRateLimiter<String>,
     by_consumer: DefaultKeyedRateLimiter<String>,
-    room: Semaphore,
-    room_for_consumers: Semaphore,
-    places: PerToken,
+    /// For operators' requests.
+    operators: Room,
+    /// For requests that wait for events.
+    waiting: Room,
+    /// For answers of consumers, which do not wait.
+    answers: Room,
     logged: DefaultDirectRateLimiter,
     /// Refusals since the last logged one.
     not_logged: AtomicU64,
 }
 
+/// Requests at a time, in all and per token. Consumers do not take operators' room, and requests
+/// that wait for events do not take the room of acknowledgements.
+struct Room {
+    at_once: Semaphore,
+    places: PerToken,
+    per_token: usize,
+}
+
+impl Room {
+    fn new(at_once: usize, per_token: usize) -> Self {
+        Self { at_once: Semaphore::new(at_once), places: PerToken::new(), per_token }
+    }
+}
+
+/// What a request is for, according to its path.
+#[derive(Clone, Copy, PartialEq)]
+enum Purpose {
+    Operate,
+    Wait,
+    Answer,
+}
+
+impl Purpose {
+    fn of(path: &str) -> Self {
+        let pull = path.strip_prefix("/v1/pull/");
+        match (pull, path.starts_with("/v1/listen/")) {
+            (Some(rest), _) if rest.contains('/') => Self::Answer,
+            (Some(_), _) | (_, true) => Self::Wait,
+            _ => Self::Operate,
+        }
+    }
+}
+
 impl Inner {
+    fn room(&self, purpose: Purpose) -> &Room {
+        match purpose {
+            Purpose::Operate => &self.operators,
+            Purpose::Wait => &self.waiting,
+            Purpose::Answer => &self.answers,
+        }
+    }
+
     /// Logs a failed authentication or a refused role.
     fn note(&self, status: StatusCode, request: &str, token: Option<&Token>) {
         if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -80,18 +113,6 @@ impl Inner {
         );
     }
 
-    /// Room for a request. Consumers, whose requests wait for events, do not take operators' room.
-    fn room(&self, consumes: bool) -> &Semaphore {
-        if consumes { &self.room_for_consumers } else { &self.room }
-    }
-
-    /// A place of the token, or why it has none left.
-    fn place(&self, token: &Token) -> Result<Held<'_>, Problem> {
-        let most = if token.role == Role::Consumer { CONSUMER_PLACES } else { PLACES };
-        let full = || too_many(&format!("at most {most} concurrent requests per token"));
-        self.places.take(&token.id, most).ok_or_else(full)
-    }
-
     /// Whether the token was used less often than its limit.
     fn limit(&self, token: &Token) -> Result<(), Problem> {
         let (limiter, most) = match token.role {
@@ -105,8 +126,8 @@ impl Inner {
 
 /// Whether the token's role allows requests like this one. Its path and method decide, so nothing
 /// else of a request is read before.
-fn allows(known: &Who, consumes: bool, request: &Request) -> Result<(), Problem> {
-    if consumes {
+fn allows(known: &Who, purpose: Purpose, request: &Request) -> Result<(), Problem> {
+    if purpose != Purpose::Operate {
         return known.is_consumer();
     }
     // A viewer only looks.
@@ -158,9 +179,9 @@ impl Guard {
             service,
             by_token: RateLimiter::keyed(Quota::per_second(PER_TOKEN)),
             by_consumer: RateLimiter::keyed(Quota::per_second(PER_CONSUMER)),
-            room: Semaphore::new(AT_ONCE),
-            room_for_consumers: Semaphore::new(CONSUMERS_AT_ONCE),
-            places: PerToken::new(),
+            operators: Room::new(32, 8),
+            waiting: Room::new(256, 32),
+            answers: Room::new(64, 32),
             logged: RateLimiter::direct(Quota::per_second(LOGGED)),
             not_logged: AtomicU64::new(0),
         }))
@@ -177,8 +198,9 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
     let asked: String = asked.chars().take(LOGGED_PATH).collect();
     let known_as = OnceLock::new();
     let answer = async {
-        let consumes = request.uri().path().starts_with(CONSUMERS);
-        let Ok(_room) = guard.room(consumes).try_acquire() else {
+        let purpose = Purpose::of(request.uri().path());
+        let room = guard.room(purpose);
+        let Ok(_room) = room.at_once.try_acquire() else {
             return too_many("too many concurrent requests: retry later").into_response();
         };
         let text = request.headers().get(header::AUTHORIZATION);
@@ -190,12 +212,13 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
         if let Some(connection) = request.extensions().get::<Connection>() {
             connection.trust();
         }
-        if let Err(problem) = allows(&known, consumes, &request) {
+        if let Err(problem) = allows(&known, purpose, &request) {
             return problem.into_response();
         }
-        let _place = match guard.place(&known.0) {
-            Ok(place) => place,
-            Err(problem) => return problem.into_response(),
+        let most = room.per_token;
+        let Some(_place) = room.places.take(&known.0.id, most) else {
+            return too_many(&format!("at most {most} concurrent requests per token"))
+                .into_response();
         };
         let mut request = request;
         request.extensions_mut().insert(known);

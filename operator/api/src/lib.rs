@@ -4,6 +4,7 @@
 mod archive;
 mod audit;
 mod auth;
+mod copies;
 mod dead;
 mod delivery;
 mod destinations;
@@ -131,6 +132,7 @@ fn routes() -> Vec<Routes> {
         Routes::new().routes(routes!(jobs::run)),
         Routes::new().routes(routes!(jobs::pause)),
         Routes::new().routes(routes!(jobs::cancel)),
+        Routes::new().routes(routes!(copies::listen)),
         Routes::new().routes(routes!(pull::pull)),
         Routes::new().routes(routes!(pull::ack)).layer(DefaultBodyLimit::max(RECEIPTS)),
         Routes::new().routes(routes!(pull::nack)).layer(DefaultBodyLimit::max(RECEIPTS)),

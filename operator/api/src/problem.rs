@@ -98,8 +98,7 @@ pub fn status(code: ErrorCode) -> StatusCode {
         | Code::StoreUnavailable
         | Code::StorageFull
         | Code::StorageFailed
-        | Code::SealFailed
-        | Code::ServerStopping => StatusCode::SERVICE_UNAVAILABLE,
+        | Code::SealFailed => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 use zentra_admin::audit::Actor;
+use zentra_admin::copies::{Copies, Position};
 use zentra_admin::dead::{self, Letters, PassReport};
 use zentra_admin::deliveries;
 use zentra_admin::destinations::{self, Action, Destination};
@@ -18,7 +19,7 @@ use zentra_admin::job::{self, New};
 use zentra_admin::reconcile::{self, Report};
 use zentra_admin::status::{self, Status};
 use zentra_admin::{AdminError, Backend, ErrorCode};
-use zentra_admin::{archive, audit, payload, refused, tokens, unrouted};
+use zentra_admin::{archive, audit, copies, payload, refused, tokens, unrouted};
 use zentra_config::Config;
 use zentra_core::clock::Timestamp;
 use zentra_store::control::{Attribution, AuditEntry, Heartbeat, OperatorControl, Token};
@@ -148,6 +149,16 @@ pub(crate) trait Service: Send + Sync {
         events: &'a [Box<RawValue>],
         ingest: Option<&'a Actor>,
     ) -> Answer<'a, Report>;
+
+    /// Copies of a destination's archived events. `begins` audits the first look.
+    fn copies<'a>(
+        &'a self,
+        destination: &'a str,
+        from: Position,
+        most: usize,
+        wait: Duration,
+        begins: Option<&'a Attribution>,
+    ) -> Answer<'a, Copies>;
 
     /// Metrics of what is handed out, as Prometheus reads them.
     fn pull_metrics(&self) -> Result<String, AdminError>;
@@ -441,6 +452,31 @@ impl<B: Backend> Service for BackendService<B> {
         })
     }
 
+    fn copies<'a>(
+        &'a self,
+        destination: &'a str,
+        from: Position,
+        most: usize,
+        wait: Duration,
+        begins: Option<&'a Attribution>,
+    ) -> Answer<'a, Copies> {
+        Box::pin(async move {
+            if let Some(by) = begins {
+                let control = self.backend.histories();
+                audit::looked(&control, "destination listen", destination, by).await?;
+            }
+            let (queue, again) = (self.backend.queue().await?, from.clone());
+            let read = copies::read(&queue, self.config, destination, from, most, wait);
+            tokio::select! {
+                copies = read => copies,
+                // The client goes on where it was.
+                () = self.stop.cancelled() => {
+                    Ok(Copies { events: Vec::new(), position: again, not_archived: Vec::new() })
+                }
+            }
+        })
+    }
+
     fn pull_metrics(&self) -> Result<String, AdminError> {
         let text = TextEncoder::new().encode_to_string(&self.registry.gather());
         text.map_err(|error| AdminError::new(ErrorCode::Internal, error.to_string()))
@@ -496,8 +532,6 @@ fn refused_pull(error: PullError) -> AdminError {
             .hint("The event is retried, or was settled. Undo nothing: its idempotency key stays the same."),
         PullError::LeaseLimit => AdminError::new(ErrorCode::LeaseLimit, text)
             .hint("Acknowledge the event when it is stored, and do long work after that."),
-        PullError::Stopping => AdminError::new(ErrorCode::ServerStopping, text)
-            .hint("Send the request again: another server, or this one after its restart, answers it."),
         PullError::Queue(error) => error.into(),
         PullError::Journal(error) => error.into(),
     }

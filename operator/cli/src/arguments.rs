@@ -13,6 +13,7 @@ use crate::doctor::Doctor;
 use crate::event::{DeliveryArgs, EventCommand};
 use crate::init::Init;
 use crate::job::JobCommand;
+use crate::listen::ListenOptions;
 use crate::migrate::Migrate;
 use crate::reconcile::Reconcile;
 use crate::refused::RefusedCommand;
@@ -72,6 +73,9 @@ pub(crate) enum Command {
     Destination(DestinationCommand),
     /// Serve the HTTP API for operators under /v1. Every request needs a token.
     Serve(Serve),
+    /// Forward events of a shared Zentra to an application on this machine, by the API. Forwards
+    /// copies, or pulls.
+    Listen(ListenOptions),
     /// List running workers.
     Workers {
         /// Print JSON.

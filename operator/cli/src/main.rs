@@ -13,6 +13,7 @@ mod failure;
 mod history;
 mod init;
 mod job;
+mod listen;
 mod manual;
 mod migrate;
 mod payload;
@@ -112,6 +113,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Send(asked) => return send::run(path, asked).await,
         Command::Init(asked) => return init::run(path, asked),
         Command::Doctor(asked) => return doctor::run(path, asked).await,
+        Command::Listen(asked) => return listen::run(asked).await,
         Command::Health { url } => return health(url).await,
         Command::Check { json: false } => return check(path),
         Command::Check { json: true } => return check_as_json(path),
@@ -178,6 +180,7 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
         | Command::Check { .. }
         | Command::Doctor(_)
         | Command::Health { .. }
+        | Command::Listen(_)
         | Command::Standalone(_)
         | Command::Migrate(_)
         | Command::Demo(_)

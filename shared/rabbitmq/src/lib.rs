@@ -389,10 +389,9 @@ impl Process for Amqp {
 impl Fetch for Amqp {
     type Fetcher = AmqpFetcher;
 
-    /// From the first queue: a destination that consumers pull from has no other.
     fn fetcher(&self, destination: &str) -> AmqpFetcher {
         let link = self.reading.as_ref().unwrap_or(&self.publishing).clone();
-        AmqpFetcher::new(link, self.names.work_queue(destination, 0))
+        AmqpFetcher::new(link, self.names.clone(), destination)
     }
 }
 
@@ -421,6 +420,14 @@ impl Operate for Amqp {
         from: Timestamp,
     ) -> Result<AmqpArchived, QueueError> {
         AmqpArchived::start(&*self.reader()?, &self.names.archive(archive), from).await
+    }
+
+    async fn archived_after(
+        &self,
+        archive: &Archive,
+        position: &str,
+    ) -> Result<AmqpArchived, QueueError> {
+        AmqpArchived::after(&*self.reader()?, &self.names.archive(archive), position).await
     }
 
     async fn walk(&self, place: Place<'_>) -> Result<AmqpWalk, QueueError> {

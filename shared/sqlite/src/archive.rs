@@ -25,6 +25,13 @@ impl EmbeddedArchived {
     pub(super) fn new(store: Store, from: Timestamp) -> Self {
         Self { store, from: number(from), behind: 0, page: VecDeque::new() }
     }
+
+    pub(super) fn after(store: Store, position: &str) -> Result<Self, QueueError> {
+        let unknown = |_| QueueError::NoSuchPosition(position.to_owned());
+        let behind = position.parse::<u64>().map_err(unknown)?;
+        let behind = i64::try_from(behind).unwrap_or(i64::MAX);
+        Ok(Self { store, from: 0, behind, page: VecDeque::new() })
+    }
 }
 
 impl Archived for EmbeddedArchived {
@@ -44,5 +51,9 @@ impl Archived for EmbeddedArchived {
             self.behind = id;
             sealed
         }))
+    }
+
+    fn position(&self) -> Option<String> {
+        (self.behind > 0).then(|| self.behind.to_string())
     }
 }

@@ -332,6 +332,14 @@ impl Operate for EmbeddedQueue {
         Ok(EmbeddedArchived::new(self.store.clone(), from))
     }
 
+    async fn archived_after(
+        &self,
+        _archive: &Archive,
+        position: &str,
+    ) -> Result<EmbeddedArchived, QueueError> {
+        EmbeddedArchived::after(self.store.clone(), position)
+    }
+
     async fn walk(&self, place: Place<'_>) -> Result<EmbeddedWalk, QueueError> {
         Ok(EmbeddedWalk::new(self.store.clone(), queue_of(place)))
     }

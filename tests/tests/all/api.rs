@@ -35,9 +35,13 @@ impl<'a> Api<'a> {
     }
 
     async fn with(stack: &'a Stack, more: &[&str]) -> Self {
-        let listen = format!("127.0.0.1:{}", free_port());
+        Self::on(stack, &format!("127.0.0.1:{}", free_port()), more).await
+    }
+
+    /// At this address.
+    pub(crate) async fn on(stack: &'a Stack, listen: &str, more: &[&str]) -> Self {
         let mut command = stack.command("zentra");
-        command.args(["serve", "--listen", &listen]).args(more);
+        command.args(["serve", "--listen", listen]).args(more);
         let at = format!("http://{listen}");
         let program = services::start(command);
         let document = eventually("it serves", BOUND, async || {

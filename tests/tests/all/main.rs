@@ -27,6 +27,7 @@ mod init;
 mod isolation;
 mod job;
 mod journal;
+mod listen;
 mod manual;
 mod migrate;
 mod operator;

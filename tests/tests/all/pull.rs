@@ -21,7 +21,7 @@ use crate::standalone::words;
 const BOUND: Duration = Duration::from_secs(40);
 
 #[derive(Clone, Copy)]
-enum On {
+pub(crate) enum On {
     Servers,
     File,
 }
@@ -32,17 +32,18 @@ macro_rules! on_both {
         mod servers {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
-                super::$promise(super::On::Servers).await;
+                super::$promise($crate::pull::On::Servers).await;
             })*
         }
         mod file {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
-                super::$promise(super::On::File).await;
+                super::$promise($crate::pull::On::File).await;
             })*
         }
     };
 }
+pub(crate) use on_both;
 
 on_both! {
     three_callbacks_are_one_event_and_its_history_can_be_read
@@ -57,13 +58,13 @@ on_both! {
 }
 
 /// Zentra with one destination that consumers pull from.
-struct Bench {
-    stack: Stack,
-    ingress: Program,
+pub(crate) struct Bench {
+    pub(crate) stack: Stack,
+    pub(crate) ingress: Program,
 }
 
 impl Bench {
-    async fn start(on: On, lease: &str) -> Self {
+    pub(crate) async fn start(on: On, lease: &str) -> Self {
         let url = "http://127.0.0.1:9/";
         let stack = Stack::new(&shared_rabbit(), &shared_redis(), &namespace(), url, "");
         stack.replace(
@@ -86,7 +87,7 @@ impl Bench {
         Self { stack, ingress }
     }
 
-    async fn send(&self, id: &str) {
+    pub(crate) async fn send(&self, id: &str) {
         let body = transfer(id, "trf_8172", 1);
         let headers = sign::acme(id, sign::now(), body.as_bytes());
         let url = format!("{}/in/acme", self.ingress.listen);
@@ -94,7 +95,7 @@ impl Bench {
         assert!(answer.as_ref().is_some_and(|answer| answer.status.is_success()), "{answer:?}");
     }
 
-    async fn until(&self, id: &str, state: &str) -> Value {
+    pub(crate) async fn until(&self, id: &str, state: &str) -> Value {
         eventually(&format!("{id} is {state}"), BOUND, async || {
             let shown = self.stack.zentra(&["event", "show", id, "--json"]);
             let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
@@ -315,22 +316,24 @@ async fn a_lease_that_is_extended_does_not_end(on: On) {
 
 async fn what_a_killed_server_had_handed_out_can_be_acknowledged_and_comes_again_otherwise(on: On) {
     let bench = Bench::start(on, "5s").await;
-    let (acknowledged, abandoned) = {
+    let (acknowledged, abandoned, rejected) = {
         let api = Api::start(&bench.stack).await;
         let consumer = Consumer::new(&api, "app");
-        bench.send("evt_1").await;
-        bench.send("evt_2").await;
-        let mut events = consumer.pull(2).await;
-        if events.len() < 2 {
-            events.extend(consumer.pull(1).await);
+        let mut events = Vec::new();
+        for id in ["evt_1", "evt_2", "evt_3"] {
+            bench.send(id).await;
+            events.push(consumer.one().await);
         }
         // `kill -9`.
         api.kill();
-        (events.remove(0), events.remove(0))
+        (events.remove(0), events.remove(0), events.remove(0))
     };
     let api = Api::start(&bench.stack).await;
     let consumer = Consumer::new(&api, "app2");
     consumer.is_acknowledged(&acknowledged).await;
+    let nack = json!({ "receipts": [rejected["receipt"]], "permanent": true, "error": "no" });
+    let (code, answer) = consumer.ask("/nack", nack).await;
+    assert_eq!((code, &answer["items"][0]["done"]), (200, &true.into()), "{answer}");
     let again = consumer.one().await;
     assert_eq!(again["idempotency_key"], abandoned["idempotency_key"]);
     consumer.is_refused(&abandoned).await;
@@ -342,6 +345,12 @@ async fn what_a_killed_server_had_handed_out_can_be_acknowledged_and_comes_again
         assert_eq!(delivered, 1, "{shown}");
     }
     assert!(consumer.is_empty().await);
+    let shown = bench.until("evt_3", "dead").await;
+    assert_eq!(
+        (&shown["reason"], &shown["history"].as_array().unwrap().last().unwrap()["error"]),
+        (&"permanent".into(), &"no".into()),
+        "{shown}"
+    );
 }
 
 async fn each_server_takes_the_answers_of_leases_of_another(on: On) {
@@ -380,6 +389,37 @@ async fn each_server_takes_the_answers_of_leases_of_another(on: On) {
         assert_eq!(words(&bench.until(id, "delivered").await), ["claimed", "delivered"], "{id}");
     }
     assert!(consumer.is_empty().await && elsewhere.is_empty().await);
+}
+
+/// A destination that had several queues is pulled from all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_queues_of_a_former_number_is_pulled_too() {
+    let url = "http://127.0.0.1:9/";
+    let stack = Stack::new(&shared_rabbit(), &shared_redis(), &namespace(), url, "shards = 4");
+    let worker = stack.worker().await;
+    drop(worker);
+    let bench = Bench { ingress: stack.ingress().await, stack };
+    for at in 0..20 {
+        bench.send(&format!("evt_{at}")).await;
+    }
+    for unused in [
+        format!("url = \"{url}\"\n"),
+        "signing = [{ name = \"k1\", secret = \"env:LEDGER_SIGNING\" }]\n".into(),
+        "timeout = \"1s\"\n".into(),
+    ] {
+        bench.stack.replace(&unused, "");
+    }
+    bench.stack.replace("shards = 4", "pull = true");
+    let api = Api::start(&bench.stack).await;
+    let consumer = Consumer::new(&api, "app");
+    let mut left = 20;
+    while left > 0 {
+        let events = consumer.pull(100).await;
+        for event in &events {
+            consumer.is_acknowledged(event).await;
+        }
+        left -= events.len();
+    }
 }
 
 async fn a_paused_destination_hands_nothing_out(on: On) {

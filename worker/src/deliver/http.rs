@@ -218,11 +218,11 @@ fn failed(class: ErrorClass, error: String) -> Attempted {
 }
 
 fn request(attempt: &AttemptRequest<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
-    let body = attempt.event.body.clone();
-    let mut request = Request::builder()
-        .method(Method::POST)
-        .uri(attempt.destination.url.clone().unwrap_or_default());
-    for (name, value) in headers(attempt)? {
+    let AttemptRequest { destination, key, event, attempt: number, trace, .. } = attempt;
+    let body = event.body.clone();
+    let url = destination.url.clone().unwrap_or_default();
+    let mut request = Request::builder().method(Method::POST).uri(url);
+    for (name, value) in headers(key, event, *number, *trace)? {
         request = request.header(name, value);
     }
     let keys = &attempt.destination.signing;

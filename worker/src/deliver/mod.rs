@@ -76,14 +76,17 @@ pub(crate) enum Verdict {
 /// # Errors
 /// If HTTP does not allow the idempotency key as a value.
 pub(crate) fn headers(
-    attempt: &AttemptRequest<'_>,
+    key: &DeliveryKey,
+    event: &Event,
+    attempt: u32,
+    trace: Trace,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, ::http::Error> {
-    let envelope = &attempt.event.envelope;
+    let envelope = &event.envelope;
     let mut headers = vec![
         (USER_AGENT, HeaderValue::from_static(concat!("zentra/", env!("CARGO_PKG_VERSION")))),
-        (IDEMPOTENCY_KEY, HeaderValue::try_from(attempt.key.as_str())?),
-        (ATTEMPT, attempt.attempt.into()),
-        (TRACEPARENT, HeaderValue::try_from(attempt.trace.to_string())?),
+        (IDEMPOTENCY_KEY, HeaderValue::try_from(key.as_str())?),
+        (ATTEMPT, attempt.into()),
+        (TRACEPARENT, HeaderValue::try_from(trace.to_string())?),
     ];
     headers.extend(provider::headers(&envelope.context));
     let content_type = envelope.content_type.as_deref();

@@ -4,26 +4,31 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 use zentra_core::clock::{self, millis};
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::State;
-use zentra_store::journal::{AttemptResult, ErrorClass, First, Journal};
+use zentra_store::journal::{AttemptResult, ErrorClass, First, HistoryEvent, Journal};
 use zentra_store::queue::{Fetch, Message};
 
+use super::ready::Pending;
 use super::receipt::Receipt;
-use super::{LeasedEvent, Nack, PullError, Pulling, REMEMBERED, lock};
-use crate::deliver::{AttemptRequest, Attempted, Verdict, headers};
+use super::{LeasedEvent, Nack, Pulling, REMEMBERED, as_text, lock};
+use crate::deliver::{Attempted, Verdict, headers};
 use crate::process::{Claimed, Stopped, next_trace};
+
+/// How often a lease is looked up that another server may have ended: an eighth of it, within
+/// these bounds.
+const SOONEST_LOOK: Duration = Duration::from_secs(1);
+const LATEST_LOOK: Duration = Duration::from_secs(10);
 
 /// How a lease ended.
 #[derive(Clone, Debug)]
 pub(super) enum Ended {
     Acknowledged,
     Failed(Nack),
-    /// The consumer did not answer in time, or does not wait for the event.
+    /// No consumer answered in time.
     Unanswered(&'static str),
 }
 
@@ -41,11 +46,11 @@ struct Answered {
 pub(super) struct Lease(oneshot::Sender<Answered>);
 
 impl Lease {
-    /// Returns when the outcome is stored.
-    pub(super) async fn end(self, ended: Ended) -> Result<(), PullError> {
+    /// Returns when the outcome is stored. `false` if this server has just ended the lease
+    /// otherwise: then the store decides.
+    pub(super) async fn end(self, ended: Ended) -> bool {
         let (stored, is_stored) = oneshot::channel();
-        self.0.send(Answered { ended, stored }).map_err(|_| PullError::LeaseLost)?;
-        is_stored.await.map_err(|_| PullError::Stopping)
+        self.0.send(Answered { ended, stored }).is_ok() && is_stored.await.is_ok()
     }
 }
 
@@ -87,8 +92,11 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
         message: &Message,
         key: &DeliveryKey,
         claimed: &Claimed<'_>,
-        offer: UnboundedSender<LeasedEvent>,
+        pending: Pending,
     ) -> Result<(Attempted, Option<Waits>), Stopped> {
+        if let Some(nack) = self.left_behind(key, claimed).await? {
+            return Ok((attempted(Ended::Failed(nack), Duration::ZERO), None));
+        }
         let receipt = Receipt { key: key.clone(), fence: claimed.fence };
         let leased = match self.leased(message, claimed, &receipt) {
             Ok(leased) => leased,
@@ -97,23 +105,46 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
                 return Ok((failed(ErrorClass::Request, error, claimed.asked.elapsed()), None));
             }
         };
+        let name = leased.receipt.clone();
         let (_registered, answered) = self.leases.register(receipt);
-        let is_gone = offer.send(leased).is_err();
-        drop(offer);
-        let processor = &self.processor;
-        let (ended, waits) = match is_gone {
-            true => {
-                let gone = "the consumer closed the connection before it received the event";
-                (Ended::Unanswered(gone), None)
+        self.ready.put(leased);
+        drop(pending);
+        let (ended, waits) = tokio::select! {
+            biased;
+            Ok(Answered { ended, stored }) = answered => (Ok(ended), Some(stored)),
+            ended = self.over(key, claimed) => (ended, None),
+            () = self.processor.stop.cancelled() => (Err(Stopped), None),
+        };
+        let was_taken = !self.ready.remove(&name);
+        let ended = match ended? {
+            Ended::Unanswered(_) if !was_taken => {
+                Ended::Unanswered("no consumer asked for the event within its lease")
             }
-            false => tokio::select! {
-                biased;
-                Ok(Answered { ended, stored }) = answered => (ended, Some(stored)),
-                ended = self.over(key, claimed) => (ended?, None),
-                () = processor.stop.cancelled() => return Err(Stopped),
-            },
+            ended => ended,
         };
         Ok((attempted(ended, claimed.asked.elapsed()), waits))
+    }
+
+    /// What a consumer answered for the previous claim, if the server that held it has ended.
+    async fn left_behind(
+        &self,
+        key: &DeliveryKey,
+        claimed: &Claimed<'_>,
+    ) -> Result<Option<Nack>, Stopped> {
+        if claimed.expired == 0 {
+            return Ok(None);
+        }
+        let processor = &self.processor;
+        let known = processor.retry_until_ok("look up", || processor.journal.known(key)).await?;
+        let history = known.map(|delivery| delivery.history).unwrap_or_default();
+        let fences = history.iter().rev().filter_map(|entry| match entry.what {
+            HistoryEvent::Claimed { fence, .. } => Some(fence),
+            _ => None,
+        });
+        match fences.into_iter().find(|fence| *fence < claimed.fence) {
+            Some(fence) => self.decided(key, fence).await,
+            None => Ok(None),
+        }
     }
 
     fn leased(
@@ -122,23 +153,15 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
         claimed: &Claimed<'_>,
         receipt: &Receipt,
     ) -> Result<LeasedEvent, http::Error> {
-        let now = clock::now();
-        let request = AttemptRequest {
-            destination: &self.processor.destination,
-            key: &receipt.key,
-            event: claimed.event,
-            attempt: message.attempt,
-            trace: next_trace(&message.sealed),
-            now,
-        };
-        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into();
-        let headers = headers(&request)?;
+        let trace = next_trace(message.sealed.trace);
+        let headers = headers(&receipt.key, claimed.event, message.attempt, trace)?;
+        let left = self.processor.lease.saturating_sub(claimed.asked.elapsed());
         Ok(LeasedEvent {
             receipt: receipt.to_string(),
             key: receipt.key.clone(),
             attempt: message.attempt,
-            until: now.plus(self.processor.lease.saturating_sub(claimed.asked.elapsed())),
-            headers: headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+            until: clock::now().plus(left),
+            headers: as_text(headers),
             event: claimed.event.clone(),
         })
     }
@@ -147,9 +170,10 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
     /// decides. It is asked for durations only, because its clock can differ from this server's.
     async fn over(&self, key: &DeliveryKey, claimed: &Claimed<'_>) -> Result<Ended, Stopped> {
         let processor = &self.processor;
+        let look = (processor.lease / 8).clamp(SOONEST_LOOK, LATEST_LOOK);
         let mut end = claimed.asked + processor.lease;
         loop {
-            sleep_until(end.into()).await;
+            sleep_until(end.min(Instant::now() + look).into()).await;
             let known =
                 processor.retry_until_ok("look up", || processor.journal.known(key)).await?;
             let record = known.map(|delivery| delivery.record);
@@ -159,28 +183,26 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
                     // The fence is the time of the claim, by the store's clock.
                     let total = record.until.millis().saturating_sub(record.fence);
                     end = claimed.asked + Duration::from_millis(total);
-                    if end <= Instant::now() {
-                        return self.decided(key, claimed).await;
+                    if end > Instant::now() {
+                        continue;
                     }
                 }
                 // Another server has the claim, or the store has forgotten it. A message more is
                 // harmless, a message less is not.
-                _ => return self.decided(key, claimed).await,
+                _ => {}
             }
+            let nack = self.decided(key, claimed.fence).await?;
+            let unanswered = Ended::Unanswered("the consumer did not answer within its lease");
+            return Ok(nack.map_or(unanswered, Ended::Failed));
         }
     }
 
-    /// What a consumer answered at another server, if it was in time.
-    async fn decided(&self, key: &DeliveryKey, claimed: &Claimed<'_>) -> Result<Ended, Stopped> {
+    /// What a consumer answered at another server. After this, it can answer nothing more.
+    async fn decided(&self, key: &DeliveryKey, fence: u64) -> Result<Option<Nack>, Stopped> {
         let processor = &self.processor;
-        let of = First::Lease { key, fence: claimed.fence };
-        let first = || processor.journal.first(of, "", REMEMBERED);
+        let first = || processor.journal.first(First::Lease { key, fence }, "", REMEMBERED);
         let first = processor.retry_until_ok("lease", first).await?;
-        let nack = serde_json::from_str(&first).ok();
-        Ok(nack.map_or(
-            Ended::Unanswered("the consumer did not answer within its lease"),
-            Ended::Failed,
-        ))
+        Ok(serde_json::from_str(&first).ok())
     }
 }
 

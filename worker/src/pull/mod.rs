@@ -6,33 +6,39 @@
 //! message until then. Any server takes acknowledgements, because the fence in the receipt and the
 //! delivery store decide: a receipt whose claim has ended is refused.
 
+mod held;
 mod lease;
+mod ready;
 mod receipt;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::{HeaderName, HeaderValue};
 use prometheus::Registry;
-use tokio::sync::mpsc::{self, UnboundedSender};
-use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::{DeliveryKey, Event};
 use zentra_core::lifecycle::{Answer, Outcome, Record, State};
+use zentra_core::trace::Trace;
 use zentra_store::control::WorkerControl;
 use zentra_store::journal::{AttemptResult, Delivery, First, Journal, JournalError, Settle};
 use zentra_store::queue::{Fetch, Fetcher, Message, QueueError, Receipt as _};
 use zentra_telemetry::GaugeGuard;
 
-use crate::gate::{DestinationGate, Gates};
+use crate::deliver::headers;
+use crate::gate::{DestinationGate, Gates, KnownState};
 use crate::metrics::Metrics;
-use crate::process::{Processor, Stopped};
+use crate::process::{Processor, Stopped, next_trace};
 use crate::{LEAVE, Processing, worker_name};
 
+use held::HeldMessages;
 use lease::{Ended, Leases};
+use ready::{Pending, Ready};
 use receipt::Receipt;
 
 /// Maximum number of events of one request.
@@ -43,16 +49,18 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// channel that holds a message for 30 minutes.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(20 * 60);
 
-/// Maximum number of events that one server has handed out for one destination.
-const MOST_LEASED: usize = 1000;
 /// Total size of the bodies after which a request gets no more events.
 const MOST_BYTES: usize = 4 << 20;
-/// Number of messages that are claimed at a time, for one request.
+/// Number of messages that are fetched at a time.
 const TOGETHER: usize = 16;
-/// How often an empty queue is looked at.
+/// How often an empty queue is looked at, however many requests wait.
 const LOOK: Duration = Duration::from_millis(100);
-/// Time limit for the claims of a request, beyond its wait.
+/// Time limit for the claims of fetched messages, beyond a request's wait.
 const CLAIMS: Duration = Duration::from_secs(10);
+/// How long a request with events waits for the claims of others.
+const LINGER: Duration = Duration::from_millis(250);
+/// Time limit for the operators' settings at the first request.
+const SETTINGS: Duration = Duration::from_secs(2);
 /// How long a destination counts as consumed after a request.
 const ACTIVE: Duration = Duration::from_secs(60);
 /// How long an answer is remembered for the server that holds the message: longer than a lease.
@@ -110,9 +118,6 @@ pub enum PullError {
     /// The lease can be extended no further.
     #[error("a lease ends after {LONGEST_LEASE:?} at the latest")]
     LeaseLimit,
-    /// This server is stopping, and gives back what it holds.
-    #[error("the server is stopping")]
-    Stopping,
     /// The queue failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -121,10 +126,17 @@ pub enum PullError {
     Journal(#[from] JournalError),
 }
 
-impl From<Stopped> for PullError {
-    fn from(_: Stopped) -> Self {
-        Self::Stopping
-    }
+/// The headers of a copy of an event, as the request of a first attempt would have them, without a
+/// signature.
+///
+/// # Errors
+/// If HTTP does not allow the idempotency key as a value.
+pub fn headers_of_copy(
+    key: &DeliveryKey,
+    event: &Event,
+    trace: Option<Trace>,
+) -> Result<Vec<(String, String)>, http::Error> {
+    Ok(as_text(headers(key, event, 1, next_trace(trace))?))
 }
 
 /// Hands out the events of all destinations with `pull = true`.
@@ -135,6 +147,7 @@ pub struct Pull<Q: Fetch, J> {
     gates: Gates,
     tasks: TaskTracker,
     stop: CancellationToken,
+    longest_retention: Duration,
     /// Set by the first request: a server that nobody pulls from is no worker.
     began: Mutex<bool>,
 }
@@ -142,11 +155,20 @@ pub struct Pull<Q: Fetch, J> {
 /// One destination.
 struct Pulling<Q: Fetch, J> {
     processor: Processor<Q, J>,
-    fetcher: tokio::sync::Mutex<Q::Fetcher>,
+    fetching: tokio::sync::Mutex<Fetching<Q::Fetcher>>,
+    /// Messages that this server holds.
+    held: HeldMessages,
+    ready: Arc<Ready>,
     leases: Leases,
     /// When a consumer last asked.
     asked: Mutex<Option<Instant>>,
     tasks: TaskTracker,
+}
+
+struct Fetching<F> {
+    fetcher: F,
+    /// When the queue was last found empty.
+    empty_at: Option<Instant>,
 }
 
 impl<Q: Fetch, J: Journal + WorkerControl> Pull<Q, J> {
@@ -170,9 +192,16 @@ impl<Q: Fetch, J: Journal + WorkerControl> Pull<Q, J> {
         let pulled = config.destinations.iter().filter_map(|destination| {
             let lease = destination.pull?;
             let processor = processing.processor(config, destination, lease, &sources, &stop);
-            let fetcher = processing.queue.fetcher(&destination.name).into();
-            let (leases, asked, tasks) = (Leases::default(), Mutex::default(), tasks.clone());
-            let pulling = Pulling { processor, fetcher, leases, asked, tasks };
+            let fetcher = processing.queue.fetcher(&destination.name);
+            let pulling = Pulling {
+                processor,
+                fetching: Fetching { fetcher, empty_at: None }.into(),
+                held: HeldMessages::default(),
+                ready: Arc::default(),
+                leases: Leases::default(),
+                asked: Mutex::default(),
+                tasks: tasks.clone(),
+            };
             Some((destination.name.clone(), Arc::new(pulling)))
         });
         Ok(Self {
@@ -182,6 +211,11 @@ impl<Q: Fetch, J: Journal + WorkerControl> Pull<Q, J> {
             gates: Gates::default(),
             tasks,
             stop,
+            longest_retention: config
+                .sources
+                .iter()
+                .map(|source| source.retention)
+                .fold(config.store.retention, Duration::max),
             began: Mutex::default(),
         })
     }
@@ -193,36 +227,53 @@ impl<Q: Fetch, J: Journal + WorkerControl> Pull<Q, J> {
     /// An unknown destination; the queue or the store is unreachable.
     pub async fn pull(&self, name: &str, most: usize, wait: Duration) -> Result<Pulled, PullError> {
         let pulling = self.destination(name)?;
-        let until = Instant::now() + wait.min(LONGEST_WAIT);
-        let mut gate = pulling.processor.gate.watch();
         *lock(&pulling.asked) = Some(Instant::now());
         self.begin();
         self.journal.ready().await?;
-        let (most, mut pulled, mut bytes) = (most.min(MOST), Pulled::default(), 0);
+        let mut gate = pulling.processor.gate.watch();
+        let _ = timeout(SETTINGS, gate.wait_for(KnownState::is_known)).await;
+        let (most, until) = (most.min(MOST), Instant::now() + wait.min(LONGEST_WAIT));
+        let (mut pulled, mut bytes, mut enough) = (Pulled::default(), 0, None);
         loop {
-            pulled.paused = !gate.borrow_and_update().is_open();
-            let room = match pulled.paused {
-                true => 0,
-                false => pulling.room().min(most - pulled.events.len()).min(TOGETHER),
-            };
-            let (fetched, events) = match room {
-                0 => (0, Vec::new()),
-                room => pulling.clone().fetch(room, until.max(Instant::now()) + CLAIMS).await?,
-            };
-            bytes += events.iter().map(|event| event.event.body.len()).sum::<usize>();
-            pulled.events.extend(events);
-            let is_full = pulled.events.len() >= most || bytes >= MOST_BYTES;
-            let has_more = room > 0 && fetched == room;
-            let is_over = Instant::now() >= until || self.stop.is_cancelled();
-            if is_full || is_over || (!pulled.events.is_empty() && !has_more) {
+            let mut changed = std::pin::pin!(pulling.ready.changed());
+            changed.as_mut().enable();
+            let taken = pulling.ready.take(most - pulled.events.len(), MOST_BYTES - bytes);
+            bytes += taken.iter().map(|event| event.event.body.len()).sum::<usize>();
+            pulled.events.extend(taken);
+            if pulled.events.len() >= most || bytes >= MOST_BYTES {
                 return Ok(pulled);
             }
-            if !has_more {
-                tokio::select! {
-                    () = sleep_until((Instant::now() + LOOK).min(until).into()) => {}
-                    _ = gate.changed() => {}
-                    () = self.stop.cancelled() => {}
+            let is_open = gate.borrow_and_update().is_open();
+            pulled.paused = gate.borrow().is_paused();
+            let wanted = (most - pulled.events.len()).saturating_sub(pulling.ready.pending());
+            if is_open && wanted > 0 && !self.stop.is_cancelled() {
+                match pulling.clone().fetch(wanted.min(TOGETHER)).await {
+                    Ok(0) => {}
+                    Ok(_) => continue,
+                    // Their consumer would not get them any more.
+                    Err(_) if !pulled.events.is_empty() => return Ok(pulled),
+                    Err(error) => return Err(error.into()),
                 }
+            }
+            let (now, claims) = (Instant::now(), pulling.ready.pending() > 0);
+            let next = match (pulled.events.is_empty(), claims) {
+                (false, true) => {
+                    let linger = LINGER.min(pulling.processor.lease / 8);
+                    *enough.get_or_insert(now + linger)
+                }
+                (false, false) => return Ok(pulled),
+                (true, true) => until + CLAIMS,
+                (true, false) => until,
+            };
+            if now >= next || self.stop.is_cancelled() {
+                return Ok(pulled);
+            }
+            let look = if claims { next } else { next.min(now + LOOK) };
+            tokio::select! {
+                () = sleep_until(look.into()) => {}
+                () = changed => {}
+                _ = gate.changed() => {}
+                () = self.stop.cancelled() => {}
             }
         }
     }
@@ -233,8 +284,10 @@ impl<Q: Fetch, J: Journal + WorkerControl> Pull<Q, J> {
     /// [`PullError::LeaseLost`] if the claim has ended; the event may be with another consumer.
     pub async fn ack(&self, name: &str, receipt: &str) -> Result<(), PullError> {
         let (pulling, receipt) = self.of_receipt(name, receipt)?;
-        if let Some(lease) = pulling.leases.take(&receipt) {
-            return lease.end(Ended::Acknowledged).await;
+        if let Some(lease) = pulling.leases.take(&receipt)
+            && lease.end(Ended::Acknowledged).await
+        {
+            return Ok(());
         }
         let Some(delivery) = self.journal.known(&receipt.key).await? else {
             return Err(PullError::LeaseLost);
@@ -243,7 +296,9 @@ impl<Q: Fetch, J: Journal + WorkerControl> Pull<Q, J> {
         let is_done = record.state == State::Delivered && record.fence == receipt.fence;
         if !is_done {
             is_current(record, &receipt)?;
-            self.settle(&pulling, &delivery).await?;
+            if self.settle(&pulling, &delivery).await? == Answer::Superseded {
+                return Err(PullError::LeaseLost);
+            }
         }
         Ok(())
     }
@@ -275,14 +330,17 @@ impl<Q: Fetch, J: Journal + WorkerControl> Pull<Q, J> {
     }
 
     /// Ends an attempt as failed: the event is retried, or becomes a dead letter. At another server
-    /// than the one that handed it out, this takes effect when the lease ends.
+    /// than the one that handed it out, this takes effect when the lease ends, also if that server
+    /// has ended meanwhile.
     ///
     /// # Errors
     /// [`PullError::LeaseLost`] if the claim has ended.
     pub async fn nack(&self, name: &str, receipt: &str, nack: Nack) -> Result<(), PullError> {
         let (pulling, receipt) = self.of_receipt(name, receipt)?;
-        if let Some(lease) = pulling.leases.take(&receipt) {
-            return lease.end(Ended::Failed(nack)).await;
+        if let Some(lease) = pulling.leases.take(&receipt)
+            && lease.end(Ended::Failed(nack.clone())).await
+        {
+            return Ok(());
         }
         self.current(&receipt).await?;
         let text = serde_json::to_string(&nack).unwrap_or_default();
@@ -356,13 +414,17 @@ impl<Q: Fetch, J: Journal + WorkerControl> Pull<Q, J> {
         }
         let (gates, journal) = (self.gates.clone(), self.journal.clone());
         let (worker, stop) = (self.worker.clone(), self.stop.clone());
-        let destinations = self.destinations.clone();
+        let (destinations, retention) = (self.destinations.clone(), self.longest_retention);
         self.tasks.spawn(async move {
-            let heartbeats = gates.clone().heartbeat(journal, worker, clock::now());
+            let heartbeats = gates.clone().heartbeat(journal.clone(), worker, clock::now());
             let forgets = async {
                 loop {
                     tokio::time::sleep(ACTIVE).await;
                     gates.replace(active(&destinations));
+                    // As workers do: perhaps none runs.
+                    if let Err(error) = journal.tidy(retention).await {
+                        tracing::debug!(%error, "cannot trim the list of deliveries");
+                    }
                 }
             };
             tokio::select! {
@@ -394,40 +456,34 @@ fn active<Q: Fetch, J>(
 }
 
 impl<Q: Fetch, J: Journal> Pulling<Q, J> {
-    fn room(&self) -> usize {
-        MOST_LEASED.saturating_sub(self.leases.count())
-    }
-
-    /// Fetches up to `most` messages and leases their events. Returns the number of messages too:
-    /// some have no effect. A task does it, because whoever asks may go away at any time.
-    async fn fetch(
-        self: Arc<Self>,
-        most: usize,
-        until: Instant,
-    ) -> Result<(usize, Vec<LeasedEvent>), PullError> {
-        let (offer, mut offered) = mpsc::unbounded_channel();
+    /// Fetches up to `most` messages, and claims them in tasks of their own. Returns their number.
+    /// A task does it, because whoever asks may go away at any time.
+    async fn fetch(self: Arc<Self>, most: usize) -> Result<usize, QueueError> {
         let tasks = self.tasks.clone();
         let fetching = tasks.spawn(async move {
-            let mut fetcher = self.fetcher.lock().await;
-            if offer.is_closed() {
+            let mut fetching = self.fetching.lock().await;
+            if fetching.empty_at.is_some_and(|at| at.elapsed() < LOOK) {
                 return Ok(0);
             }
-            let messages = fetcher.fetch(most).await?;
-            drop(fetcher);
+            let mut places = self.held.reserve(most);
+            if places.is_empty() {
+                return Ok(0);
+            }
+            let messages = fetching.fetcher.fetch(places.len()).await?;
+            fetching.empty_at = messages.is_empty().then(Instant::now);
             let count = messages.len();
             for (message, receipt) in messages {
-                let (pulling, offer) = (self.clone(), offer.clone());
-                self.tasks.spawn(Box::pin(pulling.hand_out(message, receipt, offer)));
+                let place = places.pop().map(|place| self.held.hold(place, &message));
+                let pending = self.ready.begin();
+                let handing_out = self.clone().hand_out(message, receipt, pending);
+                self.tasks.spawn(Box::pin(async move {
+                    handing_out.await;
+                    drop(place);
+                }));
             }
-            Ok::<_, QueueError>(count)
+            Ok(count)
         });
-        let count = fetching.await.unwrap_or(Err(QueueError::Disconnected))?;
-        let mut events = Vec::new();
-        // Closed when each message was handed out or had no effect.
-        while let Ok(Some(event)) = timeout_at(until.into(), offered.recv()).await {
-            events.push(event);
-        }
-        Ok((count, events))
+        fetching.await.unwrap_or(Err(QueueError::Disconnected))
     }
 
     /// Processes one message: claim → hand out → wait for the answer → settle → ack.
@@ -435,7 +491,7 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
         self: Arc<Self>,
         mut message: Message,
         receipt: <Q::Fetcher as Fetcher>::Receipt,
-        offer: UnboundedSender<LeasedEvent>,
+        pending: Pending,
     ) {
         let processor = &self.processor;
         let opened = processor.open(&message.sealed);
@@ -444,7 +500,7 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
                 return Ok(None);
             };
             let running = GaugeGuard::more(&processor.metrics.in_flight);
-            let (attempted, waits) = self.lease(&message, &opened.key, &claimed, offer).await?;
+            let (attempted, waits) = self.lease(&message, &opened.key, &claimed, pending).await?;
             drop(running);
             processor.conclude(&message, &opened, &claimed, attempted).await?;
             Ok(waits)
@@ -459,6 +515,11 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
             Err(Stopped) => receipt.give_back().await,
         }
     }
+}
+
+fn as_text(headers: Vec<(HeaderName, HeaderValue)>) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,7 +1,7 @@
 //! A queue and a delivery store in memory. Both write into one log, so that a test sees the order of
 //! their steps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::{Answer, DeadReason, Input, Outcome, Record, step};
+use zentra_store::control::{DesiredStates, Heartbeat, WorkerControl};
 use zentra_store::journal::{Claim, Delivery, First, Journal, JournalError, Settle, Summary};
 use zentra_store::queue::{
-    Consumer, Delay, Message, Process, QueueError, Receipt, Routes, Subscribe,
+    Consumer, Delay, Fetch, Fetcher, Message, Process, QueueError, Receipt, Routes, Subscribe,
 };
 
 /// What happened, in its order.
@@ -54,6 +55,8 @@ pub(crate) struct FakeQueue {
     pub(crate) failing: Failing,
     /// Messages that were published for a retry or as dead letters.
     pub(crate) published: Arc<Mutex<Vec<Message>>>,
+    /// What fetchers get, in this order; then nothing. `None` is an error.
+    pub(crate) fetches: Arc<Mutex<VecDeque<Option<Vec<Message>>>>>,
     source: Arc<Mutex<Option<mpsc::UnboundedReceiver<Message>>>>,
     pub(crate) sender: mpsc::UnboundedSender<Message>,
 }
@@ -65,6 +68,7 @@ impl FakeQueue {
             log: log.clone(),
             failing: Failing::default(),
             published: Arc::default(),
+            fetches: Arc::default(),
             source: Arc::new(Mutex::new(Some(receiver))),
             sender,
         }
@@ -120,6 +124,27 @@ impl Process for FakeQueue {
 
     fn ready(&self) -> bool {
         true
+    }
+}
+
+impl Fetch for FakeQueue {
+    type Fetcher = FakeFetcher;
+
+    fn fetcher(&self, _: &str) -> FakeFetcher {
+        FakeFetcher(self.clone())
+    }
+}
+
+pub(crate) struct FakeFetcher(FakeQueue);
+
+impl Fetcher for FakeFetcher {
+    type Receipt = FakeReceipt;
+
+    async fn fetch(&mut self, _: usize) -> Result<Vec<(Message, FakeReceipt)>, QueueError> {
+        let next = self.0.fetches.lock().unwrap().pop_front().unwrap_or(Some(Vec::new()));
+        let messages = next.ok_or(QueueError::Disconnected)?;
+        let receipt = || FakeReceipt { log: self.0.log.clone() };
+        Ok(messages.into_iter().map(|message| (message, receipt())).collect())
     }
 }
 
@@ -277,6 +302,16 @@ impl Journal for FakeJournal {
     }
 
     async fn ready(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+impl WorkerControl for FakeJournal {
+    async fn heartbeat(&self, _: &Heartbeat) -> Result<DesiredStates, JournalError> {
+        Ok(DesiredStates::new())
+    }
+
+    async fn leave(&self, _: &str) -> Result<(), JournalError> {
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 mod consume;
 mod fakes;
 mod process;
+mod pull;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use crate::job::Jobs;
 use crate::journal::{AttemptResult, Claim, DeliveryStore, HistoryEvent, Journal, Settle, Summary};
 use crate::queue::{
     Archive, Archived, Consumer, Delay, Fetch, Fetcher, Message, Operate, Place, Process, Publish,
-    Receipt, Routes, Subscribe, Subscriber, Walk,
+    QueueError, Receipt, Routes, Subscribe, Subscriber, Walk,
 };
 use bytes::Bytes;
 use tokio::time::timeout;

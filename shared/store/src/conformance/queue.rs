@@ -348,6 +348,27 @@ pub async fn the_archive_is_read_from_any_time_on_and_keeps_what_is_read<B: Back
     // Perhaps with a few earlier ones.
     let later = read(middle).await;
     assert!(bodies.ends_with(&later) && later.len() >= 200, "{}", later.len());
+    // Behind a position, without gap and repetition, also for what is archived later.
+    let mut archived = queue.archived(&archive, Timestamp::default()).await.unwrap();
+    assert_eq!(archived.position(), None);
+    for body in &bodies[..250] {
+        assert_eq!(archived.next().await.unwrap().unwrap().body, body.as_str());
+    }
+    let position = archived.position().unwrap();
+    drop(archived);
+    let mut rest = queue.archived_after(&archive, &position).await.unwrap();
+    assert!(rest.position().is_none_or(|same| same == position));
+    for body in &bodies[250..] {
+        assert_eq!(rest.next().await.unwrap().unwrap().body, body.as_str());
+    }
+    assert!(rest.next().await.unwrap().is_none());
+    queue.publish(&sealed("acme.x", "later")).await.unwrap();
+    assert_eq!(rest.next().await.unwrap().unwrap().body, "later");
+    let end = rest.position().unwrap();
+    let mut end = queue.archived_after(&archive, &end).await.unwrap();
+    assert!(end.next().await.unwrap().is_none());
+    let unknown = queue.archived_after(&archive, "x").await;
+    assert!(matches!(unknown, Err(QueueError::NoSuchPosition(_))));
     // Reading does not prevent delivery.
     let (first, receipt) = next(&mut queue.consume("ledger", 1)).await;
     assert_eq!(first.sealed.body, "0");

@@ -78,6 +78,9 @@ pub enum QueueError {
     /// The queue doesn't exist; no program has declared it yet.
     #[error("there is no such queue: {0}")]
     Missing(String),
+    /// The archive has no such position, or it is one in a former archive.
+    #[error("the archive has no position {0}")]
+    NoSuchPosition(String),
     /// The broker refuses this program or cannot be verified. A retry helps only after the
     /// configuration or the broker's settings have changed.
     #[error("RabbitMQ cannot be used: {0}")]
@@ -313,6 +316,16 @@ pub trait Operate: Send + Sync + 'static {
         from: Timestamp,
     ) -> impl Future<Output = Result<Self::Archived, QueueError>> + Send;
 
+    /// Starts to read the archive behind a position of [`Archived::position`].
+    ///
+    /// # Errors
+    /// [`QueueError::NoSuchPosition`] if it is not a position in this archive.
+    fn archived_after(
+        &self,
+        archive: &Archive,
+        position: &str,
+    ) -> impl Future<Output = Result<Self::Archived, QueueError>> + Send;
+
     /// Routes an event to its current subscribers, and returns when it is durable. It isn't
     /// archived again.
     fn reroute(&self, sealed: &Sealed) -> impl Future<Output = Result<(), QueueError>> + Send;
@@ -342,8 +355,13 @@ pub trait Walk: Send {
 
 /// Reads the archive event by event. Removes nothing.
 pub trait Archived: Send {
-    /// The next event, oldest first; `None` at the end.
+    /// The next event, oldest first; `None` at the end. It can be called again then, for events
+    /// that were archived meanwhile. If it is dropped before it has returned, this reader can miss
+    /// an event; a new one behind [`Archived::position`] misses none.
     fn next(&mut self) -> impl Future<Output = Result<Option<Sealed>, QueueError>> + Send;
+
+    /// The position of the last event that [`Archived::next`] returned. `None` before the first one.
+    fn position(&self) -> Option<String>;
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-.PHONY: demo check test matrix chaos bench trace dist dist-check publish-check services
+.PHONY: demo check test matrix chaos bench trace book dist dist-check publish-check services
 
 # ZENTRA_SERVERS=trixie runs the tests on the servers of that Debian suite, and
 # ZENTRA_STORE=valkey-server on Valkey instead of Redis (see deploy/install-servers.sh).
@@ -54,6 +54,11 @@ bench:
 	@bash deploy/install-services.sh bench
 	cargo build --locked --profile dist --workspace --bins
 	$${CARGO_TARGET_DIR:-target}/dist/zentra-bench
+
+# The documentation as a website in target/book. Installs mdBook into target/tools.
+book:
+	cargo install --quiet --locked --root target/tools mdbook
+	target/tools/bin/mdbook build docs
 
 # What a standalone asks of the kernel before it answers 2xx (needs strace).
 trace:

@@ -14,7 +14,7 @@ use zentra_rehearse::Samples;
 
 use crate::failure::Failure;
 use crate::source::{block, notes, scheme, token_variable, variable};
-use crate::text::in_shell;
+use crate::text::{in_shell, word_in_shell};
 
 /// The provider without a name: any that follows Standard Webhooks.
 const ANY: &str = "standard-webhooks";
@@ -407,7 +407,7 @@ fn next(path: &Path, starts: &[Start], asked: &Init) -> String {
     };
     let sample = starts.iter().find_map(|Start { name, .. }| {
         let samples = Samples::of(name)?;
-        let kind = samples.types().next()?.to_owned();
+        let kind = word_in_shell(samples.types().next()?);
         Some(format!("zentra send {name} {kind}{config}      # a signed test callback\n"))
     });
     format!("Next:\n  {run}\n  {}", sample.unwrap_or_else(|| format!("zentra check{config}\n")))

@@ -16,10 +16,14 @@ pub(crate) fn stdout() -> Text<StdoutLock<'static>> {
 
 /// A path as a shell takes it: between quotes where it has other characters than names usually have.
 pub(crate) fn in_shell(path: &Path) -> String {
-    let text = path.display().to_string();
+    word_in_shell(&path.display().to_string())
+}
+
+/// A word as a shell takes it.
+pub(crate) fn word_in_shell(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "._/-+@:".contains(c);
     match text.chars().all(is_plain) {
-        true => text,
+        true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }

@@ -26,7 +26,7 @@ use zentra_telemetry::{colors, init_logs, init_logs_in, shutdown};
 use crate::failure::Failure;
 use crate::source::variable;
 use crate::standalone::Standalone;
-use crate::text::in_shell;
+use crate::text::{in_shell, word_in_shell};
 use config::{Prepared, Wanted, prepare};
 use feed::{News, Shown, WAITING};
 use view::View;
@@ -189,7 +189,7 @@ fn intro(
         None => String::new(),
     };
     let sample = config.sources.iter().find_map(|source| {
-        let kind = Samples::of(&source.endpoint.provider)?.types().next()?.to_owned();
+        let kind = word_in_shell(Samples::of(&source.endpoint.provider)?.types().next()?);
         Some(format!("send one   zentra send {} {kind}{options}{url}", source.name))
     });
     lines.extend(sample);

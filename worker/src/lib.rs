@@ -239,11 +239,16 @@ impl<Q: Process, J: Journal> WorkerPool<Q, J> {
         let sources = of_sources(config);
         let mut gates = BTreeMap::new();
         for destination in &config.destinations {
+            let pulled = destination.pull.is_some();
             let processor =
                 self.processing.processor(config, destination, config.lease, &sources, stop);
             let Some(deliver) = self.deliver(destination)? else {
                 let destination = destination.name.as_str();
-                tracing::info!(destination, "skipped: another program takes its events");
+                let why = match pulled {
+                    true => "consumers pull its events from zentra serve",
+                    false => "another program has its handler",
+                };
+                tracing::info!(destination, why, "skipped");
                 continue;
             };
             gates.insert(destination.name.clone(), processor.gate.clone());

@@ -127,9 +127,12 @@ impl<'a> File<'a> {
     pub fn open(config: &'a Config, embedded: &Embedded) -> Result<Self, AdminError> {
         let path = &embedded.path;
         if !path.exists() {
-            let message = format!("{} does not exist: no event was accepted yet.", path.display());
+            let message = format!(
+                "{} does not exist: zentra standalone has not run with this configuration yet.",
+                path.display()
+            );
             return Err(AdminError::new(ErrorCode::StorageUnusable, message)
-                .hint("Start zentra standalone, or check [embedded] path."));
+                .hint("Start zentra standalone first, or check [embedded] path."));
         }
         Ok(Self { config, store: Store::open(path, embedded.max_size)? })
     }

@@ -170,9 +170,11 @@ pub(crate) fn line(entry: &Entry) -> String {
         HistoryEvent::Suspected { kept_as } => {
             format!("suspected replay under another id: no effect, kept as {kept_as}")
         }
-        HistoryEvent::Delivered { late: false, result } => format!("delivered: {}", words(result)),
+        HistoryEvent::Delivered { late: false, result } => {
+            format!("delivered: {}", success(result))
+        }
         HistoryEvent::Delivered { late: true, result } => {
-            format!("delivered late: {}", words(result))
+            format!("delivered late: {}", success(result))
         }
         HistoryEvent::Failed { next_at, result } => {
             format!("failed: {}; next attempt at {next_at}", words(result))
@@ -200,6 +202,14 @@ pub(crate) fn line(entry: &Entry) -> String {
         again => format!("attempt {}, requeue {again}", entry.attempt),
     };
     format!("{}  {attempt:<10}  {:<16}  {what}", entry.at, entry.by)
+}
+
+/// What the destination said when it took the event. Handlers and consumers have no status.
+fn success(result: &AttemptResult) -> String {
+    match result.status {
+        Some(_) => words(result),
+        None => format!("acknowledged in {} ms", result.duration_ms),
+    }
 }
 
 /// What the destination said.

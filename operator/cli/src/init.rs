@@ -274,7 +274,17 @@ fn config(folder: &Path, asked: &Init, starts: &[Start]) -> String {
         toml::Value::String(asked.forward.clone()),
         subscribe.join(", ")
     );
+    if is_local_name(&asked.forward) {
+        text += "allow_private = true          # the name of the url means an address in here\n";
+    }
     text
+}
+
+/// Whether a URL has a host name without a domain, such as localhost or a container's.
+fn is_local_name(url: &str) -> bool {
+    let url: Option<http::Uri> = url.parse().ok();
+    let host = url.as_ref().and_then(http::Uri::host);
+    host.is_some_and(|host| !host.contains(['.', ':']))
 }
 
 fn secrets(asked: &Init, starts: &[Start]) -> String {
@@ -401,7 +411,7 @@ fn next(path: &Path, starts: &[Start], asked: &Init) -> String {
         ),
         (false, false) => format!(
             "zentra dev{config} --forward {0}      # shows each event live\n  \
-             zentra standalone{config}      # for good; your application runs at {0}",
+             zentra standalone{config}      # in production; your application runs at {0}",
             asked.forward
         ),
     };
@@ -411,4 +421,19 @@ fn next(path: &Path, starts: &[Start], asked: &Init) -> String {
         Some(format!("zentra send {name} {kind}{config}      # a signed test callback\n"))
     });
     format!("Next:\n  {run}\n  {}", sample.unwrap_or_else(|| format!("zentra check{config}\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_without_a_domain_is_local() {
+        for url in ["http://localhost:3000/x", "http://app/x", "https://app:1"] {
+            assert!(is_local_name(url), "{url}");
+        }
+        for url in ["http://127.0.0.1:3000/x", "http://[::1]:1/", "https://app.example/x", "/x"] {
+            assert!(!is_local_name(url), "{url}");
+        }
+    }
 }

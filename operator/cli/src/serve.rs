@@ -12,7 +12,7 @@ use crate::failure::Failure;
 /// Options of the HTTP API.
 #[derive(clap::Args)]
 pub(crate) struct Serve {
-    /// Address to listen on. ":0" uses a free port and logs it.
+    /// Address to listen on. Port 0 uses a free port and logs it.
     #[arg(long, default_value = "127.0.0.1:9470", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// A proxy in front ends TLS. Required to listen on another address than loopback, because
@@ -38,7 +38,7 @@ pub(crate) async fn run<B: Backend + 'static>(
         )));
     }
     let listener = TcpListener::bind(listen).await.map_err(|error| {
-        Failure::Asked(format!("cannot listen on {listen}: {error}\n\":0\" picks a free port."))
+        Failure::Asked(format!("cannot listen on {listen}: {error}\n127.0.0.1:0 uses a free port."))
     })?;
     let stop = shutdown::on_signal()?;
     tracing::info!(listen = %listener.local_addr()?, "zentra serve started");

@@ -108,10 +108,13 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
             .pragma_query_value(None, name, |row| row.get(0))
             .map_err(|error| unusable(path, &error))
     };
-    let (application, version) = (read("application_id")?, read("user_version")?);
-    let tables: i64 = connection
+    // In one look: another process may be making the file.
+    let look = Transaction::new_unchecked(connection, TransactionBehavior::Deferred)?;
+    let tables: i64 = look
         .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
         .map_err(|error| unusable(path, &error))?;
+    let (application, version) = (read("application_id")?, read("user_version")?);
+    drop(look);
     let (found, what_to_do) = match (application, version, tables) {
         (APPLICATION, SCHEMA, _) => return settle(connection),
         (APPLICATION, 1..SCHEMA, _) => {
@@ -177,12 +180,17 @@ fn settle(connection: &Connection) -> Result<()> {
 fn make(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     settle(connection)?;
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;\n{}\n{CONTROL}\nPRAGMA application_id = {APPLICATION};\n\
-         PRAGMA user_version = {SCHEMA};\nCOMMIT;",
-        include_str!("schema.sql")
-    ))?;
-    Ok(())
+    let work = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    // Another process may have done it in between.
+    let version: i32 = work.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 {
+        work.execute_batch(&format!(
+            "{}\n{CONTROL}\nPRAGMA application_id = {APPLICATION};\n\
+             PRAGMA user_version = {SCHEMA};",
+            include_str!("schema.sql")
+        ))?;
+    }
+    Ok(work.commit()?)
 }
 
 #[cfg(test)]
@@ -213,6 +221,28 @@ mod tests {
         for (mode, opens) in [(0o604, false), (0o602, false), (0o660, true), (0o600, true)] {
             let opened = Store::open(&file(&format!("{mode:o}.db"), mode), 1 << 30);
             assert_eq!(opened.is_ok(), opens, "{mode:o}: {:?}", opened.err());
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn programs_that_start_at_the_same_time_make_one_file() {
+        let folder = std::env::temp_dir().join(format!("zentra-together-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for round in 0..10 {
+            let path = folder.join(format!("{round}.db"));
+            let start = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                let opened = [(); 4].map(|()| {
+                    scope.spawn(|| {
+                        start.wait();
+                        Store::open(&path, 1 << 30).map(drop)
+                    })
+                });
+                for opened in opened {
+                    opened.join().unwrap().unwrap();
+                }
+            });
         }
         std::fs::remove_dir_all(&folder).unwrap();
     }

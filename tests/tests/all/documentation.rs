@@ -213,7 +213,7 @@ fn the_tutorial_works_as_it_is_written() {
     let mut reader = Reader::new();
     reader.read(&page);
     let ledger = fs::read_to_string(reader.folder.join("ledger.txt")).unwrap();
-    assert_eq!(ledger, "app/stripe/evt_first\napp/stripe/evt_refund\n");
+    assert_eq!(ledger, "app/stripe/evt_first\napp/stripe/evt_copies\napp/stripe/evt_refund\n");
 }
 
 /// Pages about one task, each with its text.

@@ -38,7 +38,7 @@ use crate::{LEAVE, Processing, worker_name};
 
 use held::HeldMessages;
 use lease::{Ended, Leases};
-use ready::{Pending, Ready};
+use ready::{Pending, Ready, Taken};
 use receipt::Receipt;
 
 /// Maximum number of events of one request.
@@ -233,40 +233,39 @@ impl<Q: Fetch, J: Journal + WorkerControl> Pull<Q, J> {
         let mut gate = pulling.processor.gate.watch();
         let _ = timeout(SETTINGS, gate.wait_for(KnownState::is_known)).await;
         let (most, until) = (most.min(MOST), Instant::now() + wait.min(LONGEST_WAIT));
-        let (mut pulled, mut bytes, mut enough) = (Pulled::default(), 0, None);
+        let (mut taken, mut enough) = (Taken::of(pulling.ready.clone()), None);
         loop {
             let mut changed = std::pin::pin!(pulling.ready.changed());
             changed.as_mut().enable();
-            let taken = pulling.ready.take(most - pulled.events.len(), MOST_BYTES - bytes);
-            bytes += taken.iter().map(|event| event.event.body.len()).sum::<usize>();
-            pulled.events.extend(taken);
-            if pulled.events.len() >= most || bytes >= MOST_BYTES {
-                return Ok(pulled);
-            }
+            taken.more(most, MOST_BYTES);
             let is_open = gate.borrow_and_update().is_open();
-            pulled.paused = gate.borrow().is_paused();
-            let wanted = (most - pulled.events.len()).saturating_sub(pulling.ready.pending());
-            if is_open && wanted > 0 && !self.stop.is_cancelled() {
+            let paused = gate.borrow().is_paused();
+            if taken.count() >= most || taken.bytes() >= MOST_BYTES {
+                return Ok(Pulled { events: taken.finish(), paused });
+            }
+            let wanted = (most - taken.count()).saturating_sub(pulling.ready.pending());
+            // Messages without effect could go on forever.
+            let goes_on = Instant::now() < until + CLAIMS && !self.stop.is_cancelled();
+            if is_open && wanted > 0 && goes_on {
                 match pulling.clone().fetch(wanted.min(TOGETHER)).await {
                     Ok(0) => {}
                     Ok(_) => continue,
-                    // Their consumer would not get them any more.
-                    Err(_) if !pulled.events.is_empty() => return Ok(pulled),
-                    Err(error) => return Err(error.into()),
+                    Err(error) if taken.count() == 0 => return Err(error.into()),
+                    Err(_) => return Ok(Pulled { events: taken.finish(), paused }),
                 }
             }
             let (now, claims) = (Instant::now(), pulling.ready.pending() > 0);
-            let next = match (pulled.events.is_empty(), claims) {
-                (false, true) => {
+            let next = match (taken.count(), claims) {
+                (1.., true) => {
                     let linger = LINGER.min(pulling.processor.lease / 8);
                     *enough.get_or_insert(now + linger)
                 }
-                (false, false) => return Ok(pulled),
-                (true, true) => until + CLAIMS,
-                (true, false) => until,
+                (1.., false) => now,
+                (0, true) => until + CLAIMS,
+                (0, false) => until,
             };
             if now >= next || self.stop.is_cancelled() {
-                return Ok(pulled);
+                return Ok(Pulled { events: taken.finish(), paused });
             }
             let look = if claims { next } else { next.min(now + LOOK) };
             tokio::select! {

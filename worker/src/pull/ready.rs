@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use zentra_core::clock;
 
 use super::{LeasedEvent, lock};
 
@@ -47,19 +48,6 @@ impl Ready {
         self.changed.notify_waiters();
     }
 
-    /// Takes up to `most` events, oldest first, until their bodies have this many bytes.
-    pub(super) fn take(&self, most: usize, bytes: usize) -> Vec<LeasedEvent> {
-        let (mut inner, mut taken, mut total) = (lock(&self.inner), Vec::new(), 0);
-        while taken.len() < most
-            && total < bytes
-            && let Some(event) = inner.events.pop_front()
-        {
-            total += event.event.body.len();
-            taken.push(event);
-        }
-        taken
-    }
-
     /// Removes an event whose lease is over. `false` if a request took it.
     pub(super) fn remove(&self, receipt: &str) -> bool {
         let mut inner = lock(&self.inner);
@@ -70,5 +58,58 @@ impl Ready {
     /// Notices changes from the call on.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+}
+
+/// Events that a request has taken. If it ends before its answer, the next one gets them.
+pub(super) struct Taken {
+    of: Arc<Ready>,
+    events: Vec<LeasedEvent>,
+    bytes: usize,
+}
+
+impl Taken {
+    pub(super) fn of(ready: Arc<Ready>) -> Self {
+        Self { of: ready, events: Vec::new(), bytes: 0 }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Total size of the bodies.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes more events, oldest first, until there are `most`, or their bodies have this many bytes.
+    pub(super) fn more(&mut self, most: usize, bytes: usize) {
+        let mut inner = lock(&self.of.inner);
+        while self.events.len() < most
+            && self.bytes < bytes
+            && let Some(event) = inner.events.pop_front()
+        {
+            // Its lease may have ended while another request had it.
+            if event.until <= clock::now() {
+                continue;
+            }
+            self.bytes += event.event.body.len();
+            self.events.push(event);
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Vec<LeasedEvent> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.of.inner);
+        for event in self.events.drain(..).rev() {
+            inner.events.push_front(event);
+        }
+        drop(inner);
+        self.of.changed.notify_waiters();
     }
 }

@@ -55,8 +55,8 @@ pub(crate) struct FakeQueue {
     pub(crate) failing: Failing,
     /// Messages that were published for a retry or as dead letters.
     pub(crate) published: Arc<Mutex<Vec<Message>>>,
-    /// What fetchers get, in this order; then nothing. `None` is an error.
-    pub(crate) fetches: Arc<Mutex<VecDeque<Option<Vec<Message>>>>>,
+    /// What fetchers get, in this order; then nothing.
+    pub(crate) fetches: Arc<Mutex<VecDeque<Fetched>>>,
     source: Arc<Mutex<Option<mpsc::UnboundedReceiver<Message>>>>,
     pub(crate) sender: mpsc::UnboundedSender<Message>,
 }
@@ -135,14 +135,26 @@ impl Fetch for FakeQueue {
     }
 }
 
+/// How the queue answers a fetcher.
+pub(crate) enum Fetched {
+    Messages(Vec<Message>),
+    Fails,
+    Hangs,
+}
+
 pub(crate) struct FakeFetcher(FakeQueue);
 
 impl Fetcher for FakeFetcher {
     type Receipt = FakeReceipt;
 
     async fn fetch(&mut self, _: usize) -> Result<Vec<(Message, FakeReceipt)>, QueueError> {
-        let next = self.0.fetches.lock().unwrap().pop_front().unwrap_or(Some(Vec::new()));
-        let messages = next.ok_or(QueueError::Disconnected)?;
+        let next = self.0.fetches.lock().unwrap().pop_front();
+        let messages = match next {
+            None => Vec::new(),
+            Some(Fetched::Messages(messages)) => messages,
+            Some(Fetched::Fails) => return Err(QueueError::Disconnected),
+            Some(Fetched::Hangs) => std::future::pending().await,
+        };
         let receipt = || FakeReceipt { log: self.0.log.clone() };
         Ok(messages.into_iter().map(|message| (message, receipt())).collect())
     }

@@ -8,7 +8,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use zentra_config::{Config, Role};
 
-use super::fakes::{FakeJournal, FakeQueue, Log};
+use super::fakes::{FakeJournal, FakeQueue, Fetched, Log};
 use super::{event, message};
 use crate::pull::{MOST, Nack, Pull, PullError};
 
@@ -44,7 +44,11 @@ impl Bench {
 
     fn holds(&self, ids: impl Iterator<Item = usize>) {
         let messages = ids.map(|id| message(event(&format!("evt_{id}"), "{}")));
-        self.queue.fetches.lock().unwrap().push_back(Some(messages.collect()));
+        self.then(Fetched::Messages(messages.collect()));
+    }
+
+    fn then(&self, fetched: Fetched) {
+        self.queue.fetches.lock().unwrap().push_back(fetched);
     }
 }
 
@@ -76,14 +80,31 @@ async fn what_is_claimed_after_its_request_is_gone_is_with_the_next_one() {
 }
 
 #[tokio::test]
+async fn what_a_request_had_that_is_gone_is_with_the_next_one() {
+    let bench = Bench::new();
+    bench.holds(0..16);
+    bench.holds(16..17);
+    bench.then(Fetched::Hangs);
+    let pull = bench.pull.clone();
+    let gone = tokio::spawn(async move { pull.pull("ledger", MOST, Duration::ZERO).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    gone.abort();
+    assert!(gone.await.is_err());
+    let pulled = bench.pull.pull("ledger", 17, Duration::ZERO).await.unwrap();
+    let keys: Vec<_> = pulled.events.iter().map(|event| event.key.identity()).collect();
+    let expected: Vec<_> = (0..17).map(|at| format!("evt_{at}")).collect();
+    assert_eq!(keys, expected);
+}
+
+#[tokio::test]
 async fn a_queue_that_fails_meanwhile_does_not_take_away_what_is_leased() {
     let bench = Bench::new();
     bench.holds(0..16);
-    bench.queue.fetches.lock().unwrap().push_back(None);
+    bench.then(Fetched::Fails);
     let pulled = bench.pull.pull("ledger", MOST, Duration::from_secs(20)).await.unwrap();
     assert_eq!(pulled.events.len(), 16);
     // Without events, it is an error.
-    bench.queue.fetches.lock().unwrap().push_back(None);
+    bench.then(Fetched::Fails);
     let failed = bench.pull.pull("ledger", MOST, Duration::ZERO).await;
     assert!(matches!(failed, Err(PullError::Queue(_))), "{failed:?}");
 }

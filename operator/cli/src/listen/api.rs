@@ -128,7 +128,9 @@ impl Api {
         since: Option<Duration>,
         most: usize,
     ) -> Result<Copies, Trouble> {
-        let mut query = format!("max={most}&wait_seconds={WAIT}");
+        // The first answer comes at once: it has the position from which on nothing is missed.
+        let wait = if position.is_some() { WAIT } else { 0 };
+        let mut query = format!("max={most}&wait_seconds={wait}");
         if let Some(position) = position {
             query += &format!("&position={}", in_query(position));
         } else if let Some(since) = since {

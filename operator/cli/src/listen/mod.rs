@@ -71,11 +71,11 @@ pub(crate) async fn run(asked: &ListenOptions) -> Result<(), Failure> {
     let (from, to) = (&asked.destination, &asked.forward);
     match asked.pull {
         true => {
-            print(&format!("pulling the events of {from} for {to}\n"))?;
+            print(&format!("pulling the events of {from} for {to}; Ctrl-C ends it\n"))?;
             pull(&api, &application, &stop).await
         }
         false => {
-            print(&format!("copying the events of {from} to {to}\n"))?;
+            print(&format!("copying the events of {from} to {to}; Ctrl-C ends it\n"))?;
             copy(&api, &application, asked, &stop).await
         }
     }

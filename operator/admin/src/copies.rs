@@ -13,10 +13,6 @@ use crate::archive;
 use crate::error::{AdminError, ErrorCode};
 use crate::filter;
 
-/// Maximum number of copies of one request.
-pub const MOST: usize = 100;
-/// Longest time that a request waits for the first one.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// Total size of the bodies after which a request gets no more copies.
 const MOST_BYTES: usize = 4 << 20;
 /// How long more events are waited for after the first one.
@@ -102,7 +98,7 @@ pub async fn read(
         sleep(wait).await;
         return Ok(copies);
     };
-    while copies.events.len() < most.min(MOST) && bytes < MOST_BYTES {
+    while copies.events.len() < most && bytes < MOST_BYTES {
         let left = match copies.events.is_empty() {
             true => until.saturating_duration_since(Instant::now()),
             false => TOGETHER,
@@ -136,10 +132,9 @@ pub async fn read(
 }
 
 fn find<'c>(config: &'c Config, name: &str) -> Result<&'c Destination, AdminError> {
-    filter::destinations(config, Some(name))?;
     let mut all = config.destinations.iter();
-    let unknown = || AdminError::new(ErrorCode::DestinationNotFound, "unknown destination.");
-    all.find(|destination| destination.name == name).ok_or_else(unknown)
+    let found = all.find(|destination| destination.name == name);
+    found.ok_or_else(|| filter::unknown_destination(config, name))
 }
 
 fn not_archived(config: &Config, destination: &Destination) -> Result<Vec<String>, AdminError> {

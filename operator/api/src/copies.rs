@@ -3,21 +3,19 @@
 use std::time::Duration;
 
 use axum::Json;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use zentra_admin::ErrorCode;
 use zentra_admin::audit::Actor;
-use zentra_admin::copies::{LONGEST_WAIT, MOST, Position};
+use zentra_admin::copies::Position;
 use zentra_core::clock;
-use zentra_worker::pull::headers_of_copy;
+use zentra_worker::pull::{MOST, headers_of_copy};
 
 use crate::State;
 use crate::auth::Who;
+use crate::consume::{ConsumedEvent, bounded, default_wait};
 use crate::extract::{Answer, Path, Query};
 use crate::problem::Problem;
-use crate::time::Time;
 
 /// Where copies begin.
 #[derive(Deserialize, IntoParams)]
@@ -33,17 +31,13 @@ pub(super) struct Listen {
     #[param(minimum = 1, maximum = 100)]
     max: usize,
     /// How long to wait for the first one: 0 to 20 s (default 20).
-    #[serde(default = "wait")]
+    #[serde(default = "default_wait")]
     #[param(maximum = 20)]
     wait_seconds: u32,
 }
 
 fn most() -> usize {
     MOST
-}
-
-fn wait() -> u32 {
-    20
 }
 
 /// Read copies of a destination's archived events, also of delivered ones. Deliveries do not
@@ -60,14 +54,7 @@ pub(super) async fn listen(
     Query(Listen { position, newer_than, max, wait_seconds }): Query<Listen>,
 ) -> Answer<CopiedEvents> {
     who.may_consume(&destination)?;
-    if !(1..=MOST).contains(&max) {
-        return Err(Problem::invalid(format!("max must be from 1 to {MOST}")));
-    }
-    let wait = Duration::from_secs(wait_seconds.into());
-    if wait > LONGEST_WAIT {
-        let longest = LONGEST_WAIT.as_secs();
-        return Err(Problem::invalid(format!("wait_seconds must be from 0 to {longest}")));
-    }
+    let wait = bounded(max, wait_seconds)?;
     let (from, begins) = match (position, newer_than) {
         (Some(_), Some(_)) => {
             return Err(Problem::invalid("position and newer_than cannot be combined"));
@@ -84,16 +71,7 @@ pub(super) async fn listen(
         let headers = headers_of_copy(&copy.key, &copy.event, copy.trace);
         let headers =
             headers.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-        let envelope = copy.event.envelope;
-        Ok(CopiedEvent {
-            idempotency_key: copy.key.as_str().to_owned(),
-            event_id: envelope.event_id().map(str::to_owned),
-            source: envelope.source,
-            event_type: envelope.event_type,
-            received_at: envelope.received_at.into(),
-            headers: headers.into_iter().map(|(name, value)| [name, value]).collect(),
-            body: STANDARD.encode(&copy.event.body),
-        })
+        Ok(ConsumedEvent::new(&copy.key, copy.event, headers))
     });
     Ok(Json(CopiedEvents {
         items: items.collect::<Result<_, Problem>>()?,
@@ -106,28 +84,9 @@ pub(super) async fn listen(
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CopiedEvents {
     /// Oldest first. A callback that came several times is here several times.
-    items: Vec<CopiedEvent>,
+    items: Vec<ConsumedEvent>,
     /// Where the next request goes on. It is opaque.
     position: String,
     /// Sources that the destination subscribes to, and whose events are not archived.
     not_archived: Vec<String>,
-}
-
-/// A copy of an event.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct CopiedEvent {
-    /// The same for each copy and delivery of the event.
-    idempotency_key: String,
-    source: String,
-    /// The provider's event id.
-    event_id: Option<String>,
-    /// The provider's event type.
-    event_type: Option<String>,
-    received_at: Time,
-    /// Name and value of each header that a destination with a `url` would get at the first
-    /// attempt, without a signature.
-    headers: Vec<[String; 2]>,
-    /// The provider's body, in base64.
-    #[schema(content_encoding = "base64")]
-    body: String,
 }

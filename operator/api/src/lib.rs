@@ -4,6 +4,7 @@
 mod archive;
 mod audit;
 mod auth;
+mod consume;
 mod copies;
 mod dead;
 mod delivery;

@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use axum::Json;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zentra_admin::AdminError;
-use zentra_worker::pull::{LONGEST_WAIT, LeasedEvent, MOST, Nack, Pulled};
+use zentra_worker::pull::{LeasedEvent, MOST, Nack, Pulled};
 
 use crate::State;
 use crate::auth::Who;
+use crate::consume::{ConsumedEvent, bounded, default_wait};
 use crate::extract::{Answer, Body, Path};
 use crate::problem::Problem;
 use crate::time::Time;
@@ -36,14 +35,7 @@ pub(super) async fn pull(
 ) -> Answer<PulledEvents> {
     who.may_consume(&destination)?;
     let PullRequest { max, wait_seconds } = request;
-    if !(1..=MOST).contains(&max) {
-        return Err(Problem::invalid(format!("max must be from 1 to {MOST}")));
-    }
-    let wait = Duration::from_secs(wait_seconds.into());
-    if wait > LONGEST_WAIT {
-        let longest = LONGEST_WAIT.as_secs();
-        return Err(Problem::invalid(format!("wait_seconds must be from 0 to {longest}")));
-    }
+    let wait = bounded(max, wait_seconds)?;
     Ok(Json(state.pull(&destination, max, wait).await?.into()))
 }
 
@@ -156,17 +148,13 @@ pub(super) struct PullRequest {
     #[schema(minimum = 1, maximum = 100, default = 10)]
     max: usize,
     /// How long to wait for the first event: 0 to 20 s.
-    #[serde(default = "wait")]
+    #[serde(default = "default_wait")]
     #[schema(maximum = 20, default = 20)]
     wait_seconds: u32,
 }
 
 fn most() -> usize {
     10
-}
-
-fn wait() -> u32 {
-    20
 }
 
 /// Events, each leased to this consumer.
@@ -189,41 +177,19 @@ impl From<Pulled> for PulledEvents {
 pub(crate) struct PulledEvent {
     /// Names the lease when it is acknowledged, rejected or extended.
     receipt: String,
-    /// The same for each delivery of the event: write under it.
-    idempotency_key: String,
     /// Number of the attempt, from 1.
     attempt: u32,
     /// End of the lease. Compare it with this server's clock only.
     lease_until: Time,
-    source: String,
-    /// The provider's event id.
-    event_id: Option<String>,
-    /// The provider's event type.
-    event_type: Option<String>,
-    received_at: Time,
-    /// Name and value of each header that a destination with a `url` would get, without a
-    /// signature.
-    headers: Vec<[String; 2]>,
-    /// The provider's body, in base64.
-    #[schema(content_encoding = "base64")]
-    body: String,
+    #[serde(flatten)]
+    event: ConsumedEvent,
 }
 
 impl From<LeasedEvent> for PulledEvent {
     fn from(from: LeasedEvent) -> Self {
-        let envelope = from.event.envelope;
-        Self {
-            receipt: from.receipt,
-            idempotency_key: from.key.as_str().to_owned(),
-            attempt: from.attempt,
-            lease_until: from.until.into(),
-            event_id: envelope.event_id().map(str::to_owned),
-            source: envelope.source,
-            event_type: envelope.event_type,
-            received_at: envelope.received_at.into(),
-            headers: from.headers.into_iter().map(|(name, value)| [name, value]).collect(),
-            body: STANDARD.encode(&from.event.body),
-        }
+        let LeasedEvent { receipt, key, attempt, until, headers, event } = from;
+        let event = ConsumedEvent::new(&key, event, headers);
+        Self { receipt, attempt, lease_until: until.into(), event }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Config, can_match};
 use webhook_verify::IdNames;
+use zentra_core::address::is_this_machine;
 
 impl Config {
     /// Recommendations and remarks for a configuration without errors. Each names its key.
@@ -102,8 +103,7 @@ impl Config {
                 ));
             }
             let host = url.host().unwrap_or_default();
-            let near = host == "localhost" || host.starts_with("127.") || host == "[::1]";
-            if url.scheme_str() == Some("http") && !near {
+            if url.scheme_str() == Some("http") && !is_this_machine(host) {
                 notes.push(format!("destination.{name}.url: events travel unencrypted"));
             }
         }

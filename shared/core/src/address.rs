@@ -24,6 +24,13 @@ pub fn public_only(
     }
 }
 
+/// Whether a host, as a URL has it, is this machine: `localhost`, or a loopback address. Any other
+/// name is not, however it begins.
+pub fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
 /// Whether an address is globally reachable, by the registries of RFC 6890.
 fn is_public(address: IpAddr) -> bool {
     match address {
@@ -78,6 +85,16 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_loopback_addresses_and_localhost_are_this_machine() {
+        for host in ["localhost", "127.0.0.1", "127.9.9.9", "[::1]"] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in ["127.evil.example", "127.0.0.1.nip.io", "localhost.example", "10.0.0.1", ""] {
+            assert!(!is_this_machine(host), "{host}");
+        }
+    }
 
     #[test]
     fn only_globally_reachable_addresses_are_public() {

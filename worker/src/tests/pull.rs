@@ -47,6 +47,16 @@ impl Bench {
         self.then(Fetched::Messages(messages.collect()));
     }
 
+    /// Until a request has fetched all.
+    async fn is_fetched(&self) {
+        let fetched = async {
+            while !self.queue.fetches.lock().unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), fetched).await.unwrap();
+    }
+
     fn then(&self, fetched: Fetched) {
         self.queue.fetches.lock().unwrap().push_back(fetched);
     }
@@ -61,7 +71,7 @@ async fn what_is_claimed_after_its_request_is_gone_is_with_the_next_one() {
     let pull = bench.pull.clone();
     let gone =
         tokio::spawn(async move { pull.pull("ledger", MOST, Duration::from_secs(20)).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    bench.is_fetched().await;
     gone.abort();
     assert!(gone.await.is_err());
     let pulled = bench.pull.pull("ledger", MOST, Duration::from_secs(20)).await.unwrap();
@@ -87,7 +97,7 @@ async fn what_a_request_had_that_is_gone_is_with_the_next_one() {
     bench.then(Fetched::Hangs);
     let pull = bench.pull.clone();
     let gone = tokio::spawn(async move { pull.pull("ledger", MOST, Duration::ZERO).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    bench.is_fetched().await;
     gone.abort();
     assert!(gone.await.is_err());
     let pulled = bench.pull.pull("ledger", 17, Duration::ZERO).await.unwrap();
@@ -130,7 +140,7 @@ async fn at_the_stop_requests_end_and_messages_go_back() {
     let pull = bench.pull.clone();
     let waits =
         tokio::spawn(async move { pull.pull("ledger", MOST, Duration::from_secs(20)).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::task::yield_now().await;
     bench.stop.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(2), waits).await.unwrap().unwrap();
     assert!(ended.unwrap().events.is_empty());

@@ -28,6 +28,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Maximum size of an answer in bytes.
 const LARGEST: usize = 64 << 20;
 
+/// Maximum number of characters of an error that is reported.
+const LONGEST_ERROR: usize = 250;
 /// What to do if something else answers.
 const WHERE: &str = "Is --at the address of zentra serve?";
 
@@ -130,13 +132,14 @@ impl Api {
     ) -> Result<Copies, Trouble> {
         // The first answer comes at once: it has the position from which on nothing is missed.
         let wait = if position.is_some() { WAIT } else { 0 };
-        let mut query = format!("max={most}&wait_seconds={wait}");
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("max", &most.to_string()).append_pair("wait_seconds", &wait.to_string());
         if let Some(position) = position {
-            query += &format!("&position={}", in_query(position));
+            query.append_pair("position", position);
         } else if let Some(since) = since {
-            query += &format!("&newer_than={}", since.as_secs());
+            query.append_pair("newer_than", &since.as_secs().to_string());
         }
-        let path = format!("/v1/listen/{}?{query}", self.destination);
+        let path = format!("/v1/listen/{}?{}", self.destination, query.finish());
         self.ask(Method::GET, &path, None).await
     }
 
@@ -158,6 +161,7 @@ impl Api {
         permanent: bool,
     ) -> Result<(), Trouble> {
         let path = format!("/v1/pull/{}/nack", self.destination);
+        let error: String = error.chars().take(LONGEST_ERROR).collect();
         let body = json!({ "receipts": [receipt], "error": error, "permanent": permanent });
         self.ask::<Value>(Method::POST, &path, Some(body)).await.map(drop)
     }
@@ -209,15 +213,4 @@ fn problem(status: StatusCode, body: &[u8]) -> Trouble {
         _ => format!("{status} is not an answer of Zentra's API.\n{WHERE}"),
     };
     Trouble { text, may_pass }
-}
-
-/// As a value in a query.
-fn in_query(text: &str) -> String {
-    let escaped = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-            char::from(byte).to_string()
-        }
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(escaped).collect()
 }

@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use http::Uri;
 use tokio_util::sync::CancellationToken;
 use webhook_verify::{KeyFormat, NamedSecret, Secret};
+use zentra_core::address::is_this_machine;
 use zentra_core::clock;
 use zentra_telemetry::shutdown;
 
@@ -225,9 +226,8 @@ fn print(text: &str) -> std::io::Result<()> {
 /// The address of the API. The token must be encrypted on the network.
 fn server(text: &str) -> Result<Uri, Failure> {
     let url = web("--at", text)?;
-    let host = url.host().unwrap_or_default();
-    let is_near = host == "localhost" || host.starts_with("127.") || host == "[::1]";
-    match url.scheme_str() == Some("https") || is_near {
+    let is_here = is_this_machine(url.host().unwrap_or_default());
+    match url.scheme_str() == Some("https") || is_here {
         true => Ok(url),
         false => Err(Failure::Asked(
             "--at must start with https://: the token must not travel unencrypted.".into(),
@@ -293,7 +293,14 @@ mod tests {
         for url in ["https://zentra.example", "http://127.0.0.1:9470", "http://localhost:1/x"] {
             assert!(server(url).is_ok(), "{url}");
         }
-        for url in ["http://zentra.example", "http://10.0.0.1", "zentra.example", "ftp://x", ""] {
+        for url in [
+            "http://127.evil.example",
+            "http://zentra.example",
+            "http://10.0.0.1",
+            "zentra.example",
+            "ftp://x",
+            "",
+        ] {
             assert!(server(url).is_err(), "{url}");
         }
     }

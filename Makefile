@@ -58,7 +58,11 @@ bench:
 # The documentation as a website in target/book. Installs mdBook into target/tools.
 book:
 	cargo install --quiet --locked --root target/tools mdbook
-	target/tools/bin/mdbook build docs
+	rm -rf target/book-pages && cp -R docs target/book-pages
+	@# A link to a file outside of docs/ leads nowhere in the book: its text stays.
+	sed -Ei 's|\[([^]]*)\]\(\.\./[^)]*\)|\1|g' target/book-pages/*.md
+	sed -Ei 's|\[([^]]*)\]\(\.\./\.\./[^)]*\)|\1|g' target/book-pages/how-to/*.md
+	target/tools/bin/mdbook build --dest-dir $(CURDIR)/target/book target/book-pages
 
 # What a standalone asks of the kernel before it answers 2xx (needs strace).
 trace:

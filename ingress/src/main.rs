@@ -28,7 +28,11 @@ struct Arguments {
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
+    zentra_telemetry::exit(run())
+}
+
+fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // The broker's connection has a thread of its own, and threads that have little to do

@@ -4,6 +4,6 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> anyhow::Result<()> {
-    zentra_worker::Worker::new().run()
+fn main() -> std::process::ExitCode {
+    zentra_telemetry::exit(zentra_worker::Worker::new().run())
 }

@@ -74,7 +74,7 @@ pub async fn list(
     limit: usize,
 ) -> Result<Vec<RefusedCallback>, AdminError> {
     let found = listed(&backend.queue().await?, &config.seal, wanted, limit).await?;
-    Ok(found.into_iter().map(|one| masked(one, &config.sources)).collect())
+    Ok(found.into_iter().map(|(kept, callback)| shown(kept, callback, &config.sources)).collect())
 }
 
 /// The one of this id.
@@ -88,6 +88,27 @@ pub async fn find(
 ) -> Result<RefusedCallback, AdminError> {
     let wanted = RefusedFilter { ids: vec![id.to_owned()], ..RefusedFilter::default() };
     list(backend, config, &wanted, 1).await?.pop().ok_or_else(|| not_found(id))
+}
+
+/// The one of this id as it was received, with its signature, and its source. Nobody may be shown it.
+///
+/// # Errors
+/// [`ErrorCode::RefusedCallbackNotFound`], also if its source is not in the configuration any more, and those of
+/// the broker.
+pub async fn received<'a>(
+    backend: &impl Backend,
+    config: &'a Config,
+    id: &str,
+) -> Result<(&'a Source, Unverified), AdminError> {
+    let wanted = RefusedFilter { ids: vec![id.to_owned()], ..RefusedFilter::default() };
+    let found = listed(&backend.queue().await?, &config.seal, &wanted, 1).await?.pop();
+    let (kept, callback) = found.ok_or_else(|| not_found(id))?;
+    let source = config.sources.iter().find(|source| source.name == kept.source);
+    let gone = || {
+        let message = format!("the configuration has no source {}.", kept.source);
+        AdminError::new(ErrorCode::RefusedCallbackNotFound, message).about(id)
+    };
+    Ok((source.ok_or_else(gone)?, callback))
 }
 
 /// That no refused callback of this id is kept.
@@ -127,7 +148,7 @@ async fn listed(
     sealer: &Sealer,
     wanted: &RefusedFilter,
     limit: usize,
-) -> Result<Vec<RefusedCallback>, AdminError> {
+) -> Result<Vec<(RefusedRecord, Unverified)>, AdminError> {
     let mut walk = queue.walk(Place::Refused).await?;
     let mut found = Vec::new();
     while found.len() < limit
@@ -137,9 +158,7 @@ async fn listed(
         if let Ok((kept, callback)) = RefusedRecord::open(sealer, &message.sealed)
             && wanted.fits(&kept)
         {
-            let body_sha256 = event::body_sha256(&callback.body);
-            let Unverified { body, .. } = callback;
-            found.push(RefusedCallback { kept, bytes: body.len(), body_sha256, body });
+            found.push((kept, callback));
         }
     }
     walk.finish().await?;
@@ -170,9 +189,11 @@ fn is_signature(scheme: &Scheme, header: &str) -> bool {
     header.parse().is_ok_and(|header| scheme.signs_in(&header))
 }
 
-fn masked(mut found: RefusedCallback, sources: &[Source]) -> RefusedCallback {
-    mask(&mut found.kept, sources);
-    found
+fn shown(mut kept: RefusedRecord, callback: Unverified, sources: &[Source]) -> RefusedCallback {
+    mask(&mut kept, sources);
+    let Unverified { body, .. } = callback;
+    let body_sha256 = event::body_sha256(&body);
+    RefusedCallback { kept, bytes: body.len(), body_sha256, body }
 }
 
 /// Hides signatures, other credentials and redacted headers: with the body, such a callback could be

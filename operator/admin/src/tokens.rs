@@ -48,13 +48,7 @@ pub async fn create(
     actor: &Actor,
 ) -> Result<(Token, String), AdminError> {
     destinations_fit(config, new)?;
-    let (all, now) = (control.tokens().await?, clock::now());
-    if let Some(other) = all.iter().find(|one| one.name == new.name && now < one.expires_at) {
-        let message = format!("token {} already has the name {}.", other.id, other.name);
-        return Err(AdminError::new(ErrorCode::TokenNameTaken, message)
-            .hint("Choose another name, or revoke that token.")
-            .about(&other.id));
-    }
+    name_is_free(control, &new.name, None).await?;
     let mut random = [0; 40];
     rand::rng().fill_bytes(&mut random);
     let (id, secret) = random.split_at(8);
@@ -80,10 +74,38 @@ pub async fn create(
         format!("{id} for {}, as {role}{of}{payloads}, until {}", token.name, token.expires_at);
     let attribution = token.made.clone();
     let audited = Audited { control: Some(control), action: "token create", on, attribution };
-    let keep = async { Ok(control.keep_token(&token).await?) };
+    // Whoever creates one of this name at the same time sees ours, or we see theirs: a name of two is
+    // given up again, perhaps by both.
+    let keep = async {
+        control.keep_token(&token).await?;
+        let free = name_is_free(control, &token.name, Some(&token.id)).await;
+        if free.is_err() {
+            control.revoke(&token.id).await?;
+        }
+        free
+    };
     audited.run(keep, |()| "made".into()).await?;
     let text = format!("{PREFIX}{id}_{secret}");
     Ok((token, text))
+}
+
+/// That no valid token but `own` has this name.
+async fn name_is_free(
+    control: &impl OperatorControl,
+    name: &str,
+    own: Option<&str>,
+) -> Result<(), AdminError> {
+    let (all, now) = (control.tokens().await?, clock::now());
+    let is_other = |one: &&Token| Some(&*one.id) != own && one.name == name && now < one.expires_at;
+    match all.iter().find(is_other) {
+        None => Ok(()),
+        Some(other) => {
+            let message = format!("token {} already has the name {name}.", other.id);
+            Err(AdminError::new(ErrorCode::TokenNameTaken, message)
+                .hint("Choose another name, or revoke that token.")
+                .about(&other.id))
+        }
+    }
 }
 
 fn destinations_fit(config: &Config, new: &New) -> Result<(), AdminError> {
@@ -155,5 +177,109 @@ pub fn role(role: Role) -> &'static str {
         Role::Viewer => "viewer",
         Role::Operator => "operator",
         Role::Admin => "admin",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::sync::Barrier;
+    use zentra_store::control::{Attribution, AuditEntry, ControlAction, DesiredStates, Heartbeat};
+    use zentra_store::journal::JournalError;
+
+    use super::*;
+    use crate::fakes::Fakes;
+
+    /// Tokens in memory. Two who look for the first time see the same.
+    #[derive(Clone)]
+    struct Together {
+        all: Arc<Mutex<Vec<Token>>>,
+        first_look: Arc<Barrier>,
+        looks: Arc<Mutex<usize>>,
+    }
+
+    impl OperatorControl for Together {
+        async fn workers(&self) -> Result<Vec<Heartbeat>, JournalError> {
+            Ok(Vec::new())
+        }
+
+        async fn desired_states(&self) -> Result<DesiredStates, JournalError> {
+            Ok(DesiredStates::default())
+        }
+
+        async fn apply(
+            &self,
+            _: &str,
+            _: ControlAction,
+            _: Option<&Attribution>,
+        ) -> Result<(), JournalError> {
+            Ok(())
+        }
+
+        async fn audit(&self, _: &AuditEntry) -> Result<(), JournalError> {
+            Ok(())
+        }
+
+        async fn keep_token(&self, token: &Token) -> Result<(), JournalError> {
+            self.all.lock().unwrap().push(token.clone());
+            Ok(())
+        }
+
+        async fn token(&self, id: &str) -> Result<Option<Token>, JournalError> {
+            Ok(self.all.lock().unwrap().iter().find(|one| one.id == id).cloned())
+        }
+
+        async fn tokens(&self) -> Result<Vec<Token>, JournalError> {
+            let all = self.all.lock().unwrap().clone();
+            let look = {
+                let mut looks = self.looks.lock().unwrap();
+                *looks += 1;
+                *looks
+            };
+            if look <= 2 {
+                self.first_look.wait().await;
+            }
+            Ok(all)
+        }
+
+        async fn revoke(&self, id: &str) -> Result<bool, JournalError> {
+            let mut all = self.all.lock().unwrap();
+            let before = all.len();
+            all.retain(|one| one.id != id);
+            Ok(all.len() < before)
+        }
+
+        async fn audited(&self, _: usize) -> Result<Vec<AuditEntry>, JournalError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn two_who_create_one_name_together_do_not_both_have_it() {
+        let control = Together {
+            all: Arc::default(),
+            first_look: Arc::new(Barrier::new(2)),
+            looks: Arc::default(),
+        };
+        let config = Fakes::new().config;
+        let new = New {
+            name: "ada".into(),
+            role: Role::Viewer,
+            payloads: false,
+            destinations: Vec::new(),
+            expires_in: Duration::from_secs(60),
+        };
+        let actor = Actor { name: "root".into(), reason: String::new() };
+        let (one, other) = tokio::join!(
+            create(&control, &config, &new, &actor),
+            create(&control, &config, &new, &actor)
+        );
+        let given: Vec<_> = [one, other].into_iter().flatten().map(|(token, _)| token.id).collect();
+        let valid: Vec<_> = control.all.lock().unwrap().iter().map(|one| one.id.clone()).collect();
+        assert!(valid.len() <= 1, "{valid:?}");
+        assert_eq!(given, valid);
+        let again = create(&control, &config, &new, &actor).await;
+        assert_eq!(again.is_ok(), valid.is_empty());
     }
 }

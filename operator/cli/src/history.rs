@@ -9,6 +9,8 @@ use zentra_core::event::{Admitted, Batch, DeliveryKey};
 use zentra_core::lifecycle::Fingerprint;
 use zentra_store::journal::{AttemptResult, Delivery, Entry, HistoryEvent, Summary};
 
+use crate::text::duration;
+
 /// Shows it to a person.
 pub(crate) fn found(found: &EventDetails, out: &mut impl Write) -> std::io::Result<()> {
     deliveries(&found.deliveries, out)?;
@@ -75,10 +77,7 @@ fn receipt(event: &Summary) -> String {
     let late = event.provider_time.zip(event.received_at);
     let late = late.map(|(signed, received)| match received.since(signed).as_secs() {
         0 => ", at the signed time".into(),
-        seconds => format!(
-            ", {} after the signed time",
-            humantime::format_duration(Duration::from_secs(seconds))
-        ),
+        seconds => format!(", {} after the signed time", duration(Duration::from_secs(seconds))),
     });
     format!("received{peer}{}", late.unwrap_or_default())
 }

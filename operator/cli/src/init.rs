@@ -13,7 +13,9 @@ use zentra_config::{Config, Environment, Role};
 use zentra_rehearse::Samples;
 
 use crate::failure::Failure;
-use crate::source::{block, notes, scheme, token_variable, variable};
+use crate::source::{
+    block, lines, notes, scheme, secret_in_env, token_variable, variable, variables,
+};
 use crate::text::{in_shell, word_in_shell};
 
 /// The provider without a name: any that follows Standard Webhooks.
@@ -290,17 +292,7 @@ fn is_local_name(url: &str) -> bool {
 fn secrets(asked: &Init, starts: &[Start]) -> String {
     let mut text = String::from("# Secrets of zentra.toml. The environment overrides this file.\n");
     for Start { name, scheme } in starts {
-        if !scheme.needs_no_secret() {
-            let made = scheme.new_secret(&random());
-            let about = match made {
-                Some(_) => format!("for tests; replace it if {name} shows you a secret"),
-                None => format!("what {name} shows you; see zentra source list"),
-            };
-            _ = writeln!(text, "# {about}\n{}={}", variable(name), made.unwrap_or_default());
-        }
-        if scheme.asks_for_token() {
-            _ = writeln!(text, "{}={}", token_variable(name), random_hex());
-        }
+        text += &lines(&variables(name, scheme));
     }
     _ = writeln!(
         text,
@@ -373,14 +365,7 @@ fn at_provider(Start { name, scheme }: &Start) -> String {
         scheme.content_type()
     );
     if !scheme.needs_no_secret() {
-        let variable = variable(name);
-        text += &match scheme.new_secret(&[0; 32]) {
-            Some(_) => format!(
-                "If {name} shows you a secret, put it into {variable} in .env. If {name} asks for one, \
-                 enter the one that is there.\n"
-            ),
-            None => format!("Put the key that {name} shows you into {variable} in .env.\n"),
-        };
+        _ = writeln!(text, "{}", secret_in_env(name, scheme));
     }
     if scheme.asks_for_token() {
         _ = writeln!(text, "Its verify token is {} in .env.", token_variable(name));

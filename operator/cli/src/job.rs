@@ -19,7 +19,7 @@ use crate::dead::{FilterArgs, UNSUITED};
 use crate::failure::Failure;
 use crate::progress::Bar;
 use crate::table;
-use crate::text::{self, print_json};
+use crate::text::{self, duration, print_json};
 
 #[derive(Subcommand)]
 pub(crate) enum JobCommand {
@@ -178,7 +178,7 @@ fn show(job: &Job, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "job          {id}, planned at {} by {}{because}", made.at, made.by)?;
     writeln!(out, "letters      {asked}, at {}", destinations.join(", "))?;
     let time = plan.seconds.map_or_else(String::new, |seconds| {
-        format!(", in about {}", humantime::format_duration(Duration::from_secs(seconds)))
+        format!(", in about {}", duration(Duration::from_secs(seconds)))
     });
     writeln!(out, "plan         {} letters{time}", plan.letters)?;
     for (of, count) in &plan.by {

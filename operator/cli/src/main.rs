@@ -23,6 +23,8 @@ mod refused;
 mod rehearse;
 mod send;
 mod serve;
+#[cfg(test)]
+mod shown;
 mod source;
 mod standalone;
 mod status;
@@ -121,7 +123,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Standalone(listen) => return standalone::run(path, listen).await,
         Command::Demo(asked) => return rehearse::demo(asked).await,
         Command::Rehearse(asked) => return rehearse::rehearse(path, asked).await,
-        Command::Refused(RefusedCommand::Admit { .. }) => Role::Admission,
+        Command::Refused(RefusedCommand::Admit { .. } | RefusedCommand::Explain { .. }) => {
+            Role::Admission
+        }
         Command::Reconcile(asked) if asked.ingest => Role::Admission,
         Command::Serve(asked) if asked.admit => Role::Admission,
         _ => Role::Operator,

@@ -12,6 +12,7 @@ use zentra_config::Config;
 use crate::actor::ActorArgs;
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::source;
 use crate::table;
 use crate::text::{self, print_json};
 
@@ -38,6 +39,16 @@ pub(crate) enum RefusedCommand {
         id: String,
         #[command(flatten)]
         payload: Payload,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Explain why a callback was refused: what is right and wrong with it by the present
+    /// configuration, as `zentra verify` does for a captured request. Fails if it would be refused
+    /// again.
+    Explain {
+        /// The id, from the list.
+        id: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -95,6 +106,10 @@ pub(crate) async fn command(
                 }
                 _ => Ok(show(&found, &mut out)?),
             }
+        }
+        RefusedCommand::Explain { id, json } => {
+            let (source, callback) = refused::received(backend, config, &id).await?;
+            source::explain(&callback, source, &config.sources, None, json)
         }
         RefusedCommand::Admit { ids, source, reason, limit, actor, dry_run, json } => {
             let named = ids.first().cloned();

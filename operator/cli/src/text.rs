@@ -3,6 +3,7 @@
 
 use std::io::{self, IsTerminal, StdoutLock, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 use zentra_core::printable::push_printable;
@@ -26,6 +27,16 @@ pub(crate) fn word_in_shell(text: &str) -> String {
         true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', "'\\''")),
     }
+}
+
+/// A time as people write it: `3 days`, `1 day 2h`, `30s`.
+pub(crate) fn duration(time: Duration) -> String {
+    let words = humantime::format_duration(time).to_string();
+    let word = |word: &str| match word.find(char::is_alphabetic) {
+        Some(unit) if word.len() > unit + 2 => format!("{} {}", &word[..unit], &word[unit..]),
+        _ => word.to_owned(),
+    };
+    words.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Writes a value as JSON.

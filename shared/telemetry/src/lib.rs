@@ -5,9 +5,10 @@ pub mod places;
 pub mod shutdown;
 
 use std::error::Error;
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
@@ -90,6 +91,18 @@ where
     };
     let all = tracing_subscriber::registry().with(lines.with_filter(safe)).with(watch);
     all.with(filter).init();
+}
+
+/// Ends a program: prints why it failed, without a backtrace.
+pub fn exit<E: Display>(done: Result<(), E>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With its causes, on one line.
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Whether colors are allowed: unless `NO_COLOR` is set and not empty (<https://no-color.org>).

@@ -95,6 +95,15 @@ fn blocks(text: &str) -> Vec<(String, String)> {
     found
 }
 
+/// The calls of `zentra` in a page's blocks that are not run as they stand, without comments.
+pub(crate) fn commands(page: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join("docs").join(page)).unwrap();
+    let blocks = blocks(&text).into_iter().filter(|(info, _)| info == "sh");
+    let text: String = blocks.map(|(_, text)| text).collect();
+    let lines = text.lines().map(|line| line.split(" #").next().unwrap_or(line).trim());
+    lines.filter(|line| line.starts_with("zentra ")).map(str::to_owned).collect()
+}
+
 /// How often in a row a program must listen on the same number of ports.
 const SETTLED: usize = 5;
 /// Blocks that are not run.
@@ -214,6 +223,30 @@ fn the_tutorial_works_as_it_is_written() {
     reader.read(&page);
     let ledger = fs::read_to_string(reader.folder.join("ledger.txt")).unwrap();
     assert_eq!(ledger, "app/stripe/evt_first\napp/stripe/evt_copies\napp/stripe/evt_refund\n");
+}
+
+#[test]
+fn each_command_of_the_page_about_sources_works() {
+    let mut reader = Reader::new();
+    let done = |reader: &Reader, line: &str| {
+        let (is_ok, printed) = reader.run(line);
+        assert!(is_ok, "{line}: {printed}");
+        printed
+    };
+    done(&reader, "zentra init github");
+    let commands = commands("sources.md");
+    let [add, send, sign, verify, check] = &commands[..] else { panic!("{commands:?}") };
+    done(&reader, add);
+    reader.start("zentra dev");
+    done(&reader, send);
+    let event = r#"{"id": "evt_1", "type": "charge.succeeded"}"#;
+    fs::write(reader.folder.join("event.json"), event).unwrap();
+    let request = done(&reader, sign);
+    assert!(done(&reader, &request).contains(r#"{"accepted":true}"#));
+    let capture = sign.split(" --curl").next().unwrap();
+    done(&reader, &format!("{capture} > headers.txt; cp event.json body.json"));
+    assert!(done(&reader, verify).contains("evt_1"));
+    done(&reader, check);
 }
 
 /// Pages about one task, each with its text.

@@ -45,6 +45,7 @@ mod routes;
 mod secured;
 mod seen;
 mod shards;
+mod shown;
 mod source;
 mod standalone;
 mod status;

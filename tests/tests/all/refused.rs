@@ -68,6 +68,9 @@ async fn what_was_refused_for_a_wrong_secret_is_let_in_once_it_is_mended_and_a_f
     assert_eq!(stack.zentra(&["refused", "show", id(0), "--body"]).stdout, body.as_bytes());
 
     // Nothing is fixed yet.
+    let output = stack.zentra(&["refused", "explain", id(0)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("signature_mismatch"));
     let output = stack.zentra(&["refused", "admit", id(0)]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("still refused: signature_mismatch"));
@@ -80,6 +83,18 @@ async fn what_was_refused_for_a_wrong_secret_is_let_in_once_it_is_mended_and_a_f
         let mut command = stack.command("zentra");
         command.env("OLD", OLD_SECRET).args(arguments).output().unwrap()
     };
+    // The reason, before and after the secret was added. It shows no secret and no signature.
+    let explained = |output: std::process::Output| {
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!text.contains("v1,") && !text.contains(OLD_SECRET), "{text}");
+        (output.status.code(), text)
+    };
+    let (code, text) = explained(run(&["refused", "explain", id(0)]));
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("It fits the secret old"), "{text}");
+    let (code, text) = explained(run(&["refused", "explain", id(2)]));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("timestamp_stale"), "{text}");
     let tried = run(&["refused", "admit", "--source", "acme", "--dry-run"]);
     let tried = String::from_utf8_lossy(&tried.stdout).into_owned();
     assert!(tried.contains("1 of 3 would be admitted"), "{tried}");

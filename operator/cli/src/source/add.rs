@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use webhook_verify::Scheme;
 
+use super::variables::{self, token_variable, variable, variables};
 use crate::failure::Failure;
+use crate::text::duration;
 
 /// Options of `zentra source add`.
 #[derive(clap::Args)]
@@ -44,7 +46,11 @@ pub(crate) fn add(path: &Path, asked: &Add) -> Result<(), Failure> {
         append(path, name, &block)?;
         writeln!(out, "Added to {}:\n\n{}", path.display(), block.trim())?;
     }
-    Ok(write!(out, "\n{}", left_to_do(provider, &scheme, name, &secret))?)
+    let mut needed = variables(name, &scheme);
+    needed.retain(|needed| asked.secret.is_none() || needed.name != variable(name));
+    let is_stored = !asked.print && variables::add(path, needed, &zentra_config::environment())?;
+    let todo = left_to_do(provider, &scheme, name, &secret, is_stored);
+    Ok(write!(out, "\n{todo}")?)
 }
 
 /// A provider of the catalogue.
@@ -67,16 +73,6 @@ fn unknown(provider: &str) -> Failure {
         "the catalogue has no provider {provider}.{near}\nzentra source list shows all of them; one \
          of your own is a [provider.NAME] in the config: see deploy/zentra.example.toml."
     ))
-}
-
-/// The environment variable with the secret of a source.
-pub(crate) fn variable(source: &str) -> String {
-    format!("{}_SECRET", source.to_uppercase().replace('-', "_"))
-}
-
-/// The environment variable with the token that the provider shows in a handshake.
-pub(crate) fn token_variable(source: &str) -> String {
-    format!("{}_HANDSHAKE_TOKEN", source.to_uppercase().replace('-', "_"))
 }
 
 fn check_public_url(asked: &Add, scheme: &Scheme, name: &str) -> Result<(), Failure> {
@@ -156,7 +152,25 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
     ))
 }
 
-fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> String {
+/// What a person does with the secret that `.env` has.
+pub(crate) fn secret_in_env(name: &str, scheme: &Scheme) -> String {
+    let variable = variable(name);
+    match scheme.new_secret(&[0; 32]) {
+        Some(_) => format!(
+            "If the provider shows you a secret, put it into {variable} in .env. If it asks for one, \
+             enter the one that is there."
+        ),
+        None => format!("Put the key that the provider shows you into {variable} in .env."),
+    }
+}
+
+fn left_to_do(
+    provider: &str,
+    scheme: &Scheme,
+    name: &str,
+    secret: &str,
+    is_stored: bool,
+) -> String {
     let mut text = String::from("Next steps:\n");
     let mut steps = 0;
     let mut step = |what: String| {
@@ -170,14 +184,22 @@ fn left_to_do(provider: &str, scheme: &Scheme, name: &str, secret: &str) -> Stri
     ));
     if !scheme.needs_no_secret() {
         step(match scheme.is_token() {
+            _ if is_stored && *secret == format!("env:{}", variable(name)) => {
+                secret_in_env(name, scheme)
+            }
             true => format!("At {provider}, enter a long random secret, and put it into {secret}."),
             false => format!("Put the signing secret that {provider} shows into {secret}."),
         });
     }
     if scheme.asks_for_token() {
-        step(format!(
-            "At {provider}, enter a random verify token, and store it where handshake_token points."
-        ));
+        step(match is_stored {
+            true => {
+                format!("At {provider}, enter the verify token: {} in .env.", token_variable(name))
+            }
+            false => format!(
+                "At {provider}, enter a random verify token, and store it where handshake_token points."
+            ),
+        });
     }
     step(format!("Let a destination subscribe to the events: subscribe = [\"{name}.#\"]."));
     step(format!(
@@ -214,7 +236,7 @@ pub(crate) fn notes(scheme: &Scheme) -> String {
         );
     }
     if let Some(timeout) = scheme.timeout.time() {
-        _ = writeln!(text, "\nIt waits {} for the response.", humantime::format_duration(timeout));
+        _ = writeln!(text, "\nIt waits {} for the response.", duration(timeout));
     }
     match scheme.retries.time() {
         Some(Duration::ZERO) => {
@@ -225,7 +247,7 @@ pub(crate) fn notes(scheme: &Scheme) -> String {
             );
         }
         Some(horizon) => {
-            let horizon = humantime::format_duration(horizon);
+            let horizon = duration(horizon);
             _ = writeln!(text, "\nIt retries callbacks that were not accepted for {horizon}.");
         }
         None => {}

@@ -4,7 +4,9 @@
 mod add;
 mod list;
 mod request;
+mod variables;
 
-pub(crate) use add::{Add, add, block, notes, scheme, token_variable, variable};
+pub(crate) use add::{Add, add, block, notes, scheme, secret_in_env};
 pub(crate) use list::catalogue;
-pub(crate) use request::{Sign, Verify, read, sign, verify, write_headers};
+pub(crate) use request::{Sign, Verify, explain, read, sign, verify, write_headers};
+pub(crate) use variables::{lines, token_variable, variable, variables};

@@ -92,17 +92,28 @@ pub(crate) fn verify(path: &Path, asked: &Verify) -> Result<(), Failure> {
         receipt: 0,
     };
     let key = asked.key.as_deref().map(read).transpose()?.map(Secret::new);
-    let others: Vec<_> =
-        others.iter().map(|other| (other.name.as_str(), &other.endpoint)).collect();
-    let explained = callback.explain(&source.endpoint, &others, key.as_ref());
+    explain(&callback, &source, &others, key.as_ref(), asked.json)
+}
+
+/// Explains a callback. Its secret may be that of another source.
+///
+/// # Errors
+/// The reason, if it would be refused.
+pub(crate) fn explain(
+    callback: &Unverified,
+    source: &Source,
+    all: &[Source],
+    key: Option<&Secret>,
+    json: bool,
+) -> Result<(), Failure> {
+    let others = all.iter().filter(|other| other.name != source.name);
+    let others: Vec<_> = others.map(|other| (other.name.as_str(), &other.endpoint)).collect();
+    let explained = callback.explain(&source.endpoint, &others, key);
+    let outcome = outcome(callback, source, key);
     let mut out = text::stdout();
-    match asked.json {
-        true => writeln!(
-            out,
-            "{}",
-            as_json(&explained, &outcome(&callback, &source, key.as_ref()), &source)
-        )?,
-        false => show(&explained, &outcome(&callback, &source, key.as_ref()), &mut out)?,
+    match json {
+        true => writeln!(out, "{}", as_json(&explained, &outcome, source))?,
+        false => show(&explained, &outcome, &mut out)?,
     }
     match explained.refusal {
         None => Ok(()),

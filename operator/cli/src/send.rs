@@ -25,7 +25,8 @@ pub(crate) struct Send {
     /// File with the exact body, instead of a sample (`-`: standard input).
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// The event's ID (default: a new one). With --body, only if the provider sends it in a header.
+    /// The event's ID (default: a new one). With --body, only if the provider sends it in a header. A
+    /// sample has the time at which it is sent: for copies of the same bytes, use --times.
     #[arg(long)]
     id: Option<String>,
     /// Address of the ingress (default: http:// and `ingress.listen`).

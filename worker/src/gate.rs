@@ -12,6 +12,7 @@ use zentra_store::control::{
 };
 
 use crate::circuit::Circuit;
+use crate::tally::Tallies;
 
 /// The gate of one destination. It is closed until the desired state was read: a new worker doesn't
 /// start what operators paused.
@@ -19,6 +20,7 @@ pub(crate) struct DestinationGate {
     pub(crate) circuit: Circuit,
     state: watch::Sender<KnownState>,
     in_flight: IntGauge,
+    pub(crate) tallies: Tallies,
 }
 
 /// The desired state, as far as it is known.
@@ -44,7 +46,8 @@ impl KnownState {
 
 impl DestinationGate {
     pub(crate) fn new(circuit: Circuit, in_flight: IntGauge) -> Self {
-        Self { circuit, state: watch::Sender::default(), in_flight }
+        let (state, tallies) = (watch::Sender::default(), Tallies::default());
+        Self { circuit, state, in_flight, tallies }
     }
 
     /// Receives each change.
@@ -73,6 +76,7 @@ impl DestinationGate {
             in_flight: self.in_flight.get().try_into().unwrap_or_default(),
             circuit: self.circuit.state(Instant::now()),
             paused,
+            last: self.tallies.last(),
         }
     }
 }

@@ -238,7 +238,12 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 (Ok(_), None) if asked.elapsed() + self.needed() > self.lease => {
                     self.defer(message, self.lease).await?;
                 }
-                (Ok(event), None) => return Ok(Some(Claimed { event, fence, expired, asked })),
+                (Ok(event), None) => {
+                    if message.attempt == 1 {
+                        self.gate.tallies.count(source, |counts| counts.taken += 1);
+                    }
+                    return Ok(Some(Claimed { event, fence, expired, asked }));
+                }
             },
             Answer::Busy { remaining } => {
                 self.metrics.busy.inc();
@@ -442,6 +447,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         };
         tracing::debug!(key = %opened.key, attempt = message.attempt, outcome, "concluded");
         count.inc();
+        self.gate.tallies.count(&opened.summary.source, |counts| match verdict {
+            Verdict::Delivered => counts.delivered += 1,
+            Verdict::Failed { .. } | Verdict::Permanent => counts.failed += 1,
+        });
         let seconds = Duration::from_millis(result.duration_ms).as_secs_f64();
         self.metrics.seconds.observe(seconds);
         let retry_after = match verdict {
@@ -519,6 +528,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let dead = || self.queue.dead(name, message, reason, error);
         self.publish("dead-letter", message, dead).await?;
         self.metrics.dead_letter(reason);
+        self.gate.tallies.count(&opened.summary.source, |counts| counts.dead += 1);
         tracing::error!(key = %opened.key, reason = reason.as_str(), "dead-lettered");
         self.settle(message, opened, fence, Outcome::Dead(reason), result).await
     }

@@ -22,6 +22,7 @@ pub mod payload;
 pub mod progress;
 pub mod reconcile;
 pub mod refused;
+pub mod series;
 pub mod shards;
 pub mod status;
 pub mod tokens;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Serialize;
-use webhook_verify::{Answered, Scheme, Unverified, Verified};
+use webhook_verify::{Answered, Explanation, Scheme, Unverified, Verified};
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::{self, Admitted};
@@ -109,6 +109,22 @@ pub async fn received<'a>(
         AdminError::new(ErrorCode::RefusedCallbackNotFound, message).about(id)
     };
     Ok((source.ok_or_else(gone)?, callback))
+}
+
+/// What is right and wrong with a refused callback by the present configuration, judged by the time at
+/// which it was received. Published keys are not fetched. The configuration must have the sources' secrets.
+///
+/// # Errors
+/// Those of [`received`].
+pub async fn explain(
+    backend: &impl Backend,
+    config: &Config,
+    id: &str,
+) -> Result<Explanation, AdminError> {
+    let (source, callback) = received(backend, config, id).await?;
+    let others = config.sources.iter().filter(|other| other.name != source.name);
+    let others: Vec<_> = others.map(|other| (other.name.as_str(), &other.endpoint)).collect();
+    Ok(callback.explain(&source.endpoint, &others, None))
 }
 
 /// That no refused callback of this id is kept.

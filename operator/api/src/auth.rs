@@ -256,6 +256,11 @@ fn too_many(detail: &str) -> Problem {
 pub(super) struct Who(Token);
 
 impl Who {
+    /// The token itself.
+    pub(super) fn into_token(self) -> Token {
+        self.0
+    }
+
     /// The token's id.
     pub(super) fn token(&self) -> &str {
         &self.0.id

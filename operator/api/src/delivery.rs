@@ -575,14 +575,17 @@ pub(crate) struct Change {
     /// The entry.
     #[serde(flatten)]
     pub(crate) entry: Entry,
+    /// Where to go on after this change and those that were found with it.
+    pub(crate) position: String,
 }
 
-impl From<&zentra_admin::event::Change<'_>> for Change {
-    fn from(from: &zentra_admin::event::Change<'_>) -> Self {
+impl Change {
+    pub(crate) fn new(from: &zentra_admin::event::Change, position: &str) -> Self {
         Self {
             delivery: from.delivery.to_string(),
-            kind: from.kind.map(str::to_owned),
+            kind: from.kind.clone(),
             entry: from.entry.clone().into(),
+            position: position.to_owned(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Events: lists, histories, search, live changes; release and end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -11,7 +10,8 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 use zentra_admin::ErrorCode;
 use zentra_store::control::Role;
@@ -21,20 +21,20 @@ use crate::State;
 use crate::auth::{PerToken, Who};
 use crate::delivery::{self, DeadReason, Delivery, Listed, Summary};
 use crate::extract::{Answer, Body, Path, Query, Reason, actor, default_limit, looks, within};
-use crate::lines::Lines;
+use crate::feed::News;
 use crate::list::List;
 use crate::problem::Problem;
 use crate::time::Time;
 
-/// Maximum number of listeners,
-static LISTENERS: Semaphore = Semaphore::const_new(8);
+/// Maximum number of listeners.
+static LISTENERS: Semaphore = Semaphore::const_new(256);
 /// Maximum number of them for one token.
-const BY_TOKEN: usize = 3;
+const BY_TOKEN: usize = 16;
 static BY_ONE: PerToken = PerToken::new();
-/// each for this long, so that a revoked token can't listen without end,
+/// How long one can listen, so that a revoked token can't listen without end.
 const AN_HOUR: Duration = Duration::from_secs(3600);
-/// and with this many unread batches at most.
-const BEHIND: usize = 64;
+/// After this time without a change, a line says that the connection stands.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Filters for deliveries.
 #[derive(Deserialize, IntoParams)]
@@ -140,9 +140,14 @@ pub(super) struct Tail {
     reason: Option<DeadReason>,
     /// Only this event: the provider's id, the identity, or a delivery key.
     id: Option<String>,
+    /// Go on after this position, from an earlier line.
+    after: Option<String>,
 }
 
 /// Stream changes of the newest 1,000 deliveries as lines of JSON, for an hour.
+///
+/// Each line has a `position`: with `after`, another request goes on behind it. A line without a
+/// `delivery` comes after ten quiet seconds, or with `missed: true` if changes before it are missing.
 #[utoipa::path(
     get, path = "/v1/tail", tag = "look", params(Tail), security(("token" = [])),
     responses(
@@ -155,12 +160,13 @@ pub(super) async fn tail(
     state: State,
     Query(asked): Query<Tail>,
 ) -> Result<impl IntoResponse, Problem> {
-    let too_many = |detail: &str| Problem::new(ErrorCode::RateLimited, detail);
+    let too_many = |detail: String| Problem::new(ErrorCode::RateLimited, detail);
     let by_one = BY_ONE.take(who.token(), BY_TOKEN);
-    let by_one = by_one.ok_or_else(|| too_many("at most three concurrent tails per token"))?;
+    let by_one =
+        by_one.ok_or_else(|| too_many(format!("at most {BY_TOKEN} concurrent tails per token")))?;
     let listens = LISTENERS.try_acquire();
-    let listens = listens.map_err(|_| too_many("too many concurrent tails: retry later"))?;
-    let Tail { source, destination, kind, state: stands, reason, id } = asked;
+    let listens = listens.map_err(|_| too_many("too many concurrent tails: retry later".into()))?;
+    let Tail { source, destination, kind, state: stands, reason, id, after } = asked;
     let query = Asking {
         source,
         destination,
@@ -170,20 +176,45 @@ pub(super) async fn tail(
         since: None,
         until: None,
     };
-    let (sender, receiver) = mpsc::channel(BEHIND);
-    let service = Arc::clone(&state.0);
-    tokio::spawn(async move {
-        let _listens = (listens, by_one);
-        let mut lines = Lines::new(sender);
-        let following = service.tail(&query, id.as_deref(), &mut lines);
-        // It ends when the reader does.
-        let _ = tokio::time::timeout(AN_HOUR, following).await;
-    });
-    let lines = stream::unfold(receiver, |mut receiver| async {
-        let next: Bytes = receiver.recv().await?;
-        Some((Ok::<_, std::io::Error>(next), receiver))
+    let listener = state.listen(query, id, after.as_deref());
+    let until = Instant::now() + AN_HOUR;
+    let lines = stream::unfold((listener, by_one, listens), move |mut held| async move {
+        let quiet = until.min(Instant::now() + QUIET);
+        let text = match timeout_at(quiet, held.0.next()).await {
+            Ok(next) => lines(&next?.ok()?),
+            Err(_) if Instant::now() >= until => return None,
+            Err(_) => line(&Quiet { missed: false, position: held.0.position() }),
+        };
+        Some((Ok::<_, std::io::Error>(Bytes::from(text)), held))
     });
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], HttpBody::from_stream(lines)))
+}
+
+/// A line of `/v1/tail` without a change.
+#[derive(Serialize)]
+struct Quiet {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    missed: bool,
+    position: String,
+}
+
+/// One line for each change.
+fn lines(news: &News) -> Vec<u8> {
+    let News { changes, missed, position } = news;
+    let mut text = match missed {
+        true => line(&Quiet { missed: true, position: position.clone() }),
+        false => Vec::new(),
+    };
+    for change in changes {
+        text.extend(line(&delivery::Change::new(change, position)));
+    }
+    text
+}
+
+fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
 }
 
 /// Release a suspected replay or a conflict as an event of its own. A waiting delivery is attempted

@@ -4,6 +4,7 @@
 mod archive;
 mod audit;
 mod auth;
+mod configuration;
 mod consume;
 mod copies;
 mod dead;
@@ -11,14 +12,16 @@ mod delivery;
 mod destinations;
 mod events;
 mod extract;
+mod feed;
 mod jobs;
-mod lines;
 mod list;
 mod listen;
+mod me;
 mod problem;
 mod pull;
 mod reconcile;
 mod refused;
+mod series;
 mod service;
 mod status;
 mod time;
@@ -40,10 +43,12 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use zentra_admin::series::Series;
 use zentra_admin::{Backend, ErrorCode};
 use zentra_config::Config;
 
 use auth::Guard;
+use feed::Feed;
 use problem::Problem;
 pub use problem::status as http_status;
 use service::{BackendService, Service};
@@ -76,6 +81,8 @@ pub async fn serve<B: Backend + 'static>(
         backend,
         config,
         admits,
+        series: Series::default(),
+        feed: Feed::new(stopped.clone()),
         stop: stopped,
         snapshot,
         pull: OnceCell::new(),
@@ -85,8 +92,13 @@ pub async fn serve<B: Backend + 'static>(
         let service = service.clone();
         async move { service.attend().await }
     });
+    let collecting = tokio::spawn({
+        let service = service.clone();
+        async move { service.collect().await }
+    });
     listen::serve(listener, router(service.clone()), stop).await;
     let _ = attending.await;
+    let _ = collecting.await;
     service.close().await;
 }
 
@@ -105,6 +117,9 @@ fn routes() -> Vec<Routes> {
     vec![
         Routes::new().routes(routes!(status::status)),
         Routes::new().routes(routes!(status::metrics)),
+        Routes::new().routes(routes!(me::me)),
+        Routes::new().routes(routes!(configuration::configuration)),
+        Routes::new().routes(routes!(series::series)),
         Routes::new().routes(routes!(events::events)),
         Routes::new().routes(routes!(events::event)),
         Routes::new().routes(routes!(dead::dead)),
@@ -127,6 +142,7 @@ fn routes() -> Vec<Routes> {
         Routes::new().routes(routes!(archive::body)),
         Routes::new().routes(routes!(refused::refused)),
         Routes::new().routes(routes!(refused::body)),
+        Routes::new().routes(routes!(refused::explain)),
         Routes::new().routes(routes!(refused::admit)),
         Routes::new().routes(routes!(jobs::jobs, jobs::plan)),
         Routes::new().routes(routes!(jobs::job)),

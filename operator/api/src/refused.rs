@@ -60,6 +60,51 @@ pub(super) async fn body(
     Ok(attached(state.refused_body(&id, &attribution).await?))
 }
 
+/// Explain why a callback was refused: what is right and wrong with it by the present configuration. No
+/// secret and no signature is shown. Only if the server has the sources' secrets.
+#[utoipa::path(
+    get, path = "/v1/refused/{id}/explain", tag = "look", security(("token" = [])),
+    params(("id" = String, Path, description = "As listed")),
+    responses((status = 200, body = Explanation), (status = "default", body = Problem))
+)]
+pub(super) async fn explain(state: State, Path(id): Path<String>) -> Answer<Explanation> {
+    Ok(Json(state.explain(&id).await?.into()))
+}
+
+/// An explanation.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Explanation {
+    /// Whether it verifies by the present configuration.
+    pub(crate) verified: bool,
+    /// The reason, if it does not.
+    pub(crate) reason: Option<&'static str>,
+    /// Steps in their order. If one failed, it is the last.
+    pub(crate) steps: Vec<Step>,
+    /// Probable causes.
+    pub(crate) hints: Vec<String>,
+}
+
+/// One step of an explanation.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Step {
+    /// Whether it succeeded.
+    pub(crate) good: bool,
+    /// What was found.
+    pub(crate) found: String,
+}
+
+impl From<webhook_verify::Explanation> for Explanation {
+    fn from(from: webhook_verify::Explanation) -> Self {
+        let step = |step: webhook_verify::Step| Step { good: step.good, found: step.found };
+        Self {
+            verified: from.refusal.is_none(),
+            reason: from.refusal.map(|refusal| refusal.reason()),
+            steps: from.steps.into_iter().map(step).collect(),
+            hints: from.hints,
+        }
+    }
+}
+
 /// Refused callbacks to admit.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -7,7 +7,9 @@ use futures_util::future::BoxFuture;
 use prometheus::{Registry, TextEncoder};
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, OnceCell};
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
+use webhook_verify::Explanation;
 use zentra_admin::audit::Actor;
 use zentra_admin::copies::{Copies, Position};
 use zentra_admin::dead::{self, Letters, PassReport};
@@ -17,11 +19,12 @@ use zentra_admin::event::{self, EventDetails, Matches};
 use zentra_admin::filter::Filter;
 use zentra_admin::job::{self, New};
 use zentra_admin::reconcile::{self, Report};
+use zentra_admin::series::{COLLECT, Series, Window};
 use zentra_admin::status::{self, Status};
 use zentra_admin::{AdminError, Backend, ErrorCode};
 use zentra_admin::{archive, audit, copies, payload, refused, tokens, unrouted};
 use zentra_config::Config;
-use zentra_core::clock::Timestamp;
+use zentra_core::clock::{self, Timestamp};
 use zentra_store::control::{Attribution, AuditEntry, Heartbeat, OperatorControl, Token};
 use zentra_store::job::{Halt, Job, Jobs};
 use zentra_store::journal::list::{Page, Query};
@@ -29,7 +32,7 @@ use zentra_store::journal::{Delivery, HistoryEvent};
 
 use zentra_worker::pull::{Nack, Pull, PullError, Pulled};
 
-use crate::lines::Lines;
+use crate::feed::{Feed, Listener};
 
 /// Answer of a use case.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, AdminError>>;
@@ -56,13 +59,17 @@ pub(crate) trait Service: Send + Sync {
     /// Events whose bodies contain a text.
     fn find<'a>(&'a self, text: &'a str, attribution: &'a Attribution) -> Answer<'a, Matches>;
 
-    /// Writes changes until nobody reads them.
-    fn tail<'a>(
-        &'a self,
-        query: &'a Query,
-        id: Option<&'a str>,
-        lines: &'a mut Lines,
-    ) -> Answer<'a, ()>;
+    /// The configuration.
+    fn config(&self) -> &Config;
+
+    /// Whether the configuration has the sources' secrets.
+    fn admits(&self) -> bool;
+
+    /// The last hour.
+    fn series(&self) -> Window;
+
+    /// Live changes from now on, or after a position.
+    fn listen(&self, query: Query, id: Option<String>, after: Option<&str>) -> Listener;
 
     /// Releases an event, and returns its deliveries.
     fn release<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Vec<Delivery>>;
@@ -135,6 +142,9 @@ pub(crate) trait Service: Send + Sync {
 
     fn refused_body<'a>(&'a self, id: &'a str, attribution: &'a Attribution) -> Answer<'a, Bytes>;
 
+    /// What is right and wrong with a refused callback.
+    fn explain<'a>(&'a self, id: &'a str) -> Answer<'a, Explanation>;
+
     fn admit<'a>(
         &'a self,
         wanted: &'a refused::RefusedFilter,
@@ -178,6 +188,9 @@ pub(crate) trait Service: Send + Sync {
     /// Runs released jobs until this program stops.
     fn attend(&self) -> BoxFuture<'_, ()>;
 
+    /// Collects what happens until this program stops.
+    fn collect(&self) -> BoxFuture<'_, ()>;
+
     /// Closes the backend's connections.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -192,6 +205,10 @@ pub(crate) struct BackendService<B: Backend> {
     pub(crate) stop: CancellationToken,
     /// Figures of the newest deliveries, and when they were read.
     pub(crate) snapshot: Mutex<Option<(Instant, Status)>>,
+    /// Live changes.
+    pub(crate) feed: Feed,
+    /// The last hour.
+    pub(crate) series: Series,
     /// Hands out events, from the first request on.
     pub(crate) pull: OnceCell<Pull<B::Queue, B::DeliveryStore>>,
     /// Metrics of what is handed out.
@@ -272,18 +289,32 @@ impl<B: Backend> Service for BackendService<B> {
         Box::pin(event::find_text(&self.backend, self.config, text, false, attribution))
     }
 
-    fn tail<'a>(
-        &'a self,
-        query: &'a Query,
-        id: Option<&'a str>,
-        lines: &'a mut Lines,
-    ) -> Answer<'a, ()> {
+    fn config(&self) -> &Config {
+        self.config
+    }
+
+    fn admits(&self) -> bool {
+        self.admits
+    }
+
+    fn series(&self) -> Window {
+        self.series.window(self.config, clock::now())
+    }
+
+    fn collect(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            tokio::select! {
-                ended = event::tail(&self.backend, query, id, lines) => ended,
-                () = self.stop.cancelled() => Ok(()),
+            let mut interval = interval(COLLECT);
+            while self.stop.run_until_cancelled(interval.tick()).await.is_some() {
+                // What is away is looked at again.
+                if let Ok(heartbeats) = self.backend.histories().workers().await {
+                    self.series.add(self.config, &heartbeats, clock::now());
+                }
             }
         })
+    }
+
+    fn listen(&self, query: Query, id: Option<String>, after: Option<&str>) -> Listener {
+        self.feed.listen(self.backend.histories(), query, id, after)
     }
 
     fn release<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Vec<Delivery>> {
@@ -423,6 +454,13 @@ impl<B: Backend> Service for BackendService<B> {
             let found = refused::find(&self.backend, self.config, id).await?;
             audit::looked(&self.backend.histories(), "refused show body", id, attribution).await?;
             Ok(payload::shown(self.config, &found.kept.source, &found.body))
+        })
+    }
+
+    fn explain<'a>(&'a self, id: &'a str) -> Answer<'a, Explanation> {
+        Box::pin(async move {
+            self.may_admit()?;
+            refused::explain(&self.backend, self.config, id).await
         })
     }
 

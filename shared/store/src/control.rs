@@ -20,6 +20,32 @@ pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Number of audit entries that are kept, the newest ones.
 pub const AUDITED: usize = 100_000;
 
+/// Length of a step of a [`Tally`]. Each begins at a multiple of it.
+pub const TALLY_STEP: Duration = Duration::from_secs(10);
+
+/// What happened at one destination of one worker within a step, by source. A step without anything
+/// has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Begin of the step, by the worker's clock.
+    pub at: Timestamp,
+    /// At most 50 sources by name; the others are counted together under an empty one.
+    pub sources: BTreeMap<String, Counts>,
+}
+
+/// What happened to the events of one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Deliveries whose first attempt began.
+    pub taken: u64,
+    /// Attempts that were successful.
+    pub delivered: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Deliveries that became dead letters.
+    pub dead: u64,
+}
+
 /// A worker's heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
@@ -42,6 +68,9 @@ pub struct Work {
     pub circuit: Circuit,
     /// Whether the worker has read that the destination is paused.
     pub paused: bool,
+    /// The last complete step in which something happened. Older workers have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Tally>,
 }
 
 /// State of a circuit breaker.

@@ -45,7 +45,7 @@ use subtle::ConstantTimeEq;
 use content::Content;
 pub use event::{Batch, Context, Identity, VerifiedEvent, Weakness};
 use event::{MAX_CONTENT_TYPE, MAX_CONTEXT, body_sha256, usable_id, usable_type};
-pub use explain::{Explanation, captured};
+pub use explain::{Explanation, Step, captured};
 pub use handshake::Answered;
 use identity::Item;
 pub use items::MAX_ITEMS;

@@ -344,6 +344,8 @@ async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
     assert!(!printed.contains(&forged[3].1), "its signature isn't told");
     assert_eq!(api.get(&format!("/v1/refused/{id}/body"), &viewer).await.0, 403);
     let admit = json!({ "ids": [id] }).to_string();
+    let explain = format!("/v1/refused/{id}/explain");
+    assert_eq!(api.get(&explain, &viewer).await.1["code"], "admission_disabled");
     assert_eq!(api.ask(Method::POST, "/v1/refused/admit", &viewer, &admit).await.0, 403);
     let (code, printed) = api.ask(Method::POST, "/v1/refused/admit", &ada, &admit).await;
     assert_eq!((code, &printed["code"]), (403, &json!("admission_disabled")));
@@ -384,6 +386,12 @@ async fn queues_and_the_archive_are_seen_and_dealt_with_by_those_who_may() {
     drop(api);
 
     let api = Api::with(stack, &["--admit"]).await;
+    let (code, explained) = api.get(&explain, &viewer).await;
+    assert_eq!((code, &explained["reason"]), (200, &json!("signature_mismatch")), "{explained}");
+    let last = explained["steps"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["good"], false, "{explained}");
+    assert!(!explained.to_string().contains(&forged[3].1), "its signature isn't told");
+    assert_eq!(api.get("/v1/refused/17/explain", &viewer).await.0, 404);
     assert_eq!(api.ask(Method::POST, "/v1/reconcile", &ada, &list(true)).await.0, 403);
     let root = api.token(&["root", "--role", "admin"]);
     let (_, ingested) = api.ask(Method::POST, "/v1/reconcile", &root, &list(true)).await;
@@ -435,7 +443,7 @@ async fn slow_connections_shut_nobody_out_and_a_viewers_body_is_not_read() {
 
     // A token's tails are limited to its own share.
     let mut tails = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..16 {
         let mut stream = flood::connect(&api.at, None).await.unwrap();
         let head =
             format!("GET /v1/tail HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {viewer}\r\n\r\n");

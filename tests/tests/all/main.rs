@@ -9,6 +9,7 @@ mod broker;
 mod certificates;
 mod chaos;
 mod conformance;
+mod console;
 mod control;
 mod crates;
 mod destinations;

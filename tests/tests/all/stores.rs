@@ -1,4 +1,4 @@
-//! `zentra migrate --from-redis`: what one Redis remembers is copied to a cluster, and back.
+//! `zentra migrate --from-redis`: what one Redis remembers is copied to other servers, and back.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -12,10 +12,12 @@ use zentra_store::control::OperatorControl;
 use zentra_store::journal::list::{Listed, Query};
 use zentra_store::journal::{Claim, DeliveryStore, Journal, Summary};
 use zentra_tests::ledger::transfer;
-use zentra_tests::services;
+use zentra_tests::services::{self, RedisSentinel};
 use zentra_tests::stack::Stack;
 use zentra_tests::world::{BOUND, RETENTION, World, dead, delivered};
-use zentra_tests::{eventually, in_cluster, namespace, one_server, shared_rabbit, shared_redis};
+use zentra_tests::{
+    by_sentinel, eventually, in_cluster, namespace, one_server, shared_rabbit, shared_redis,
+};
 
 /// More than one request of a list returns, also from one partition.
 const MANY: usize = 1200;
@@ -75,7 +77,23 @@ fn copied(stack: &Stack, old: &Path, more: &[&str]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_redis_remembers_is_copied_to_a_cluster_and_back() {
-    let (cluster, namespace) = (services::redis_cluster(), namespace());
+    let cluster = services::redis_cluster();
+    let setting = format!("cluster = {{ urls = [\"{}\"] }}", cluster.urls()[0]);
+    is_copied_there_and_back(&setting, &in_cluster(&cluster)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_redis_remembers_is_copied_to_a_primary_with_sentinels_and_back() {
+    let servers = services::redis_sentinel();
+    let urls = servers.urls().iter().map(|url| format!("\"{url}\"")).collect::<Vec<_>>().join(", ");
+    let setting =
+        format!("sentinel = {{ urls = [{urls}], service = \"{}\" }}", RedisSentinel::SERVICE);
+    is_copied_there_and_back(&setting, &by_sentinel(&servers)).await;
+}
+
+/// From one server to other `servers`, which the `setting` names, and back.
+async fn is_copied_there_and_back(setting: &str, servers: &RedisServers) {
+    let namespace = namespace();
     let world =
         World::start(&shared_rabbit(), &shared_redis(), &namespace, "attempts = 1").await.unwrap();
     let mut worker = world.stack.worker().await;
@@ -95,9 +113,7 @@ async fn what_one_redis_remembers_is_copied_to_a_cluster_and_back() {
     let old = world.stack.copy_of_config();
     let same = copied(&world.stack, &old, &[]);
     assert!(same.contains("both configurations have the same [redis]"), "{same}");
-    let url = &cluster.urls()[0];
-    let in_cluster_setting = format!("cluster = {{ urls = [\"{url}\"] }}");
-    world.stack.replace(ONE, &in_cluster_setting);
+    world.stack.replace(ONE, setting);
     let running = copied(&world.stack, &old, &[]);
     assert!(running.contains("1 workers use the Redis to migrate from"), "{running}");
     assert!(worker.process.terminate(BOUND).is_some());
@@ -105,7 +121,7 @@ async fn what_one_redis_remembers_is_copied_to_a_cluster_and_back() {
     let open = |servers: &RedisServers| {
         RedisJournal::new(servers, &ClientTls::default(), &namespace, RETENTION).unwrap()
     };
-    let (one, other) = (open(&one_server(shared_redis())), open(&in_cluster(&cluster)));
+    let (one, other) = (open(&one_server(shared_redis())), open(servers));
     let before = remembered(&one).await;
     let expected = format!("would be copied remembered deliveries {} ", MANY + 2);
     let counted = copied(&world.stack, &old, &["--dry-run"]);
@@ -118,7 +134,7 @@ async fn what_one_redis_remembers_is_copied_to_a_cluster_and_back() {
     assert!(again.contains(&format!("has {} deliveries", MANY + 2)), "{again}");
     assert_eq!(remembered(&other).await, before);
 
-    // A worker on the cluster knows what was delivered, and takes it for a copy.
+    // A worker there knows what was delivered, and takes it for a copy.
     assert!(world.stack.zentra(&["destination", "resume", "ledger"]).status.success());
     let mut worker = world.stack.worker().await;
     world.send("evt_done", &done).await;
@@ -130,10 +146,10 @@ async fn what_one_redis_remembers_is_copied_to_a_cluster_and_back() {
     assert!(worker.process.terminate(BOUND).is_some());
 
     // And back, to another namespace of one server, as to an empty one.
-    let (clustered, back) = (world.stack.copy_of_config(), format!("{namespace}-back"));
-    world.stack.replace(&in_cluster_setting, ONE);
+    let (there, back) = (world.stack.copy_of_config(), format!("{namespace}-back"));
+    world.stack.replace(setting, ONE);
     world.stack.replace(&format!("\"{namespace}\""), &format!("\"{back}\""));
-    let printed = copied(&world.stack, &clustered, &[]);
+    let printed = copied(&world.stack, &there, &[]);
     assert!(printed.contains(&format!("deliveries {}", MANY + 3)), "{printed}");
     let back =
         RedisJournal::new(&one_server(shared_redis()), &ClientTls::default(), &back, RETENTION)

@@ -5,84 +5,128 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use zentra_core::clock::Timestamp;
 use zentra_core::event::DeliveryKey;
+use zentra_core::lifecycle::{DeadReason, State};
 use zentra_store::journal::list::{Listed, Query};
-use zentra_store::journal::{Delivery, DeliveryStore, Entry};
+use zentra_store::journal::{DeliveryStore, Entry};
 
 use crate::backend::Backend;
 use crate::error::AdminError;
 
 /// Poll interval.
-const ASK: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(500);
 /// Number of deliveries that are polled, the newest ones.
-const LOOK: usize = 1000;
+const NEWEST: usize = 1000;
 
 /// Position in a history: the time of its last entry, and the number of entries with that time.
 type Mark = (Timestamp, usize);
 
 /// A new entry of a history.
-#[derive(Serialize)]
-pub struct Change<'a> {
-    pub delivery: &'a DeliveryKey,
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    pub delivery: DeliveryKey,
     #[serde(rename = "type")]
-    pub kind: Option<&'a str>,
+    pub kind: Option<String>,
     #[serde(flatten)]
-    pub entry: &'a Entry,
+    pub entry: Entry,
+    /// The provider's id.
+    #[serde(skip)]
+    pub event_id: Option<String>,
+    /// The delivery's state when the entry was found.
+    #[serde(skip)]
+    pub state: State,
+    /// Its dead-letter reason then.
+    #[serde(skip)]
+    pub reason: Option<DeadReason>,
 }
 
-/// Gives the sink all that happens from now on, until nobody reads any more.
-///
-/// # Errors
-/// Those of the store.
-pub async fn tail<S: Sink>(
-    backend: &impl Backend,
-    query: &Query,
-    id: Option<&str>,
-    sink: &mut S,
-) -> Result<(), AdminError> {
-    let histories = backend.histories();
-    let mut seen: Option<HashMap<DeliveryKey, Mark>> = None;
-    let mut tick = tokio::time::interval(ASK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let page = histories.list(query, None, LOOK).await?;
-        let mut now = HashMap::new();
-        // Oldest first, as it happened.
-        for Listed { delivery, .. } in page.items.iter().rev() {
-            if id.is_some_and(|id| !is(delivery, id)) {
-                continue;
-            }
-            if let Some(seen) = &seen {
-                for entry in new(&delivery.history, seen.get(&delivery.key).copied()) {
-                    let kind = delivery.event.event_type.as_deref();
-                    if !sink.change(&Change { delivery: &delivery.key, kind, entry }) {
-                        return Ok(());
-                    }
-                }
-            }
-            now.extend(mark(&delivery.history).map(|mark| (delivery.key.clone(), mark)));
+impl Change {
+    fn new(listed: &Listed, entry: &Entry) -> Self {
+        let Listed { delivery, .. } = listed;
+        Self {
+            delivery: delivery.key.clone(),
+            kind: delivery.event.event_type.clone(),
+            entry: entry.clone(),
+            event_id: delivery.event.event_id.clone(),
+            state: delivery.record.state,
+            reason: delivery.reason,
         }
-        if !sink.looked() {
-            return Ok(());
-        }
-        seen = Some(now);
+    }
+
+    /// Whether it is of this event: the provider's id, the identity, or a delivery key.
+    pub fn is_of(&self, id: &str) -> bool {
+        let key = &self.delivery;
+        self.event_id.as_deref() == Some(id) || key.identity() == id || key.as_str() == id
+    }
+
+    /// Whether its delivery matches, apart from the times of the query.
+    pub fn fits(&self, query: &Query) -> bool {
+        query.may_take(&self.delivery, self.kind.as_deref())
+            && query.state.is_none_or(|wanted| wanted == self.state)
+            && query.reason.is_none_or(|wanted| self.reason == Some(wanted))
     }
 }
 
-/// A reader of changes.
-pub trait Sink {
-    /// Takes one change. `false`: nobody reads any more.
-    fn change(&mut self, change: &Change<'_>) -> bool;
-
-    /// Called after all changes of one poll. `false`: nobody reads any more.
-    fn looked(&mut self) -> bool;
+/// Finds new entries in the histories of the newest deliveries.
+#[derive(Default)]
+pub struct Watch {
+    seen: Option<HashMap<DeliveryKey, Mark>>,
 }
 
-fn is(delivery: &Delivery, id: &str) -> bool {
-    let key = &delivery.key;
-    delivery.event.event_id.as_deref() == Some(id) || key.identity() == id || key.as_str() == id
+impl Watch {
+    /// When to look.
+    pub fn interval() -> Interval {
+        let mut interval = interval(POLL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval
+    }
+
+    /// What is new since the last look, oldest delivery first. The first look finds nothing.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn look(
+        &mut self,
+        store: &impl DeliveryStore,
+        query: &Query,
+    ) -> Result<Vec<Change>, AdminError> {
+        let page = store.list(query, None, NEWEST).await?;
+        let (mut now, mut changes) = (HashMap::new(), Vec::new());
+        for listed in page.items.iter().rev() {
+            let delivery = &listed.delivery;
+            if let Some(seen) = &self.seen {
+                let new = new(&delivery.history, seen.get(&delivery.key).copied());
+                changes.extend(new.map(|entry| Change::new(listed, entry)));
+            }
+            now.extend(mark(&delivery.history).map(|mark| (delivery.key.clone(), mark)));
+        }
+        self.seen = Some(now);
+        Ok(changes)
+    }
+}
+
+/// Gives the reader what is new at each look, until it returns `false`: nobody reads any more.
+///
+/// # Errors
+/// Those of the store.
+pub async fn tail(
+    backend: &impl Backend,
+    query: &Query,
+    id: Option<&str>,
+    mut reader: impl FnMut(&[Change]) -> bool,
+) -> Result<(), AdminError> {
+    let (store, mut watch, mut interval) =
+        (backend.histories(), Watch::default(), Watch::interval());
+    loop {
+        interval.tick().await;
+        let mut changes = watch.look(&store, query).await?;
+        changes.retain(|change| id.is_none_or(|id| change.is_of(id)));
+        if !reader(&changes) {
+            return Ok(());
+        }
+    }
 }
 
 fn mark(history: &[Entry]) -> Option<Mark> {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use zentra_admin::backend::File;
-use zentra_admin::event::{Change, Sink, tail};
+use zentra_admin::event::{Change, tail};
 use zentra_core::clock::Timestamp;
 use zentra_store::journal::list::Query;
 
@@ -25,10 +25,14 @@ pub(super) async fn run(
     for line in &intro.lines {
         print(format!("{line}\n").as_bytes())?;
     }
-    let mut lines = Lines(Ok(()));
+    let mut printed = Ok(());
     {
         let query = Query::default();
-        let mut changes = std::pin::pin!(tail(backend, &query, None, &mut lines));
+        let reader = |changes: &[Change]| {
+            printed = print_all(changes);
+            printed.is_ok()
+        };
+        let mut changes = std::pin::pin!(tail(backend, &query, None, reader));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -37,7 +41,7 @@ pub(super) async fn run(
             }
         }
     }
-    Ok(lines.0?)
+    Ok(printed?)
 }
 
 /// What is printed about news. Deliveries come from their histories.
@@ -64,19 +68,11 @@ fn words(news: &News, options: &str) -> Vec<u8> {
     }
 }
 
-/// Prints one line for each change of a delivery. Holds the error after which nothing more is printed.
-struct Lines(io::Result<()>);
-
-impl Sink for Lines {
-    fn change(&mut self, change: &Change<'_>) -> bool {
-        let line = format!("{}  {}\n", change.delivery, history::line(change.entry));
-        self.0 = print(line.as_bytes());
-        self.0.is_ok()
-    }
-
-    fn looked(&mut self) -> bool {
-        true
-    }
+/// Prints one line for each change of a delivery.
+fn print_all(changes: &[Change]) -> io::Result<()> {
+    changes.iter().try_for_each(|change| {
+        print(format!("{}  {}\n", change.delivery, history::line(&change.entry)).as_bytes())
+    })
 }
 
 fn print(text: &[u8]) -> io::Result<()> {

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use zentra_admin::Backend;
 use zentra_admin::audit::Actor;
 use zentra_admin::dead::Done;
-use zentra_admin::event::{self, Change, Released, Sink};
+use zentra_admin::event::{self, Change, Released};
 use zentra_config::Config;
 
 pub(crate) use list::DeliveryArgs;
@@ -176,44 +176,21 @@ pub(crate) async fn tail(
     wanted: &DeliveryArgs,
     json: bool,
 ) -> Result<(), Failure> {
-    let mut lines = Lines { json, out: text::stdout(), error: None };
-    event::tail(backend, &wanted.query()?, wanted.id.as_deref(), &mut lines).await?;
-    lines.error.map_or(Ok(()), |error| Err(error.into()))
+    let (mut out, mut written) = (text::stdout(), Ok(()));
+    let reader = |changes: &[Change]| {
+        let lines = changes.iter().try_for_each(|change| write(change, json, &mut out));
+        written = lines.and_then(|()| out.flush());
+        written.is_ok()
+    };
+    event::tail(backend, &wanted.query()?, wanted.id.as_deref(), reader).await?;
+    Ok(written?)
 }
 
-/// The standard output, one line for each change.
-struct Lines<W> {
-    json: bool,
-    out: W,
-    /// The error after which nothing more is written.
-    error: Option<io::Error>,
-}
-
-impl<W: Write> Lines<W> {
-    fn write(&mut self, change: &Change<'_>) -> io::Result<()> {
-        let out = &mut self.out;
-        match self.json {
-            true => serde_json::to_writer(&mut *out, change)?,
-            false => write!(out, "{}  {}", change.delivery, history::line(change.entry))?,
-        }
-        writeln!(out)
+/// Prints one change.
+fn write(change: &Change, json: bool, out: &mut impl Write) -> io::Result<()> {
+    match json {
+        true => serde_json::to_writer(&mut *out, change)?,
+        false => write!(out, "{}  {}", change.delivery, history::line(&change.entry))?,
     }
-
-    /// Whether it was written.
-    fn keep(&mut self, written: io::Result<()>) -> bool {
-        self.error = written.err();
-        self.error.is_none()
-    }
-}
-
-impl<W: Write> Sink for Lines<W> {
-    fn change(&mut self, change: &Change<'_>) -> bool {
-        let written = self.write(change);
-        self.keep(written)
-    }
-
-    fn looked(&mut self) -> bool {
-        let written = self.out.flush();
-        self.keep(written)
-    }
+    writeln!(out)
 }

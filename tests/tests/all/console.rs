@@ -1,0 +1,177 @@
+//! What the console needs of the API: live changes for many listeners, the last hour, the
+//! configuration, and whose token it is.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::{Value, json};
+use zentra_tests::ledger::{Turn, transfer};
+use zentra_tests::world::{BOUND, World, dead, delivered};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
+
+use crate::api::Api;
+
+/// Live changes, as `curl` reads them.
+struct Tail {
+    curl: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Tail {
+    fn open(api: &Api<'_>, token: &str, query: &str) -> Self {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--no-buffer", "--max-time", "120"]);
+        curl.args(["--header", &format!("authorization: Bearer {token}")]);
+        curl.arg(api.url(&format!("/v1/tail?{query}")));
+        let mut curl = curl.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(curl.stdout.take().unwrap()).lines();
+        Self { curl, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        let line = self.lines.next().unwrap().unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"))
+    }
+
+    /// Reads on until this event is delivered. Returns all lines.
+    fn until_delivered(&mut self, id: &str) -> Vec<Value> {
+        let key = format!("ledger/acme/{id}");
+        let mut all = Vec::new();
+        loop {
+            let line = self.next();
+            let is_last = line["delivery"] == key && line["what"] == "delivered";
+            all.push(line);
+            if is_last {
+                return all;
+            }
+        }
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let _ = self.curl.kill();
+        let _ = self.curl.wait();
+    }
+}
+
+async fn deliver(world: &World, id: &str) {
+    world.send(id, &transfer(id, id, 1)).await;
+    world.until(id, delivered).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_goes_on_where_it_stopped_and_is_told_what_it_missed() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let _worker = world.stack.worker().await;
+    let api = Api::start(&world.stack).await;
+    let viewer = api.token(&["grafana"]);
+    // A quiet line comes when the store was read: from then on, nothing is missed.
+    let mut tail = Tail::open(&api, &viewer, "source=acme");
+    let mut other = Tail::open(&api, &viewer, "source=github");
+    assert_eq!(tail.next()["delivery"], Value::Null);
+    deliver(&world, "evt_1").await;
+    let seen = tail.until_delivered("evt_1");
+    let position = seen.last().unwrap()["position"].as_str().unwrap().to_owned();
+    drop(tail);
+
+    deliver(&world, "evt_2").await;
+    deliver(&world, "evt_3").await;
+    let mut tail = Tail::open(&api, &viewer, &format!("source=acme&after={position}"));
+    let missed = tail.until_delivered("evt_3");
+    let of = |id: &str| {
+        missed
+            .iter()
+            .filter(|line| {
+                line["event"] == id || { line["delivery"] == format!("ledger/acme/{id}") }
+            })
+            .count()
+    };
+    assert_eq!((of("evt_1"), of("evt_2"), of("evt_3")), (0, 2, 2), "{missed:?}");
+    assert!(missed.iter().all(|line| line["missed"].is_null()), "{missed:?}");
+    let only =
+        Tail::open(&api, &viewer, &format!("id=evt_2&after={position}")).until_delivered("evt_2");
+    assert_eq!(only.len(), 2, "{only:?}");
+    // Nothing of another source.
+    let quiet = other.next();
+    assert_eq!((&quiet["delivery"], &quiet["missed"]), (&Value::Null, &Value::Null));
+
+    // Positions of another server, and from too long ago.
+    for after in ["0123456789ab-7", "x", ""] {
+        let line = Tail::open(&api, &viewer, &format!("after={after}")).next();
+        assert_eq!(line["missed"], true, "{after}: {line}");
+    }
+    let (_, refused) = api.get("/v1/tail?before=1", &viewer).await;
+    assert_eq!(refused["code"], "invalid_request", "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_hour_counts_each_delivery_once_by_destination_and_source() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let (_one, _other) = (world.stack.worker().await, world.stack.worker().await);
+    let api = Api::start(&world.stack).await;
+    let viewer = api.token(&["grafana"]);
+    for at in 0..5 {
+        deliver(&world, &format!("evt_{at}")).await;
+    }
+    world.ledger.take_turns([Turn::Answer(500, Vec::new())]);
+    world.send("evt_dead", &transfer("evt_dead", "trf_1", 1)).await;
+    world.until("evt_dead", dead).await;
+    let sums = |line: &Value| {
+        ["taken", "delivered", "failed", "dead"].map(|name| {
+            let values = line[name].as_array().unwrap();
+            assert_eq!(values.len(), 360);
+            values.iter().map(|value| value.as_u64().unwrap()).sum::<u64>()
+        })
+    };
+    // Workers report a step when it is over.
+    eventually("all is counted", BOUND, async || {
+        // Some are too many for a second.
+        let (code, series) = api.get("/v1/series", &viewer).await;
+        if code == 429 {
+            return None;
+        }
+        assert_eq!((code, &series["step_seconds"]), (200, &json!(10)));
+        let ledger = &series["destinations"][0];
+        assert_eq!(ledger["name"], "ledger");
+        let counted = sums(ledger);
+        assert!(counted[0] <= 6, "{counted:?}");
+        let acme = series["sources"].as_array().unwrap().iter().find(|one| one["name"] == "acme");
+        (counted == [6, 5, 1, 1] && acme.is_some_and(|acme| sums(acme) == counted)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_and_the_configuration_are_shown_without_any_secret() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 3")
+        .await
+        .unwrap();
+    let url = &world.ledger.url;
+    world.stack.replace(&format!("\"{url}\""), &format!("\"{url}?token=hunter2\""));
+    let api = Api::start(&world.stack).await;
+    let viewer = api.token(&["vera"]);
+    let root = api.token(&["root", "--role", "admin", "--payloads"]);
+    let (code, me) = api.get("/v1/me", &viewer).await;
+    assert_eq!(code, 200);
+    assert_eq!(
+        json!([me["name"], me["role"], me["payloads"], me["admits"]]),
+        json!(["vera", "viewer", false, false])
+    );
+    let (_, me) = api.get("/v1/me", &root).await;
+    assert_eq!(json!([me["role"], me["payloads"]]), json!(["admin", true]));
+
+    let (code, config) = api.get("/v1/config", &viewer).await;
+    assert_eq!(code, 200, "{config}");
+    let ledger = &config["destinations"][0];
+    assert_eq!(json!([ledger["name"], ledger["retry"]["attempts"]]), json!(["ledger", 3]));
+    let acme = config["sources"].as_array().unwrap().iter().find(|one| one["name"] == "acme");
+    assert_eq!(acme.unwrap()["path"], "/in/acme");
+    let text = config.to_string();
+    let secrets = [sign::ACME_SECRET, sign::STRIPE_SECRET, sign::LEDGER_SECRET, "hunter2", "amqp"];
+    assert!(!secrets.iter().any(|secret| text.contains(secret)), "{text}");
+}

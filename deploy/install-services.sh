@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Gets from Debian what the tests and the demo need and this machine lacks:
-# RabbitMQ, Redis, PostgreSQL, iptables, Python, curl, CA certificates, a C compiler and make; with
-# `bench`, wrk too. It starts none of the packages' own services: the tests and the demo run private servers.
+# RabbitMQ, Redis, PostgreSQL, Chromium, iptables, Python, curl, CA certificates, a C compiler and
+# make; with `bench`, wrk too. It starts none of the packages' own services: the tests and the demo run private servers.
 set -euo pipefail
 
 missing=()
@@ -14,6 +14,9 @@ command -v iptables >/dev/null || missing+=(iptables)
 command -v python3 >/dev/null || missing+=(python3)
 command -v curl >/dev/null || missing+=(curl)
 command -v script >/dev/null || missing+=(bsdutils)
+# For the console.
+command -v chromium >/dev/null || missing+=(chromium)
+command -v chromedriver >/dev/null || missing+=(chromium-driver)
 command -v git >/dev/null || missing+=(git)
 command -v setpriv >/dev/null || missing+=(util-linux)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)

@@ -39,6 +39,8 @@ pub struct Program {
     pub listen: String,
     /// The address of metrics and health.
     pub admin: String,
+    /// The address of the console (`zentra standalone`), or an empty text.
+    pub console: String,
 }
 
 impl Stack {
@@ -164,14 +166,19 @@ timeout = "1s"
     /// Starts ingress and worker in one program and waits until both are ready. `admin` of the
     /// result is the worker's.
     pub async fn standalone(&self) -> Program {
+        self.standalone_at(&format!("127.0.0.1:{}", free_port())).await
+    }
+
+    /// The same, with the console at this address.
+    pub async fn standalone_at(&self, console: &str) -> Program {
         let [listen, ingress_admin] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
         let admin = format!("127.0.0.1:{}", free_port());
         let mut command = self.command("zentra");
         command.args(["standalone", "--listen", &listen, "--ingress-admin", &ingress_admin]);
-        command.args(["--worker-admin", &admin]);
-        let [listen, ingress_admin, admin] =
-            [listen, ingress_admin, admin].map(|at| format!("http://{at}"));
-        let program = Program { process: services::start(command), listen, admin };
+        command.args(["--worker-admin", &admin, "--console", console]);
+        let [listen, ingress_admin, admin, console] =
+            [&listen, &ingress_admin, &admin, console].map(|at| format!("http://{at}"));
+        let program = Program { process: services::start(command), listen, admin, console };
         for admin in [&ingress_admin, &program.admin] {
             self.is_ready("zentra standalone", admin).await;
         }
@@ -195,6 +202,7 @@ timeout = "1s"
         let program = Program {
             process: services::start(command),
             listen: String::new(),
+            console: String::new(),
             admin: format!("http://{admin}"),
         };
         self.is_ready(&name, &program.admin).await;

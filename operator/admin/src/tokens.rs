@@ -18,8 +18,20 @@ use crate::filter;
 /// Prefix of a token, for secret scanners.
 const PREFIX: &str = "zentra_";
 
+/// Prefix of a code that signs in to the console. Older versions take it for no token.
+const CODE: &str = "zentra_code_";
+
+/// Validity of a code that `zentra console open` prints.
+pub const CODE_LIFETIME: Duration = Duration::from_secs(10 * 60);
+
+/// Validity of the token of somebody who has signed in to the console.
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+
 /// Maximum validity of a token.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Between the name of an operator and that of a sign-in.
+const OF_CONSOLE: &str = "-console-";
 
 /// A new token.
 pub struct New {
@@ -48,6 +60,67 @@ pub async fn create(
     actor: &Actor,
 ) -> Result<(Token, String), AdminError> {
     destinations_fit(config, new)?;
+    let (token, secret) = make(control, new, false, actor).await?;
+    let text = format!("{PREFIX}{}_{secret}", token.id);
+    Ok((token, text))
+}
+
+/// Creates a code that signs in to the console once, with this role. Tokens of former sign-ins that have
+/// expired are removed.
+///
+/// # Errors
+/// Those of the store.
+pub async fn create_code(
+    control: &impl OperatorControl,
+    role: Role,
+    payloads: bool,
+    lifetime: Duration,
+    actor: &Actor,
+) -> Result<String, AdminError> {
+    let now = clock::now();
+    for token in control.tokens().await? {
+        if token.name.contains(OF_CONSOLE) && token.expires_at <= now {
+            control.revoke(&token.id).await?;
+        }
+    }
+    let name = format!("{}{OF_CONSOLE}{}", actor.name, hex::encode(rand::random::<[u8; 3]>()));
+    let new = New { name, role, payloads, destinations: Vec::new(), expires_in: lifetime };
+    let (token, secret) = make(control, &new, true, actor).await?;
+    Ok(format!("{CODE}{}_{secret}", token.id))
+}
+
+/// Exchanges a code for a token with the same name and rights, which is valid for
+/// [`SESSION_LIFETIME`]. `None` if the code is not valid, or was used.
+///
+/// # Errors
+/// Those of the store.
+pub async fn sign_in(
+    control: &impl OperatorControl,
+    code: &str,
+) -> Result<Option<(Token, String)>, AdminError> {
+    let Some(used) = find(control, code.strip_prefix(CODE)).await?.filter(|token| token.once)
+    else {
+        return Ok(None);
+    };
+    // Of two who use it together, one gets in.
+    if !control.revoke(&used.id).await? {
+        return Ok(None);
+    }
+    let Token { name, role, payloads, made, .. } = used;
+    let new = New { name, role, payloads, destinations: Vec::new(), expires_in: SESSION_LIFETIME };
+    let actor = Actor { name: made.by, reason: "sign-in to the console".into() };
+    let (token, secret) = make(control, &new, false, &actor).await?;
+    let text = format!("{PREFIX}{}_{secret}", token.id);
+    Ok(Some((token, text)))
+}
+
+/// Stores a new token, and returns it with its secret.
+async fn make(
+    control: &impl OperatorControl,
+    new: &New,
+    once: bool,
+    actor: &Actor,
+) -> Result<(Token, String), AdminError> {
     name_is_free(control, &new.name, None).await?;
     let mut random = [0; 40];
     rand::rng().fill_bytes(&mut random);
@@ -60,6 +133,7 @@ pub async fn create(
         role: new.role,
         payloads: new.payloads,
         destinations: new.destinations.clone(),
+        once,
         expires_at: made.at.plus(new.expires_in),
         made,
         id,
@@ -73,7 +147,8 @@ pub async fn create(
     let on =
         format!("{id} for {}, as {role}{of}{payloads}, until {}", token.name, token.expires_at);
     let attribution = token.made.clone();
-    let audited = Audited { control: Some(control), action: "token create", on, attribution };
+    let action = if once { "console open" } else { "token create" };
+    let audited = Audited { control: Some(control), action, on, attribution };
     // Whoever creates one of this name at the same time sees ours, or we see theirs: a name of two is
     // given up again, perhaps by both.
     let keep = async {
@@ -85,8 +160,7 @@ pub async fn create(
         free
     };
     audited.run(keep, |()| "made".into()).await?;
-    let text = format!("{PREFIX}{id}_{secret}");
-    Ok((token, text))
+    Ok((token, secret))
 }
 
 /// That no valid token but `own` has this name.
@@ -155,7 +229,16 @@ pub async fn verify(
     control: &impl OperatorControl,
     text: &str,
 ) -> Result<Option<Token>, AdminError> {
-    let parts = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_'));
+    let found = find(control, text.strip_prefix(PREFIX)).await?;
+    Ok(found.filter(|token| !token.once))
+}
+
+/// The valid token of this id and secret.
+async fn find(
+    control: &impl OperatorControl,
+    parts: Option<&str>,
+) -> Result<Option<Token>, AdminError> {
+    let parts = parts.and_then(|rest| rest.split_once('_'));
     let Some((id, secret)) = parts.filter(|(id, _)| id.len() == 16) else { return Ok(None) };
     let found = control.token(id).await?;
     let own = digest(secret);
@@ -197,6 +280,13 @@ mod tests {
         all: Arc<Mutex<Vec<Token>>>,
         first_look: Arc<Barrier>,
         looks: Arc<Mutex<usize>>,
+    }
+
+    impl Together {
+        fn new(together: usize) -> Self {
+            let first_look = Arc::new(Barrier::new(together));
+            Self { all: Arc::default(), first_look, looks: Arc::default() }
+        }
     }
 
     impl OperatorControl for Together {
@@ -257,11 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn two_who_create_one_name_together_do_not_both_have_it() {
-        let control = Together {
-            all: Arc::default(),
-            first_look: Arc::new(Barrier::new(2)),
-            looks: Arc::default(),
-        };
+        let control = Together::new(2);
         let config = Fakes::new().config;
         let new = New {
             name: "ada".into(),
@@ -281,5 +367,31 @@ mod tests {
         assert_eq!(given, valid);
         let again = create(&control, &config, &new, &actor).await;
         assert_eq!(again.is_ok(), valid.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_code_signs_in_once_and_is_no_token() {
+        let control = Together::new(1);
+        let actor = Actor { name: "ada".into(), reason: String::new() };
+        let code =
+            create_code(&control, Role::Operator, true, CODE_LIFETIME, &actor).await.unwrap();
+        assert_eq!(verify(&control, &code).await.unwrap(), None);
+        let as_token = code.replacen(CODE, PREFIX, 1);
+        assert_eq!(verify(&control, &as_token).await.unwrap(), None);
+        assert_eq!(sign_in(&control, &as_token).await.unwrap(), None);
+
+        let (one, other) = tokio::join!(sign_in(&control, &code), sign_in(&control, &code));
+        let given: Vec<_> = [one, other].into_iter().filter_map(Result::unwrap).collect();
+        let [(token, text)] = &given[..] else { panic!("{given:?}") };
+        assert_eq!((token.role, token.payloads), (Role::Operator, true));
+        assert!(token.name.starts_with("ada-console-"), "{}", token.name);
+        assert_eq!(verify(&control, text).await.unwrap().as_ref(), Some(token));
+        assert_eq!(sign_in(&control, &code).await.unwrap(), None);
+        assert_eq!(sign_in(&control, text).await.unwrap(), None, "a token is no code");
+
+        // An expired one is removed by the next.
+        control.all.lock().unwrap()[0].expires_at = clock::now();
+        create_code(&control, Role::Viewer, false, CODE_LIFETIME, &actor).await.unwrap();
+        assert_eq!(control.all.lock().unwrap().len(), 1);
     }
 }

@@ -5,6 +5,7 @@ mod archive;
 mod audit;
 mod auth;
 mod configuration;
+mod console;
 mod consume;
 mod copies;
 mod dead;
@@ -59,6 +60,8 @@ const LONGEST: usize = 64 * 1024;
 const LISTS: usize = 8 << 20;
 /// Maximum size of a list of receipts, in bytes.
 const RECEIPTS: usize = 256 * 1024;
+/// Maximum size of a sign-in, in bytes.
+const CODES: usize = 4096;
 /// Timeout of a request.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Timeout of a request that plans a job.
@@ -197,7 +200,8 @@ fn router(service: Arc<dyn Service>) -> Router {
         })
         .layer(DefaultBodyLimit::max(LONGEST))
         .layer(middleware::map_response(never_kept))
-        .with_state(service)
+        .with_state(service.clone())
+        .merge(console::router(service).layer(DefaultBodyLimit::max(CODES)))
 }
 
 /// Answers must not be cached.

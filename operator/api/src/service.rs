@@ -42,6 +42,9 @@ pub(crate) trait Service: Send + Sync {
     /// The valid token with this text.
     fn token<'a>(&'a self, text: &'a str) -> Answer<'a, Option<Token>>;
 
+    /// Exchanges a code for a token of the console.
+    fn sign_in<'a>(&'a self, code: &'a str) -> Answer<'a, Option<(Token, String)>>;
+
     fn status(&self) -> Answer<'_, Status>;
 
     /// The current status, with figures of the newest deliveries that are at most [`SNAPSHOT`] old.
@@ -258,6 +261,10 @@ impl<B: Backend> BackendService<B> {
 impl<B: Backend> Service for BackendService<B> {
     fn token<'a>(&'a self, text: &'a str) -> Answer<'a, Option<Token>> {
         Box::pin(async move { tokens::verify(&self.backend.histories(), text).await })
+    }
+
+    fn sign_in<'a>(&'a self, code: &'a str) -> Answer<'a, Option<(Token, String)>> {
+        Box::pin(async move { tokens::sign_in(&self.backend.histories(), code).await })
     }
 
     fn status(&self) -> Answer<'_, Status> {

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::archive::ArchiveCommand;
+use crate::console::ConsoleCommand;
 use crate::dead::DeadCommand;
 use crate::destination::DestinationCommand;
 use crate::dev::Dev;
@@ -71,7 +72,11 @@ pub(crate) enum Command {
     /// List, pause and resume destinations.
     #[command(subcommand)]
     Destination(DestinationCommand),
-    /// Serve the HTTP API for operators under /v1. Every request needs a token.
+    /// Sign in to the web console, which zentra serve, standalone and dev serve.
+    #[command(subcommand)]
+    Console(ConsoleCommand),
+    /// Serve the web console, and the HTTP API for operators under /v1. Every request of the API needs a
+    /// token.
     Serve(Serve),
     /// Forward events of a shared Zentra to an application on this machine, by the API. Forwards
     /// copies, or pulls.

@@ -3,6 +3,7 @@
 mod actor;
 mod archive;
 mod arguments;
+mod console;
 mod dead;
 mod destination;
 mod dev;
@@ -160,6 +161,7 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
         Command::Status { json } => status::command(config, backend, json).await,
         Command::Destination(command) => destination::command(config, backend, command).await,
         Command::Workers { json } => destination::workers(backend, json).await,
+        Command::Console(command) => console::command(backend, command).await,
         Command::Token(command) => token::command(config, backend, command).await,
         Command::Audit { limit, json } => destination::audit(backend, limit, json).await,
         Command::Tail { wanted, json } => event::tail(backend, &wanted, json).await,

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 #[derive(clap::Args)]
 pub(crate) struct Serve {
     /// Address to listen on. Port 0 uses a free port and logs it.
-    #[arg(long, default_value = "127.0.0.1:9470", value_name = "ADDRESS")]
+    #[arg(long, default_value = crate::console::ADDRESS, value_name = "ADDRESS")]
     listen: SocketAddr,
     /// A proxy in front ends TLS. Required to listen on another address than loopback, because
     /// tokens must be encrypted on the network.
@@ -41,7 +41,7 @@ pub(crate) async fn run<B: Backend + 'static>(
         Failure::Asked(format!("cannot listen on {listen}: {error}\n127.0.0.1:0 uses a free port."))
     })?;
     let stop = shutdown::on_signal()?;
-    tracing::info!(listen = %listener.local_addr()?, "zentra serve started");
+    tracing::info!(listen = %listener.local_addr()?, "zentra serve started; zentra console open signs in");
     zentra_api::serve(listener, config, backend, *admit, stop).await;
     tracing::info!("zentra serve stopped");
     Ok(())

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use zentra_admin::backend::alone;
-use zentra_config::{Live, Origin, Role};
+use zentra_admin::backend::{self, alone};
+use zentra_config::{Config, Live, Origin, Role};
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_store::queue::Publish;
 use zentra_telemetry::shutdown;
@@ -27,6 +28,21 @@ pub(crate) struct Listen {
     /// Address for metrics and health of the worker; overrides `worker.admin`.
     #[arg(long, value_name = "ADDRESS")]
     worker_admin: Option<String>,
+    /// Serve console and API too, at this address of this machine, such as 127.0.0.1:9470.
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    console: Option<SocketAddr>,
+}
+
+/// An address that other machines do not reach: the console is plain HTTP here.
+pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "an address like 127.0.0.1:9470")?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => {
+            Err("must be on 127.0.0.1 or [::1]; for other machines, run zentra serve --behind-tls"
+                .into())
+        }
+    }
 }
 
 /// Receives and delivers callbacks until SIGTERM or SIGINT.
@@ -51,8 +67,19 @@ pub(crate) async fn run(path: &Path, listen: &Listen) -> Result<(), Failure> {
         worker_admin = %worker_admin.local_addr()?, file,
         "zentra standalone started"
     );
+    let stop = shutdown::on_signal()?;
+    let console = match listen.console {
+        None => None,
+        Some(address) => {
+            let listener = bind("console", "--console", address).await?;
+            Some(standalone.console(listener, stop.clone())?)
+        }
+    };
     let queue = standalone.queue.clone();
-    standalone.serve(queue, shutdown::on_signal()?).await?;
+    standalone.serve(queue, stop).await?;
+    if let Some(console) = console {
+        let _ = console.await;
+    }
     tracing::info!("zentra standalone stopped");
     Ok(())
 }
@@ -106,6 +133,22 @@ impl Standalone {
             live,
             _alone: alone,
         })
+    }
+
+    /// Serves console and API until `stop`, with the configuration of this moment.
+    pub(crate) fn console(
+        &self,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> Result<JoinHandle<()>, Failure> {
+        // One for the life of the program.
+        let config: &'static Config = Box::leak(Box::new((*self.live.config()).clone()));
+        let embedded = config.embedded.as_ref();
+        let embedded = embedded.ok_or(Failure::Asked("embedded.path is missing".into()))?;
+        let backend = backend::File::open(config, embedded)?;
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "the console is served; zentra console open signs in");
+        Ok(tokio::spawn(zentra_api::serve(listener, config, backend, true, stop)))
     }
 
     /// Receives into `accepts` and delivers until `stop`.

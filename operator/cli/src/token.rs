@@ -58,7 +58,7 @@ pub(crate) struct New {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum RoleName {
+pub(crate) enum RoleName {
     Consumer,
     Viewer,
     Operator,

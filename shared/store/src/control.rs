@@ -179,6 +179,9 @@ pub struct Token {
     pub destinations: Vec<String>,
     /// SHA-256 of the secret, in hex. The secret has 256 random bits, so a slow hash isn't needed.
     pub digest: String,
+    /// Whether it only signs in to the console, once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
     /// End of its validity.
     pub expires_at: Timestamp,
     /// Who created it, when and why.

@@ -6,6 +6,7 @@ mod alarm;
 mod api;
 mod bounds;
 mod broker;
+mod browser;
 mod certificates;
 mod chaos;
 mod conformance;

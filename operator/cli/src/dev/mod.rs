@@ -11,21 +11,27 @@ mod view;
 
 use std::fs::OpenOptions;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use http::Uri;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use zentra_admin::audit::Actor;
 use zentra_admin::backend::File;
+use zentra_admin::tokens;
 use zentra_config::{Config, Live};
 use zentra_rehearse::Samples;
+use zentra_store::control::Role;
 use zentra_telemetry::{colors, init_logs, init_logs_in, shutdown};
 
+use crate::console;
 use crate::failure::Failure;
 use crate::source::variable;
-use crate::standalone::Standalone;
+use crate::standalone::{Standalone, loopback};
 use crate::text::{in_shell, word_in_shell};
 use config::{Prepared, Wanted, prepare};
 use feed::{News, Shown, WAITING};
@@ -50,6 +56,9 @@ pub(crate) struct Dev {
     /// Address for callbacks; overrides `ingress.listen` (default: 127.0.0.1:8080).
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Address of the web console, on this machine. If it is taken, any free port is used.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9471", value_parser = loopback)]
+    console: SocketAddr,
     /// Print lines instead of the live view, as where the output is not a terminal.
     #[arg(long)]
     plain: bool,
@@ -81,8 +90,9 @@ pub(crate) async fn run(path: &Path, asked: &Dev) -> Result<(), Failure> {
     let embedded =
         config.embedded.as_ref().ok_or(Failure::Asked("embedded.path is missing".into()))?;
     let backend: Arc<File<'static>> = Arc::new(File::open(config, embedded)?);
-    let intro = intro(&standalone, config, &prepared, asked)?;
+    let mut intro = intro(&standalone, config, &prepared, asked)?;
     let stop = shutdown::on_signal_or_hangup()?;
+    intro.lines.push(format!("console    {}", console(&standalone, &backend, asked, &stop).await?));
     let accepts = Shown { queue: standalone.queue.clone(), config, news: send.clone() };
     let serving = tokio::spawn(standalone.serve(accepts, stop.clone()));
     let shown = match is_live {
@@ -92,6 +102,25 @@ pub(crate) async fn run(path: &Path, asked: &Dev) -> Result<(), Failure> {
     stop.cancel();
     shown?;
     serving.await.map_err(|error| Failure::Ours(error.to_string()))?
+}
+
+/// Serves the console. Returns a link that signs the developer in.
+async fn console(
+    standalone: &Standalone,
+    backend: &File<'static>,
+    asked: &Dev,
+    stop: &CancellationToken,
+) -> Result<String, Failure> {
+    let listener = match TcpListener::bind(asked.console).await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind("127.0.0.1:0").await?,
+    };
+    let at = format!("http://{}", listener.local_addr()?);
+    // It ends with the program.
+    drop(standalone.console(listener, stop.clone())?);
+    let actor = Actor { name: "dev".into(), reason: String::new() };
+    let lifetime = tokens::SESSION_LIFETIME;
+    console::link(backend, &at, Role::Admin, true, lifetime, &actor).await
 }
 
 /// The live view.

@@ -1,0 +1,170 @@
+// The frame: sign-in, navigation, and the page that the address names.
+
+import { html, nothing, render } from '../vendor/lit-html/lit-html.js';
+import { get } from './api.js';
+import { event } from './event.js';
+import { events } from './events.js';
+import { nextTimes, times } from './format.js';
+import { overview } from './overview.js';
+import { loading, problem } from './parts.js';
+import { signInByLink, signInWith, signOut, token } from './session.js';
+
+const VIEWS = { '': overview, events };
+const app = document.getElementById('app');
+
+/** Who has signed in, what they may do, and where. */
+let context = null;
+let page = null;
+let notice = null;
+
+/** One visit of a view: it ends with the next address. */
+class Page {
+  #now;
+  #ending = new AbortController();
+  #drawing = false;
+
+  constructor(view, { id, query }) {
+    this.view = view;
+    this.id = id;
+    this.query = query;
+    this.context = context;
+    this.actions = {};
+    this.#now = { ...view.initial };
+  }
+
+  get signal() {
+    return this.#ending.signal;
+  }
+
+  state() {
+    return this.#now;
+  }
+
+  /** Takes values, or a function of the present ones, and draws once for all changes of a moment. */
+  update(change) {
+    if (this.signal.aborted) return;
+    const values = typeof change === 'function' ? change(this.#now) : change;
+    this.#now = { ...this.#now, ...values };
+    if (values.error?.status === 401) {
+      leave('The session has ended.');
+      return;
+    }
+    if (!this.#drawing) {
+      this.#drawing = true;
+      requestAnimationFrame(() => {
+        this.#drawing = false;
+        draw();
+      });
+    }
+  }
+
+  end() {
+    this.#ending.abort();
+  }
+}
+
+/** The view, the id and the query of an address: `#/events/ID?state=dead`. */
+function address() {
+  const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?', 2);
+  const [name, id] = path.split('/', 2);
+  if (name === 'events' && id) return [event, { id: decodeURIComponent(id), query }];
+  return [VIEWS[name], { query }];
+}
+
+function go() {
+  page?.end();
+  const [view, at] = address();
+  page = view ? new Page(view, at) : null;
+  document.title = `${view?.title ?? 'Not found'} · Zentra`;
+  view?.start(page);
+  draw();
+  scrollTo(0, 0);
+  // Whoever uses a keyboard or listens goes on at the top of the new page.
+  document.getElementById('main')?.focus({ preventScroll: true });
+}
+
+function leave(why) {
+  page?.end();
+  page = null;
+  context = null;
+  notice = why;
+  signOut();
+  draw();
+}
+
+function draw() {
+  render(token() ? frame() : signIn(), app);
+}
+
+function signIn() {
+  const submit = async (submitted) => {
+    submitted.preventDefault();
+    signInWith(new FormData(submitted.target).get('token'));
+    await begin();
+  };
+  return html`<main id="main" class="sign-in" tabindex="-1">
+    <h1>Zentra</h1>
+    ${notice ? html`<p class="notice warn" role="alert">${notice}</p>` : nothing}
+    <p>Open a link from this command. It signs in once:</p>
+    <pre>zentra console open</pre>
+    <form @submit=${submit}>
+      <label>Or use a token<input name="token" type="password" required autocomplete="off"></label>
+      <button class="primary">Sign in</button>
+    </form></main>`;
+}
+
+function frame() {
+  const view = page?.view;
+  const link = (href, name, of) => html`<a href=${href} aria-current=${of.includes(view) ? 'page' : nothing}>${name}</a>`;
+  const clock = () => { nextTimes(); draw(); };
+  return html`
+    <header class="top ${context?.production ? 'production' : ''}">
+      <a class="brand" href="#/">Zentra</a>
+      <nav aria-label="Main">${link('#/', 'Overview', [overview])}${link('#/events', 'Events', [events, event])}</nav>
+      <div class="who">
+        ${context?.production ? html`<strong class="environment">production</strong>` : nothing}
+        <button @click=${clock} title="How times are shown">${times()}</button>
+        ${context ? html`<span>${context.me.name} <span class="quiet">${context.me.role}</span></span>
+        <button @click=${() => leave(null)}>Sign out</button>` : nothing}
+      </div>
+    </header>
+    <main id="main" tabindex="-1">
+      ${!context ? (notice ? problem(new Error(notice), begin) : loading()) : html`
+      <h1>${view?.title ?? 'Not found'}</h1>
+      ${view ? view.render(page.state(), page) : html`<p>No page has this address. <a href="#/">Overview</a></p>`}`}
+    </main>`;
+}
+
+/** Reads who this is, and shows the page. */
+async function begin() {
+  notice = null;
+  draw();
+  if (!token()) return;
+  try {
+    const [me, config] = await Promise.all([get('v1/me'), get('v1/config')]);
+    const acts = ['operator', 'admin'].includes(me.role);
+    context = { me, config, acts, production: config.production };
+    go();
+  } catch (error) {
+    if ([401, 403].includes(error.status)) leave('This token is not valid here, or has expired.');
+    else {
+      notice = error.message;
+      draw();
+    }
+  }
+}
+
+addEventListener('hashchange', async () => {
+  if (location.hash.includes('code=')) await start();
+  else if (context) go();
+});
+// Relative times go on.
+setInterval(() => context && times() === 'relative' && !document.hidden && draw(), 5000);
+
+async function start() {
+  const failed = await signInByLink();
+  if (failed) leave(failed);
+  else await begin();
+}
+
+await start();

@@ -1,0 +1,41 @@
+// Asks for the reason of an action.
+
+import { html, nothing, render } from '../vendor/lit-html/lit-html.js';
+
+/**
+ * Returns the reason, or null if the operator changed their mind. In a production environment the
+ * destination's name must be typed.
+ */
+export function ask({ title, text, destination }, { production }) {
+  return new Promise((resolve) => {
+    const dialog = document.createElement('dialog');
+    const close = (reason) => {
+      dialog.remove();
+      resolve(reason);
+    };
+    const submit = (event) => {
+      event.preventDefault();
+      const form = new FormData(event.target);
+      if (production && form.get('name') !== destination) {
+        event.target.elements.name.setCustomValidity(`Type ${destination}.`);
+        event.target.reportValidity();
+        return;
+      }
+      close(form.get('because'));
+    };
+    const typed = (event) => event.target.setCustomValidity('');
+    render(html`<form @submit=${submit}>
+      <h2 id="ask">${title}</h2>
+      <p>${text}</p>
+      <label>Reason, for the audit log<input name="because" required maxlength="1000" autocomplete="off"></label>
+      ${production ? html`<label>This is production. Type the destination's name: ${destination}
+        <input name="name" required autocomplete="off" @input=${typed}></label>` : nothing}
+      <p class="actions"><button class="primary">${title}</button>
+        <button type="button" @click=${() => close(null)}>Cancel</button></p>
+    </form>`, dialog);
+    dialog.setAttribute('aria-labelledby', 'ask');
+    dialog.addEventListener('cancel', () => close(null));
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}

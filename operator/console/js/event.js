@@ -1,0 +1,176 @@
+// One event: each of its deliveries as a timeline, how it came, and what an operator can do.
+
+import { html, nothing } from '../vendor/lit-html/lit-html.js';
+import { get, listen, post } from './api.js';
+import { ask } from './dialog.js';
+import { duration, number, visible, words } from './format.js';
+import { empty, loading, problem, state, stranger, when } from './parts.js';
+
+export const event = {
+  title: 'Event',
+
+  start(page) {
+    const path = `v1/events/${encodeURIComponent(page.id)}`;
+    const load = async () => {
+      try {
+        page.update({ found: await get(path, page.signal), error: null });
+      } catch (error) {
+        if (!page.signal.aborted) page.update({ error });
+      }
+    };
+    const act = async (action, key, asks) => {
+      const because = await ask(asks, page.context);
+      if (because === null) return;
+      try {
+        await action(key, because);
+        page.update({ done: `${asks.title}: done.`, failed: null });
+      } catch (error) {
+        page.update({ failed: error, done: null });
+      }
+      load();
+    };
+    page.actions = { load, act };
+    load();
+    listen({ id: page.id }, {
+      connected: (connected) => page.update({ connected }),
+      missed: load,
+      failed: (error) => page.update({ error }),
+      changes: load,
+    }, page.signal);
+  },
+
+  initial: { found: null, error: null, connected: true, done: null, failed: null },
+
+  render({ found, error, connected, done, failed }, page) {
+    if (!found) {
+      if (!error) return loading();
+      return error.status === 404
+        ? empty('No event has this ID.', 'It may be refused, or not have arrived: see Refused, or find it by a text of its body.')
+        : problem(error, page.actions.load);
+    }
+    return html`
+      ${connected ? nothing : html`<p class="notice warn" role="status">The connection is lost. It is being made
+        again.</p>`}
+      ${error ? problem(error, page.actions.load) : nothing}
+      ${done ? html`<p class="notice good" role="status">${done}</p>` : nothing}
+      ${failed ? problem(failed) : nothing}
+      ${found.deliveries.map((one) => delivery(one, page))}
+      ${found.accepted.map(accepted)}
+      ${found.refused.length > 0 ? html`<section class="card"><h2>Refused callbacks that claim this event</h2>
+        <ul>${found.refused.map((one) => html`<li>${when(one.received_at)} ${words(one.reason)}
+          <code>${one.refused_id}</code></li>`)}</ul></section>` : nothing}`;
+  },
+};
+
+function accepted(one) {
+  return html`<section class="card"><h2>${stranger(one.event.event_id ?? '(no ID)')}</h2>
+    <p>Accepted ${when(one.event.received_at)}.
+      ${one.place === 'unrouted' ? 'No destination subscribes to it.' : 'No worker has taken it up yet, or it was forgotten.'}
+    </p></section>`;
+}
+
+function delivery(one, page) {
+  const { key, record, reason, event: about, history } = one;
+  return html`<article class="card" aria-label="Delivery ${visible(key)}">
+    <header class="head">
+      <div><h2>${stranger(about.event_id ?? '(no ID)')}</h2>
+        <p>${stranger(about.event_type ?? '(no type)')} from ${stranger(about.source)} to
+          ${stranger(key.split('/', 1)[0])}</p></div>
+      <p>${state(record.state, reason)}
+        ${record.state === 'waiting' ? html`next attempt ${when(record.until)}` : nothing}</p>
+    </header>
+    ${actions(one, page)}
+    <h3>History</h3>
+    <ol class="timeline">${[{ at: about.received_at, received: about }, ...history].map(entry)}</ol>
+    ${how(one)}
+  </article>`;
+}
+
+function actions({ key, record, reason }, page) {
+  if (!page.context.acts) return nothing;
+  const suspected = ['suspected_replay', 'conflict'].includes(reason);
+  const to = (name) => (id, because) => post(`v1/events/${encodeURIComponent(id)}/${name}`, { because });
+  const all = [];
+  if (record.state === 'dead' && !suspected) {
+    all.push(['Requeue', (id, because) => requeued(id, because),
+      'The event goes back to its work queue, with the same checks as a first delivery.']);
+  }
+  if (record.state === 'dead' && suspected) {
+    all.push(['Release', to('release'), 'The event is delivered as an event of its own. Do it only if it is genuine.']);
+  }
+  if (record.state === 'waiting') {
+    all.push(['Attempt now', to('release'), 'The event is attempted now.']);
+    all.push(['End retries', to('end'), 'The event becomes a dead letter.']);
+  }
+  const destination = key.split('/', 1)[0];
+  return all.length === 0 ? nothing : html`<p class="actions">${all.map(([title, action, text]) => html`
+    <button @click=${() => page.actions.act(action, key, { title, text, destination })}>${title}…</button>`)}</p>`;
+}
+
+async function requeued(id, because) {
+  const report = await post('v1/dead/requeue', { ids: [id], because });
+  if (report.done !== 1) throw new Error('It was not requeued: its letter is not in the dead-letter queue.');
+}
+
+const MARKS = { delivered: 'good', dead: 'bad', failed: 'warn', conflict: 'bad', suspected: 'bad', superseded: 'warn' };
+
+/** Each entry with the time since the one before. */
+function entry(one, at, all) {
+  const tone = MARKS[one.what] ?? 'info';
+  const since = at > 0 && one.at && all[at - 1].at ? Date.parse(one.at) - Date.parse(all[at - 1].at) : null;
+  return html`<li class=${tone}><div class="at">${when(one.at)}
+    ${since > 0 ? html`<span class="since">+${duration(since)}</span>` : nothing}</div><div>${text(one)}</div></li>`;
+}
+
+function text(one) {
+  if (one.received) {
+    const { received } = one;
+    const late = received.provider_time && Date.parse(received.received_at) - Date.parse(received.provider_time);
+    const peer = received.context.peer ? ` from ${received.context.peer}` : '';
+    const delay = late >= 1000 ? `, ${duration(late)} after the signed time` : '';
+    return html`<strong>received</strong>${peer}${delay}, verified with ${stranger(received.verified_with)}`;
+  }
+  const by = html`<span class="quiet">by ${stranger(one.by)}</span>`;
+  switch (one.what) {
+    case 'claimed': return html`<strong>attempt ${one.attempt}</strong> begins
+      ${one.reclaimed ? '(the last claim expired unsettled)' : nothing} ${by}`;
+    case 'delivered': return html`<strong>delivered</strong> ${answer(one)} ${by}`;
+    case 'failed': return html`<strong>failed</strong> ${answer(one)}; next attempt ${when(one.next_at)}`;
+    case 'dead': return html`<strong>dead letter: ${words(one.reason)}</strong> ${answer(one)}`;
+    case 'superseded': return html`<strong>overtaken</strong> ${answer(one)}: no effect`;
+    case 'duplicate': case 'duplicate_dead': return html`<strong>copy</strong> of the same body: no effect`;
+    case 'stale': return html`<strong>copy</strong>, overtaken by a newer attempt: no effect`;
+    case 'busy': return html`<strong>busy</strong>: another attempt is running, deferred until after its lease`;
+    case 'conflict': return html`<strong>conflict</strong>: another body under this ID, no effect here`;
+    default: return html`<strong>${words(one.what)}</strong> ${by}
+      ${one.reason ? html`because ${stranger(one.reason)}` : nothing}`;
+  }
+}
+
+/** What the destination answered. */
+function answer({ status, error, duration_ms: took, response }) {
+  const what = status ? `with ${status}` : error ? html`with ${stranger(error)}` : nothing;
+  return html`${what} after ${duration(took)}
+    ${response ? html`<details><summary>Answer</summary><pre>${visible(response)}</pre></details>` : nothing}`;
+}
+
+function how({ key, event: about }) {
+  const { context } = about;
+  const fact = (name, value) => value ? html`<div><dt>${name}</dt><dd>${value}</dd></div>` : nothing;
+  return html`<details class="how"><summary>How it came</summary>
+    <dl>
+      ${fact('Idempotency key', html`<code>${visible(key)}</code>`)}
+      ${fact('Body', html`<code>sha256:${about.body_sha256}</code>`)}
+      ${fact('Provider', stranger(about.provider))}
+      ${fact('Signed', (context.signed ?? []).join(', '))}
+      ${fact('Signed time', about.provider_time && when(about.provider_time))}
+      ${fact("Provider's attempt", context.provider_attempt && stranger(context.provider_attempt))}
+      ${fact('Query', context.query && stranger(context.query))}
+      ${fact('Trace', about.trace && html`<code>${about.trace}</code>`)}
+      ${fact('Admitted', about.admitted && html`by ${stranger(about.admitted.by)} ${when(about.admitted.at)}`)}
+    </dl>
+    ${(context.headers ?? []).length > 0 ? html`<table class="headers"><caption>Headers
+      (${number(context.headers.length)})</caption><tbody>${context.headers.map(([name, value]) => html`
+      <tr><th scope="row">${stranger(name)}</th><td>${stranger(value)}</td></tr>`)}</tbody></table>` : nothing}
+  </details>`;
+}

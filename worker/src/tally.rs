@@ -1,12 +1,15 @@
 //! Counts what happens at a destination, in steps of [`TALLY_STEP`], for the heartbeat.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use zentra_core::clock::{self, Timestamp};
 use zentra_store::control::{Counts, TALLY_STEP, Tally};
 
 /// Maximum number of sources that are counted by name in one step. The others are counted together.
 const SOURCES: usize = 50;
+/// How long a step is reported, from its begin.
+const REPORTED: Duration = Duration::from_secs(40);
 /// The name under which the others are counted: no source has it.
 const OTHERS: &str = "";
 
@@ -37,11 +40,11 @@ impl Tallies {
         }
     }
 
-    /// The last complete step in which something happened.
+    /// The last complete step in which something happened, for a while after its end.
     pub(crate) fn last(&self) -> Option<Tally> {
-        let mut steps = self.steps();
-        steps.begin(clock::now());
-        steps.last.clone()
+        let (mut steps, now) = (self.steps(), clock::now());
+        steps.begin(now);
+        steps.last.clone().filter(|last| now.since(last.at) < REPORTED)
     }
 
     fn steps(&self) -> MutexGuard<'_, Steps> {

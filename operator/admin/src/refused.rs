@@ -111,20 +111,12 @@ pub async fn received<'a>(
     Ok((source.ok_or_else(gone)?, callback))
 }
 
-/// What is right and wrong with a refused callback by the present configuration, judged by the time at
-/// which it was received. Published keys are not fetched. The configuration must have the sources' secrets.
-///
-/// # Errors
-/// Those of [`received`].
-pub async fn explain(
-    backend: &impl Backend,
-    config: &Config,
-    id: &str,
-) -> Result<Explanation, AdminError> {
-    let (source, callback) = received(backend, config, id).await?;
-    let others = config.sources.iter().filter(|other| other.name != source.name);
+/// What is right and wrong with a callback of this source, judged by the time at which it was received.
+/// Its secret may be that of another source. Published keys are not fetched. It computes for a while.
+pub fn explain(callback: &Unverified, source: &Source, all: &[Source]) -> Explanation {
+    let others = all.iter().filter(|other| other.name != source.name);
     let others: Vec<_> = others.map(|other| (other.name.as_str(), &other.endpoint)).collect();
-    Ok(callback.explain(&source.endpoint, &others, None))
+    callback.explain(&source.endpoint, &others, None)
 }
 
 /// That no refused callback of this id is kept.

@@ -25,8 +25,8 @@ pub struct Series(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// Begin of the last step that was added, by worker and destination.
-    added: HashMap<(String, String), Timestamp>,
+    /// Begin of the last step that was added, by worker, its start, and destination.
+    added: HashMap<(String, Timestamp, String), Timestamp>,
     destinations: BTreeMap<String, Row>,
     sources: BTreeMap<String, Row>,
 }
@@ -64,7 +64,7 @@ impl Series {
             for (destination, work) in &heartbeat.destinations {
                 let Some(tally) = &work.last else { continue };
                 let known = config.destinations.iter().any(|one| one.name == *destination);
-                let by = (heartbeat.worker.clone(), destination.clone());
+                let by = (heartbeat.worker.clone(), heartbeat.started_at, destination.clone());
                 let is_new = inner.added.get(&by).is_none_or(|at| *at < tally.at);
                 if !known || !is_new || tally.at < oldest || tally.at > newest {
                     continue;

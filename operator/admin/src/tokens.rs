@@ -18,7 +18,7 @@ use crate::filter;
 /// Prefix of a token, for secret scanners.
 const PREFIX: &str = "zentra_";
 
-/// Prefix of a code that signs in to the console. Older versions take it for no token.
+/// Prefix of a code that signs in to the console.
 const CODE: &str = "zentra_code_";
 
 /// Validity of a code that `zentra console open` prints.
@@ -128,7 +128,7 @@ async fn make(
     let (id, secret) = (hex::encode(id), URL_SAFE_NO_PAD.encode(secret));
     let made = actor.attribution();
     let token = Token {
-        digest: digest(&secret),
+        digest: digest(&secret, once),
         name: new.name.clone(),
         role: new.role,
         payloads: new.payloads,
@@ -241,16 +241,19 @@ async fn find(
     let parts = parts.and_then(|rest| rest.split_once('_'));
     let Some((id, secret)) = parts.filter(|(id, _)| id.len() == 16) else { return Ok(None) };
     let found = control.token(id).await?;
-    let own = digest(secret);
     let fits = |token: &Token| {
+        let own = digest(secret, token.once);
         let same: bool = token.digest.as_bytes().ct_eq(own.as_bytes()).into();
         same && clock::now() < token.expires_at
     };
     Ok(found.filter(fits))
 }
 
-fn digest(secret: &str) -> String {
-    hex::encode(Sha256::digest(secret))
+/// The digest of a code differs from that of a token with the same secret: an older version, which does not
+/// know codes, takes it for no token.
+fn digest(secret: &str, once: bool) -> String {
+    let domain = if once { "code:" } else { "" };
+    hex::encode(Sha256::digest(format!("{domain}{secret}")))
 }
 
 /// A role's name.

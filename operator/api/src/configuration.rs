@@ -13,7 +13,7 @@ use crate::extract::Answer;
 use crate::problem::Problem;
 
 /// Show the configuration that this server has read. Secrets, and what may be one in a URL (user,
-/// password, query), are left out.
+/// password, path, query), are left out.
 #[utoipa::path(
     get, path = "/v1/config", tag = "look", security(("token" = [])),
     responses((status = 200, body = Configuration), (status = "default", body = Problem))
@@ -180,13 +180,13 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A URL without user, password and the values of its query.
+/// A URL without user, password, path and query: some addresses have a secret in their path.
 fn without_secrets(url: &http::Uri) -> String {
     let scheme = url.scheme_str().unwrap_or("http");
     let host = url.host().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    let query = url.query().map_or("", |_| "?…");
-    format!("{scheme}://{host}{port}{}{query}", url.path())
+    let rest = if matches!(url.path(), "" | "/") && url.query().is_none() { "/" } else { "/…" };
+    format!("{scheme}://{host}{port}{rest}")
 }
 
 #[cfg(test)]
@@ -194,12 +194,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shown_url_has_no_user_and_no_query() {
+    fn a_shown_url_has_no_user_no_path_and_no_query() {
         let shown = |url: &str| without_secrets(&url.parse().unwrap());
-        assert_eq!(
-            shown("https://user:pass@app.example:8443/hooks"),
-            "https://app.example:8443/hooks"
-        );
-        assert_eq!(shown("http://[::1]:3000/x?token=secret"), "http://[::1]:3000/x?…");
+        assert_eq!(shown("https://user:pass@app.example:8443/hooks"), "https://app.example:8443/…");
+        assert_eq!(shown("http://[::1]:3000/x?token=secret"), "http://[::1]:3000/…");
+        assert_eq!(shown("http://app:3000"), "http://app:3000/");
     }
 }

@@ -3,9 +3,11 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::State as Shared;
+use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -19,7 +21,10 @@ use crate::problem::Problem;
 use crate::service::Service;
 use crate::time::Time;
 
-/// Sign-ins per second, and the size of a burst. A code has 256 random bits.
+/// Timeout of a sign-in.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Refused sign-ins per second that are answered and logged, and the size of a burst. A code has 256
+/// random bits.
 const SIGN_INS: NonZeroU32 = NonZeroU32::new(5).unwrap();
 
 /// Nothing is loaded from elsewhere, no text becomes a script or a style, and no other page shows this
@@ -45,7 +50,9 @@ pub(crate) fn router(service: Arc<dyn Service>) -> Router {
         let path = if name == "index.html" { String::new() } else { name.to_string() };
         routes.route(&format!("/{path}"), get(file))
     });
-    routes.route("/console/sign-in", post(sign_in_once)).with_state(Arc::new(sign_in))
+    routes
+        .route("/console/sign-in", post(sign_in_once).layer(from_fn(guarded)))
+        .with_state(Arc::new(sign_in))
 }
 
 async fn file(uri: Uri, headers: HeaderMap) -> Response {
@@ -91,6 +98,13 @@ fn kind(name: &str) -> &'static str {
     }
 }
 
+/// Bounds a sign-in in time. Its answer has a token.
+async fn guarded(request: Request, next: Next) -> Response {
+    let late = || Problem::new(ErrorCode::Timeout, "the request took too long").into_response();
+    let answer = tokio::time::timeout(PATIENCE, next.run(request)).await;
+    crate::never_kept(answer.unwrap_or_else(|_| late())).await
+}
+
 /// A code from `zentra console open`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,10 +123,11 @@ async fn sign_in_once(
     Shared(sign_in): Shared<Arc<SignIn>>,
     Body(Code { code }): Body<Code>,
 ) -> Result<Json<Session>, Problem> {
-    if sign_in.limiter.check().is_err() {
-        return Err(Problem::new(ErrorCode::RateLimited, "too many sign-ins: retry later"));
-    }
     let Some((token, text)) = sign_in.service.sign_in(&code).await? else {
+        // Only these count: nobody can keep operators out by asking.
+        if sign_in.limiter.check().is_err() {
+            return Err(Problem::new(ErrorCode::RateLimited, "too many sign-ins: retry later"));
+        }
         tracing::warn!("a sign-in code for the console was refused");
         let detail = "the link was used already, or is older than 10 minutes: zentra console open";
         return Err(Problem::new(ErrorCode::Unauthenticated, detail));

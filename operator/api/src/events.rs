@@ -144,10 +144,12 @@ pub(super) struct Tail {
     after: Option<String>,
 }
 
-/// Stream changes of the newest 1,000 deliveries as lines of JSON, for an hour.
+/// Stream changes of the newest 1,000 deliveries (of all sources and destinations) as lines of JSON, for
+/// an hour.
 ///
-/// Each line has a `position`: with `after`, another request goes on behind it. A line without a
-/// `delivery` comes after ten quiet seconds, or with `missed: true` if changes before it are missing.
+/// Each line has a `position`: with `after`, another request goes on behind it. From the
+/// first line on, no change is missed. Lines without a `delivery` come first, after ten quiet seconds, with
+/// `missed: true` if changes before them are missing, and with an `error` while the store cannot be read.
 #[utoipa::path(
     get, path = "/v1/tail", tag = "look", params(Tail), security(("token" = [])),
     responses(
@@ -178,33 +180,38 @@ pub(super) async fn tail(
     };
     let listener = state.listen(query, id, after.as_deref());
     let until = Instant::now() + AN_HOUR;
-    let lines = stream::unfold((listener, by_one, listens), move |mut held| async move {
+    let lines_of = stream::unfold((listener, by_one, listens), move |mut held| async move {
         let quiet = until.min(Instant::now() + QUIET);
-        let text = match timeout_at(quiet, held.0.next()).await {
-            Ok(next) => lines(&next?.ok()?),
-            Err(_) if Instant::now() >= until => return None,
-            Err(_) => line(&Quiet { missed: false, position: held.0.position() }),
+        if Instant::now() >= until {
+            return None;
+        }
+        let news = match timeout_at(quiet, held.0.next()).await {
+            Ok(next) => next?,
+            Err(_) => held.0.quiet(),
         };
-        Some((Ok::<_, std::io::Error>(Bytes::from(text)), held))
+        Some((Ok::<_, std::io::Error>(Bytes::from(lines(&news))), held))
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], HttpBody::from_stream(lines)))
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], HttpBody::from_stream(lines_of)))
 }
 
 /// A line of `/v1/tail` without a change.
 #[derive(Serialize)]
-struct Quiet {
+struct Quiet<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     missed: bool,
-    position: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    position: &'a str,
 }
 
-/// One line for each change.
+/// One line for each change, or one without a change.
 fn lines(news: &News) -> Vec<u8> {
-    let News { changes, missed, position } = news;
-    let mut text = match missed {
-        true => line(&Quiet { missed: true, position: position.clone() }),
-        false => Vec::new(),
-    };
+    let News { changes, missed, error, position } = news;
+    let mut text = Vec::new();
+    if *missed || error.is_some() || changes.is_empty() {
+        let error = error.map(|code| code.as_str());
+        text.extend(line(&Quiet { missed: *missed, error, position }));
+    }
     for change in changes {
         text.extend(line(&delivery::Change::new(change, position)));
     }

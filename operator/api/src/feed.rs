@@ -8,13 +8,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use zentra_admin::AdminError;
-use zentra_admin::event::{Change, Watch};
+use zentra_admin::ErrorCode;
+use zentra_admin::event::{Change, New, Watch};
 use zentra_store::journal::DeliveryStore;
 use zentra_store::journal::list::Query;
 
 /// Number of changes that are kept for listeners that are slow, or come back.
 const KEPT: usize = 4096;
+/// Maximum number of changes that a listener gets at a time.
+const TOGETHER: usize = 256;
+/// Pause after the store could not be read.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// How long the store is read after the last listener has left, so that one that comes back misses
 /// nothing.
 const LINGER: Duration = Duration::from_secs(30);
@@ -41,9 +45,10 @@ struct Shared {
     /// When the last listener left.
     left: Instant,
     is_reading: bool,
-    /// Number of failed reads, and the last one's error.
-    failures: u64,
-    error: Option<AdminError>,
+    /// Whether the store was read, so that what happens from now on is found.
+    is_ready: bool,
+    /// Why the store could not be read the last time.
+    error: Option<ErrorCode>,
 }
 
 impl Shared {
@@ -52,14 +57,17 @@ impl Shared {
         self.first + self.changes.len() as u64
     }
 
-    fn keep(&mut self, changes: Vec<Change>) {
+    fn keep(&mut self, New { changes, missed }: New) {
+        if missed {
+            self.skip();
+        }
         self.changes.extend(changes);
         let over = self.changes.len().saturating_sub(KEPT);
         self.changes.drain(..over);
         self.first += over as u64;
     }
 
-    /// What happened while nobody read is missing: one number, which is not kept, stands for it.
+    /// Something is missing: one number, which is not kept, stands for it.
     fn skip(&mut self) {
         self.first = self.end() + 1;
         self.changes.clear();
@@ -83,6 +91,8 @@ pub(crate) struct News {
     pub(crate) changes: Vec<Change>,
     /// Whether changes before these are missing: the listener was too slow, or its position too old.
     pub(crate) missed: bool,
+    /// Why the store cannot be read now. What happens meanwhile is found when it can be read again.
+    pub(crate) error: Option<ErrorCode>,
     /// Where to go on after these.
     pub(crate) position: String,
 }
@@ -95,7 +105,9 @@ pub(crate) struct Listener {
     id: Option<String>,
     next: u64,
     missed: bool,
-    failures: u64,
+    /// Whether it has got nothing yet. The first news come when the store was read, also without
+    /// changes: from then on nothing is missed.
+    is_new: bool,
 }
 
 impl Feed {
@@ -107,7 +119,7 @@ impl Feed {
             listeners: 0,
             left: Instant::now(),
             is_reading: false,
-            failures: 0,
+            is_ready: false,
             error: None,
         };
         Self(Arc::new(Inner { shared: Mutex::new(shared), news: watch::Sender::new(()), stop }))
@@ -125,7 +137,7 @@ impl Feed {
         let mut shared = self.shared();
         shared.listeners += 1;
         if !shared.is_reading {
-            shared.is_reading = true;
+            (shared.is_reading, shared.is_ready) = (true, false);
             shared.skip();
             tokio::spawn(self.clone().read(store));
         }
@@ -137,42 +149,52 @@ impl Feed {
             id,
             next: number.flatten().unwrap_or_else(|| shared.end()),
             missed: number == Some(None),
-            failures: shared.failures,
+            is_new: true,
         }
     }
 
-    /// Reads until there are no listeners, or the store fails: then they are told, and the next one
-    /// tries again.
+    /// Reads until there are no listeners for a while. A store that fails is asked again.
     async fn read(self, store: impl DeliveryStore) {
+        // Also if it panics: the next listener starts another one.
+        let reading = Reading(&self);
         let (mut watch, mut interval) = (Watch::default(), Watch::interval());
         let query = Query::default();
         loop {
-            let looked = tokio::select! {
-                () = self.0.stop.cancelled() => return,
-                looked = async {
-                    interval.tick().await;
-                    watch.look(&store, &query).await
-                } => looked,
-            };
-            let mut shared = self.shared();
-            let is_left = shared.listeners == 0 && shared.left.elapsed() > LINGER;
-            match looked {
-                Ok(_) if is_left => {
+            let looked = self.0.stop.run_until_cancelled(async {
+                interval.tick().await;
+                watch.look(&store, &query).await
+            });
+            let Some(looked) = looked.await else { return };
+            let failed = looked.is_err();
+            {
+                let mut shared = self.shared();
+                if shared.listeners == 0 && shared.left.elapsed() > LINGER {
+                    // Before anybody else can look: a listener that comes now starts another one.
                     shared.is_reading = false;
+                    std::mem::forget(reading);
                     return;
                 }
-                Ok(changes) if changes.is_empty() => {}
-                Ok(changes) => {
-                    shared.keep(changes);
-                    self.0.news.send_replace(());
+                let (was_ready, error) = (shared.is_ready, shared.error);
+                match looked {
+                    Ok(new) => {
+                        let is_new = new.missed || !new.changes.is_empty();
+                        shared.keep(new);
+                        (shared.is_ready, shared.error) = (true, None);
+                        if is_new || !was_ready {
+                            self.0.news.send_replace(());
+                        }
+                    }
+                    Err(why) => {
+                        shared.error = Some(why.code);
+                        // Whoever waits for the first look is told.
+                        if error.is_none() {
+                            self.0.news.send_replace(());
+                        }
+                    }
                 }
-                Err(error) => {
-                    shared.is_reading = false;
-                    shared.failures += 1;
-                    shared.error = Some(error);
-                    self.0.news.send_replace(());
-                    return;
-                }
+            }
+            if failed {
+                tokio::time::sleep(AFTER_FAILURE).await;
             }
         }
     }
@@ -183,11 +205,8 @@ impl Feed {
 }
 
 impl Listener {
-    /// The next changes that match. `None` when this program stops.
-    ///
-    /// # Errors
-    /// Those of the store, once.
-    pub(crate) async fn next(&mut self) -> Option<Result<News, AdminError>> {
+    /// The next changes that match. `None` when this program stops. It can be dropped at any time.
+    pub(crate) async fn next(&mut self) -> Option<News> {
         loop {
             self.news.borrow_and_update();
             if let Some(news) = self.now() {
@@ -200,29 +219,47 @@ impl Listener {
         }
     }
 
-    /// Where to go on after what was taken.
-    pub(crate) fn position(&self) -> String {
-        self.feed.shared().position(self.next)
+    /// Nothing new: where to go on.
+    pub(crate) fn quiet(&self) -> News {
+        let shared = self.feed.shared();
+        let position = shared.position(self.next);
+        News { changes: Vec::new(), missed: false, error: shared.error, position }
     }
 
     /// What there is now.
-    fn now(&mut self) -> Option<Result<News, AdminError>> {
+    fn now(&mut self) -> Option<News> {
         let feed = self.feed.clone();
         let shared = feed.shared();
-        if let Some(error) = shared.error.as_ref().filter(|_| shared.failures > self.failures) {
-            self.failures = shared.failures;
-            return Some(Err(error.clone()));
+        if self.is_new && !shared.is_ready && shared.error.is_none() {
+            return None;
         }
+        let is_first = std::mem::take(&mut self.is_new);
         let missed = std::mem::take(&mut self.missed) || self.next < shared.first;
-        let skipped = usize::try_from(self.next.saturating_sub(shared.first)).unwrap_or(usize::MAX);
-        let fits = |change: &&Change| {
-            change.fits(&self.query) && self.id.as_deref().is_none_or(|id| change.is_of(id))
-        };
-        let changes: Vec<Change> =
-            shared.changes.iter().skip(skipped).filter(fits).cloned().collect();
-        self.next = shared.end();
-        let position = shared.position(self.next);
-        (missed || !changes.is_empty()).then_some(Ok(News { changes, missed, position }))
+        let (mut changes, from) = (Vec::new(), self.next.max(shared.first));
+        self.next = from;
+        let skipped = usize::try_from(from - shared.first).unwrap_or(usize::MAX);
+        for change in shared.changes.iter().skip(skipped) {
+            if changes.len() == TOGETHER {
+                break;
+            }
+            self.next += 1;
+            let is_wanted = self.id.as_deref().is_none_or(|id| change.is_of(id));
+            if is_wanted && change.fits(&self.query) {
+                changes.push(change.clone());
+            }
+        }
+        let (position, error) = (shared.position(self.next), shared.error);
+        let is_news = is_first || missed || !changes.is_empty();
+        is_news.then_some(News { changes, missed, error, position })
+    }
+}
+
+/// Ends the reading.
+struct Reading<'f>(&'f Feed);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.shared().is_reading = false;
     }
 }
 

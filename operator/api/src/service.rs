@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use prometheus::{Registry, TextEncoder};
 use serde_json::value::RawValue;
-use tokio::sync::{Mutex, OnceCell};
-use tokio::time::interval;
+use tokio::sync::{Mutex, OnceCell, Semaphore};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use webhook_verify::Explanation;
 use zentra_admin::audit::Actor;
@@ -218,6 +218,9 @@ pub(crate) struct BackendService<B: Backend> {
     pub(crate) registry: Registry,
 }
 
+/// Explanations at a time.
+static EXPLAINING: Semaphore = Semaphore::const_new(2);
+
 /// Maximum age of the figures of the newest deliveries in metrics.
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
@@ -311,6 +314,7 @@ impl<B: Backend> Service for BackendService<B> {
     fn collect(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let mut interval = interval(COLLECT);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while self.stop.run_until_cancelled(interval.tick()).await.is_some() {
                 // What is away is looked at again.
                 if let Ok(heartbeats) = self.backend.histories().workers().await {
@@ -467,7 +471,13 @@ impl<B: Backend> Service for BackendService<B> {
     fn explain<'a>(&'a self, id: &'a str) -> Answer<'a, Explanation> {
         Box::pin(async move {
             self.may_admit()?;
-            refused::explain(&self.backend, self.config, id).await
+            let (source, callback) = refused::received(&self.backend, self.config, id).await?;
+            let busy =
+                AdminError::new(ErrorCode::RateLimited, "too many explanations: retry later");
+            let _one = EXPLAINING.try_acquire().map_err(|_| busy)?;
+            // A large body is tried with many secrets and forms.
+            let explain = || refused::explain(&callback, source, &self.config.sources);
+            Ok(tokio::task::block_in_place(explain))
         })
     }
 

@@ -20,8 +20,8 @@ pub(crate) const ADDRESS: &str = "127.0.0.1:9470";
 
 #[derive(Subcommand)]
 pub(crate) enum ConsoleCommand {
-    /// Print a link that signs in to the console once, within 10 minutes. The session ends after 12
-    /// hours, or with the browser's tab.
+    /// Print a link that signs in to the console once, within 10 minutes. It gives the browser's tab a
+    /// token that is valid for 12 hours.
     Open {
         /// Address of zentra serve or zentra standalone, as a browser reaches it.
         #[arg(long, default_value = "http://127.0.0.1:9470", value_name = "URL")]

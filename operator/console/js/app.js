@@ -2,14 +2,16 @@
 
 import { html, nothing, render } from '../vendor/lit-html/lit-html.js';
 import { get } from './api.js';
+import { destinations } from './destinations.js';
 import { event } from './event.js';
 import { events } from './events.js';
 import { nextTimes, times } from './format.js';
 import { overview } from './overview.js';
 import { loading, problem } from './parts.js';
+import { refused } from './refused.js';
 import { signInByLink, signInWith, signOut, token } from './session.js';
 
-const VIEWS = { '': overview, events };
+const VIEWS = { '': overview, events, destinations, refused };
 const app = document.getElementById('app');
 
 /** Who has signed in, what they may do, and where. */
@@ -67,8 +69,12 @@ class Page {
 function address() {
   const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?', 2);
   const [name, id] = path.split('/', 2);
-  if (name === 'events' && id) return [event, { id: decodeURIComponent(id), query }];
-  return [VIEWS[name], { query }];
+  if (name !== 'events' || !id) return [VIEWS[name], { query }];
+  try {
+    return [event, { id: decodeURIComponent(id), query }];
+  } catch {
+    return [undefined, { query }];
+  }
 }
 
 function go() {
@@ -99,8 +105,8 @@ function draw() {
 function signIn() {
   const submit = async (submitted) => {
     submitted.preventDefault();
-    signInWith(new FormData(submitted.target).get('token'));
-    await begin();
+    if (signInWith(new FormData(submitted.target).get('token'))) await begin();
+    else leave('This is no token.');
   };
   return html`<main id="main" class="sign-in" tabindex="-1">
     <h1>Zentra</h1>
@@ -120,12 +126,13 @@ function frame() {
   return html`
     <header class="top ${context?.production ? 'production' : ''}">
       <a class="brand" href="#/">Zentra</a>
-      <nav aria-label="Main">${link('#/', 'Overview', [overview])}${link('#/events', 'Events', [events, event])}</nav>
+      <nav aria-label="Main">${link('#/', 'Overview', [overview])}${link('#/events', 'Events', [events, event])}
+        ${link('#/destinations', 'Destinations', [destinations])}${link('#/refused', 'Refused', [refused])}</nav>
       <div class="who">
         ${context?.production ? html`<strong class="environment">production</strong>` : nothing}
         <button @click=${clock} title="How times are shown">${times()}</button>
-        ${context ? html`<span>${context.me.name} <span class="quiet">${context.me.role}</span></span>
-        <button @click=${() => leave(null)}>Sign out</button>` : nothing}
+        ${context ? html`<span>${context.me.name} <span class="quiet">${context.me.role}</span></span>` : nothing}
+        <button @click=${() => leave(null)}>Sign out</button>
       </div>
     </header>
     <main id="main" tabindex="-1">
@@ -155,13 +162,21 @@ async function begin() {
 }
 
 addEventListener('hashchange', async () => {
-  if (location.hash.includes('code=')) await start();
+  if (location.hash.startsWith('#code=')) await start();
   else if (context) go();
 });
 // Relative times go on.
 setInterval(() => context && times() === 'relative' && !document.hidden && draw(), 5000);
 
+document.querySelector('.skip').addEventListener('click', (event) => {
+  event.preventDefault();
+  document.getElementById('main')?.focus();
+});
+
 async function start() {
+  page?.end();
+  page = null;
+  context = null;
   const failed = await signInByLink();
   if (failed) leave(failed);
   else await begin();

@@ -6,13 +6,19 @@ import { html, nothing, render } from '../vendor/lit-html/lit-html.js';
  * Returns the reason, or null if the operator changed their mind. In a production environment the
  * destination's name must be typed.
  */
-export function ask({ title, text, destination }, { production }) {
+export function ask({ title, text, destination }, { production }, signal) {
   return new Promise((resolve) => {
     const dialog = document.createElement('dialog');
     const close = (reason) => {
+      signal.removeEventListener('abort', cancel);
+      // Gives the focus back.
+      dialog.close();
       dialog.remove();
       resolve(reason);
     };
+    // It belongs to its page.
+    const cancel = () => close(null);
+    signal.addEventListener('abort', cancel);
     const submit = (event) => {
       event.preventDefault();
       const form = new FormData(event.target);
@@ -27,7 +33,7 @@ export function ask({ title, text, destination }, { production }) {
     render(html`<form @submit=${submit}>
       <h2 id="ask">${title}</h2>
       <p>${text}</p>
-      <label>Reason, for the audit log<input name="because" required maxlength="1000" autocomplete="off"></label>
+      <label>Reason, for the audit log<input name="because" required maxlength="250" autocomplete="off"></label>
       ${production ? html`<label>This is production. Type the destination's name: ${destination}
         <input name="name" required autocomplete="off" @input=${typed}></label>` : nothing}
       <p class="actions"><button class="primary">${title}</button>

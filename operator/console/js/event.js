@@ -6,21 +6,38 @@ import { ask } from './dialog.js';
 import { duration, number, visible, words } from './format.js';
 import { empty, loading, problem, state, stranger, when } from './parts.js';
 
+/** How often an event that may change is looked at, and how long after an action. */
+const AGAIN = 5000;
+const WATCHED = 30_000;
+
 export const event = {
   title: 'Event',
 
   start(page) {
     const path = `v1/events/${encodeURIComponent(page.id)}`;
+    // Only the last answer counts.
+    let last = 0;
     const load = async () => {
+      const mine = ++last;
       try {
-        page.update({ found: await get(path, page.signal), error: null });
+        const found = await get(path, page.signal);
+        if (mine === last) page.update({ found, error: null });
       } catch (error) {
-        if (!page.signal.aborted) page.update({ error });
+        if (!page.signal.aborted && mine === last) page.update({ error });
       }
     };
+    // Live changes are those of the newest deliveries: older ones are looked at again while they change.
+    const again = () => {
+      const { found, acted } = page.state();
+      const isOpen = found?.deliveries.some(({ record }) => ['in_flight', 'waiting'].includes(record.state));
+      if (!document.hidden && (isOpen || Date.now() - acted < WATCHED)) load();
+    };
+    const timer = setInterval(again, AGAIN);
+    page.signal.addEventListener('abort', () => clearInterval(timer));
     const act = async (action, key, asks) => {
-      const because = await ask(asks, page.context);
+      const because = await ask(asks, page.context, page.signal);
       if (because === null) return;
+      page.update({ acted: Date.now() });
       try {
         await action(key, because);
         page.update({ done: `${asks.title}: done.`, failed: null });
@@ -30,18 +47,18 @@ export const event = {
       load();
     };
     page.actions = { load, act };
-    load();
     listen({ id: page.id }, {
-      connected: (connected) => page.update({ connected }),
+      connected: (wrong) => page.update({ wrong }),
+      ready: load,
       missed: load,
       failed: (error) => page.update({ error }),
       changes: load,
     }, page.signal);
   },
 
-  initial: { found: null, error: null, connected: true, done: null, failed: null },
+  initial: { found: null, error: null, wrong: null, done: null, failed: null, acted: 0 },
 
-  render({ found, error, connected, done, failed }, page) {
+  render({ found, error, wrong, done, failed }, page) {
     if (!found) {
       if (!error) return loading();
       return error.status === 404
@@ -49,8 +66,7 @@ export const event = {
         : problem(error, page.actions.load);
     }
     return html`
-      ${connected ? nothing : html`<p class="notice warn" role="status">The connection is lost. It is being made
-        again.</p>`}
+      ${wrong ? html`<p class="notice warn" role="status">${wrong}</p>` : nothing}
       ${error ? problem(error, page.actions.load) : nothing}
       ${done ? html`<p class="notice good" role="status">${done}</p>` : nothing}
       ${failed ? problem(failed) : nothing}
@@ -149,6 +165,7 @@ function text(one) {
 
 /** What the destination answered. */
 function answer({ status, error, duration_ms: took, response }) {
+  if (!status && !error && !took) return nothing;
   const what = status ? `with ${status}` : error ? html`with ${stranger(error)}` : nothing;
   return html`${what} after ${duration(took)}
     ${response ? html`<details><summary>Answer</summary><pre>${visible(response)}</pre></details>` : nothing}`;

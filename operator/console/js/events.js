@@ -9,17 +9,23 @@ import { empty, eventLink, loading, problem, state, stranger, when } from './par
 const LIMIT = 100;
 const NAMES = ['source', 'destination', 'type', 'state', 'reason', 'since', 'id'];
 
-/** `source:stripe state:dead` as parameters. A word without a qualifier is an id. */
+/** `source:stripe state:dead` as parameters. A word without a known qualifier is an ID. */
 export function parse(text) {
   const found = new URLSearchParams();
-  const unknown = [];
   for (const word of text.split(/\s+/).filter(Boolean)) {
-    const at = word.indexOf(':');
-    const [name, value] = at < 0 ? ['id', word] : [word.slice(0, at), word.slice(at + 1)];
-    if (NAMES.includes(name) && value) found.set(name, value);
-    else unknown.push(word);
+    const [name, ...value] = word.split(':');
+    if (NAMES.includes(name) && value.join(':')) found.set(name, value.join(':'));
+    else found.set('id', word);
   }
-  return [found, unknown];
+  return found;
+}
+
+const AGES = { s: 1000, min: 60_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `1h` as the time an hour ago. Anything else as it is. */
+function since(text) {
+  const age = /^(\d+)(s|min|m|h|d)$/.exec(text);
+  return age ? new Date(Date.now() - age[1] * AGES[age[2]]).toISOString() : text;
 }
 
 function write(parameters) {
@@ -36,45 +42,66 @@ export const events = {
       location.replace(`#/events/${encodeURIComponent(id)}`);
       return;
     }
+    // Only the last answer counts.
+    let last = 0;
     const load = async (cursor) => {
+      const mine = ++last;
       const asked = new URLSearchParams(query);
       asked.set('limit', LIMIT);
+      if (query.has('since')) asked.set('since', since(query.get('since')));
       if (cursor) asked.set('cursor', cursor);
+      page.update({ loading: true });
       try {
         const { items, next } = await get(`v1/events?${asked}`, page.signal);
-        page.update((now) => ({ items: cursor ? [...now.items, ...items] : items, next, news: 0, error: null }));
+        if (mine !== last) return;
+        page.update((now) => cursor
+          ? { items: [...now.items, ...items.filter((one) => now.items.every((other) => other.key !== one.key))], next }
+          : { items, next, news: 0 });
+        page.update({ loading: false, error: null });
       } catch (error) {
-        if (!page.signal.aborted) page.update({ error });
+        if (!page.signal.aborted && mine === last) page.update({ error, loading: false });
       }
     };
-    page.actions = { load, pause: () => page.update((now) => ({ paused: !now.paused })) };
-    load();
-    // Changes only say that there is something new: what is read stays where it is.
+    // What is read stays where it is: then a button says how much is new.
     let due = null;
-    const followed = new URLSearchParams(query);
-    followed.delete('since');
-    listen(followed, {
-      connected: (connected) => page.update({ connected }),
-      missed: () => page.update({ news: 1 }),
-      failed: (error) => page.update({ error }),
-      changes: (changes) => {
-        page.update((now) => ({ news: now.news + new Set(changes.map((one) => one.delivery)).size }));
-        const isRead = document.hidden || page.state().paused || scrollY > 100;
-        if (!isRead && !due) due = setTimeout(() => { due = null; load(); }, 1000);
+    const refresh = () => {
+      const { news, paused } = page.state();
+      if (news === 0 || paused || document.hidden || scrollY > 100 || due) return;
+      due = setTimeout(() => { due = null; load(); }, 1000);
+    };
+    const add = (count) => {
+      page.update((now) => ({ news: now.news + count }));
+      refresh();
+    };
+    page.actions = {
+      load,
+      pause: () => {
+        page.update((now) => ({ paused: !now.paused }));
+        refresh();
       },
+    };
+    document.addEventListener('visibilitychange', refresh, { signal: page.signal });
+    addEventListener('scroll', refresh, { signal: page.signal, passive: true });
+    // A delivery that leaves a state or a time is a change too.
+    const followed = new URLSearchParams(query);
+    for (const name of ['since', 'state', 'reason']) followed.delete(name);
+    listen(followed, {
+      connected: (wrong) => page.update({ wrong }),
+      ready: () => load(),
+      missed: () => add(1),
+      failed: (error) => page.update({ error }),
+      changes: (changes) => add(new Set(changes.map((one) => one.delivery)).size),
     }, page.signal);
     page.signal.addEventListener('abort', () => clearTimeout(due));
   },
 
-  initial: { items: null, next: null, news: 0, paused: false, connected: true, error: null, unknown: [] },
+  initial: { items: null, next: null, news: 0, paused: false, loading: false, wrong: null, error: null },
 
   render(now, page) {
-    const { items, next, news, paused, connected, error, unknown } = now;
+    const { items, next, news, paused, wrong, error } = now;
     const search = (event) => {
       event.preventDefault();
-      const [found, wrong] = parse(new FormData(event.target).get('query'));
-      if (wrong.length > 0) page.update({ unknown: wrong });
-      else location.hash = `#/events?${found}`;
+      location.hash = `#/events?${parse(new FormData(event.target).get('query'))}`;
     };
     const shown = write(new URLSearchParams(page.query));
     return html`
@@ -89,15 +116,12 @@ export const events = {
         <button type="button" aria-pressed=${paused} @click=${() => page.actions.pause()}>
           ${paused ? 'Go on' : 'Pause'}</button>
       </form>
-      ${unknown.length > 0 ? html`<p class="notice warn" role="alert">Unknown: ${unknown.map(stranger)}. There are
-        ${NAMES.map((name) => html`<code>${name}:</code> `)}</p>` : nothing}
-      ${connected ? nothing : html`<p class="notice warn" role="status">The connection is lost. It is being made
-        again.</p>`}
+      ${wrong ? html`<p class="notice warn" role="status">${wrong}</p>` : nothing}
       ${error ? problem(error, () => page.actions.load()) : nothing}
-      ${news > 0 && (paused || scrollY > 100) ? html`<button class="news" @click=${() => page.actions.load()}>
+      ${news > 0 ? html`<button class="news" @click=${() => page.actions.load()}>
         ${number(news)} new</button>` : nothing}
       ${items === null ? (error ? nothing : loading()) : table(items, shown)}
-      ${next ? html`<button class="more" @click=${() => page.actions.load(next)}>Show more</button>` : nothing}`;
+      ${next ? html`<button class="more" ?disabled=${now.loading} @click=${() => page.actions.load(next)}>Show more</button>` : nothing}`;
   },
 };
 

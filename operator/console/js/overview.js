@@ -21,6 +21,9 @@ const FINDINGS = {
   delayed: ['Callbacks arrive late.', 'Look at the provider, or at the proxy.'],
   duplicating: ['Many callbacks are copies.', 'Look at the answers of the ingress.'],
   refusing: ['Callbacks are refused.', 'See the refused callbacks.'],
+  copies_jumped: ['Far more callbacks than before are copies.', 'See the provider, and the answers of the ingress.'],
+  conflicts_jumped: ['Far more conflicts than before.', 'See the events with the reason conflict.'],
+  suspected_replays_jumped: ['Far more suspected replays than before.', 'Somebody may send captured callbacks again.'],
   silent: ['It is quieter than usual.', 'Ask the provider, or reconcile.'],
   nothing_seen: ['No event came yet.', 'Enter its address at the provider, and send a test.'],
 };
@@ -57,7 +60,7 @@ export const overview = {
       <section aria-labelledby="sources"><h2 id="sources">Sources</h2>
         <div class="cards">${status.sources.map((one) =>
           sourceCard(one, line(series.sources, one.source)))}</div></section>
-      <p class="quiet">${number(status.refused)} refused callbacks are stored, ${number(status.unrouted)} events have
+      <p class="quiet"><a href="#/refused">${number(status.refused)} refused callbacks</a> are stored, ${number(status.unrouted)} events have
         no destination. The figures are from the newest ${number(status.seen.deliveries)} deliveries.</p>`;
   },
 };

@@ -11,13 +11,17 @@ export function signOut() {
   sessionStorage.removeItem(KEY);
 }
 
+/** Returns whether the text can be a token. */
 export function signInWith(text) {
-  sessionStorage.setItem(KEY, text.trim());
+  const token = text.trim();
+  const isOne = /^[\x21-\x7e]+$/.test(token);
+  if (isOne) sessionStorage.setItem(KEY, token);
+  return isOne;
 }
 
 /** Exchanges the code of a link (`#code=…`) for a token. Returns an error message, or null. */
 export async function signInByLink() {
-  const code = new URLSearchParams(location.hash.slice(1)).get('code');
+  const code = /^#code=([\w-]+)$/.exec(location.hash)?.[1];
   if (!code) return null;
   // The link is used up: it must not stay in the address or in the browser's history.
   history.replaceState(null, '', location.pathname);

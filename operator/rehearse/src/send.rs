@@ -89,7 +89,7 @@ impl Prepared {
 /// The configuration is invalid, it has no such source, there is no such sample, or the provider
 /// signs with a private key.
 pub fn prepare(config: &Path, asked: &TestCallback) -> Result<Prepared, AdminError> {
-    let config = Config::load(config, Role::Rehearsal, &zentra_config::environment(), &[])?;
+    let config = Config::load(config, Role::Verification, &zentra_config::environment(), &[])?;
     let source = source(&config, &asked.to)?;
     if source.environment == PRODUCTION && !asked.force {
         let message = format!("the source {} is marked as production (environment).", source.name);

@@ -68,7 +68,7 @@ pub struct Work {
     pub circuit: Circuit,
     /// Whether the worker has read that the destination is paused.
     pub paused: bool,
-    /// The last complete step in which something happened. Older workers have none.
+    /// The last complete step in which something happened, for 40 s. Older workers have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Tally>,
 }

@@ -216,6 +216,50 @@ async fn a_viewer_sees_no_action_and_an_operator_gives_a_reason_that_the_audit_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_destination_is_paused_and_a_refused_callback_explained_and_admitted() {
+    let shop = Shop::with("", "", "shop", "").await;
+    let program = shop.stack.standalone().await;
+    let body = transfer("evt_1", "trf_1", 1);
+    let headers = |secret: &str| {
+        let now = zentra_tests::sign::now();
+        let signature = zentra_tests::sign::standard(secret, "evt_1", now, body.as_bytes());
+        let mut headers = zentra_tests::sign::acme("evt_1", now, body.as_bytes());
+        headers.retain(|(name, _)| *name != "webhook-signature");
+        headers.push(("webhook-signature", signature));
+        headers
+    };
+    let url = format!("{}/in/acme", program.listen);
+    let other = "whsec_b2xkLXNlY3JldC1vZi1hY21l";
+    let answer = shop.stack.http.post(&url, &headers(other), body.clone()).await.unwrap();
+    assert_eq!(answer.reason(), "signature_mismatch");
+    let browser = Browser::open().await;
+    browser.go(&link(&shop.stack, &program.console, &[])).await;
+    browser.choose("Destinations").await;
+    browser.choose("Pause…").await;
+    browser.see("dialog input[name=because]").await.send_keys("we move").await.unwrap();
+    browser.press("dialog button.primary").await;
+    browser.read("because we move").await;
+    browser.choose("Resume…").await;
+    browser.see("dialog input[name=because]").await.send_keys("moved").await.unwrap();
+    browser.press("dialog button.primary").await;
+    browser.read("Resume: ledger.").await;
+
+    browser.choose("Refused").await;
+    browser.read("acme: signature mismatch").await;
+    browser.choose("Explain").await;
+    browser.see(".steps .bad").await;
+    browser.choose("Admit…").await;
+    browser.see("dialog input[name=because]").await.send_keys("a test").await.unwrap();
+    browser.press("dialog button.primary").await;
+    browser.read("Still refused: signature mismatch.").await;
+    let audit = String::from_utf8(shop.stack.zentra(&["audit"]).stdout).unwrap();
+    for action in ["destination pause ledger: we move", "refused admit"] {
+        assert!(audit.contains(action), "{audit}");
+    }
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_strangers_wrote_is_text_and_a_lost_connection_is_made_again() {
     let shop = Shop::with("", "", "shop", "").await;
     let mut program = shop.stack.standalone().await;

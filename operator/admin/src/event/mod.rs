@@ -17,7 +17,7 @@ pub use accepted::{Accepted, Waiting};
 pub use find::{Match, Matches, find as find_text};
 pub use list::{list, of_event};
 pub use refused::RefusedCopy;
-pub use tail::{Change, Watch, tail};
+pub use tail::{Change, New, Watch, tail};
 pub use waiting::end;
 
 use crate::audit::Actor;

@@ -72,7 +72,24 @@ impl Change {
 /// Finds new entries in the histories of the newest deliveries.
 #[derive(Default)]
 pub struct Watch {
-    seen: Option<HashMap<DeliveryKey, Mark>>,
+    seen: Option<Seen>,
+}
+
+/// What the last look found.
+struct Seen {
+    marks: HashMap<DeliveryKey, Mark>,
+    /// When the oldest delivery of the look was taken up, if there may be older ones.
+    oldest: Option<Timestamp>,
+}
+
+/// What is new.
+#[derive(Debug, Default)]
+pub struct New {
+    /// Oldest delivery first.
+    pub changes: Vec<Change>,
+    /// Whether there may be more: so many deliveries were taken up since the last look that some were not
+    /// looked at.
+    pub missed: bool,
 }
 
 impl Watch {
@@ -83,7 +100,7 @@ impl Watch {
         interval
     }
 
-    /// What is new since the last look, oldest delivery first. The first look finds nothing.
+    /// What is new since the last look. The first look finds nothing.
     ///
     /// # Errors
     /// Those of the store.
@@ -91,19 +108,34 @@ impl Watch {
         &mut self,
         store: &impl DeliveryStore,
         query: &Query,
-    ) -> Result<Vec<Change>, AdminError> {
+    ) -> Result<New, AdminError> {
         let page = store.list(query, None, NEWEST).await?;
-        let (mut now, mut changes) = (HashMap::new(), Vec::new());
-        for listed in page.items.iter().rev() {
-            let delivery = &listed.delivery;
-            if let Some(seen) = &self.seen {
-                let new = new(&delivery.history, seen.get(&delivery.key).copied());
-                changes.extend(new.map(|entry| Change::new(listed, entry)));
+        Ok(self.compare(&page.items, page.items.len() >= NEWEST))
+    }
+
+    /// Compares what is there now, newest first, with the last look. `is_full`: there may be older ones.
+    fn compare(&mut self, items: &[Listed], is_full: bool) -> New {
+        let mut new = New::default();
+        if let Some(seen) = &self.seen {
+            for listed in items.iter().rev() {
+                let delivery = &listed.delivery;
+                let mark = seen.marks.get(&delivery.key).copied();
+                // It was there before, and was not looked at: newer ones are forgotten by now.
+                let is_back = seen.oldest.is_some_and(|oldest| listed.first_claimed_at < oldest);
+                if mark.is_some() || !is_back {
+                    let entries = entries_after(&delivery.history, mark);
+                    new.changes.extend(entries.map(|entry| Change::new(listed, entry)));
+                }
             }
-            now.extend(mark(&delivery.history).map(|mark| (delivery.key.clone(), mark)));
+            let is_known = |listed: &Listed| seen.marks.contains_key(&listed.delivery.key);
+            new.missed = is_full && !items.iter().any(is_known);
         }
-        self.seen = Some(now);
-        Ok(changes)
+        let marks = items.iter().filter_map(|listed| {
+            Some((listed.delivery.key.clone(), mark(&listed.delivery.history)?))
+        });
+        let oldest = items.last().filter(|_| is_full).map(|listed| listed.first_claimed_at);
+        self.seen = Some(Seen { marks: marks.collect(), oldest });
+        new
     }
 }
 
@@ -121,7 +153,7 @@ pub async fn tail(
         (backend.histories(), Watch::default(), Watch::interval());
     loop {
         interval.tick().await;
-        let mut changes = watch.look(&store, query).await?;
+        let mut changes = watch.look(&store, query).await?.changes;
         changes.retain(|change| id.is_none_or(|id| change.is_of(id)));
         if !reader(&changes) {
             return Ok(());
@@ -135,7 +167,7 @@ fn mark(history: &[Entry]) -> Option<Mark> {
 }
 
 /// Entries after the mark. A long history loses its oldest entries, so they can't be counted.
-fn new(history: &[Entry], mark: Option<Mark>) -> impl Iterator<Item = &Entry> {
+fn entries_after(history: &[Entry], mark: Option<Mark>) -> impl Iterator<Item = &Entry> {
     let (last, count) = mark.unwrap_or_default();
     let mut same = 0;
     history.iter().filter(move |entry| {
@@ -146,7 +178,9 @@ fn new(history: &[Entry], mark: Option<Mark>) -> impl Iterator<Item = &Entry> {
 
 #[cfg(test)]
 mod tests {
-    use zentra_store::journal::HistoryEvent;
+    use zentra_core::event::Identity;
+    use zentra_core::lifecycle::{Fingerprint, Record};
+    use zentra_store::journal::{Delivery, HistoryEvent, Summary};
 
     use super::*;
 
@@ -162,11 +196,54 @@ mod tests {
         let history = |times: &[u64]| times.iter().copied().map(entry).collect::<Vec<_>>();
         let added = |before: &[u64], after: &[u64]| {
             let (mark, after) = (mark(&history(before)), history(after));
-            new(&after, mark).map(|entry| entry.at.millis()).collect::<Vec<_>>()
+            entries_after(&after, mark).map(|entry| entry.at.millis()).collect::<Vec<_>>()
         };
         assert_eq!(added(&[], &[1, 1]), [1, 1]);
         assert_eq!(added(&[1], &[1, 1, 2]), [1, 2]);
         assert_eq!(added(&[1, 2, 2], &[2, 2, 2, 3]), [2, 3]);
         assert!(added(&[1, 2], &[1, 2]).is_empty());
+    }
+
+    fn listed(id: &str, taken: u64, times: &[u64]) -> Listed {
+        let history = times.iter().map(|at| Entry {
+            at: Timestamp::from_millis(*at),
+            generation: 0,
+            attempt: 1,
+            by: "w".into(),
+            what: HistoryEvent::Busy,
+        });
+        let delivery = Delivery {
+            key: DeliveryKey::new("ledger", "acme", &Identity::from_id(id).unwrap()),
+            record: Record {
+                state: State::Waiting,
+                generation: 0,
+                attempt: 1,
+                expired: 0,
+                fence: 1,
+                until: Timestamp::default(),
+                fingerprint: Fingerprint { body: [0; 32], id: None },
+            },
+            reason: None,
+            event: Summary::default(),
+            history: history.collect(),
+        };
+        Listed { first_claimed_at: Timestamp::from_millis(taken), delivery }
+    }
+
+    #[test]
+    fn what_leaves_the_newest_and_comes_back_is_not_new_and_a_gap_is_reported() {
+        let mut watch = Watch::default();
+        let mut look = |items: &[Listed]| {
+            let New { changes, missed } = watch.compare(items, true);
+            let keys = changes.iter().map(|change| change.delivery.identity().to_owned());
+            (keys.collect::<Vec<_>>(), missed)
+        };
+        assert_eq!(look(&[listed("b", 20, &[20]), listed("a", 10, &[10])]), (vec![], false));
+        let newer = [listed("c", 30, &[30]), listed("b", 20, &[20, 25])];
+        assert_eq!(look(&newer), (vec!["b".to_owned(), "c".to_owned()], false));
+        // c is forgotten, and the older one is seen again.
+        assert_eq!(look(&[listed("b", 20, &[20, 25]), listed("a", 10, &[10])]), (vec![], false));
+        let all_new = [listed("f", 60, &[60]), listed("e", 50, &[50])];
+        assert_eq!(look(&all_new), (vec!["e".to_owned(), "f".to_owned()], true));
     }
 }

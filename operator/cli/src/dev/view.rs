@@ -111,7 +111,11 @@ impl View {
         let rows = self.rows.rows();
         let at = self.position(&rows);
         let selected = rows.get(at).filter(|_| self.details);
-        let intro = u16::try_from(self.intro.lines.len()).unwrap_or(u16::MAX);
+        // The link to the console is longer than most terminals are wide.
+        let width = usize::from(frame.area().width).max(1);
+        let rows_of = |line: &String| line.chars().count().div_ceil(width).max(1);
+        let intro = self.intro.lines.iter().map(rows_of).sum::<usize>();
+        let intro = u16::try_from(intro).unwrap_or(u16::MAX);
         let [top, list, details, bottom] = Layout::vertical([
             Constraint::Length(intro + 1),
             Constraint::Fill(1),
@@ -122,7 +126,8 @@ impl View {
         frame.render_widget(
             Paragraph::new(
                 self.intro.lines.iter().map(|line| Line::raw(line.as_str())).collect::<Vec<_>>(),
-            ),
+            )
+            .wrap(Wrap { trim: false }),
             top,
         );
         match rows.is_empty() {

@@ -1,0 +1,91 @@
+// Destinations: what they do now, and pause, resume, and attempts in spite of an open circuit.
+
+import { html, nothing } from '../vendor/lit-html/lit-html.js';
+import { get, post } from './api.js';
+import { ask } from './dialog.js';
+import { duration, number } from './format.js';
+import { loading, problem, state, stranger, when } from './parts.js';
+
+const EVERY = 5000;
+
+const ACTIONS = {
+  pause: ['Pause', 'No attempts are made until it is resumed. Events wait; none is lost.'],
+  resume: ['Resume', 'Attempts are made again.'],
+  'close-circuit': ['Attempt now', 'The circuit is closed, and attempts start again at once.'],
+};
+
+export const destinations = {
+  title: 'Destinations',
+
+  start(page) {
+    const load = async () => {
+      try {
+        const { items } = await get('v1/destinations', page.signal);
+        page.update({ items, error: null });
+      } catch (error) {
+        if (!page.signal.aborted) page.update({ error });
+      }
+    };
+    page.actions.load = load;
+    page.actions.act = async (name, action) => {
+      const [title, text] = ACTIONS[action];
+      const because = await ask({ title: `${title}: ${name}`, text, destination: name }, page.context, page.signal);
+      if (because === null) return;
+      try {
+        await post(`v1/destinations/${encodeURIComponent(name)}/${action}`, { because });
+        page.update({ done: `${title}: ${name}.`, failed: null });
+      } catch (error) {
+        page.update({ failed: error, done: null });
+      }
+      load();
+    };
+    load();
+    const timer = setInterval(() => document.hidden || load(), EVERY);
+    page.signal.addEventListener('abort', () => clearInterval(timer));
+  },
+
+  initial: { items: null, error: null, done: null, failed: null },
+
+  render({ items, error, done, failed }, page) {
+    if (!items) return error ? problem(error, page.actions.load) : loading();
+    const settings = (name) => page.context.config.destinations.find((one) => one.name === name);
+    return html`
+      ${error ? problem(error, page.actions.load) : nothing}
+      ${done ? html`<p class="notice good" role="status">${done}</p>` : nothing}
+      ${failed ? problem(failed) : nothing}
+      ${items.map((one) => card(one, settings(one.destination), page))}`;
+  },
+};
+
+function card(one, settings, page) {
+  const { destination: name, pause } = one;
+  const isOpen = one.circuit && one.circuit !== 'closed';
+  const button = (action) => html`<button @click=${() => page.actions.act(name, action)}>${ACTIONS[action][0]}…</button>`;
+  return html`<article class="card" aria-label="Destination ${name}">
+    <header class="head"><h2><a href="#/events?destination=${encodeURIComponent(name)}">${name}</a></h2>
+      <p>${pause ? html`<span class="state warn"><span aria-hidden="true">‖</span> paused</span>` : nothing}
+        ${one.circuit ? html`circuit ${state(one.circuit)}` : 'no worker'}</p></header>
+    ${pause ? html`<p>Paused by ${stranger(pause.by)} ${when(pause.at)}${pause.because
+      ? html`, because ${stranger(pause.because)}` : nothing}.
+      ${number(one.heard)} of ${number(one.workers)} workers have read it.</p>` : nothing}
+    ${page.context.acts ? html`<p class="actions">${pause ? button('resume') : button('pause')}
+      ${isOpen ? button('close-circuit') : nothing}</p>` : nothing}
+    <dl>
+      <div><dt>Workers</dt><dd>${number(one.workers)}</dd></div>
+      <div><dt>In flight</dt><dd>${number(one.in_flight)}</dd></div>
+      ${settings ? effective(settings) : nothing}
+    </dl></article>`;
+}
+
+function effective(settings) {
+  const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+  const { retry, circuit } = settings;
+  return html`
+    ${fact('Address', settings.url ?? (settings.lease_seconds === null ? 'a handler' : 'consumers pull'))}
+    ${fact('Subscribes to', settings.subscribe.join(', '))}
+    ${fact('Attempts', `${retry.attempts}, after ${duration(retry.initial_ms)} to ${duration(retry.max_ms)}`)}
+    ${fact('Time limit', duration(settings.timeout_ms))}
+    ${fact('At a time', `${number(settings.concurrency)} for each worker`)}
+    ${fact('Rate', settings.rate === 0 ? 'no limit' : `${number(settings.rate)} per second and worker`)}
+    ${fact('Circuit opens', circuit.failures === 0 ? 'never' : `after ${number(circuit.failures)} failures`)}`;
+}

@@ -1,0 +1,104 @@
+// Refused callbacks: each step of the verification, and the admission of those that verify now.
+
+import { html, nothing } from '../vendor/lit-html/lit-html.js';
+import { repeat } from '../vendor/lit-html/directives/repeat.js';
+import { get, post } from './api.js';
+import { ask } from './dialog.js';
+import { number, words } from './format.js';
+import { empty, loading, problem, stranger, when } from './parts.js';
+
+const LIMIT = 200;
+
+export const refused = {
+  title: 'Refused callbacks',
+
+  start(page) {
+    const load = async () => {
+      const asked = new URLSearchParams(page.query);
+      asked.set('limit', LIMIT);
+      try {
+        const { items } = await get(`v1/refused?${asked}`, page.signal);
+        page.update({ items, error: null });
+      } catch (error) {
+        if (!page.signal.aborted) page.update({ error });
+      }
+    };
+    page.actions.load = load;
+    page.actions.explain = async (id) => {
+      page.update((now) => ({ explained: { ...now.explained, [id]: {} } }));
+      let found;
+      try {
+        found = await get(`v1/refused/${encodeURIComponent(id)}/explain`, page.signal);
+      } catch (error) {
+        found = { error };
+      }
+      page.update((now) => ({ explained: { ...now.explained, [id]: found } }));
+    };
+    page.actions.admit = async ({ id, source }) => {
+      const text = 'It is verified again by the present configuration, and accepted if it verifies.';
+      const because = await ask({ title: 'Admit', text, destination: source }, page.context, page.signal);
+      if (because === null) return;
+      try {
+        const { items: [outcome] } = await post('v1/refused/admit', { ids: [id], because });
+        page.update(outcome?.admitted
+          ? { done: `Admitted: ${number(outcome.events)} event(s) of ${source}.`, failed: null }
+          : { done: null, failed: new Error(`Still refused: ${words(outcome?.reason ?? 'it is gone')}.`) });
+      } catch (error) {
+        page.update({ failed: error, done: null });
+      }
+      load();
+    };
+    load();
+  },
+
+  initial: { items: null, error: null, done: null, failed: null, explained: {} },
+
+  render({ items, error, done, failed, explained }, page) {
+    if (!items) return error ? problem(error, page.actions.load) : loading();
+    return html`
+      ${error ? problem(error, page.actions.load) : nothing}
+      ${done ? html`<p class="notice good" role="status">${done}</p>` : nothing}
+      ${failed ? problem(failed) : nothing}
+      ${items.length === 0
+        ? empty('No refused callback is stored.', 'A callback with a wrong, missing or stale signature would be here.')
+        : html`<p class="quiet">${groups(items)}</p>
+      ${repeat(items, (one) => one.id, (one) => card(one, explained[one.id], page))}`}`;
+  },
+};
+
+/** How many of each source and reason. */
+function groups(items) {
+  const counts = new Map();
+  for (const { source, reason } of items) {
+    const name = `${source}: ${words(reason)}`;
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
+  return [...counts].map(([name, count]) => `${name} (${number(count)})`).join(', ');
+}
+
+function card(one, explained, page) {
+  const { admits } = page.context.me;
+  return html`<article class="card" aria-label="Refused callback ${one.id}">
+    <header class="head"><h2>${stranger(one.source)}: ${words(one.reason)}</h2>
+      <p>${when(one.received_at)} ${one.peer ? `from ${one.peer}` : nothing}</p></header>
+    <p><code>${one.id}</code>, ${number(one.bytes)} bytes</p>
+    ${admits ? html`<p class="actions">
+      <button @click=${() => page.actions.explain(one.id)}>Explain</button>
+      ${page.context.acts ? html`<button @click=${() => page.actions.admit(one)}>Admit…</button>` : nothing}</p>`
+      : html`<p class="quiet">This server does not have the sources' secrets: zentra serve --admit explains and admits.</p>`}
+    ${explained ? explanation(explained) : nothing}
+    <details><summary>Headers (${number(one.headers.length)})</summary>
+      <table class="headers"><tbody>${one.headers.map(([name, value]) => html`
+        <tr><th scope="row">${stranger(name)}</th><td>${stranger(value)}</td></tr>`)}</tbody></table></details>
+  </article>`;
+}
+
+function explanation({ error, steps, hints, verified }) {
+  if (error) return problem(error);
+  if (!steps) return loading();
+  return html`<ol class="steps">${steps.map(({ good, found }) => html`<li class=${good ? 'good' : 'bad'}>
+      <span aria-hidden="true">${good ? '✓' : '✕'}</span> <span class="sr">${good ? 'right:' : 'wrong:'}</span>
+      ${stranger(found)}</li>`)}</ol>
+    ${hints.map((hint) => html`<p class="finding"><span aria-hidden="true">→</span> ${stranger(hint)}</p>`)}
+    ${verified ? html`<p class="finding good"><span aria-hidden="true">✓</span> It verifies now.</p>` : nothing}`;
+}

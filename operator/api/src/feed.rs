@@ -179,6 +179,10 @@ impl Feed {
                     Ok(new) => {
                         let is_new = new.missed || !new.changes.is_empty();
                         shared.keep(new);
+                        // Those who were told of the error have missed what happened since.
+                        if !was_ready && error.is_some() {
+                            shared.skip();
+                        }
                         (shared.is_ready, shared.error) = (true, None);
                         if is_new || !was_ready {
                             self.0.news.send_replace(());
@@ -220,7 +224,9 @@ impl Listener {
     }
 
     /// Nothing new: where to go on.
-    pub(crate) fn quiet(&self) -> News {
+    pub(crate) fn quiet(&mut self) -> News {
+        // The store is slow: the listener hears of it before it can rely on anything.
+        self.missed |= self.is_new;
         let shared = self.feed.shared();
         let position = shared.position(self.next);
         News { changes: Vec::new(), missed: false, error: shared.error, position }

@@ -2,16 +2,21 @@
 
 import { html, nothing, render } from '../vendor/lit-html/lit-html.js';
 import { get } from './api.js';
+import { dead } from './dead.js';
 import { destinations } from './destinations.js';
 import { event } from './event.js';
 import { events } from './events.js';
 import { nextTimes, times } from './format.js';
+import { job, jobs } from './jobs.js';
 import { overview } from './overview.js';
 import { loading, problem } from './parts.js';
 import { refused } from './refused.js';
 import { signInByLink, signInWith, signOut, token } from './session.js';
+import { system } from './system.js';
 
-const VIEWS = { '': overview, events, destinations, refused };
+const VIEWS = { '': overview, events, dead, jobs, destinations, refused, system };
+/** Pages of one thing: `#/events/ID`. */
+const DETAILS = { events: event, jobs: job };
 const app = document.getElementById('app');
 
 /** Who has signed in, what they may do, and where. */
@@ -69,9 +74,9 @@ class Page {
 function address() {
   const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?', 2);
   const [name, id] = path.split('/', 2);
-  if (name !== 'events' || !id) return [VIEWS[name], { query }];
+  if (!id) return [VIEWS[name], { query }];
   try {
-    return [event, { id: decodeURIComponent(id), query }];
+    return [DETAILS[name], { id: decodeURIComponent(id), query }];
   } catch {
     return [undefined, { query }];
   }
@@ -127,7 +132,9 @@ function frame() {
     <header class="top ${context?.production ? 'production' : ''}">
       <a class="brand" href="#/">Zentra</a>
       <nav aria-label="Main">${link('#/', 'Overview', [overview])}${link('#/events', 'Events', [events, event])}
-        ${link('#/destinations', 'Destinations', [destinations])}${link('#/refused', 'Refused', [refused])}</nav>
+        ${link('#/dead', 'Dead letters', [dead])}${link('#/jobs', 'Jobs', [jobs, job])}
+        ${link('#/destinations', 'Destinations', [destinations])}${link('#/refused', 'Refused', [refused])}
+        ${link('#/system', 'System', [system])}</nav>
       <div class="who">
         ${context?.production ? html`<strong class="environment">production</strong>` : nothing}
         <button @click=${clock} title="How times are shown">${times()}</button>

@@ -92,7 +92,7 @@ function destinationCard(one, line) {
       <div><dt>Queued</dt><dd>${number(one.backlog)}</dd></div>
       <div><dt>In flight</dt><dd>${number(one.in_flight)}</dd></div>
       <div><dt>Waiting</dt><dd><a href=${events('&state=waiting')}>${number(one.waiting)}</a></dd></div>
-      <div><dt>Dead</dt><dd><a href=${events('&state=dead')}>${number(dead)}</a></dd></div>
+      <div><dt>Dead</dt><dd><a href="#/dead?destination=${encodeURIComponent(one.destination)}">${number(dead)}</a></dd></div>
       <div><dt>Workers</dt><dd>${number(one.workers)}</dd></div>
       <div><dt>Last delivered</dt><dd>${when(one.last_delivered)}</dd></div>
     </dl></article>`;

@@ -126,6 +126,12 @@ impl Browser {
         found.unwrap_or_else(|error| panic!("{text}: {error}")).click().await.unwrap();
     }
 
+    /// Gives the reason that a dialog asks for.
+    async fn reason(&self, because: &str) {
+        self.see("dialog input[name=because]").await.send_keys(because).await.unwrap();
+        self.press("dialog button.primary").await;
+    }
+
     async fn run(&self, script: &str) -> Value {
         self.tab.execute(script, Vec::new()).await.unwrap()
     }
@@ -201,8 +207,7 @@ async fn a_viewer_sees_no_action_and_an_operator_gives_a_reason_that_the_audit_h
     browser.choose("Requeue…").await;
     // Without a reason, nothing happens.
     browser.press("dialog button.primary").await;
-    browser.see("dialog input[name=because]").await.send_keys("it is mended").await.unwrap();
-    browser.press("dialog button.primary").await;
+    browser.reason("it is mended").await;
     browser.read("Requeue: done.").await;
     world.until("evt_1", delivered).await;
     browser.read("delivered with 200").await;
@@ -212,6 +217,39 @@ async fn a_viewer_sees_no_action_and_an_operator_gives_a_reason_that_the_audit_h
         "{audit}"
     );
     assert!(audit.contains("it is mended") && audit.contains("ada-console-"), "{audit}");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_dead_letters_is_requeued_by_a_job_with_a_canary() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let _worker = world.stack.worker().await;
+    world.ledger.take_turns((0..3).map(|_| Turn::Answer(500, Vec::new())));
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        world.send(id, &transfer(id, id, 1)).await;
+        world.until(id, dead).await;
+    }
+    let api = Api::start(&world.stack).await;
+    let browser = Browser::open().await;
+    browser.go(&link(&world.stack, &api.url(""), &["--role", "admin"])).await;
+    browser.choose("Dead letters").await;
+    browser.read("3 × answered 500").await;
+    browser.choose("Requeue 3…").await;
+    browser.reason("it is mended").await;
+    browser.read("nothing was changed").await;
+    assert_eq!(world.ledger.rows().unwrap().len(), 0);
+    browser.choose("Run…").await;
+    browser.reason("now").await;
+    browser.read("finished").await;
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        world.until(id, delivered).await;
+    }
+    assert_eq!(world.ledger.rows().unwrap().len(), 3);
+    browser.choose("System").await;
+    browser.read("job run").await;
+    browser.read("it is mended").await;
     browser.close().await;
 }
 
@@ -236,12 +274,10 @@ async fn a_destination_is_paused_and_a_refused_callback_explained_and_admitted()
     browser.go(&link(&shop.stack, &program.console, &[])).await;
     browser.choose("Destinations").await;
     browser.choose("Pause…").await;
-    browser.see("dialog input[name=because]").await.send_keys("we move").await.unwrap();
-    browser.press("dialog button.primary").await;
+    browser.reason("we move").await;
     browser.read("because we move").await;
     browser.choose("Resume…").await;
-    browser.see("dialog input[name=because]").await.send_keys("moved").await.unwrap();
-    browser.press("dialog button.primary").await;
+    browser.reason("moved").await;
     browser.read("Resume: ledger.").await;
 
     browser.choose("Refused").await;
@@ -249,8 +285,7 @@ async fn a_destination_is_paused_and_a_refused_callback_explained_and_admitted()
     browser.choose("Explain").await;
     browser.see(".steps .bad").await;
     browser.choose("Admit…").await;
-    browser.see("dialog input[name=because]").await.send_keys("a test").await.unwrap();
-    browser.press("dialog button.primary").await;
+    browser.reason("a test").await;
     browser.read("Still refused: signature mismatch.").await;
     let audit = String::from_utf8(shop.stack.zentra(&["audit"]).stdout).unwrap();
     for action in ["destination pause ledger: we move", "refused admit"] {

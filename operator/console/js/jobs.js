@@ -1,0 +1,146 @@
+// Jobs: the plan, the canary, the progress.
+
+import { html, nothing } from '../vendor/lit-html/lit-html.js';
+import { get, post } from './api.js';
+import { ask } from './dialog.js';
+import { duration, number, words } from './format.js';
+import { empty, loading, problem, stranger, when } from './parts.js';
+
+const EVERY = 2000;
+
+const STAGES = {
+  planned: ['info', 'nothing was changed'],
+  canary: ['warn', 'the canary letters are requeued and watched'],
+  running: ['warn', 'the canary succeeded; the rest follows'],
+  paused: ['info', 'it can continue'],
+  stopped: ['bad', 'too many deliveries failed; it can continue'],
+  cancelled: ['info', 'what it has requeued stays requeued'],
+  done: ['good', 'finished'],
+};
+
+function stage({ stage: name, why }) {
+  const [tone, text] = STAGES[name] ?? ['info', ''];
+  return html`<span class="state ${tone}">${words(name)}</span> <span class="quiet">${why || text}</span>`;
+}
+
+export const jobs = {
+  title: 'Jobs',
+
+  start(page) {
+    const load = async () => {
+      try {
+        const { items } = await get('v1/jobs', page.signal);
+        page.update({ items, error: null });
+      } catch (error) {
+        if (!page.signal.aborted) page.update({ error });
+      }
+    };
+    page.actions.load = load;
+    load();
+    const timer = setInterval(() => document.hidden || load(), EVERY * 2);
+    page.signal.addEventListener('abort', () => clearInterval(timer));
+  },
+
+  initial: { items: null, error: null },
+
+  render({ items, error }, page) {
+    if (!items) return error ? problem(error, page.actions.load) : loading();
+    if (items.length === 0) return empty('There is no job.', 'Requeue a group of dead letters: that plans one.');
+    return html`${error ? problem(error, page.actions.load) : nothing}
+      <div class="scroll"><table>
+      <thead><tr><th scope="col">Job</th><th scope="col">Stage</th><th scope="col">Letters</th>
+        <th scope="col" class="number">Requeued</th><th scope="col">Planned</th></tr></thead>
+      <tbody>${items.map((job) => html`<tr><td><a href="#/jobs/${job.id}">${job.id}</a></td><td>${stage(job)}</td>
+        <td>${stranger(job.asked)}, at ${job.destinations.join(', ')}</td>
+        <td class="number">${number(job.progress.requeued)} of ${number(job.plan.letters)}</td>
+        <td>${when(job.made.at)} by ${stranger(job.made.by)}</td></tr>`)}</tbody></table></div>`;
+  },
+};
+
+export const job = {
+  title: 'Job',
+
+  start(page) {
+    const path = `v1/jobs/${encodeURIComponent(page.id)}`;
+    let last = 0;
+    const load = async () => {
+      const mine = ++last;
+      try {
+        const found = await get(path, page.signal);
+        if (mine === last) page.update({ found, error: null });
+      } catch (error) {
+        if (!page.signal.aborted && mine === last) page.update({ error });
+      }
+    };
+    page.actions.load = load;
+    page.actions.act = async (action, body, title, text) => {
+      const destination = page.state().found.destinations[0];
+      const because = await ask({ title, text, destination }, page.context, page.signal);
+      if (because === null) return;
+      try {
+        await post(`${path}/${action}`, { because, ...body });
+        page.update({ failed: null });
+      } catch (error) {
+        page.update({ failed: error });
+      }
+      load();
+    };
+    load();
+    const timer = setInterval(() => document.hidden || load(), EVERY);
+    page.signal.addEventListener('abort', () => clearInterval(timer));
+  },
+
+  initial: { found: null, error: null, failed: null },
+
+  render({ found, error, failed }, page) {
+    if (!found) return error ? problem(error, page.actions.load) : loading();
+    const { plan, pace, progress, destinations, made } = found;
+    const part = plan.letters > 0 ? Math.min(1, (progress.requeued + progress.leftover) / plan.letters) : 1;
+    const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+    return html`
+      ${error ? problem(error, page.actions.load) : nothing}
+      ${failed ? problem(failed) : nothing}
+      <article class="card" aria-label="Job ${found.id}">
+        <header class="head"><div><h2>${found.id}</h2>
+          <p>${stranger(found.asked)}, at ${destinations.join(', ')}</p></div><p>${stage(found)}</p></header>
+        <progress max="1" .value=${part} aria-label="Requeued"></progress>
+        ${page.context.acts ? actions(found, page) : nothing}
+        <h3>Plan</h3>
+        <dl>
+          ${fact('Letters', number(plan.letters))}
+          ${fact('Oldest', when(plan.oldest))}
+          ${fact('Canary', pace.canary === 0 ? 'none' : `the first ${number(pace.canary)}`)}
+          ${fact('Rate', pace.rate === 0 ? 'no limit' : `${number(pace.rate)} per second`)}
+          ${fact('Time', plan.seconds === null ? '—' : duration(plan.seconds * 1000))}
+          ${fact('Stops at', `more than ${number(pace.max_failures)} % failures`)}
+        </dl>
+        <ul>${Object.entries(plan.by).map(([of, count]) => html`<li>${number(count)} ${stranger(of)}</li>`)}</ul>
+        <h3>Progress</h3>
+        <dl>
+          ${fact('Requeued', number(progress.requeued))}
+          ${fact('Delivered', number(progress.delivered))}
+          ${fact('Failed again', number(progress.failed))}
+          ${fact('Left: dead again', number(progress.again))}
+          ${fact('Left: to be released', number(progress.unsuited))}
+          ${fact('Left: in flight', number(progress.busy))}
+          ${fact('Handled before', number(progress.leftover))}
+        </dl>
+        <p class="quiet">Planned ${when(made.at)} by ${stranger(made.by)}${made.because
+          ? html`, because ${stranger(made.because)}` : nothing}. Runs: ${number(found.runs)}.</p>
+      </article>`;
+  },
+};
+
+function actions({ stage: name, pace }, page) {
+  const run = (title, body, text) => html`<button @click=${() => page.actions.act('run', body, title, text)}>${title}…</button>`;
+  const rests = ['planned', 'paused', 'stopped'].includes(name);
+  const runs = ['canary', 'running'].includes(name);
+  const halt = (action, title, text) =>
+    html`<button @click=${() => page.actions.act(action, {}, title, text)}>${title}…</button>`;
+  return html`<p class="actions">
+    ${rests ? run(name === 'planned' ? 'Run' : 'Continue', {},
+      pace.canary > 0 ? `The canary of ${pace.canary} goes first, then the rest.` : 'All letters are requeued.') : nothing}
+    ${name === 'planned' && pace.canary > 0 ? run('Run the canary', { only_canary: true }, 'It pauses after the canary.') : nothing}
+    ${runs ? halt('pause', 'Pause', 'It pauses within a second, and can continue.') : nothing}
+    ${rests || runs ? halt('cancel', 'Cancel', 'Letters that it has requeued stay requeued.') : nothing}</p>`;
+}

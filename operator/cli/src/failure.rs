@@ -67,8 +67,9 @@ fn hint(error: &AdminError) -> Option<String> {
             .into(),
         Code::EventNotFound => {
             "Give a provider's event ID, or a delivery key (destination/source/id). Refused callbacks are \
-             in zentra refused list. With RabbitMQ, events that it dead-lettered itself are in zentra dead \
-             list, and work queues are not searched: zentra status counts their messages."
+             in zentra refused list. With RabbitMQ, work queues are not searched (zentra status counts \
+             their messages), and events that it dead-lettered itself are requeued by zentra dead requeue \
+             --reason crashed."
                 .into()
         }
         Code::ArchivedEventNotFound => "See zentra archive list.".into(),

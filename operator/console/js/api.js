@@ -30,6 +30,11 @@ export async function get(path, signal) {
   return (await request('GET', path, undefined, signal)).json();
 }
 
+/** A body, as text: what is not UTF-8 is shown as U+FFFD. */
+export async function text(path, signal) {
+  return (await request('GET', path, undefined, signal)).text();
+}
+
 export async function post(path, body, signal) {
   return (await request('POST', path, body, signal)).json();
 }

@@ -12,9 +12,10 @@ import { overview } from './overview.js';
 import { loading, problem } from './parts.js';
 import { refused } from './refused.js';
 import { signInByLink, signInWith, signOut, token } from './session.js';
+import { stored } from './stored.js';
 import { system } from './system.js';
 
-const VIEWS = { '': overview, events, dead, jobs, destinations, refused, system };
+const VIEWS = { '': overview, events, dead, jobs, destinations, refused, stored, system };
 /** Pages of one thing: `#/events/ID`. */
 const DETAILS = { events: event, jobs: job };
 const app = document.getElementById('app');
@@ -134,6 +135,7 @@ function frame() {
       <nav aria-label="Main">${link('#/', 'Overview', [overview])}${link('#/events', 'Events', [events, event])}
         ${link('#/dead', 'Dead letters', [dead])}${link('#/jobs', 'Jobs', [jobs, job])}
         ${link('#/destinations', 'Destinations', [destinations])}${link('#/refused', 'Refused', [refused])}
+        ${link('#/stored', 'Archive', [stored])}
         ${link('#/system', 'System', [system])}</nav>
       <div class="who">
         ${context?.production ? html`<strong class="environment">production</strong>` : nothing}

@@ -89,7 +89,7 @@ function card(group, page) {
     ${page.context.acts && !suspected ? html`<p class="actions">
       <button @click=${() => page.actions.requeue(group)}>Requeue ${count}…</button></p>` : nothing}
     <details ?open=${items.length <= SHOWN}><summary>${items.length > SHOWN ? `The oldest ${SHOWN}` : 'Events'}</summary>
-      <div class="scroll"><table>
+      <div class="scroll" tabindex="0"><table>
         <thead><tr><th scope="col">Event</th><th scope="col">Type</th><th scope="col">Source</th><th scope="col">Received</th></tr></thead>
         <tbody>${items.slice(0, SHOWN).map(({ key, event }) => html`<tr>
           <td>${eventLink(key, event.event_id ?? '(no ID)')}</td><td>${stranger(event.event_type ?? '')}</td>

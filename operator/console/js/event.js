@@ -1,7 +1,7 @@
 // One event: each of its deliveries as a timeline, how it came, and what an operator can do.
 
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
-import { get, listen, post } from './api.js';
+import { get, listen, post, text as body } from './api.js';
 import { ask } from './dialog.js';
 import { duration, number, visible, words } from './format.js';
 import { empty, loading, problem, state, stranger, when } from './parts.js';
@@ -46,7 +46,23 @@ export const event = {
       }
       load();
     };
-    page.actions = { load, act };
+    // A look at a payload is audited, so it is asked for.
+    const payload = async (one) => {
+      const id = encodeURIComponent(one.event.event_id ?? one.key.split('/').slice(2).join('/'));
+      const places = one.record.state === 'dead'
+        ? [`v1/dead/${encodeURIComponent(one.key)}/body`, `v1/archive/${id}/body`] : [`v1/archive/${id}/body`];
+      let shown = null;
+      for (const place of places) {
+        try {
+          shown = { text: await body(place, page.signal) };
+          break;
+        } catch (error) {
+          shown = { error };
+        }
+      }
+      page.update((now) => ({ payloads: { ...now.payloads, [one.key]: shown } }));
+    };
+    page.actions = { load, act, payload };
     listen({ id: page.id }, {
       connected: (wrong) => page.update({ wrong }),
       ready: load,
@@ -56,9 +72,9 @@ export const event = {
     }, page.signal);
   },
 
-  initial: { found: null, error: null, wrong: null, done: null, failed: null, acted: 0 },
+  initial: { found: null, error: null, wrong: null, done: null, failed: null, acted: 0, payloads: {} },
 
-  render({ found, error, wrong, done, failed }, page) {
+  render({ found, error, wrong, done, failed, payloads }, page) {
     if (!found) {
       if (!error) return loading();
       return error.status === 404
@@ -70,7 +86,7 @@ export const event = {
       ${error ? problem(error, page.actions.load) : nothing}
       ${done ? html`<p class="notice good" role="status">${done}</p>` : nothing}
       ${failed ? problem(failed) : nothing}
-      ${found.deliveries.map((one) => delivery(one, page))}
+      ${found.deliveries.map((one) => delivery(one, page, payloads[one.key]))}
       ${found.accepted.map(accepted)}
       ${found.refused.length > 0 ? html`<section class="card"><h2>Refused callbacks that claim this event</h2>
         <ul>${found.refused.map((one) => html`<li>${when(one.received_at)} ${words(one.reason)}
@@ -85,7 +101,7 @@ function accepted(one) {
     </p></section>`;
 }
 
-function delivery(one, page) {
+function delivery(one, page, shown) {
   const { key, record, reason, event: about, history } = one;
   return html`<article class="card" aria-label="Delivery ${visible(key)}">
     <header class="head">
@@ -99,7 +115,16 @@ function delivery(one, page) {
     <h3>History</h3>
     <ol class="timeline">${[{ at: about.received_at, received: about }, ...history].map(entry)}</ol>
     ${how(one)}
+    ${page.context.me.payloads ? payload(one, page, shown) : nothing}
   </article>`;
+}
+
+function payload(one, page, shown) {
+  if (!shown) return html`<p><button @click=${() => page.actions.payload(one)}>Show the payload</button>
+    <span class="quiet">Each look is audited.</span></p>`;
+  if (shown.error) return html`<p class="quiet">The payload is not kept: it is neither in the archive nor a dead letter.
+    (${shown.error.message})</p>`;
+  return html`<h3>Payload</h3><pre class="payload">${visible(shown.text)}</pre>`;
 }
 
 function actions({ key, record, reason }, page) {

@@ -131,7 +131,7 @@ function table(items, shown) {
       ? empty('No delivery matches.', 'Remove a filter, or look among the refused callbacks.')
       : empty('No delivery yet.', 'Send a test: zentra send SOURCE TYPE.');
   }
-  return html`<div class="scroll"><table>
+  return html`<div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">State</th><th scope="col">Event</th><th scope="col">Type</th><th scope="col">Source</th>
       <th scope="col">Destination</th><th scope="col" class="number">Attempts</th><th scope="col">First taken</th></tr></thead>
     <tbody>${repeat(items, (one) => one.key, row)}</tbody></table></div>`;

@@ -47,7 +47,7 @@ export const jobs = {
     if (!items) return error ? problem(error, page.actions.load) : loading();
     if (items.length === 0) return empty('There is no job.', 'Requeue a group of dead letters: that plans one.');
     return html`${error ? problem(error, page.actions.load) : nothing}
-      <div class="scroll"><table>
+      <div class="scroll" tabindex="0"><table>
       <thead><tr><th scope="col">Job</th><th scope="col">Stage</th><th scope="col">Letters</th>
         <th scope="col" class="number">Requeued</th><th scope="col">Planned</th></tr></thead>
       <tbody>${items.map((job) => html`<tr><td><a href="#/jobs/${job.id}">${job.id}</a></td><td>${stage(job)}</td>

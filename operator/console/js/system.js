@@ -48,7 +48,7 @@ export const system = {
 };
 
 function workerTable(workers) {
-  return html`<div class="scroll"><table>
+  return html`<div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">Worker</th><th scope="col">Version</th><th scope="col">Started</th>
       <th scope="col">Destinations</th></tr></thead>
     <tbody>${workers.map((one) => html`<tr><td>${stranger(one.worker)}</td><td>${one.version}</td>
@@ -60,7 +60,7 @@ function workerTable(workers) {
 function sourceTable(sources) {
   const marks = (one) => [one.proven ? null : 'unproven', one.weakness && `weak: ${words(one.weakness)}`,
     one.at_least_once ? 'at least once' : null, one.archive ? null : 'not archived'].filter(Boolean).join(', ');
-  return html`<div class="scroll"><table>
+  return html`<div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">Source</th><th scope="col">Provider</th><th scope="col">Path at the ingress</th>
       <th scope="col">Environment</th><th scope="col">Notes</th></tr></thead>
     <tbody>${sources.map((one) => html`<tr><td>${one.name}</td><td>${one.provider}</td><td><code>${one.path}</code></td>
@@ -68,7 +68,7 @@ function sourceTable(sources) {
 }
 
 function auditTable(entries) {
-  return html`<div class="scroll"><table>
+  return html`<div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">When</th><th scope="col">Who</th><th scope="col">Action</th><th scope="col">Why</th>
       <th scope="col">Result</th></tr></thead>
     <tbody>${entries.map((one) => html`<tr><td>${when(one.at)}</td><td>${stranger(one.by)}</td>

@@ -305,7 +305,7 @@ async fn it_tells_what_the_command_line_tells_to_those_who_may_know() {
         ("/v1/events?cursor=x", 400),
         ("/v1/dead?destination=ledgr", 404),
         ("/v1/nothing", 404),
-        ("/", 404),
+        ("/nothing", 404),
     ] {
         assert_eq!(api.get(path, &admin).await.0, code, "{path}");
     }

@@ -247,7 +247,19 @@ async fn a_group_of_dead_letters_is_requeued_by_a_job_with_a_canary() {
         world.until(id, delivered).await;
     }
     assert_eq!(world.ledger.rows().unwrap().len(), 3);
+    // Payloads only by a token that allows them; each look is audited.
+    browser.go(&format!("{}/#/events/evt_1", api.url(""))).await;
+    browser.read("requeued").await;
+    assert!(!browser.text().await.contains("Show the payload"));
+    browser.go(&link(&world.stack, &api.url(""), &["--role", "admin", "--payloads"])).await;
+    browser.choose("Archive").await;
+    browser.see("#text").await.send_keys("evt_2").await.unwrap();
+    browser.choose("Find").await;
+    browser.choose("evt_2").await;
+    browser.choose("Show the payload").await;
+    browser.read("\"amount_minor\"").await;
     browser.choose("System").await;
+    browser.read("archive show").await;
     browser.read("job run").await;
     browser.read("it is mended").await;
     browser.close().await;

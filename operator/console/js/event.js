@@ -75,14 +75,15 @@ export const event = {
   initial: { found: null, error: null, wrong: null, done: null, failed: null, acted: 0, payloads: {} },
 
   render({ found, error, wrong, done, failed, payloads }, page) {
+    const connection = wrong ? html`<p class="notice warn" role="status">${wrong}</p>` : nothing;
     if (!found) {
-      if (!error) return loading();
+      if (!error) return html`${connection}${loading()}`;
       return error.status === 404
         ? empty('No event has this ID.', 'It may be refused, or not have arrived: see Refused, or find it by a text of its body.')
-        : problem(error, page.actions.load);
+        : html`${connection}${problem(error, page.actions.load)}`;
     }
     return html`
-      ${wrong ? html`<p class="notice warn" role="status">${wrong}</p>` : nothing}
+      ${connection}
       ${error ? problem(error, page.actions.load) : nothing}
       ${done ? html`<p class="notice good" role="status">${done}</p>` : nothing}
       ${failed ? problem(failed) : nothing}

@@ -325,6 +325,7 @@ async fn what_strangers_wrote_is_text_and_a_lost_connection_is_made_again() {
     browser.go(&format!("{}/#/events", program.console)).await;
     browser.read("<img src=x onerror=window.broken=1>\\u202elia").await;
     browser.choose("evt_x").await;
+    browser.read("How it came").await;
     browser.read("<img src=x onerror=window.broken=1>").await;
     assert_eq!(
         browser.run("return window.broken === undefined && !document.querySelector('img')").await,

@@ -4,7 +4,7 @@
 # ZENTRA_STORE=valkey-server on Valkey instead of Redis (see deploy/install-servers.sh).
 ON := $(if $(ZENTRA_SERVERS),bash deploy/on-servers.sh $(ZENTRA_SERVERS))
 # What depends on the version of a server: the part of the tests that CI also runs on RabbitMQ 4.
-ON_SERVERS := conformance:: broker:: faults:: queue:: journal:: alarm:: rehearse:: shards::
+ON_SERVERS := conformance:: broker:: faults:: queue:: journal:: alarm:: rehearse:: shards:: pull::
 
 # Most tests wait for servers and for time, so more of them run at a time than there are cores.
 export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 3 / 2 )))

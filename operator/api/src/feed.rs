@@ -179,7 +179,7 @@ impl Feed {
                     Ok(new) => {
                         let is_new = new.missed || !new.changes.is_empty();
                         shared.keep(new);
-                        // Those who were told of the error have missed what happened since.
+                        // Listeners that got the error have missed what happened since.
                         if !was_ready && error.is_some() {
                             shared.skip();
                         }
@@ -190,7 +190,7 @@ impl Feed {
                     }
                     Err(why) => {
                         shared.error = Some(why.code);
-                        // Whoever waits for the first look is told.
+                        // Listeners that wait for the first look get the error.
                         if error.is_none() {
                             self.0.news.send_replace(());
                         }
@@ -225,7 +225,7 @@ impl Listener {
 
     /// Nothing new: where to go on.
     pub(crate) fn quiet(&mut self) -> News {
-        // The store is slow: the listener hears of it before it can rely on anything.
+        // The store is slow: what happens until its first look is missing.
         self.missed |= self.is_new;
         let shared = self.feed.shared();
         let position = shared.position(self.next);

@@ -87,8 +87,7 @@ struct Seen {
 pub struct New {
     /// Oldest delivery first.
     pub changes: Vec<Change>,
-    /// Whether there may be more: so many deliveries were taken up since the last look that some were not
-    /// looked at.
+    /// Whether changes are missing: since the last look, more deliveries were taken up than are looked at.
     pub missed: bool,
 }
 

@@ -23,7 +23,7 @@ use crate::standalone::Shop;
 /// A running API.
 pub(crate) struct Api<'a> {
     stack: &'a Stack,
-    at: String,
+    pub(crate) at: String,
     /// The schema that judges every response.
     document: Value,
     program: Guarded,

@@ -9,12 +9,12 @@ use std::process::{Command, Stdio};
 use zentra_tests::services::{Guarded, folder, poll, start};
 use zentra_tests::world::BOUND;
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// The Markdown files of the project.
-fn pages() -> Vec<PathBuf> {
+pub(crate) fn pages() -> Vec<PathBuf> {
     let tracked = Command::new("git").args(["ls-files", "*.md"]).current_dir(root()).output();
     let tracked = String::from_utf8(tracked.unwrap().stdout).unwrap();
     let pages: Vec<PathBuf> = tracked.lines().map(|path| root().join(path)).collect();
@@ -78,11 +78,11 @@ fn each_link_leads_to_a_file_and_a_heading() {
 }
 
 /// A block of code: the words after the fence, and the text.
-fn blocks(text: &str) -> Vec<(String, String)> {
+pub(crate) fn blocks(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut open: Option<(String, String)> = None;
     for line in text.lines() {
-        match (line.strip_prefix("```"), &mut open) {
+        match (line.trim_start().strip_prefix("```"), &mut open) {
             (Some(info), None) => open = Some((info.to_owned(), String::new())),
             (Some(_), Some(_)) => found.extend(open.take()),
             (None, Some((_, block))) => {
@@ -95,29 +95,20 @@ fn blocks(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The calls of `zentra` in a page's blocks that are not run as they stand, without comments.
-pub(crate) fn commands(page: &str) -> Vec<String> {
-    let text = fs::read_to_string(root().join("docs").join(page)).unwrap();
-    let blocks = blocks(&text).into_iter().filter(|(info, _)| info == "sh");
-    let text: String = blocks.map(|(_, text)| text).collect();
-    let lines = text.lines().map(|line| line.split(" #").next().unwrap_or(line).trim());
-    lines.filter(|line| line.starts_with("zentra ")).map(str::to_owned).collect()
-}
-
 /// How often in a row a program must listen on the same number of ports.
 const SETTLED: usize = 5;
-/// Blocks that are not run.
+/// Blocks that are not run as they stand. `shown.rs` has the commands among them.
 const NOT_RUN: [&str; 4] = ["console", "toml", "nginx", "caddyfile"];
 
 /// A folder and a network of its own, so that the ports of the page are free.
-struct Reader {
-    folder: PathBuf,
+pub(crate) struct Reader {
+    pub(crate) folder: PathBuf,
     network: Option<Guarded>,
-    background: Vec<Guarded>,
+    pub(crate) background: Vec<Guarded>,
 }
 
 impl Reader {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut alone = Command::new("unshare");
         alone.args(["--net", "true"]).stderr(Stdio::null());
         let network = alone.status().is_ok_and(|status| status.success()).then(|| {
@@ -159,7 +150,7 @@ impl Reader {
     }
 
     /// Runs a block, and returns what it prints.
-    fn run(&self, text: &str) -> (bool, String) {
+    pub(crate) fn run(&self, text: &str) -> (bool, String) {
         let done = self.shell(text).output().unwrap();
         let printed = [done.stdout, done.stderr].concat();
         (done.status.success(), String::from_utf8_lossy(&printed).into_owned())
@@ -172,7 +163,7 @@ impl Reader {
     }
 
     /// Starts a program of a block, and waits until it listens.
-    fn start(&mut self, text: &str) {
+    pub(crate) fn start(&mut self, text: &str) {
         let before = self.listening();
         let log = self.folder.join(format!(".output-{}", self.background.len()));
         let text = format!("exec > {} 2>&1; exec {text}", log.display());
@@ -223,30 +214,6 @@ fn the_tutorial_works_as_it_is_written() {
     reader.read(&page);
     let ledger = fs::read_to_string(reader.folder.join("ledger.txt")).unwrap();
     assert_eq!(ledger, "app/stripe/evt_first\napp/stripe/evt_copies\napp/stripe/evt_refund\n");
-}
-
-#[test]
-fn each_command_of_the_page_about_sources_works() {
-    let mut reader = Reader::new();
-    let done = |reader: &Reader, line: &str| {
-        let (is_ok, printed) = reader.run(line);
-        assert!(is_ok, "{line}: {printed}");
-        printed
-    };
-    done(&reader, "zentra init github");
-    let commands = commands("sources.md");
-    let [add, send, sign, verify, check] = &commands[..] else { panic!("{commands:?}") };
-    done(&reader, add);
-    reader.start("zentra dev");
-    done(&reader, send);
-    let event = r#"{"id": "evt_1", "type": "charge.succeeded"}"#;
-    fs::write(reader.folder.join("event.json"), event).unwrap();
-    let request = done(&reader, sign);
-    assert!(done(&reader, &request).contains(r#"{"accepted":true}"#));
-    let capture = sign.split(" --curl").next().unwrap();
-    done(&reader, &format!("{capture} > headers.txt; cp event.json body.json"));
-    assert!(done(&reader, verify).contains("evt_1"));
-    done(&reader, check);
 }
 
 /// Pages about one task, each with its text.

@@ -28,6 +28,10 @@ impl<J: Journal + DeliveryStore> Claimant<J> {
         Self { journal: journal.clone(), key, summary, retention: RETENTION }
     }
 
+    pub(super) fn key(&self) -> &DeliveryKey {
+        &self.key
+    }
+
     async fn claim_as(&self, generation: u32, lease: Duration, fingerprint: Fingerprint) -> Answer {
         let claim = Claim {
             key: &self.key,

@@ -63,6 +63,10 @@ macro_rules! conformance_suite {
                 the_archive_is_read_from_any_time_on_and_keeps_what_is_read
                 a_hundred_thousand_waiting_events_are_taken_once_each_also_over_a_restart
             }
+            pull {
+                an_event_of_a_lost_lease_comes_again_and_only_its_new_lease_is_current
+                an_event_that_a_consumer_failed_is_leased_again_after_its_delay
+            }
         }
         $crate::conformance_suite! { $backend, store }
     };
@@ -80,6 +84,10 @@ macro_rules! conformance_suite {
                 of_a_long_history_the_newest_lines_are_kept
                 what_is_remembered_is_listed_newest_first_page_by_page_and_only_what_is_wanted
                 of_many_each_is_listed_once_however_large_the_pages_are
+            }
+            leases {
+                a_lease_that_is_extended_is_granted_to_nobody_else
+                of_answers_to_one_lease_at_once_the_first_counts
             }
             jobs {
                 a_job_is_kept_and_what_is_wanted_of_it
@@ -102,6 +110,8 @@ pub use crate::conformance_suite as suite;
 
 pub mod jobs;
 pub mod journal;
+pub mod leases;
+pub mod pull;
 pub mod queue;
 pub mod restart;
 

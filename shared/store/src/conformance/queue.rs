@@ -143,7 +143,7 @@ pub async fn what_is_fetched_on_request_is_no_more_than_that_and_nobody_elses<B:
 }
 
 /// A message that was given back may need a moment.
-async fn until_fetched<F: Fetcher>(fetcher: &mut F) -> Vec<(Message, F::Receipt)> {
+pub(super) async fn until_fetched<F: Fetcher>(fetcher: &mut F) -> Vec<(Message, F::Receipt)> {
     let fetching = async {
         loop {
             let fetched = fetcher.fetch(10).await.unwrap();

@@ -84,7 +84,7 @@ codes! {
     Unauthenticated "unauthenticated" "The request has no valid token.",
     RoleRequired "role_required" "The token's role does not allow the request.",
     PayloadsRequired "payloads_required" "The token does not allow payloads to be read.",
-    AdmissionDisabled "admission_disabled" "The server has no access to the sources' secrets, so it cannot admit callbacks.",
+    AdmissionDisabled "admission_disabled" "The server has no access to the sources' secrets: it cannot explain or admit callbacks, or send test callbacks.",
     DestinationDenied "destination_denied" "The token is not for this destination.",
     RateLimited "rate_limited" "Too many requests by this token, or at the same time.",
     RouteNotFound "route_not_found" "The API has no such path.",

@@ -224,6 +224,19 @@ pub async fn revoke(
     audited.run(revoke, |()| "revoked".into()).await
 }
 
+/// Ends a session of the console: its token is revoked. `false` if the token is not of one.
+///
+/// # Errors
+/// Those of [`revoke`].
+pub async fn sign_out(control: &impl OperatorControl, token: &Token) -> Result<bool, AdminError> {
+    let is_session = token.name.contains(OF_CONSOLE);
+    if is_session {
+        let actor = Actor { name: token.name.clone(), reason: "sign-out of the console".into() };
+        revoke(control, &token.id, &actor).await?;
+    }
+    Ok(is_session)
+}
+
 /// The token that a text is, if it is one of ours and valid now.
 pub async fn verify(
     control: &impl OperatorControl,

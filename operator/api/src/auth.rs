@@ -130,8 +130,9 @@ fn allows(known: &Who, purpose: Purpose, request: &Request) -> Result<(), Proble
     if purpose != Purpose::Operate {
         return known.is_consumer();
     }
-    // A viewer only looks.
-    known.may(if request.method().is_safe() { Role::Viewer } else { Role::Operator })
+    // A viewer only looks, and may end its own session.
+    let looks = request.method().is_safe() || request.uri().path() == "/v1/me/sign-out";
+    known.may(if looks { Role::Viewer } else { Role::Operator })
 }
 
 /// Counts what each token holds.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use zentra_config::{Breaker, Config};
 use zentra_core::source::Source;
+use zentra_rehearse::Samples;
 
 use crate::State;
 use crate::extract::Answer;
@@ -59,6 +60,8 @@ pub(crate) struct SourceSettings {
     pub(crate) weakness: Option<String>,
     /// Whether the provider sends the same bytes for different events.
     pub(crate) at_least_once: bool,
+    /// Types of the events of which there are samples, for test callbacks.
+    pub(crate) samples: Vec<String>,
     /// Where the provider documents its scheme.
     pub(crate) documentation: Option<String>,
     pub(crate) note: Option<String>,
@@ -137,6 +140,7 @@ impl From<&Source> for SourceSettings {
             proven: scheme.proof.is_some(),
             weakness: scheme.weakness().map(|weakness| weakness.words().to_string()),
             at_least_once: scheme.delivers_at_least_once(),
+            samples: samples(&from.endpoint.provider),
             documentation: scheme.documents.as_ref().map(ToString::to_string),
             note: scheme.note.clone(),
         }
@@ -174,6 +178,11 @@ impl From<&zentra_config::Destination> for DestinationSettings {
             },
         }
     }
+}
+
+fn samples(provider: &str) -> Vec<String> {
+    let samples = Samples::of(provider);
+    samples.iter().flat_map(Samples::types).map(str::to_owned).collect()
 }
 
 fn millis(time: Duration) -> u64 {

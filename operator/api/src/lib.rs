@@ -24,8 +24,10 @@ mod reconcile;
 mod refused;
 mod series;
 mod service;
+mod sources;
 mod status;
 mod time;
+mod tokens;
 mod unrouted;
 
 use std::sync::Arc;
@@ -70,20 +72,26 @@ const PLANNING: Duration = Duration::from_secs(900);
 /// State of all handlers.
 pub(crate) type State = axum::extract::State<Arc<dyn Service>>;
 
+/// What needs the sources' secrets: refused callbacks are explained and admitted, and test callbacks are sent.
+pub struct Secrets {
+    /// Address of the ingress, without `/in/…`. `None`: the one that the configuration names.
+    pub ingress: Option<String>,
+}
+
 /// Serves until `stop`, then finishes running requests and closes the backend's connections. With
-/// `admits`, refused callbacks can be admitted; the configuration must have the sources' secrets.
+/// `secrets`, the configuration must have the sources' secrets.
 pub async fn serve<B: Backend + 'static>(
     listener: TcpListener,
     config: &'static Config,
     backend: B,
-    admits: bool,
+    secrets: Option<Secrets>,
     stop: CancellationToken,
 ) {
     let (stopped, snapshot) = (stop.clone(), Mutex::default());
     let service: Arc<dyn Service> = Arc::new(BackendService {
         backend,
         config,
-        admits,
+        secrets,
         series: Series::default(),
         feed: Feed::new(stopped.clone()),
         stop: stopped,
@@ -121,7 +129,11 @@ fn routes() -> Vec<Routes> {
         Routes::new().routes(routes!(status::status)),
         Routes::new().routes(routes!(status::metrics)),
         Routes::new().routes(routes!(me::me)),
+        Routes::new().routes(routes!(tokens::sign_out)),
+        Routes::new().routes(routes!(tokens::tokens)),
+        Routes::new().routes(routes!(tokens::revoke)),
         Routes::new().routes(routes!(configuration::configuration)),
+        Routes::new().routes(routes!(sources::test)),
         Routes::new().routes(routes!(series::series)),
         Routes::new().routes(routes!(events::events)),
         Routes::new().routes(routes!(events::event)),

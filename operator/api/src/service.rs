@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use webhook_verify::Explanation;
-use zentra_admin::audit::Actor;
+use zentra_admin::audit::{Actor, Audited};
 use zentra_admin::copies::{Copies, Position};
 use zentra_admin::dead::{self, Letters, PassReport};
 use zentra_admin::deliveries;
@@ -25,6 +25,7 @@ use zentra_admin::{AdminError, Backend, ErrorCode};
 use zentra_admin::{archive, audit, copies, payload, refused, tokens, unrouted};
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
+use zentra_rehearse::{Prepared, TestCallback, prepare_with};
 use zentra_store::control::{Attribution, AuditEntry, Heartbeat, OperatorControl, Token};
 use zentra_store::job::{Halt, Job, Jobs};
 use zentra_store::journal::list::{Page, Query};
@@ -32,6 +33,7 @@ use zentra_store::journal::{Delivery, HistoryEvent};
 
 use zentra_worker::pull::{Nack, Pull, PullError, Pulled};
 
+use crate::Secrets;
 use crate::feed::{Feed, Listener};
 
 /// Answer of a use case.
@@ -44,6 +46,22 @@ pub(crate) trait Service: Send + Sync {
 
     /// Exchanges a code for a token of the console.
     fn sign_in<'a>(&'a self, code: &'a str) -> Answer<'a, Option<(Token, String)>>;
+
+    /// All tokens.
+    fn tokens(&self) -> Answer<'_, Vec<Token>>;
+
+    fn revoke_token<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, ()>;
+
+    /// Ends a session of the console. `false` if the token is not of one.
+    fn sign_out<'a>(&'a self, token: &'a Token) -> Answer<'a, bool>;
+
+    /// Sends a signed sample to the ingress, and returns its answer.
+    fn test_callback<'a>(
+        &'a self,
+        source: &'a str,
+        kind: &'a str,
+        actor: &'a Actor,
+    ) -> Answer<'a, (Prepared, String)>;
 
     fn status(&self) -> Answer<'_, Status>;
 
@@ -202,8 +220,8 @@ pub(crate) trait Service: Send + Sync {
 pub(crate) struct BackendService<B: Backend> {
     pub(crate) backend: B,
     pub(crate) config: &'static Config,
-    /// Whether the configuration has the sources' secrets.
-    pub(crate) admits: bool,
+    /// If the configuration has the sources' secrets.
+    pub(crate) secrets: Option<Secrets>,
     /// Cancelled when this program stops.
     pub(crate) stop: CancellationToken,
     /// Figures of the newest deliveries, and when they were read.
@@ -251,13 +269,10 @@ impl<B: Backend> BackendService<B> {
         self.pull.get_or_try_init(start).await
     }
 
-    fn may_admit(&self) -> Result<(), AdminError> {
-        let message =
-            "this server has no access to the sources' secrets, so it cannot admit callbacks.";
-        match self.admits {
-            true => Ok(()),
-            false => Err(AdminError::new(ErrorCode::AdmissionDisabled, message)),
-        }
+    fn secrets(&self) -> Result<&Secrets, AdminError> {
+        let message = "this server has no access to the sources' secrets.";
+        let missing = || AdminError::new(ErrorCode::AdmissionDisabled, message);
+        self.secrets.as_ref().ok_or_else(missing)
     }
 }
 
@@ -268,6 +283,47 @@ impl<B: Backend> Service for BackendService<B> {
 
     fn sign_in<'a>(&'a self, code: &'a str) -> Answer<'a, Option<(Token, String)>> {
         Box::pin(async move { tokens::sign_in(&self.backend.histories(), code).await })
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<Token>> {
+        Box::pin(async move { Ok(self.backend.histories().tokens().await?) })
+    }
+
+    fn revoke_token<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, ()> {
+        Box::pin(async move { tokens::revoke(&self.backend.histories(), id, actor).await })
+    }
+
+    fn sign_out<'a>(&'a self, token: &'a Token) -> Answer<'a, bool> {
+        Box::pin(async move { tokens::sign_out(&self.backend.histories(), token).await })
+    }
+
+    fn test_callback<'a>(
+        &'a self,
+        source: &'a str,
+        kind: &'a str,
+        actor: &'a Actor,
+    ) -> Answer<'a, (Prepared, String)> {
+        Box::pin(async move {
+            let callback = TestCallback {
+                to: source.to_owned(),
+                kind: Some(kind.to_owned()),
+                body: None,
+                id: None,
+                url: self.secrets()?.ingress.clone(),
+                force: false,
+            };
+            let prepared = prepare_with(self.config, &callback)?;
+            let control = self.backend.histories();
+            let audited = Audited {
+                control: Some(&control),
+                action: "source test",
+                on: format!("{source}: {}", prepared.event_id.as_deref().unwrap_or(kind)),
+                attribution: actor.attribution(),
+            };
+            let send = async { Ok(prepared.send(1).await?.into_iter().next().unwrap_or_default()) };
+            let answer = audited.run(send, String::clone).await?;
+            Ok((prepared, answer))
+        })
     }
 
     fn status(&self) -> Answer<'_, Status> {
@@ -304,7 +360,7 @@ impl<B: Backend> Service for BackendService<B> {
     }
 
     fn admits(&self) -> bool {
-        self.admits
+        self.secrets.is_some()
     }
 
     fn series(&self) -> Window {
@@ -470,7 +526,7 @@ impl<B: Backend> Service for BackendService<B> {
 
     fn explain<'a>(&'a self, id: &'a str) -> Answer<'a, Explanation> {
         Box::pin(async move {
-            self.may_admit()?;
+            self.secrets()?;
             let (source, callback) = refused::received(&self.backend, self.config, id).await?;
             let busy =
                 AdminError::new(ErrorCode::RateLimited, "too many explanations: retry later");
@@ -488,7 +544,7 @@ impl<B: Backend> Service for BackendService<B> {
         actor: &'a Actor,
     ) -> Answer<'a, Vec<refused::Outcome>> {
         Box::pin(async move {
-            self.may_admit()?;
+            self.secrets()?;
             refused::admit(&self.backend, self.config, wanted, limit, false, actor).await
         })
     }
@@ -501,7 +557,7 @@ impl<B: Backend> Service for BackendService<B> {
     ) -> Answer<'a, Report> {
         Box::pin(async move {
             if ingest.is_some() {
-                self.may_admit()?;
+                self.secrets()?;
             }
             reconcile::compare_given(&self.backend, self.config, source, events, ingest).await
         })

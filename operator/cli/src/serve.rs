@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 use zentra_admin::Backend;
+use zentra_api::Secrets;
 use zentra_config::Config;
 use zentra_telemetry::shutdown;
 
@@ -19,9 +20,13 @@ pub(crate) struct Serve {
     /// tokens must be encrypted on the network.
     #[arg(long)]
     behind_tls: bool,
-    /// Allow the admission of refused callbacks. Needs the sources' secrets.
+    /// Allow refused callbacks to be explained and admitted, and test callbacks to be sent. Needs the sources'
+    /// secrets.
     #[arg(long)]
     pub(crate) admit: bool,
+    /// Address of the ingress, for test callbacks (default: http:// and `ingress.listen`).
+    #[arg(long, value_name = "URL", requires = "admit")]
+    ingress: Option<String>,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -30,7 +35,7 @@ pub(crate) async fn run<B: Backend + 'static>(
     backend: B,
     asked: &Serve,
 ) -> Result<(), Failure> {
-    let Serve { listen, behind_tls, admit } = asked;
+    let Serve { listen, behind_tls, admit, ingress } = asked;
     if !listen.ip().is_loopback() && !behind_tls {
         return Err(Failure::Asked(format!(
             "{listen} is reachable from other hosts, and this is plain HTTP.\nPut a TLS proxy before \
@@ -41,8 +46,9 @@ pub(crate) async fn run<B: Backend + 'static>(
         Failure::Asked(format!("cannot listen on {listen}: {error}\n127.0.0.1:0 uses a free port."))
     })?;
     let stop = shutdown::on_signal()?;
+    let secrets = admit.then(|| Secrets { ingress: ingress.clone() });
     tracing::info!(listen = %listener.local_addr()?, "zentra serve started; zentra console open signs in");
-    zentra_api::serve(listener, config, backend, *admit, stop).await;
+    zentra_api::serve(listener, config, backend, secrets, stop).await;
     tracing::info!("zentra serve stopped");
     Ok(())
 }

@@ -147,8 +147,9 @@ impl Standalone {
         let embedded = embedded.ok_or(Failure::Asked("embedded.path is missing".into()))?;
         let backend = backend::File::open(config, embedded)?;
         let address = listener.local_addr()?;
+        let secrets = zentra_api::Secrets { ingress: None };
         tracing::info!(%address, "the console is served; zentra console open signs in");
-        Ok(tokio::spawn(zentra_api::serve(listener, config, backend, true, stop)))
+        Ok(tokio::spawn(zentra_api::serve(listener, config, backend, Some(secrets), stop)))
     }
 
     /// Receives into `accepts` and delivers until `stop`.

@@ -31,7 +31,7 @@ use provider::Provider;
 pub use report::{Outcome, Played, Report, Row};
 pub use sample::Samples;
 use scenario::Scenario;
-pub use send::{Prepared, TestCallback, prepare};
+pub use send::{Prepared, TestCallback, prepare, prepare_with};
 
 /// The scenario of the demo, and its event.
 pub const DEMO: (&str, &str) = ("transfer", "trf_8172");

@@ -90,13 +90,22 @@ impl Prepared {
 /// signs with a private key.
 pub fn prepare(config: &Path, asked: &TestCallback) -> Result<Prepared, AdminError> {
     let config = Config::load(config, Role::Verification, &zentra_config::environment(), &[])?;
-    let source = source(&config, &asked.to)?;
+    prepare_with(&config, asked)
+}
+
+/// As [`prepare`], with a configuration that has the sources' secrets.
+///
+/// # Errors
+///
+/// Those of [`prepare`].
+pub fn prepare_with(config: &Config, asked: &TestCallback) -> Result<Prepared, AdminError> {
+    let source = source(config, &asked.to)?;
     if source.environment == PRODUCTION && !asked.force {
         let message = format!("the source {} is marked as production (environment).", source.name);
         return Err(unusable(message).hint("Send to another source, or force it."));
     }
     let (id, kind, body) = event(source, asked)?;
-    sign(&config, source, asked, (&id, &kind, &body))
+    sign(config, source, asked, (&id, &kind, &body))
 }
 
 /// The source with this name, or the only one of this provider.

@@ -34,7 +34,7 @@ impl<'a> Api<'a> {
         Self::with(stack, &[]).await
     }
 
-    async fn with(stack: &'a Stack, more: &[&str]) -> Self {
+    pub(crate) async fn with(stack: &'a Stack, more: &[&str]) -> Self {
         Self::on(stack, &format!("127.0.0.1:{}", free_port()), more).await
     }
 

@@ -175,3 +175,102 @@ async fn a_token_and_the_configuration_are_shown_without_any_secret() {
     let secrets = [sign::ACME_SECRET, sign::STRIPE_SECRET, sign::LEDGER_SECRET, "hunter2", "amqp"];
     assert!(!secrets.iter().any(|secret| text.contains(secret)), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn admins_list_and_revoke_tokens_and_a_session_ends_itself() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let api = Api::start(&world.stack).await;
+    let root = api.token(&["root", "--role", "admin"]);
+    let ada = api.token(&["ada", "--role", "operator"]);
+    let vera = api.token(&["vera"]);
+    for token in [&ada, &vera] {
+        assert_eq!(api.get("/v1/tokens", token).await.0, 403);
+        assert_eq!(api.post("/v1/tokens/x/revoke", token, "").await.0, 403);
+    }
+    let (code, listed) = api.get("/v1/tokens", &root).await;
+    assert_eq!(code, 200, "{listed}");
+    let items = listed["items"].as_array().unwrap();
+    let one = items.iter().find(|one| one["name"] == "ada").unwrap();
+    assert_eq!(
+        json!([one["role"], one["payloads"], one["once"]]),
+        json!(["operator", false, false])
+    );
+    let text = listed.to_string();
+    for token in [&root, &ada, &vera] {
+        assert!(!text.contains(token.splitn(3, '_').nth(2).unwrap()), "{text}");
+    }
+    assert!(!text.contains("digest"), "{text}");
+    let path = format!("/v1/tokens/{}/revoke", one["id"].as_str().unwrap());
+    assert_eq!(api.post(&path, &root, "she left").await.0, 200);
+    assert_eq!(api.get("/v1/status", &ada).await.0, 401);
+    assert_eq!(api.post(&path, &root, "she left").await.0, 404);
+
+    // A viewer's session ends with its sign-out. A token of its own stays valid.
+    let opened = world.stack.zentra(&["console", "open", "--role", "viewer", "--at", &api.at]);
+    let opened = String::from_utf8(opened.stdout).unwrap();
+    let code = opened.trim().split_once("#code=").unwrap().1;
+    let json = vec![("content-type", "application/json".to_owned())];
+    let (at, body) = (api.url("/console/sign-in"), json!({ "code": code }).to_string());
+    let answer = world.stack.http.send(http::Method::POST, &at, &json, body).await.unwrap();
+    let answer: Value = serde_json::from_str(&answer.body).unwrap();
+    let session = answer["token"].as_str().unwrap();
+    for (token, revoked, after) in [(session, true, 401), (&*vera, false, 200)] {
+        assert_eq!(api.get("/v1/status", token).await.0, 200);
+        let (code, answer) = api.ask(http::Method::POST, "/v1/me/sign-out", token, "").await;
+        assert_eq!((code, &answer["revoked"]), (200, &json!(revoked)), "{answer}");
+        assert_eq!(api.get("/v1/status", token).await.0, after);
+    }
+    let audit = String::from_utf8(world.stack.zentra(&["audit"]).stdout).unwrap();
+    assert!(audit.contains("she left") && audit.contains("sign-out of the console"), "{audit}");
+}
+
+async fn a_test_callback(api: &Api<'_>, token: &str, source: &str, kind: &str) -> (u16, Value) {
+    let path = format!("/v1/sources/{source}/test");
+    let body = json!({ "type": kind, "because": "a look" }).to_string();
+    api.ask(http::Method::POST, &path, token, &body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_send_signed_test_callbacks_but_not_to_production() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let _worker = world.stack.worker().await;
+    let more = ["--admit", "--ingress", &world.ingress.listen];
+    let api = Api::with(&world.stack, &more).await;
+    let (vera, ada) = (api.token(&["vera"]), api.token(&["ada", "--role", "operator"]));
+    let (_, config) = api.get("/v1/config", &vera).await;
+    let stripe =
+        config["sources"].as_array().unwrap().iter().find(|one| one["name"] == "stripe-eu");
+    let samples = stripe.unwrap()["samples"].as_array().unwrap();
+    assert!(samples.contains(&json!("charge.succeeded")), "{samples:?}");
+
+    assert_eq!(a_test_callback(&api, &vera, "stripe-eu", "charge.succeeded").await.0, 403);
+    let (code, sent) = a_test_callback(&api, &ada, "stripe-eu", "charge.succeeded").await;
+    assert_eq!((code, &sent["answer"]), (200, &json!("200")), "{sent}");
+    let id = sent["event_id"].as_str().unwrap();
+    eventually("it is with the destination", BOUND, async || {
+        let (_, event) = api.get(&format!("/v1/events/{id}"), &ada).await;
+        let ends = ["delivered", "dead"];
+        ends.iter().any(|end| event["deliveries"][0]["record"]["state"] == *end).then_some(())
+    })
+    .await;
+    assert_eq!(a_test_callback(&api, &ada, "stripe-eu", "no.such").await.0, 400);
+    assert_eq!(a_test_callback(&api, &ada, "nobody", "charge.succeeded").await.0, 404);
+    let audit = String::from_utf8(world.stack.zentra(&["audit"]).stdout).unwrap();
+    assert!(audit.contains(&format!("source test stripe-eu: {id}: a look")), "{audit}");
+
+    let without = Api::start(&world.stack).await;
+    let (code, answer) = a_test_callback(&without, &ada, "stripe-eu", "charge.succeeded").await;
+    assert_eq!((code, &answer["code"]), (403, &json!("admission_disabled")));
+
+    world
+        .stack
+        .replace("provider = \"stripe\"", "provider = \"stripe\"\nenvironment = \"production\"");
+    let strict = Api::with(&world.stack, &more).await;
+    let (code, answer) = a_test_callback(&strict, &ada, "stripe-eu", "charge.succeeded").await;
+    assert_eq!(code, 400, "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("production"), "{answer}");
+}

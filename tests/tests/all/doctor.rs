@@ -76,7 +76,10 @@ async fn a_running_installation_is_well_until_a_policy_loses_its_events() {
     ]);
     let lost = eventually("the policy is found", BOUND, async || {
         let (found, exit) = doctor(&stack, &more);
-        let says = |line: &String| line.contains("policy all sets message-ttl");
+        // RabbitMQ applies it to one queue after the other.
+        let says = |line: &String| {
+            line.contains("dead.ledger") && line.contains("policy all sets message-ttl")
+        };
         (exit == 1 && found.iter().any(says)).then_some(found)
     })
     .await;

@@ -11,12 +11,13 @@ export class ApiError extends Error {
   }
 }
 
+/** `body` is JSON text. */
 async function request(method, path, body, signal) {
   const headers = { authorization: `Bearer ${token()}` };
   if (body !== undefined) headers['content-type'] = 'application/json';
   let response;
   try {
-    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal });
+    response = await fetch(path, { method, headers, body, signal });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, { code: 'unreachable', detail: 'The server does not answer.' });
@@ -36,7 +37,13 @@ export async function text(path, signal) {
 }
 
 export async function post(path, body, signal) {
-  return (await request('POST', path, body, signal)).json();
+  return (await request('POST', path, JSON.stringify(body), signal)).json();
+}
+
+/** Compares a provider's list with what came. `events` is JSON text, and is sent as it is. */
+export async function compare({ events, ...rest }, signal) {
+  const body = `${JSON.stringify(rest).slice(0, -1)},"events":${events}}`;
+  return (await request('POST', 'v1/reconcile', body, signal)).json();
 }
 
 /** Time without a line after which the connection counts as lost: the server sends one each 10 s. */

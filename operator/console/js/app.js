@@ -1,7 +1,7 @@
 // The frame: sign-in, navigation, and the page that the address names.
 
 import { html, nothing, render } from '../vendor/lit-html/lit-html.js';
-import { get } from './api.js';
+import { get, post } from './api.js';
 import { dead } from './dead.js';
 import { destinations } from './destinations.js';
 import { event } from './event.js';
@@ -10,12 +10,14 @@ import { nextTimes, times } from './format.js';
 import { job, jobs } from './jobs.js';
 import { overview } from './overview.js';
 import { loading, problem } from './parts.js';
+import { reconcile } from './reconcile.js';
 import { refused } from './refused.js';
 import { signInByLink, signInWith, signOut, token } from './session.js';
+import { shortcuts } from './shortcuts.js';
 import { stored } from './stored.js';
 import { system } from './system.js';
 
-const VIEWS = { '': overview, events, dead, jobs, destinations, refused, stored, system };
+const VIEWS = { '': overview, events, dead, jobs, destinations, refused, stored, reconcile, system };
 /** Pages of one thing: `#/events/ID`. */
 const DETAILS = { events: event, jobs: job };
 const app = document.getElementById('app');
@@ -104,6 +106,12 @@ function leave(why) {
   draw();
 }
 
+/** Signs out. The server revokes the token, if a link made it. */
+async function end() {
+  await post('v1/me/sign-out', {}).catch(() => {});
+  leave(null);
+}
+
 function draw() {
   render(token() ? frame() : signIn(), app);
 }
@@ -136,12 +144,14 @@ function frame() {
         ${link('#/dead', 'Dead letters', [dead])}${link('#/jobs', 'Jobs', [jobs, job])}
         ${link('#/destinations', 'Destinations', [destinations])}${link('#/refused', 'Refused', [refused])}
         ${link('#/stored', 'Archive', [stored])}
+        ${context?.acts ? link('#/reconcile', 'Reconcile', [reconcile]) : nothing}
         ${link('#/system', 'System', [system])}</nav>
       <div class="who">
         ${context?.production ? html`<strong class="environment">production</strong>` : nothing}
         <button @click=${clock} title="How times are shown">${times()}</button>
         ${context ? html`<span>${context.me.name} <span class="quiet">${context.me.role}</span></span>` : nothing}
-        <button @click=${() => leave(null)}>Sign out</button>
+        <button @click=${() => shortcuts.help()} aria-label="Shortcuts" title="Shortcuts">?</button>
+        <button @click=${end}>Sign out</button>
       </div>
     </header>
     <main id="main" tabindex="-1">
@@ -176,6 +186,8 @@ addEventListener('hashchange', async () => {
 });
 // Relative times go on.
 setInterval(() => context && times() === 'relative' && !document.hidden && draw(), 5000);
+
+shortcuts.listen(() => context !== null);
 
 document.querySelector('.skip').addEventListener('click', (event) => {
   event.preventDefault();

@@ -2,9 +2,10 @@
 // is a job: plan, canary, run.
 
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
-import { get, post } from './api.js';
-import { ask } from './dialog.js';
+import { get } from './api.js';
 import { number, visible, words } from './format.js';
+import { plan } from './jobs.js';
+import { loader, messages } from './load.js';
 import { empty, eventLink, loading, problem, state, stranger, when } from './parts.js';
 
 /** For each destination. A group with as many may have more. */
@@ -16,40 +17,28 @@ export const dead = {
   title: 'Dead letters',
 
   start(page) {
-    const load = async () => {
+    const load = loader(page, async () => {
       const asked = new URLSearchParams(page.query);
       asked.set('limit', LIMIT);
-      try {
-        const { items } = await get(`v1/dead?${asked}`, page.signal);
-        page.update({ groups: grouped(items), error: null });
-      } catch (error) {
-        if (!page.signal.aborted) page.update({ error });
-      }
-    };
-    page.actions.load = load;
-    page.actions.requeue = async ({ destination, reason, items }) => {
-      const text = `A job is planned for all letters of ${destination} with the reason "${words(reason)}". `
-        + 'Nothing is requeued yet: the next page shows the plan.';
-      const title = `Plan: requeue ${items.length === LIMIT ? 'all' : number(items.length)}`;
-      const because = await ask({ title, text, destination }, page.context, page.signal);
-      if (because === null) return;
-      try {
-        const job = await post('v1/jobs', { destination, reason, because });
-        location.hash = `#/jobs/${job.id}`;
-      } catch (error) {
-        page.update({ failed: error });
-      }
-    };
+      const { items } = await get(`v1/dead?${asked}`, page.signal);
+      return { groups: grouped(items) };
+    });
+    page.actions.requeue = ({ destination, reason, items }) => plan(page, {
+      title: `Plan: requeue ${items.length === LIMIT ? 'all' : number(items.length)}`,
+      text: `A job is planned for all letters of ${destination} with the reason "${words(reason)}". `
+        + 'Nothing is requeued yet: the next page shows the plan.',
+      destination,
+    }, { destination, reason });
     load();
   },
 
   initial: { groups: null, error: null, failed: null },
 
-  render({ groups, error, failed }, page) {
+  render(now, page) {
+    const { groups, error } = now;
     if (!groups) return error ? problem(error, page.actions.load) : loading();
     return html`
-      ${error ? problem(error, page.actions.load) : nothing}
-      ${failed ? problem(failed) : nothing}
+      ${messages(now, page)}
       ${groups.length === 0
         ? empty('There is no dead letter.', 'A delivery that is given up would be here, until somebody acts.')
         : groups.map((group) => card(group, page))}`;

@@ -2,8 +2,8 @@
 
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { get, post } from './api.js';
-import { ask } from './dialog.js';
 import { duration, number } from './format.js';
+import { act, loader, messages } from './load.js';
 import { loading, problem, state, stranger, when } from './parts.js';
 
 const EVERY = 5000;
@@ -18,41 +18,28 @@ export const destinations = {
   title: 'Destinations',
 
   start(page) {
-    const load = async () => {
-      try {
-        const { items } = await get('v1/destinations', page.signal);
-        page.update({ items, error: null });
-      } catch (error) {
-        if (!page.signal.aborted) page.update({ error });
-      }
-    };
-    page.actions.load = load;
-    page.actions.act = async (name, action) => {
+    const load = loader(page, async () => {
+      const { items } = await get('v1/destinations', page.signal);
+      return { items };
+    }, EVERY);
+    page.actions.act = (name, action) => {
       const [title, text] = ACTIONS[action];
-      const because = await ask({ title: `${title}: ${name}`, text, destination: name }, page.context, page.signal);
-      if (because === null) return;
-      try {
+      return act(page, { title: `${title}: ${name}`, text, destination: name }, async ({ because }) => {
         await post(`v1/destinations/${encodeURIComponent(name)}/${action}`, { because });
-        page.update({ done: `${title}: ${name}.`, failed: null });
-      } catch (error) {
-        page.update({ failed: error, done: null });
-      }
-      load();
+        return `${title}: ${name}.`;
+      });
     };
     load();
-    const timer = setInterval(() => document.hidden || load(), EVERY);
-    page.signal.addEventListener('abort', () => clearInterval(timer));
   },
 
   initial: { items: null, error: null, done: null, failed: null },
 
-  render({ items, error, done, failed }, page) {
+  render(now, page) {
+    const { items, error } = now;
     if (!items) return error ? problem(error, page.actions.load) : loading();
     const settings = (name) => page.context.config.destinations.find((one) => one.name === name);
     return html`
-      ${error ? problem(error, page.actions.load) : nothing}
-      ${done ? html`<p class="notice good" role="status">${done}</p>` : nothing}
-      ${failed ? problem(failed) : nothing}
+      ${messages(now, page)}
       ${items.map((one) => card(one, settings(one.destination), page))}`;
   },
 };

@@ -3,18 +3,18 @@
 import { html, nothing, render } from '../vendor/lit-html/lit-html.js';
 
 /**
- * Returns the reason, or null if the operator changed their mind. In a production environment the
- * destination's name must be typed.
+ * Returns what was entered: the reason, and the values of `fields` by their names; or null if the operator changed
+ * their mind. In a production environment the destination's name must be typed.
  */
-export function ask({ title, text, destination }, { production }, signal) {
+export function ask({ title, text, destination, fields }, { production }, signal) {
   return new Promise((resolve) => {
     const dialog = document.createElement('dialog');
-    const close = (reason) => {
+    const close = (entered) => {
       signal.removeEventListener('abort', cancel);
       // Gives the focus back.
       dialog.close();
       dialog.remove();
-      resolve(reason);
+      resolve(entered);
     };
     // It belongs to its page.
     const cancel = () => close(null);
@@ -22,19 +22,20 @@ export function ask({ title, text, destination }, { production }, signal) {
     const submit = (event) => {
       event.preventDefault();
       const form = new FormData(event.target);
-      if (production && form.get('name') !== destination) {
+      if (production && destination && form.get('name') !== destination) {
         event.target.elements.name.setCustomValidity(`Type ${destination}.`);
         event.target.reportValidity();
         return;
       }
-      close(form.get('because'));
+      close(Object.fromEntries(form));
     };
     const typed = (event) => event.target.setCustomValidity('');
     render(html`<form @submit=${submit}>
       <h2 id="ask">${title}</h2>
       <p>${text}</p>
+      ${fields ?? nothing}
       <label>Reason, for the audit log<input name="because" required maxlength="250" autocomplete="off"></label>
-      ${production ? html`<label>This is production. Type the destination's name: ${destination}
+      ${production && destination ? html`<label>This is production. Type the destination's name: ${destination}
         <input name="name" required autocomplete="off" @input=${typed}></label>` : nothing}
       <p class="actions"><button class="primary">${title}</button>
         <button type="button" @click=${() => close(null)}>Cancel</button></p>

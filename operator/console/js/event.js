@@ -1,9 +1,10 @@
 // One event: each of its deliveries as a timeline, how it came, and what an operator can do.
 
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
-import { get, listen, post, text as body } from './api.js';
-import { ask } from './dialog.js';
+import { get, listen, post, text } from './api.js';
 import { duration, number, visible, words } from './format.js';
+import { plan } from './jobs.js';
+import { act, loader, messages } from './load.js';
 import { empty, loading, problem, state, stranger, when } from './parts.js';
 
 /** How often an event that may change is looked at, and how long after an action. */
@@ -15,17 +16,7 @@ export const event = {
 
   start(page) {
     const path = `v1/events/${encodeURIComponent(page.id)}`;
-    // Only the last answer counts.
-    let last = 0;
-    const load = async () => {
-      const mine = ++last;
-      try {
-        const found = await get(path, page.signal);
-        if (mine === last) page.update({ found, error: null });
-      } catch (error) {
-        if (!page.signal.aborted && mine === last) page.update({ error });
-      }
-    };
+    const load = loader(page, async () => ({ found: await get(path, page.signal) }));
     // Live changes are those of the newest deliveries: older ones are looked at again while they change.
     const again = () => {
       const { found, acted } = page.state();
@@ -34,27 +25,41 @@ export const event = {
     };
     const timer = setInterval(again, AGAIN);
     page.signal.addEventListener('abort', () => clearInterval(timer));
-    const act = async (action, key, asks) => {
-      const because = await ask(asks, page.context, page.signal);
-      if (because === null) return;
+    page.actions.act = (action, key, asks) => act(page, asks, async ({ because }) => {
       page.update({ acted: Date.now() });
+      await action(key, because);
+      return `${asks.title}: done.`;
+    });
+    // Delivered or not: under the same idempotency key, and from the archive.
+    page.actions.replay = (one) => plan(page, {
+      title: 'Plan: replay',
+      text: 'A job is planned that delivers the archived event again, under the same idempotency key.',
+      destination: one.key.split('/', 1)[0],
+    }, { archive: true, force: true, ids: [one.event.event_id], destination: one.key.split('/', 1)[0] });
+    page.actions.save = async () => {
       try {
-        await action(key, because);
-        page.update({ done: `${asks.title}: done.`, failed: null });
+        save(`zentra-${page.id.replace(/[^\w.-]+/g, '_')}.json`, await text(path, page.signal));
       } catch (error) {
-        page.update({ failed: error, done: null });
+        page.update({ failed: error });
       }
-      load();
+    };
+    page.actions.copy = async (one, shown) => {
+      try {
+        await navigator.clipboard.writeText(curl(one, shown));
+        page.update({ done: 'The request is in the clipboard.', failed: null });
+      } catch {
+        page.update({ failed: new Error('The browser does not allow the clipboard.') });
+      }
     };
     // A look at a payload is audited, so it is asked for.
-    const payload = async (one) => {
+    page.actions.payload = async (one) => {
       const id = encodeURIComponent(one.event.event_id ?? one.key.split('/').slice(2).join('/'));
       const places = one.record.state === 'dead'
         ? [`v1/dead/${encodeURIComponent(one.key)}/body`, `v1/archive/${id}/body`] : [`v1/archive/${id}/body`];
       let shown = null;
       for (const place of places) {
         try {
-          shown = { text: await body(place, page.signal) };
+          shown = { text: await text(place, page.signal) };
           break;
         } catch (error) {
           shown = { error };
@@ -62,7 +67,6 @@ export const event = {
       }
       page.update((now) => ({ payloads: { ...now.payloads, [one.key]: shown } }));
     };
-    page.actions = { load, act, payload };
     listen({ id: page.id }, {
       connected: (wrong) => page.update({ wrong }),
       ready: load,
@@ -74,7 +78,8 @@ export const event = {
 
   initial: { found: null, error: null, wrong: null, done: null, failed: null, acted: 0, payloads: {} },
 
-  render({ found, error, wrong, done, failed, payloads }, page) {
+  render(now, page) {
+    const { found, error, wrong, payloads } = now;
     const connection = wrong ? html`<p class="notice warn" role="status">${wrong}</p>` : nothing;
     if (!found) {
       if (!error) return html`${connection}${loading()}`;
@@ -84,9 +89,8 @@ export const event = {
     }
     return html`
       ${connection}
-      ${error ? problem(error, page.actions.load) : nothing}
-      ${done ? html`<p class="notice good" role="status">${done}</p>` : nothing}
-      ${failed ? problem(failed) : nothing}
+      ${messages(now, page)}
+      <p class="actions"><button @click=${() => page.actions.save()}>Save a case file</button></p>
       ${found.deliveries.map((one) => delivery(one, page, payloads[one.key]))}
       ${found.accepted.map(accepted)}
       ${found.refused.length > 0 ? html`<section class="card"><h2>Refused callbacks that claim this event</h2>
@@ -125,33 +129,72 @@ function payload(one, page, shown) {
     <span class="quiet">Each look is audited.</span></p>`;
   if (shown.error) return html`<p class="quiet">The payload is not kept: it is neither in the archive nor a dead letter.
     (${shown.error.message})</p>`;
-  return html`<h3>Payload</h3><pre class="payload">${visible(shown.text)}</pre>`;
+  // A body that is not UTF-8 cannot be copied as text.
+  const isText = !shown.text.includes('\ufffd');
+  return html`<h3>Payload</h3><pre class="payload" tabindex="0">${visible(shown.text)}</pre>
+    ${isText ? html`<p class="actions"><button @click=${() => page.actions.copy(one, shown.text)}>Copy as curl</button></p>` : nothing}`;
 }
 
-function actions({ key, record, reason }, page) {
+/** Characters that need no quotes in a shell, and no escape in a header. */
+const quoted = (value) => `'${String(value).replaceAll("'", `'\\''`)}'`;
+
+/** The request as a command for an application on this machine. It is not signed. */
+export function curl({ key, event: about }, body) {
+  const headers = new Map((about.context.headers ?? []).filter(([name]) => name !== 'content-length'));
+  headers.set('idempotency-key', key);
+  const options = [...headers].map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`);
+  return ['curl http://127.0.0.1:3000/webhooks', ...options, `--data-binary ${quoted(body)}`].join(' \\\n  ');
+}
+
+/** Gives a text to the browser as a file. */
+function save(name, content) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([content], { type: 'application/json' }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+function actions(one, page) {
   if (!page.context.acts) return nothing;
+  const { key, record, reason } = one;
   const suspected = ['suspected_replay', 'conflict'].includes(reason);
   const to = (name) => (id, because) => post(`v1/events/${encodeURIComponent(id)}/${name}`, { because });
   const all = [];
-  if (record.state === 'dead' && !suspected) {
+  // A drained letter is in no queue any more.
+  const isDrained = one.history.findLast((entry) => entry.what !== 'duplicate_dead')?.what === 'discarded';
+  const isDead = record.state === 'dead' && !isDrained;
+  if (isDead && !suspected) {
     all.push(['Requeue', (id, because) => requeued(id, because),
       'The event goes back to its work queue, with the same checks as a first delivery.']);
   }
-  if (record.state === 'dead' && suspected) {
+  if (isDead && suspected) {
     all.push(['Release', to('release'), 'The event is delivered as an event of its own. Do it only if it is genuine.']);
+  }
+  if (isDead) {
+    all.push(['Drain', (id, because) => drained(id, because),
+      'The letter is taken out of the dead-letter queue for good. The history stays.']);
   }
   if (record.state === 'waiting') {
     all.push(['Attempt now', to('release'), 'The event is attempted now.']);
     all.push(['End retries', to('end'), 'The event becomes a dead letter.']);
   }
   const destination = key.split('/', 1)[0];
-  return all.length === 0 ? nothing : html`<p class="actions">${all.map(([title, action, text]) => html`
-    <button @click=${() => page.actions.act(action, key, { title, text, destination })}>${title}…</button>`)}</p>`;
+  const isArchived = page.context.config.sources.some((source) => source.name === one.event.source && source.archive);
+  const replays = (record.state === 'delivered' || isDrained) && isArchived && one.event.event_id;
+  return all.length === 0 && !replays ? nothing : html`<p class="actions">${all.map(([title, action, text]) => html`
+    <button @click=${() => page.actions.act(action, key, { title, text, destination })}>${title}…</button>`)}
+    ${replays ? html`<button @click=${() => page.actions.replay(one)}>Replay…</button>` : nothing}</p>`;
 }
 
 async function requeued(id, because) {
   const report = await post('v1/dead/requeue', { ids: [id], because });
   if (report.done !== 1) throw new Error('It was not requeued: its letter is not in the dead-letter queue.');
+}
+
+async function drained(id, because) {
+  const report = await post('v1/dead/drain', { ids: [id], because });
+  if (report.done !== 1) throw new Error('It was not drained: its letter is not in the dead-letter queue.');
 }
 
 const MARKS = { delivered: 'good', dead: 'bad', failed: 'warn', conflict: 'bad', suspected: 'bad', superseded: 'warn' };
@@ -161,10 +204,10 @@ function entry(one, at, all) {
   const tone = MARKS[one.what] ?? 'info';
   const since = at > 0 && one.at && all[at - 1].at ? Date.parse(one.at) - Date.parse(all[at - 1].at) : null;
   return html`<li class=${tone}><div class="at">${when(one.at)}
-    ${since > 0 ? html`<span class="since">+${duration(since)}</span>` : nothing}</div><div>${text(one)}</div></li>`;
+    ${since > 0 ? html`<span class="since">+${duration(since)}</span>` : nothing}</div><div>${line(one)}</div></li>`;
 }
 
-function text(one) {
+function line(one) {
   if (one.received) {
     const { received } = one;
     const late = received.provider_time && Date.parse(received.received_at) - Date.parse(received.provider_time);
@@ -184,7 +227,7 @@ function text(one) {
     case 'stale': return html`<strong>copy</strong>, overtaken by a newer attempt: no effect`;
     case 'busy': return html`<strong>busy</strong>: another attempt is running, deferred until after its lease`;
     case 'conflict': return html`<strong>conflict</strong>: another body under this ID, no effect here`;
-    default: return html`<strong>${words(one.what)}</strong> ${by}
+    default: return html`<strong>${one.what === 'discarded' ? 'drained' : words(one.what)}</strong> ${by}
       ${one.reason ? html`because ${stranger(one.reason)}` : nothing}`;
   }
 }

@@ -4,6 +4,8 @@ import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { repeat } from '../vendor/lit-html/directives/repeat.js';
 import { get, listen } from './api.js';
 import { number } from './format.js';
+import { plan } from './jobs.js';
+import { loader } from './load.js';
 import { empty, eventLink, loading, problem, state, stranger, when } from './parts.js';
 
 const LIMIT = 100;
@@ -32,6 +34,38 @@ function write(parameters) {
   return NAMES.filter((name) => parameters.get(name)).map((name) => `${name}:${parameters.get(name)}`).join(' ');
 }
 
+/** What a job selects for these filters, or null if it cannot select the same dead letters. */
+function selection(query) {
+  const { state: of, ...rest } = Object.fromEntries(query);
+  const isSuspected = ['suspected_replay', 'conflict'].includes(rest.reason);
+  const fits = of === 'dead' && !isSuspected
+    && Object.keys(rest).every((name) => ['destination', 'source', 'type', 'reason'].includes(name));
+  if (!fits) return null;
+  return Object.keys(rest).length > 0 ? rest : { all: true };
+}
+
+/** The text of the filter with its last word completed: names of qualifiers, then their known values. */
+function completions(text, config, items) {
+  const words = text.split(/\s+/);
+  const last = words.pop();
+  const before = words.map((word) => `${word} `).join('');
+  const seen = (value) => [...new Set(items.map(value).filter(Boolean))];
+  const values = {
+    source: config.sources.map((one) => one.name),
+    destination: config.destinations.map((one) => one.name),
+    type: seen((one) => one.event.event_type),
+    state: ['delivered', 'waiting', 'in_flight', 'dead'],
+    reason: ['exhausted', 'permanent', 'too_old', 'seal_broken', 'not_ours', 'suspected_replay', 'conflict', 'crashed',
+      'ended', 'not_subscribed'],
+    since: ['10min', '1h', '1d', '7d'],
+  };
+  const name = last.split(':', 1)[0];
+  const fits = last.includes(':')
+    ? (values[name] ?? []).map((value) => `${name}:${value}`)
+    : NAMES.map((known) => `${known}:`);
+  return fits.filter((word) => word.startsWith(last) && word !== last).map((word) => before + word);
+}
+
 export const events = {
   title: 'Events',
 
@@ -42,26 +76,16 @@ export const events = {
       location.replace(`#/events/${encodeURIComponent(id)}`);
       return;
     }
-    // Only the last answer counts.
-    let last = 0;
-    const load = async (cursor) => {
-      const mine = ++last;
+    const load = loader(page, async (cursor) => {
       const asked = new URLSearchParams(query);
       asked.set('limit', LIMIT);
       if (query.has('since')) asked.set('since', since(query.get('since')));
       if (cursor) asked.set('cursor', cursor);
-      page.update({ loading: true });
-      try {
-        const { items, next } = await get(`v1/events?${asked}`, page.signal);
-        if (mine !== last) return;
-        page.update((now) => cursor
-          ? { items: [...now.items, ...items.filter((one) => now.items.every((other) => other.key !== one.key))], next }
-          : { items, next, news: 0 });
-        page.update({ loading: false, error: null });
-      } catch (error) {
-        if (!page.signal.aborted && mine === last) page.update({ error, loading: false });
-      }
-    };
+      const { items, next } = await get(`v1/events?${asked}`, page.signal);
+      return (now) => (cursor
+        ? { items: [...now.items, ...items.filter((one) => now.items.every((other) => other.key !== one.key))], next }
+        : { items, next, news: 0 });
+    });
     // What is read stays where it is: then a button says how much is new.
     let due = null;
     const refresh = () => {
@@ -73,13 +97,15 @@ export const events = {
       page.update((now) => ({ news: now.news + count }));
       refresh();
     };
-    page.actions = {
-      load,
-      pause: () => {
-        page.update((now) => ({ paused: !now.paused }));
-        refresh();
-      },
+    page.actions.pause = () => {
+      page.update((now) => ({ paused: !now.paused }));
+      refresh();
     };
+    page.actions.requeue = () => plan(page, {
+      title: 'Plan: requeue all that match',
+      text: `A job is planned for all dead letters with ${write(query)}. Nothing is requeued yet: the next page shows the plan.`,
+      destination: query.get('destination') ?? page.context.config.destinations[0]?.name,
+    }, selection(query));
     document.addEventListener('visibilitychange', refresh, { signal: page.signal });
     addEventListener('scroll', refresh, { signal: page.signal, passive: true });
     // A delivery that leaves a state or a time is a change too.
@@ -95,7 +121,7 @@ export const events = {
     page.signal.addEventListener('abort', () => clearTimeout(due));
   },
 
-  initial: { items: null, next: null, news: 0, paused: false, loading: false, wrong: null, error: null },
+  initial: { items: null, next: null, news: 0, paused: false, wrong: null, error: null },
 
   render(now, page) {
     const { items, next, news, paused, wrong, error } = now;
@@ -103,25 +129,28 @@ export const events = {
       event.preventDefault();
       location.hash = `#/events?${parse(new FormData(event.target).get('query'))}`;
     };
-    const shown = write(new URLSearchParams(page.query));
+    const query = new URLSearchParams(page.query);
+    const shown = write(query);
+    const complete = ({ target }) => page.update({ typed: target.value });
     return html`
       <form class="filter" role="search" @submit=${search}>
         <label class="sr" for="query">Filter</label>
-        <input id="query" name="query" .value=${shown} autocomplete="off" spellcheck="false" list="qualifiers"
+        <input id="query" name="query" .value=${shown} autocomplete="off" spellcheck="false" list="qualifiers" @input=${complete}
           placeholder="source:stripe state:dead, or an ID">
-        <datalist id="qualifiers">${NAMES.map((name) => html`<option value="${name}:"></option>`)}
-          ${['delivered', 'waiting', 'in_flight', 'dead'].map((name) => html`<option value="state:${name}"></option>`)}
-        </datalist>
+        <datalist id="qualifiers">${completions(now.typed ?? shown, page.context.config, items ?? []).map((text) => html`
+          <option value=${text}></option>`)}</datalist>
         <button>Filter</button>
         <button type="button" aria-pressed=${paused} @click=${() => page.actions.pause()}>
           ${paused ? 'Go on' : 'Pause'}</button>
       </form>
       ${wrong ? html`<p class="notice warn" role="status">${wrong}</p>` : nothing}
       ${error ? problem(error, () => page.actions.load()) : nothing}
+      ${page.context.acts && selection(query) && items?.length > 0 ? html`<p class="actions">
+        <button @click=${() => page.actions.requeue()}>Requeue all that match…</button></p>` : nothing}
       ${news > 0 ? html`<button class="news" @click=${() => page.actions.load()}>
         ${number(news)} new</button>` : nothing}
       ${items === null ? (error ? nothing : loading()) : table(items, shown)}
-      ${next ? html`<button class="more" ?disabled=${now.loading} @click=${() => page.actions.load(next)}>Show more</button>` : nothing}`;
+      ${next ? html`<button class="more" @click=${() => page.actions.load(next)}>Show more</button>` : nothing}`;
   },
 };
 

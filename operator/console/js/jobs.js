@@ -2,8 +2,8 @@
 
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { get, post } from './api.js';
-import { ask } from './dialog.js';
 import { duration, number, words } from './format.js';
+import { act, loader, messages } from './load.js';
 import { empty, loading, problem, stranger, when } from './parts.js';
 
 const EVERY = 2000;
@@ -23,22 +23,30 @@ function stage({ stage: name, why }) {
   return html`<span class="state ${tone}">${words(name)}</span> <span class="quiet">${why || text}</span>`;
 }
 
+/** Asks how a job is to run, plans it, and goes to its page. `selects` is the filter, as the API takes it. */
+export function plan(page, asks, selects) {
+  const field = (name, label, value, most) => html`<label>${label}<input name=${name} type="number" required min="0"
+    max=${most} value=${value}></label>`;
+  const fields = html`<details><summary>Canary, rate and limit</summary>
+    ${field('canary', 'Letters that go first (0: no canary)', 10, 100)}
+    ${field('rate', 'Letters per second (0: no limit)', 100, 1_000_000)}
+    ${field('max_failures', 'Stop at more than this percentage of failures', 10, 100)}</details>`;
+  return act(page, { fields, ...asks }, async ({ because, canary, rate, max_failures: failures }) => {
+    const pace = { canary: Number(canary), rate: Number(rate), max_failures: Number(failures) };
+    const { id } = await post('v1/jobs', { ...selects, ...pace, because });
+    location.hash = `#/jobs/${id}`;
+    return null;
+  });
+}
+
 export const jobs = {
   title: 'Jobs',
 
   start(page) {
-    const load = async () => {
-      try {
-        const { items } = await get('v1/jobs', page.signal);
-        page.update({ items, error: null });
-      } catch (error) {
-        if (!page.signal.aborted) page.update({ error });
-      }
-    };
-    page.actions.load = load;
-    load();
-    const timer = setInterval(() => document.hidden || load(), EVERY * 2);
-    page.signal.addEventListener('abort', () => clearInterval(timer));
+    loader(page, async () => {
+      const { items } = await get('v1/jobs', page.signal);
+      return { items };
+    }, EVERY * 2)();
   },
 
   initial: { items: null, error: null },
@@ -62,44 +70,27 @@ export const job = {
 
   start(page) {
     const path = `v1/jobs/${encodeURIComponent(page.id)}`;
-    let last = 0;
-    const load = async () => {
-      const mine = ++last;
-      try {
-        const found = await get(path, page.signal);
-        if (mine === last) page.update({ found, error: null });
-      } catch (error) {
-        if (!page.signal.aborted && mine === last) page.update({ error });
-      }
-    };
-    page.actions.load = load;
-    page.actions.act = async (action, body, title, text) => {
+    const load = loader(page, async () => ({ found: await get(path, page.signal) }), EVERY);
+    page.actions.act = (action, body, title, text) => {
       const destination = page.state().found.destinations[0];
-      const because = await ask({ title, text, destination }, page.context, page.signal);
-      if (because === null) return;
-      try {
+      return act(page, { title, text, destination }, async ({ because }) => {
         await post(`${path}/${action}`, { because, ...body });
-        page.update({ failed: null });
-      } catch (error) {
-        page.update({ failed: error });
-      }
-      load();
+        return null;
+      });
     };
     load();
-    const timer = setInterval(() => document.hidden || load(), EVERY);
-    page.signal.addEventListener('abort', () => clearInterval(timer));
   },
 
   initial: { found: null, error: null, failed: null },
 
-  render({ found, error, failed }, page) {
+  render(now, page) {
+    const { found, error } = now;
     if (!found) return error ? problem(error, page.actions.load) : loading();
     const { plan, pace, progress, destinations, made } = found;
     const part = plan.letters > 0 ? Math.min(1, (progress.requeued + progress.leftover) / plan.letters) : 1;
     const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
     return html`
-      ${error ? problem(error, page.actions.load) : nothing}
-      ${failed ? problem(failed) : nothing}
+      ${messages(now, page)}
       <article class="card" aria-label="Job ${found.id}">
         <header class="head"><div><h2>${found.id}</h2>
           <p>${stranger(found.asked)}, at ${destinations.join(', ')}</p></div><p>${stage(found)}</p></header>

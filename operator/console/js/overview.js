@@ -3,6 +3,7 @@
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { get } from './api.js';
 import { duration, number, words } from './format.js';
+import { loader } from './load.js';
 import { loading, problem, sparkline, state, when } from './parts.js';
 
 const EVERY = 10_000;
@@ -32,19 +33,12 @@ export const overview = {
   title: 'Overview',
 
   start(page) {
-    const load = async () => {
-      try {
-        const [status, series] = await Promise.all([
-          get('v1/status', page.signal), get('v1/series', page.signal),
-        ]);
-        page.update({ status, series, error: null });
-      } catch (error) {
-        if (!page.signal.aborted) page.update({ error });
-      }
-    };
-    load();
-    const timer = setInterval(() => document.hidden || load(), EVERY);
-    page.signal.addEventListener('abort', () => clearInterval(timer));
+    loader(page, async () => {
+      const [status, series] = await Promise.all([
+        get('v1/status', page.signal), get('v1/series', page.signal),
+      ]);
+      return { status, series };
+    }, EVERY)();
   },
 
   render({ status, series, error }) {

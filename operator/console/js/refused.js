@@ -3,8 +3,8 @@
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { repeat } from '../vendor/lit-html/directives/repeat.js';
 import { get, post } from './api.js';
-import { ask } from './dialog.js';
 import { number, words } from './format.js';
+import { act, loader, messages } from './load.js';
 import { empty, loading, problem, stranger, when } from './parts.js';
 
 const LIMIT = 200;
@@ -13,17 +13,12 @@ export const refused = {
   title: 'Refused callbacks',
 
   start(page) {
-    const load = async () => {
+    const load = loader(page, async () => {
       const asked = new URLSearchParams(page.query);
       asked.set('limit', LIMIT);
-      try {
-        const { items } = await get(`v1/refused?${asked}`, page.signal);
-        page.update({ items, error: null });
-      } catch (error) {
-        if (!page.signal.aborted) page.update({ error });
-      }
-    };
-    page.actions.load = load;
+      const { items } = await get(`v1/refused?${asked}`, page.signal);
+      return { items };
+    });
     page.actions.explain = async (id) => {
       page.update((now) => ({ explained: { ...now.explained, [id]: {} } }));
       let found;
@@ -34,31 +29,25 @@ export const refused = {
       }
       page.update((now) => ({ explained: { ...now.explained, [id]: found } }));
     };
-    page.actions.admit = async ({ id, source }) => {
-      const text = 'It is verified again by the present configuration, and accepted if it verifies.';
-      const because = await ask({ title: 'Admit', text, destination: source }, page.context, page.signal);
-      if (because === null) return;
-      try {
-        const { items: [outcome] } = await post('v1/refused/admit', { ids: [id], because });
-        page.update(outcome?.admitted
-          ? { done: `Admitted: ${number(outcome.events)} event(s) of ${source}.`, failed: null }
-          : { done: null, failed: new Error(`Still refused: ${words(outcome?.reason ?? 'it is gone')}.`) });
-      } catch (error) {
-        page.update({ failed: error, done: null });
-      }
-      load();
-    };
+    page.actions.admit = ({ id, source }) => act(page, {
+      title: 'Admit',
+      text: 'It is verified again by the present configuration, and accepted if it verifies.',
+      destination: source,
+    }, async ({ because }) => {
+      const { items: [outcome] } = await post('v1/refused/admit', { ids: [id], because });
+      if (!outcome?.admitted) throw new Error(`Still refused: ${words(outcome?.reason ?? 'it is gone')}.`);
+      return `Admitted: ${number(outcome.events)} event(s) of ${source}.`;
+    });
     load();
   },
 
   initial: { items: null, error: null, done: null, failed: null, explained: {} },
 
-  render({ items, error, done, failed, explained }, page) {
+  render(now, page) {
+    const { items, error, explained } = now;
     if (!items) return error ? problem(error, page.actions.load) : loading();
     return html`
-      ${error ? problem(error, page.actions.load) : nothing}
-      ${done ? html`<p class="notice good" role="status">${done}</p>` : nothing}
-      ${failed ? problem(failed) : nothing}
+      ${messages(now, page)}
       ${items.length === 0
         ? empty('No refused callback is stored.', 'A callback with a wrong, missing or stale signature would be here.')
         : html`<p class="quiet">${groups(items)}</p>

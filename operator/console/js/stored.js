@@ -2,8 +2,8 @@
 
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { get, post } from './api.js';
-import { ask } from './dialog.js';
 import { number } from './format.js';
+import { act, loader, messages } from './load.js';
 import { empty, eventLink, loading, problem, stranger, when } from './parts.js';
 
 const LIMIT = 100;
@@ -14,32 +14,21 @@ export const stored = {
   title: 'Unrouted and archive',
 
   start(page) {
-    const load = async () => {
-      try {
-        const [unrouted, archive] = await Promise.all([
-          get(`v1/unrouted?limit=${LIMIT}`, page.signal),
-          get(`v1/archive?newer_than=${AGE}&limit=${LIMIT}`, page.signal),
-        ]);
-        page.update({ unrouted: unrouted.items, archive: archive.items, error: null });
-      } catch (error) {
-        if (!page.signal.aborted) page.update({ error });
-      }
-    };
-    page.actions.load = load;
-    page.actions.route = async () => {
-      const text = 'Those that a destination subscribes to by now are delivered. The others stay.';
-      const title = 'Route unrouted events';
-      const destination = page.state().unrouted.flatMap((one) => one.destinations)[0];
-      const because = await ask({ title, text, destination }, page.context, page.signal);
-      if (because === null) return;
-      try {
-        const { items } = await post('v1/unrouted/requeue', { limit: LIMIT, because });
-        page.update({ done: `Routed: ${number(items.length)}.`, failed: null });
-      } catch (error) {
-        page.update({ failed: error, done: null });
-      }
-      load();
-    };
+    const load = loader(page, async () => {
+      const [unrouted, archive] = await Promise.all([
+        get(`v1/unrouted?limit=${LIMIT}`, page.signal),
+        get(`v1/archive?newer_than=${AGE}&limit=${LIMIT}`, page.signal),
+      ]);
+      return { unrouted: unrouted.items, archive: archive.items };
+    });
+    page.actions.route = () => act(page, {
+      title: 'Route unrouted events',
+      text: 'Those that a destination subscribes to by now are delivered. The others stay.',
+      destination: page.state().unrouted.flatMap((one) => one.destinations)[0],
+    }, async ({ because }) => {
+      const { items } = await post('v1/unrouted/requeue', { limit: LIMIT, because });
+      return `Routed: ${number(items.length)}.`;
+    });
     page.actions.find = async (event) => {
       event.preventDefault();
       const text = new FormData(event.target).get('text');
@@ -55,13 +44,12 @@ export const stored = {
 
   initial: { unrouted: null, archive: null, matches: null, error: null, done: null, failed: null },
 
-  render({ unrouted, archive, matches, error, done, failed }, page) {
+  render(now, page) {
+    const { unrouted, archive, matches, error } = now;
     if (!unrouted) return error ? problem(error, page.actions.load) : loading();
     const isRoutable = unrouted.some((one) => one.destinations.length > 0);
     return html`
-      ${error ? problem(error, page.actions.load) : nothing}
-      ${done ? html`<p class="notice good" role="status">${done}</p>` : nothing}
-      ${failed ? problem(failed) : nothing}
+      ${messages(now, page)}
       <section aria-labelledby="find"><h2 id="find">Find by a text</h2>
         ${page.context.me.payloads ? html`<form class="filter" role="search" @submit=${page.actions.find}>
           <label class="sr" for="text">Text of a body</label>

@@ -1,9 +1,10 @@
 // Workers, sources, the configuration, and what operators did.
 
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
-import { get } from './api.js';
-import { number, words } from './format.js';
-import { empty, loading, problem, state, stranger, when } from './parts.js';
+import { get, post } from './api.js';
+import { number, visible, words } from './format.js';
+import { act, loader, messages } from './load.js';
+import { empty, eventLink, loading, problem, state, stranger, when } from './parts.js';
 
 const EVERY = 5000;
 
@@ -12,35 +13,50 @@ export const system = {
 
   start(page) {
     const isAdmin = page.context.me.role === 'admin';
-    const load = async () => {
-      try {
-        const [workers, audit] = await Promise.all([
-          get('v1/workers', page.signal), isAdmin ? get('v1/audit?limit=100', page.signal) : null,
-        ]);
-        page.update({ workers: workers.items, audit: audit?.items ?? null, error: null });
-      } catch (error) {
-        if (!page.signal.aborted) page.update({ error });
-      }
-    };
-    page.actions.load = load;
+    const load = loader(page, async () => {
+      const [workers, audit, tokens] = await Promise.all([
+        get('v1/workers', page.signal), isAdmin ? get('v1/audit?limit=100', page.signal) : null,
+        isAdmin ? get('v1/tokens', page.signal) : null,
+      ]);
+      return { workers: workers.items, audit: audit?.items ?? null, tokens: tokens?.items ?? null };
+    }, EVERY);
+    page.actions.revoke = ({ id, name }) => act(page, {
+      title: `Revoke the token of ${name}`,
+      text: 'It is not valid from now on. This cannot be undone.',
+    }, async ({ because }) => {
+      await post(`v1/tokens/${encodeURIComponent(id)}/revoke`, { because });
+      return `Revoked: ${name}.`;
+    });
+    page.actions.test = ({ name, samples }) => act(page, {
+      title: `Send a test callback: ${name}`,
+      text: 'A sample event is signed with the source\'s secret and sent to the ingress. It is delivered like any other event.',
+      fields: html`<label>Event type<select name="type">${samples.map((type) => html`<option>${type}</option>`)}</select></label>`,
+    }, async ({ because, type }) => {
+      const sent = await post(`v1/sources/${encodeURIComponent(name)}/test`, { type, because });
+      if (!sent.answer.startsWith('2')) throw new Error(`${sent.url} did not accept it: ${sent.answer}.`);
+      return html`The ingress accepted it: ${sent.event_id ? eventLink(sent.event_id) : sent.answer}`;
+    });
     load();
-    const timer = setInterval(() => document.hidden || load(), EVERY);
-    page.signal.addEventListener('abort', () => clearInterval(timer));
   },
 
-  initial: { workers: null, audit: null, error: null },
+  initial: { workers: null, audit: null, tokens: null, error: null, done: null, failed: null },
 
-  render({ workers, audit, error }, page) {
+  render(now, page) {
+    const { workers, audit, tokens, error } = now;
     if (!workers) return error ? problem(error, page.actions.load) : loading();
     const { config } = page.context;
     return html`
-      ${error ? problem(error, page.actions.load) : nothing}
+      ${messages(now, page)}
       <section aria-labelledby="workers"><h2 id="workers">Workers</h2>${workers.length === 0
         ? empty('No worker runs.', 'Start zentra-worker.') : workerTable(workers)}</section>
-      <section aria-labelledby="sources"><h2 id="sources">Sources</h2>${sourceTable(config.sources)}</section>
+      <section aria-labelledby="sources"><h2 id="sources">Sources</h2>${sourceTable(config.sources, page)}</section>
+      ${tokens === null ? nothing : html`<section aria-labelledby="tokens"><h2 id="tokens">Tokens</h2>
+        ${tokenTable(tokens, page)}<p class="quiet">New ones: zentra token create.</p></section>`}
       ${audit === null ? nothing : html`<section aria-labelledby="audit"><h2 id="audit">Audit</h2>
         ${audit.length === 0 ? empty('Nobody has acted yet.', 'Each action of an operator would be here.') : auditTable(audit)}
       </section>`}
+      <details><summary>Configuration, without secrets</summary>
+        <pre class="payload" tabindex="0">${visible(JSON.stringify(config, null, 2))}</pre></details>
       <p class="quiet">Zentra ${config.version}, namespace ${config.namespace},
         ${config.embedded ? 'on one file' : 'on RabbitMQ and Redis'}. Deliveries are remembered for
         ${number(Math.round(config.retention_seconds / 86_400))} days, unless their source says otherwise.</p>`;
@@ -57,14 +73,30 @@ function workerTable(workers) {
         ${work.paused ? 'paused' : nothing}</div>`)}</td></tr>`)}</tbody></table></div>`;
 }
 
-function sourceTable(sources) {
+function tokenTable(tokens, page) {
+  return html`<div class="scroll" tabindex="0"><table>
+    <thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">Payloads</th><th scope="col">Valid until</th>
+      <th scope="col">Created</th><th scope="col"><span class="sr">Action</span></th></tr></thead>
+    <tbody>${tokens.map((one) => html`<tr><td>${stranger(one.name)} ${one.id === page.context.me.id ? '(yours)' : nothing}
+        ${one.once ? '(a link that is not used yet)' : nothing}</td>
+      <td>${one.role}${one.destinations.length > 0 ? ` of ${one.destinations.join(', ')}` : nothing}</td>
+      <td>${one.payloads ? 'yes' : 'no'}</td>
+      <td>${when(one.expires_at)}${Date.parse(one.expires_at) < Date.now() ? ' (expired)' : nothing}</td>
+      <td>${when(one.created.at)} by ${stranger(one.created.by)}</td>
+      <td><button @click=${() => page.actions.revoke(one)}>Revoke…</button></td></tr>`)}</tbody></table></div>`;
+}
+
+function sourceTable(sources, page) {
+  const { acts, me } = page.context;
+  const isTestable = (one) => acts && me.admits && one.samples.length > 0 && one.environment !== 'production';
   const marks = (one) => [one.proven ? null : 'unproven', one.weakness && `weak: ${words(one.weakness)}`,
     one.at_least_once ? 'at least once' : null, one.archive ? null : 'not archived'].filter(Boolean).join(', ');
   return html`<div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">Source</th><th scope="col">Provider</th><th scope="col">Path at the ingress</th>
-      <th scope="col">Environment</th><th scope="col">Notes</th></tr></thead>
+      <th scope="col">Environment</th><th scope="col">Notes</th><th scope="col"><span class="sr">Action</span></th></tr></thead>
     <tbody>${sources.map((one) => html`<tr><td>${one.name}</td><td>${one.provider}</td><td><code>${one.path}</code></td>
-      <td>${one.environment}</td><td>${marks(one)}</td></tr>`)}</tbody></table></div>`;
+      <td>${one.environment}</td><td>${marks(one)}</td>
+      <td>${isTestable(one) ? html`<button @click=${() => page.actions.test(one)}>Test…</button>` : nothing}</td></tr>`)}</tbody></table></div>`;
 }
 
 function auditTable(entries) {

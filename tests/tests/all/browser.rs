@@ -27,7 +27,7 @@ const WATCH: &str = "window.violations = []; window.failures = [];
     addEventListener('unhandledrejection', (event) => failures.push(String(event.reason)));";
 
 /// A browser with one tab, and the program that drives it.
-struct Browser {
+pub(crate) struct Browser {
     tab: Client,
     _driver: Guarded,
 }
@@ -52,7 +52,7 @@ impl WebDriverCompatibleCommand for Devtools {
 }
 
 impl Browser {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let port = free_port();
         let mut driver = Command::new("chromedriver");
         driver.arg(format!("--port={port}"));
@@ -84,11 +84,11 @@ impl Browser {
         Self { tab, _driver: driver }
     }
 
-    async fn go(&self, url: &str) {
+    pub(crate) async fn go(&self, url: &str) {
         self.tab.goto(url).await.unwrap();
     }
 
-    async fn see(&self, css: &str) -> Element {
+    pub(crate) async fn see(&self, css: &str) -> Element {
         let wait = self.tab.wait().at_most(SHOWN);
         match wait.for_element(Locator::Css(css)).await {
             Ok(element) => element,
@@ -97,7 +97,7 @@ impl Browser {
     }
 
     /// Waits until the page has this text.
-    async fn read(&self, text: &str) {
+    pub(crate) async fn read(&self, text: &str) {
         let mut page = String::new();
         let end = Instant::now() + SHOWN;
         while Instant::now() < end {
@@ -109,17 +109,17 @@ impl Browser {
         panic!("the page does not show {text:?}, but\n{page}");
     }
 
-    async fn text(&self) -> String {
+    pub(crate) async fn text(&self) -> String {
         let text = self.run("return document.body.innerText").await;
         text.as_str().unwrap_or_default().to_owned()
     }
 
-    async fn press(&self, css: &str) {
+    pub(crate) async fn press(&self, css: &str) {
         self.see(css).await.click().await.unwrap();
     }
 
     /// Presses the link or button with this text.
-    async fn choose(&self, text: &str) {
+    pub(crate) async fn choose(&self, text: &str) {
         let path = format!("//*[self::a or self::button][contains(., '{text}')]");
         let wait = self.tab.wait().at_most(SHOWN);
         let found = wait.for_element(Locator::XPath(&path)).await;
@@ -127,24 +127,24 @@ impl Browser {
     }
 
     /// Gives the reason that a dialog asks for.
-    async fn reason(&self, because: &str) {
+    pub(crate) async fn reason(&self, because: &str) {
         self.see("dialog input[name=because]").await.send_keys(because).await.unwrap();
         self.press("dialog button.primary").await;
     }
 
-    async fn run(&self, script: &str) -> Value {
+    pub(crate) async fn run(&self, script: &str) -> Value {
         self.tab.execute(script, Vec::new()).await.unwrap()
     }
 
     /// Ends the browser. Nothing broke the policy, and no script failed.
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         let wrong = self.run("return [window.violations, window.failures]").await;
         assert_eq!(wrong, json!([[], []]));
         let _ = self.tab.close().await;
     }
 }
 
-fn link(stack: &Stack, at: &str, more: &[&str]) -> String {
+pub(crate) fn link(stack: &Stack, at: &str, more: &[&str]) -> String {
     let asked = [&["console", "open", "--by", "ada", "--at", at], more].concat();
     let opened = stack.zentra(&asked);
     assert!(opened.status.success(), "{opened:?}");

@@ -7,6 +7,7 @@ mod api;
 mod bounds;
 mod broker;
 mod browser;
+mod browser_actions;
 mod certificates;
 mod chaos;
 mod conformance;

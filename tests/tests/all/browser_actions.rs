@@ -1,0 +1,293 @@
+//! Each action of the console, on both backends, and what each role sees.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use zentra_tests::ledger::{Ledger, Turn, transfer};
+use zentra_tests::services::{self, Guarded, folder, free_port};
+use zentra_tests::stack::{Program, Stack};
+use zentra_tests::world::{BOUND, World};
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
+
+use crate::browser::{Browser, link};
+use crate::pull::{On, on_both};
+use crate::standalone::Shop;
+
+on_both! {
+    each_action_on_events_and_letters_asks_for_a_reason_and_is_audited
+    sources_are_tested_lists_reconciled_and_sessions_ended
+    each_role_sees_its_own_actions_only
+}
+
+/// A Zentra with its console.
+struct Site {
+    stack: Stack,
+    ledger: Ledger,
+    listen: String,
+    console: String,
+    _programs: Vec<Program>,
+    _serve: Option<Guarded>,
+}
+
+impl Site {
+    async fn start(on: On) -> Self {
+        // A second attempt comes after an hour.
+        let retry = "attempts = 2, initial = \"1h\", max = \"1h\"";
+        match on {
+            On::File => {
+                let Shop { stack, ledger, .. } =
+                    Shop::with("", "", "shop", &format!("retry = {{ {retry} }}")).await;
+                let program = stack.standalone().await;
+                let (listen, console) = (program.listen.clone(), program.console.clone());
+                Self { stack, ledger, listen, console, _programs: vec![program], _serve: None }
+            }
+            On::Servers => {
+                let (rabbit, redis) = (shared_rabbit(), shared_redis());
+                let world = World::start(&rabbit, &redis, &namespace(), retry).await.unwrap();
+                let World { stack, ledger, ingress, .. } = world;
+                let (worker, listen) = (stack.worker().await, ingress.listen.clone());
+                let console = format!("127.0.0.1:{}", free_port());
+                let mut serve = stack.command("zentra");
+                serve.args(["serve", "--listen", &console, "--admit", "--ingress", &listen]);
+                let (serve, console) = (services::start(serve), format!("http://{console}"));
+                eventually("the console answers", BOUND, async || {
+                    stack.http.get(&format!("{console}/healthz")).await
+                })
+                .await;
+                let _programs = vec![ingress, worker];
+                Self { stack, ledger, listen, console, _programs, _serve: Some(serve) }
+            }
+        }
+    }
+
+    /// Sends an event to which the ledger answers with these statuses.
+    async fn send(&self, id: &str, answers: &[u16]) {
+        self.ledger.take_turns(answers.iter().map(|status| Turn::Answer(*status, Vec::new())));
+        self.post(id, &transfer(id, id, 1)).await;
+    }
+
+    async fn post(&self, id: &str, body: &str) {
+        let headers = sign::acme(id, sign::now(), body.as_bytes());
+        let url = format!("{}/in/acme", self.listen);
+        let answer = self.stack.http.post(&url, &headers, body.to_owned()).await.unwrap();
+        assert!(answer.status.is_success(), "{answer:?}");
+    }
+
+    async fn until(&self, id: &str, state: &str) -> Value {
+        eventually(&format!("{id} is {state}"), BOUND, async || {
+            let shown = self.stack.zentra(&["event", "show", id, "--json"]);
+            let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
+            let delivery = shown["deliveries"][0].clone();
+            (delivery["record"]["state"] == state).then_some(delivery)
+        })
+        .await
+    }
+
+    fn audit(&self) -> String {
+        String::from_utf8(self.stack.zentra(&["audit"]).stdout).unwrap()
+    }
+
+    async fn sign_in(&self, browser: &Browser, role: &str, more: &[&str]) {
+        let asked = [&["--role", role], more].concat();
+        browser.go(&link(&self.stack, &self.console, &asked)).await;
+        browser.see(".who").await;
+        browser.read(role).await;
+    }
+}
+
+async fn each_action_on_events_and_letters_asks_for_a_reason_and_is_audited(on: On) {
+    let site = Site::start(on).await;
+    for id in ["evt_now", "evt_end"] {
+        site.send(id, &[503]).await;
+        site.until(id, "waiting").await;
+    }
+    for id in ["evt_requeue", "evt_drain", "evt_all"] {
+        site.send(id, &[422]).await;
+        site.until(id, "dead").await;
+    }
+    // Another body under a known id.
+    site.send("evt_conflict", &[]).await;
+    site.until("evt_conflict", "delivered").await;
+    site.post("evt_conflict", &transfer("evt_conflict", "trf_other", 2)).await;
+
+    let browser = Browser::open().await;
+    site.sign_in(&browser, "operator", &[]).await;
+    let act = async |id: &str, action: &str, then: &str| {
+        browser.go(&format!("{}/#/events/ledger%2Facme%2F{id}", site.console)).await;
+        browser.choose(&format!("{action}…")).await;
+        browser.reason(&format!("why {action}")).await;
+        browser.read(&format!("{action}: done.")).await;
+        browser.read(then).await;
+    };
+    act("evt_now", "Attempt now", "delivered with 200").await;
+    act("evt_end", "End retries", "dead letter: ended").await;
+    act("evt_requeue", "Requeue", "delivered with 200").await;
+    act("evt_drain", "Drain", "drained by ").await;
+
+    // Of all that match, by a job.
+    browser.go(&format!("{}/#/events?state=dead&reason=permanent", site.console)).await;
+    browser.choose("evt_all").await;
+    browser.read("dead letter: permanent").await;
+    browser.run("history.back()").await;
+    browser.choose("Requeue all that match…").await;
+    browser.reason("why all").await;
+    browser.read("nothing was changed").await;
+    assert_eq!(site.until("evt_all", "dead").await["record"]["state"], "dead");
+    browser.choose("Run…").await;
+    browser.reason("why run").await;
+    browser.read("finished").await;
+    site.until("evt_all", "delivered").await;
+
+    // A conflict is released, and what is delivered is replayed under its key.
+    browser.go(&format!("{}/#/dead?reason=conflict", site.console)).await;
+    browser.choose("evt_conflict").await;
+    browser.choose("Release…").await;
+    browser.reason("why Release").await;
+    browser.read("Release: done.").await;
+    let keys = || {
+        let seen = site.ledger.seen().into_iter();
+        seen.filter(|one| one.header("idempotency-key") == "ledger/acme/evt_now").count()
+    };
+    let before = keys();
+    browser.go(&format!("{}/#/events/ledger%2Facme%2Fevt_now", site.console)).await;
+    browser.choose("Replay…").await;
+    browser.reason("why Replay").await;
+    browser.read("nothing was changed").await;
+    browser.choose("Run…").await;
+    browser.reason("why run").await;
+    browser.read("finished").await;
+    eventually("it is delivered again", BOUND, async || (keys() > before).then_some(())).await;
+    let rows = site.ledger.rows().unwrap();
+    assert_eq!(rows.iter().filter(|row| row.key.ends_with("evt_now")).count(), 1, "{rows:?}");
+
+    let audit = site.audit();
+    for because in ["Attempt now", "End retries", "Requeue", "Drain", "all", "Release", "Replay"] {
+        assert!(audit.contains(&format!("why {because}")), "{because}: {audit}");
+    }
+    browser.close().await;
+}
+
+async fn sources_are_tested_lists_reconciled_and_sessions_ended(on: On) {
+    let site = Site::start(on).await;
+    site.send("evt_came", &[]).await;
+    site.until("evt_came", "delivered").await;
+    let browser = Browser::open().await;
+    site.sign_in(&browser, "admin", &["--payloads"]).await;
+
+    browser.choose("System").await;
+    browser.choose("Test…").await;
+    browser.reason("why test").await;
+    browser.read("The ingress accepted it").await;
+    browser.press(".notice.good a").await;
+    browser.read("How it came").await;
+
+    // A number with more digits than a JavaScript number has stays as it is.
+    let list = folder("list").join("events.jsonl");
+    let missing = json!({ "id": "evt_missing", "type": "transfer.settled" });
+    fs::write(&list, format!("{}\n{{\"id\": \"evt_came\", \"type\": \"transfer.settled\", \"at\": 12345678901234567890123}}\n", missing)).unwrap();
+    browser.choose("Reconcile").await;
+    browser.see("select[name=source]").await.send_keys("acme").await.unwrap();
+    browser.see("input[name=list]").await.send_keys(list.to_str().unwrap()).await.unwrap();
+    browser.press("main form button.primary").await;
+    browser.read("1 missing").await;
+    browser.choose("Ingest missing events…").await;
+    browser.reason("why ingest").await;
+    browser.read("Ingested: 1.").await;
+    // The ledger takes transfers only.
+    site.until("evt_missing", "dead").await;
+
+    // A case file and a command for the clipboard, without a word to the server that changes anything.
+    browser.go(&format!("{}/#/events/ledger%2Facme%2Fevt_missing", site.console)).await;
+    browser.read("Save a case file").await;
+    browser.choose("Show the payload").await;
+    browser.read("Copy as curl").await;
+
+    // A token is revoked, and the own session ends with the sign-out.
+    let other = site.stack.zentra(&["token", "create", "grafana"]);
+    let other = String::from_utf8(other.stdout).unwrap().trim().to_owned();
+    let asks = async |token: &str| {
+        let headers = vec![("authorization", format!("Bearer {token}"))];
+        let url = format!("{}/v1/me", site.console);
+        let answer = site.stack.http.send(http::Method::GET, &url, &headers, String::new()).await;
+        answer.unwrap().status.as_u16()
+    };
+    assert_eq!(asks(&other).await, 200);
+    browser.choose("System").await;
+    browser.read("grafana").await;
+    let button = "[...document.querySelectorAll('tr')].find((row) => row.innerText.startsWith('grafana')).querySelector('button').click()";
+    browser.run(button).await;
+    browser.reason("why revoke").await;
+    browser.read("Revoked: grafana.").await;
+    assert_eq!(asks(&other).await, 401);
+    let own = browser.run("return sessionStorage.getItem('zentra.token')").await;
+    browser.choose("Sign out").await;
+    browser.see("input[name=token]").await;
+    assert_eq!(asks(own.as_str().unwrap()).await, 401);
+
+    let audit = site.audit();
+    for because in ["test", "ingest", "revoke"] {
+        assert!(audit.contains(&format!("why {because}")), "{because}: {audit}");
+    }
+    browser.close().await;
+}
+
+/// Pages, and an event.
+const PAGES: [&str; 10] = [
+    "",
+    "events",
+    "events/evt_1",
+    "dead",
+    "jobs",
+    "destinations",
+    "refused",
+    "stored",
+    "reconcile",
+    "system",
+];
+/// Buttons that change nothing at the server.
+const HARMLESS: [&str; 8] =
+    ["relative", "?", "Sign out", "Filter", "Pause", "Find", "Explain", "Save a case file"];
+
+async fn each_role_sees_its_own_actions_only(on: On) {
+    let site = Site::start(on).await;
+    site.send("evt_1", &[422]).await;
+    site.until("evt_1", "dead").await;
+    let browser = Browser::open().await;
+    let buttons = async || {
+        let mut all = Vec::new();
+        for page in PAGES {
+            browser.go(&format!("{}/#/{page}", site.console)).await;
+            let settled = "return document.querySelector('main h1') && !document.querySelector('main').innerText.includes('Loading')";
+            eventually("the page is drawn", BOUND, async || {
+                (browser.run(settled).await == true).then_some(())
+            })
+            .await;
+            let shown = browser
+                .run("return [...document.querySelectorAll('button')].map((one) => one.innerText)")
+                .await;
+            let shown =
+                shown.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned());
+            all.extend(shown.filter(|text| !HARMLESS.contains(&text.as_str())));
+        }
+        all.sort();
+        all.dedup();
+        all
+    };
+    site.sign_in(&browser, "viewer", &[]).await;
+    assert_eq!(buttons().await, Vec::<String>::new());
+    site.sign_in(&browser, "operator", &[]).await;
+    let operators = buttons().await;
+    for action in ["Requeue…", "Drain…", "Pause…", "Test…", "Requeue 1…", "Compare"] {
+        assert!(operators.iter().any(|one| one == action), "{action}: {operators:?}");
+    }
+    assert!(
+        !operators.iter().any(|one| ["Revoke…", "Show the payload"].contains(&&**one)),
+        "{operators:?}"
+    );
+    site.sign_in(&browser, "admin", &["--payloads"]).await;
+    let admins = buttons().await;
+    for action in ["Revoke…", "Show the payload"] {
+        assert!(admins.iter().any(|one| one == action), "{action}: {admins:?}");
+    }
+    browser.close().await;
+}

@@ -14,10 +14,11 @@ import { reconcile } from './reconcile.js';
 import { refused } from './refused.js';
 import { signInByLink, signInWith, signOut, token } from './session.js';
 import { shortcuts } from './shortcuts.js';
+import { sources } from './sources.js';
 import { stored } from './stored.js';
 import { system } from './system.js';
 
-const VIEWS = { '': overview, events, dead, jobs, destinations, refused, stored, reconcile, system };
+const VIEWS = { '': overview, events, dead, jobs, sources, destinations, refused, stored, reconcile, system };
 /** Pages of one thing: `#/events/ID`. */
 const DETAILS = { events: event, jobs: job };
 const app = document.getElementById('app');
@@ -142,14 +143,14 @@ function frame() {
       <a class="brand" href="#/">Zentra</a>
       <nav aria-label="Main">${link('#/', 'Overview', [overview])}${link('#/events', 'Events', [events, event])}
         ${link('#/dead', 'Dead letters', [dead])}${link('#/jobs', 'Jobs', [jobs, job])}
-        ${link('#/destinations', 'Destinations', [destinations])}${link('#/refused', 'Refused', [refused])}
+        ${link('#/sources', 'Sources', [sources])} ${link('#/destinations', 'Destinations', [destinations])}${link('#/refused', 'Refused', [refused])}
         ${link('#/stored', 'Archive', [stored])}
         ${context?.acts ? link('#/reconcile', 'Reconcile', [reconcile]) : nothing}
         ${link('#/system', 'System', [system])}</nav>
       <div class="who">
         ${context?.production ? html`<strong class="environment">production</strong>` : nothing}
         <button @click=${clock} title="How times are shown">${times()}</button>
-        ${context ? html`<span>${context.me.name} <span class="quiet">${context.me.role}</span></span>` : nothing}
+        ${context ? html`<span class="name" title=${context.me.name}>${context.me.name.split('-console-')[0]} <span class="quiet">${context.me.role}</span></span>` : nothing}
         <button @click=${() => shortcuts.help()} aria-label="Shortcuts" title="Shortcuts">?</button>
         <button @click=${end}>Sign out</button>
       </div>

@@ -6,7 +6,7 @@ import { duration, number } from './format.js';
 import { act, loader, messages } from './load.js';
 import { loading, problem, state, stranger, when } from './parts.js';
 
-const EVERY = 5000;
+const EVERY = 10_000;
 
 const ACTIONS = {
   pause: ['Pause', 'No attempts are made until it is resumed. Events wait; none is lost.'],
@@ -19,8 +19,10 @@ export const destinations = {
 
   start(page) {
     const load = loader(page, async () => {
-      const { items } = await get('v1/destinations', page.signal);
-      return { items };
+      const [{ items }, status] = await Promise.all([
+        get('v1/destinations', page.signal), get('v1/status', page.signal),
+      ]);
+      return { items, status };
     }, EVERY);
     page.actions.act = (name, action) => {
       const [title, text] = ACTIONS[action];
@@ -32,19 +34,20 @@ export const destinations = {
     load();
   },
 
-  initial: { items: null, error: null, done: null, failed: null },
+  initial: { items: null, status: null, error: null, done: null, failed: null },
 
   render(now, page) {
-    const { items, error } = now;
+    const { items, status, error } = now;
     if (!items) return error ? problem(error, page.actions.load) : loading();
     const settings = (name) => page.context.config.destinations.find((one) => one.name === name);
     return html`
       ${messages(now, page)}
-      ${items.map((one) => card(one, settings(one.destination), page))}`;
+      ${items.map((one) =>
+        card(one, status.destinations.find(({ destination }) => destination === one.destination), settings(one.destination), page))}`;
   },
 };
 
-function card(one, settings, page) {
+function card(one, seen, settings, page) {
   const { destination: name, pause } = one;
   const isOpen = one.circuit && one.circuit !== 'closed';
   const button = (action) => html`<button @click=${() => page.actions.act(name, action)}>${ACTIONS[action][0]}…</button>`;
@@ -60,8 +63,20 @@ function card(one, settings, page) {
     <dl>
       <div><dt>Workers</dt><dd>${number(one.workers)}</dd></div>
       <div><dt>In flight</dt><dd>${number(one.in_flight)}</dd></div>
-      ${settings ? effective(settings) : nothing}
-    </dl></article>`;
+      ${seen ? figures(seen) : nothing}
+    </dl>
+    ${settings ? html`<h3>Settings</h3><dl class="wide">${effective(settings)}</dl>` : nothing}</article>`;
+}
+
+function figures(seen) {
+  const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+  const share = seen.attempts > 0 ? `${Math.round((seen.succeeded / seen.attempts) * 100)} %` : '—';
+  return html`
+    ${fact('Queued', number(seen.backlog))}
+    ${fact('Waiting', number(seen.waiting))}
+    ${fact('Oldest', when(seen.oldest))}
+    ${fact('Successful, last hour', share)}
+    ${fact('Last delivered', when(seen.last_delivered))}`;
 }
 
 function effective(settings) {

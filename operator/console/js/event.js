@@ -90,12 +90,12 @@ export const event = {
     return html`
       ${connection}
       ${messages(now, page)}
-      <p class="actions"><button @click=${() => page.actions.save()}>Save a case file</button></p>
       ${found.deliveries.map((one) => delivery(one, page, payloads[one.key]))}
       ${found.accepted.map(accepted)}
       ${found.refused.length > 0 ? html`<section class="card"><h2>Refused callbacks that claim this event</h2>
         <ul>${found.refused.map((one) => html`<li>${when(one.received_at)} ${words(one.reason)}
-          <code>${one.refused_id}</code></li>`)}</ul></section>` : nothing}`;
+          <code>${one.refused_id}</code></li>`)}</ul></section>` : nothing}
+      <p class="actions"><button @click=${() => page.actions.save()}>Save a case file</button></p>`;
   },
 };
 
@@ -204,7 +204,7 @@ function entry(one, at, all) {
   const tone = MARKS[one.what] ?? 'info';
   const since = at > 0 && one.at && all[at - 1].at ? Date.parse(one.at) - Date.parse(all[at - 1].at) : null;
   return html`<li class=${tone}><div class="at">${when(one.at)}
-    ${since > 0 ? html`<span class="since">+${duration(since)}</span>` : nothing}</div><div>${line(one)}</div></li>`;
+    ${since > 0 ? html`<span class="since">+${duration(since)}</span>` : nothing}</div><div>${line(one)}${said(one)}</div></li>`;
 }
 
 function line(one) {
@@ -233,11 +233,15 @@ function line(one) {
 }
 
 /** What the destination answered. */
-function answer({ status, error, duration_ms: took, response }) {
+function answer({ status, error, duration_ms: took }) {
   if (!status && !error && !took) return nothing;
   const what = status ? `with ${status}` : error ? html`with ${stranger(error)}` : nothing;
-  return html`${what} after ${duration(took)}
-    ${response ? html`<details><summary>Answer</summary><pre>${visible(response)}</pre></details>` : nothing}`;
+  return html`${what} after ${duration(took)}`;
+}
+
+/** The start of the destination's answer. */
+function said({ response }) {
+  return response ? html`<details><summary>Answer</summary><pre>${visible(response)}</pre></details>` : nothing;
 }
 
 function how({ key, event: about }) {

@@ -161,8 +161,8 @@ function table(items, shown) {
       : empty('No delivery yet.', 'Send a test: zentra send SOURCE TYPE.');
   }
   return html`<div class="scroll" tabindex="0"><table>
-    <thead><tr><th scope="col">State</th><th scope="col">Event</th><th scope="col">Type</th><th scope="col">Source</th>
-      <th scope="col">Destination</th><th scope="col" class="number">Attempts</th><th scope="col">First taken</th></tr></thead>
+    <thead><tr><th scope="col">State</th><th scope="col">Event</th><th scope="col">Type</th><th scope="col" class="roomy">Source</th>
+      <th scope="col" class="roomy">Destination</th><th scope="col" class="number roomy">Attempts</th><th scope="col">First taken</th></tr></thead>
     <tbody>${repeat(items, (one) => one.key, row)}</tbody></table></div>`;
 }
 
@@ -171,9 +171,9 @@ function row(one) {
   const attempts = one.history.filter((entry) => entry.what === 'claimed').length;
   return html`<tr>
     <td>${state(one.record.state, one.reason)}</td>
-    <td>${eventLink(one.key, one.event.event_id ?? '(no ID)')}</td>
+    <td class="id">${eventLink(one.key, one.event.event_id ?? '(no ID)')}</td>
     <td>${stranger(one.event.event_type ?? '')}</td>
-    <td>${stranger(source)}</td><td>${stranger(destination)}</td>
-    <td class="number">${attempts}</td>
+    <td class="roomy">${stranger(source)}</td><td class="roomy">${stranger(destination)}</td>
+    <td class="number roomy">${attempts}</td>
     <td>${when(one.first_claimed_at)}</td></tr>`;
 }

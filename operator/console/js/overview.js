@@ -4,30 +4,9 @@ import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { get } from './api.js';
 import { duration, number, words } from './format.js';
 import { loader } from './load.js';
-import { loading, problem, sparkline, state, when } from './parts.js';
+import { findings, loading, problem, sparkline, state, when } from './parts.js';
 
 const EVERY = 10_000;
-
-// What findings mean, and what helps. The command line says the same: zentra status.
-const FINDINGS = {
-  no_worker: ['No worker runs for it.', 'Start zentra-worker.'],
-  no_consumer: ['Nobody pulls from it.', 'Start a consumer.'],
-  paused: ['An operator has paused it.', 'Resume it when the reason is gone.'],
-  circuit_open: ['Most attempts fail: workers only probe it.', 'See why it fails.'],
-  failing: ['Many attempts of the last hour failed.', 'See its dead and waiting events.'],
-  queue_missing: ['Its work queue does not exist.', 'A running worker declares it again.'],
-  stuck: ['Events wait, and nothing is delivered.', 'See its workers.'],
-  dead_letters: ['It has dead letters.', 'Fix the cause, then requeue them.'],
-  unlisted_letters: ['RabbitMQ dead-lettered messages itself.', 'Requeue those with the reason crashed.'],
-  delayed: ['Callbacks arrive late.', 'Look at the provider, or at the proxy.'],
-  duplicating: ['Many callbacks are copies.', 'Look at the answers of the ingress.'],
-  refusing: ['Callbacks are refused.', 'See the refused callbacks.'],
-  copies_jumped: ['Far more callbacks than before are copies.', 'See the provider, and the answers of the ingress.'],
-  conflicts_jumped: ['Far more conflicts than before.', 'See the events with the reason conflict.'],
-  suspected_replays_jumped: ['Far more suspected replays than before.', 'Somebody may send captured callbacks again.'],
-  silent: ['It is quieter than usual.', 'Ask the provider, or reconcile.'],
-  nothing_seen: ['No event came yet.', 'Enter its address at the provider, and send a test.'],
-};
 
 export const overview = {
   title: 'Overview',
@@ -65,15 +44,6 @@ function part({ name, up, problem: why }) {
     <span>${up ? 'up' : why ?? 'down'}</span></li>`;
 }
 
-function findings(names) {
-  if (names.length === 0) return html`<p class="finding good"><span aria-hidden="true">✓</span> No findings</p>`;
-  return names.map((name) => {
-    const [what, next] = FINDINGS[name] ?? [words(name), ''];
-    return html`<p class="finding warn"><span aria-hidden="true">!</span> ${what}
-      <span class="quiet">${next}</span></p>`;
-  });
-}
-
 function destinationCard(one, line) {
   const dead = Object.values(one.dead).reduce((sum, count) => sum + count, 0);
   const events = (more) => `#/events?destination=${encodeURIComponent(one.destination)}${more}`;
@@ -81,7 +51,7 @@ function destinationCard(one, line) {
     <h3><a href=${events('')}>${one.destination}</a>
       ${one.circuit && one.circuit !== 'closed' ? html`circuit ${state(one.circuit)}` : nothing}</h3>
     ${line ? sparkline(line, one.destination) : nothing}
-    ${findings(one.findings)}
+    ${findings(one.findings, one.destination)}
     <dl>
       <div><dt>Queued</dt><dd>${number(one.backlog)}</dd></div>
       <div><dt>In flight</dt><dd>${number(one.in_flight)}</dd></div>
@@ -98,7 +68,7 @@ function sourceCard(one, line) {
     <h3><a href="#/events?source=${encodeURIComponent(one.source)}">${one.source}</a>
       <span class="quiet">${one.provider}</span></h3>
     ${line ? sparkline(line, one.source) : nothing}
-    ${findings(one.findings)}
+    ${findings(one.findings, one.source)}
     <dl>
       <div><dt>Last accepted</dt><dd>${when(one.last_accepted)}</dd></div>
       <div><dt>Delay</dt><dd>${one.delay_ms ? duration(one.delay_ms[0]) : '—'}</dd></div>

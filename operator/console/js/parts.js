@@ -40,6 +40,38 @@ export function loading() {
   return html`<p class="quiet" role="status">Loading…</p>`;
 }
 
+// What a finding means, what helps, and the page for it. The command line says the same: zentra status.
+const FINDINGS = {
+  no_worker: ['No worker runs for it.', 'Start zentra-worker.'],
+  no_consumer: ['Nobody pulls from it.', 'Start a consumer.'],
+  paused: ['An operator has paused it.', 'Resume it when the reason is gone.', () => '#/destinations'],
+  circuit_open: ['Most attempts fail: workers only probe it.', 'See why it fails.', (name) => `#/events?destination=${name}&state=waiting`],
+  failing: ['Many attempts of the last hour failed.', 'See its waiting events.', (name) => `#/events?destination=${name}&state=waiting`],
+  queue_missing: ['Its work queue does not exist.', 'A running worker declares it again.', () => '#/system'],
+  stuck: ['Events wait, and nothing is delivered.', 'See its workers.', () => '#/system'],
+  dead_letters: ['It has dead letters.', 'Fix the cause, then requeue them.', (name) => `#/dead?destination=${name}`],
+  unlisted_letters: ['RabbitMQ dead-lettered messages itself.', 'Requeue those with the reason crashed.', (name) => `#/dead?destination=${name}`],
+  delayed: ['Callbacks arrive late.', 'Look at the provider, or at the proxy.'],
+  duplicating: ['Many callbacks are copies.', 'Look at the answers of the ingress.'],
+  refusing: ['Callbacks are refused.', 'See why.', (name) => `#/refused?source=${name}`],
+  copies_jumped: ['Far more callbacks than before are copies.', 'See the provider, and the answers of the ingress.'],
+  conflicts_jumped: ['Far more conflicts than before.', 'See them.', (name) => `#/events?source=${name}&reason=conflict`],
+  suspected_replays_jumped: ['Far more suspected replays than before.', 'Somebody may send captured callbacks again.',
+    (name) => `#/events?source=${name}&reason=suspected_replay`],
+  silent: ['It is quieter than usual.', 'Ask the provider, or reconcile.', () => '#/reconcile'],
+  nothing_seen: ['No event came yet.', 'Enter its address at the provider, and send a test.', () => '#/sources'],
+};
+
+/** What is wrong with a source or a destination. */
+export function findings(found, name) {
+  if (found.length === 0) return html`<p class="finding good"><span aria-hidden="true">✓</span> No findings</p>`;
+  return found.map((one) => {
+    const [what, next, page] = FINDINGS[one] ?? [words(one), ''];
+    return html`<p class="finding warn"><span aria-hidden="true">!</span> ${what}
+      ${page ? html`<a href=${page(encodeURIComponent(name))}>${next}</a>` : html`<span class="quiet">${next}</span>`}</p>`;
+  });
+}
+
 export function empty(title, next) {
   return html`<div class="empty"><p>${title}</p><p class="quiet">${next}</p></div>`;
 }

@@ -50,19 +50,23 @@ export const refused = {
       ${messages(now, page)}
       ${items.length === 0
         ? empty('No refused callback is stored.', 'A callback with a wrong, missing or stale signature would be here.')
-        : html`<p class="quiet">${groups(items)}</p>
+        : html`<p class="quiet">${groups(items)}${page.query ? html` · <a href="#/refused">all</a>` : nothing}</p>
       ${repeat(items, (one) => one.id, (one) => card(one, explained[one.id], page))}`}`;
   },
 };
 
-/** How many of each source and reason. */
+/** How many of each source and reason, as links to them. */
 function groups(items) {
   const counts = new Map();
   for (const { source, reason } of items) {
-    const name = `${source}: ${words(reason)}`;
+    const name = JSON.stringify({ source, reason });
     counts.set(name, (counts.get(name) ?? 0) + 1);
   }
-  return [...counts].map(([name, count]) => `${name} (${number(count)})`).join(', ');
+  return [...counts].map(([name, count], at) => {
+    const { source, reason } = JSON.parse(name);
+    return html`${at > 0 ? ', ' : ''}<a href="#/refused?${new URLSearchParams({ source, reason })}">${source}:
+      ${words(reason)}</a> (${number(count)})`;
+  });
 }
 
 function card(one, explained, page) {

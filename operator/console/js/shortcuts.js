@@ -8,7 +8,7 @@ const SOON = 1500;
 
 const PAGES = {
   o: ['Overview', '#/'], e: ['Events', '#/events'], d: ['Dead letters', '#/dead'], j: ['Jobs', '#/jobs'],
-  n: ['Destinations', '#/destinations'], r: ['Refused', '#/refused'], a: ['Archive', '#/stored'], s: ['System', '#/system'],
+  c: ['Sources', '#/sources'], n: ['Destinations', '#/destinations'], r: ['Refused', '#/refused'], a: ['Archive', '#/stored'], s: ['System', '#/system'],
 };
 
 let began = 0;

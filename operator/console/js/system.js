@@ -1,10 +1,10 @@
-// Workers, sources, the configuration, and what operators did.
+// Workers, tokens, the configuration, and what operators did.
 
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { get, post } from './api.js';
-import { number, visible, words } from './format.js';
+import { number, visible } from './format.js';
 import { act, loader, messages } from './load.js';
-import { empty, eventLink, loading, problem, state, stranger, when } from './parts.js';
+import { empty, loading, problem, state, stranger, when } from './parts.js';
 
 const EVERY = 5000;
 
@@ -27,15 +27,6 @@ export const system = {
       await post(`v1/tokens/${encodeURIComponent(id)}/revoke`, { because });
       return `Revoked: ${name}.`;
     });
-    page.actions.test = ({ name, samples }) => act(page, {
-      title: `Send a test callback: ${name}`,
-      text: 'A sample event is signed with the source\'s secret and sent to the ingress. It is delivered like any other event.',
-      fields: html`<label>Event type<select name="type">${samples.map((type) => html`<option>${type}</option>`)}</select></label>`,
-    }, async ({ because, type }) => {
-      const sent = await post(`v1/sources/${encodeURIComponent(name)}/test`, { type, because });
-      if (!sent.answer.startsWith('2')) throw new Error(`${sent.url} did not accept it: ${sent.answer}.`);
-      return html`The ingress accepted it: ${sent.event_id ? eventLink(sent.event_id) : sent.answer}`;
-    });
     load();
   },
 
@@ -49,7 +40,6 @@ export const system = {
       ${messages(now, page)}
       <section aria-labelledby="workers"><h2 id="workers">Workers</h2>${workers.length === 0
         ? empty('No worker runs.', 'Start zentra-worker.') : workerTable(workers)}</section>
-      <section aria-labelledby="sources"><h2 id="sources">Sources</h2>${sourceTable(config.sources, page)}</section>
       ${tokens === null ? nothing : html`<section aria-labelledby="tokens"><h2 id="tokens">Tokens</h2>
         ${tokenTable(tokens, page)}<p class="quiet">New ones: zentra token create.</p></section>`}
       ${audit === null ? nothing : html`<section aria-labelledby="audit"><h2 id="audit">Audit</h2>
@@ -84,19 +74,6 @@ function tokenTable(tokens, page) {
       <td>${when(one.expires_at)}${Date.parse(one.expires_at) < Date.now() ? ' (expired)' : nothing}</td>
       <td>${when(one.created.at)} by ${stranger(one.created.by)}</td>
       <td><button @click=${() => page.actions.revoke(one)}>Revoke…</button></td></tr>`)}</tbody></table></div>`;
-}
-
-function sourceTable(sources, page) {
-  const { acts, me } = page.context;
-  const isTestable = (one) => acts && me.admits && one.samples.length > 0 && one.environment !== 'production';
-  const marks = (one) => [one.proven ? null : 'unproven', one.weakness && `weak: ${words(one.weakness)}`,
-    one.at_least_once ? 'at least once' : null, one.archive ? null : 'not archived'].filter(Boolean).join(', ');
-  return html`<div class="scroll" tabindex="0"><table>
-    <thead><tr><th scope="col">Source</th><th scope="col">Provider</th><th scope="col">Path at the ingress</th>
-      <th scope="col">Environment</th><th scope="col">Notes</th><th scope="col"><span class="sr">Action</span></th></tr></thead>
-    <tbody>${sources.map((one) => html`<tr><td>${one.name}</td><td>${one.provider}</td><td><code>${one.path}</code></td>
-      <td>${one.environment}</td><td>${marks(one)}</td>
-      <td>${isTestable(one) ? html`<button @click=${() => page.actions.test(one)}>Test…</button>` : nothing}</td></tr>`)}</tbody></table></div>`;
 }
 
 function auditTable(entries) {

@@ -28,13 +28,13 @@ const WATCH: &str = "window.violations = []; window.failures = [];
 
 /// A browser with one tab, and the program that drives it.
 pub(crate) struct Browser {
-    tab: Client,
+    pub(crate) tab: Client,
     _driver: Guarded,
 }
 
 /// A command of Chromium's own protocol.
 #[derive(Debug)]
-struct Devtools(&'static str, Value);
+pub(crate) struct Devtools(pub(crate) &'static str, pub(crate) Value);
 
 impl WebDriverCompatibleCommand for Devtools {
     fn endpoint(

@@ -20,17 +20,17 @@ on_both! {
 }
 
 /// A Zentra with its console.
-struct Site {
-    stack: Stack,
+pub(crate) struct Site {
+    pub(crate) stack: Stack,
     ledger: Ledger,
-    listen: String,
-    console: String,
+    pub(crate) listen: String,
+    pub(crate) console: String,
     _programs: Vec<Program>,
     _serve: Option<Guarded>,
 }
 
 impl Site {
-    async fn start(on: On) -> Self {
+    pub(crate) async fn start(on: On) -> Self {
         // A second attempt comes after an hour.
         let retry = "attempts = 2, initial = \"1h\", max = \"1h\"";
         match on {
@@ -61,19 +61,19 @@ impl Site {
     }
 
     /// Sends an event to which the ledger answers with these statuses.
-    async fn send(&self, id: &str, answers: &[u16]) {
+    pub(crate) async fn send(&self, id: &str, answers: &[u16]) {
         self.ledger.take_turns(answers.iter().map(|status| Turn::Answer(*status, Vec::new())));
         self.post(id, &transfer(id, id, 1)).await;
     }
 
-    async fn post(&self, id: &str, body: &str) {
+    pub(crate) async fn post(&self, id: &str, body: &str) {
         let headers = sign::acme(id, sign::now(), body.as_bytes());
         let url = format!("{}/in/acme", self.listen);
         let answer = self.stack.http.post(&url, &headers, body.to_owned()).await.unwrap();
         assert!(answer.status.is_success(), "{answer:?}");
     }
 
-    async fn until(&self, id: &str, state: &str) -> Value {
+    pub(crate) async fn until(&self, id: &str, state: &str) -> Value {
         eventually(&format!("{id} is {state}"), BOUND, async || {
             let shown = self.stack.zentra(&["event", "show", id, "--json"]);
             let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
@@ -174,7 +174,7 @@ async fn sources_are_tested_lists_reconciled_and_sessions_ended(on: On) {
     let browser = Browser::open().await;
     site.sign_in(&browser, "admin", &["--payloads"]).await;
 
-    browser.choose("System").await;
+    browser.choose("Sources").await;
     browser.choose("Test…").await;
     browser.reason("why test").await;
     browser.read("The ingress accepted it").await;
@@ -232,7 +232,8 @@ async fn sources_are_tested_lists_reconciled_and_sessions_ended(on: On) {
 }
 
 /// Pages, and an event.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
+    "sources",
     "",
     "events",
     "events/evt_1",

@@ -8,6 +8,7 @@ mod bounds;
 mod broker;
 mod browser;
 mod browser_actions;
+mod browser_pages;
 mod certificates;
 mod chaos;
 mod conformance;

@@ -1,4 +1,4 @@
-.PHONY: demo check test matrix chaos bench trace book dist dist-check publish-check services
+.PHONY: demo check test matrix chaos bench screenshots trace book dist dist-check publish-check services
 
 # ZENTRA_SERVERS=trixie runs the tests on the servers of that Debian suite, and
 # ZENTRA_STORE=valkey-server on Valkey instead of Redis (see deploy/install-servers.sh).
@@ -54,6 +54,18 @@ bench:
 	@bash deploy/install-services.sh bench
 	cargo build --locked --profile dist --workspace --bins
 	$${CARGO_TARGET_DIR:-target}/dist/zentra-bench
+
+# The console's pictures in docs/console. All of them are in target/screenshots: each page, light and
+# dark, on a desk and on a phone.
+PICTURES := $(foreach page,overview events event dead-letters jobs job sources destinations refused archive \
+	reconcile system,$(page)-light-1280) $(foreach page,overview event,$(page)-dark-1280) \
+	$(foreach page,overview event dead-letters,$(page)-dark-390)
+screenshots: services
+	cargo build --locked --workspace --bins
+	ZENTRA_SCREENSHOTS=$(CURDIR)/target/screenshots \
+		cargo test --locked -p zentra-tests --test all -- browser_pages::
+	mkdir -p docs/console
+	cp $(foreach name,$(PICTURES),target/screenshots/$(name).png) docs/console/
 
 # The documentation as a website in target/book. Installs mdBook into target/tools.
 book:

@@ -25,6 +25,7 @@ pub mod refused;
 pub mod series;
 pub mod shards;
 pub mod status;
+pub mod test_callback;
 pub mod tokens;
 pub mod unrouted;
 

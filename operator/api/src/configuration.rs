@@ -5,9 +5,9 @@ use std::time::Duration;
 use axum::Json;
 use serde::Serialize;
 use utoipa::ToSchema;
+use zentra_admin::test_callback::Samples;
 use zentra_config::{Breaker, Config};
 use zentra_core::source::Source;
-use zentra_rehearse::Samples;
 
 use crate::State;
 use crate::extract::Answer;

@@ -3,7 +3,7 @@
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use zentra_rehearse::Prepared;
+use zentra_admin::test_callback::Prepared;
 use zentra_store::control::Role;
 
 use crate::State;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use webhook_verify::Scheme;
+use zentra_admin::test_callback::Samples;
 use zentra_config::{Config, Environment, Role};
-use zentra_rehearse::Samples;
 
 use crate::failure::Failure;
 use crate::source::{

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use zentra_rehearse::{Prepared, Samples, TestCallback, prepare};
+use zentra_admin::test_callback::{Prepared, Samples, TestCallback, prepare};
 
 use crate::failure::Failure;
 use crate::source::{read, write_headers};

@@ -96,6 +96,8 @@ function go() {
   scrollTo(0, 0);
   // Whoever uses a keyboard or listens goes on at the top of the new page.
   document.getElementById('main')?.focus({ preventScroll: true });
+  // On a phone the pages are one line that scrolls.
+  document.querySelector('nav [aria-current]')?.scrollIntoView({ inline: 'center', block: 'nearest' });
 }
 
 function leave(why) {

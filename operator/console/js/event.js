@@ -1,6 +1,6 @@
 // One event: each of its deliveries as a timeline, how it came, and what an operator can do.
 
-import { html, nothing } from '../vendor/lit-html/lit-html.js';
+import { html, nothing, svg } from '../vendor/lit-html/lit-html.js';
 import { get, listen, post, text } from './api.js';
 import { duration, number, visible, words } from './format.js';
 import { plan } from './jobs.js';
@@ -118,6 +118,7 @@ function delivery(one, page, shown) {
     </header>
     ${actions(one, page)}
     <h3>History</h3>
+    ${strip([{ at: about.received_at }, ...history])}
     <ol class="timeline">${[{ at: about.received_at, received: about }, ...history].map(entry)}</ol>
     ${how(one)}
     ${page.context.me.payloads ? payload(one, page, shown) : nothing}
@@ -195,6 +196,27 @@ async function requeued(id, because) {
 async function drained(id, because) {
   const report = await post('v1/dead/drain', { ids: [id], because });
   if (report.done !== 1) throw new Error('It was not drained: its letter is not in the dead-letter queue.');
+}
+
+const ENDS = { delivered: 'good', failed: 'warn', dead: 'bad' };
+/** Of 1000 units of the strip. */
+const NARROWEST = 6;
+
+/** Attempts as bars on a line from the receipt to the last entry: what is between them is waiting. */
+function strip(entries) {
+  const [first, last] = [Date.parse(entries[0].at), Date.parse(entries.at(-1).at)];
+  const attempts = [];
+  for (const { what, at } of entries) {
+    if (what === 'claimed') attempts.push({ from: Date.parse(at), to: null, tone: 'info' });
+    else if (ENDS[what] && attempts.at(-1)?.to === null) Object.assign(attempts.at(-1), { to: Date.parse(at), tone: ENDS[what] });
+  }
+  if (attempts.length === 0 || !(last > first)) return nothing;
+  const x = (time) => ((time - first) / (last - first)) * (1000 - NARROWEST);
+  const label = `${number(attempts.length)} attempt${attempts.length > 1 ? 's' : ''} within ${duration(last - first)}`;
+  return html`<svg class="strip" viewBox="0 0 1000 16" preserveAspectRatio="none" role="img" aria-label=${label}>
+    <title>${label}</title><line x1="0" y1="8" x2="1000" y2="8"></line>
+    ${attempts.map(({ from, to, tone }) => svg`<rect class=${tone} x=${x(from)} y="2" height="12"
+      width=${Math.max(NARROWEST, x(to ?? last) - x(from))}></rect>`)}</svg>`;
 }
 
 const MARKS = { delivered: 'good', dead: 'bad', failed: 'warn', conflict: 'bad', suspected: 'bad', superseded: 'warn' };

@@ -33,8 +33,8 @@ export const overview = {
       <section aria-labelledby="sources"><h2 id="sources">Sources</h2>
         <div class="cards">${status.sources.map((one) =>
           sourceCard(one, line(series.sources, one.source)))}</div></section>
-      <p class="quiet"><a href="#/refused">${number(status.refused)} refused callbacks</a> are stored, ${number(status.unrouted)} events have
-        no destination. The figures are from the newest ${number(status.seen.deliveries)} deliveries.</p>`;
+      <p class="quiet"><a href="#/refused">Refused callbacks: ${number(status.refused)}</a>.
+        <a href="#/stored">Unrouted events: ${number(status.unrouted)}</a>. The figures are from the newest ${number(status.seen.deliveries)} deliveries.</p>`;
   },
 };
 

@@ -7,10 +7,8 @@ mod play;
 mod private;
 mod provider;
 mod report;
-mod sample;
 pub mod sandbox;
 mod scenario;
-mod send;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use zentra_admin::backend::{Backend, File, Servers};
 use zentra_admin::progress::Progress;
+use zentra_admin::test_callback::PRODUCTION;
 use zentra_admin::{AdminError, ErrorCode, deliveries};
 use zentra_config::{Config, Role};
 use zentra_store::journal::{Delivery, DeliveryStore};
@@ -29,14 +28,10 @@ pub use private::Kind;
 use private::Private;
 use provider::Provider;
 pub use report::{Outcome, Played, Report, Row};
-pub use sample::Samples;
 use scenario::Scenario;
-pub use send::{Prepared, TestCallback, prepare, prepare_with};
 
 /// The scenario of the demo, and its event.
 pub const DEMO: (&str, &str) = ("transfer", "trf_8172");
-/// The suffix of a source that is not for rehearsals.
-const PRODUCTION: &str = "production";
 
 /// What to rehearse, and where.
 #[derive(Clone, Debug)]

@@ -1,32 +1,16 @@
 //! The provider that a rehearsal plays. It sends callbacks as a configured source's provider does.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http::{HeaderValue, header};
 use serde_json::{Value, json};
-use webhook_verify::Callback;
-use webhook_verify::Secret;
-use zentra_config::ClientTls;
+use webhook_verify::{Callback, Secret};
+use zentra_admin::AdminError;
+use zentra_admin::test_callback::{Http, Made};
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::source::Source;
 
 use super::scenario::{Body, Send, Signed};
-use crate::error::{broken, unusable};
-use zentra_admin::AdminError;
-
-/// Time limit for one response.
-const ANSWER: Duration = Duration::from_secs(30);
-/// Maximum number of bytes read of a response.
-const MOST: usize = 64 << 10;
-
-/// Sends requests to an ingress.
-pub(crate) struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+use crate::error::unusable;
 
 /// Creates callbacks.
 pub(crate) struct Provider {
@@ -37,14 +21,6 @@ pub(crate) struct Provider {
     pub(crate) kind: String,
     /// Makes the event IDs of this rehearsal unique among those of other rehearsals.
     pub(crate) suffix: String,
-}
-
-/// One HTTP request.
-#[derive(Clone)]
-pub(crate) struct Made {
-    pub(crate) url: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
 }
 
 impl Provider {
@@ -144,41 +120,5 @@ impl Provider {
     /// See [`Http::post`].
     pub(crate) async fn post(&self, made: &Made) -> String {
         self.http.post(made).await
-    }
-}
-
-impl Http {
-    pub(crate) fn new() -> Result<Self, AdminError> {
-        let tls = ClientTls::default().client_config();
-        let tls = tls.map_err(|error| broken(format!("cannot use TLS: {error}")))?;
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls);
-        let connector = connector.https_or_http().enable_http1().build();
-        Ok(Self(Client::builder(TokioExecutor::new()).build(connector)))
-    }
-
-    /// The response as a scenario writes it: the status, and the reason if there is one.
-    pub(crate) async fn post(&self, made: &Made) -> String {
-        let mut request = Request::post(&made.url);
-        if let Some(headers) = request.headers_mut() {
-            headers.clone_from(&made.headers);
-        }
-        let Ok(request) = request.body(Full::new(made.body.clone())) else {
-            return format!("cannot make a request to {}", made.url);
-        };
-        match tokio::time::timeout(ANSWER, self.exchange(request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => format!("no answer: {error}"),
-            Err(_) => format!("no response within {ANSWER:?}"),
-        }
-    }
-
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<String, String> {
-        let text = |error: &dyn std::error::Error| error.to_string();
-        let response = self.0.request(request).await.map_err(|error| text(&error))?;
-        let (parts, body) = response.into_parts();
-        let body = Limited::new(body, MOST).collect().await.map_err(|error| error.to_string())?;
-        let problem: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
-        let reason = problem["reason"].as_str().map(|reason| format!(" {reason}"));
-        Ok(format!("{}{}", parts.status.as_u16(), reason.unwrap_or_default()))
     }
 }

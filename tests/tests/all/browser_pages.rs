@@ -2,8 +2,11 @@
 //! (https://github.com/dequelabs/axe-core) finds nothing serious. With ZENTRA_SCREENSHOTS=FOLDER, it keeps pictures.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use zentra_tests::ledger::transfer;
@@ -129,6 +132,29 @@ impl Browser {
     }
 }
 
+/// Maximum size of all files of the console, compressed, in bytes.
+const MOST: usize = 150_000;
+
+#[test]
+fn all_files_together_are_small() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator/console")];
+    let (mut sum, mut files) = (0, 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+            packed.write_all(&fs::read(path).unwrap()).unwrap();
+            sum += packed.finish().unwrap().len();
+            files += 1;
+        }
+    }
+    assert!(files > 20 && sum < MOST, "{files} files with {sum} bytes");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_page_fits_its_screen_and_everybody_can_use_it() {
     let axe = fs::read_to_string(vendored().join("axe-core/axe.min.js")).unwrap();
@@ -137,6 +163,10 @@ async fn each_page_fits_its_screen_and_everybody_can_use_it() {
     let browser = Browser::open().await;
     browser.go(&link(&site.stack, &site.console, &["--role", "admin", "--payloads"])).await;
     browser.see(".who").await;
+    let paint = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime";
+    println!("first contentful paint: {} ms", browser.run(paint).await);
+    // The last hour is collected every ten seconds.
+    browser.see(".spark rect").await;
     let mut problems = Vec::new();
     for (theme, size) in THEMES.iter().flat_map(|theme| SIZES.map(|size| (theme, size))) {
         browser.look_like(theme, size).await;

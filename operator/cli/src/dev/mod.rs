@@ -22,9 +22,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use zentra_admin::audit::Actor;
 use zentra_admin::backend::File;
+use zentra_admin::test_callback::Samples;
 use zentra_admin::tokens;
 use zentra_config::{Config, Live};
-use zentra_rehearse::Samples;
 use zentra_store::control::Role;
 use zentra_telemetry::{colors, init_logs, init_logs_in, shutdown};
 

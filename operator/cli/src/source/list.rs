@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use webhook_verify::{IdNames, Scheme};
-use zentra_rehearse::Samples;
+use zentra_admin::test_callback::Samples;
 
 /// A provider of the catalogue. Times are in seconds, and missing where the provider's pages do not
 /// state them.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use http::Method;
 use redis::InfoDict;
 use zentra_config::ClientTls;
 use zentra_core::event::{DeliveryKey, Identity};
@@ -12,13 +13,19 @@ use zentra_core::lifecycle::{Answer, DeadReason, Fingerprint, Outcome, State};
 use zentra_redis::RedisJournal;
 use zentra_store::journal::list::Query;
 use zentra_store::journal::{AttemptResult, Claim, DeliveryStore, Journal, Settle, Summary};
-use zentra_tests::{one_server, services};
+use zentra_tests::services::free_port;
+use zentra_tests::stack::Stack;
+use zentra_tests::{eventually, one_server, services};
 
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 const AT_A_TIME: usize = 256;
 /// One of this many is dead, and one is of another type.
 const RARE: usize = 10_000;
 const PAGES: usize = 300;
+/// A small number of deliveries, for comparison.
+const FEW: usize = 100;
+/// Requests of the console.
+const ROUNDS: usize = 51;
 
 pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     let redis = services::redis();
@@ -26,7 +33,12 @@ pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
         RedisJournal::new(&one_server(redis.url()), &ClientTls::default(), "bench", RETENTION)?;
     let before = used(&redis.url(), None).await?;
     let started = Instant::now();
-    stream::iter(0..count)
+    let few = FEW.min(count);
+    for at in 0..few {
+        one(&journal, at).await?;
+    }
+    let page_of_few = console(&redis.url()).await?;
+    stream::iter(few..count)
         .map(|at| one(&journal, at))
         .buffer_unordered(AT_A_TIME)
         .try_collect::<()>()
@@ -37,6 +49,10 @@ pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
     let each = |bytes: f64| bytes / count as f64;
     println!("\nlisting: {count} deliveries in Redis, written in {took:.1?}");
     println!("  {:.0} B a delivery, of which {:.0} B for the list", each(all), each(stream));
+    let page_of_all = console(&redis.url()).await?;
+    println!(
+        "  the console's list opens in {page_of_few:.1?} with {few} and in {page_of_all:.1?} with all"
+    );
     let (some, named) = (Query::default(), |text: &str| Some(text.to_owned()));
     for (name, query) in [
         ("any, 100 a page", some.clone()),
@@ -48,6 +64,36 @@ pub(crate) async fn run(count: usize) -> anyhow::Result<()> {
         pages(&journal, name, &query).await?;
     }
     Ok(())
+}
+
+/// Median of the time in which `zentra serve` answers with the first page of the console's list.
+async fn console(redis: &str) -> anyhow::Result<Duration> {
+    // It needs no broker.
+    let stack =
+        Stack::new("amqp://guest:guest@127.0.0.1:1", redis, "bench", "http://127.0.0.1:9", "");
+    let at = format!("127.0.0.1:{}", free_port());
+    let mut serve = stack.command("zentra");
+    serve.args(["serve", "--listen", &at]);
+    let _serve = services::start(serve);
+    let created = stack.zentra(&["token", "create", &format!("bench-{at}")]);
+    let token = format!("Bearer {}", String::from_utf8(created.stdout)?.trim());
+    let (url, headers) =
+        (format!("http://{at}/v1/events?limit=100"), vec![("authorization", token)]);
+    let mut took = Vec::new();
+    eventually("zentra serve answers", Duration::from_secs(20), async || {
+        stack.http.send(Method::GET, &url, &headers, "").await
+    })
+    .await;
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        let answer = stack.http.send(Method::GET, &url, &headers, "").await;
+        took.push(started.elapsed());
+        ensure!(answer.is_some_and(|answer| answer.status.is_success()), "no list");
+        // Fewer requests per second than a token's limit.
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    took.sort();
+    Ok(took[ROUNDS / 2])
 }
 
 /// A delivery that was delivered, or is dead.

@@ -7,13 +7,14 @@
 //! - a destination with several work queues on a cluster;
 //! - everything end to end;
 //! - `zentra standalone` on its file;
+//! - listeners of live changes;
 //! - listing, and looking through dead letters.
 //!
 //! The setup is a private RabbitMQ with a quorum queue, signed bodies of 1 KiB, and 64 and 256
 //! requests in flight. Rounds alternate, so that a slow spell of the machine affects all rows
 //! alike. `wrk` creates the load. The results are printed, and no result is a failure. Arguments:
 //! other numbers of requests in flight, or one part alone: `ingress`, `verify [PROVIDER]`, `hostile
-//! [PROVIDER]`, `flood [KIND]`, `worker`, `shards`, `whole`, `file`, `list [COUNT]` or `dead [COUNT]`.
+//! [PROVIDER]`, `flood [KIND]`, `worker`, `shards`, `whole`, `file`, `listeners`, `list [COUNT]` or `dead [COUNT]`.
 
 mod bare;
 mod dead;
@@ -21,6 +22,7 @@ mod file;
 mod flood;
 mod hostile;
 mod list;
+mod listeners;
 mod shards;
 mod verify;
 mod whole;
@@ -94,6 +96,7 @@ async fn run() -> anyhow::Result<()> {
         ["flood", kind] => return flood::run(kind).await,
         ["dead"] => return dead::run(LETTERS).await,
         ["dead", count] => return dead::run(count.parse()?).await,
+        ["listeners"] => return listeners::run().await,
         ["list"] => return list::run(DELIVERIES).await,
         ["list", count] => return list::run(count.parse()?).await,
         _ => {}
@@ -107,6 +110,7 @@ async fn run() -> anyhow::Result<()> {
     whole::run().await?;
     file::run().await?;
     list::run(DELIVERIES).await?;
+    listeners::run().await?;
     dead::run(LETTERS).await
 }
 

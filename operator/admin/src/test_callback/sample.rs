@@ -11,7 +11,7 @@ macro_rules! samples {
     ($($name:literal)*) => {
         /// In alphabetical order.
         const SAMPLES: &[(&str, &str)] =
-            &[$(($name, include_str!(concat!("../samples/", $name, ".json")))),*];
+            &[$(($name, include_str!(concat!("../../samples/", $name, ".json")))),*];
     };
 }
 

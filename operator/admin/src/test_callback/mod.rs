@@ -1,20 +1,24 @@
 //! Sends test callbacks to an ingress, as the provider of a source would.
 
+mod http;
+mod sample;
+
 use std::path::Path;
 
+use ::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use webhook_verify::{Callback, Unverified};
-use zentra_admin::{AdminError, ErrorCode};
 use zentra_config::{Config, Role};
 use zentra_core::clock;
 use zentra_core::source::Source;
 
-use super::PRODUCTION;
-use super::error::unusable;
-use super::provider::{Http, Made};
-use super::sample::Samples;
+pub use self::http::{Http, Made};
+pub use self::sample::Samples;
+use crate::error::{AdminError, ErrorCode};
+
+/// The environment of sources that receive no test callbacks.
+pub const PRODUCTION: &str = "production";
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -188,7 +192,7 @@ fn sign(
     let content_type = HeaderValue::from_static(endpoint.scheme.content_type());
     headers.entry(header::CONTENT_TYPE).or_insert(content_type);
     let unverified = Unverified {
-        method: http::Method::POST,
+        method: ::http::Method::POST,
         headers: headers.clone(),
         query: signed.query.clone(),
         peer: None,
@@ -227,7 +231,7 @@ fn sign(
 
 /// An address without user, path and query.
 fn checked(url: &str) -> Result<String, AdminError> {
-    let uri: Option<http::Uri> = url.trim_end_matches('/').parse().ok();
+    let uri: Option<::http::Uri> = url.trim_end_matches('/').parse().ok();
     let fits = uri.is_some_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.authority().is_some_and(|at| !at.as_str().contains('@') && !at.host().is_empty())
@@ -248,4 +252,8 @@ fn address(config: &Config) -> String {
         listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     format!("http://{listen}")
+}
+
+fn unusable(message: impl Into<String>) -> AdminError {
+    AdminError::new(ErrorCode::InvalidRequest, message)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Serialize;
-use webhook_verify::{Answered, Explanation, Scheme, Unverified, Verified};
+use webhook_verify::{Answered, Explanation, Scheme, Secret, Unverified, Verified};
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::{self, Admitted};
@@ -112,11 +112,17 @@ pub async fn received<'a>(
 }
 
 /// What is right and wrong with a callback of this source, judged by the time at which it was received.
-/// Its secret may be that of another source. Published keys are not fetched. It computes for a while.
-pub fn explain(callback: &Unverified, source: &Source, all: &[Source]) -> Explanation {
+/// Its secret may be that of another source. Published keys are not fetched: `key` is the one to verify with. It
+/// computes for a while.
+pub fn explain(
+    callback: &Unverified,
+    source: &Source,
+    all: &[Source],
+    key: Option<&Secret>,
+) -> Explanation {
     let others = all.iter().filter(|other| other.name != source.name);
     let others: Vec<_> = others.map(|other| (other.name.as_str(), &other.endpoint)).collect();
-    callback.explain(&source.endpoint, &others, None)
+    callback.explain(&source.endpoint, &others, key)
 }
 
 /// That no refused callback of this id is kept.

@@ -532,7 +532,7 @@ impl<B: Backend> Service for BackendService<B> {
                 AdminError::new(ErrorCode::RateLimited, "too many explanations: retry later");
             let _one = EXPLAINING.try_acquire().map_err(|_| busy)?;
             // A large body is tried with many secrets and forms.
-            let explain = || refused::explain(&callback, source, &self.config.sources);
+            let explain = || refused::explain(&callback, source, &self.config.sources, None);
             Ok(tokio::task::block_in_place(explain))
         })
     }

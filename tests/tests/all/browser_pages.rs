@@ -191,3 +191,49 @@ async fn each_page_fits_its_screen_and_everybody_can_use_it() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     browser.close().await;
 }
+
+/// Bodies that strangers could send, each with what the console shows of it.
+fn corpus() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let long = format!(r#"{{"type":"long","line":"{}<end>"}}"#, "x".repeat(900_000));
+    let mut broken = br#"{"type":"broken","text":""#.to_vec();
+    broken.extend(b"\xff\xfe<i>\"}");
+    vec![
+        ("evt_markup", br#"{"type":"<script>window.broken=1</script>","a":"<img src=x onerror=window.broken=1>"}"#.to_vec(), "<img src=x onerror=window.broken=1>"),
+        ("evt_numbers", br#"{"type":"n","a":9223372036854775807,"b":1234567890123456789012345678901234567890,"c":1e400}"#.to_vec(), "1234567890123456789012345678901234567890"),
+        ("evt_bidi", "{\"type\":\"b\u{202e}idi\",\"a\":\"\u{2066}x\u{200b}\"}".into(), "\\u202e"),
+        ("evt_long", long.into_bytes(), "<end>"),
+        ("evt_broken", broken, "\u{fffd}"),
+        ("evt_style", br#"{"type":"s","a":"</style><style>*{display:none}</style>","__proto__":{"x":1}}"#.to_vec(), "</style>"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_strangers_send_is_shown_as_it_is_and_runs_nowhere() {
+    let site = Site::start(On::File).await;
+    for (id, body, _) in corpus() {
+        let mut headers = sign::acme(id, sign::now(), &body);
+        headers.push(("x-note", "<img src=x onerror=window.broken=1>".into()));
+        let url =
+            format!("{}/in/acme?q=<img>", site.listen).replace('<', "%3C").replace('>', "%3E");
+        let answer = site.stack.http.post(&url, &headers, body).await.unwrap();
+        assert!(answer.status.is_success(), "{id}: {answer:?}");
+        site.until(id, "dead").await;
+    }
+    let browser = Browser::open().await;
+    browser.go(&link(&site.stack, &site.console, &["--role", "admin", "--payloads"])).await;
+    browser.see(".who").await;
+    for (id, _, shown) in corpus() {
+        browser.go(&format!("{}/#/events/ledger%2Facme%2F{id}", site.console)).await;
+        browser.choose("Show the payload").await;
+        browser.see("pre.payload").await;
+        let payload = browser.run("return document.querySelector('pre.payload').innerText").await;
+        assert!(payload.as_str().unwrap().contains(shown), "{id}: {payload:.300}");
+    }
+    for (_, page) in PAGES {
+        browser.go(&format!("{}/#/{}", site.console, page.replace("JOB", "none"))).await;
+        browser.is_drawn().await;
+        let runs = "return window.broken !== undefined || document.querySelector('main img, main script, main style') !== null";
+        assert_eq!(browser.run(runs).await, false, "{page}");
+    }
+    browser.close().await;
+}

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 use zentra_tests::ledger::{Turn, transfer};
+use zentra_tests::services;
 use zentra_tests::world::{BOUND, World, dead, delivered};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
@@ -31,6 +32,16 @@ impl Tail {
     fn next(&mut self) -> Value {
         let line = self.lines.next().unwrap().unwrap();
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"))
+    }
+
+    /// Reads on until such a line.
+    fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let line = self.next();
+            if wanted(&line) {
+                return line;
+            }
+        }
     }
 
     /// Reads on until this event is delivered. Returns all lines.
@@ -273,4 +284,26 @@ async fn operators_send_signed_test_callbacks_but_not_to_production() {
     let (code, answer) = a_test_callback(&strict, &ada, "stripe-eu", "charge.succeeded").await;
     assert_eq!(code, 400, "{answer}");
     assert!(answer["detail"].as_str().unwrap().contains("production"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_are_told_of_an_outage_and_what_they_missed_in_it() {
+    let mut redis = services::redis();
+    let world =
+        World::start(&shared_rabbit(), &redis.url(), &namespace(), "attempts = 1").await.unwrap();
+    let _worker = world.stack.worker().await;
+    let api = Api::start(&world.stack).await;
+    let viewer = api.token(&["grafana"]);
+    let mut before = Tail::open(&api, &viewer, "source=acme");
+    before.next();
+    redis.kill();
+    let line = before.until(|line| !line["error"].is_null());
+    assert_eq!(line["error"], "store_unavailable", "{line}");
+    redis.restart().unwrap();
+    deliver(&world, "evt_1").await;
+    // It was there before the outage, and misses nothing.
+    let lines = before.until_delivered("evt_1");
+    assert!(lines.iter().all(|line| line["missed"].is_null()), "{lines:?}");
+    let after = lines.last().unwrap();
+    assert_eq!(after["error"], Value::Null, "{after}");
 }

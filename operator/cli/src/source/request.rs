@@ -106,9 +106,7 @@ pub(crate) fn explain(
     key: Option<&Secret>,
     json: bool,
 ) -> Result<(), Failure> {
-    let others = all.iter().filter(|other| other.name != source.name);
-    let others: Vec<_> = others.map(|other| (other.name.as_str(), &other.endpoint)).collect();
-    let explained = callback.explain(&source.endpoint, &others, key);
+    let explained = zentra_admin::refused::explain(callback, source, all, key);
     let outcome = outcome(callback, source, key);
     let mut out = text::stdout();
     match json {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::Event;
@@ -141,17 +142,40 @@ pub async fn first(
     Ok(look(queue, config, Timestamp::default(), 1, wanted).await?.pop())
 }
 
-/// The first event with this id: the provider's, or the identity.
+/// Which one of several events with the same id is meant.
+#[derive(Clone, Debug, Default)]
+pub struct Among {
+    /// Only of this source.
+    pub source: Option<String>,
+    /// The one with this body, if there is one: SHA-256, in hex.
+    pub body_sha256: Option<String>,
+}
+
+/// Maximum number of events with one id among which one is chosen.
+const NAMESAKES: usize = 16;
+
+/// The event with this id, the provider's or the identity: the first one, unless `among` names another.
 pub async fn find(
     queue: &impl Operate,
     config: &Config,
     id: &str,
+    among: &Among,
 ) -> Result<(ArchivedEvent, Event), AdminError> {
     let fits = |event: &Event| {
         let envelope = &event.envelope;
-        envelope.event_id() == Some(id) || envelope.name().as_str() == id
+        among.source.as_ref().is_none_or(|source| *source == envelope.source)
+            && (envelope.event_id() == Some(id) || envelope.name().as_str() == id)
     };
-    let event = first(queue, config, fits).await?.ok_or_else(|| {
+    let most = if among.body_sha256.is_some() { NAMESAKES } else { 1 };
+    let mut found = look(queue, config, Timestamp::default(), most, fits).await?;
+    let is_meant = |event: &Event| {
+        among
+            .body_sha256
+            .as_ref()
+            .is_some_and(|digest| *digest == hex::encode(Sha256::digest(&event.body)))
+    };
+    let at = found.iter().position(is_meant).unwrap_or_default();
+    let event = (at < found.len()).then(|| found.swap_remove(at)).ok_or_else(|| {
         let message = format!("the archive has no event {id}.");
         AdminError::new(ErrorCode::ArchivedEventNotFound, message).about(id)
     })?;

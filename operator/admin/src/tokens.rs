@@ -60,7 +60,7 @@ pub async fn create(
     actor: &Actor,
 ) -> Result<(Token, String), AdminError> {
     destinations_fit(config, new)?;
-    let (token, secret) = make(control, new, false, actor).await?;
+    let (token, secret) = make(control, new, Use::Many, actor).await?;
     let text = format!("{PREFIX}{}_{secret}", token.id);
     Ok((token, text))
 }
@@ -79,13 +79,13 @@ pub async fn create_code(
 ) -> Result<String, AdminError> {
     let now = clock::now();
     for token in control.tokens().await? {
-        if token.name.contains(OF_CONSOLE) && token.expires_at <= now {
+        if (token.once || token.session) && token.expires_at <= now {
             control.revoke(&token.id).await?;
         }
     }
     let name = format!("{}{OF_CONSOLE}{}", actor.name, hex::encode(rand::random::<[u8; 3]>()));
     let new = New { name, role, payloads, destinations: Vec::new(), expires_in: lifetime };
-    let (token, secret) = make(control, &new, true, actor).await?;
+    let (token, secret) = make(control, &new, Use::Code, actor).await?;
     Ok(format!("{CODE}{}_{secret}", token.id))
 }
 
@@ -109,18 +109,30 @@ pub async fn sign_in(
     let Token { name, role, payloads, made, .. } = used;
     let new = New { name, role, payloads, destinations: Vec::new(), expires_in: SESSION_LIFETIME };
     let actor = Actor { name: made.by, reason: "sign-in to the console".into() };
-    let (token, secret) = make(control, &new, false, &actor).await?;
+    let (token, secret) = make(control, &new, Use::Session, &actor).await?;
     let text = format!("{PREFIX}{}_{secret}", token.id);
     Ok(Some((token, text)))
+}
+
+/// What a token is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Requests, until it expires.
+    Many,
+    /// One sign-in to the console.
+    Code,
+    /// Requests of the console, until its sign-out.
+    Session,
 }
 
 /// Stores a new token, and returns it with its secret.
 async fn make(
     control: &impl OperatorControl,
     new: &New,
-    once: bool,
+    of: Use,
     actor: &Actor,
 ) -> Result<(Token, String), AdminError> {
+    let once = of == Use::Code;
     name_is_free(control, &new.name, None).await?;
     let mut random = [0; 40];
     rand::rng().fill_bytes(&mut random);
@@ -134,18 +146,21 @@ async fn make(
         payloads: new.payloads,
         destinations: new.destinations.clone(),
         once,
+        session: of == Use::Session,
         expires_at: made.at.plus(new.expires_in),
         made,
         id,
     };
     let (role, id) = (role(token.role), &token.id);
     let payloads = if token.payloads { " with payloads" } else { "" };
-    let of = match &token.destinations[..] {
+    let destinations = match &token.destinations[..] {
         [] => String::new(),
         names => format!(" of {}", names.join(", ")),
     };
-    let on =
-        format!("{id} for {}, as {role}{of}{payloads}, until {}", token.name, token.expires_at);
+    let on = format!(
+        "{id} for {}, as {role}{destinations}{payloads}, until {}",
+        token.name, token.expires_at
+    );
     let attribution = token.made.clone();
     let action = if once { "console open" } else { "token create" };
     let audited = Audited { control: Some(control), action, on, attribution };
@@ -229,12 +244,11 @@ pub async fn revoke(
 /// # Errors
 /// Those of [`revoke`].
 pub async fn sign_out(control: &impl OperatorControl, token: &Token) -> Result<bool, AdminError> {
-    let is_session = token.name.contains(OF_CONSOLE);
-    if is_session {
+    if token.session {
         let actor = Actor { name: token.name.clone(), reason: "sign-out of the console".into() };
         revoke(control, &token.id, &actor).await?;
     }
-    Ok(is_session)
+    Ok(token.session)
 }
 
 /// The token that a text is, if it is one of ours and valid now.

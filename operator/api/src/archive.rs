@@ -6,7 +6,7 @@ use axum::Json;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use zentra_admin::archive::ArchiveFilter;
+use zentra_admin::archive::{self, ArchiveFilter};
 
 use crate::State;
 use crate::auth::Who;
@@ -47,10 +47,21 @@ pub(super) async fn archived(
     Ok(Json(state.archived(&wanted).await?.into()))
 }
 
+/// Which one of several events with the same id is meant.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Among {
+    /// Only of this source.
+    source: Option<String>,
+    /// The one with this body, if there is one: SHA-256, in hex.
+    body_sha256: Option<String>,
+}
+
 /// The original body of an archived event. Needs a token with payloads. Each look is audited.
 #[utoipa::path(
     get, path = "/v1/archive/{id}/body", tag = "look", security(("token" = [])),
-    params(("id" = String, Path, description = "The provider's id, or the identity")),
+    params(("id" = String, Path, description = "The provider's id, or the identity"), Among),
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = "default", body = Problem)
@@ -60,9 +71,11 @@ pub(super) async fn body(
     who: Who,
     state: State,
     Path(id): Path<String>,
+    Query(Among { source, body_sha256 }): Query<Among>,
 ) -> Result<impl IntoResponse, Problem> {
     let attribution = looks(&who)?;
-    Ok(attached(state.archived_body(&id, &attribution).await?))
+    let among = archive::Among { source, body_sha256 };
+    Ok(attached(state.archived_body(&id, &among, &attribution).await?))
 }
 
 /// An archived event.

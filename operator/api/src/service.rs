@@ -153,7 +153,12 @@ pub(crate) trait Service: Send + Sync {
         wanted: &'a archive::ArchiveFilter,
     ) -> Answer<'a, Vec<archive::ArchivedEvent>>;
 
-    fn archived_body<'a>(&'a self, id: &'a str, attribution: &'a Attribution) -> Answer<'a, Bytes>;
+    fn archived_body<'a>(
+        &'a self,
+        id: &'a str,
+        among: &'a archive::Among,
+        attribution: &'a Attribution,
+    ) -> Answer<'a, Bytes>;
 
     fn refused<'a>(
         &'a self,
@@ -312,17 +317,26 @@ impl<B: Backend> Service for BackendService<B> {
                 url: self.secrets()?.ingress.clone(),
                 force: false,
             };
-            let prepared = prepare_with(self.config, &callback)?;
+            if !self.config.sources.iter().any(|one| one.name == source) {
+                let message = format!("the configuration has no source {source}.");
+                return Err(AdminError::new(ErrorCode::SourceNotFound, message).about(source));
+            }
             let control = self.backend.histories();
             let audited = Audited {
                 control: Some(&control),
                 action: "source test",
-                on: format!("{source}: {}", prepared.event_id.as_deref().unwrap_or(kind)),
+                on: format!("{source} {kind}"),
                 attribution: actor.attribution(),
             };
-            let send = async { Ok(prepared.send(1).await?.into_iter().next().unwrap_or_default()) };
-            let answer = audited.run(send, String::clone).await?;
-            Ok((prepared, answer))
+            let send = async {
+                let prepared = prepare_with(self.config, &callback)?;
+                let answer = prepared.send(1).await?.into_iter().next().unwrap_or_default();
+                Ok((prepared, answer))
+            };
+            let said = |(prepared, answer): &(Prepared, String)| {
+                format!("{answer} {}", prepared.event_id.as_deref().unwrap_or_default())
+            };
+            audited.run(send, said).await
         })
     }
 
@@ -499,10 +513,15 @@ impl<B: Backend> Service for BackendService<B> {
         )
     }
 
-    fn archived_body<'a>(&'a self, id: &'a str, attribution: &'a Attribution) -> Answer<'a, Bytes> {
+    fn archived_body<'a>(
+        &'a self,
+        id: &'a str,
+        among: &'a archive::Among,
+        attribution: &'a Attribution,
+    ) -> Answer<'a, Bytes> {
         Box::pin(async move {
             let queue = self.backend.queue().await?;
-            let (_, event) = archive::find(&queue, self.config, id).await?;
+            let (_, event) = archive::find(&queue, self.config, id, among).await?;
             audit::looked(&self.backend.histories(), "archive show body", id, attribution).await?;
             Ok(payload::shown(self.config, &event.envelope.source, &event.body))
         })

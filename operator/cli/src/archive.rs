@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use zentra_admin::Backend;
-use zentra_admin::archive::{self, ArchiveFilter, ArchivedEvent};
+use zentra_admin::archive::{self, Among, ArchiveFilter, ArchivedEvent};
 use zentra_admin::filter::DEFAULT_LIMIT;
 use zentra_admin::list::List;
 use zentra_config::Config;
@@ -76,7 +76,7 @@ pub(crate) async fn command(
             }
         }
         ArchiveCommand::Show { id, payload, json } => {
-            let (found, event) = archive::find(&queue, config, &id).await?;
+            let (found, event) = archive::find(&queue, config, &id, &Among::default()).await?;
             match (json, payload.body) {
                 (true, _) => print_json(&found, &mut out),
                 (_, true) => {

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zentra_admin::backend::{self, alone};
+use zentra_admin::test_callback;
 use zentra_config::{Config, Live, Origin, Role};
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_store::queue::Publish;
@@ -147,7 +148,9 @@ impl Standalone {
         let embedded = embedded.ok_or(Failure::Asked("embedded.path is missing".into()))?;
         let backend = backend::File::open(config, embedded)?;
         let address = listener.local_addr()?;
-        let secrets = zentra_api::Secrets { ingress: None };
+        // Where it listens, also if it was told to choose a port.
+        let ingress = test_callback::address(self.listener.local_addr()?);
+        let secrets = zentra_api::Secrets { ingress: Some(ingress) };
         tracing::info!(%address, "the console is served; zentra console open signs in");
         Ok(tokio::spawn(zentra_api::serve(listener, config, backend, Some(secrets), stop)))
     }

@@ -23,6 +23,9 @@ const VIEWS = { '': overview, events, dead, jobs, sources, destinations, refused
 const DETAILS = { events: event, jobs: job };
 const app = document.getElementById('app');
 
+/** Time limit of a sign-out, in ms. */
+const SIGN_OUT = 5000;
+
 /** Who has signed in, what they may do, and where. */
 let context = null;
 let page = null;
@@ -111,8 +114,12 @@ function leave(why) {
 
 /** Signs out. The server revokes the token, if a link made it. */
 async function end() {
-  await post('v1/me/sign-out', {}).catch(() => {});
-  leave(null);
+  try {
+    await post('v1/me/sign-out', {}, AbortSignal.timeout(SIGN_OUT));
+    leave(null);
+  } catch (error) {
+    leave(error.status === 401 ? null : 'The token could not be revoked. It is valid until it expires: zentra token revoke ends it.');
+  }
 }
 
 function draw() {

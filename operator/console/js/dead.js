@@ -23,12 +23,17 @@ export const dead = {
       const { items } = await get(`v1/dead?${asked}`, page.signal);
       return { groups: grouped(items) };
     });
-    page.actions.requeue = ({ destination, reason, items }) => plan(page, {
-      title: `Plan: requeue ${items.length === LIMIT ? 'all' : number(items.length)}`,
-      text: `A job is planned for all letters of ${destination} with the reason "${words(reason)}". `
-        + 'Nothing is requeued yet: the next page shows the plan.',
-      destination,
-    }, { destination, reason });
+    page.actions.requeue = ({ destination, reason, items, isWhole }) => {
+      // As the list is narrowed.
+      const { source, type } = Object.fromEntries(new URLSearchParams(page.query));
+      const narrowed = `${source ? `, from ${source}` : ''}${type ? `, of the type ${type}` : ''}`;
+      return plan(page, {
+        title: `Plan: requeue ${isWhole ? number(items.length) : 'all'}`,
+        text: `A job is planned for all letters of ${destination} with the reason "${words(reason)}"${narrowed}. `
+          + 'Nothing is requeued yet: the next page shows the plan.',
+        name: destination,
+      }, { destination, reason, source, type });
+    };
     load();
   },
 
@@ -45,14 +50,18 @@ export const dead = {
   },
 };
 
+/** Groups by destination and reason. A group is whole if the list has all letters of its destination. */
 function grouped(items) {
   const groups = new Map();
+  const counts = new Map();
   for (const one of items) {
     const destination = one.key.split('/', 1)[0];
     const name = `${destination}/${one.reason}`;
     if (!groups.has(name)) groups.set(name, { destination, reason: one.reason, items: [] });
     groups.get(name).items.push(one);
+    counts.set(destination, (counts.get(destination) ?? 0) + 1);
   }
+  for (const group of groups.values()) group.isWhole = counts.get(group.destination) < LIMIT;
   return [...groups.values()].sort((one, other) => other.items.length - one.items.length);
 }
 
@@ -70,7 +79,7 @@ function errors(items) {
 function card(group, page) {
   const { destination, reason, items } = group;
   const suspected = ['suspected_replay', 'conflict'].includes(reason);
-  const count = items.length === LIMIT ? `${number(LIMIT)} or more` : number(items.length);
+  const count = group.isWhole ? number(items.length) : `${number(items.length)} or more`;
   return html`<article class="card" aria-label="${destination}: ${words(reason)}">
     <header class="head"><h2>${destination}: ${state('dead', reason)}</h2><p>${count}</p></header>
     ${errors(items).map(([said, times]) => html`<p class="finding">${number(times)} × ${stranger(said)}</p>`)}

@@ -26,7 +26,7 @@ export const destinations = {
     }, EVERY);
     page.actions.act = (name, action) => {
       const [title, text] = ACTIONS[action];
-      return act(page, { title: `${title}: ${name}`, text, destination: name }, async ({ because }) => {
+      return act(page, { title: `${title}: ${name}`, text, name }, async ({ because }) => {
         await post(`v1/destinations/${encodeURIComponent(name)}/${action}`, { because });
         return `${title}: ${name}.`;
       });

@@ -4,9 +4,11 @@ import { html, nothing, render } from '../vendor/lit-html/lit-html.js';
 
 /**
  * Returns what was entered: the reason, and the values of `fields` by their names; or null if the operator changed
- * their mind. In a production environment the destination's name must be typed.
+ * their mind. In a production environment the name of the destination or source must be typed; of an action on
+ * several, the namespace.
  */
-export function ask({ title, text, destination, fields }, { production }, signal) {
+export function ask({ title, text, name, fields }, { production, config }, signal) {
+  const typed = name ?? config.namespace;
   return new Promise((resolve) => {
     const dialog = document.createElement('dialog');
     const close = (entered) => {
@@ -22,21 +24,21 @@ export function ask({ title, text, destination, fields }, { production }, signal
     const submit = (event) => {
       event.preventDefault();
       const form = new FormData(event.target);
-      if (production && destination && form.get('name') !== destination) {
-        event.target.elements.name.setCustomValidity(`Type ${destination}.`);
+      if (production && form.get('name') !== typed) {
+        event.target.elements.name.setCustomValidity(`Type ${typed}.`);
         event.target.reportValidity();
         return;
       }
       close(Object.fromEntries(form));
     };
-    const typed = (event) => event.target.setCustomValidity('');
+    const again = (event) => event.target.setCustomValidity('');
     render(html`<form @submit=${submit}>
       <h2 id="ask">${title}</h2>
       <p>${text}</p>
       ${fields ?? nothing}
       <label>Reason, for the audit log<input name="because" required maxlength="250" autocomplete="off"></label>
-      ${production && destination ? html`<label>This is production. Type the destination's name: ${destination}
-        <input name="name" required autocomplete="off" @input=${typed}></label>` : nothing}
+      ${production ? html`<label>This is production. Type ${name ? 'the name' : 'the namespace'}: ${typed}
+        <input name="name" required autocomplete="off" @input=${again}></label>` : nothing}
       <p class="actions"><button class="primary">${title}</button>
         <button type="button" @click=${() => close(null)}>Cancel</button></p>
     </form>`, dialog);

@@ -5,11 +5,16 @@ import { get, listen, post, text } from './api.js';
 import { duration, number, visible, words } from './format.js';
 import { plan } from './jobs.js';
 import { act, loader, messages } from './load.js';
-import { empty, loading, problem, state, stranger, when } from './parts.js';
+import { empty, isDrained, loading, problem, state, stranger, when } from './parts.js';
 
 /** How often an event that may change is looked at, and how long after an action. */
 const AGAIN = 5000;
 const WATCHED = 30_000;
+
+/** The event's identity, in its delivery key. */
+function identity(key) {
+  return key.split('/').slice(2).join('/');
+}
 
 export const event = {
   title: 'Event',
@@ -34,8 +39,10 @@ export const event = {
     page.actions.replay = (one) => plan(page, {
       title: 'Plan: replay',
       text: 'A job is planned that delivers the archived event again, under the same idempotency key.',
-      destination: one.key.split('/', 1)[0],
-    }, { archive: true, force: true, ids: [one.event.event_id], destination: one.key.split('/', 1)[0] });
+      name: one.key.split('/', 1)[0],
+    }, {
+      archive: true, force: true, ids: [identity(one.key)], source: one.event.source, destination: one.key.split('/', 1)[0],
+    });
     page.actions.save = async () => {
       try {
         save(`zentra-${page.id.replace(/[^\w.-]+/g, '_')}.json`, await text(path, page.signal));
@@ -53,9 +60,10 @@ export const event = {
     };
     // A look at a payload is audited, so it is asked for.
     page.actions.payload = async (one) => {
-      const id = encodeURIComponent(one.event.event_id ?? one.key.split('/').slice(2).join('/'));
-      const places = one.record.state === 'dead'
-        ? [`v1/dead/${encodeURIComponent(one.key)}/body`, `v1/archive/${id}/body`] : [`v1/archive/${id}/body`];
+      // Of several events with this ID, the one of this source with this body.
+      const among = new URLSearchParams({ source: one.event.source, body_sha256: one.event.body_sha256 });
+      const archived = `v1/archive/${encodeURIComponent(one.event.event_id ?? identity(one.key))}/body?${among}`;
+      const places = one.record.state === 'dead' ? [`v1/dead/${encodeURIComponent(one.key)}/body`, archived] : [archived];
       let shown = null;
       for (const place of places) {
         try {
@@ -130,21 +138,22 @@ function payload(one, page, shown) {
     <span class="quiet">Each look is audited.</span></p>`;
   if (shown.error) return html`<p class="quiet">The payload is not kept: it is neither in the archive nor a dead letter.
     (${shown.error.message})</p>`;
-  // A body that is not UTF-8 cannot be copied as text.
-  const isText = !shown.text.includes('\ufffd');
+  // What is not UTF-8 cannot be copied as text. A terminal may take control characters for commands.
+  const isText = !/[\ufffd\u0000-\u0008\u000b-\u001f\u007f]/.test(shown.text);
   return html`<h3>Payload</h3><pre class="payload" tabindex="0">${visible(shown.text)}</pre>
     ${isText ? html`<p class="actions"><button @click=${() => page.actions.copy(one, shown.text)}>Copy as curl</button></p>` : nothing}`;
 }
 
-/** Characters that need no quotes in a shell, and no escape in a header. */
+/** A word for a shell. */
 const quoted = (value) => `'${String(value).replaceAll("'", `'\\''`)}'`;
 
 /** The request as a command for an application on this machine. It is not signed. */
 export function curl({ key, event: about }, body) {
-  const headers = new Map((about.context.headers ?? []).filter(([name]) => name !== 'content-length'));
-  headers.set('idempotency-key', key);
-  const options = [...headers].map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`);
-  return ['curl http://127.0.0.1:3000/webhooks', ...options, `--data-binary ${quoted(body)}`].join(' \\\n  ');
+  const headers = (about.context.headers ?? []).filter(([name]) => name !== 'content-length');
+  // A header without a value ends with a semicolon: curl leaves out one that ends with a colon.
+  const options = [...headers, ['idempotency-key', key]].map(([name, value]) => `-H ${quoted(value ? `${name}: ${value}` : `${name};`)}`);
+  // --data-binary would take a leading @ for the name of a file.
+  return ['curl http://127.0.0.1:3000/webhooks', ...options, `--data-raw ${quoted(body)}`].join(' \\\n  ');
 }
 
 /** Gives a text to the browser as a file. */
@@ -163,8 +172,8 @@ function actions(one, page) {
   const to = (name) => (id, because) => post(`v1/events/${encodeURIComponent(id)}/${name}`, { because });
   const all = [];
   // A drained letter is in no queue any more.
-  const isDrained = one.history.findLast((entry) => entry.what !== 'duplicate_dead')?.what === 'discarded';
-  const isDead = record.state === 'dead' && !isDrained;
+  const isGone = record.state === 'dead' && isDrained(one.history);
+  const isDead = record.state === 'dead' && !isGone;
   if (isDead && !suspected) {
     all.push(['Requeue', (id, because) => requeued(id, because),
       'The event goes back to its work queue, with the same checks as a first delivery.']);
@@ -182,9 +191,9 @@ function actions(one, page) {
   }
   const destination = key.split('/', 1)[0];
   const isArchived = page.context.config.sources.some((source) => source.name === one.event.source && source.archive);
-  const replays = (record.state === 'delivered' || isDrained) && isArchived && one.event.event_id;
+  const replays = (record.state === 'delivered' || (isGone && !suspected)) && isArchived;
   return all.length === 0 && !replays ? nothing : html`<p class="actions">${all.map(([title, action, text]) => html`
-    <button @click=${() => page.actions.act(action, key, { title, text, destination })}>${title}…</button>`)}
+    <button @click=${() => page.actions.act(action, key, { title, text, name: destination })}>${title}…</button>`)}
     ${replays ? html`<button @click=${() => page.actions.replay(one)}>Replay…</button>` : nothing}</p>`;
 }
 

@@ -5,8 +5,8 @@ import { repeat } from '../vendor/lit-html/directives/repeat.js';
 import { get, listen } from './api.js';
 import { number } from './format.js';
 import { plan } from './jobs.js';
-import { loader } from './load.js';
-import { empty, eventLink, loading, problem, state, stranger, when } from './parts.js';
+import { loader, messages, only } from './load.js';
+import { empty, eventLink, isDrained, loading, state, stranger, when } from './parts.js';
 
 const LIMIT = 100;
 const NAMES = ['source', 'destination', 'type', 'state', 'reason', 'since', 'id'];
@@ -42,6 +42,11 @@ function selection(query) {
     && Object.keys(rest).every((name) => ['destination', 'source', 'type', 'reason'].includes(name));
   if (!fits) return null;
   return Object.keys(rest).length > 0 ? rest : { all: true };
+}
+
+/** Whether a job can requeue it: a drained letter is gone, and a conflict is released by itself. */
+function isRequeueable({ reason, history }) {
+  return !['suspected_replay', 'conflict'].includes(reason) && !isDrained(history);
 }
 
 /** The text of the filter with its last word completed: names of qualifiers, then their known values. */
@@ -104,7 +109,7 @@ export const events = {
     page.actions.requeue = () => plan(page, {
       title: 'Plan: requeue all that match',
       text: `A job is planned for all dead letters with ${write(query)}. Nothing is requeued yet: the next page shows the plan.`,
-      destination: query.get('destination') ?? page.context.config.destinations[0]?.name,
+      name: query.get('destination') ?? only(page.context.config.destinations.map((one) => one.name)),
     }, selection(query));
     document.addEventListener('visibilitychange', refresh, { signal: page.signal });
     addEventListener('scroll', refresh, { signal: page.signal, passive: true });
@@ -121,7 +126,7 @@ export const events = {
     page.signal.addEventListener('abort', () => clearTimeout(due));
   },
 
-  initial: { items: null, next: null, news: 0, paused: false, wrong: null, error: null },
+  initial: { items: null, next: null, news: 0, paused: false, wrong: null, error: null, done: null, failed: null },
 
   render(now, page) {
     const { items, next, news, paused, wrong, error } = now;
@@ -144,8 +149,8 @@ export const events = {
           ${paused ? 'Go on' : 'Pause'}</button>
       </form>
       ${wrong ? html`<p class="notice warn" role="status">${wrong}</p>` : nothing}
-      ${error ? problem(error, () => page.actions.load()) : nothing}
-      ${page.context.acts && selection(query) && items?.length > 0 ? html`<p class="actions">
+      ${messages(now, page)}
+      ${page.context.acts && selection(query) && items?.some(isRequeueable) ? html`<p class="actions">
         <button @click=${() => page.actions.requeue()}>Requeue all that match…</button></p>` : nothing}
       ${news > 0 ? html`<button class="news" @click=${() => page.actions.load()}>
         ${number(news)} new</button>` : nothing}

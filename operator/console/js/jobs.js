@@ -3,7 +3,7 @@
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { get, post } from './api.js';
 import { duration, number, words } from './format.js';
-import { act, loader, messages } from './load.js';
+import { act, loader, messages, only } from './load.js';
 import { empty, loading, problem, stranger, when } from './parts.js';
 
 const EVERY = 2000;
@@ -33,8 +33,11 @@ export function plan(page, asks, selects) {
     ${field('max_failures', 'Stop at more than this percentage of failures', 10, 100)}</details>`;
   return act(page, { fields, ...asks }, async ({ because, canary, rate, max_failures: failures }) => {
     const pace = { canary: Number(canary), rate: Number(rate), max_failures: Number(failures) };
+    // A plan reads all dead letters: of a million that takes a minute and a half.
+    page.update({ done: 'The job is being planned…', failed: null });
     const { id } = await post('v1/jobs', { ...selects, ...pace, because });
-    location.hash = `#/jobs/${id}`;
+    // Who has gone on stays where they are: the job is in the list.
+    if (!page.signal.aborted) location.hash = `#/jobs/${id}`;
     return null;
   });
 }
@@ -72,8 +75,7 @@ export const job = {
     const path = `v1/jobs/${encodeURIComponent(page.id)}`;
     const load = loader(page, async () => ({ found: await get(path, page.signal) }), EVERY);
     page.actions.act = (action, body, title, text) => {
-      const destination = page.state().found.destinations[0];
-      return act(page, { title, text, destination }, async ({ because }) => {
+      return act(page, { title, text, name: only(page.state().found.destinations) }, async ({ because }) => {
         await post(`${path}/${action}`, { because, ...body });
         return null;
       });

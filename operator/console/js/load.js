@@ -6,22 +6,27 @@ import { problem } from './parts.js';
 
 /**
  * Makes a page's `load`: it updates the page with the values of `read`, or with the error. Of several at a time
- * only the last one counts. With `every` (ms) it repeats while the tab is seen, until the page ends.
+ * only the last one counts. With `every` (ms) it repeats while the tab is seen, until the page ends; while an
+ * answer is awaited it does not ask again.
  */
 export function loader(page, read, every) {
   let last = 0;
+  let running = 0;
   const load = async (...given) => {
     const mine = ++last;
+    running += 1;
     try {
       const values = await read(...given);
       if (mine === last) page.update((now) => ({ ...(typeof values === 'function' ? values(now) : values), error: null }));
     } catch (error) {
       if (!page.signal.aborted && mine === last) page.update({ error });
+    } finally {
+      running -= 1;
     }
   };
   page.actions.load = load;
   if (every) {
-    const timer = setInterval(() => document.hidden || load(), every);
+    const timer = setInterval(() => document.hidden || running > 0 || load(), every);
     page.signal.addEventListener('abort', () => clearInterval(timer));
   }
   return load;
@@ -40,6 +45,11 @@ export async function act(page, asks, action) {
     page.update({ failed: error, done: null });
   }
   page.actions.load?.();
+}
+
+/** The name that all of them are, or undefined. */
+export function only(names) {
+  return new Set(names).size === 1 ? names[0] : undefined;
 }
 
 /** What a page failed to read, and what came of the last action. */

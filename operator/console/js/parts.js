@@ -16,6 +16,12 @@ export function state(name, detail) {
   return html`<span class="state ${tone}"><span aria-hidden="true">${marks[tone]}</span> ${text}</span>`;
 }
 
+/** Whether an operator has drained a dead letter, by the history of its delivery. */
+export function isDrained(history) {
+  const ends = ['dead', 'requeued', 'replayed', 'released', 'discarded'];
+  return history.findLast((entry) => ends.includes(entry.what))?.what === 'discarded';
+}
+
 export function when(text) {
   return html`<time datetime=${text ?? nothing} title=${text ?? nothing}>${time(text)}</time>`;
 }

@@ -26,17 +26,18 @@ export function listed(text) {
   return `[${lines.join(',')}]`;
 }
 
+async function decoded(file) {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(await file.arrayBuffer());
+  } catch {
+    throw new Error('The file is not UTF-8.');
+  }
+}
+
 export const reconcile = {
   title: 'Reconcile',
 
   start(page) {
-    // The list stays as it was sent, for what is ingested.
-    let asked = null;
-    const ask = async (ingest, because) => {
-      const report = await compare({ source: asked.source, events: asked.events, ingest, because }, page.signal);
-      page.update({ report, failed: null });
-      return report;
-    };
     page.actions.compare = async (event) => {
       event.preventDefault();
       const form = new FormData(event.target);
@@ -44,24 +45,27 @@ export const reconcile = {
       try {
         const file = form.get('list');
         if (file.size > LARGEST) throw new Error('The file is larger than 8 MiB.');
-        asked = { source: form.get('source'), events: listed(await file.text()) };
-        await ask(false, '');
+        const asked = { source: form.get('source'), events: listed(await decoded(file)) };
+        page.update({ asked, report: await compare({ ...asked, ingest: false, because: '' }, page.signal) });
       } catch (error) {
         page.update({ failed: error });
       }
       page.update({ busy: false });
     };
-    page.actions.ingest = () => act(page, {
+    // What is ingested is the list of the report that is shown.
+    page.actions.ingest = (asked) => act(page, {
       title: 'Ingest missing events',
       text: `Missing events of ${asked.source} are accepted as if the provider had sent them. The list counts as the provider's word.`,
-      destination: asked.source,
+      name: asked.source,
     }, async ({ because }) => {
-      const { counts } = await ask(true, because);
-      return `Ingested: ${number(counts.ingested ?? 0)}.`;
+      // It goes on if the operator goes to another page.
+      const report = await compare({ ...asked, ingest: true, because });
+      page.update({ report });
+      return `Ingested: ${number(report.counts.ingested ?? 0)}.`;
     });
   },
 
-  initial: { report: null, busy: false, error: null, failed: null, done: null },
+  initial: { asked: null, report: null, busy: false, error: null, failed: null, done: null },
 
   render(now, page) {
     const { config, acts } = page.context;
@@ -73,20 +77,20 @@ export const reconcile = {
         <label>Source<select name="source">${config.sources.map((one) => html`<option>${one.name}</option>`)}</select></label>
         <label>List: a file with one JSON event per line, or a JSON array; at most ${number(MOST)} events
           <input name="list" type="file" required accept=".json,.jsonl,.ndjson,application/json"></label>
-        <button class="primary">Compare</button>
+        <button class="primary" ?disabled=${now.busy}>Compare</button>
       </form>
       ${now.busy ? loading() : nothing}
-      ${now.report ? shown(now.report, page) : nothing}`;
+      ${now.report ? shown(now.report, now.asked, page) : nothing}`;
   },
 };
 
-function shown({ source, counts, events }, page) {
+function shown({ source, counts, events }, asked, page) {
   const { me } = page.context;
   const all = Object.entries(counts);
   const canIngest = me.role === 'admin' && me.admits && (counts.missing ?? 0) > 0;
   return html`<section aria-labelledby="result"><h2 id="result">${source}</h2>
     <p role="status">${all.length === 0 ? 'The list is empty.' : all.map(([name, count]) => `${number(count)} ${words(name)}`).join(', ')}</p>
-    ${canIngest ? html`<p class="actions"><button @click=${page.actions.ingest}>Ingest missing events…</button></p>` : nothing}
+    ${canIngest ? html`<p class="actions"><button @click=${() => page.actions.ingest(asked)}>Ingest missing events…</button></p>` : nothing}
     ${(counts.missing ?? 0) > 0 && !canIngest ? html`<p class="quiet">Ingesting needs the role admin, and a server with
       the sources' secrets: zentra serve --admit.</p>` : nothing}
     ${events.length === 0 ? empty('Every event of the list came.', 'None is missing, dead or of another type.')

@@ -32,7 +32,7 @@ export const refused = {
     page.actions.admit = ({ id, source }) => act(page, {
       title: 'Admit',
       text: 'It is verified again by the present configuration, and accepted if it verifies.',
-      destination: source,
+      name: source,
     }, async ({ because }) => {
       const { items: [outcome] } = await post('v1/refused/admit', { ids: [id], because });
       if (!outcome?.admitted) throw new Error(`Still refused: ${words(outcome?.reason ?? 'it is gone')}.`);

@@ -15,6 +15,7 @@ export const sources = {
     const load = loader(page, async () => ({ status: await get('v1/status', page.signal) }), EVERY);
     page.actions.test = ({ name, samples }) => act(page, {
       title: `Send a test callback: ${name}`,
+      name,
       text: 'A sample event is signed with the source\'s secret and sent to the ingress. It is delivered like any other event.',
       fields: html`<label>Event type<select name="type">${samples.map((type) => html`<option>${type}</option>`)}</select></label>`,
     }, async ({ because, type }) => {
@@ -35,6 +36,12 @@ export const sources = {
         card(one, status.sources.find(({ source }) => source === one.name), page))}`;
   },
 };
+
+/** A link, if it is an address of the web: it can be any text. */
+function documentation(text) {
+  const url = URL.parse(text);
+  return ['https:', 'http:'].includes(url?.protocol) ? html`<a href=${url.href} rel="noreferrer">${url.host}</a>` : stranger(text);
+}
 
 function card(one, seen, page) {
   const { acts, me } = page.context;
@@ -59,6 +66,6 @@ function card(one, seen, page) {
       ${one.at_least_once ? fact('Delivery', 'at least once: the provider sends the same bytes for different events') : nothing}
       ${fact('Archive', one.archive ? 'yes' : 'no: it cannot be replayed')}
       ${fact('Remembered for', duration(one.retention_seconds * 1000))}
-      ${one.documentation ? fact('Documentation', html`<a href=${one.documentation} rel="noreferrer">${new URL(one.documentation).host}</a>`) : nothing}
+      ${one.documentation ? fact('Documentation', documentation(one.documentation)) : nothing}
     </dl></article>`;
 }

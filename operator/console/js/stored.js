@@ -3,7 +3,7 @@
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
 import { get, post } from './api.js';
 import { number } from './format.js';
-import { act, loader, messages } from './load.js';
+import { act, loader, messages, only } from './load.js';
 import { empty, eventLink, loading, problem, stranger, when } from './parts.js';
 
 const LIMIT = 100;
@@ -24,7 +24,7 @@ export const stored = {
     page.actions.route = () => act(page, {
       title: 'Route unrouted events',
       text: 'Those that a destination subscribes to by now are delivered. The others stay.',
-      destination: page.state().unrouted.flatMap((one) => one.destinations)[0],
+      name: only(page.state().unrouted.flatMap((one) => one.destinations)),
     }, async ({ because }) => {
       const { items } = await post('v1/unrouted/requeue', { limit: LIMIT, because });
       return `Routed: ${number(items.length)}.`;

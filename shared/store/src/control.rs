@@ -182,6 +182,9 @@ pub struct Token {
     /// Whether it only signs in to the console, once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub once: bool,
+    /// Whether a sign-in to the console made it. Signing out revokes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session: bool,
     /// End of its validity.
     pub expires_at: Timestamp,
     /// Who created it, when and why.

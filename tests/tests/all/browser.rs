@@ -351,3 +351,32 @@ async fn what_strangers_wrote_is_text_and_a_lost_connection_is_made_again() {
     browser.read("copy of the same body: no effect").await;
     browser.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_production_an_action_asks_for_the_name_of_what_it_changes() {
+    let shop = Shop::with("", "", "shop", "").await;
+    shop.stack
+        .replace("provider = \"github\"", "provider = \"github\"\nenvironment = \"production\"");
+    let program = shop.stack.standalone().await;
+    let browser = Browser::open().await;
+    browser.go(&link(&shop.stack, &program.console, &[])).await;
+    browser.see(".environment").await;
+    browser.choose("Destinations").await;
+    browser.choose("Pause…").await;
+    browser.see("dialog input[name=because]").await.send_keys("we move").await.unwrap();
+    browser.see("dialog input[name=name]").await.send_keys("ledgr").await.unwrap();
+    browser.press("dialog button.primary").await;
+    assert_eq!(browser.run("return document.querySelector('dialog input:invalid').name").await, "name");
+    let audit = String::from_utf8(shop.stack.zentra(&["audit"]).stdout).unwrap();
+    assert!(!audit.contains("destination pause"), "{audit}");
+    browser.run("document.querySelector('dialog input[name=name]').value = ''").await;
+    browser.see("dialog input[name=name]").await.send_keys("ledger").await.unwrap();
+    browser.press("dialog button.primary").await;
+    browser.read("because we move").await;
+    // A source for production gets no test callback from here.
+    browser.choose("Sources").await;
+    browser.read("stripe-eu").await;
+    let tests = "return [...document.querySelectorAll('article')].filter((one) => one.innerText.includes('Test…')).map((one) => one.ariaLabel)";
+    assert_eq!(browser.run(tests).await, json!(["Source acme", "Source stripe-eu"]));
+    browser.close().await;
+}

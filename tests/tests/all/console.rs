@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use zentra_tests::ledger::{Turn, transfer};
 use zentra_tests::services;
 use zentra_tests::world::{BOUND, World, dead, delivered};
@@ -227,7 +228,9 @@ async fn admins_list_and_revoke_tokens_and_a_session_ends_itself() {
     let answer = world.stack.http.send(http::Method::POST, &at, &json, body).await.unwrap();
     let answer: Value = serde_json::from_str(&answer.body).unwrap();
     let session = answer["token"].as_str().unwrap();
-    for (token, revoked, after) in [(session, true, 401), (&*vera, false, 200)] {
+    let alike = api.token(&["ci-console-deploy"]);
+    let all = [(session, true, 401), (&*vera, false, 200), (&*alike, false, 200)];
+    for (token, revoked, after) in all {
         assert_eq!(api.get("/v1/status", token).await.0, 200);
         let (code, answer) = api.ask(http::Method::POST, "/v1/me/sign-out", token, "").await;
         assert_eq!((code, &answer["revoked"]), (200, &json!(revoked)), "{answer}");
@@ -269,9 +272,15 @@ async fn operators_send_signed_test_callbacks_but_not_to_production() {
     })
     .await;
     assert_eq!(a_test_callback(&api, &ada, "stripe-eu", "no.such").await.0, 400);
-    assert_eq!(a_test_callback(&api, &ada, "nobody", "charge.succeeded").await.0, 404);
+    // A provider's name is no source.
+    for name in ["nobody", "stripe"] {
+        assert_eq!(a_test_callback(&api, &ada, name, "charge.succeeded").await.0, 404);
+    }
     let audit = String::from_utf8(world.stack.zentra(&["audit"]).stdout).unwrap();
-    assert!(audit.contains(&format!("source test stripe-eu: {id}: a look")), "{audit}");
+    assert!(
+        audit.contains("source test stripe-eu charge.succeeded") && audit.contains(id),
+        "{audit}"
+    );
 
     let without = Api::start(&world.stack).await;
     let (code, answer) = a_test_callback(&without, &ada, "stripe-eu", "charge.succeeded").await;
@@ -306,4 +315,36 @@ async fn listeners_are_told_of_an_outage_and_what_they_missed_in_it() {
     assert!(lines.iter().all(|line| line["missed"].is_null()), "{lines:?}");
     let after = lines.last().unwrap();
     assert_eq!(after["error"], Value::Null, "{after}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_events_with_one_id_the_source_and_the_body_name_one() {
+    let world = World::start(&shared_rabbit(), &shared_redis(), &namespace(), "attempts = 1")
+        .await
+        .unwrap();
+    let _worker = world.stack.worker().await;
+    let api = Api::start(&world.stack).await;
+    let ada = api.token(&["ada", "--payloads"]);
+    // Two bodies under one id at one source, and the same id at another one.
+    for amount in [1, 2] {
+        world.send("evt_same", &transfer("evt_same", "trf_1", amount)).await;
+    }
+    let url = &world.ingress.listen;
+    let sent = ["send", "stripe-eu", "charge.succeeded", "--id", "evt_same", "--url", url];
+    assert!(world.stack.zentra(&sent).status.success());
+    let headers = vec![("authorization", format!("Bearer {ada}"))];
+    let body = async |query: &str| {
+        let url = api.url(&format!("/v1/archive/evt_same/body?{query}"));
+        let answer = world.stack.http.send(http::Method::GET, &url, &headers, "").await.unwrap();
+        (answer.status.as_u16(), answer.body)
+    };
+    for amount in [1, 2] {
+        let wanted = transfer("evt_same", "trf_1", amount);
+        let digest = hex::encode(Sha256::digest(wanted.as_bytes()));
+        let (code, found) = body(&format!("source=acme&body_sha256={digest}")).await;
+        assert_eq!((code, found), (200, wanted));
+    }
+    let (code, found) = body("source=stripe-eu").await;
+    assert!(code == 200 && found.contains("charge.succeeded"), "{code}: {found}");
+    assert_eq!(body("source=github").await.0, 404);
 }

@@ -3,6 +3,7 @@
 mod http;
 mod sample;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use ::http::{HeaderMap, HeaderValue, header};
@@ -177,7 +178,7 @@ fn sign(
     let endpoint = &source.endpoint;
     let ingress = match &asked.url {
         Some(url) => checked(url)?,
-        None => address(config),
+        None => address(config.ingress.listen),
     };
     let address = format!("{}/in/{}", ingress.trim_end_matches('/'), source.name);
     let unfit =
@@ -245,9 +246,8 @@ fn checked(url: &str) -> Result<String, AdminError> {
     }
 }
 
-/// The address of the configuration's ingress, as this machine reaches it without TLS.
-fn address(config: &Config) -> String {
-    let mut listen = config.ingress.listen;
+/// The address of an ingress that listens here, as this machine reaches it without TLS.
+pub fn address(mut listen: SocketAddr) -> String {
     if listen.ip().is_unspecified() {
         listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }

@@ -124,12 +124,10 @@ async fn an_event_that_reached_the_archive_alone_is_not_accepted() {
     }
 }
 
-/// The outcome of a publish, without waiting for a deadline.
+/// The outcome of a publish, without waiting for a deadline, which is seconds away.
 async fn at_once(queue: &Amqp) -> Result<(), QueueError> {
-    let started = Instant::now();
-    let printed = queue.publish(&event("acme.x", 3)).await;
-    assert!(started.elapsed() < Duration::from_millis(50), "{:?}", started.elapsed());
-    printed
+    let publish = event("acme.x", 3);
+    timeout(Duration::from_secs(1), queue.publish(&publish)).await.expect("it waits")
 }
 
 #[tokio::test(flavor = "multi_thread")]

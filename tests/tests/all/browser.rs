@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use fantoccini::actions::{InputSource, KeyAction, KeyActions};
 use fantoccini::elements::Element;
 use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand};
 use fantoccini::{Client, ClientBuilder, Locator};
@@ -130,6 +131,27 @@ impl Browser {
     pub(crate) async fn reason(&self, because: &str) {
         self.see("dialog input[name=because]").await.send_keys(because).await.unwrap();
         self.press("dialog button.primary").await;
+    }
+
+    /// Types where the focus is. `\u{e007}` is Enter, `\u{e004}` the tabulator.
+    pub(crate) async fn keys(&self, keys: &str) {
+        let actions = KeyActions::new("keyboard".into());
+        let press = |actions: KeyActions, value: char| {
+            actions.then(KeyAction::Down { value }).then(KeyAction::Up { value })
+        };
+        let actions = keys.chars().fold(actions, press);
+        self.tab.perform_actions(actions).await.unwrap();
+    }
+
+    /// Presses the tabulator until the element with this text has the focus.
+    pub(crate) async fn tab_to(&self, text: &str) {
+        for _ in 0..60 {
+            self.keys("\u{e004}").await;
+            if self.run("return document.activeElement.innerText").await == text {
+                return;
+            }
+        }
+        panic!("{text} gets no focus");
     }
 
     pub(crate) async fn run(&self, script: &str) -> Value {
@@ -366,7 +388,10 @@ async fn in_production_an_action_asks_for_the_name_of_what_it_changes() {
     browser.see("dialog input[name=because]").await.send_keys("we move").await.unwrap();
     browser.see("dialog input[name=name]").await.send_keys("ledgr").await.unwrap();
     browser.press("dialog button.primary").await;
-    assert_eq!(browser.run("return document.querySelector('dialog input:invalid').name").await, "name");
+    assert_eq!(
+        browser.run("return document.querySelector('dialog input:invalid').name").await,
+        "name"
+    );
     let audit = String::from_utf8(shop.stack.zentra(&["audit"]).stdout).unwrap();
     assert!(!audit.contains("destination pause"), "{audit}");
     browser.run("document.querySelector('dialog input[name=name]').value = ''").await;

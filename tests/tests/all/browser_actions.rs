@@ -17,6 +17,7 @@ on_both! {
     each_action_on_events_and_letters_asks_for_a_reason_and_is_audited
     sources_are_tested_lists_reconciled_and_sessions_ended
     each_role_sees_its_own_actions_only
+    a_keyboard_is_enough_and_of_two_operators_one_acts
 }
 
 /// A Zentra with its console.
@@ -290,5 +291,41 @@ async fn each_role_sees_its_own_actions_only(on: On) {
     for action in ["Revoke…", "Show the payload"] {
         assert!(admins.iter().any(|one| one == action), "{action}: {admins:?}");
     }
+    browser.close().await;
+}
+
+async fn a_keyboard_is_enough_and_of_two_operators_one_acts(on: On) {
+    let site = Site::start(on).await;
+    for id in ["evt_1", "evt_2"] {
+        site.send(id, &[422]).await;
+        site.until(id, "dead").await;
+    }
+    let browser = Browser::open().await;
+    site.sign_in(&browser, "operator", &[]).await;
+    browser.read("It has dead letters").await;
+    // The page's letter, and from there on by the tabulator.
+    browser.keys("ge").await;
+    browser.read("First taken").await;
+    browser.tab_to("evt_1").await;
+    browser.keys("\u{e007}").await;
+    browser.read("dead letter: permanent").await;
+    browser.tab_to("Requeue…").await;
+    browser.keys("\u{e007}").await;
+    browser.see("dialog").await;
+    browser.keys("by keyboard\u{e007}").await;
+    browser.read("Requeue: done.").await;
+    site.until("evt_1", "delivered").await;
+
+    // While one still writes the reason, the other one acts.
+    browser.go(&format!("{}/#/events/ledger%2Facme%2Fevt_2", site.console)).await;
+    browser.choose("Requeue…").await;
+    browser.see("dialog").await;
+    let other = ["dead", "requeue", "evt_2", "--because", "I was faster"];
+    assert!(site.stack.zentra(&other).status.success());
+    site.until("evt_2", "delivered").await;
+    browser.reason("too late").await;
+    browser.read("is not dead, so there is nothing to requeue").await;
+    let keys = site.ledger.seen().into_iter().map(|seen| seen.header("idempotency-key").to_owned());
+    assert_eq!(keys.filter(|key| key.ends_with("evt_2")).count(), 2);
     browser.close().await;
 }

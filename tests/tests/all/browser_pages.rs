@@ -61,6 +61,10 @@ fn vendored_files_are_unchanged_and_listed() {
 /// Something for each page.
 async fn eventful() -> (Site, String) {
     let site = Site::start(On::File).await;
+    // What rehearsals leave behind, and events of everyday life.
+    let of = ["--at", &site.listen, "--source", "acme", "--type", "transfer.settled"];
+    let played = site.stack.zentra(&[&["rehearse", "forged", "malformed"][..], &of].concat());
+    assert!(played.status.success(), "{played:?}");
     for id in ["evt_1041", "evt_1042", "evt_1043"] {
         site.send(id, &[]).await;
         site.until(id, "delivered").await;

@@ -127,7 +127,7 @@ async fn an_event_that_reached_the_archive_alone_is_not_accepted() {
 /// The outcome of a publish, without waiting for a deadline, which is seconds away.
 async fn at_once(queue: &Amqp) -> Result<(), QueueError> {
     let publish = event("acme.x", 3);
-    timeout(Duration::from_secs(1), queue.publish(&publish)).await.expect("it waits")
+    timeout(Duration::from_secs(1), queue.publish(&publish)).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets from Debian what the tests and the demo need and this machine lacks:
-# RabbitMQ, Redis, PostgreSQL, Chromium, iptables, Python, curl, CA certificates, a C compiler and
+# RabbitMQ, Redis, PostgreSQL, Prometheus, Chromium, iptables, Python, curl, CA certificates, a C compiler and
 # make; with `bench`, wrk too. It starts none of the packages' own services: the tests and the demo run private servers.
 set -euo pipefail
 
@@ -14,6 +14,8 @@ command -v iptables >/dev/null || missing+=(iptables)
 command -v python3 >/dev/null || missing+=(python3)
 command -v curl >/dev/null || missing+=(curl)
 command -v script >/dev/null || missing+=(bsdutils)
+# To test the alerts. Its promtool is used, no Prometheus runs.
+command -v promtool >/dev/null || missing+=(prometheus)
 # For the console.
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)

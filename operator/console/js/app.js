@@ -23,6 +23,8 @@ const VIEWS = { '': overview, events, dead, jobs, sources, destinations, refused
 const DETAILS = { events: event, jobs: job };
 const app = document.getElementById('app');
 
+/** Where `zentra console open` looks by itself. */
+const USUAL = 'http://127.0.0.1:9470';
 /** Time limit of a sign-out, in ms. */
 const SIGN_OUT = 5000;
 
@@ -136,7 +138,7 @@ function signIn() {
     <h1>Zentra</h1>
     ${notice ? html`<p class="notice warn" role="alert">${notice}</p>` : nothing}
     <p>Open a link from this command. It signs in once:</p>
-    <pre>zentra console open</pre>
+    <pre>zentra console open${location.origin === USUAL ? '' : ` --at ${location.origin}`}</pre>
     <form @submit=${submit}>
       <label>Or use a token<input name="token" type="password" required autocomplete="off"></label>
       <button class="primary">Sign in</button>

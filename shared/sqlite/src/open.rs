@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
@@ -30,6 +30,8 @@ const CONTROL: &str = include_str!("control.sql");
 const TO_7: &str = "ALTER TABLE message ADD COLUMN countersignature TEXT;";
 /// How long another process (an operator's command) may lock the file.
 const BUSY: Duration = Duration::from_secs(5);
+/// Pause before the mode of the file is changed again.
+const PAUSE: Duration = Duration::from_millis(5);
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -168,9 +170,25 @@ fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
     StoreError::Unusable { path: path.into(), found: error.to_string(), what_to_do }
 }
 
+/// Switches to WAL mode. SQLite does not wait for programs that use the file while the mode changes, as it does for
+/// other locks (https://www.sqlite.org/wal.html#sometimes_queries_return_sqlite_busy_in_wal_mode).
+fn to_wal(connection: &Connection) -> Result<()> {
+    let end = Instant::now() + BUSY;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if is_busy(&error) && Instant::now() < end => std::thread::sleep(PAUSE),
+            switched => return Ok(switched?),
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
 /// Settings of a connection. Only the journal mode is stored in the file.
 fn settle(connection: &Connection) -> Result<()> {
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    to_wal(connection)?;
     // Each commit is on the disk before it returns: a 2xx survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;

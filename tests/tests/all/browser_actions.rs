@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 use zentra_tests::ledger::{Ledger, Turn, transfer};
 use zentra_tests::services::{self, Guarded, folder, free_port};
 use zentra_tests::stack::{Program, Stack};
-use zentra_tests::world::{BOUND, World};
+use zentra_tests::world::BOUND;
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
 
 use crate::browser::{Browser, link};
 use crate::pull::{On, on_both};
-use crate::standalone::Shop;
 
 on_both! {
     each_action_on_events_and_letters_asks_for_a_reason_and_is_audited
     sources_are_tested_lists_reconciled_and_sessions_ended
     each_role_sees_its_own_actions_only
+    each_action_on_destinations_jobs_and_stored_callbacks_asks_for_a_reason_and_is_audited
     a_keyboard_is_enough_and_of_two_operators_one_acts
 }
 
@@ -32,33 +32,48 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn start(on: On) -> Self {
-        // A second attempt comes after an hour.
-        let retry = "attempts = 2, initial = \"1h\", max = \"1h\"";
-        match on {
-            On::File => {
-                let Shop { stack, ledger, .. } =
-                    Shop::with("", "", "shop", &format!("retry = {{ {retry} }}")).await;
-                let program = stack.standalone().await;
-                let (listen, console) = (program.listen.clone(), program.console.clone());
-                Self { stack, ledger, listen, console, _programs: vec![program], _serve: None }
-            }
+        Self::start_after(on, "", async |_, _| ()).await
+    }
+
+    /// `more` is added to the destination's table. A second attempt comes after an hour. Before, an ingress runs that routes events of `github` nowhere, and gets what `before` sends to it.
+    async fn start_after(on: On, more: &str, before: impl AsyncFn(&Stack, &str)) -> Self {
+        let ledger = Ledger::start(&folder("ledger")).await.unwrap();
+        let retry = "retry = { attempts = 2, initial = \"1h\", max = \"1h\" }";
+        let more = format!("{retry}\n{more}");
+        let stack = match on {
+            On::File => Stack::new("", "", "shop", &ledger.url, &more),
             On::Servers => {
                 let (rabbit, redis) = (shared_rabbit(), shared_redis());
-                let world = World::start(&rabbit, &redis, &namespace(), retry).await.unwrap();
-                let World { stack, ledger, ingress, .. } = world;
-                let (worker, listen) = (stack.worker().await, ingress.listen.clone());
-                let console = format!("127.0.0.1:{}", free_port());
-                let mut serve = stack.command("zentra");
-                serve.args(["serve", "--listen", &console, "--admit", "--ingress", &listen]);
-                let (serve, console) = (services::start(serve), format!("http://{console}"));
-                eventually("the console answers", BOUND, async || {
-                    stack.http.get(&format!("{console}/healthz")).await
-                })
-                .await;
-                let _programs = vec![ingress, worker];
-                Self { stack, ledger, listen, console, _programs, _serve: Some(serve) }
+                Stack::new(&rabbit, &redis, &namespace(), &ledger.url, &more)
             }
+        };
+        if matches!(on, On::File) {
+            stack.embed();
         }
+        stack.replace(", \"github.#\"]", "]");
+        let mut ingress = match on {
+            On::File => stack.standalone().await,
+            On::Servers => stack.ingress().await,
+        };
+        before(&stack, &ingress.listen).await;
+        ingress.process.kill();
+        stack.replace("\"stripe-eu.#\"]", "\"stripe-eu.#\", \"github.#\"]");
+        if matches!(on, On::File) {
+            let program = stack.standalone().await;
+            let (listen, console) = (program.listen.clone(), program.console.clone());
+            return Self { stack, ledger, listen, console, _programs: vec![program], _serve: None };
+        }
+        let (ingress, worker) = (stack.ingress().await, stack.worker().await);
+        let (listen, console) = (ingress.listen.clone(), format!("127.0.0.1:{}", free_port()));
+        let mut serve = stack.command("zentra");
+        serve.args(["serve", "--listen", &console, "--admit", "--ingress", &listen]);
+        let (serve, console) = (services::start(serve), format!("http://{console}"));
+        eventually("the console answers", BOUND, async || {
+            stack.http.get(&format!("{console}/healthz")).await
+        })
+        .await;
+        let _programs = vec![ingress, worker];
+        Self { stack, ledger, listen, console, _programs, _serve: Some(serve) }
     }
 
     /// Sends an event to which the ledger answers with these statuses.
@@ -227,6 +242,106 @@ async fn sources_are_tested_lists_reconciled_and_sessions_ended(on: On) {
 
     let audit = site.audit();
     for because in ["test", "ingest", "revoke"] {
+        assert!(audit.contains(&format!("why {because}")), "{because}: {audit}");
+    }
+    browser.close().await;
+}
+
+async fn each_action_on_destinations_jobs_and_stored_callbacks_asks_for_a_reason_and_is_audited(
+    on: On,
+) {
+    // Two failures open the circuit.
+    let circuit = "circuit = { failures = 2, first_pause = \"1h\", pause = \"1h\" }";
+    let site = Site::start_after(on, circuit, async |stack, listen| {
+        let sent = stack.zentra(&["send", "github", "push", "--url", listen]);
+        assert!(sent.status.success(), "{sent:?}");
+    })
+    .await;
+    let browser = Browser::open().await;
+    site.sign_in(&browser, "operator", &[]).await;
+
+    browser.choose("Archive").await;
+    browser.choose("Route unrouted events…").await;
+    browser.reason("why route").await;
+    browser.read("Routed: 1.").await;
+    // The ledger takes transfers only.
+    eventually("it was attempted", BOUND, async || {
+        let dead = site.stack.zentra(&["dead", "list"]).stdout;
+        String::from_utf8_lossy(&dead).contains("github").then_some(())
+    })
+    .await;
+
+    // Another key has signed it.
+    let body = transfer("evt_forged", "trf_1", 1);
+    let mut headers = sign::acme("evt_forged", sign::now(), body.as_bytes());
+    headers.retain(|(name, _)| *name != "webhook-signature");
+    let other = "whsec_b2xkLXNlY3JldC1vZi1hY21l";
+    let signature = sign::standard(other, "evt_forged", sign::now(), body.as_bytes());
+    headers.push(("webhook-signature", signature));
+    let url = format!("{}/in/acme", site.listen);
+    let answer = site.stack.http.post(&url, &headers, body).await.unwrap();
+    assert_eq!(answer.reason(), "signature_mismatch");
+    eventually("it is kept", BOUND, async || {
+        let listed = site.stack.zentra(&["refused", "list"]).stdout;
+        String::from_utf8_lossy(&listed).contains("signature_mismatch").then_some(())
+    })
+    .await;
+    browser.choose("Refused").await;
+    browser.choose("Explain").await;
+    browser.see(".steps .bad").await;
+    browser.choose("Admit…").await;
+    browser.reason("why admit").await;
+    browser.read("Still refused: signature mismatch.").await;
+
+    site.send("evt_dead", &[422]).await;
+    site.until("evt_dead", "dead").await;
+    for id in ["evt_1", "evt_2"] {
+        site.send(id, &[503]).await;
+        site.until(id, "waiting").await;
+    }
+    browser.choose("Destinations").await;
+    browser.read("✕ open").await;
+    browser.choose("Attempt now…").await;
+    browser.reason("why attempt").await;
+    browser.read("✓ closed").await;
+    browser.choose("Pause…").await;
+    browser.reason("why pause").await;
+    browser.read("because why pause").await;
+
+    // While nothing is attempted, the job waits for its canary.
+    browser.choose("Dead letters").await;
+    browser.read("dead: permanent").await;
+    browser.choose("Requeue ").await;
+    browser.reason("why plan").await;
+    browser.read("nothing was changed").await;
+    for (action, then) in [
+        ("Run the canary", "Requeued\n2"),
+        ("Pause", "paused"),
+        ("Cancel", "cancelled"),
+    ] {
+        browser.choose(&format!("{action}…")).await;
+        browser.reason(&format!("why {action}")).await;
+        browser.read(then).await;
+    }
+    browser.choose("Destinations").await;
+    browser.choose("Resume…").await;
+    browser.reason("why resume").await;
+    browser.read("Resume: ledger.").await;
+    site.until("evt_dead", "delivered").await;
+
+    let audit = site.audit();
+    let all = [
+        "route",
+        "admit",
+        "attempt",
+        "pause",
+        "plan",
+        "Run the canary",
+        "Pause",
+        "Cancel",
+        "resume",
+    ];
+    for because in all {
         assert!(audit.contains(&format!("why {because}")), "{because}: {audit}");
     }
     browser.close().await;

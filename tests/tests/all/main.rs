@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 mod alarm;
+mod alerts;
 mod api;
 mod bounds;
 mod broker;

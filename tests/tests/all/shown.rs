@@ -144,7 +144,7 @@ fn each_command_of_the_readme_works() {
     let mut id = String::new();
     for line in commands("README.md") {
         let line = line.replace("evt_…", &id).replace("show ID", &format!("show {id}"));
-        let line = line.replace("--reason …", "--reason ended");
+        let line = line.replace("--reason exhausted", "--reason ended");
         match line.split_whitespace().nth(1).unwrap() {
             "dev" => reader.start(&line),
             "tail" | "serve" => drop(stopped(&reader, &line)),
@@ -172,6 +172,9 @@ fn each_command_of_the_page_about_developing_works() {
             "dev" => {
                 reader.background.clear();
                 reader.start(&line);
+                // The console of this one.
+                let link = done(&reader, "zentra console open --config .zentra/dev.toml");
+                assert!(link.contains("http://127.0.0.1:9471/#code="), "{link}");
             }
             "serve" => {
                 done(&reader, "zentra send stripe charge.succeeded --id evt_before");

@@ -116,6 +116,8 @@ async fn console(
         Err(_) => TcpListener::bind("127.0.0.1:0").await?,
     };
     let at = format!("http://{}", listener.local_addr()?);
+    // For `zentra console open`. Without it that command needs the address.
+    _ = std::fs::write(console::OF_DEV, &at);
     // It ends with the program.
     drop(standalone.console(listener, stop.clone())?);
     let actor = Actor { name: "dev".into(), reason: String::new() };

@@ -203,7 +203,8 @@ fn left_to_do(
     }
     step(format!("Let a destination subscribe to the events: subscribe = [\"{name}.#\"]."));
     step(format!(
-        "Run zentra check. zentra sign --source {name} --body FILE creates a test request."
+        "Run zentra check, then restart zentra dev, or let the other programs reload (SIGHUP). zentra sign \
+         --source {name} --body FILE creates a test request."
     ));
     text + &notes(scheme)
 }

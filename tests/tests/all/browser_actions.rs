@@ -314,11 +314,9 @@ async fn each_action_on_destinations_jobs_and_stored_callbacks_asks_for_a_reason
     browser.choose("Requeue ").await;
     browser.reason("why plan").await;
     browser.read("nothing was changed").await;
-    for (action, then) in [
-        ("Run the canary", "Requeued\n2"),
-        ("Pause", "paused"),
-        ("Cancel", "cancelled"),
-    ] {
+    for (action, then) in
+        [("Run the canary", "Requeued\n2"), ("Pause", "paused"), ("Cancel", "cancelled")]
+    {
         browser.choose(&format!("{action}…")).await;
         browser.reason(&format!("why {action}")).await;
         browser.read(then).await;

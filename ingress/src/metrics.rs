@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use x509_cert::Certificate;
 use zentra_core::event::Envelope;
 use zentra_core::source::Source;
 use zentra_telemetry::{counter, gauge, histogram, seconds};
@@ -36,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: IntGauge,
     pub(crate) bodies: IntGauge,
     pub(crate) in_flight: IntGauge,
+    certificate_ends: IntGauge,
     /// Whether each source has histograms of its own.
     by_source: bool,
 }
@@ -116,8 +118,21 @@ impl Metrics {
                 "zentra_ingress_in_flight",
                 "Callbacks that were read and not answered yet.",
             )?,
+            certificate_ends: alone(
+                "zentra_ingress_certificate_expiry_timestamp_seconds",
+                "End of the validity of the certificate that is served; 0 without one.",
+            )?,
             by_source,
         })
+    }
+
+    /// The certificate chain (PEM) that is served from now on. The first one is the ingress's own.
+    pub(crate) fn serves(&self, chain: Option<&[u8]>) {
+        let chain = chain.and_then(|pem| Certificate::load_pem_chain(pem).ok()).unwrap_or_default();
+        let ends =
+            chain.first().map(|own| own.tbs_certificate.validity.not_after.to_unix_duration());
+        let ends = ends.and_then(|ends| i64::try_from(ends.as_secs()).ok());
+        self.certificate_ends.set(ends.unwrap_or_default());
     }
 
     /// Creates all counters at the start, so that a first increase and an unused key are visible.

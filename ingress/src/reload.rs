@@ -36,7 +36,7 @@ pub(crate) fn follow<Q: Publish>(
     keeping.close();
     let config = live.config();
     let (gates, gate) = watch::channel(Arc::new(open(&config, &queue, &metrics, &keeping)));
-    let (servers, tls) = watch::channel(server(config.ingress.tls.as_ref()));
+    let (servers, tls) = watch::channel(server(config.ingress.tls.as_ref(), &metrics));
     let follower = Follower { live, queue, metrics, keeping: keeping.clone(), gates, servers };
     tokio::spawn(async move {
         tokio::select! {
@@ -70,7 +70,7 @@ impl<Q: Publish> Follower<Q> {
                     self.gates.send_replace(Arc::new(gate));
                     if tls.is_some() && new.ingress.tls.is_some() {
                         tls = new.ingress.tls.clone();
-                        self.servers.send_replace(server(tls.as_ref()));
+                        self.servers.send_replace(server(tls.as_ref(), &self.metrics));
                     }
                     self.live.in_force();
                 }
@@ -89,7 +89,7 @@ impl<Q: Publish> Follower<Q> {
             Ok(Some(new)) => {
                 logged.clear();
                 tracing::info!("the certificate was reloaded");
-                self.servers.send_replace(server(Some(&new)));
+                self.servers.send_replace(server(Some(&new), &self.metrics));
                 *current = new;
             }
             // Certificate and key are seldom replaced in one step.
@@ -116,6 +116,7 @@ fn open<Q: Publish>(
     gate
 }
 
-fn server(tls: Option<&Tls>) -> Option<Arc<rustls::ServerConfig>> {
+fn server(tls: Option<&Tls>, metrics: &Metrics) -> Option<Arc<rustls::ServerConfig>> {
+    metrics.serves(tls.map(Tls::certificate));
     tls.map(|tls| Arc::clone(&tls.server))
 }

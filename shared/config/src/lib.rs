@@ -317,8 +317,14 @@ pub struct ConfigError(pub Vec<String>);
 /// Reads a configuration file.
 pub fn text(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|error| {
+        // Where `zentra dev` writes one.
+        let of_dev = path.with_file_name(".zentra").join("dev.toml");
         let path = path.display();
         ConfigError(vec![match error.kind() {
+            ErrorKind::NotFound if of_dev.exists() => format!(
+                "{path} does not exist; the one of zentra dev is named with --config {}",
+                of_dev.display()
+            ),
             ErrorKind::NotFound => format!(
                 "{path} does not exist; write one with zentra init, or name another with --config"
             ),

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
@@ -222,6 +222,10 @@ impl Drop for EmbeddedConsumer {
     }
 }
 
+/// How long an acknowledgement waits for room among the waiting writes, and how often it looks.
+const ROOM: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(2);
+
 /// The right to acknowledge one message. See [`Receipt`]. If it is dropped unused, the message is
 /// delivered again.
 pub struct EmbeddedReceipt {
@@ -232,19 +236,26 @@ pub struct EmbeddedReceipt {
 
 impl Receipt for EmbeddedReceipt {
     async fn ack(mut self) {
-        let (id, Some(hands)) = (self.id, self.hands.take()) else { return };
-        let after = hands.clone();
-        let gone = self.store.send(
-            move |file| file.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id]),
-            move |result| {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "the acknowledgement failed; the message is delivered again");
-                }
-                after.acknowledged(id);
-            },
-        );
-        if gone.is_err() {
-            hands.let_go(id);
+        // Until it is sent, the message is given back if this future is dropped.
+        let (id, Some(hands)) = (self.id, self.hands.clone()) else { return };
+        let end = Instant::now() + ROOM;
+        loop {
+            let after = hands.clone();
+            let sent = self.store.send(
+                move |file| file.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id]),
+                move |result| {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "the acknowledgement failed; the message is delivered again");
+                    }
+                    after.acknowledged(id);
+                },
+            );
+            match sent {
+                Ok(()) => return self.hands = None,
+                // The disk is slow. Unacknowledged, the message would be delivered again.
+                Err(StoreError::Overloaded) if Instant::now() < end => sleep(AGAIN).await,
+                Err(_) => return,
+            }
         }
     }
 

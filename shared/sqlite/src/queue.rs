@@ -371,7 +371,62 @@ impl Operate for EmbeddedQueue {
 
 #[cfg(test)]
 mod tests {
+    use zentra_store::queue::{Consumer, Receipt, Subscriber};
+
     use super::*;
+
+    /// More than the waiting writes for which there is room.
+    const MANY: usize = 5000;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn while_the_disk_is_slow_acknowledgements_wait_and_none_is_lost() {
+        let folder = std::env::temp_dir().join(format!("zentra-slow-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let store = Store::open(&folder.join("zentra.db"), 1 << 30).unwrap();
+        let age = Duration::from_secs(3600);
+        let subscriber =
+            Subscriber { destination: "d".into(), patterns: vec!["acme.#".into()], shards: 1 };
+        let archive = Archive { sources: Vec::new(), bytes: 1, age };
+        let routes = Routes { subscribers: vec![subscriber], archive };
+        let queue =
+            EmbeddedQueue::new(store.clone(), routes, RefusedBounds { count: 1, bytes: 1, age });
+        let sealed = Sealed {
+            envelope: b"{}".to_vec().into(),
+            seal: "v1,k,AA==".into(),
+            body: b"{}".to_vec().into(),
+            route: "acme.x".into(),
+            id: "acme/1".into(),
+            trace: None,
+        };
+        let mut publishing = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let (queue, sealed) = (queue.clone(), sealed.clone());
+            publishing.spawn(async move {
+                for _ in 0..MANY / 50 {
+                    queue.publish(&sealed).await.unwrap();
+                }
+            });
+        }
+        publishing.join_all().await;
+        let mut consumer = queue.consume("d", u16::MAX);
+        let mut receipts = Vec::new();
+        for _ in 0..MANY {
+            receipts.push(consumer.next().await.unwrap().1);
+        }
+        let slow = |_: &Connection| {
+            std::thread::sleep(Duration::from_millis(500));
+            Ok(())
+        };
+        store.send(slow, drop).unwrap();
+        for receipt in receipts {
+            receipt.ack().await;
+        }
+        consumer.finish().await;
+        let left = "SELECT count(*) FROM message WHERE queue = 'work/d'";
+        let left = store.read(move |file| file.query_row(left, (), |row| row.get::<_, i64>(0)));
+        assert_eq!(left.await.unwrap(), 0);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[tokio::test]
     async fn the_archive_has_half_of_the_file_at_most() {

@@ -16,18 +16,21 @@ use zentra_tests::{eventually, namespace, services, shared_rabbit, sign};
 const BOUND: Duration = Duration::from_secs(20);
 const BODY: &str = r#"{"type":"transfer.settled","id":"x"}"#;
 
-/// Writes a new certificate for localhost.
-fn certificate(folder: &Path) -> CertificateDer<'static> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(folder.join("tls.crt"), made.cert.pem()).unwrap();
-    std::fs::write(folder.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
-    made.cert.der().clone()
+/// Writes a new certificate for localhost, which ends with this year's first day.
+fn certificate(folder: &Path, year: i32) -> CertificateDer<'static> {
+    let mut wanted = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    wanted.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = wanted.self_signed(&key).unwrap();
+    std::fs::write(folder.join("tls.crt"), made.pem()).unwrap();
+    std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+    made.der().clone()
 }
 
 /// An ingress with TLS and these settings, its folder, and the certificate.
 async fn ingress(settings: &str) -> (Stack, Program, PathBuf, CertificateDer<'static>) {
     let folder = services::folder("tls");
-    let trusted = certificate(&folder);
+    let trusted = certificate(&folder, 2100);
     let unused = "redis://unused";
     let stack = Stack::new(&shared_rabbit(), unused, &namespace(), "http://127.0.0.1:9/", "");
     let path = folder.display();
@@ -104,9 +107,13 @@ async fn callbacks_come_by_tls_with_both_protocols_and_not_without_it() {
 async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_never() {
     let (stack, ingress, folder, old) = ingress("").await;
     let mut open = connect(&ingress, &old, b"http/1.1").await.unwrap();
-    let new = certificate(&folder);
+    let metric = ["zentra_ingress_certificate_expiry_timestamp_seconds"];
+    let ends = async || ingress.metric(&stack.http, &metric).await;
+    assert_eq!(ends().await, 4_102_444_800.0);
+    let new = certificate(&folder, 2050);
     let new_is_served = async || connect(&ingress, &new, b"http/1.1").await.map(drop);
     eventually("the new certificate is served", BOUND, new_is_served).await;
+    assert_eq!(ends().await, 2_524_608_000.0);
     assert!(connect(&ingress, &old, b"http/1.1").await.is_none());
     assert!(post(&mut open, "evt_1").await.starts_with("HTTP/1.1 200"), "the open one goes on");
 
@@ -117,7 +124,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_never() 
 
     // The configuration names other files. They apply after the next SIGHUP.
     let elsewhere = services::folder("tls");
-    let newest = certificate(&elsewhere);
+    let newest = certificate(&elsewhere, 2060);
     stack.replace(&folder.display().to_string(), &elsewhere.display().to_string());
     ingress.process.hang_up();
     let newest_is_served = async || connect(&ingress, &newest, b"http/1.1").await.map(drop);

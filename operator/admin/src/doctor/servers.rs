@@ -156,7 +156,10 @@ pub(super) async fn ready(http: &HttpGet, name: &str, address: SocketAddr) -> Fi
             Finding::problem(name, format!("not ready at {address}: {} {said}", answer.status))
                 .remedy("Read its log")
         }
-        Err(_) => Finding::skipped(name, format!("does not run here (nothing at {address})")),
+        Err(_) => Finding::skipped(
+            name,
+            format!("does not run here, or as zentra dev (nothing at {address})"),
+        ),
     }
 }
 

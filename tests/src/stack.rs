@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::http::Http;
 use crate::services::{self, Guarded, folder, free_port};
 use crate::{eventually, sign};
@@ -214,6 +216,21 @@ timeout = "1s"
         let mut command = self.command("zentra");
         let ran = command.args(arguments).output();
         ran.unwrap_or_else(|error| panic!("can't run zentra: {error}"))
+    }
+
+    /// The first delivery of an event, as `zentra event show` prints it.
+    pub fn shown(&self, id: &str) -> Option<Value> {
+        let shown = self.zentra(&["event", "show", id, "--json"]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
+        Some(shown["deliveries"][0].clone())
+    }
+
+    /// Waits until the first delivery of an event is in this state.
+    pub async fn until(&self, id: &str, state: &str, bound: Duration) -> Value {
+        eventually(&format!("{id} is {state}"), bound, async || {
+            self.shown(id).filter(|shown| shown["record"]["state"] == state)
+        })
+        .await
     }
 }
 

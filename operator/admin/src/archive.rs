@@ -151,9 +151,6 @@ pub struct Among {
     pub body_sha256: Option<String>,
 }
 
-/// Maximum number of events with one id among which one is chosen.
-const NAMESAKES: usize = 16;
-
 /// The event with this id, the provider's or the identity: the first one, unless `among` names another.
 pub async fn find(
     queue: &impl Operate,
@@ -166,16 +163,16 @@ pub async fn find(
         among.source.as_ref().is_none_or(|source| *source == envelope.source)
             && (envelope.event_id() == Some(id) || envelope.name().as_str() == id)
     };
-    let most = if among.body_sha256.is_some() { NAMESAKES } else { 1 };
-    let mut found = look(queue, config, Timestamp::default(), most, fits).await?;
-    let is_meant = |event: &Event| {
-        among
-            .body_sha256
-            .as_ref()
-            .is_some_and(|digest| *digest == hex::encode(Sha256::digest(&event.body)))
-    };
-    let at = found.iter().position(is_meant).unwrap_or_default();
-    let event = (at < found.len()).then(|| found.swap_remove(at)).ok_or_else(|| {
+    let mut found = None;
+    if let Some(digest) = &among.body_sha256 {
+        let is_meant =
+            |event: &Event| fits(event) && *digest == hex::encode(Sha256::digest(&event.body));
+        found = first(queue, config, is_meant).await?;
+    }
+    if found.is_none() {
+        found = first(queue, config, fits).await?;
+    }
+    let event = found.ok_or_else(|| {
         let message = format!("the archive has no event {id}.");
         AdminError::new(ErrorCode::ArchivedEventNotFound, message).about(id)
     })?;

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use webhook_verify::Explanation;
-use zentra_admin::audit::{Actor, Audited};
+use zentra_admin::audit::Actor;
 use zentra_admin::copies::{Copies, Position};
 use zentra_admin::dead::{self, Letters, PassReport};
 use zentra_admin::deliveries;
@@ -21,7 +21,7 @@ use zentra_admin::job::{self, New};
 use zentra_admin::reconcile::{self, Report};
 use zentra_admin::series::{COLLECT, Series, Window};
 use zentra_admin::status::{self, Status};
-use zentra_admin::test_callback::{Prepared, TestCallback, prepare_with};
+use zentra_admin::test_callback::{self, Prepared};
 use zentra_admin::{AdminError, Backend, ErrorCode};
 use zentra_admin::{archive, audit, copies, payload, refused, tokens, unrouted};
 use zentra_config::Config;
@@ -309,34 +309,9 @@ impl<B: Backend> Service for BackendService<B> {
         actor: &'a Actor,
     ) -> Answer<'a, (Prepared, String)> {
         Box::pin(async move {
-            let callback = TestCallback {
-                to: source.to_owned(),
-                kind: Some(kind.to_owned()),
-                body: None,
-                id: None,
-                url: self.secrets()?.ingress.clone(),
-                force: false,
-            };
-            if !self.config.sources.iter().any(|one| one.name == source) {
-                let message = format!("the configuration has no source {source}.");
-                return Err(AdminError::new(ErrorCode::SourceNotFound, message).about(source));
-            }
+            let ingress = self.secrets()?.ingress.clone();
             let control = self.backend.histories();
-            let audited = Audited {
-                control: Some(&control),
-                action: "source test",
-                on: format!("{source} {kind}"),
-                attribution: actor.attribution(),
-            };
-            let send = async {
-                let prepared = prepare_with(self.config, &callback)?;
-                let answer = prepared.send(1).await?.into_iter().next().unwrap_or_default();
-                Ok((prepared, answer))
-            };
-            let said = |(prepared, answer): &(Prepared, String)| {
-                format!("{answer} {}", prepared.event_id.as_deref().unwrap_or_default())
-            };
-            audited.run(send, said).await
+            test_callback::send(&control, self.config, (source, kind), ingress, actor).await
         })
     }
 

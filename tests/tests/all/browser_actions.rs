@@ -90,13 +90,7 @@ impl Site {
     }
 
     pub(crate) async fn until(&self, id: &str, state: &str) -> Value {
-        eventually(&format!("{id} is {state}"), BOUND, async || {
-            let shown = self.stack.zentra(&["event", "show", id, "--json"]);
-            let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
-            let delivery = shown["deliveries"][0].clone();
-            (delivery["record"]["state"] == state).then_some(delivery)
-        })
-        .await
+        self.stack.until(id, state, BOUND).await
     }
 
     fn audit(&self) -> String {

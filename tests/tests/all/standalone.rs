@@ -48,18 +48,8 @@ impl Shop {
         assert!(answer.as_ref().is_some_and(|answer| answer.status.is_success()), "{answer:?}");
     }
 
-    /// An event as an operator sees it.
-    fn shown(&self, id: &str) -> Option<Value> {
-        let shown = self.stack.zentra(&["event", "show", id, "--json"]);
-        let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
-        Some(shown["deliveries"][0].clone())
-    }
-
     pub(crate) async fn until(&self, id: &str, state: &str) -> Value {
-        eventually(&format!("{id} is {state}"), BOUND, async || {
-            self.shown(id).filter(|shown| shown["record"]["state"] == state)
-        })
-        .await
+        self.stack.until(id, state, BOUND).await
     }
 
     fn refused(&self) -> String {
@@ -89,7 +79,7 @@ async fn three_callbacks_a_failed_attempt_and_a_kill_end_in_one_row_and_a_whole_
     let done = shop.until("evt_1", "delivered").await;
     shop.send(&program, "evt_1").await;
     eventually("the third is recorded as a copy", BOUND, async || {
-        let shown = shop.shown("evt_1")?;
+        let shown = shop.stack.shown("evt_1")?;
         words(&shown).ends_with(&["duplicate"]).then_some(())
     })
     .await;

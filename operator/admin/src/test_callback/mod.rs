@@ -13,9 +13,11 @@ use webhook_verify::{Callback, Unverified};
 use zentra_config::{Config, Role};
 use zentra_core::clock;
 use zentra_core::source::Source;
+use zentra_store::control::OperatorControl;
 
 pub use self::http::{Http, Made};
 pub use self::sample::Samples;
+use crate::audit::{Actor, Audited};
 use crate::error::{AdminError, ErrorCode};
 
 /// The environment of sources that receive no test callbacks.
@@ -98,12 +100,50 @@ pub fn prepare(config: &Path, asked: &TestCallback) -> Result<Prepared, AdminErr
     prepare_with(&config, asked)
 }
 
-/// As [`prepare`], with a configuration that has the sources' secrets.
+/// Sends a sample of a type to a source, which must be named exactly, and returns the answer. It is audited.
+/// `ingress` is the address without `/in/…`; `None`: the one that the configuration names.
 ///
 /// # Errors
 ///
-/// Those of [`prepare`].
-pub fn prepare_with(config: &Config, asked: &TestCallback) -> Result<Prepared, AdminError> {
+/// [`ErrorCode::SourceNotFound`], and those of [`prepare`]: a source for production receives none.
+pub async fn send(
+    control: &impl OperatorControl,
+    config: &Config,
+    (source, kind): (&str, &str),
+    ingress: Option<String>,
+    actor: &Actor,
+) -> Result<(Prepared, String), AdminError> {
+    if !config.sources.iter().any(|one| one.name == source) {
+        let message = format!("the configuration has no source {source}.");
+        return Err(AdminError::new(ErrorCode::SourceNotFound, message).about(source));
+    }
+    let callback = TestCallback {
+        to: source.to_owned(),
+        kind: Some(kind.to_owned()),
+        body: None,
+        id: None,
+        url: ingress,
+        force: false,
+    };
+    let audited = Audited {
+        control: Some(control),
+        action: "source test",
+        on: format!("{source} {kind}"),
+        attribution: actor.attribution(),
+    };
+    let send = async {
+        let prepared = prepare_with(config, &callback)?;
+        let answer = prepared.send(1).await?.into_iter().next().unwrap_or_default();
+        Ok((prepared, answer))
+    };
+    let said = |(prepared, answer): &(Prepared, String)| {
+        format!("{answer} {}", prepared.event_id.as_deref().unwrap_or_default())
+    };
+    audited.run(send, said).await
+}
+
+/// As [`prepare`], with a configuration that has the sources' secrets.
+fn prepare_with(config: &Config, asked: &TestCallback) -> Result<Prepared, AdminError> {
     let source = source(config, &asked.to)?;
     if source.environment == PRODUCTION && !asked.force {
         let message = format!("the source {} is marked as production (environment).", source.name);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets from Debian what the tests and the demo need and this machine lacks:
-# RabbitMQ, Redis, PostgreSQL, Prometheus, Chromium, iptables, Python, curl, CA certificates, a C compiler and
+# RabbitMQ, Redis, PostgreSQL, Prometheus, Chromium, TypeScript, iptables, Python, curl, CA certificates, a C compiler and
 # make; with `bench`, wrk too. It starts none of the packages' own services: the tests and the demo run private servers.
 set -euo pipefail
 
@@ -19,6 +19,7 @@ command -v promtool >/dev/null || missing+=(prometheus)
 # For the console.
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
+command -v tsc >/dev/null || missing+=(node-typescript)
 command -v git >/dev/null || missing+=(git)
 command -v setpriv >/dev/null || missing+=(util-linux)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)

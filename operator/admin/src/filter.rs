@@ -27,6 +27,8 @@ pub struct Filter {
     pub reason: Option<String>,
     /// Only this event type.
     pub kind: Option<String>,
+    /// Only this error: `answered 503`, or the text of the last attempt's error.
+    pub error: Option<String>,
     /// Only letters received longer ago than this.
     pub older_than: Option<Duration>,
     /// Only letters received within this time.
@@ -49,6 +51,7 @@ impl Filter {
             ("source", self.source.clone()),
             ("reason", self.reason.clone()),
             ("type", self.kind.clone()),
+            ("error", self.error.as_ref().map(|error| format!("{error:?}"))),
             ("older_than", age(&self.older_than)),
             ("newer_than", age(&self.newer_than)),
         ];
@@ -64,6 +67,7 @@ impl Filter {
             source: self.source.clone(),
             reason: self.reason.clone(),
             kind: self.kind.clone(),
+            error: self.error.clone(),
             before: ago(self.older_than),
             after: ago(self.newer_than),
         }

@@ -32,6 +32,8 @@ pub(super) struct Dead {
     /// Only this event type.
     #[serde(rename = "type")]
     kind: Option<String>,
+    /// Only this error: `answered 503`, or the text of the last attempt's error.
+    error: Option<String>,
     /// Maximum number of items for each destination (default 100).
     #[serde(default = "default_limit")]
     #[param(minimum = 1, maximum = 1000)]
@@ -46,8 +48,8 @@ pub(super) struct Dead {
 pub(super) async fn dead(state: State, Query(asked): Query<Dead>) -> Answer<List<Delivery>> {
     let limit = within(asked.limit)?;
     let reason = asked.reason.map(|reason| lifecycle::DeadReason::from(reason).as_str().to_owned());
-    let Dead { destination, source, kind, .. } = asked;
-    let filter = Filter { destination, source, reason, kind, ..Filter::default() };
+    let Dead { destination, source, kind, error, .. } = asked;
+    let filter = Filter { destination, source, reason, kind, error, ..Filter::default() };
     Ok(Json(state.dead(&filter, limit).await?.into()))
 }
 

@@ -530,6 +530,9 @@ pub(crate) struct Delivery {
     pub(crate) record: Record,
     /// Dead-letter reason, if it is dead.
     pub(crate) reason: Option<DeadReason>,
+    /// What made it a dead letter: `answered 503`, or the error of its last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
     /// The event.
     pub(crate) event: Summary,
     /// History, oldest first: the newest entries, up to 32 KiB as stored.
@@ -539,6 +542,7 @@ pub(crate) struct Delivery {
 impl From<journal::Delivery> for Delivery {
     fn from(from: journal::Delivery) -> Self {
         Self {
+            error: from.error(),
             key: from.key.to_string(),
             record: from.record.into(),
             reason: from.reason.map(Into::into),

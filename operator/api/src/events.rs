@@ -52,6 +52,8 @@ pub(super) struct Events {
     state: Option<delivery::State>,
     /// Only dead deliveries with this reason.
     reason: Option<DeadReason>,
+    /// Only deliveries that this job has requeued or replayed.
+    job: Option<String>,
     /// Only deliveries that a worker took up since this time: RFC 3339, or milliseconds since 1970.
     since: Option<Time>,
     /// Only deliveries that a worker took up before this time.
@@ -77,6 +79,7 @@ pub(super) async fn events(state: State, Query(asked): Query<Events>) -> Answer<
         kind: asked.kind,
         state: asked.state.map(Into::into),
         reason: asked.reason.map(Into::into),
+        job: asked.job,
         since: asked.since.map(Into::into),
         until: asked.until.map(Into::into),
     };
@@ -138,6 +141,8 @@ pub(super) struct Tail {
     state: Option<delivery::State>,
     /// Only dead deliveries with this reason.
     reason: Option<DeadReason>,
+    /// Only deliveries that this job has requeued or replayed.
+    job: Option<String>,
     /// Only this event: the provider's id, the identity, or a delivery key.
     id: Option<String>,
     /// Go on after this position, from an earlier line.
@@ -168,13 +173,14 @@ pub(super) async fn tail(
         by_one.ok_or_else(|| too_many(format!("at most {BY_TOKEN} concurrent tails per token")))?;
     let listens = LISTENERS.try_acquire();
     let listens = listens.map_err(|_| too_many("too many concurrent tails: retry later".into()))?;
-    let Tail { source, destination, kind, state: stands, reason, id, after } = asked;
+    let Tail { source, destination, kind, state: stands, reason, job, id, after } = asked;
     let query = Asking {
         source,
         destination,
         kind,
         state: stands.map(Into::into),
         reason: reason.map(Into::into),
+        job,
         since: None,
         until: None,
     };

@@ -59,7 +59,10 @@ pub(super) struct NewJob {
     /// drained.
     #[serde(default)]
     archive: bool,
-    /// Only these archived events, by the provider's id or the identity. Empty: all.
+    /// Only this error: `answered 503`, or the text of the last attempt's error.
+    error: Option<String>,
+    /// Only these, by the provider's id or the identity; dead letters also by delivery key. Empty:
+    /// all.
     #[serde(default)]
     #[schema(max_items = 100)]
     ids: Vec<String>,
@@ -104,18 +107,18 @@ fn max_failures() -> u8 {
 )]
 pub(super) async fn plan(who: Who, state: State, Body(plan): Body<NewJob>) -> Answer<Job> {
     who.may(Role::Operator)?;
-    let NewJob { destination, source, reason, kind, all, archive, ids, force, .. } = plan;
+    let NewJob { destination, source, reason, kind, error, all, archive, ids, force, .. } = plan;
     let NewJob { canary, rate, max_failures, because, .. } = plan;
-    if ids.len() > 100 || (!archive && (force || !ids.is_empty())) {
-        return Err(Problem::invalid("ids (at most 100) and force require archive"));
+    if ids.len() > 100 || (!archive && force) {
+        return Err(Problem::invalid("ids must be at most 100, and force requires archive"));
     }
     if canary > 100 || max_failures > 100 {
         return Err(Problem::invalid("canary and max_failures must be at most 100"));
     }
     let reason = reason.map(|reason| lifecycle::DeadReason::from(reason).as_str().to_owned());
-    let filter = Filter { destination, source, reason, kind, ..Filter::default() };
-    let replay = archive.then_some(Replaying { ids, force });
-    let new = New { filter, all, replay, pace: NewPace { canary, rate, max_failures } };
+    let filter = Filter { destination, source, reason, kind, error, ..Filter::default() };
+    let replay = archive.then_some(Replaying { force });
+    let new = New { ids, filter, all, replay, pace: NewPace { canary, rate, max_failures } };
     Ok(Json(state.plan_job(&new, &actor(&who, &because)?).await?.into()))
 }
 
@@ -199,6 +202,9 @@ pub(crate) struct Scope {
     /// Event type.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub(crate) kind: Option<String>,
+    /// Error of the last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
     /// Received before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) before: Option<Time>,
@@ -213,6 +219,7 @@ impl From<job::Scope> for Scope {
             source: from.source,
             reason: from.reason,
             kind: from.kind,
+            error: from.error,
             before: from.before.map(Into::into),
             after: from.after.map(Into::into),
         }
@@ -224,7 +231,11 @@ impl From<job::Scope> for Scope {
 #[serde(tag = "from", rename_all = "snake_case")]
 pub(crate) enum Through {
     /// Dead letters.
-    DeadLetters,
+    DeadLetters {
+        /// Only these, by delivery key. Empty: all.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        ids: Vec<String>,
+    },
     /// Archived events that were never processed, are dead, or were drained.
     Archive {
         /// Only these events, by the provider's id or the identity. Empty: all.
@@ -238,7 +249,7 @@ pub(crate) enum Through {
 impl From<job::Through> for Through {
     fn from(from: job::Through) -> Self {
         match from {
-            job::Through::DeadLetters => Self::DeadLetters,
+            job::Through::DeadLetters { ids } => Self::DeadLetters { ids },
             job::Through::Archive { ids, force } => Self::Archive { ids, force },
         }
     }

@@ -86,6 +86,9 @@ pub(crate) struct FilterArgs {
     /// Only this event type.
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
+    /// Only this error: `answered 503`, or the text of the last attempt's error.
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
     /// Only letters received longer ago than this (`2h`, `3days`).
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
@@ -96,8 +99,8 @@ pub(crate) struct FilterArgs {
 
 impl From<FilterArgs> for Filter {
     fn from(args: FilterArgs) -> Self {
-        let FilterArgs { destination, source, reason, kind, older_than, newer_than } = args;
-        Self { destination, source, reason, kind, older_than, newer_than }
+        let FilterArgs { destination, source, reason, kind, error, older_than, newer_than } = args;
+        Self { destination, source, reason, kind, error, older_than, newer_than }
     }
 }
 

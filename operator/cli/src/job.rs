@@ -79,8 +79,9 @@ pub(crate) struct New {
     /// drained.
     #[arg(long)]
     archive: bool,
-    /// Only this archived event, by the provider's id or the identity. Can be repeated.
-    #[arg(long = "event", value_name = "ID", requires = "archive")]
+    /// Only this event, by the provider's id or the identity; a dead letter also by its delivery
+    /// key. Can be repeated.
+    #[arg(long = "event", value_name = "ID")]
     ids: Vec<String>,
     /// Replay delivered events too, and events older than the retention, under the same idempotency
     /// key.
@@ -112,9 +113,9 @@ pub(crate) async fn command(
     let (job, json) = match command {
         JobCommand::Plan(asked) => {
             let New { filter, all, archive, ids, force, canary, rate, max_failures, .. } = asked;
-            let replay = archive.then_some(Replaying { ids, force });
+            let replay = archive.then_some(Replaying { force });
             let pace = NewPace { canary, rate, max_failures };
-            let new = job::New { filter: filter.into(), all, replay, pace };
+            let new = job::New { ids, filter: filter.into(), all, replay, pace };
             let bar = Bar::new();
             let job = job::plan(backend, config, &new, &asked.actor.into(), &bar).await;
             bar.done();

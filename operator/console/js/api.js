@@ -11,8 +11,14 @@ export class ApiError extends Error {
   }
 }
 
-/** `body` is JSON text. */
+/**
+ * @param {string} method
+ * @param {string} path
+ * @param {string | undefined} body - JSON text
+ * @param {AbortSignal} [signal]
+ */
 async function request(method, path, body, signal) {
+  /** @type {Record<string, string>} */
   const headers = { authorization: `Bearer ${token()}` };
   if (body !== undefined) headers['content-type'] = 'application/json';
   let response;
@@ -27,6 +33,12 @@ async function request(method, path, body, signal) {
   throw new ApiError(response.status, problem);
 }
 
+/**
+ * @template {string} P
+ * @param {P} path
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Api.Get<P>>}
+ */
 export async function get(path, signal) {
   return (await request('GET', path, undefined, signal)).json();
 }
@@ -36,11 +48,24 @@ export async function text(path, signal) {
   return (await request('GET', path, undefined, signal)).text();
 }
 
+/**
+ * @template {string} P
+ * @param {P} path
+ * @param {object} body
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Api.Post<P>>}
+ */
 export async function post(path, body, signal) {
   return (await request('POST', path, JSON.stringify(body), signal)).json();
 }
 
-/** Compares a provider's list with what came. `events` is JSON text, and is sent as it is. */
+/**
+ * Compares a provider's list with what came.
+ * @param {{ source: string, events: string, ingest: boolean, because: string }} asked - `events` is JSON text, and
+ *   is sent as it is
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Api.Report>}
+ */
 export async function compare({ events, ...rest }, signal) {
   const body = `${JSON.stringify(rest).slice(0, -1)},"events":${events}}`;
   return (await request('POST', 'v1/reconcile', body, signal)).json();

@@ -6,7 +6,7 @@ import { dead } from './dead.js';
 import { destinations } from './destinations.js';
 import { event } from './event.js';
 import { events } from './events.js';
-import { nextTimes, times } from './format.js';
+import { nextTimes, times, visible } from './format.js';
 import { job, jobs } from './jobs.js';
 import { overview } from './overview.js';
 import { loading, problem } from './parts.js';
@@ -18,17 +18,21 @@ import { sources } from './sources.js';
 import { stored } from './stored.js';
 import { system } from './system.js';
 
+/** @type {Record<string, View<any>>} */
 const VIEWS = { '': overview, events, dead, jobs, sources, destinations, refused, stored, reconcile, system };
 /** Pages of one thing: `#/events/ID`. */
+/** @type {Record<string, View<any>>} */
 const DETAILS = { events: event, jobs: job };
 const app = document.getElementById('app');
 
 /** Where `zentra console open` looks by itself. */
 const USUAL = 'http://127.0.0.1:9470';
+/** The environment in which an action asks for a name. */
+const PRODUCTION = 'production';
 /** Time limit of a sign-out, in ms. */
 const SIGN_OUT = 5000;
 
-/** Who has signed in, what they may do, and where. */
+/** @type {Context | null} */
 let context = null;
 let page = null;
 let notice = null;
@@ -39,6 +43,10 @@ class Page {
   #ending = new AbortController();
   #drawing = false;
 
+  /**
+   * @param {View<any>} view
+   * @param {{ id?: string, query: string }} at
+   */
   constructor(view, { id, query }) {
     this.view = view;
     this.id = id;
@@ -79,7 +87,10 @@ class Page {
   }
 }
 
-/** The view, the id and the query of an address: `#/events/ID?state=dead`. */
+/**
+ * The view, the id and the query of an address: `#/events/ID?state=dead`.
+ * @returns {[View<any> | undefined, { id?: string, query: string }]}
+ */
 function address() {
   const [path, query = ''] = location.hash.replace(/^#\/?/, '').split('?', 2);
   const [name, id] = path.split('/', 2);
@@ -117,7 +128,9 @@ function leave(why) {
 /** Signs out. The server revokes the token, if a link made it. */
 async function end() {
   try {
-    await post('v1/me/sign-out', {}, AbortSignal.timeout(SIGN_OUT));
+    const limit = new AbortController();
+    setTimeout(() => limit.abort(), SIGN_OUT);
+    await post('v1/me/sign-out', {}, limit.signal);
     leave(null);
   } catch (error) {
     leave(error.status === 401 ? null : 'The token could not be revoked. It is valid until it expires: zentra token revoke ends it.');
@@ -145,12 +158,26 @@ function signIn() {
     </form></main>`;
 }
 
+/** The environments of the sources, production first. The colour is never the only sign. */
+function environments() {
+  const names = new Set(context?.config.sources.map((one) => one.environment).filter(Boolean));
+  const rank = (name) => (name === PRODUCTION ? 0 : 1);
+  return [...names].sort((one, other) => rank(one) - rank(other) || one.localeCompare(other));
+}
+
+/** A colour for each environment: production's own, one for those before it, one for all others. */
+function tone(environment) {
+  if (environment === PRODUCTION) return 'bad';
+  return /^(stag|pre-?prod|uat|qa)/i.test(environment) ? 'warn' : 'info';
+}
+
 function frame() {
   const view = page?.view;
+  const found = environments();
   const link = (href, name, of) => html`<a href=${href} aria-current=${of.includes(view) ? 'page' : nothing}>${name}</a>`;
   const clock = () => { nextTimes(); draw(); };
   return html`
-    <header class="top ${context?.production ? 'production' : ''}">
+    <header class="top ${found.length > 0 ? `environment-${tone(found[0])}` : ''}">
       <a class="brand" href="#/">Zentra</a>
       <nav aria-label="Main">${link('#/', 'Overview', [overview])}${link('#/events', 'Events', [events, event])}
         ${link('#/dead', 'Dead letters', [dead])}${link('#/jobs', 'Jobs', [jobs, job])}
@@ -159,7 +186,7 @@ function frame() {
         ${context?.acts ? link('#/reconcile', 'Reconcile', [reconcile]) : nothing}
         ${link('#/system', 'System', [system])}</nav>
       <div class="who">
-        ${context?.production ? html`<strong class="environment">production</strong>` : nothing}
+        ${found.map((name) => html`<strong class="environment state ${tone(name)}">${visible(name)}</strong>`)}
         <button @click=${clock} title="How times are shown">${times()}</button>
         ${context ? html`<span class="name" title=${context.me.name}>${context.me.name.split('-console-')[0]} <span class="quiet">${context.me.role}</span></span>` : nothing}
         <button @click=${() => shortcuts.help()} aria-label="Shortcuts" title="Shortcuts">?</button>

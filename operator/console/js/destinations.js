@@ -14,6 +14,7 @@ const ACTIONS = {
   'close-circuit': ['Attempt now', 'The circuit is closed, and attempts start again at once.'],
 };
 
+/** @type {View<{ items: Api.DestinationState[] | null, status: Api.Status | null }>} */
 export const destinations = {
   title: 'Destinations',
 
@@ -47,6 +48,12 @@ export const destinations = {
   },
 };
 
+/**
+ * @param {Api.DestinationState} one
+ * @param {Api.DestinationStatus | undefined} seen
+ * @param {Api.DestinationSettings | undefined} settings
+ * @param {Page} page
+ */
 function card(one, seen, settings, page) {
   const { destination: name, pause } = one;
   const isOpen = one.circuit && one.circuit !== 'closed';
@@ -68,6 +75,7 @@ function card(one, seen, settings, page) {
     ${settings ? html`<h3>Settings</h3><dl class="wide">${effective(settings)}</dl>` : nothing}</article>`;
 }
 
+/** @param {Api.DestinationStatus} seen */
 function figures(seen) {
   const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
   const share = seen.attempts > 0 ? `${Math.round((seen.succeeded / seen.attempts) * 100)} %` : '—';
@@ -79,6 +87,7 @@ function figures(seen) {
     ${fact('Last delivered', when(seen.last_delivered))}`;
 }
 
+/** @param {Api.DestinationSettings} settings */
 function effective(settings) {
   const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
   const { retry, circuit } = settings;

@@ -6,6 +6,10 @@ import { html, nothing, render } from '../vendor/lit-html/lit-html.js';
  * Returns what was entered: the reason, and the values of `fields` by their names; or null if the operator changed
  * their mind. In a production environment the name of the destination or source must be typed; of an action on
  * several, the namespace.
+ * @param {{ title: string, text: string, name?: string, fields?: unknown }} asks
+ * @param {Context} context
+ * @param {AbortSignal} signal
+ * @returns {Promise<Record<string, any> | null>}
  */
 export function ask({ title, text, name, fields }, { production, config }, signal) {
   const typed = name ?? config.namespace;

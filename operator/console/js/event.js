@@ -16,6 +16,10 @@ function identity(key) {
   return key.split('/').slice(2).join('/');
 }
 
+/**
+ * @type {View<{ found: Api.EventDetails | null, wrong: string | null, acted: number,
+ *   payloads: Record<string, { text?: string, error?: Failure }> }>}
+ */
 export const event = {
   title: 'Event',
 
@@ -107,6 +111,7 @@ export const event = {
   },
 };
 
+/** @param {Api.Accepted} one */
 function accepted(one) {
   return html`<section class="card"><h2>${stranger(one.event.event_id ?? '(no ID)')}</h2>
     <p>Accepted ${when(one.event.received_at)}.
@@ -114,6 +119,11 @@ function accepted(one) {
     </p></section>`;
 }
 
+/**
+ * @param {Api.Delivery} one
+ * @param {Page} page
+ * @param {{ text?: string, error?: Failure }} [shown]
+ */
 function delivery(one, page, shown) {
   const { key, record, reason, event: about, history } = one;
   return html`<article class="card" aria-label="Delivery ${visible(key)}">
@@ -133,6 +143,11 @@ function delivery(one, page, shown) {
   </article>`;
 }
 
+/**
+ * @param {Api.Delivery} one
+ * @param {Page} page
+ * @param {{ text?: string, error?: Failure }} [shown]
+ */
 function payload(one, page, shown) {
   if (!shown) return html`<p><button @click=${() => page.actions.payload(one)}>Show the payload</button>
     <span class="quiet">Each look is audited.</span></p>`;
@@ -147,7 +162,11 @@ function payload(one, page, shown) {
 /** A word for a shell. */
 const quoted = (value) => `'${String(value).replaceAll("'", `'\\''`)}'`;
 
-/** The request as a command for an application on this machine. It is not signed. */
+/**
+ * The request as a command for an application on this machine. It is not signed.
+ * @param {Api.Delivery} delivery
+ * @param {string} body
+ */
 export function curl({ key, event: about }, body) {
   const headers = (about.context.headers ?? []).filter(([name]) => name !== 'content-length');
   // A header without a value ends with a semicolon: curl leaves out one that ends with a colon.
@@ -165,6 +184,10 @@ function save(name, content) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
+/**
+ * @param {Api.Delivery} one
+ * @param {Page} page
+ */
 function actions(one, page) {
   if (!page.context.acts) return nothing;
   const { key, record, reason } = one;
@@ -211,7 +234,12 @@ const ENDS = { delivered: 'good', failed: 'warn', dead: 'bad' };
 /** Of 1000 units of the strip. */
 const NARROWEST = 6;
 
-/** Attempts as bars on a line from the receipt to the last entry: what is between them is waiting. */
+/** @typedef {Partial<Api.Entry> & { at: string, received?: Api.Summary }} Shown */
+
+/**
+ * Attempts as bars on a line from the receipt to the last entry: what is between them is waiting.
+ * @param {Shown[]} entries
+ */
 function strip(entries) {
   const [first, last] = [Date.parse(entries[0].at), Date.parse(entries.at(-1).at)];
   const attempts = [];
@@ -230,7 +258,12 @@ function strip(entries) {
 
 const MARKS = { delivered: 'good', dead: 'bad', failed: 'warn', conflict: 'bad', suspected: 'bad', superseded: 'warn' };
 
-/** Each entry with the time since the one before. */
+/**
+ * Each entry with the time since the one before.
+ * @param {Shown} one
+ * @param {number} at
+ * @param {Shown[]} all
+ */
 function entry(one, at, all) {
   const tone = MARKS[one.what] ?? 'info';
   const since = at > 0 && one.at && all[at - 1].at ? Date.parse(one.at) - Date.parse(all[at - 1].at) : null;
@@ -238,6 +271,7 @@ function entry(one, at, all) {
     ${since > 0 ? html`<span class="since">+${duration(since)}</span>` : nothing}</div><div>${line(one)}${said(one)}</div></li>`;
 }
 
+/** @param {Shown} one */
 function line(one) {
   if (one.received) {
     const { received } = one;
@@ -263,18 +297,25 @@ function line(one) {
   }
 }
 
-/** What the destination answered. */
+/**
+ * What the destination answered.
+ * @param {Shown} one
+ */
 function answer({ status, error, duration_ms: took }) {
   if (!status && !error && !took) return nothing;
   const what = status ? `with ${status}` : error ? html`with ${stranger(error)}` : nothing;
   return html`${what} after ${duration(took)}`;
 }
 
-/** The start of the destination's answer. */
+/**
+ * The start of the destination's answer.
+ * @param {Shown} one
+ */
 function said({ response }) {
   return response ? html`<details><summary>Answer</summary><pre>${visible(response)}</pre></details>` : nothing;
 }
 
+/** @param {Api.Delivery} one */
 function how({ key, event: about }) {
   const { context } = about;
   const fact = (name, value) => value ? html`<div><dt>${name}</dt><dd>${value}</dd></div>` : nothing;

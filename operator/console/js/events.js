@@ -9,7 +9,7 @@ import { loader, messages, only } from './load.js';
 import { empty, eventLink, isDrained, loading, state, stranger, when } from './parts.js';
 
 const LIMIT = 100;
-const NAMES = ['source', 'destination', 'type', 'state', 'reason', 'since', 'id'];
+const NAMES = ['source', 'destination', 'type', 'state', 'reason', 'job', 'since', 'id'];
 
 /** `source:stripe state:dead` as parameters. A word without a known qualifier is an ID. */
 export function parse(text) {
@@ -27,7 +27,7 @@ const AGES = { s: 1000, min: 60_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 /** `1h` as the time an hour ago. Anything else as it is. */
 function since(text) {
   const age = /^(\d+)(s|min|m|h|d)$/.exec(text);
-  return age ? new Date(Date.now() - age[1] * AGES[age[2]]).toISOString() : text;
+  return age ? new Date(Date.now() - Number(age[1]) * AGES[age[2]]).toISOString() : text;
 }
 
 function write(parameters) {
@@ -45,11 +45,17 @@ function selection(query) {
 }
 
 /** Whether a job can requeue it: a drained letter is gone, and a conflict is released by itself. */
+/** @param {Api.Listed} one */
 function isRequeueable({ reason, history }) {
   return !['suspected_replay', 'conflict'].includes(reason) && !isDrained(history);
 }
 
-/** The text of the filter with its last word completed: names of qualifiers, then their known values. */
+/**
+ * The text of the filter with its last word completed: names of qualifiers, then their known values.
+ * @param {string} text
+ * @param {Api.Configuration} config
+ * @param {Api.Listed[]} items
+ */
 function completions(text, config, items) {
   const words = text.split(/\s+/);
   const last = words.pop();
@@ -71,6 +77,10 @@ function completions(text, config, items) {
   return fits.filter((word) => word.startsWith(last) && word !== last).map((word) => before + word);
 }
 
+/**
+ * @type {View<{ items: Api.Listed[] | null, next?: string | null, news: number, paused: boolean, wrong: string | null,
+ *   typed?: string }>}
+ */
 export const events = {
   title: 'Events',
 
@@ -83,7 +93,7 @@ export const events = {
     }
     const load = loader(page, async (cursor) => {
       const asked = new URLSearchParams(query);
-      asked.set('limit', LIMIT);
+      asked.set('limit', String(LIMIT));
       if (query.has('since')) asked.set('since', since(query.get('since')));
       if (cursor) asked.set('cursor', cursor);
       const { items, next } = await get(`v1/events?${asked}`, page.signal);
@@ -115,7 +125,7 @@ export const events = {
     addEventListener('scroll', refresh, { signal: page.signal, passive: true });
     // A delivery that leaves a state or a time is a change too.
     const followed = new URLSearchParams(query);
-    for (const name of ['since', 'state', 'reason']) followed.delete(name);
+    for (const name of ['since', 'state', 'reason', 'job']) followed.delete(name);
     listen(followed, {
       connected: (wrong) => page.update({ wrong }),
       ready: () => load(),
@@ -159,6 +169,10 @@ export const events = {
   },
 };
 
+/**
+ * @param {Api.Listed[]} items
+ * @param {string} shown
+ */
 function table(items, shown) {
   if (items.length === 0) {
     return shown
@@ -171,6 +185,7 @@ function table(items, shown) {
     <tbody>${repeat(items, (one) => one.key, row)}</tbody></table></div>`;
 }
 
+/** @param {Api.Listed} one */
 function row(one) {
   const [destination, source] = one.key.split('/', 2);
   const attempts = one.history.filter((entry) => entry.what === 'claimed').length;

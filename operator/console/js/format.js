@@ -18,13 +18,14 @@ const local = new Intl.DateTimeFormat(undefined, {
   hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3, hourCycle: 'h23',
 });
 
+/** @param {string | null | undefined} text */
 export function time(text, now = Date.now()) {
   if (!text) return '—';
   const at = new Date(text);
   switch (times()) {
     case 'utc': return text.replace('T', ' ').replace('Z', ' UTC');
     case 'local': return local.format(at);
-    default: return relative(at - now);
+    default: return relative(at.getTime() - now);
   }
 }
 
@@ -35,6 +36,7 @@ function relative(milliseconds) {
   return ago ? `${text} ago` : `in ${text}`;
 }
 
+/** @type {[string, number][]} */
 const UNITS = [['d', 86_400_000], ['h', 3_600_000], ['min', 60_000], ['s', 1000]];
 
 /** Two units at most: `2 h 5 min`. */

@@ -18,12 +18,18 @@ const STAGES = {
   done: ['good', 'finished'],
 };
 
+/** @param {Api.Job} job */
 function stage({ stage: name, why }) {
   const [tone, text] = STAGES[name] ?? ['info', ''];
   return html`<span class="state ${tone}">${words(name)}</span> <span class="quiet">${why || text}</span>`;
 }
 
-/** Asks how a job is to run, plans it, and goes to its page. `selects` is the filter, as the API takes it. */
+/**
+ * Asks how a job is to run, plans it, and goes to its page.
+ * @param {Page} page
+ * @param {{ title: string, text: string, name?: string }} asks
+ * @param {Partial<Api.NewJob>} selects
+ */
 export function plan(page, asks, selects) {
   const field = (name, label, value, most) => html`<label>${label}<input name=${name} type="number" required min="0"
     max=${most} value=${value}></label>`;
@@ -42,6 +48,7 @@ export function plan(page, asks, selects) {
   });
 }
 
+/** @type {View<{ items: Api.Job[] | null }>} */
 export const jobs = {
   title: 'Jobs',
 
@@ -68,6 +75,7 @@ export const jobs = {
   },
 };
 
+/** @type {View<{ found: Api.Job | null }>} */
 export const job = {
   title: 'Job',
 
@@ -118,12 +126,29 @@ export const job = {
           ${fact('Left: in flight', number(progress.busy))}
           ${fact('Handled before', number(progress.leftover))}
         </dl>
+        ${found.runs > 0 ? html`<p><a href=${touched(found)}>The deliveries that it has ${found.from === 'archive'
+          ? 'replayed' : 'requeued'}</a></p>` : nothing}
         <p class="quiet">Planned ${when(made.at)} by ${stranger(made.by)}${made.because
           ? html`, because ${stranger(made.because)}` : nothing}. Runs: ${number(found.runs)}.</p>
       </article>`;
   },
 };
 
+/**
+ * The list of what a job has touched. A worker took up none of them before the oldest was received.
+ * @param {Api.Job} job
+ */
+function touched({ id, destinations, plan }) {
+  const filter = new URLSearchParams({ job: id });
+  if (destinations.length === 1) filter.set('destination', destinations[0]);
+  if (plan.oldest) filter.set('since', plan.oldest);
+  return `#/events?${filter}`;
+}
+
+/**
+ * @param {Api.Job} job
+ * @param {Page} page
+ */
 function actions({ stage: name, pace }, page) {
   const run = (title, body, text) => html`<button @click=${() => page.actions.act('run', body, title, text)}>${title}…</button>`;
   const rests = ['planned', 'paused', 'stopped'].includes(name);

@@ -8,6 +8,9 @@ import { problem } from './parts.js';
  * Makes a page's `load`: it updates the page with the values of `read`, or with the error. Of several at a time
  * only the last one counts. With `every` (ms) it repeats while the tab is seen, until the page ends; while an
  * answer is awaited it does not ask again.
+ * @param {Page} page
+ * @param {(...given: any[]) => Promise<object | ((now: any) => object)>} read
+ * @param {number} [every]
  */
 export function loader(page, read, every) {
   let last = 0;
@@ -35,6 +38,9 @@ export function loader(page, read, every) {
 /**
  * Asks for the reason of an action and takes it. `action` gets what the operator entered, and returns a message of
  * what was done. Then the page loads again.
+ * @param {Page} page
+ * @param {{ title: string, text: string, name?: string, fields?: unknown }} asks
+ * @param {(entered: Record<string, any>) => Promise<unknown>} action
  */
 export async function act(page, asks, action) {
   const entered = await ask(asks, page.context, page.signal);
@@ -47,12 +53,19 @@ export async function act(page, asks, action) {
   page.actions.load?.();
 }
 
-/** The name that all of them are, or undefined. */
+/**
+ * The name that all of them are, or undefined.
+ * @param {string[]} names
+ */
 export function only(names) {
   return new Set(names).size === 1 ? names[0] : undefined;
 }
 
-/** What a page failed to read, and what came of the last action. */
+/**
+ * What a page failed to read, and what came of the last action.
+ * @param {Common} now
+ * @param {Page} page
+ */
 export function messages({ error, done, failed }, page) {
   return html`
     ${error ? problem(error, () => page.actions.load()) : nothing}

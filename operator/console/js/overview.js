@@ -8,6 +8,7 @@ import { findings, loading, problem, sparkline, state, when } from './parts.js';
 
 const EVERY = 10_000;
 
+/** @type {View<{ status?: Api.Status, series?: Api.Window }>} */
 export const overview = {
   title: 'Overview',
 
@@ -38,12 +39,17 @@ export const overview = {
   },
 };
 
+/** @param {Api.Part} part */
 function part({ name, up, problem: why }) {
   return html`<li class="part ${up ? 'good' : 'bad'}">
     <span aria-hidden="true">${up ? '✓' : '✕'}</span> <strong>${words(name)}</strong>
     <span>${up ? 'up' : why ?? 'down'}</span></li>`;
 }
 
+/**
+ * @param {Api.DestinationStatus} one
+ * @param {Api.Line} [line]
+ */
 function destinationCard(one, line) {
   const dead = Object.values(one.dead).reduce((sum, count) => sum + count, 0);
   const events = (more) => `#/events?destination=${encodeURIComponent(one.destination)}${more}`;
@@ -62,6 +68,10 @@ function destinationCard(one, line) {
     </dl></article>`;
 }
 
+/**
+ * @param {Api.SourceStatus} one
+ * @param {Api.Line} [line]
+ */
 function sourceCard(one, line) {
   const refused = Object.values(one.refused).reduce((sum, count) => sum + count, 0);
   return html`<article class="card">

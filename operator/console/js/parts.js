@@ -16,7 +16,10 @@ export function state(name, detail) {
   return html`<span class="state ${tone}"><span aria-hidden="true">${marks[tone]}</span> ${text}</span>`;
 }
 
-/** Whether an operator has drained a dead letter, by the history of its delivery. */
+/**
+ * Whether an operator has drained a dead letter, by the history of its delivery.
+ * @param {Api.Entry[]} history
+ */
 export function isDrained(history) {
   const ends = ['dead', 'requeued', 'replayed', 'released', 'discarded'];
   return history.findLast((entry) => ends.includes(entry.what))?.what === 'discarded';
@@ -35,6 +38,10 @@ export function eventLink(key, text) {
   return html`<a href="#/events/${encodeURIComponent(key)}"><bdi>${visible(text ?? key)}</bdi></a>`;
 }
 
+/**
+ * @param {Failure} error
+ * @param {(...given: any[]) => unknown} [again]
+ */
 export function problem(error, again) {
   return html`<div class="notice bad" role="alert">
     <p>${error.message}</p>

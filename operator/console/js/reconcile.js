@@ -34,6 +34,9 @@ async function decoded(file) {
   }
 }
 
+/** @typedef {{ source: string, events: string }} Asked */
+
+/** @type {View<{ asked: Asked | null, report: Api.Report | null, busy: boolean }>} */
 export const reconcile = {
   title: 'Reconcile',
 
@@ -43,9 +46,9 @@ export const reconcile = {
       const form = new FormData(event.target);
       page.update({ report: null, busy: true, failed: null, done: null });
       try {
-        const file = form.get('list');
+        const file = /** @type {File} */ (form.get('list'));
         if (file.size > LARGEST) throw new Error('The file is larger than 8 MiB.');
-        const asked = { source: form.get('source'), events: listed(await decoded(file)) };
+        const asked = { source: String(form.get('source')), events: listed(await decoded(file)) };
         page.update({ asked, report: await compare({ ...asked, ingest: false, because: '' }, page.signal) });
       } catch (error) {
         page.update({ failed: error });
@@ -84,6 +87,11 @@ export const reconcile = {
   },
 };
 
+/**
+ * @param {Api.Report} report
+ * @param {Asked} asked
+ * @param {Page} page
+ */
 function shown({ source, counts, events }, asked, page) {
   const { me } = page.context;
   const all = Object.entries(counts);

@@ -9,13 +9,16 @@ import { empty, loading, problem, stranger, when } from './parts.js';
 
 const LIMIT = 200;
 
+/** @typedef {Partial<Api.Explanation> & { error?: Failure }} Explained */
+
+/** @type {View<{ items: Api.RefusedCallback[] | null, explained: Record<string, Explained> }>} */
 export const refused = {
   title: 'Refused callbacks',
 
   start(page) {
     const load = loader(page, async () => {
       const asked = new URLSearchParams(page.query);
-      asked.set('limit', LIMIT);
+      asked.set('limit', String(LIMIT));
       const { items } = await get(`v1/refused?${asked}`, page.signal);
       return { items };
     });
@@ -55,7 +58,10 @@ export const refused = {
   },
 };
 
-/** How many of each source and reason, as links to them. */
+/**
+ * How many of each source and reason, as links to them.
+ * @param {Api.RefusedCallback[]} items
+ */
 function groups(items) {
   const counts = new Map();
   for (const { source, reason } of items) {
@@ -69,6 +75,11 @@ function groups(items) {
   });
 }
 
+/**
+ * @param {Api.RefusedCallback} one
+ * @param {Explained | undefined} explained
+ * @param {Page} page
+ */
 function card(one, explained, page) {
   const { admits } = page.context.me;
   return html`<article class="card" aria-label="Refused callback ${one.id}">
@@ -86,6 +97,7 @@ function card(one, explained, page) {
   </article>`;
 }
 
+/** @param {Explained} explained */
 function explanation({ error, steps, hints, verified }) {
   if (error) return problem(error);
   if (!steps) return loading();

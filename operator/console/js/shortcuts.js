@@ -27,7 +27,7 @@ function press(event) {
   } else if (event.key === 'g') {
     began = Date.now();
   } else if (event.key === '/') {
-    document.querySelector('main input')?.focus();
+    /** @type {HTMLInputElement | null} */ (document.querySelector('main input'))?.focus();
   } else if (event.key === '?') {
     shortcuts.help();
   } else {

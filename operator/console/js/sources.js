@@ -8,6 +8,7 @@ import { eventLink, findings, loading, problem, stranger, when } from './parts.j
 
 const EVERY = 10_000;
 
+/** @type {View<{ status: Api.Status | null }>} */
 export const sources = {
   title: 'Sources',
 
@@ -39,10 +40,20 @@ export const sources = {
 
 /** A link, if it is an address of the web: it can be any text. */
 function documentation(text) {
-  const url = URL.parse(text);
-  return ['https:', 'http:'].includes(url?.protocol) ? html`<a href=${url.href} rel="noreferrer">${url.host}</a>` : stranger(text);
+  let url;
+  try {
+    url = new URL(text);
+  } catch {
+    return stranger(text);
+  }
+  return ['https:', 'http:'].includes(url.protocol) ? html`<a href=${url.href} rel="noreferrer">${url.host}</a>` : stranger(text);
 }
 
+/**
+ * @param {Api.SourceSettings} one
+ * @param {Api.SourceStatus | undefined} seen
+ * @param {Page} page
+ */
 function card(one, seen, page) {
   const { acts, me } = page.context;
   const isTestable = acts && one.samples.length > 0 && one.environment !== 'production';

@@ -10,6 +10,9 @@ const LIMIT = 100;
 /** Age of the archived events that are listed, in seconds. */
 const AGE = 3600;
 
+/** @typedef {Partial<Api.Matches> & { text?: string, error?: Failure }} Matches */
+
+/** @type {View<{ unrouted: Api.UnroutedEvent[] | null, archive: Api.ArchivedEvent[] | null, matches: Matches | null }>} */
 export const stored = {
   title: 'Unrouted and archive',
 
@@ -31,7 +34,7 @@ export const stored = {
     });
     page.actions.find = async (event) => {
       event.preventDefault();
-      const text = new FormData(event.target).get('text');
+      const text = String(new FormData(event.target).get('text'));
       page.update({ matches: {} });
       try {
         page.update({ matches: { text, ...await get(`v1/find?${new URLSearchParams({ text })}`, page.signal) } });
@@ -77,6 +80,7 @@ function table(items, last, value) {
       <td>${value(one)}</td></tr>`)}</tbody></table></div>`;
 }
 
+/** @param {Matches} matches */
 function found({ error, events, refused, more }) {
   if (error) return problem(error);
   if (!events) return loading();

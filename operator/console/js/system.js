@@ -8,6 +8,7 @@ import { empty, loading, problem, state, stranger, when } from './parts.js';
 
 const EVERY = 5000;
 
+/** @type {View<{ workers: Api.Heartbeat[] | null, audit: Api.AuditEntry[] | null, tokens: Api.TokenDetails[] | null }>} */
 export const system = {
   title: 'System',
 
@@ -53,6 +54,7 @@ export const system = {
   },
 };
 
+/** @param {Api.Heartbeat[]} workers */
 function workerTable(workers) {
   return html`<div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">Worker</th><th scope="col">Version</th><th scope="col">Started</th>
@@ -63,6 +65,10 @@ function workerTable(workers) {
         ${work.paused ? 'paused' : nothing}</div>`)}</td></tr>`)}</tbody></table></div>`;
 }
 
+/**
+ * @param {Api.TokenDetails[]} tokens
+ * @param {Page} page
+ */
 function tokenTable(tokens, page) {
   return html`<div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">Payloads</th><th scope="col">Valid until</th>
@@ -76,6 +82,7 @@ function tokenTable(tokens, page) {
       <td><button @click=${() => page.actions.revoke(one)}>Revoke…</button></td></tr>`)}</tbody></table></div>`;
 }
 
+/** @param {Api.AuditEntry[]} entries */
 function auditTable(entries) {
   return html`<div class="scroll" tabindex="0"><table>
     <thead><tr><th scope="col">When</th><th scope="col">Who</th><th scope="col">Action</th><th scope="col">Why</th>

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::control::Attribution;
-use crate::journal::{JournalError, Summary};
+use crate::journal::{Delivery, JournalError, Summary};
 use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::DeadReason;
 
@@ -31,6 +31,9 @@ pub struct Scope {
     /// Event type.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// [`Delivery::error`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Received before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Timestamp>,
@@ -40,7 +43,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Whether an event matches; `dead` is its dead-letter reason.
+    /// Whether an event matches; `dead` is its dead-letter reason. [`Scope::takes_error`] is
+    /// separate, because it needs the delivery.
     pub fn takes(&self, event: &Summary, dead: Option<DeadReason>) -> bool {
         let is = |asked: &Option<String>, has: Option<&str>| {
             asked.as_deref().is_none_or(|asked| has == Some(asked))
@@ -52,6 +56,13 @@ impl Scope {
             && self.before.is_none_or(|asked| received.is_some_and(|received| received < asked))
             && self.after.is_none_or(|asked| received.is_some_and(|received| received > asked))
     }
+
+    /// Whether the error of a delivery matches.
+    pub fn takes_error(&self, known: Option<&Delivery>) -> bool {
+        self.error
+            .as_ref()
+            .is_none_or(|asked| known.and_then(Delivery::error).as_ref() == Some(asked))
+    }
 }
 
 /// What a job processes.
@@ -59,7 +70,11 @@ impl Scope {
 #[serde(tag = "from", rename_all = "snake_case")]
 pub enum Through {
     /// Dead letters.
-    DeadLetters,
+    DeadLetters {
+        /// Only these, by delivery key. Empty: all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ids: Vec<String>,
+    },
     /// Archived events that were never processed, are dead, or were drained.
     Archive {
         /// Only these events, by the provider's id or the identity. Empty: all.

@@ -257,7 +257,7 @@ async fn a_group_of_dead_letters_is_requeued_by_a_job_with_a_canary() {
     let browser = Browser::open().await;
     browser.go(&link(&world.stack, &api.url(""), &["--role", "admin"])).await;
     browser.choose("Dead letters").await;
-    browser.read("3 × answered 500").await;
+    browser.read("answered 500").await;
     browser.choose("Requeue 3…").await;
     browser.reason("it is mended").await;
     browser.read("nothing was changed").await;
@@ -379,10 +379,15 @@ async fn in_production_an_action_asks_for_the_name_of_what_it_changes() {
     let shop = Shop::with("", "", "shop", "").await;
     shop.stack
         .replace("provider = \"github\"", "provider = \"github\"\nenvironment = \"production\"");
+    shop.stack.replace("provider = \"stripe\"", "provider = \"stripe\"\nenvironment = \"staging\"");
     let program = shop.stack.standalone().await;
     let browser = Browser::open().await;
     browser.go(&link(&shop.stack, &program.console, &[])).await;
     browser.see(".environment").await;
+    let shown = "return [...document.querySelectorAll('.environment')].map((one) => [one.textContent, one.className])";
+    let expected =
+        json!([["production", "environment state bad"], ["staging", "environment state warn"]]);
+    assert_eq!(browser.run(shown).await, expected);
     browser.choose("Destinations").await;
     browser.choose("Pause…").await;
     browser.see("dialog input[name=because]").await.send_keys("we move").await.unwrap();

@@ -18,6 +18,7 @@ on_both! {
     each_role_sees_its_own_actions_only
     each_action_on_destinations_jobs_and_stored_callbacks_asks_for_a_reason_and_is_audited
     a_keyboard_is_enough_and_of_two_operators_one_acts
+    letters_are_selected_by_error_or_one_by_one_and_a_job_lists_what_it_touched
 }
 
 /// A Zentra with its console.
@@ -36,7 +37,11 @@ impl Site {
     }
 
     /// `more` is added to the destination's table. A second attempt comes after an hour. Before, an ingress runs that routes events of `github` nowhere, and gets what `before` sends to it.
-    async fn start_after(on: On, more: &str, before: impl AsyncFn(&Stack, &str)) -> Self {
+    pub(crate) async fn start_after(
+        on: On,
+        more: &str,
+        before: impl AsyncFn(&Stack, &str),
+    ) -> Self {
         let ledger = Ledger::start(&folder("ledger")).await.unwrap();
         let retry = "retry = { attempts = 2, initial = \"1h\", max = \"1h\" }";
         let more = format!("{retry}\n{more}");
@@ -398,6 +403,71 @@ async fn each_role_sees_its_own_actions_only(on: On) {
     for action in ["Revoke…", "Show the payload"] {
         assert!(admins.iter().any(|one| one == action), "{action}: {admins:?}");
     }
+    browser.close().await;
+}
+
+async fn letters_are_selected_by_error_or_one_by_one_and_a_job_lists_what_it_touched(on: On) {
+    let site = Site::start(on).await;
+    let all = ["evt_a", "evt_b", "evt_c", "evt_d"];
+    for (id, status) in all.into_iter().zip([422, 422, 422, 400]) {
+        site.send(id, &[status]).await;
+        site.until(id, "dead").await;
+    }
+    let dead = || {
+        let listed = site.stack.zentra(&["dead", "list", "--json"]).stdout;
+        let listed = String::from_utf8(listed).unwrap();
+        all.into_iter().filter(|id| listed.contains(&format!("acme/{id}\""))).collect::<Vec<_>>()
+    };
+    let browser = Browser::open().await;
+    site.sign_in(&browser, "operator", &[]).await;
+    let run = async || {
+        browser.reason("selected").await;
+        browser.read("nothing was changed").await;
+        browser.choose("Run…").await;
+        browser.reason("go").await;
+        browser.read("finished").await;
+    };
+
+    // Two of three with the same error.
+    browser.choose("Dead letters").await;
+    browser.read("answered 400").await;
+    for id in ["evt_a", "evt_b", "evt_c", "evt_c"] {
+        browser.press(&format!("[aria-label='Select {id}']")).await;
+    }
+    browser.read("2 selected").await;
+    browser.choose("Requeue selected…").await;
+    run().await;
+    for id in ["evt_a", "evt_b"] {
+        site.until(id, "delivered").await;
+    }
+    assert_eq!(dead(), ["evt_c", "evt_d"]);
+    browser.choose("The deliveries that it has requeued").await;
+    browser.read("evt_b").await;
+    let touched = browser.run("return document.querySelector('tbody').innerText").await;
+    let touched = touched.as_str().unwrap();
+    let is_touched = |id: &&str| touched.contains(*id);
+    assert_eq!(all.into_iter().filter(is_touched).collect::<Vec<_>>(), ["evt_a", "evt_b"]);
+
+    // All with one error.
+    browser.choose("Dead letters").await;
+    browser
+        .see("[aria-label='ledger: permanent, answered 400'] button")
+        .await
+        .click()
+        .await
+        .unwrap();
+    run().await;
+    site.until("evt_d", "delivered").await;
+    assert_eq!(dead(), ["evt_c"]);
+
+    // All that a group shows, out of the queue for good.
+    browser.choose("Dead letters").await;
+    browser.press("[aria-label='Select all shown of ledger: permanent, answered 422']").await;
+    browser.choose("Drain selected…").await;
+    browser.reason("obsolete").await;
+    browser.read("1 drained.").await;
+    browser.read("There is no dead letter.").await;
+    assert_eq!(site.until("evt_c", "dead").await["history"][2]["what"], "discarded");
     browser.close().await;
 }
 

@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use zentra_tests::ledger::transfer;
+use zentra_tests::stack::Stack;
 use zentra_tests::world::BOUND;
 use zentra_tests::{eventually, sign};
 
@@ -198,7 +199,7 @@ async fn each_page_fits_its_screen_and_everybody_can_use_it() {
 
 /// Bodies that strangers could send, each with what the console shows of it.
 fn corpus() -> Vec<(&'static str, Vec<u8>, &'static str)> {
-    let long = format!(r#"{{"type":"long","line":"{}<end>"}}"#, "x".repeat(900_000));
+    let long = format!(r#"{{"type":"long","line":"{}<end>"}}"#, "x".repeat(1 << 20));
     let mut broken = br#"{"type":"broken","text":""#.to_vec();
     broken.extend(b"\xff\xfe<i>\"}");
     vec![
@@ -213,7 +214,10 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_strangers_send_is_shown_as_it_is_and_runs_nowhere() {
-    let site = Site::start(On::File).await;
+    let larger = async |stack: &Stack, _: &str| {
+        stack.replace("[source.acme]\n", "[source.acme]\nmax_body = \"2MiB\"\n");
+    };
+    let site = Site::start_after(On::File, "", larger).await;
     for (id, body, _) in corpus() {
         let mut headers = sign::acme(id, sign::now(), &body);
         headers.push(("x-note", "<img src=x onerror=window.broken=1>".into()));

@@ -56,5 +56,6 @@ mod standalone;
 mod status;
 mod stores;
 mod tls;
+mod types;
 mod unsealed;
 mod worker;

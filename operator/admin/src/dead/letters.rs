@@ -147,6 +147,9 @@ impl<H: DeliveryStore, Q: Operate> Pass<'_, H, Q> {
                 continue;
             }
             let known = self.histories.history(&opened.key).await?;
+            if !self.scope.takes_error(known.as_ref()) {
+                continue;
+            }
             let (hash, generation) = (hashes.hash_one(&opened.key), message.generation);
             let letter = Letter { message: &message, opened: &opened, known: known.as_ref() };
             match letter_state(&letter) {

@@ -113,7 +113,9 @@ pub async fn list(
     let histories = backend.histories();
     let (mut found, scope) = (Vec::new(), filter.scope(clock::now()));
     for destination in filter::destinations(config, filter.destination.as_deref())? {
-        let wanted = |dead: &Delivery| scope.takes(&dead.event, dead.reason);
+        let wanted = |dead: &Delivery| {
+            scope.takes(&dead.event, dead.reason) && scope.takes_error(Some(dead))
+        };
         found.extend(histories.dead(&destination, limit, &wanted).await?);
     }
     Ok(found)
@@ -201,6 +203,20 @@ pub async fn drain(
     let result = |tally: &PassReport| format!("{} of {}", tally.done, tally.looked);
     let deed = dead.drain(letters, export, actor, progress);
     audited(&histories, "dead drain", letters, actor).run(deed, result).await
+}
+
+/// The delivery keys of dead letters that can be requeued.
+///
+/// # Errors
+/// Those of [`show`] for each id, and [`ErrorCode::ReleaseRequired`].
+pub(crate) async fn requeueable(
+    backend: &impl Backend,
+    config: &Config,
+    ids: &[String],
+) -> Result<HashSet<DeliveryKey>, AdminError> {
+    let (histories, queue) = (backend.histories(), backend.queue().await?);
+    let what = HistoryEvent::Requeued { reason: String::new(), job: None };
+    DeadLetters::new(config, &histories, &queue, None)?.keys(ids, Some(&what)).await
 }
 
 fn selected(letters: &Letters) -> Result<(), AdminError> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::SetApart;
-use zentra_core::lifecycle::State;
+use zentra_core::lifecycle::{DeadReason, State};
 use zentra_store::job::Scope;
-use zentra_store::journal::HistoryEvent;
+use zentra_store::journal::{AttemptResult, Entry, HistoryEvent};
 use zentra_store::queue::Message;
 
 use super::act::{Drain, Requeue};
@@ -195,6 +195,29 @@ async fn filter_ids_and_limit_select() {
     for scope in [&long_ago, &other, &soon] {
         let report = run_pass(pass(&fakes, scope), &requeued()).await.unwrap();
         assert_eq!((report.looked, report.done), (4, 0), "{scope:?}");
+    }
+    let dead = |status| HistoryEvent::Dead {
+        reason: DeadReason::Permanent,
+        result: AttemptResult {
+            status,
+            error: Some("no answer".into()),
+            ..AttemptResult::default()
+        },
+    };
+    for (id, status) in [("evt_1", Some(422)), ("evt_2", Some(404)), ("evt_3", None)] {
+        let entry = Entry {
+            at: clock::now(),
+            generation: 0,
+            attempt: 1,
+            by: String::new(),
+            what: dead(status),
+        };
+        fakes.change(id, |delivery| delivery.history.push(entry));
+    }
+    for (error, done) in [("answered 422", 1), ("no answer", 1), ("answered", 0), ("", 0)] {
+        let scope = Scope { error: Some(error.into()), ..Scope::default() };
+        let counted = Pass { dry_run: true, ..pass(&fakes, &scope) };
+        assert_eq!(run_pass(counted, &requeued()).await.unwrap().done, done, "{error}");
     }
     let one = Pass { limit: 1, ..pass(&fakes, &all) };
     let report = run_pass(one, &requeued()).await.unwrap();

@@ -8,7 +8,7 @@ mod run;
 mod tests;
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use rand::RngCore;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use zentra_config::Config;
 use zentra_core::clock;
+use zentra_core::event::DeliveryKey;
 use zentra_store::control::Attribution;
 use zentra_store::job::{HOLD, Halt, Job, Jobs, Pace, Plan, Progress, Stage, Through};
 use zentra_store::journal::HistoryEvent;
@@ -26,7 +27,7 @@ use run::Runner;
 
 use crate::audit::{Actor, Audited};
 use crate::backend::Backend;
-use crate::dead::{Pass, Requeue, nothing_selected};
+use crate::dead::{Pass, Requeue, nothing_selected, requeueable};
 use crate::error::{AdminError, ErrorCode};
 use crate::filter::{self, Filter};
 use crate::progress::Progress as Shows;
@@ -40,6 +41,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// A new job.
 #[derive(Clone, Debug, Default)]
 pub struct New {
+    /// Only these, by the provider's id or the identity; dead letters also by delivery key. Empty:
+    /// the filter selects.
+    pub ids: Vec<String>,
     /// Must not be empty, unless there are ids or `all`.
     pub filter: Filter,
     /// Select all letters.
@@ -51,21 +55,28 @@ pub struct New {
 }
 
 /// A replay from the archive: events that were never processed, are dead, or were drained.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Replaying {
-    /// Only these events, by the provider's id or the identity. Empty: the filter selects.
-    pub ids: Vec<String>,
     /// Include delivered events, and events older than the retention, under the same idempotency
     /// key.
     pub force: bool,
 }
 
-impl Replaying {
+impl New {
     fn words(&self) -> String {
-        let ids = self.ids.iter().map(|id| format!("event={id}"));
-        let flags = [("archive", true), ("force", self.force)];
-        let flags = flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned());
-        flags.chain(ids).collect::<Vec<_>>().join(" ")
+        const NAMED: usize = 3;
+        let flags = match self.replay {
+            None => &[][..],
+            Some(Replaying { force: false }) => &["archive"],
+            Some(Replaying { force: true }) => &["archive", "force"],
+        };
+        let flags = flags.iter().map(ToString::to_string);
+        let ids = self.ids.iter().take(NAMED).map(|id| format!("event={id}"));
+        let more = self.ids.len().checked_sub(NAMED).filter(|more| *more > 0);
+        let more = more.map(|more| format!("and {more} more events"));
+        let filter = Some(self.filter.words()).filter(|words| !words.is_empty());
+        let words: Vec<String> = flags.chain(ids).chain(more).chain(filter).collect();
+        if words.is_empty() { "all".to_owned() } else { words.join(" ") }
     }
 }
 
@@ -97,7 +108,8 @@ impl From<NewPace> for Pace {
 ///
 /// # Errors
 /// [`ErrorCode::NothingSelected`], [`ErrorCode::NothingMatches`], [`ErrorCode::DestinationNotFound`],
-/// [`ErrorCode::ArchiveDisabled`], and those of store and broker.
+/// [`ErrorCode::ArchiveDisabled`], for ids of dead letters those of [`crate::dead::requeue`], and those of store and
+/// broker.
 pub async fn plan(
     backend: &impl Backend,
     config: &Config,
@@ -105,18 +117,28 @@ pub async fn plan(
     actor: &Actor,
     progress: &dyn Shows,
 ) -> Result<Job, AdminError> {
-    let New { filter, all, replay, pace } = new;
-    let named = replay.as_ref().is_some_and(|replay| !replay.ids.is_empty());
-    if !all && filter.is_empty() && !named {
+    let New { ids, filter, all, replay, pace } = new;
+    if !all && filter.is_empty() && ids.is_empty() {
         return Err(nothing_selected());
     }
-    let words = [replay.as_ref().map_or_else(String::new, Replaying::words), filter.words()];
-    let words = words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ");
-    let words = if words.is_empty() { "all".to_owned() } else { words };
-    let destinations = filter::destinations(config, filter.destination.as_deref())?;
+    let words = new.words();
+    let mut destinations = filter::destinations(config, filter.destination.as_deref())?;
+    let through = match replay {
+        Some(Replaying { force }) => Through::Archive { ids: ids.clone(), force: *force },
+        None => {
+            let keys: BTreeSet<_> = requeueable(backend, config, ids).await?.into_iter().collect();
+            let has = |name: &String| keys.iter().any(|key| key.destination() == name);
+            destinations.retain(|name| keys.is_empty() || has(name));
+            Through::DeadLetters { ids: keys.iter().map(ToString::to_string).collect() }
+        }
+    };
     let histories = backend.histories();
-    let same =
-        |job: &&Job| !job.stage.is_over() && job.asked == words && job.destinations == destinations;
+    let same = |job: &&Job| {
+        !job.stage.is_over()
+            && job.asked == words
+            && job.destinations == destinations
+            && job.through == through
+    };
     let jobs = histories.jobs().await?;
     let known = jobs.iter().find(same).cloned();
     if let Some(begun) = known.as_ref().filter(|job| job.stage != Stage::Planned) {
@@ -130,10 +152,7 @@ pub async fn plan(
         made,
         asked: words.clone(),
         destinations: destinations.clone(),
-        through: match replay {
-            None => Through::DeadLetters,
-            Some(Replaying { ids, force }) => Through::Archive { ids: ids.clone(), force: *force },
-        },
+        through,
         scope: filter.scope(at),
         pace: (*pace).into(),
         plan: Plan::default(),
@@ -156,7 +175,7 @@ pub async fn plan(
             (Some(job), _) => error
                 .hint(format!("Job {} holds dead letters of its destination.", job.id))
                 .about(&job.id),
-            (None, Through::DeadLetters) => error,
+            (None, Through::DeadLetters { .. }) => error,
             (None, Through::Archive { .. }) => {
                 error.hint("Delivered events are replayed only with force.")
             }
@@ -187,6 +206,11 @@ fn name() -> String {
     hex::encode(random)
 }
 
+/// The delivery keys of a stored selection.
+fn keys(ids: &[String]) -> HashSet<DeliveryKey> {
+    ids.iter().filter_map(|id| DeliveryKey::parse(id)).collect()
+}
+
 /// Counts letters or archived events, and changes nothing.
 async fn look(
     backend: &impl Backend,
@@ -198,7 +222,7 @@ async fn look(
     let (histories, rate, dry_run) = (&histories, 0, true);
     let Job { destinations, scope, .. } = job;
     let found = match &job.through {
-        Through::DeadLetters => {
+        Through::DeadLetters { ids } => {
             let what = HistoryEvent::Requeued { reason: String::new(), job: None };
             let (queue, by) = (&queue, "");
             let mut act = Requeue { histories, queue, config, by, what: &what, last: None };
@@ -208,7 +232,7 @@ async fn look(
                 sealer: &config.seal,
                 destinations: destinations.clone(),
                 scope,
-                keys: HashSet::new(),
+                keys: keys(ids),
                 limit: usize::MAX,
                 rate,
                 dry_run,

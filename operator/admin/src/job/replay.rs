@@ -115,7 +115,7 @@ impl<H: DeliveryStore, Q: Operate> Replay<'_, H, Q> {
         let known = known.as_ref();
         tally.looked += 1;
         let dead = known.and_then(|known| known.reason);
-        if !self.scope.takes(&opened.summary, dead) {
+        if !self.scope.takes(&opened.summary, dead) || !self.scope.takes_error(known) {
             return Ok(());
         }
         let generation = known.map_or(0, |known| known.record.generation);

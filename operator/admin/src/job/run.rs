@@ -3,7 +3,6 @@
 //! A runner can be killed at any time. Each letter is safe by itself (see `dead::letters`). The
 //! next runner uses the job's stage and the letters' histories, which name the job.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -16,6 +15,7 @@ use zentra_store::job::{HOLD, Halt, Job, Jobs, Progress, Stage, Through};
 use zentra_store::journal::{DeliveryStore, HistoryEvent};
 use zentra_store::queue::{Message, Operate};
 
+use super::keys;
 use super::replay::Replay;
 use super::watch::Watch;
 use crate::dead::{Letter, LetterAction, Pass, PassReport, Requeue};
@@ -82,7 +82,9 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Runner<'_, H, Q> {
         let of = job.clone();
         let (run, reason) = (format!("{}/{}", of.id, of.runs), of.made.because.clone());
         let what = match &of.through {
-            Through::DeadLetters => HistoryEvent::Requeued { reason, job: Some(run.clone()) },
+            Through::DeadLetters { .. } => {
+                HistoryEvent::Requeued { reason, job: Some(run.clone()) }
+            }
             Through::Archive { .. } => HistoryEvent::Replayed { reason, job: run.clone() },
         };
         let (histories, queue, config) = (self.histories, self.queue, self.config);
@@ -105,14 +107,14 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Runner<'_, H, Q> {
         };
         let (scope, rate, dry_run) = (&of.scope, of.pace.rate, false);
         let tally = match &of.through {
-            Through::DeadLetters => {
+            Through::DeadLetters { ids } => {
                 let pass = Pass {
                     histories,
                     queue,
                     sealer: &self.config.seal,
                     destinations: of.destinations.clone(),
                     scope,
-                    keys: HashSet::new(),
+                    keys: keys(ids),
                     limit: usize::MAX,
                     rate,
                     dry_run,
@@ -213,7 +215,7 @@ impl<H: DeliveryStore + Jobs, Q: Operate> LetterAction for Running<'_, '_, H, Q>
     async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, AdminError> {
         self.requeue.last = None;
         let done = match self.job.through {
-            Through::DeadLetters => self.requeue.on(letter).await?,
+            Through::DeadLetters { .. } => self.requeue.on(letter).await?,
             Through::Archive { .. } => self.replay(letter).await?,
         };
         self.sent = self.sent.saturating_add(1);
@@ -235,7 +237,7 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
             unsuited: so_far.unsuited.saturating_sub(left),
             busy: so_far.busy,
             leftover: match self.job.through {
-                Through::DeadLetters => before.leftover + so_far.leftover,
+                Through::DeadLetters { .. } => before.leftover + so_far.leftover,
                 Through::Archive { .. } => so_far.leftover,
             },
             forgotten: so_far.forgotten,

@@ -46,9 +46,9 @@ async fn try_replay(
                 source: Some(key.source().to_owned()),
                 ..Filter::default()
             };
-            let replay = Replaying { ids: vec![key.identity().to_owned()], force: true };
+            let (ids, replay) = (vec![key.identity().to_owned()], Replaying { force: true });
             let pace = NewPace { canary: 0, rate: 0, max_failures: 100 };
-            let new = New { filter, all: false, replay: Some(replay), pace };
+            let new = New { ids, filter, all: false, replay: Some(replay), pace };
             let planned = job::plan(backend, config, &new, &actor, &()).await?;
             let stop = CancellationToken::new();
             job::run(backend, config, &planned.id, false, &actor, &stop, &()).await?;

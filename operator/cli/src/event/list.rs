@@ -32,6 +32,9 @@ pub(crate) struct DeliveryArgs {
     /// Only dead deliveries with this reason (`exhausted`).
     #[arg(long)]
     reason: Option<String>,
+    /// Only deliveries that this job has requeued or replayed.
+    #[arg(long, value_name = "ID")]
+    job: Option<String>,
     /// Only deliveries that a worker took up since this time (2026-11-26T12:00:00Z) or age (`2h`).
     #[arg(long, value_parser = time)]
     since: Option<Timestamp>,
@@ -70,10 +73,10 @@ impl DeliveryArgs {
             StateArg::Delivered => State::Delivered,
             StateArg::Dead => State::Dead,
         });
-        let Self { source, destination, kind, since, until, .. } = self;
-        let [source, destination, kind] = [source, destination, kind].map(Option::clone);
+        let Self { source, destination, kind, job, since, until, .. } = self;
+        let [source, destination, kind, job] = [source, destination, kind, job].map(Option::clone);
         let (since, until) = (*since, *until);
-        Ok(Query { source, destination, kind, state, reason, since, until })
+        Ok(Query { source, destination, kind, state, reason, job, since, until })
     }
 }
 

@@ -326,6 +326,11 @@ pub async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_wha
         // A copy is not listed a second time.
         claimant.claim(0).await;
     }
+    let requeued =
+        |job: &str| HistoryEvent::Requeued { reason: String::new(), job: Some(job.into()) };
+    for (at, job) in [(0, "0a1b2c3d/1"), (1, "0a1b2c3d0/1"), (2, "0a1b2c3d/12")] {
+        assert!(journal.note(&claimants[at].key, 0, "ada", &requeued(job)).await.unwrap());
+    }
     let list = async |query: &Query, after: Option<&str>, limit: usize| {
         let page = journal.list(query, after, limit).await.unwrap();
         let known: Vec<_> = claimants.iter().map(|claimant| &claimant.key).collect();
@@ -363,6 +368,7 @@ pub async fn what_is_remembered_is_listed_newest_first_page_by_page_and_only_wha
         (Query { kind: some("kind"), ..Query::default() }, vec![]),
         (Query { destination: some("mail"), ..Query::default() }, vec![6]),
         (Query { source: some("acme"), ..state(State::InFlight) }, vec![5]),
+        (Query { job: some("0a1b2c3d"), ..Query::default() }, vec![2, 0]),
         (Query { since: Some(times[0].plus(LEASE)), ..Query::default() }, vec![]),
         (Query { since: Some(times[6]), ..Query::default() }, vec![6, 5, 4, 3, 2, 1, 0]),
         (Query { until: Some(times[6]), ..Query::default() }, vec![]),

@@ -25,6 +25,8 @@ pub struct Query {
     pub state: Option<State>,
     /// Dead-letter reason.
     pub reason: Option<DeadReason>,
+    /// Requeued or replayed by this job.
+    pub job: Option<String>,
     /// Taken up at this time or later.
     pub since: Option<Timestamp>,
     /// Taken up before this time.
@@ -50,6 +52,7 @@ impl Query {
             && self.may_take(&delivery.key, delivery.event.event_type.as_deref())
             && self.state.is_none_or(|wanted| wanted == delivery.record.state)
             && self.reason.is_none_or(|wanted| delivery.reason == Some(wanted))
+            && self.job.as_ref().is_none_or(|job| delivery.is_touched_by(job))
     }
 }
 

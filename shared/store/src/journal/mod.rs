@@ -6,12 +6,13 @@ pub mod list;
 use std::future::Future;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::storage::StorageError;
 use zentra_core::clock::Timestamp;
 use zentra_core::event::{Admitted, Context, DeliveryKey, Event, Identity};
-use zentra_core::lifecycle::{Answer, DeadReason, Fingerprint, Outcome, Record};
+use zentra_core::lifecycle::{Answer, DeadReason, Fingerprint, Outcome, Record, State};
 
 /// Errors of the delivery store. It is unknown whether a failed command took effect; the same
 /// command may be sent again.
@@ -311,8 +312,8 @@ impl HistoryEvent {
     }
 }
 
-/// One delivery, with its history.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One delivery, with its history. Serialized for operators, also with its [`Delivery::error`].
+#[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     /// Key.
     pub key: DeliveryKey,
@@ -324,6 +325,44 @@ pub struct Delivery {
     pub event: Summary,
     /// History, oldest first: the newest entries, up to 32 KiB as stored.
     pub history: Vec<Entry>,
+}
+
+impl Serialize for Delivery {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { key, record, reason, event, history } = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("key", key)?;
+        map.serialize_entry("record", record)?;
+        map.serialize_entry("reason", reason)?;
+        if let Some(error) = self.error() {
+            map.serialize_entry("error", &error)?;
+        }
+        map.serialize_entry("event", event)?;
+        map.serialize_entry("history", history)?;
+        map.end()
+    }
+}
+
+impl Delivery {
+    /// What made it a dead letter: `answered 503`, or the error of its last attempt. `None` if it
+    /// is not dead, or was not attempted.
+    pub fn error(&self) -> Option<String> {
+        let last = self.history.iter().rev().find_map(|entry| match &entry.what {
+            HistoryEvent::Dead { result, .. } => Some(result),
+            _ => None,
+        });
+        let last = last.filter(|_| self.record.state == State::Dead)?;
+        last.status.map(|status| format!("answered {status}")).or_else(|| last.error.clone())
+    }
+
+    /// Whether this job has requeued or replayed it.
+    pub fn is_touched_by(&self, job: &str) -> bool {
+        self.history.iter().any(|entry| match &entry.what {
+            HistoryEvent::Requeued { job: Some(run), .. }
+            | HistoryEvent::Replayed { job: run, .. } => run.split('/').next() == Some(job),
+            _ => false,
+        })
+    }
 }
 
 /// Facts of which the store remembers the first one.

@@ -38,7 +38,7 @@ cp "$made"/man/* "$folder/man/"
 cp "$made"/completions/* "$folder/completions/"
 cp -r deploy/systemd/. "$folder/systemd/"
 cp -r docs/. "$folder/docs/"
-mkdir -p "$folder/deploy" && cp -r deploy/prometheus "$folder/deploy/"
+mkdir -p "$folder/deploy" && cp -r deploy/prometheus deploy/grafana "$folder/deploy/"
 cp README.md CHANGELOG.md LICENSE deploy/zentra.example.toml "$folder/"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
   -C "$made" -cf - "$name" | gzip --no-name --best > "dist/$name.tar.gz"

@@ -131,6 +131,11 @@ impl Ledger {
         lock(&self.shared.turns).extend(turns);
     }
 
+    /// From the next request on, the ledger works normally.
+    pub fn forget_turns(&self) {
+        lock(&self.shared.turns).clear();
+    }
+
     /// Each event fails this many of its first attempts.
     pub fn fail_first_attempts(&self, count: u32) {
         self.shared.fails.store(count, Ordering::Relaxed);

@@ -149,6 +149,9 @@ async fn watch<J: Journal>(journal: J, live: Live, metrics: metrics::StoreMetric
         let away = matches!(ready, Err(JournalError::Unavailable(_) | JournalError::Unusable(_)));
         metrics.up.set((!away).into());
         metrics.writable.set(ready.is_ok().into());
+        if let Ok(Some(usage)) = journal.usage().await {
+            metrics.set_usage(usage);
+        }
         for destination in &live.config().destinations {
             if let Ok(oldest) = journal.oldest_dead(&destination.name).await {
                 let at = oldest.map_or(0, |at| i64::try_from(at.secs()).unwrap_or(i64::MAX));

@@ -4,6 +4,7 @@ use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 use zentra_core::lifecycle::DeadReason;
+use zentra_store::journal::Usage;
 use zentra_telemetry::{counter, gauge, histogram, seconds};
 
 /// Those of all destinations.
@@ -34,6 +35,9 @@ pub(crate) struct Metrics {
 pub(crate) struct StoreMetrics {
     pub(crate) up: IntGauge,
     pub(crate) writable: IntGauge,
+    used: IntGauge,
+    max: IntGauge,
+    evicted: IntGauge,
     pub(crate) oldest_dead: IntGaugeVec,
 }
 
@@ -54,6 +58,27 @@ impl StoreMetrics {
                 &[],
             )?
             .with_label_values::<&str>(&[]),
+            used: gauge(
+                registry,
+                "zentra_worker_store_used_bytes",
+                "Used memory of Redis, of the fullest server; 0 if unknown.",
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
+            max: gauge(
+                registry,
+                "zentra_worker_store_max_bytes",
+                "Maximum of the used memory of that server (maxmemory); 0 if there is none.",
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
+            evicted: gauge(
+                registry,
+                "zentra_worker_store_evicted_keys",
+                "Keys that Redis has evicted since its start.",
+                &[],
+            )?
+            .with_label_values::<&str>(&[]),
             oldest_dead: gauge(
                 registry,
                 "zentra_worker_oldest_dead_timestamp_seconds",
@@ -61,6 +86,13 @@ impl StoreMetrics {
                 &["destination"],
             )?,
         })
+    }
+
+    pub(crate) fn set_usage(&self, usage: Usage) {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.used.set(number(usage.used));
+        self.max.set(number(usage.max));
+        self.evicted.set(number(usage.evicted));
     }
 }
 

@@ -12,6 +12,7 @@ use zentra_rabbitmq::{Amqp, Settings};
 use zentra_redis::RedisJournal;
 use zentra_sqlite::{EmbeddedJournal, EmbeddedQueue, Store};
 use zentra_store::control::{OperatorControl, WorkerControl};
+use zentra_store::incident::Incidents;
 use zentra_store::job::Jobs;
 use zentra_store::journal::{DeliveryStore, Journal};
 use zentra_store::queue::{Fetch, Operate, Publish};
@@ -24,7 +25,13 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// The backend of the use cases.
 pub trait Backend: Send + Sync {
     /// Storage of deliveries, jobs, tokens and audit log.
-    type DeliveryStore: DeliveryStore + Journal + WorkerControl + OperatorControl + Jobs + Clone;
+    type DeliveryStore: DeliveryStore
+        + Journal
+        + WorkerControl
+        + OperatorControl
+        + Jobs
+        + Incidents
+        + Clone;
     /// The queue.
     type Queue: Operate + Publish + Fetch + Clone;
 

@@ -106,6 +106,11 @@ codes! {
     JobNotFound "job_not_found" "No job has this id.",
     JobBusy "job_busy" "Another job, or another runner of the job, holds the destination.",
     JobStopped "job_stopped" "The job stopped: too much failed.",
+    IncidentNotFound "incident_not_found" "No incident has this id.",
+    IncidentClosed "incident_closed" "The incident is closed.",
+    IncidentChanged "incident_changed" "Others change the incident at the same time.",
+    ReceiverNotFound "receiver_not_found" "The configuration has no receiver of notifications of this name.",
+    ReceiverFailed "receiver_failed" "The receiver accepted no message, or did not answer.",
     TokenNotFound "token_not_found" "No token has this id.",
     TokenNameTaken "token_name_taken" "A valid token has this name.",
     AmbiguousId "ambiguous_id" "The id names deliveries to several destinations.",
@@ -144,6 +149,7 @@ impl ErrorCode {
             self,
             Self::Timeout
                 | Self::ProviderApiFailed
+                | Self::ReceiverFailed
                 | Self::BrokerUnavailable
                 | Self::BrokerBlocked
                 | Self::StoreUnavailable

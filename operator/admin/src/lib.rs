@@ -18,6 +18,7 @@ pub mod job;
 pub mod list;
 mod look;
 pub mod migrate;
+pub mod notify;
 pub mod payload;
 pub mod progress;
 pub mod reconcile;

@@ -14,6 +14,7 @@ mod destinations;
 mod events;
 mod extract;
 mod feed;
+mod incidents;
 mod jobs;
 mod list;
 mod listen;
@@ -107,7 +108,12 @@ pub async fn serve<B: Backend + 'static>(
         let service = service.clone();
         async move { service.collect().await }
     });
+    let notifying = tokio::spawn({
+        let service = service.clone();
+        async move { service.notify().await }
+    });
     listen::serve(listener, router(service.clone()), stop).await;
+    let _ = notifying.await;
     let _ = attending.await;
     let _ = collecting.await;
     service.close().await;
@@ -146,6 +152,9 @@ fn routes() -> Vec<Routes> {
         Routes::new().routes(routes!(destinations::resume)),
         Routes::new().routes(routes!(destinations::close_circuit)),
         Routes::new().routes(routes!(audit::audit)),
+        Routes::new().routes(routes!(incidents::incidents)),
+        Routes::new().routes(routes!(incidents::acknowledge)),
+        Routes::new().routes(routes!(incidents::resolve)),
         Routes::new().routes(routes!(events::find)),
         Routes::new().routes(routes!(events::tail)),
         Routes::new().routes(routes!(dead::drain)),

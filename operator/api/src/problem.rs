@@ -61,12 +61,16 @@ pub fn status(code: ErrorCode) -> StatusCode {
         | Code::NotPulled
         | Code::SourceNotFound
         | Code::JobNotFound
+        | Code::IncidentNotFound
+        | Code::ReceiverNotFound
         | Code::TokenNotFound => StatusCode::NOT_FOUND,
         Code::DeadLetterUnavailable
         | Code::NothingMatches
         | Code::NotAdmitted
         | Code::JobBusy
         | Code::JobStopped
+        | Code::IncidentClosed
+        | Code::IncidentChanged
         | Code::TokenNameTaken
         | Code::AmbiguousId
         | Code::NotDead
@@ -93,6 +97,7 @@ pub fn status(code: ErrorCode) -> StatusCode {
         }
         Code::Timeout
         | Code::ProviderApiFailed
+        | Code::ReceiverFailed
         | Code::BrokerUnavailable
         | Code::BrokerBlocked
         | Code::StoreUnavailable

@@ -18,6 +18,7 @@ use zentra_admin::destinations::{self, Action, Destination};
 use zentra_admin::event::{self, EventDetails, Matches};
 use zentra_admin::filter::Filter;
 use zentra_admin::job::{self, New};
+use zentra_admin::notify::{self, Notifier};
 use zentra_admin::reconcile::{self, Report};
 use zentra_admin::series::{COLLECT, Series, Window};
 use zentra_admin::status::{self, Status};
@@ -27,6 +28,7 @@ use zentra_admin::{archive, audit, copies, payload, refused, tokens, unrouted};
 use zentra_config::Config;
 use zentra_core::clock::{self, Timestamp};
 use zentra_store::control::{Attribution, AuditEntry, Heartbeat, OperatorControl, Token};
+use zentra_store::incident::Incident;
 use zentra_store::job::{Halt, Job, Jobs};
 use zentra_store::journal::list::{Page, Query};
 use zentra_store::journal::{Delivery, HistoryEvent};
@@ -118,6 +120,16 @@ pub(crate) trait Service: Send + Sync {
     ) -> Answer<'a, Destination>;
 
     fn audited(&self, limit: usize) -> Answer<'_, Vec<AuditEntry>>;
+
+    /// Incidents, newest first.
+    fn incidents(&self, open: bool) -> Answer<'_, Vec<Incident>>;
+
+    fn acknowledge_incident<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Incident>;
+
+    fn resolve_incident<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Incident>;
+
+    /// Tells receivers of incidents until the end.
+    fn notify(&self) -> BoxFuture<'_, ()>;
 
     fn jobs(&self) -> Answer<'_, Vec<Job>>;
 
@@ -322,7 +334,7 @@ impl<B: Backend> Service for BackendService<B> {
     fn metrics(&self) -> Answer<'_, Status> {
         Box::pin(async move {
             let mut status = self.remembered().await;
-            status::refresh(&mut status, &self.backend).await?;
+            status::refresh(&mut status, &self.backend).await;
             Ok(status)
         })
     }
@@ -609,6 +621,40 @@ impl<B: Backend> Service for BackendService<B> {
     fn extend<'a>(&'a self, destination: &'a str, receipt: &'a str) -> Answer<'a, Timestamp> {
         Box::pin(async move {
             self.pull_of().await?.extend(destination, receipt).await.map_err(refused_pull)
+        })
+    }
+
+    fn incidents(&self, open: bool) -> Answer<'_, Vec<Incident>> {
+        Box::pin(async move { notify::list(&self.backend.histories(), open).await })
+    }
+
+    fn acknowledge_incident<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Incident> {
+        Box::pin(notify::acknowledge(&self.backend, id, actor))
+    }
+
+    fn resolve_incident<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Incident> {
+        Box::pin(notify::resolve(&self.backend, id, actor))
+    }
+
+    fn notify(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut notifier = match Notifier::new(self.config) {
+                Ok(Some(notifier)) => notifier,
+                Ok(None) => return,
+                Err(error) => return tracing::error!(error = error.message, "nobody is notified"),
+            };
+            let mut tick = interval(notify::LOOK);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    _ = tick.tick() => {}
+                }
+                match self.metrics().await {
+                    Ok(status) => notifier.look(&self.backend, &status).await,
+                    Err(error) => tracing::warn!(error = error.message, "the status is unknown"),
+                }
+            }
         })
     }
 

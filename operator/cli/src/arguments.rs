@@ -12,6 +12,7 @@ use crate::destination::DestinationCommand;
 use crate::dev::Dev;
 use crate::doctor::Doctor;
 use crate::event::{DeliveryArgs, EventCommand};
+use crate::incident::{IncidentCommand, NotifyCommand};
 use crate::init::Init;
 use crate::job::JobCommand;
 use crate::listen::ListenOptions;
@@ -90,6 +91,12 @@ pub(crate) enum Command {
     /// Create, list and revoke tokens of the HTTP API.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// List incidents; acknowledge and resolve them.
+    #[command(subcommand)]
+    Incident(IncidentCommand),
+    /// Test the receivers of notifications.
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// List operators' actions, newest first.
     Audit {
         /// Maximum number of items.

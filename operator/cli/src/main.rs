@@ -12,6 +12,7 @@ mod errors;
 mod event;
 mod failure;
 mod history;
+mod incident;
 mod init;
 mod job;
 mod listen;
@@ -128,7 +129,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             Role::Admission
         }
         Command::Reconcile(asked) if asked.ingest => Role::Admission,
-        Command::Serve(asked) if asked.admit => Role::Admission,
+        Command::Serve(asked) if asked.admit => Role::AdmittingServer,
+        Command::Serve(_) | Command::Notify(_) => Role::Server,
         _ => Role::Operator,
     };
     // One command is all that this program does: its config lives as long.
@@ -163,6 +165,8 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
         Command::Workers { json } => destination::workers(backend, json).await,
         Command::Console(command) => console::command(backend, command).await,
         Command::Token(command) => token::command(config, backend, command).await,
+        Command::Incident(command) => incident::command(backend, command).await,
+        Command::Notify(command) => incident::notify(config, backend, command).await,
         Command::Audit { limit, json } => destination::audit(backend, limit, json).await,
         Command::Tail { wanted, json } => event::tail(backend, &wanted, json).await,
         Command::Event(command) => event::command(config, backend, command).await,

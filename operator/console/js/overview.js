@@ -1,31 +1,51 @@
 // Overview: parts, sources and destinations, and what is wrong with them.
 
 import { html, nothing } from '../vendor/lit-html/lit-html.js';
-import { get } from './api.js';
+import { get, post } from './api.js';
 import { duration, number, words } from './format.js';
-import { loader } from './load.js';
-import { findings, loading, problem, sparkline, state, when } from './parts.js';
+import { act, loader, messages } from './load.js';
+import { findings, loading, meaning, problem, sparkline, state, stranger, when } from './parts.js';
 
 const EVERY = 10_000;
 
-/** @type {View<{ status?: Api.Status, series?: Api.Window }>} */
+/** @type {View<{ status?: Api.Status, series?: Api.Window, incidents?: Api.Incident[] }>} */
 export const overview = {
   title: 'Overview',
 
   start(page) {
-    loader(page, async () => {
-      const [status, series] = await Promise.all([
-        get('v1/status', page.signal), get('v1/series', page.signal),
+    const load = loader(page, async () => {
+      const [status, series, { items }] = await Promise.all([
+        get('v1/status', page.signal), get('v1/series', page.signal), get('v1/incidents?open=true', page.signal),
       ]);
-      return { status, series };
-    }, EVERY)();
+      return { status, series, incidents: items };
+    }, EVERY);
+    page.actions.acknowledge = (one) => act(page, {
+      title: `Acknowledge: ${title(one)}`, text: 'Nobody is reminded of it.', name: named(one),
+    }, async ({ because }) => {
+      await post(`v1/incidents/${encodeURIComponent(one.id)}/acknowledge`, { because });
+      return `Acknowledged: ${title(one)}.`;
+    });
+    page.actions.resolve = (one) => act(page, {
+      title: `Resolve: ${title(one)}`,
+      text: 'It closes, and its receivers are told. Its finding opens a new one only after it has gone.',
+      name: named(one),
+    }, async ({ because }) => {
+      await post(`v1/incidents/${encodeURIComponent(one.id)}/resolve`, { because });
+      return `Resolved: ${title(one)}.`;
+    });
+    load();
   },
 
-  render({ status, series, error }) {
+  initial: {},
+
+  render(now, page) {
+    const { status, series, incidents, error } = now;
     if (!status) return error ? problem(error) : loading();
     const line = (lines, name) => lines.find((one) => one.name === name);
     return html`
-      ${error ? problem(error) : nothing}
+      ${messages(now, page)}
+      ${incidents.length > 0 ? html`<section aria-labelledby="incidents"><h2 id="incidents">Incidents</h2>
+        ${incidents.map((one) => incident(one, page))}</section>` : nothing}
       <section aria-labelledby="parts"><h2 id="parts" class="sr">Parts</h2>
         <ul class="parts">${status.parts.map(part)}</ul></section>
       <section aria-labelledby="destinations"><h2 id="destinations">Destinations</h2>
@@ -38,6 +58,37 @@ export const overview = {
         <a href="#/stored">Unrouted events: ${number(status.unrouted)}</a>. The figures are from the newest ${number(status.seen.deliveries)} deliveries.</p>`;
   },
 };
+
+/** @param {Api.Incident} one */
+function title({ name, finding }) {
+  return `${name}: ${words(finding)}`;
+}
+
+/**
+ * The name that an action on it asks for, or undefined for the namespace.
+ * @param {Api.Incident} one
+ */
+function named({ subject, name }) {
+  return subject === 'part' ? undefined : name;
+}
+
+const TONES = { critical: 'bad', warning: 'warn', info: 'info' };
+
+/**
+ * @param {Api.Incident} one
+ * @param {Page} page
+ */
+function incident(one, page) {
+  const told = Object.entries(one.sent ?? {}).map(([name]) => name);
+  return html`<article class="notice ${TONES[one.severity]}" aria-label="Incident ${title(one)}">
+    <p><strong>${words(one.severity)}</strong> ${title(one)}, since ${when(one.opened_at)}. ${meaning(one.finding)}
+      ${told.length > 0 ? html`<span class="quiet">Told: ${told.join(', ')}.</span>` : nothing}</p>
+    ${one.acknowledged ? html`<p class="quiet">Acknowledged by ${stranger(one.acknowledged.by)}
+      ${when(one.acknowledged.at)}${one.acknowledged.because ? html`, because ${stranger(one.acknowledged.because)}` : nothing}.</p>` : nothing}
+    ${page.context.acts ? html`<p class="actions">
+      ${one.acknowledged ? nothing : html`<button @click=${() => page.actions.acknowledge(one)}>Acknowledge…</button>`}
+      <button @click=${() => page.actions.resolve(one)}>Resolve…</button></p>` : nothing}</article>`;
+}
 
 /** @param {Api.Part} part */
 function part({ name, up, problem: why }) {

@@ -72,8 +72,15 @@ const FINDINGS = {
   suspected_replays_jumped: ['Far more suspected replays than before.', 'Somebody may send captured callbacks again.',
     (name) => `#/events?source=${name}&reason=suspected_replay`],
   silent: ['It is quieter than usual.', 'Ask the provider, or reconcile.', () => '#/reconcile'],
+  down: ['It is down.', 'See zentra doctor.'],
+  unrouted: ['Accepted events have no destination.', 'See them.', () => '#/stored'],
   nothing_seen: ['No event came yet.', 'Enter its address at the provider, and send a test.', () => '#/sources'],
 };
+
+/** What a finding means, in a sentence. */
+export function meaning(finding) {
+  return FINDINGS[finding]?.[0] ?? '';
+}
 
 /** What is wrong with a source or a destination. */
 export function findings(found, name) {

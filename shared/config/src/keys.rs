@@ -563,6 +563,59 @@ pub(super) const KEYS: &[Key] = &[
         "10s",
         "Maximum time of an attempt.",
     ),
+    key(
+        "console.url",
+        Kind::Text,
+        "",
+        "Address of the console, for links in notifications: https://zentra.example.",
+    ),
+    key(
+        "notify.NAME.kind",
+        Kind::Text,
+        "",
+        "How this receiver is told of incidents: `slack`, `webhook`, `pagerduty` or `email`. \
+         Sent by `zentra serve` and by `zentra standalone --console`. See docs/notifications.md.",
+    ),
+    key(
+        "notify.NAME.url",
+        Kind::Secret,
+        "",
+        "Address of the incoming webhook (`slack`), of the receiver (`webhook`), or of the mail \
+         server (`email`): smtps://USER:PASSWORD@HOST. For `pagerduty` only if it is another one.",
+    ),
+    key(
+        "notify.NAME.secret",
+        Kind::Secret,
+        "",
+        "`webhook`: the Standard Webhooks key that signs. `pagerduty`: the integration key.",
+    ),
+    key("notify.NAME.from", Kind::Text, "", "Sender of an email."),
+    key("notify.NAME.to", Kind::Texts, "", "Recipients of an email."),
+    key(
+        "notify.NAME.severity",
+        Kind::Text,
+        "warning",
+        "Least severity of incidents: `info`, `warning` or `critical`.",
+    ),
+    key(
+        "notify.NAME.remind_after",
+        Kind::Duration("0s", "30days"),
+        "4h",
+        "Time between two reminders of an incident that nobody has acknowledged. 0s: none.",
+    ),
+    key(
+        "notify.NAME.quiet_hours",
+        Kind::Text,
+        "",
+        "When only critical incidents are sent, like 22:00-07:00. The others are sent afterwards, \
+         if they still stand.",
+    ),
+    key(
+        "notify.NAME.time_zone",
+        Kind::Text,
+        "UTC",
+        "Time zone of the quiet hours, like Europe/Berlin.",
+    ),
 ];
 
 /// The reference page, in Markdown: `docs/configuration.md`.

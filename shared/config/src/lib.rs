@@ -9,6 +9,7 @@ mod aliases;
 mod client_tls;
 mod keys;
 mod live;
+mod notify;
 mod overrides;
 mod reader;
 mod remedy;
@@ -30,6 +31,7 @@ use toml::Table;
 pub use client_tls::ClientTls;
 pub use keys::reference;
 pub use live::{Live, Origin};
+pub use notify::{Channel, QuietHours, Receiver};
 use reader::Reader;
 pub use remedy::remedy;
 pub use schema::schema;
@@ -58,6 +60,10 @@ pub enum Role {
     Standalone,
     /// Needs RabbitMQ and Redis, or the embedded file, and the seal.
     Operator,
+    /// An operator's server, which sends notifications: needs the receivers' secrets too.
+    Server,
+    /// A [`Role::Server`] that also admits refused callbacks.
+    AdmittingServer,
     /// An operator who admits refused callbacks: needs what the ingress needs, and Redis for the
     /// audit log.
     Admission,
@@ -72,7 +78,7 @@ pub enum Role {
 
 impl Role {
     fn verifies(self) -> bool {
-        !matches!(self, Self::Worker | Self::Operator)
+        !matches!(self, Self::Worker | Self::Operator | Self::Server)
     }
 
     fn delivers(self) -> bool {
@@ -82,8 +88,18 @@ impl Role {
     fn remembers(self) -> bool {
         matches!(
             self,
-            Self::Worker | Self::Operator | Self::Admission | Self::Rehearsal | Self::Check
+            Self::Worker
+                | Self::Operator
+                | Self::Server
+                | Self::AdmittingServer
+                | Self::Admission
+                | Self::Rehearsal
+                | Self::Check
         )
+    }
+
+    fn notifies(self) -> bool {
+        matches!(self, Self::Server | Self::AdmittingServer | Self::Standalone | Self::Check)
     }
 
     fn serves_tls(self) -> bool {
@@ -120,6 +136,10 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// Destinations. Their signing keys are resolved only for workers.
     pub destinations: Vec<Destination>,
+    /// Who is told of incidents. Their secrets are resolved only for programs that send notifications.
+    pub receivers: Vec<Receiver>,
+    /// Address of the console, for links in notifications.
+    pub console_url: Option<http::Uri>,
 }
 
 /// Settings of RabbitMQ.

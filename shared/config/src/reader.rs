@@ -92,6 +92,15 @@ impl Reader<'_> {
             // A file has one queue for each destination.
             destinations.iter_mut().for_each(|destination| destination.shards = 1);
         }
+        let receivers = root
+            .named("notify")
+            .into_iter()
+            .filter_map(|(name, section)| self.receiver(name, section))
+            .collect();
+        let mut console = root.section("console");
+        let should = "must be an http:// or https:// URL, like \"https://zentra.example\"";
+        let console_url = console.read("url", should, |value| destination_url(value.as_str()?));
+        console.finish();
         self.rules(&root, lease, &sources, &destinations);
         root.finish();
         Some(Config {
@@ -108,6 +117,8 @@ impl Reader<'_> {
             seal: seal?,
             sources,
             destinations,
+            receivers,
+            console_url,
         })
     }
 

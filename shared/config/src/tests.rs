@@ -301,7 +301,9 @@ fn the_example_file_knows_every_key_and_its_default() {
     for line in EXAMPLE.lines() {
         let text = line.trim_start_matches("# ");
         if let Some(name) = text.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-            section = name.replace("stripe-eu", "NAME").replace("ledger", "NAME") + ".";
+            section =
+                name.replace("stripe-eu", "NAME").replace("ledger", "NAME").replace("ops", "NAME")
+                    + ".";
         } else if let Some((key, value)) = text.split_once('=') {
             let path = format!("{section}{}", key.trim());
             found.insert(path, (line.starts_with('#'), value.trim().to_owned()));

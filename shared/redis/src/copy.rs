@@ -26,7 +26,7 @@ const AT_ONCE: usize = 64;
 /// Number of list entries per request and partition.
 const ENTRIES: usize = 500;
 /// What the keys of worker control, tokens, audit and jobs begin with.
-const SMALL: [&str; 5] = ["worker", "orders", "tokens", "audit", "jobs"];
+const SMALL: [&str; 6] = ["worker", "orders", "tokens", "audit", "jobs", "incidents"];
 
 /// What was copied, or would be.
 #[derive(Clone, Copy, Debug, Default, Serialize)]

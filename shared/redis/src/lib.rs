@@ -14,6 +14,7 @@ mod cluster;
 mod connection;
 mod control;
 mod copy;
+mod incidents;
 mod jobs;
 mod layout;
 mod list;
@@ -32,7 +33,7 @@ use zentra_core::lifecycle::{Answer, Outcome, State};
 use zentra_store::journal::list::{Page, Query};
 use zentra_store::journal::{
     Claim, Delivery, DeliveryStore, First, HistoryEvent, Journal, JournalError, Remembered, Settle,
-    Summary, named,
+    Summary, Usage, named,
 };
 
 use connection::Connection;
@@ -403,6 +404,10 @@ impl Journal for RedisJournal {
         let mut write = redis::cmd("SET");
         write.arg(format!("{}:writable", self.namespace)).arg(1).arg("PX").arg(WRITABLE_MS);
         write.exec_async(&mut self.connection.clone()).await.map_err(failed)
+    }
+
+    async fn usage(&self) -> Result<Option<Usage>, JournalError> {
+        self.memory().await.map(Some)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use redis::InfoDict;
 use zentra_core::clock::Timestamp;
-use zentra_store::journal::JournalError;
+use zentra_store::journal::{JournalError, Usage};
 
 use super::RedisJournal;
 use crate::failed;
@@ -55,6 +55,36 @@ impl RedisJournal {
         let infos = self.connection.infos().await.map_err(failed)?;
         Ok(infos.iter().find_map(not_writable))
     }
+
+    pub(super) async fn memory(&self) -> Result<Usage, JournalError> {
+        let infos = self.connection.infos().await.map_err(failed)?;
+        Ok(usage(&infos))
+    }
+}
+
+fn number(info: &InfoDict, key: &str) -> u64 {
+    info.get::<u64>(key).unwrap_or(0)
+}
+
+/// Used memory, as Redis compares it with its `maxmemory`: buffers of replicas and of the
+/// append-only file do not count.
+fn used(info: &InfoDict) -> u64 {
+    number(info, "used_memory").saturating_sub(number(info, "mem_not_counted_for_evict"))
+}
+
+fn usage(infos: &[InfoDict]) -> Usage {
+    let part = |usage: &Usage| usage.used as f64 / usage.max.max(1) as f64;
+    let of = infos.iter().map(|info| Usage {
+        used: used(info),
+        max: number(info, "maxmemory"),
+        evicted: number(info, "evicted_keys"),
+    });
+    let evicted = of.clone().map(|one| one.evicted).sum();
+    // Servers without a limit are never full.
+    let fullest = of.max_by(|one, other| {
+        (one.max > 0).cmp(&(other.max > 0)).then(part(one).total_cmp(&part(other)))
+    });
+    Usage { evicted, ..fullest.unwrap_or_default() }
 }
 
 fn version(info: &InfoDict) -> String {
@@ -69,11 +99,8 @@ const REPLICA: &str = "it is a read-only replica: name the primary in redis.url,
                        redis.sentinel to follow failovers";
 
 fn not_writable(info: &InfoDict) -> Option<String> {
-    let number = |key: &str| info.get::<u64>(key).unwrap_or(0);
     let is = |key: &str, value: &str| info.get::<String>(key).is_some_and(|text| text == value);
-    let (used, most) = (number("used_memory"), number("maxmemory"));
-    // Buffers of replicas and of the append-only file do not count, as in Redis itself.
-    let used = used.saturating_sub(number("mem_not_counted_for_evict"));
+    let (used, most) = (used(info), number(info, "maxmemory"));
     if is("role", "slave") {
         return Some(REPLICA.into());
     }
@@ -126,6 +153,23 @@ fn weaknesses(info: &InfoDict, as_cluster: bool) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fullest_server_counts_and_evictions_of_all() {
+        let info = |used: u64, most: u64, evicted: u64| {
+            InfoDict::new(&format!(
+                "used_memory:{used}\r\nmem_not_counted_for_evict:10\r\nmaxmemory:{most}\r\n\
+                 evicted_keys:{evicted}\r\n"
+            ))
+        };
+        let of = |infos: &[InfoDict]| {
+            let Usage { used, max, evicted } = usage(infos);
+            (used, max, evicted)
+        };
+        assert_eq!(of(&[info(110, 1000, 1), info(60, 100, 2), info(900, 0, 4)]), (50, 100, 7));
+        assert_eq!(of(&[info(900, 0, 0)]), (890, 0, 0));
+        assert_eq!(of(&[]), (0, 0, 0));
+    }
 
     #[test]
     fn each_weakness_is_told_and_a_good_server_has_none() {

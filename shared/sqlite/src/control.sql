@@ -53,3 +53,9 @@ CREATE TABLE IF NOT EXISTS desk (
     holder TEXT NOT NULL,
     until INTEGER NOT NULL
 ) STRICT;
+
+-- Findings that stand or stood, and what was done about them.
+CREATE TABLE IF NOT EXISTS incident (
+    id TEXT PRIMARY KEY,
+    incident BLOB NOT NULL
+) STRICT;

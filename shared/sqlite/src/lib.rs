@@ -10,6 +10,7 @@ mod archive;
 mod consumer;
 mod control;
 mod export;
+mod incidents;
 mod jobs;
 mod journal;
 mod metrics;

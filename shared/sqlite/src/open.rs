@@ -17,14 +17,14 @@ const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off
 /// Marks the file as Zentra's (`PRAGMA application_id`): "ZNTR".
 const APPLICATION: i32 = 0x5a4e_5452;
 /// The version of the tables (`PRAGMA user_version`).
-const SCHEMA: i32 = 7;
+const SCHEMA: i32 = 8;
 /// Version 1 to 2: who holds a dead letter.
 const FROM_1: &str = "BEGIN IMMEDIATE;
     ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
     PRAGMA user_version = 2;
     COMMIT;";
 /// Version 2 to 3: workers and operators. To 4: jobs. To 5: first types. To 6: when the file was
-/// last worked on.
+/// last worked on. To 8: incidents.
 const CONTROL: &str = include_str!("control.sql");
 /// To version 7: the proof of a message's attempt.
 const TO_7: &str = "ALTER TABLE message ADD COLUMN countersignature TEXT;";
@@ -127,7 +127,8 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
             // Another process may have done it in between.
             let work = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
             if read("user_version")? < SCHEMA {
-                let new = format!("{CONTROL}\n{TO_7}\nPRAGMA user_version = {SCHEMA};");
+                let to_7 = if read("user_version")? < 7 { TO_7 } else { "" };
+                let new = format!("{CONTROL}\n{to_7}\nPRAGMA user_version = {SCHEMA};");
                 work.execute_batch(&new)?;
             }
             return Ok(work.commit()?);
@@ -274,7 +275,7 @@ mod tests {
         let file = Connection::open(&path).unwrap();
         let undo = "ALTER TABLE held DROP COLUMN pid; DROP TABLE worker; DROP TABLE wish; \
                     DROP TABLE audit; DROP TABLE token; DROP TABLE job; \
-                    DROP TABLE desk; DROP TABLE last_seen; \
+                    DROP TABLE desk; DROP TABLE last_seen; DROP TABLE incident; \
                     ALTER TABLE message DROP COLUMN countersignature; PRAGMA user_version = 1";
         file.execute_batch(undo).unwrap();
         drop(file);
@@ -285,6 +286,15 @@ mod tests {
             let acts = "INSERT INTO audit (act) VALUES (x'00')";
             store.write(|file| file.execute(acts, ())).await.unwrap();
         }
+        // The form before incidents.
+        let file = Connection::open(&path).unwrap();
+        file.execute_batch("DROP TABLE incident; PRAGMA user_version = 7").unwrap();
+        drop(file);
+        let store = Store::open(&path, 1 << 30).unwrap();
+        let look = |file: &Connection| {
+            file.query_row("SELECT count(*) FROM incident", (), |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(store.read(look).await.unwrap(), 0);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -6,6 +6,7 @@
 pub mod conformance;
 pub mod control;
 pub mod delivery;
+pub mod incident;
 pub mod job;
 pub mod journal;
 pub mod queue;

@@ -1,19 +1,22 @@
-//! The alerts in `deploy/prometheus`: Prometheus's own tool runs their tests, their metrics exist, and each has a
-//! runbook.
+//! The alerts in `deploy/prometheus` and the dashboards in `deploy/grafana`: Prometheus's own tool runs their tests,
+//! their metrics exist, and each alert has a runbook.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde_json::Value;
+use zentra_tests::services::folder;
+
 use crate::documentation::root;
 
-fn folder() -> PathBuf {
+fn prometheus() -> PathBuf {
     root().join("deploy/prometheus")
 }
 
 fn read(name: &str) -> String {
-    fs::read_to_string(folder().join(name)).unwrap()
+    fs::read_to_string(prometheus().join(name)).unwrap()
 }
 
 /// The part of each alert, by its name.
@@ -26,7 +29,7 @@ fn alerts(rules: &str) -> Vec<(&str, &str)> {
 fn each_alert_fires_and_is_quiet_by_prometheus_own_tool() {
     for arguments in [["check", "rules", "rules.yml"], ["test", "rules", "tests.yml"]] {
         let mut promtool = Command::new("promtool");
-        let output = promtool.args(arguments).current_dir(folder()).output().unwrap();
+        let output = promtool.args(arguments).current_dir(prometheus()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     }
@@ -61,16 +64,73 @@ fn each_alert_says_what_to_do_and_has_a_runbook() {
     assert_eq!(sections, alerts.iter().map(|(name, _)| *name).collect());
 }
 
-#[test]
-fn each_metric_of_the_alerts_exists() {
+/// The Prometheus metrics of Zentra in a text; each is in docs/metrics.md.
+fn metrics(text: &str) -> BTreeSet<&str> {
     // Another test compares the page with the programs.
     let page = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
-    let text = read("rules.yml") + &read("tests.yml");
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
     let metrics: BTreeSet<&str> = words.filter(|word| word.starts_with("zentra_")).collect();
-    assert!(metrics.len() > 20, "{metrics:?}");
-    for metric in metrics {
+    for metric in &metrics {
         let name = metric.strip_suffix("_bucket").unwrap_or(metric);
         assert!(page.contains(&format!("| `{name}` |")), "no program has {metric}");
     }
+    metrics
+}
+
+#[test]
+fn each_metric_of_the_alerts_exists() {
+    let text = read("rules.yml") + &read("tests.yml");
+    assert!(metrics(&text).len() > 20);
+}
+
+#[test]
+fn each_panel_of_the_dashboards_is_a_query_of_metrics_that_exist() {
+    let rules = read("rules.yml");
+    let recorded: BTreeSet<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
+    let (mut queries, mut uids) = (Vec::new(), BTreeSet::new());
+    for name in ["overview", "source", "destination"] {
+        let file = root().join(format!("deploy/grafana/{name}.json"));
+        let board: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        assert_eq!(board["uid"], format!("zentra-{name}"));
+        let of = queries.len();
+        let mut ids = BTreeSet::new();
+        for panel in board["panels"].as_array().unwrap() {
+            let title = panel["title"].as_str().unwrap();
+            assert!(ids.insert(panel["id"].as_u64().unwrap()), "{name}: {title}");
+            if panel["type"] == "row" {
+                continue;
+            }
+            assert!(
+                panel["description"].as_str().is_some_and(|text| text.ends_with('.')),
+                "{title}"
+            );
+            assert_eq!(panel["datasource"]["uid"], "${datasource}", "{name}: {title}");
+            for target in panel["targets"].as_array().unwrap() {
+                queries.push(target["expr"].as_str().unwrap().to_owned());
+            }
+        }
+        assert!(queries.len() >= of + 18, "{name}");
+        uids.insert(board["uid"].to_string());
+    }
+    assert_eq!(uids.len(), 3);
+
+    let text = queries.join("\n");
+    assert!(metrics(&text).len() > 40);
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
+    for used in words.filter(|word| word.starts_with("zentra:")) {
+        assert!(recorded.contains(used), "no rule records {used}");
+    }
+
+    // Prometheus's own parser reads them.
+    let mut as_rules = String::from("groups:\n  - name: panels\n    rules:\n");
+    for (at, query) in queries.iter().enumerate() {
+        let query = query.replace("$__rate_interval", "5m").replace(['$'], "");
+        let query = serde_json::to_string(&query).unwrap();
+        as_rules += &format!("      - record: panel:{at}\n        expr: {query}\n");
+    }
+    let file = folder("panels").join("panels.yml");
+    fs::write(&file, as_rules).unwrap();
+    let output = Command::new("promtool").args(["check", "rules"]).arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

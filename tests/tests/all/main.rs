@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 mod alarm;
+mod alerting;
 mod alerts;
 mod api;
 mod bounds;
@@ -35,6 +36,7 @@ mod journal;
 mod listen;
 mod manual;
 mod migrate;
+mod notify;
 mod operator;
 mod providers;
 mod published;

@@ -15,7 +15,7 @@ const BOUND: Duration = Duration::from_secs(20);
 const BODY: &str = r#"{"type":"transfer.settled","id":"x"}"#;
 const NEW_SECRET: &str = "whsec_bmV3LXNlY3JldC1vZi1hY21l";
 
-async fn reload(http: &Http, program: &Program, outcome: &str) {
+pub(crate) async fn reload(http: &Http, program: &Program, outcome: &str) {
     let metric = ["zentra_config_reloads_total", outcome];
     let before = program.metric(http, &metric).await;
     program.process.hang_up();

@@ -38,7 +38,7 @@ const ONE_BY_ONE: [&str; 8] = [
 ];
 /// A command that is not run as it is shown: its page, how it begins, and why.
 type Excuse = (&'static str, &'static str, &'static str);
-const NOT_RUN: [Excuse; 22] = [
+const NOT_RUN: [Excuse; 26] = [
     ("README.md", "cargo run -- demo", "rehearse.rs runs `zentra demo`"),
     ("README.md", "make test", "it runs these tests"),
     ("README.md", "make bench", "it takes minutes; performance.md has its figures"),
@@ -46,6 +46,10 @@ const NOT_RUN: [Excuse; 22] = [
     ("README.md", "zentra-worker", "each test on RabbitMQ and Redis starts it"),
     ("README.md", "zentra reconcile", "it asks Stripe; reconcile.rs has an API of its own"),
     ("README.md", "zentra rehearse", "rehearse.rs plays all scenarios on both backends"),
+    ("docs/notifications.md", "zentra notify test", "notify.rs tests each kind"),
+    ("docs/notifications.md", "zentra incident list", "notify.rs lists incidents"),
+    ("docs/notifications.md", "zentra incident acknowledge", "notify.rs acknowledges one"),
+    ("docs/notifications.md", "zentra incident resolve", "notify.rs resolves one"),
     ("docs/rehearsals.md", "zentra rehearse #", "rehearse.rs plays all scenarios"),
     ("docs/rehearsals.md", "zentra rehearse --backend", "rehearse.rs plays all scenarios"),
     ("docs/rehearsals.md", "zentra rehearse --json", "rehearse.rs plays all scenarios"),

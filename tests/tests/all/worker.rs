@@ -274,7 +274,7 @@ async fn while_redis_is_away_nothing_is_attempted_and_nothing_is_lost() {
     assert_eq!(world.ledger.rows().unwrap().len(), 1);
 }
 
-async fn redis_is_told(url: &str, command: &[&str]) {
+pub(crate) async fn redis_is_told(url: &str, command: &[&str]) {
     let client = redis::Client::open(url).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let mut printed = redis::cmd(command[0]);
@@ -290,6 +290,22 @@ async fn while_redis_is_read_only_or_full_events_wait_and_go_on_by_themselves() 
     let worker = world.stack.worker().await;
     let printed = || services::output().contains("set maxmemory-policy noeviction");
     eventually("the wrong setting is logged", BOUND, async || printed().then_some(())).await;
+    redis_is_told(&url, &["CONFIG", "SET", "maxmemory", "8mb"]).await;
+    let other = "x".repeat(1 << 20);
+    for at in 0..12 {
+        redis_is_told(&url, &["SET", &format!("other:{at}"), &other]).await;
+    }
+    eventually("the eviction is in the metrics", BOUND, async || {
+        let metric = async |name| worker.metric(&world.stack.http, &[name]).await;
+        let [evicted, used, max] = [
+            metric("zentra_worker_store_evicted_keys").await,
+            metric("zentra_worker_store_used_bytes").await,
+            metric("zentra_worker_store_max_bytes").await,
+        ];
+        (evicted > 0.0 && used > max / 2.0 && max == f64::from(8 << 20)).then_some(())
+    })
+    .await;
+    redis_is_told(&url, &["CONFIG", "SET", "maxmemory", "0"]).await;
     redis_is_told(&url, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
 
     let states: [(&str, &[&str], &[&str]); 2] = [

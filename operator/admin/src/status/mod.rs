@@ -88,7 +88,7 @@ impl Status {
 pub async fn look(backend: &impl Backend, config: &Config) -> Result<Status, AdminError> {
     let known = remembered(backend, config).await;
     let mut status = known.unwrap_or_else(|_| Status::unknown(config));
-    if let Some(queue) = refresh(&mut status, backend).await? {
+    if let Some(queue) = refresh(&mut status, backend).await {
         let since = status.at.minus(RECENT);
         let kept: BTreeMap<(String, String), u64> =
             refused::count(&queue, &config.seal, REFUSED, since).await?;
@@ -143,27 +143,17 @@ impl Status {
 
 /// What holds now: parts, queues, workers. It costs the same however many events there are, and holds no message.
 /// Returns the queue, if it answers.
-///
-/// # Errors
-/// Those of the broker, if it fails while it is asked.
-pub async fn refresh<B: Backend>(
-    status: &mut Status,
-    backend: &B,
-) -> Result<Option<B::Queue>, AdminError> {
+pub async fn refresh<B: Backend>(status: &mut Status, backend: &B) -> Option<B::Queue> {
     (status.at, status.parts) = (clock::now(), Vec::new());
     (status.unrouted, status.refused) = (None, None);
     let answers = read_workers(status, backend).await;
-    let queue = match backend.queue().await {
+    let read = async {
+        let queue = backend.queue().await?;
+        read_queues(status, &queue, answers).await?;
+        Ok::<_, AdminError>(queue)
+    };
+    let queue = match read.await {
         Ok(queue) => {
-            for one in &mut status.destinations {
-                one.backlog = backlog(&queue, one).await?;
-                one.queue_missing = one.backlog.is_none();
-                if answers {
-                    one.compare(depth(&queue, Place::Dead(&one.destination)).await?);
-                }
-            }
-            status.unrouted = depth(&queue, Place::Unrouted).await?;
-            status.refused = depth(&queue, Place::Refused).await?;
             let problem = queue.blocked().map(|reason| {
                 format!("accepts no messages ({reason}): callbacks get 503, waiting events are delivered")
             });
@@ -171,6 +161,11 @@ pub async fn refresh<B: Backend>(
             Some(queue)
         }
         Err(error) => {
+            // What was read before it failed is no whole.
+            for one in &mut status.destinations {
+                (one.backlog, one.queue_missing) = (None, false);
+            }
+            (status.unrouted, status.refused) = (None, None);
             let problem = Some(error.text());
             status.parts.push(Part { name: backend.broker_name(), up: false, problem });
             None
@@ -185,7 +180,24 @@ pub async fn refresh<B: Backend>(
     }
     status.sources.iter_mut().for_each(Source::judge);
     status.destinations.iter_mut().for_each(Destination::judge);
-    Ok(queue)
+    queue
+}
+
+async fn read_queues(
+    status: &mut Status,
+    queue: &impl Operate,
+    answers: bool,
+) -> Result<(), AdminError> {
+    for one in &mut status.destinations {
+        one.backlog = backlog(queue, one).await?;
+        one.queue_missing = one.backlog.is_none();
+        if answers {
+            one.compare(depth(queue, Place::Dead(&one.destination)).await?);
+        }
+    }
+    status.unrouted = depth(queue, Place::Unrouted).await?;
+    status.refused = depth(queue, Place::Refused).await?;
+    Ok(())
 }
 
 /// Reads workers and desired states from the store. Returns whether it answers.

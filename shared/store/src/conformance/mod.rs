@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use crate::incident::Incidents;
 use crate::job::Jobs;
 use crate::journal::{AttemptResult, Claim, DeliveryStore, HistoryEvent, Journal, Settle, Summary};
 use crate::queue::{
@@ -30,7 +31,7 @@ pub trait Backend: Sized + Send {
     /// The queue.
     type Queue: Publish + Fetch + Operate;
     /// The delivery store.
-    type Journal: Journal + DeliveryStore + Jobs;
+    type Journal: Journal + DeliveryStore + Jobs + Incidents;
 
     /// Creates empty storage.
     fn new() -> Self;
@@ -89,6 +90,10 @@ macro_rules! conformance_suite {
                 a_lease_that_is_extended_is_granted_to_nobody_else
                 of_answers_to_one_lease_at_once_the_first_counts
             }
+            incidents {
+                of_two_changes_of_an_incident_one_is_kept
+                the_newest_closed_incidents_are_kept_and_all_open_ones
+            }
             jobs {
                 a_job_is_kept_and_what_is_wanted_of_it
                 destinations_are_held_by_one_at_a_time_all_or_none
@@ -108,6 +113,7 @@ macro_rules! conformance_suite {
 
 pub use crate::conformance_suite as suite;
 
+pub mod incidents;
 pub mod jobs;
 pub mod journal;
 pub mod leases;

@@ -469,6 +469,22 @@ pub trait Journal: Clone + Send + Sync + 'static {
 
     /// Whether the store answers and takes writes.
     fn ready(&self) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// How full the store is. `None` if it does not say.
+    fn usage(&self) -> impl Future<Output = Result<Option<Usage>, JournalError>> + Send {
+        async { Ok(None) }
+    }
+}
+
+/// How full a store is; of several servers, the fullest one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Used memory in bytes.
+    pub used: u64,
+    /// Maximum of it in bytes; 0: none.
+    pub max: u64,
+    /// Number of keys that all servers have evicted since their starts.
+    pub evicted: u64,
 }
 
 /// Maximum size of a history in bytes: its newest entries are kept.

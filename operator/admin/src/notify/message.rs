@@ -1,0 +1,143 @@
+//! What a receiver is told. Only names of the configuration, findings and times: never what a provider or an
+//! application wrote.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use zentra_config::Config;
+use zentra_core::clock::Timestamp;
+use zentra_store::incident::{Incident, Notice, Severity, Subject};
+
+use super::findings::meaning;
+
+/// Maximum number of incidents in one message. The console has all.
+const MOST: usize = 50;
+
+/// A message about one or more incidents.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Message {
+    /// Namespace of the Zentra that it is about.
+    pub(super) namespace: String,
+    /// What it is about, the most urgent first.
+    pub(super) incidents: Vec<Told>,
+    /// Number of incidents beyond these.
+    pub(super) more: usize,
+}
+
+/// What is told of an incident.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Told {
+    pub(super) id: String,
+    pub(super) notice: Notice,
+    pub(super) severity: Severity,
+    pub(super) subject: Subject,
+    pub(super) name: String,
+    pub(super) finding: String,
+    pub(super) summary: &'static str,
+    pub(super) next: &'static str,
+    pub(super) opened_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) closed_at: Option<Timestamp>,
+    /// Who resolved it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) resolved_by: Option<String>,
+    /// Page of the console.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) console: Option<String>,
+    /// Section of the documentation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) runbook: Option<String>,
+}
+
+impl Message {
+    pub(super) fn of(config: &Config, notices: &[(Incident, Notice)]) -> Self {
+        let mut incidents: Vec<Told> =
+            notices.iter().map(|(of, what)| told(config, of, *what)).collect();
+        incidents
+            .sort_by_key(|one| (one.notice == Notice::Closed, std::cmp::Reverse(one.severity)));
+        let more = incidents.len().saturating_sub(MOST);
+        incidents.truncate(MOST);
+        Self { namespace: config.namespace.clone(), incidents, more }
+    }
+
+    /// One line.
+    pub(super) fn title(&self) -> String {
+        match &self.incidents[..] {
+            [one] => format!("{}: {}", self.namespace, one.title()),
+            all => {
+                let closed = all.iter().filter(|one| one.notice == Notice::Closed).count();
+                let open = all.len() + self.more - closed;
+                let count = |count: usize, what| match count {
+                    0 => None,
+                    count => Some(format!("{count} {what}")),
+                };
+                let parts = [count(open, "incidents"), count(closed, "closed")];
+                let parts: Vec<String> = parts.into_iter().flatten().collect();
+                format!("{}: {}", self.namespace, parts.join(", "))
+            }
+        }
+    }
+
+    /// Several lines of plain text.
+    pub(super) fn text(&self) -> String {
+        let mut text: Vec<String> = self.incidents.iter().map(Told::text).collect();
+        if self.more > 0 {
+            text.push(format!("… and {} more.", self.more));
+        }
+        text.join("\n\n")
+    }
+}
+
+impl Told {
+    /// One line.
+    pub(super) fn title(&self) -> String {
+        let Self { name, finding, notice, .. } = self;
+        let finding = finding.replace('_', " ");
+        let what = if *name == finding { String::new() } else { format!("{name}: ") };
+        match notice {
+            Notice::Opened => format!("[{}] {what}{finding}", self.severity.as_str()),
+            Notice::Reminder => format!("[{}, still] {what}{finding}", self.severity.as_str()),
+            Notice::Closed => format!("[closed] {what}{finding}"),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec![self.title()];
+        match (self.notice, &self.resolved_by, self.closed_at) {
+            (Notice::Closed, Some(by), _) => lines.push(format!("{by} has resolved it.")),
+            (Notice::Closed, None, Some(at)) => {
+                let seconds = Duration::from_secs(at.since(self.opened_at).as_secs());
+                lines.push(format!("It lasted {}.", humantime::format_duration(seconds)));
+            }
+            _ => lines.push(format!("{} {} Since {}.", self.summary, self.next, self.opened_at)),
+        }
+        lines.extend(self.console.clone());
+        if self.notice != Notice::Closed {
+            lines.extend(self.runbook.as_ref().map(|runbook| format!("Runbook: {runbook}")));
+        }
+        lines.join("\n")
+    }
+}
+
+fn told(config: &Config, incident: &Incident, notice: Notice) -> Told {
+    let meaning = meaning(&incident.finding);
+    let console = config.console_url.as_ref();
+    let console =
+        console.map(|url| format!("{}/#/{}", url.to_string().trim_end_matches('/'), meaning.page));
+    let runbook = Some(meaning.runbook).filter(|runbook| !runbook.is_empty());
+    Told {
+        id: incident.id.clone(),
+        notice,
+        severity: incident.severity,
+        subject: incident.subject,
+        name: incident.name.clone(),
+        finding: incident.finding.clone(),
+        summary: meaning.summary,
+        next: meaning.next,
+        opened_at: incident.opened_at,
+        closed_at: incident.closed_at,
+        resolved_by: incident.resolved.as_ref().map(|by| by.by.clone()),
+        console,
+        runbook: runbook.map(|runbook| format!("docs/runbooks.md#{runbook}")),
+    }
+}

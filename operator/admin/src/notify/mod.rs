@@ -1,0 +1,340 @@
+//! Notifications: whoever serves the API looks at the status, keeps incidents, and tells receivers of them. One of
+//! several servers does it at a time.
+
+mod findings;
+mod message;
+mod policy;
+mod send;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rand::RngCore;
+use tokio::time::Instant;
+use zentra_config::{Config, Receiver};
+use zentra_core::clock::{self, Timestamp};
+use zentra_store::control::OperatorControl;
+use zentra_store::incident::{Incident, Incidents, Notice, Sent, Severity, Subject};
+use zentra_store::job::Jobs;
+
+pub use findings::{Meaning, meaning};
+
+use crate::audit::{Actor, Audited};
+use crate::backend::Backend;
+use crate::error::{AdminError, ErrorCode};
+use crate::status::Status;
+use message::Message;
+use send::Sender;
+
+/// How often the status is looked at.
+pub const LOOK: Duration = Duration::from_secs(5);
+/// What a server holds while it tells receivers. No destination can have this name.
+const TELLING: &str = "@notify";
+/// First and longest pause after a message that was not accepted.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// How often a change of an incident is tried again, if somebody else changes it at the same time.
+const TRIES: usize = 5;
+
+/// Looks at the status and tells receivers.
+pub struct Notifier {
+    config: &'static Config,
+    sender: Sender,
+    holder: String,
+    /// Incidents of the store itself: it cannot keep them. Each server tells of them.
+    local: Vec<Incident>,
+    /// When a receiver that accepted no message is tried again, and the pause before that.
+    pauses: HashMap<String, (Instant, Duration)>,
+}
+
+impl Notifier {
+    /// `None` without receivers.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Internal`] if this machine cannot use TLS.
+    pub fn new(config: &'static Config) -> Result<Option<Self>, AdminError> {
+        if config.receivers.is_empty() {
+            return Ok(None);
+        }
+        let (sender, holder) = (Sender::new()?, format!("notify {}", id()));
+        Ok(Some(Self { config, sender, holder, local: Vec::new(), pauses: HashMap::new() }))
+    }
+
+    /// One look: keeps what changed, and tells receivers of what is due. A receiver that does not answer delays
+    /// nothing but its own messages.
+    pub async fn look(&mut self, backend: &impl Backend, status: &Status) {
+        let now = clock::now();
+        let found = findings::found(status);
+        let store = backend.store_name();
+        let is_local = |subject, name: &str| policy::is_local(subject, name, store);
+        let (own, others): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|one| is_local(one.subject, &one.name));
+        for next in policy::observe(&self.local, &own, |_| true, now, id) {
+            self.local.retain(|incident| incident.id != next.id);
+            self.local.push(next);
+        }
+        let mut due = self.due(&self.local, now);
+        // Without store and broker, the findings of sources and destinations are unknown.
+        let is_up = status.parts.iter().all(|part| part.up || part.name == "workers");
+        let is_known = |incident: &Incident| is_up || incident.subject == Subject::Part;
+        match self.stored(backend, &others, is_known, now).await {
+            Ok(incidents) => due.extend(self.due(&incidents, now)),
+            Err(error) => tracing::debug!(error = error.message, "incidents cannot be kept"),
+        }
+        let told = self.tell(due, now).await;
+        for (receiver, notices) in told {
+            for (incident, notice) in notices {
+                self.note(backend, &incident, &receiver, Sent { notice, at: now }).await;
+            }
+        }
+        self.local.retain(|incident| incident.closed_at.is_none_or(|at| now.since(at) < LOOK * 12));
+    }
+
+    /// The incidents of the store, after this look's changes; none if another server tells of them.
+    async fn stored(
+        &self,
+        backend: &impl Backend,
+        found: &[findings::Found],
+        is_known: impl Fn(&Incident) -> bool,
+        now: Timestamp,
+    ) -> Result<Vec<Incident>, AdminError> {
+        let store = backend.histories();
+        if store.hold(&[TELLING.to_owned()], &self.holder).await?.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut incidents = store.incidents().await?;
+        for next in policy::observe(&incidents, found, is_known, now, id) {
+            // An operator was faster: the next look sees it.
+            if store.keep_incident(&next).await? {
+                incidents.retain(|incident| incident.id != next.id);
+                incidents.push(next);
+            }
+        }
+        Ok(incidents)
+    }
+
+    /// What receivers are to be told, each with all that is due at once.
+    fn due(
+        &self,
+        incidents: &[Incident],
+        now: Timestamp,
+    ) -> Vec<(&'static Receiver, Vec<(Incident, Notice)>)> {
+        let of = |receiver: &'static Receiver| {
+            let notices = incidents.iter().filter_map(|incident| {
+                Some((incident.clone(), policy::due(incident, receiver, now)?))
+            });
+            (receiver, notices.collect::<Vec<_>>())
+        };
+        let all = self.config.receivers.iter().map(of);
+        all.filter(|(_, notices)| !notices.is_empty()).collect()
+    }
+
+    /// Sends to all receivers at the same time. Returns what was accepted.
+    async fn tell(
+        &mut self,
+        due: Vec<(&'static Receiver, Vec<(Incident, Notice)>)>,
+        now: Timestamp,
+    ) -> Vec<(String, Vec<(Incident, Notice)>)> {
+        let is_paused = |receiver: &Receiver| {
+            self.pauses.get(&receiver.name).is_some_and(|(until, _)| Instant::now() < *until)
+        };
+        let due: Vec<_> = due.into_iter().filter(|(receiver, _)| !is_paused(receiver)).collect();
+        let (sender, config) = (&self.sender, self.config);
+        let sends = due.iter().map(|(receiver, notices)| {
+            let message = Message::of(config, notices);
+            async move { sender.send(receiver, &message).await }
+        });
+        let results = join_all(sends).await;
+        let mut told = Vec::new();
+        for ((receiver, notices), result) in due.into_iter().zip(results) {
+            match result {
+                Ok(()) => {
+                    tracing::info!(receiver = receiver.name, incidents = notices.len(), %now, "a receiver was told");
+                    self.pauses.remove(&receiver.name);
+                    told.push((receiver.name.clone(), notices));
+                }
+                Err(error) => {
+                    let last = self.pauses.get(&receiver.name).map(|(_, pause)| *pause * 2);
+                    let pause = last.unwrap_or(PAUSES.0).min(PAUSES.1);
+                    self.pauses.insert(receiver.name.clone(), (Instant::now() + pause, pause));
+                    tracing::warn!(receiver = receiver.name, error, again_in = ?pause, "a receiver accepted no message");
+                }
+            }
+        }
+        told
+    }
+
+    /// Notes a message that was accepted.
+    async fn note(
+        &mut self,
+        backend: &impl Backend,
+        incident: &Incident,
+        receiver: &str,
+        sent: Sent,
+    ) {
+        let local = self.local.iter_mut().find(|one| one.id == incident.id);
+        if let Some(one) = local {
+            one.sent.insert(receiver.to_owned(), sent);
+            return;
+        }
+        let change = |incident: &mut Incident| {
+            incident.sent.insert(receiver.to_owned(), sent);
+        };
+        if let Err(error) = changed(&backend.histories(), &incident.id, change).await {
+            tracing::warn!(
+                error = error.message,
+                "a message cannot be noted: it may be sent again"
+            );
+        }
+    }
+}
+
+/// Changes a stored incident, also if somebody else changes it at the same time.
+async fn changed(
+    store: &impl Incidents,
+    id: &str,
+    change: impl Fn(&mut Incident),
+) -> Result<Incident, AdminError> {
+    for _ in 0..TRIES {
+        let mut incident = find(store, id).await?;
+        change(&mut incident);
+        incident.version += 1;
+        if store.keep_incident(&incident).await? {
+            return Ok(incident);
+        }
+    }
+    Err(AdminError::new(
+        ErrorCode::IncidentChanged,
+        format!("others change incident {id} all the time."),
+    )
+    .hint("Try again."))
+}
+
+/// The incident with this id.
+///
+/// # Errors
+/// [`ErrorCode::IncidentNotFound`], and those of the store.
+pub async fn find(store: &impl Incidents, id: &str) -> Result<Incident, AdminError> {
+    let found = store.incidents().await?.into_iter().find(|incident| incident.id == id);
+    found.ok_or_else(|| {
+        AdminError::new(ErrorCode::IncidentNotFound, format!("unknown incident {id}.")).about(id)
+    })
+}
+
+/// All incidents, newest first; with `open`, only those that stand.
+///
+/// # Errors
+/// Those of the store.
+pub async fn list(store: &impl Incidents, open: bool) -> Result<Vec<Incident>, AdminError> {
+    let mut all = store.incidents().await?;
+    all.retain(|incident| !open || incident.closed_at.is_none());
+    Ok(all)
+}
+
+/// Acknowledges an incident: nobody is reminded of it.
+///
+/// # Errors
+/// [`ErrorCode::IncidentNotFound`], [`ErrorCode::IncidentClosed`], and those of the store.
+pub async fn acknowledge(
+    backend: &impl Backend,
+    id: &str,
+    actor: &Actor,
+) -> Result<Incident, AdminError> {
+    act(backend, id, actor, "incident acknowledge", |incident| {
+        incident.acknowledged = Some(actor.attribution());
+    })
+    .await
+}
+
+/// Resolves an incident: it closes, and its finding opens a new one only after it has gone.
+///
+/// # Errors
+/// As [`acknowledge`].
+pub async fn resolve(
+    backend: &impl Backend,
+    id: &str,
+    actor: &Actor,
+) -> Result<Incident, AdminError> {
+    act(backend, id, actor, "incident resolve", |incident| {
+        (incident.resolved, incident.closed_at) = (Some(actor.attribution()), Some(clock::now()));
+    })
+    .await
+}
+
+async fn act(
+    backend: &impl Backend,
+    id: &str,
+    actor: &Actor,
+    action: &str,
+    change: impl Fn(&mut Incident),
+) -> Result<Incident, AdminError> {
+    let store = backend.histories();
+    let incident = find(&store, id).await?;
+    if incident.closed_at.is_some() {
+        let message = format!("incident {id} is closed.");
+        return Err(AdminError::new(ErrorCode::IncidentClosed, message).about(id));
+    }
+    let Incident { name, finding, .. } = &incident;
+    let on = format!("{id} {name} {finding}");
+    let audited = Audited { control: Some(&store), action, on, attribution: actor.attribution() };
+    audited.run(changed(&store, id, change), |_| String::new()).await
+}
+
+/// Sends a test message to a receiver.
+///
+/// # Errors
+/// [`ErrorCode::ReceiverNotFound`], [`ErrorCode::ReceiverFailed`] with what happened.
+pub async fn test(
+    config: &Config,
+    control: &impl OperatorControl,
+    name: &str,
+    actor: &Actor,
+) -> Result<(), AdminError> {
+    let receiver = config.receivers.iter().find(|one| one.name == name).ok_or_else(|| {
+        let all: Vec<&str> = config.receivers.iter().map(|one| one.name.as_str()).collect();
+        let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+        AdminError::new(ErrorCode::ReceiverNotFound, format!("unknown receiver {name}."))
+            .hint(format!("The configuration has: {all}."))
+            .about(name)
+    })?;
+    let now = clock::now();
+    let incident = Incident {
+        id: format!("test-{}", id()),
+        version: 1,
+        subject: Subject::Part,
+        name: "test".into(),
+        finding: "test".into(),
+        severity: Severity::Info,
+        opened_at: now,
+        seen_at: now,
+        closed_at: None,
+        acknowledged: None,
+        resolved: None,
+        sent: Default::default(),
+    };
+    let message = Message::of(config, &[(incident, Notice::Opened)]);
+    let sender = Sender::new()?;
+    let send = async {
+        sender.send(receiver, &message).await.map_err(|error| {
+            AdminError::new(
+                ErrorCode::ReceiverFailed,
+                format!("{name} accepted no message: {error}."),
+            )
+            .about(name)
+        })
+    };
+    let on = name.to_owned();
+    let audited = Audited {
+        control: Some(control),
+        action: "notify test",
+        on,
+        attribution: actor.attribution(),
+    };
+    audited.run(send, |()| String::new()).await
+}
+
+fn id() -> String {
+    let mut random = [0; 4];
+    rand::rng().fill_bytes(&mut random);
+    hex::encode(random)
+}

@@ -231,9 +231,10 @@ impl From<job::Scope> for Scope {
 #[serde(tag = "from", rename_all = "snake_case")]
 pub(crate) enum Through {
     /// Dead letters.
-    DeadLetters {
-        /// Only these, by delivery key. Empty: all.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
+    DeadLetters,
+    /// Dead letters that are selected by their ids or their error.
+    SelectedDeadLetters {
+        /// Only these, by delivery key. Empty: the filter selects.
         ids: Vec<String>,
     },
     /// Archived events that were never processed, are dead, or were drained.
@@ -249,7 +250,8 @@ pub(crate) enum Through {
 impl From<job::Through> for Through {
     fn from(from: job::Through) -> Self {
         match from {
-            job::Through::DeadLetters { ids } => Self::DeadLetters { ids },
+            job::Through::DeadLetters => Self::DeadLetters,
+            job::Through::SelectedDeadLetters { ids } => Self::SelectedDeadLetters { ids },
             job::Through::Archive { ids, force } => Self::Archive { ids, force },
         }
     }

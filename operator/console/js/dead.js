@@ -34,13 +34,16 @@ export const dead = {
     page.actions.requeue = ({ destination, reason, error, items, isWhole }) => {
       // As the list is narrowed.
       const { source, type } = Object.fromEntries(new URLSearchParams(page.query));
+      // Letters without an error are named, if there are few enough: no filter selects only them.
+      const ids = !error && isWhole && items.length <= SELECTED ? items.map((one) => one.key) : undefined;
+      const count = error || ids ? (isWhole ? number(items.length) : 'all') : 'all with this reason';
       const narrowed = `${source ? `, from ${source}` : ''}${type ? `, of the type ${type}` : ''}`;
       return plan(page, {
-        title: `Plan: requeue ${isWhole ? number(items.length) : 'all'}`,
+        title: `Plan: requeue ${count}`,
         text: `A job is planned for all letters of ${destination} with the reason "${words(reason)}"${error
           ? ` and the error "${visible(error)}"` : ''}${narrowed}. Nothing is requeued yet: the next page shows the plan.`,
         name: destination,
-      }, { destination, reason, error, source, type });
+      }, ids ? { ids } : { destination, reason, error, source, type });
     };
     page.actions.requeueSelected = () => {
       const ids = [...page.state().selected];

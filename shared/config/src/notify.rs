@@ -158,11 +158,7 @@ impl Reader<'_> {
             }
             "email" => {
                 let server = of(section, "url");
-                let is_smtp = |url: &Secret| {
-                    [&b"smtp://"[..], b"smtps://"]
-                        .iter()
-                        .any(|start| url.expose().starts_with(start))
-                };
+                let is_smtp = |url: &Secret| is_safe_smtp(&String::from_utf8_lossy(url.expose()));
                 if server.as_ref().is_some_and(|url| !is_smtp(url)) {
                     section.problem(
                         "url",
@@ -187,9 +183,37 @@ impl Reader<'_> {
     }
 }
 
+/// Whether a mail server's address keeps its password from the network: TLS, or this machine.
+fn is_safe_smtp(url: &str) -> bool {
+    let url = url.trim();
+    let Some(rest) = url.strip_prefix("smtp://") else { return url.starts_with("smtps://") };
+    let host = rest.rsplit('@').next().unwrap_or_default();
+    let is_here = |name: &str| {
+        let rest = host.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/', '?']))
+    };
+    rest.contains("tls=required") || ["127.0.0.1", "localhost", "[::1]"].into_iter().any(is_here)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_of_a_mail_server_is_not_sent_as_it_is() {
+        for (url, is_safe) in [
+            ("smtps://ada:secret@mail.example.com", true),
+            ("smtp://ada:secret@mail.example.com:587?tls=required", true),
+            ("smtp://127.0.0.1:2525", true),
+            ("smtp://localhost", true),
+            ("smtp://ada:secret@mail.example.com", false),
+            ("smtp://ada:secret@localhost.example.com", false),
+            ("smtp://127.0.0.1@mail.example.com", false),
+            ("https://mail.example.com", false),
+        ] {
+            assert_eq!(is_safe_smtp(url), is_safe, "{url}");
+        }
+    }
 
     fn at(text: &str) -> Timestamp {
         let at: jiff::Timestamp = text.parse().unwrap();

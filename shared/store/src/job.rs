@@ -70,9 +70,11 @@ impl Scope {
 #[serde(tag = "from", rename_all = "snake_case")]
 pub enum Through {
     /// Dead letters.
-    DeadLetters {
-        /// Only these, by delivery key. Empty: all.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    DeadLetters,
+    /// Dead letters that are selected by their ids or their error. Versions that know neither cannot read such a
+    /// job: they would requeue all.
+    SelectedDeadLetters {
+        /// Only these, by delivery key. Empty: the filter selects.
         ids: Vec<String>,
     },
     /// Archived events that were never processed, are dead, or were drained.

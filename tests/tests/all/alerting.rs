@@ -46,7 +46,7 @@ impl Prometheus {
         }
         config += &format!(
             "  - job_name: zentra-serve\n    metrics_path: /v1/metrics\n    \
-             scrape_interval: 5s\n    scrape_timeout: 5s\n    \
+             scrape_interval: 8s\n    scrape_timeout: 8s\n    \
              authorization: {{ credentials: \"{token}\" }}\n    \
              static_configs: [{{ targets: [\"{serve}\"] }}]\n"
         );

@@ -129,7 +129,12 @@ pub async fn plan(
             let keys: BTreeSet<_> = requeueable(backend, config, ids).await?.into_iter().collect();
             let has = |name: &String| keys.iter().any(|key| key.destination() == name);
             destinations.retain(|name| keys.is_empty() || has(name));
-            Through::DeadLetters { ids: keys.iter().map(ToString::to_string).collect() }
+            match keys.is_empty() && filter.error.is_none() {
+                true => Through::DeadLetters,
+                false => Through::SelectedDeadLetters {
+                    ids: keys.iter().map(ToString::to_string).collect(),
+                },
+            }
         }
     };
     let histories = backend.histories();
@@ -175,7 +180,7 @@ pub async fn plan(
             (Some(job), _) => error
                 .hint(format!("Job {} holds dead letters of its destination.", job.id))
                 .about(&job.id),
-            (None, Through::DeadLetters { .. }) => error,
+            (None, Through::DeadLetters | Through::SelectedDeadLetters { .. }) => error,
             (None, Through::Archive { .. }) => {
                 error.hint("Delivered events are replayed only with force.")
             }
@@ -206,8 +211,9 @@ fn name() -> String {
     hex::encode(random)
 }
 
-/// The delivery keys of a stored selection.
-fn keys(ids: &[String]) -> HashSet<DeliveryKey> {
+/// The delivery keys of a stored selection. Empty: the filter selects.
+fn keys(through: &Through) -> HashSet<DeliveryKey> {
+    let Through::SelectedDeadLetters { ids } = through else { return HashSet::new() };
     ids.iter().filter_map(|id| DeliveryKey::parse(id)).collect()
 }
 
@@ -222,7 +228,7 @@ async fn look(
     let (histories, rate, dry_run) = (&histories, 0, true);
     let Job { destinations, scope, .. } = job;
     let found = match &job.through {
-        Through::DeadLetters { ids } => {
+        Through::DeadLetters | Through::SelectedDeadLetters { .. } => {
             let what = HistoryEvent::Requeued { reason: String::new(), job: None };
             let (queue, by) = (&queue, "");
             let mut act = Requeue { histories, queue, config, by, what: &what, last: None };
@@ -232,7 +238,7 @@ async fn look(
                 sealer: &config.seal,
                 destinations: destinations.clone(),
                 scope,
-                keys: keys(ids),
+                keys: keys(&job.through),
                 limit: usize::MAX,
                 rate,
                 dry_run,

@@ -82,7 +82,7 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Runner<'_, H, Q> {
         let of = job.clone();
         let (run, reason) = (format!("{}/{}", of.id, of.runs), of.made.because.clone());
         let what = match &of.through {
-            Through::DeadLetters { .. } => {
+            Through::DeadLetters | Through::SelectedDeadLetters { .. } => {
                 HistoryEvent::Requeued { reason, job: Some(run.clone()) }
             }
             Through::Archive { .. } => HistoryEvent::Replayed { reason, job: run.clone() },
@@ -107,14 +107,14 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Runner<'_, H, Q> {
         };
         let (scope, rate, dry_run) = (&of.scope, of.pace.rate, false);
         let tally = match &of.through {
-            Through::DeadLetters { ids } => {
+            Through::DeadLetters | Through::SelectedDeadLetters { .. } => {
                 let pass = Pass {
                     histories,
                     queue,
                     sealer: &self.config.seal,
                     destinations: of.destinations.clone(),
                     scope,
-                    keys: keys(ids),
+                    keys: keys(&of.through),
                     limit: usize::MAX,
                     rate,
                     dry_run,
@@ -215,7 +215,9 @@ impl<H: DeliveryStore + Jobs, Q: Operate> LetterAction for Running<'_, '_, H, Q>
     async fn on(&mut self, letter: &Letter<'_>) -> Result<bool, AdminError> {
         self.requeue.last = None;
         let done = match self.job.through {
-            Through::DeadLetters { .. } => self.requeue.on(letter).await?,
+            Through::DeadLetters | Through::SelectedDeadLetters { .. } => {
+                self.requeue.on(letter).await?
+            }
             Through::Archive { .. } => self.replay(letter).await?,
         };
         self.sent = self.sent.saturating_add(1);
@@ -237,7 +239,9 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Running<'_, '_, H, Q> {
             unsuited: so_far.unsuited.saturating_sub(left),
             busy: so_far.busy,
             leftover: match self.job.through {
-                Through::DeadLetters { .. } => before.leftover + so_far.leftover,
+                Through::DeadLetters | Through::SelectedDeadLetters { .. } => {
+                    before.leftover + so_far.leftover
+                }
                 Through::Archive { .. } => so_far.leftover,
             },
             forgotten: so_far.forgotten,

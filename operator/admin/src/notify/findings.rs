@@ -1,5 +1,7 @@
 //! What each finding means, and what helps.
 
+use std::time::Duration;
+
 use zentra_store::incident::{Severity, Subject};
 
 use crate::status::Status;
@@ -34,6 +36,7 @@ const ROWS: &[Row] = {
     use Severity::{Critical, Info, Warning};
     &[
         ("down", Critical, "It is down.", "See zentra doctor.", "", "zentratargetdown"),
+        ("test", Info, "This is a test.", "Nothing is wrong.", "", ""),
         (
             "unrouted",
             Warning,
@@ -189,7 +192,31 @@ pub fn meaning(finding: &str) -> Meaning {
     Meaning { severity, summary, next, page, runbook }
 }
 
-/// All findings of a status.
+/// How long a finding stands before somebody is told: what heals by itself is worth no message. Some findings compare
+/// figures of now with those of the last minute, and are wrong for a while.
+pub(super) fn confirm(finding: &str) -> Duration {
+    Duration::from_secs(match finding {
+        "stuck" | "queue_missing" => 300,
+        "unlisted_letters" => 900,
+        _ => 30,
+    })
+}
+
+/// Whether the status knows of this subject. While RabbitMQ or Redis is away, it does not know of sources and
+/// destinations.
+pub(super) fn is_known(status: &Status, subject: Subject, name: &str) -> bool {
+    let part = |name: &str| status.parts.iter().any(|part| part.name == name);
+    match (subject, name) {
+        (Subject::Part, "unrouted") => status.unrouted.is_some(),
+        (Subject::Part, name) => part(name),
+        (Subject::Source | Subject::Destination, _) => {
+            let is_up = status.parts.iter().all(|part| part.up || part.name == "workers");
+            status.knows_deliveries && is_up
+        }
+    }
+}
+
+/// All findings of a status about what it knows.
 pub(super) fn found(status: &Status) -> Vec<Found> {
     let one = |subject, name: &str, finding| Found { subject, name: name.to_owned(), finding };
     let parts = status.parts.iter().filter(|part| !part.up);
@@ -202,7 +229,8 @@ pub(super) fn found(status: &Status) -> Vec<Found> {
     let destinations = status.destinations.iter().flat_map(|of| {
         of.findings.iter().map(move |finding| one(Subject::Destination, &of.destination, finding))
     });
-    parts.chain(unrouted).chain(sources).chain(destinations).collect()
+    let all = parts.chain(unrouted).chain(sources).chain(destinations);
+    all.filter(|one| is_known(status, one.subject, &one.name)).collect()
 }
 
 #[cfg(test)]

@@ -10,9 +10,6 @@ use zentra_store::incident::{Incident, Notice, Severity, Subject};
 
 use super::findings::meaning;
 
-/// Maximum number of incidents in one message. The console has all.
-const MOST: usize = 50;
-
 /// A message about one or more incidents.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Message {
@@ -20,8 +17,6 @@ pub(super) struct Message {
     pub(super) namespace: String,
     /// What it is about, the most urgent first.
     pub(super) incidents: Vec<Told>,
-    /// Number of incidents beyond these.
-    pub(super) more: usize,
 }
 
 /// What is told of an incident.
@@ -36,6 +31,9 @@ pub(super) struct Told {
     pub(super) summary: &'static str,
     pub(super) next: &'static str,
     pub(super) opened_at: Timestamp,
+    /// When the receiver was told of it last.
+    #[serde(skip)]
+    pub(super) told_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) closed_at: Option<Timestamp>,
     /// Who resolved it.
@@ -50,14 +48,11 @@ pub(super) struct Told {
 }
 
 impl Message {
-    pub(super) fn of(config: &Config, notices: &[(Incident, Notice)]) -> Self {
-        let mut incidents: Vec<Told> =
-            notices.iter().map(|(of, what)| told(config, of, *what)).collect();
-        incidents
-            .sort_by_key(|one| (one.notice == Notice::Closed, std::cmp::Reverse(one.severity)));
-        let more = incidents.len().saturating_sub(MOST);
-        incidents.truncate(MOST);
-        Self { namespace: config.namespace.clone(), incidents, more }
+    /// In their order.
+    pub(super) fn of(config: &Config, receiver: &str, notices: &[(Incident, Notice)]) -> Self {
+        let told = |(of, what): &(Incident, Notice)| told(config, receiver, of, *what);
+        let incidents = notices.iter().map(told).collect();
+        Self { namespace: config.namespace.clone(), incidents }
     }
 
     /// One line.
@@ -66,7 +61,7 @@ impl Message {
             [one] => format!("{}: {}", self.namespace, one.title()),
             all => {
                 let closed = all.iter().filter(|one| one.notice == Notice::Closed).count();
-                let open = all.len() + self.more - closed;
+                let open = all.len() - closed;
                 let count = |count: usize, what| match count {
                     0 => None,
                     count => Some(format!("{count} {what}")),
@@ -80,15 +75,18 @@ impl Message {
 
     /// Several lines of plain text.
     pub(super) fn text(&self) -> String {
-        let mut text: Vec<String> = self.incidents.iter().map(Told::text).collect();
-        if self.more > 0 {
-            text.push(format!("… and {} more.", self.more));
-        }
+        let text: Vec<String> = self.incidents.iter().map(Told::text).collect();
         text.join("\n\n")
     }
 }
 
 impl Told {
+    /// Whether it is about the same finding.
+    pub(super) fn is_about_same(&self, other: &Self) -> bool {
+        let about = |of: &Self| (of.subject, of.name.clone(), of.finding.clone());
+        about(self) == about(other)
+    }
+
     /// One line.
     pub(super) fn title(&self) -> String {
         let Self { name, finding, notice, .. } = self;
@@ -119,7 +117,7 @@ impl Told {
     }
 }
 
-fn told(config: &Config, incident: &Incident, notice: Notice) -> Told {
+fn told(config: &Config, receiver: &str, incident: &Incident, notice: Notice) -> Told {
     let meaning = meaning(&incident.finding);
     let console = config.console_url.as_ref();
     let console =
@@ -135,6 +133,7 @@ fn told(config: &Config, incident: &Incident, notice: Notice) -> Told {
         summary: meaning.summary,
         next: meaning.next,
         opened_at: incident.opened_at,
+        told_at: incident.sent.get(receiver).map(|sent| sent.at),
         closed_at: incident.closed_at,
         resolved_by: incident.resolved.as_ref().map(|by| by.by.clone()),
         console,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rand::RngCore;
 use tokio::time::Instant;
-use zentra_config::{Config, Receiver};
+use zentra_config::{Channel, Config, Receiver};
 use zentra_core::clock::{self, Timestamp};
 use zentra_store::control::OperatorControl;
 use zentra_store::incident::{Incident, Incidents, Notice, Sent, Severity, Subject};
@@ -23,7 +23,7 @@ pub use findings::{Meaning, meaning};
 use crate::audit::{Actor, Audited};
 use crate::backend::Backend;
 use crate::error::{AdminError, ErrorCode};
-use crate::status::Status;
+use crate::status::{self, Refusals, Status};
 use message::Message;
 use send::Sender;
 
@@ -33,6 +33,14 @@ pub const LOOK: Duration = Duration::from_secs(5);
 const TELLING: &str = "@notify";
 /// First and longest pause after a message that was not accepted.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// When refused callbacks are counted again: if there are others, and anyway.
+const RECOUNT: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
+/// Maximum number of incidents in one message.
+const MOST: usize = 50;
+/// Maximum number of PagerDuty's events for one look: each is a request.
+const EVENTS: usize = 10;
+/// How long a closed incident of the store itself is kept for receivers that do not answer.
+const LOCAL: Duration = Duration::from_secs(24 * 3600);
 /// How often a change of an incident is tried again, if somebody else changes it at the same time.
 const TRIES: usize = 5;
 
@@ -45,6 +53,27 @@ pub struct Notifier {
     local: Vec<Incident>,
     /// When a receiver that accepted no message is tried again, and the pause before that.
     pauses: HashMap<String, (Instant, Duration)>,
+    /// The refused callbacks, as they were counted last.
+    refused: Option<Counted>,
+    /// Why incidents cannot be kept, as it was logged.
+    trouble: Option<String>,
+}
+
+/// Refused callbacks of the last hour.
+struct Counted {
+    at: Instant,
+    /// Number of those that were kept then.
+    kept: u64,
+    by: Refusals,
+}
+
+/// What a receiver is to be told.
+type Due = (&'static Receiver, Vec<(Incident, Notice)>);
+
+/// Whether a closed incident is still to be told.
+fn is_wanted(incident: &Incident, now: Timestamp) -> bool {
+    let is_told = incident.sent.values().all(|sent| sent.notice == Notice::Closed);
+    incident.closed_at.is_none_or(|at| !is_told && now.since(at) < LOCAL)
 }
 
 impl Notifier {
@@ -57,52 +86,96 @@ impl Notifier {
             return Ok(None);
         }
         let (sender, holder) = (Sender::new()?, format!("notify {}", id()));
-        Ok(Some(Self { config, sender, holder, local: Vec::new(), pauses: HashMap::new() }))
+        Ok(Some(Self {
+            config,
+            sender,
+            holder,
+            local: Vec::new(),
+            pauses: HashMap::new(),
+            refused: None,
+            trouble: None,
+        }))
     }
 
     /// One look: keeps what changed, and tells receivers of what is due. A receiver that does not answer delays
     /// nothing but its own messages.
     pub async fn look(&mut self, backend: &impl Backend, status: &Status) {
-        let now = clock::now();
-        let found = findings::found(status);
+        let (now, mut status) = (clock::now(), status.clone());
+        let holds = self.holds(backend).await;
+        if let Ok(true) = holds {
+            self.count_refused(backend, &mut status).await;
+        }
         let store = backend.store_name();
-        let is_local = |subject, name: &str| policy::is_local(subject, name, store);
+        let is_own = |subject, name: &str| policy::is_local(subject, name, store);
         let (own, others): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|one| is_local(one.subject, &one.name));
+            findings::found(&status).into_iter().partition(|one| is_own(one.subject, &one.name));
         for next in policy::observe(&self.local, &own, |_| true, now, id) {
             self.local.retain(|incident| incident.id != next.id);
             self.local.push(next);
         }
-        let mut due = self.due(&self.local, now);
-        // Without store and broker, the findings of sources and destinations are unknown.
-        let is_up = status.parts.iter().all(|part| part.up || part.name == "workers");
-        let is_known = |incident: &Incident| is_up || incident.subject == Subject::Part;
-        match self.stored(backend, &others, is_known, now).await {
-            Ok(incidents) => due.extend(self.due(&incidents, now)),
-            Err(error) => tracing::debug!(error = error.message, "incidents cannot be kept"),
+        let mut incidents = self.local.clone();
+        let stored = match holds {
+            Ok(true) => self.stored(backend, &others, &status, now).await,
+            Ok(false) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok(stored) => {
+                incidents.extend(stored);
+                self.trouble = None;
+            }
+            Err(error) if self.trouble.as_ref() != Some(&error.message) => {
+                tracing::warn!(error = error.message, "incidents cannot be kept");
+                self.trouble = Some(error.message);
+            }
+            Err(_) => {}
         }
-        let told = self.tell(due, now).await;
-        for (receiver, notices) in told {
+        for (receiver, notices) in self.tell(self.due(&incidents, now)).await {
             for (incident, notice) in notices {
                 self.note(backend, &incident, &receiver, Sent { notice, at: now }).await;
             }
         }
-        self.local.retain(|incident| incident.closed_at.is_none_or(|at| now.since(at) < LOOK * 12));
+        self.local.retain(|incident| is_wanted(incident, now));
     }
 
-    /// The incidents of the store, after this look's changes; none if another server tells of them.
+    /// Whether this server tells receivers, and no other one.
+    async fn holds(&self, backend: &impl Backend) -> Result<bool, AdminError> {
+        Ok(backend.histories().hold(&[TELLING.to_owned()], &self.holder).await?.is_none())
+    }
+
+    /// Adds the refused callbacks of the last hour to the status. Their count is read again if there are others, or
+    /// after a while, because it holds them.
+    async fn count_refused(&mut self, backend: &impl Backend, status: &mut Status) {
+        let kept = status.refused.unwrap_or(0);
+        let is_old = |counted: &Counted| {
+            let age = counted.at.elapsed();
+            age >= RECOUNT.1 || (age >= RECOUNT.0 && counted.kept != kept)
+        };
+        if kept == 0 {
+            self.refused = None;
+        } else if self.refused.as_ref().is_none_or(is_old)
+            && let Ok(queue) = backend.queue().await
+            && let Ok(by) = status::count_refused(&queue, self.config).await
+        {
+            self.refused = Some(Counted { at: Instant::now(), kept, by });
+        }
+        if let Some(counted) = &self.refused {
+            status.with_refused(&counted.by);
+        }
+    }
+
+    /// The incidents of the store, after this look's changes.
     async fn stored(
         &self,
         backend: &impl Backend,
         found: &[findings::Found],
-        is_known: impl Fn(&Incident) -> bool,
+        status: &Status,
         now: Timestamp,
     ) -> Result<Vec<Incident>, AdminError> {
         let store = backend.histories();
-        if store.hold(&[TELLING.to_owned()], &self.holder).await?.is_some() {
-            return Ok(Vec::new());
-        }
         let mut incidents = store.incidents().await?;
+        let is_known =
+            |incident: &Incident| findings::is_known(status, incident.subject, &incident.name);
         for next in policy::observe(&incidents, found, is_known, now, id) {
             // An operator was faster: the next look sees it.
             if store.keep_incident(&next).await? {
@@ -113,35 +186,36 @@ impl Notifier {
         Ok(incidents)
     }
 
-    /// What receivers are to be told, each with all that is due at once.
-    fn due(
-        &self,
-        incidents: &[Incident],
-        now: Timestamp,
-    ) -> Vec<(&'static Receiver, Vec<(Incident, Notice)>)> {
+    /// What receivers are to be told, the most urgent first. What is too much for one message follows with the next
+    /// look.
+    fn due(&self, incidents: &[Incident], now: Timestamp) -> Vec<Due> {
         let of = |receiver: &'static Receiver| {
             let notices = incidents.iter().filter_map(|incident| {
                 Some((incident.clone(), policy::due(incident, receiver, now)?))
             });
-            (receiver, notices.collect::<Vec<_>>())
+            let mut notices: Vec<_> = notices.collect();
+            notices.sort_by_key(|(incident, notice)| {
+                (*notice == Notice::Closed, std::cmp::Reverse(incident.severity))
+            });
+            notices.truncate(match receiver.channel {
+                Channel::Pagerduty { .. } => EVENTS,
+                _ => MOST,
+            });
+            (receiver, notices)
         };
         let all = self.config.receivers.iter().map(of);
         all.filter(|(_, notices)| !notices.is_empty()).collect()
     }
 
     /// Sends to all receivers at the same time. Returns what was accepted.
-    async fn tell(
-        &mut self,
-        due: Vec<(&'static Receiver, Vec<(Incident, Notice)>)>,
-        now: Timestamp,
-    ) -> Vec<(String, Vec<(Incident, Notice)>)> {
+    async fn tell(&mut self, due: Vec<Due>) -> Vec<(String, Vec<(Incident, Notice)>)> {
         let is_paused = |receiver: &Receiver| {
             self.pauses.get(&receiver.name).is_some_and(|(until, _)| Instant::now() < *until)
         };
         let due: Vec<_> = due.into_iter().filter(|(receiver, _)| !is_paused(receiver)).collect();
         let (sender, config) = (&self.sender, self.config);
         let sends = due.iter().map(|(receiver, notices)| {
-            let message = Message::of(config, notices);
+            let message = Message::of(config, &receiver.name, notices);
             async move { sender.send(receiver, &message).await }
         });
         let results = join_all(sends).await;
@@ -149,7 +223,11 @@ impl Notifier {
         for ((receiver, notices), result) in due.into_iter().zip(results) {
             match result {
                 Ok(()) => {
-                    tracing::info!(receiver = receiver.name, incidents = notices.len(), %now, "a receiver was told");
+                    tracing::info!(
+                        receiver = receiver.name,
+                        incidents = notices.len(),
+                        "a receiver was told"
+                    );
                     self.pauses.remove(&receiver.name);
                     told.push((receiver.name.clone(), notices));
                 }
@@ -312,16 +390,21 @@ pub async fn test(
         resolved: None,
         sent: Default::default(),
     };
-    let message = Message::of(config, &[(incident, Notice::Opened)]);
     let sender = Sender::new()?;
     let send = async {
-        sender.send(receiver, &message).await.map_err(|error| {
-            AdminError::new(
-                ErrorCode::ReceiverFailed,
-                format!("{name} accepted no message: {error}."),
-            )
-            .about(name)
-        })
+        let mut notices = vec![Notice::Opened];
+        // Nobody has to close the test at PagerDuty.
+        if matches!(receiver.channel, Channel::Pagerduty { .. }) {
+            notices.push(Notice::Closed);
+        }
+        for notice in notices {
+            let message = Message::of(config, name, &[(incident.clone(), notice)]);
+            sender.send(receiver, &message).await.map_err(|error| {
+                let message = format!("{name} accepted no message: {error}.");
+                AdminError::new(ErrorCode::ReceiverFailed, message).about(name)
+            })?;
+        }
+        Ok(())
     };
     let on = name.to_owned();
     let audited = Audited {
@@ -337,4 +420,74 @@ fn id() -> String {
     let mut random = [0; 4];
     rand::rng().fill_bytes(&mut random);
     hex::encode(random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fakes::Fakes;
+
+    fn notifier(channel: Channel) -> Notifier {
+        let mut config = Config::clone(&Fakes::new().config);
+        config.receivers = vec![Receiver {
+            name: "ops".into(),
+            channel,
+            severity: Severity::Info,
+            remind_after: Duration::ZERO,
+            quiet_hours: None,
+        }];
+        Notifier::new(Box::leak(Box::new(config))).unwrap().unwrap()
+    }
+
+    fn incidents(count: usize) -> Vec<Incident> {
+        let (start, now) = (Timestamp::from_millis(0), clock::now());
+        let one = |at: usize| Incident {
+            id: at.to_string(),
+            version: 1,
+            subject: Subject::Destination,
+            name: format!("d{at}"),
+            finding: "failing".into(),
+            severity: if at.is_multiple_of(2) { Severity::Warning } else { Severity::Critical },
+            opened_at: start,
+            seen_at: now,
+            closed_at: None,
+            acknowledged: None,
+            resolved: None,
+            sent: Default::default(),
+        };
+        (0..count).map(one).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_for_one_message_follows_and_the_urgent_goes_first() {
+        for (channel, most) in [
+            (Channel::Slack { url: None }, MOST),
+            (Channel::Pagerduty { url: None, key: None }, EVENTS),
+        ] {
+            let (notifier, mut all) = (notifier(channel), incidents(120));
+            let (mut told, now) = (Vec::new(), clock::now());
+            while let [(_, notices)] = &notifier.due(&all, now)[..] {
+                assert!(notices.len() <= most);
+                for (incident, notice) in notices {
+                    told.push(incident.severity);
+                    let sent = Sent { notice: *notice, at: now };
+                    let noted = all.iter_mut().find(|one| one.id == incident.id).unwrap();
+                    noted.sent.insert("ops".into(), sent);
+                }
+            }
+            assert_eq!(told.len(), 120, "each is told once");
+            assert!(told.is_sorted_by(|one, next| one >= next), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_closed_incident_of_the_store_is_kept_until_it_is_told() {
+        let now = clock::now();
+        let [one] = &incidents(1)[..] else { panic!() };
+        let sent = |notice| [("ops".to_owned(), Sent { notice, at: now })].into();
+        let closed = Incident { closed_at: Some(now), sent: sent(Notice::Opened), ..one.clone() };
+        assert!(is_wanted(one, now) && is_wanted(&closed, now.plus(LOCAL / 2)));
+        assert!(!is_wanted(&closed, now.plus(LOCAL)));
+        assert!(!is_wanted(&Incident { sent: sent(Notice::Closed), ..closed }, now));
+    }
 }

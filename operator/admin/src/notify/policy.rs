@@ -6,10 +6,8 @@ use zentra_config::Receiver;
 use zentra_core::clock::Timestamp;
 use zentra_store::incident::{Incident, Notice, Severity, Subject};
 
-use super::findings::{Found, meaning};
+use super::findings::{Found, confirm, meaning};
 
-/// How long a finding stands before somebody is told: what heals by itself is worth no message.
-pub(super) const CONFIRM: Duration = Duration::from_secs(30);
 /// How long a finding is gone before its incident closes, so that one that comes and goes is one incident.
 pub(super) const CLEAR: Duration = Duration::from_secs(300);
 /// How often an open incident is stored while nothing changes.
@@ -36,6 +34,10 @@ pub(super) fn observe(
         let gone = now.since(incident.seen_at);
         let mut next = Incident { version: incident.version + 1, ..incident.clone() };
         match stands {
+            // The clock was stepped back, or that of another server is ahead.
+            _ if incident.seen_at > now => {
+                (next.seen_at, next.opened_at) = (now, incident.opened_at.min(now));
+            }
             true if gone >= SEEN => next.seen_at = now,
             false if gone >= CLEAR && incident.closed_at.is_none() => next.closed_at = Some(now),
             _ => continue,
@@ -72,15 +74,21 @@ fn is_of(incident: &Incident, found: &Found) -> bool {
 /// What a receiver is to be told of an incident now.
 pub(super) fn due(incident: &Incident, receiver: &Receiver, now: Timestamp) -> Option<Notice> {
     let quiet = receiver.quiet_hours.as_ref().is_some_and(|quiet| quiet.contains(now));
-    if incident.severity < receiver.severity || (quiet && incident.severity < Severity::Critical) {
+    let sent = incident.sent.get(&receiver.name);
+    // What was told is told to its end.
+    let is_minor = incident.severity < receiver.severity && sent.is_none();
+    if is_minor || (quiet && incident.severity < Severity::Critical) {
         return None;
     }
-    let sent = incident.sent.get(&receiver.name);
     match (sent.map(|sent| sent.notice), incident.closed_at) {
         // What came and went before anybody was told.
         (None | Some(Notice::Closed), Some(_)) => None,
         (Some(_), Some(_)) => Some(Notice::Closed),
-        (None, None) => (now.since(incident.opened_at) >= CONFIRM).then_some(Notice::Opened),
+        // An incident stays open for a while after its finding has gone: that does not count.
+        (None, None) => {
+            let stood = incident.seen_at.since(incident.opened_at);
+            (stood >= confirm(&incident.finding)).then_some(Notice::Opened)
+        }
         (Some(_), None) => {
             let again = receiver.remind_after;
             let is_due = sent.is_some_and(|sent| now.since(sent.at) >= again);
@@ -160,8 +168,10 @@ mod tests {
         assert_eq!(told[0], (Notice::Opened, 30));
         assert!(matches!(told[1..], [(Notice::Closed, 880..=900)]), "{told:?}");
         assert_eq!(incidents.len(), 1);
-        let (told, _) = messages([true; 5], &receiver(), |_, _| ());
+        let blip = [true; 5].into_iter().chain([false; 240]);
+        let (told, incidents) = messages(blip, &receiver(), |_, _| ());
         assert_eq!(told, [], "it has gone before it is confirmed");
+        assert!(incidents[0].closed_at.is_some());
     }
 
     #[test]
@@ -185,7 +195,7 @@ mod tests {
         let silent = Receiver { remind_after: Duration::ZERO, ..receiver() };
         assert_eq!(messages(day(), &silent, |_, _| ()).0.len(), 1);
         let (told, incidents) = messages(day(), &receiver(), |one, at| {
-            if one.resolved.is_none() && at.since(one.opened_at) > CONFIRM * 2 {
+            if one.resolved.is_none() && at.since(one.opened_at) > CLEAR {
                 (one.resolved, one.closed_at) = (by(at), Some(at));
             }
         });
@@ -200,7 +210,9 @@ mod tests {
             panic!()
         };
         let warning = Incident { severity: Severity::Warning, ..one.clone() };
-        let now = start.plus(CONFIRM);
+        let now = start.plus(Duration::from_secs(30));
+        let one = &Incident { seen_at: now, ..one.clone() };
+        let warning = Incident { seen_at: now, ..warning };
         let critical = Receiver { severity: Severity::Critical, ..receiver() };
         assert_eq!(due(&warning, &critical, now), None);
         assert_eq!(due(one, &critical, now), Some(Notice::Opened));
@@ -209,6 +221,31 @@ mod tests {
         assert_eq!(due(&warning, &asleep, now), None);
         assert_eq!(due(one, &asleep, now), Some(Notice::Opened));
         assert_eq!(due(&warning, &receiver(), now), Some(Notice::Opened));
+    }
+
+    #[test]
+    fn a_clock_that_was_an_hour_ahead_delays_nothing() {
+        let ahead = Timestamp::from_millis(1_796_003_600_000);
+        let mut incidents = observe(&[], &[circuit()], |_| true, ahead, || "1".into());
+        let (mut now, mut told) = (Timestamp::from_millis(1_796_000_000_000), 0);
+        for _ in 0..looks(2) {
+            now = now.plus(LOOK);
+            for next in observe(&incidents, &[circuit()], |_| true, now, || "2".into()) {
+                incidents = vec![next];
+            }
+            told += usize::from(due(&incidents[0], &receiver(), now).is_some());
+        }
+        assert!(told > 0, "{incidents:?}");
+    }
+
+    #[test]
+    fn what_was_told_is_told_to_its_end_whatever_the_severity_is_by_now() {
+        let at = Timestamp::from_millis(1_796_000_000_000);
+        let [one] = &observe(&[], &[circuit()], |_| true, at, || "1".into())[..] else { panic!() };
+        let sent = [("ops".to_owned(), Sent { notice: Notice::Opened, at })].into();
+        let severity = Severity::Info;
+        let closed = Incident { closed_at: Some(at), severity, sent, ..one.clone() };
+        assert_eq!(due(&closed, &receiver(), at), Some(Notice::Closed));
     }
 
     #[test]

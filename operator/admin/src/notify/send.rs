@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use lettre::message::Mailbox;
+use lettre::message::header::ContentType;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message as Email, Tokio1Executor};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -52,7 +53,7 @@ impl Sender {
             }
             Channel::Pagerduty { url, key } => {
                 let key = text(key.as_ref())?;
-                for one in &message.incidents {
+                for one in events(message) {
                     let body = pagerduty(key, &message.namespace, one);
                     self.post(url.as_ref(), HeaderMap::new(), &body).await?;
                 }
@@ -84,6 +85,18 @@ impl Sender {
     }
 }
 
+/// What PagerDuty is told, in this order. All events of one finding have one key: an older incident must not end a newer
+/// one.
+fn events(message: &Message) -> Vec<&Told> {
+    let is_open = |of: &Told| {
+        let mut all = message.incidents.iter();
+        all.any(|one| one.notice != Notice::Closed && one.is_about_same(of))
+    };
+    let (closed, open): (Vec<&Told>, Vec<&Told>) =
+        message.incidents.iter().partition(|one| one.notice == Notice::Closed);
+    closed.into_iter().filter(|one| !is_open(one)).chain(open).collect()
+}
+
 fn text(secret: Option<&Secret>) -> Result<&str, String> {
     let bytes = secret.ok_or("this program does not have its secret")?.expose();
     std::str::from_utf8(bytes).map_err(|_| "its secret is not UTF-8".into())
@@ -94,11 +107,11 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// The headers of Standard Webhooks. A message that is sent again has the same id.
+/// The headers of Standard Webhooks. The same message has the same id, also from another server.
 fn signed(key: Option<&NamedSecret>, message: &Message, body: &Value) -> HeaderMap {
     let mut id = Sha256::new();
     for one in &message.incidents {
-        id.update(format!("{} {:?} {:?}\n", one.id, one.notice, one.closed_at));
+        id.update(format!("{} {:?} {:?}\n", one.id, one.notice, one.told_at));
     }
     let id = format!("inc_{}", hex::encode(&id.finalize()[..12]));
     let keys: Vec<NamedSecret> = key.into_iter().cloned().collect();
@@ -142,6 +155,7 @@ async fn email(server: &str, from: &str, to: &[String], message: &Message) -> Re
         address.parse::<Mailbox>().map_err(|_| "from and to must be email addresses".to_owned())
     };
     let mut email = Email::builder().from(mailbox(from)?).subject(message.title());
+    email = email.header(ContentType::TEXT_PLAIN);
     for address in to {
         email = email.to(mailbox(address)?);
     }
@@ -152,4 +166,54 @@ async fn email(server: &str, from: &str, to: &[String], message: &Message) -> Re
         .timeout(Some(LIMIT))
         .build();
     transport.send(email).await.map(drop).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use zentra_core::clock::Timestamp;
+    use zentra_store::incident::{Severity, Subject};
+
+    use super::*;
+
+    fn told(id: &str, notice: Notice, told_at: Option<u64>) -> Told {
+        Told {
+            id: id.into(),
+            notice,
+            severity: Severity::Critical,
+            subject: Subject::Destination,
+            name: "ledger".into(),
+            finding: "circuit_open".into(),
+            summary: "",
+            next: "",
+            opened_at: Timestamp::from_millis(0),
+            told_at: told_at.map(Timestamp::from_millis),
+            closed_at: None,
+            resolved_by: None,
+            console: None,
+            runbook: None,
+        }
+    }
+
+    #[test]
+    fn a_message_has_the_same_id_when_it_is_sent_again_and_each_reminder_has_its_own() {
+        let id = |told_at| {
+            let incidents = vec![told("a", Notice::Reminder, Some(told_at))];
+            let message = Message { namespace: "zentra".into(), incidents };
+            signed(None, &message, &json!({}))["webhook-id"].clone()
+        };
+        assert_eq!(id(1), id(1));
+        assert_ne!(id(1), id(2));
+    }
+
+    #[test]
+    fn an_older_incident_does_not_end_a_newer_one_of_the_same_finding() {
+        let incidents = vec![told("b", Notice::Opened, None), told("a", Notice::Closed, Some(1))];
+        let actions = |incidents: &[Told]| {
+            let message = Message { namespace: "zentra".into(), incidents: incidents.to_vec() };
+            let events = events(&message).into_iter();
+            events.map(|one| (one.id.clone(), one.notice)).collect::<Vec<_>>()
+        };
+        assert_eq!(actions(&incidents), [("b".to_owned(), Notice::Opened)]);
+        assert_eq!(actions(&incidents[1..]), [("a".to_owned(), Notice::Closed)]);
+    }
 }

@@ -20,7 +20,7 @@ pub use destination::Destination;
 pub use metrics::metrics;
 pub use source::{Rate, Source};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, broker_unavailable};
 use crate::error::AdminError;
 use crate::refused;
 
@@ -32,6 +32,8 @@ const PAGE: usize = 1000;
 const REFUSED: usize = 10_000;
 /// Timeout of the broker for optional questions.
 const BRIEFLY: Duration = Duration::from_secs(2);
+/// Timeout of a connection to the broker: whoever asks for the status also wants it while the broker is away.
+const CONNECT: Duration = Duration::from_secs(4);
 /// Age up to which something counts as recent.
 const RECENT: Duration = Duration::from_secs(3600);
 
@@ -51,6 +53,9 @@ pub struct Status {
     /// Workers with a recent heartbeat.
     #[serde(skip)]
     pub(crate) workers: usize,
+    /// Whether the deliveries could be read.
+    #[serde(skip)]
+    pub(crate) knows_deliveries: bool,
 }
 
 /// A part that everything depends on.
@@ -89,15 +94,24 @@ pub async fn look(backend: &impl Backend, config: &Config) -> Result<Status, Adm
     let known = remembered(backend, config).await;
     let mut status = known.unwrap_or_else(|_| Status::unknown(config));
     if let Some(queue) = refresh(&mut status, backend).await {
-        let since = status.at.minus(RECENT);
-        let kept: BTreeMap<(String, String), u64> =
-            refused::count(&queue, &config.seal, REFUSED, since).await?;
-        for one in &mut status.sources {
-            one.refused(&kept);
-        }
-        status.sources.iter_mut().for_each(Source::judge);
+        let kept = count_refused(&queue, config).await?;
+        status.with_refused(&kept);
     }
     Ok(status)
+}
+
+/// Refused callbacks of the last hour, by source and reason.
+pub(crate) type Refusals = BTreeMap<(String, String), u64>;
+
+/// Counts refused callbacks of the last hour. They are held meanwhile: other operators see none of them.
+///
+/// # Errors
+/// Those of the broker.
+pub(crate) async fn count_refused(
+    queue: &impl Operate,
+    config: &Config,
+) -> Result<Refusals, AdminError> {
+    refused::count(queue, &config.seal, REFUSED, clock::now().minus(RECENT)).await
 }
 
 /// What the newest deliveries say of sources and destinations. It reads up to 5,000 histories.
@@ -115,9 +129,16 @@ pub async fn remembered(backend: &impl Backend, config: &Config) -> Result<Statu
 }
 
 impl Status {
+    pub(crate) fn with_refused(&mut self, kept: &Refusals) {
+        for one in &mut self.sources {
+            one.refused(kept);
+            one.judge();
+        }
+    }
+
     /// Of a store that doesn't answer.
     pub fn unknown(config: &Config) -> Self {
-        Self::of(config, &[], false)
+        Self { knows_deliveries: false, ..Self::of(config, &[], false) }
     }
 
     /// By these deliveries, newest first, which may be `all`.
@@ -137,6 +158,7 @@ impl Status {
             unrouted: None,
             refused: None,
             workers: 0,
+            knows_deliveries: true,
         }
     }
 }
@@ -148,7 +170,8 @@ pub async fn refresh<B: Backend>(status: &mut Status, backend: &B) -> Option<B::
     (status.unrouted, status.refused) = (None, None);
     let answers = read_workers(status, backend).await;
     let read = async {
-        let queue = backend.queue().await?;
+        let connected = tokio::time::timeout(CONNECT, backend.queue()).await;
+        let queue = connected.map_err(|_| broker_unavailable())??;
         read_queues(status, &queue, answers).await?;
         Ok::<_, AdminError>(queue)
     };

@@ -54,7 +54,7 @@ impl Http {
             headers.clone_from(&made.headers);
         }
         let Ok(request) = request.body(Full::new(made.body.clone())) else {
-            return format!("cannot make a request to {}", made.url);
+            return "the address is not valid".into();
         };
         match tokio::time::timeout(ANSWER, self.exchange(request)).await {
             Ok(Ok(answer)) => answer,

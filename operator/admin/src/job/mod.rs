@@ -212,9 +212,21 @@ fn name() -> String {
 }
 
 /// The delivery keys of a stored selection. Empty: the filter selects.
-fn keys(through: &Through) -> HashSet<DeliveryKey> {
-    let Through::SelectedDeadLetters { ids } = through else { return HashSet::new() };
-    ids.iter().filter_map(|id| DeliveryKey::parse(id)).collect()
+///
+/// # Errors
+/// [`ErrorCode::Internal`] for what is no key: without it, more would be selected.
+fn keys(through: &Through) -> Result<HashSet<DeliveryKey>, AdminError> {
+    let Through::SelectedDeadLetters { ids } = through else { return Ok(HashSet::new()) };
+    let key = |id: &String| {
+        let unreadable = || {
+            AdminError::new(
+                ErrorCode::Internal,
+                format!("the job names {id}, which is no delivery key."),
+            )
+        };
+        DeliveryKey::parse(id).ok_or_else(unreadable)
+    };
+    ids.iter().map(key).collect()
 }
 
 /// Counts letters or archived events, and changes nothing.
@@ -238,7 +250,7 @@ async fn look(
                 sealer: &config.seal,
                 destinations: destinations.clone(),
                 scope,
-                keys: keys(&job.through),
+                keys: keys(&job.through)?,
                 limit: usize::MAX,
                 rate,
                 dry_run,

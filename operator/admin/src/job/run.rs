@@ -114,7 +114,7 @@ impl<H: DeliveryStore + Jobs, Q: Operate> Runner<'_, H, Q> {
                     sealer: &self.config.seal,
                     destinations: of.destinations.clone(),
                     scope,
-                    keys: keys(&of.through),
+                    keys: keys(&of.through)?,
                     limit: usize::MAX,
                     rate,
                     dry_run,

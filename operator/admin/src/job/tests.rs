@@ -83,6 +83,14 @@ async fn letters_that_are_named_are_requeued_and_no_others() {
     assert_eq!(fakes.dead(), ["evt_1", "evt_3", "evt_5"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_selection_that_cannot_be_read_selects_nothing() {
+    let fakes = five_dead();
+    let through = Through::SelectedDeadLetters { ids: vec!["no key".into()] };
+    assert!(run(&fakes, Job { through, ..job(0) }).await.is_err());
+    assert_eq!(fakes.dead().len(), 5);
+}
+
 #[test]
 fn a_job_has_the_form_of_older_versions_unless_they_would_requeue_too_much() {
     let form = |through| serde_json::to_value(Job { through, ..job(0) }).unwrap()["from"].clone();

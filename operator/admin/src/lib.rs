@@ -14,6 +14,7 @@ pub mod event;
 #[cfg(test)]
 mod fakes;
 pub mod filter;
+pub mod http_client;
 pub mod job;
 pub mod list;
 mod look;

@@ -56,7 +56,7 @@ pub(super) async fn acknowledge(
     Ok(Json(state.acknowledge_incident(&id, &actor).await?.into()))
 }
 
-/// Resolve an incident: it closes, and receivers are told. Its finding opens a new one only after it
+/// Resolve an incident: it closes, and receivers are notified. Its finding opens a new one only after it
 /// has gone for five minutes.
 #[utoipa::path(
     post, path = "/v1/incidents/{id}/resolve", tag = "act", security(("token" = [])),

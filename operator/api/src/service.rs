@@ -128,7 +128,7 @@ pub(crate) trait Service: Send + Sync {
 
     fn resolve_incident<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, Incident>;
 
-    /// Tells receivers of incidents until the end.
+    /// Notifies receivers of incidents until the server stops.
     fn notify(&self) -> BoxFuture<'_, ()>;
 
     fn jobs(&self) -> Answer<'_, Vec<Job>>;

@@ -27,7 +27,7 @@ pub(crate) enum IncidentCommand {
     },
     /// Acknowledge an incident: nobody is reminded of it.
     Acknowledge(IncidentArgs),
-    /// Resolve an incident: it closes, and receivers are told. Its finding opens a new one only after
+    /// Resolve an incident: it closes, and receivers are notified. Its finding opens a new one only after
     /// it has gone for five minutes.
     Resolve(IncidentArgs),
 }
@@ -100,12 +100,12 @@ async fn list(backend: &impl Backend, all: bool, json: bool) -> Result<(), Failu
 }
 
 fn state(incident: &Incident) -> String {
-    let told = incident.sent.values().filter(|sent| sent.notice != Notice::Closed).count();
+    let notified = incident.sent.values().filter(|sent| sent.notice != Notice::Closed).count();
     match incident {
         Incident { resolved: Some(by), .. } => format!("resolved by {}", by.by),
         Incident { closed_at: Some(at), .. } => format!("closed {at}"),
         Incident { acknowledged: Some(by), .. } => format!("acknowledged by {}", by.by),
-        _ if told > 0 => format!("open, {told} told"),
+        _ if notified > 0 => format!("open, {notified} notified"),
         _ => "open".into(),
     }
 }

@@ -27,7 +27,7 @@ export const overview = {
     });
     page.actions.resolve = (one) => act(page, {
       title: `Resolve: ${title(one)}`,
-      text: 'It closes, and its receivers are told. Its finding opens a new one only after it has gone.',
+      text: 'It closes, and its receivers are notified. Its finding opens a new one only after it has gone.',
       name: named(one),
     }, async ({ because }) => {
       await post(`v1/incidents/${encodeURIComponent(one.id)}/resolve`, { because });
@@ -79,10 +79,10 @@ const TONES = { critical: 'bad', warning: 'warn', info: 'info' };
  * @param {Page} page
  */
 function incident(one, page) {
-  const told = Object.entries(one.sent ?? {}).map(([name]) => name);
+  const notified = Object.entries(one.sent ?? {}).map(([name]) => name);
   return html`<article class="notice ${TONES[one.severity]}" aria-label="Incident ${title(one)}">
     <p><strong>${words(one.severity)}</strong> ${title(one)}, since ${when(one.opened_at)}. ${meaning(one.finding)}
-      ${told.length > 0 ? html`<span class="quiet">Told: ${told.join(', ')}.</span>` : nothing}</p>
+      ${notified.length > 0 ? html`<span class="quiet">Notified: ${notified.join(', ')}.</span>` : nothing}</p>
     ${one.acknowledged ? html`<p class="quiet">Acknowledged by ${stranger(one.acknowledged.by)}
       ${when(one.acknowledged.at)}${one.acknowledged.because ? html`, because ${stranger(one.acknowledged.because)}` : nothing}.</p>` : nothing}
     ${page.context.acts ? html`<p class="actions">

@@ -5,7 +5,7 @@ use http::{HeaderValue, header};
 use serde_json::{Value, json};
 use webhook_verify::{Callback, Secret};
 use zentra_admin::AdminError;
-use zentra_admin::test_callback::{Http, Made};
+use zentra_admin::http_client::{Http, Made};
 use zentra_core::clock::{self, Timestamp};
 use zentra_core::source::Source;
 

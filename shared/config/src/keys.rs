@@ -573,7 +573,7 @@ pub(super) const KEYS: &[Key] = &[
         "notify.NAME.kind",
         Kind::Text,
         "",
-        "How this receiver is told of incidents: `slack`, `webhook`, `pagerduty` or `email`. \
+        "How this receiver is notified of incidents: `slack`, `webhook`, `pagerduty` or `email`. \
          Sent by `zentra serve` and by `zentra standalone --console`. See docs/notifications.md.",
     ),
     key(

@@ -136,7 +136,7 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// Destinations. Their signing keys are resolved only for workers.
     pub destinations: Vec<Destination>,
-    /// Who is told of incidents. Their secrets are resolved only for programs that send notifications.
+    /// Receivers of notifications. Their secrets are resolved only for programs that send notifications.
     pub receivers: Vec<Receiver>,
     /// Address of the console, for links in notifications.
     pub console_url: Option<http::Uri>,

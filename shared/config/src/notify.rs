@@ -1,4 +1,4 @@
-//! Who is told of incidents.
+//! Receivers of notifications about incidents.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::section::Section;
 /// PagerDuty's Events API v2: <https://developer.pagerduty.com/docs/send-alert-event>.
 const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
 
-/// Somebody who is told of incidents.
+/// A receiver of notifications about incidents.
 #[derive(Clone, Debug)]
 pub struct Receiver {
     /// Name.

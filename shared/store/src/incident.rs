@@ -110,6 +110,29 @@ pub struct Incident {
 }
 
 impl Incident {
+    /// A new incident about a finding.
+    pub fn new(
+        id: String,
+        (subject, name, finding): (Subject, &str, &str),
+        severity: Severity,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            version: 1,
+            subject,
+            name: name.to_owned(),
+            finding: finding.to_owned(),
+            severity,
+            opened_at: now,
+            seen_at: now,
+            closed_at: None,
+            acknowledged: None,
+            resolved: None,
+            sent: BTreeMap::new(),
+        }
+    }
+
     /// Whether it is about this finding.
     pub fn is_about(&self, subject: Subject, name: &str, finding: &str) -> bool {
         self.subject == subject && self.name == name && self.finding == finding

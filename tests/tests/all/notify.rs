@@ -1,4 +1,4 @@
-//! Notifications: what stands is told once, whatever the number of servers, and a receiver that does not answer delays
+//! Notifications: each receiver gets a message once, whatever the number of servers, and a receiver that does not answer delays
 //! no delivery.
 
 use std::collections::BTreeMap;
@@ -184,9 +184,11 @@ async fn of_three_servers_one_tells_each_receiver_once_and_a_dead_one_delays_no_
     // A dead letter: what its payload and the answer say, is in no message.
     world.ledger.take_turns([Turn::Answer(422, Vec::new())]);
     world.send("evt_dead", &transfer("evt_dead", "trf_secret", 8172)).await;
-    eventually("the incident is told", BOUND, async || {
-        let is_told = |path: &str| inbox.at(path).iter().any(|(_, _, body)| body.contains("dead"));
-        (is_told("/chat") && is_told("/hook") && !mails.lock().unwrap().is_empty()).then_some(())
+    eventually("the messages arrive", BOUND, async || {
+        let has_arrived =
+            |path: &str| inbox.at(path).iter().any(|(_, _, body)| body.contains("dead"));
+        (has_arrived("/chat") && has_arrived("/hook") && !mails.lock().unwrap().is_empty())
+            .then_some(())
     })
     .await;
     // Deliveries go on while a receiver hangs.
@@ -217,7 +219,7 @@ async fn of_three_servers_one_tells_each_receiver_once_and_a_dead_one_delays_no_
     assert_eq!(of("dead_letters")["acknowledged"]["because"], "I look");
     servers[1].kill();
     printed(stack, &["incident", "resolve", &id, "--because", "it was a test"]);
-    eventually("it is told that it is closed", BOUND, async || {
+    eventually("the last message arrives", BOUND, async || {
         let chat = inbox.json("/chat");
         chat.iter()
             .any(|one| one["text"].as_str().unwrap().contains("[closed] ledger: dead letters"))
@@ -328,7 +330,7 @@ async fn on_one_file_an_incident_is_acknowledged_and_resolved_in_the_console() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_store_itself_is_told_of_and_the_broker_as_critical() {
+async fn outages_of_the_store_and_the_broker_are_critical_messages() {
     let (mut rabbit, mut redis) = (services::rabbit(), services::redis());
     let (inbox, (mail, _)) = (Inbox::open().await, mail_server().await);
     let world =
@@ -338,7 +340,7 @@ async fn the_store_itself_is_told_of_and_the_broker_as_critical() {
     let _server = serve(&world.stack);
     world.send("evt_1", &transfer("evt_1", "trf_1", 1)).await;
     world.until("evt_1", delivered).await;
-    let told = |of: &str, action: &str| {
+    let events = |of: &str, action: &str| {
         let all = inbox.json("/pager");
         let is = |one: &Value| {
             let key = one["dedup_key"].as_str().unwrap();
@@ -347,13 +349,13 @@ async fn the_store_itself_is_told_of_and_the_broker_as_critical() {
         all.iter().filter(|one| is(one)).count()
     };
     rabbit.kill();
-    eventually("RabbitMQ's outage is told", BOUND, async || {
-        (told("rabbitmq", "trigger") == 1).then_some(())
+    eventually("RabbitMQ's outage is sent", BOUND, async || {
+        (events("rabbitmq", "trigger") == 1).then_some(())
     })
     .await;
     redis.kill();
-    eventually("Redis's outage is told", BOUND, async || {
-        (told("redis", "trigger") == 1).then_some(())
+    eventually("Redis's outage is sent", BOUND, async || {
+        (events("redis", "trigger") == 1).then_some(())
     })
     .await;
     redis.restart().unwrap();
@@ -364,6 +366,6 @@ async fn the_store_itself_is_told_of_and_the_broker_as_critical() {
         answer.status.is_success().then_some(())
     })
     .await;
-    assert_eq!((told("rabbitmq", "trigger"), told("redis", "trigger")), (1, 1));
+    assert_eq!((events("rabbitmq", "trigger"), events("redis", "trigger")), (1, 1));
     assert_eq!(json!(inbox.json("/pager").len()), 2, "{:?}", inbox.json("/pager"));
 }

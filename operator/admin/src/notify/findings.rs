@@ -23,7 +23,7 @@ pub struct Meaning {
 
 /// A finding of the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct CurrentFinding {
     pub(super) subject: Subject,
     pub(super) name: String,
     pub(super) finding: &'static str,
@@ -192,8 +192,8 @@ pub fn meaning(finding: &str) -> Meaning {
     Meaning { severity, summary, next, page, runbook }
 }
 
-/// How long a finding stands before somebody is told: what heals by itself is worth no message. Some findings compare
-/// figures of now with those of the last minute, and are wrong for a while.
+/// How long a finding must stand before the first message. A finding that clears by itself causes none. Some findings
+/// compare current figures with those of the last minute, and can be wrong for a while.
 pub(super) fn confirm(finding: &str) -> Duration {
     Duration::from_secs(match finding {
         "stuck" | "queue_missing" => 300,
@@ -202,8 +202,8 @@ pub(super) fn confirm(finding: &str) -> Duration {
     })
 }
 
-/// Whether the status knows of this subject. While RabbitMQ or Redis is away, it does not know of sources and
-/// destinations.
+/// Whether the status has findings of this subject. While RabbitMQ or Redis is away, findings of sources and
+/// destinations are unknown.
 pub(super) fn is_known(status: &Status, subject: Subject, name: &str) -> bool {
     let part = |name: &str| status.parts.iter().any(|part| part.name == name);
     match (subject, name) {
@@ -217,8 +217,9 @@ pub(super) fn is_known(status: &Status, subject: Subject, name: &str) -> bool {
 }
 
 /// All findings of a status about what it knows.
-pub(super) fn found(status: &Status) -> Vec<Found> {
-    let one = |subject, name: &str, finding| Found { subject, name: name.to_owned(), finding };
+pub(super) fn current(status: &Status) -> Vec<CurrentFinding> {
+    let one =
+        |subject, name: &str, finding| CurrentFinding { subject, name: name.to_owned(), finding };
     let parts = status.parts.iter().filter(|part| !part.up);
     let parts = parts.map(|part| one(Subject::Part, part.name, "down"));
     let unrouted = status.unrouted.filter(|count| *count > 0);

@@ -1,4 +1,4 @@
-//! What a receiver is told. Only names of the configuration, findings and times: never what a provider or an
+//! Messages to receivers. Only names of the configuration, findings and times: never what a provider or an
 //! application wrote.
 
 use std::time::Duration;
@@ -16,12 +16,12 @@ pub(super) struct Message {
     /// Namespace of the Zentra that it is about.
     pub(super) namespace: String,
     /// What it is about, the most urgent first.
-    pub(super) incidents: Vec<Told>,
+    pub(super) incidents: Vec<AboutIncident>,
 }
 
-/// What is told of an incident.
+/// What a message says about one incident.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Told {
+pub(super) struct AboutIncident {
     pub(super) id: String,
     pub(super) notice: Notice,
     pub(super) severity: Severity,
@@ -31,9 +31,9 @@ pub(super) struct Told {
     pub(super) summary: &'static str,
     pub(super) next: &'static str,
     pub(super) opened_at: Timestamp,
-    /// When the receiver was told of it last.
+    /// When the receiver accepted its last message about it.
     #[serde(skip)]
-    pub(super) told_at: Option<Timestamp>,
+    pub(super) last_sent_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) closed_at: Option<Timestamp>,
     /// Who resolved it.
@@ -50,8 +50,8 @@ pub(super) struct Told {
 impl Message {
     /// In their order.
     pub(super) fn of(config: &Config, receiver: &str, notices: &[(Incident, Notice)]) -> Self {
-        let told = |(of, what): &(Incident, Notice)| told(config, receiver, of, *what);
-        let incidents = notices.iter().map(told).collect();
+        let one = |(of, what): &(Incident, Notice)| about(config, receiver, of, *what);
+        let incidents = notices.iter().map(one).collect();
         Self { namespace: config.namespace.clone(), incidents }
     }
 
@@ -75,12 +75,12 @@ impl Message {
 
     /// Several lines of plain text.
     pub(super) fn text(&self) -> String {
-        let text: Vec<String> = self.incidents.iter().map(Told::text).collect();
+        let text: Vec<String> = self.incidents.iter().map(AboutIncident::text).collect();
         text.join("\n\n")
     }
 }
 
-impl Told {
+impl AboutIncident {
     /// Whether it is about the same finding.
     pub(super) fn is_about_same(&self, other: &Self) -> bool {
         let about = |of: &Self| (of.subject, of.name.clone(), of.finding.clone());
@@ -117,13 +117,13 @@ impl Told {
     }
 }
 
-fn told(config: &Config, receiver: &str, incident: &Incident, notice: Notice) -> Told {
+fn about(config: &Config, receiver: &str, incident: &Incident, notice: Notice) -> AboutIncident {
     let meaning = meaning(&incident.finding);
     let console = config.console_url.as_ref();
     let console =
         console.map(|url| format!("{}/#/{}", url.to_string().trim_end_matches('/'), meaning.page));
     let runbook = Some(meaning.runbook).filter(|runbook| !runbook.is_empty());
-    Told {
+    AboutIncident {
         id: incident.id.clone(),
         notice,
         severity: incident.severity,
@@ -133,7 +133,7 @@ fn told(config: &Config, receiver: &str, incident: &Incident, notice: Notice) ->
         summary: meaning.summary,
         next: meaning.next,
         opened_at: incident.opened_at,
-        told_at: incident.sent.get(receiver).map(|sent| sent.at),
+        last_sent_at: incident.sent.get(receiver).map(|sent| sent.at),
         closed_at: incident.closed_at,
         resolved_by: incident.resolved.as_ref().map(|by| by.by.clone()),
         console,

@@ -1,5 +1,5 @@
-//! Notifications: whoever serves the API looks at the status, keeps incidents, and tells receivers of them. One of
-//! several servers does it at a time.
+//! Notifications: a server of the API looks at the status, stores incidents, and sends messages about them to receivers.
+//! One of several servers does it at a time.
 
 mod findings;
 mod message;
@@ -29,8 +29,8 @@ use send::Sender;
 
 /// How often the status is looked at.
 pub const LOOK: Duration = Duration::from_secs(5);
-/// What a server holds while it tells receivers. No destination can have this name.
-const TELLING: &str = "@notify";
+/// The lock of the server that sends messages. No destination can have this name.
+const SENDER: &str = "@notify";
 /// First and longest pause after a message that was not accepted.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 /// When refused callbacks are counted again: if there are others, and anyway.
@@ -44,12 +44,12 @@ const LOCAL: Duration = Duration::from_secs(24 * 3600);
 /// How often a change of an incident is tried again, if somebody else changes it at the same time.
 const TRIES: usize = 5;
 
-/// Looks at the status and tells receivers.
+/// Looks at the status and sends messages to receivers.
 pub struct Notifier {
     config: &'static Config,
     sender: Sender,
     holder: String,
-    /// Incidents of the store itself: it cannot keep them. Each server tells of them.
+    /// Incidents of the store itself, which it cannot store. Each server sends messages about them.
     local: Vec<Incident>,
     /// When a receiver that accepted no message is tried again, and the pause before that.
     pauses: HashMap<String, (Instant, Duration)>,
@@ -67,13 +67,13 @@ struct Counted {
     by: Refusals,
 }
 
-/// What a receiver is to be told.
+/// A receiver, and the messages that are due to it.
 type Due = (&'static Receiver, Vec<(Incident, Notice)>);
 
-/// Whether a closed incident is still to be told.
+/// Whether a local incident is open, or its last message is still due.
 fn is_wanted(incident: &Incident, now: Timestamp) -> bool {
-    let is_told = incident.sent.values().all(|sent| sent.notice == Notice::Closed);
-    incident.closed_at.is_none_or(|at| !is_told && now.since(at) < LOCAL)
+    let is_sent = incident.sent.values().all(|sent| sent.notice == Notice::Closed);
+    incident.closed_at.is_none_or(|at| !is_sent && now.since(at) < LOCAL)
 }
 
 impl Notifier {
@@ -97,7 +97,7 @@ impl Notifier {
         }))
     }
 
-    /// One look: keeps what changed, and tells receivers of what is due. A receiver that does not answer delays
+    /// One look: stores what changed, and sends the messages that are due. A receiver that does not answer delays
     /// nothing but its own messages.
     pub async fn look(&mut self, backend: &impl Backend, status: &Status) {
         let (now, mut status) = (clock::now(), status.clone());
@@ -108,7 +108,7 @@ impl Notifier {
         let store = backend.store_name();
         let is_own = |subject, name: &str| policy::is_local(subject, name, store);
         let (own, others): (Vec<_>, Vec<_>) =
-            findings::found(&status).into_iter().partition(|one| is_own(one.subject, &one.name));
+            findings::current(&status).into_iter().partition(|one| is_own(one.subject, &one.name));
         for next in policy::observe(&self.local, &own, |_| true, now, id) {
             self.local.retain(|incident| incident.id != next.id);
             self.local.push(next);
@@ -130,7 +130,7 @@ impl Notifier {
             }
             Err(_) => {}
         }
-        for (receiver, notices) in self.tell(self.due(&incidents, now)).await {
+        for (receiver, notices) in self.send(self.due(&incidents, now)).await {
             for (incident, notice) in notices {
                 self.note(backend, &incident, &receiver, Sent { notice, at: now }).await;
             }
@@ -138,9 +138,9 @@ impl Notifier {
         self.local.retain(|incident| is_wanted(incident, now));
     }
 
-    /// Whether this server tells receivers, and no other one.
+    /// Whether this server sends messages, and no other one.
     async fn holds(&self, backend: &impl Backend) -> Result<bool, AdminError> {
-        Ok(backend.histories().hold(&[TELLING.to_owned()], &self.holder).await?.is_none())
+        Ok(backend.histories().hold(&[SENDER.to_owned()], &self.holder).await?.is_none())
     }
 
     /// Adds the refused callbacks of the last hour to the status. Their count is read again if there are others, or
@@ -168,7 +168,7 @@ impl Notifier {
     async fn stored(
         &self,
         backend: &impl Backend,
-        found: &[findings::Found],
+        found: &[findings::CurrentFinding],
         status: &Status,
         now: Timestamp,
     ) -> Result<Vec<Incident>, AdminError> {
@@ -186,8 +186,8 @@ impl Notifier {
         Ok(incidents)
     }
 
-    /// What receivers are to be told, the most urgent first. What is too much for one message follows with the next
-    /// look.
+    /// The messages that are due, the most urgent incidents first. Incidents beyond the limit of one message follow
+    /// with the next look.
     fn due(&self, incidents: &[Incident], now: Timestamp) -> Vec<Due> {
         let of = |receiver: &'static Receiver| {
             let notices = incidents.iter().filter_map(|incident| {
@@ -208,7 +208,7 @@ impl Notifier {
     }
 
     /// Sends to all receivers at the same time. Returns what was accepted.
-    async fn tell(&mut self, due: Vec<Due>) -> Vec<(String, Vec<(Incident, Notice)>)> {
+    async fn send(&mut self, due: Vec<Due>) -> Vec<(String, Vec<(Incident, Notice)>)> {
         let is_paused = |receiver: &Receiver| {
             self.pauses.get(&receiver.name).is_some_and(|(until, _)| Instant::now() < *until)
         };
@@ -219,17 +219,17 @@ impl Notifier {
             async move { sender.send(receiver, &message).await }
         });
         let results = join_all(sends).await;
-        let mut told = Vec::new();
+        let mut accepted = Vec::new();
         for ((receiver, notices), result) in due.into_iter().zip(results) {
             match result {
                 Ok(()) => {
                     tracing::info!(
                         receiver = receiver.name,
                         incidents = notices.len(),
-                        "a receiver was told"
+                        "a receiver accepted a message"
                     );
                     self.pauses.remove(&receiver.name);
-                    told.push((receiver.name.clone(), notices));
+                    accepted.push((receiver.name.clone(), notices));
                 }
                 Err(error) => {
                     let last = self.pauses.get(&receiver.name).map(|(_, pause)| *pause * 2);
@@ -239,7 +239,7 @@ impl Notifier {
                 }
             }
         }
-        told
+        accepted
     }
 
     /// Notes a message that was accepted.
@@ -375,21 +375,8 @@ pub async fn test(
             .hint(format!("The configuration has: {all}."))
             .about(name)
     })?;
-    let now = clock::now();
-    let incident = Incident {
-        id: format!("test-{}", id()),
-        version: 1,
-        subject: Subject::Part,
-        name: "test".into(),
-        finding: "test".into(),
-        severity: Severity::Info,
-        opened_at: now,
-        seen_at: now,
-        closed_at: None,
-        acknowledged: None,
-        resolved: None,
-        sent: Default::default(),
-    };
+    let about = (Subject::Part, "test", "test");
+    let incident = Incident::new(format!("test-{}", id()), about, Severity::Info, clock::now());
     let sender = Sender::new()?;
     let send = async {
         let mut notices = vec![Notice::Opened];
@@ -465,23 +452,23 @@ mod tests {
             (Channel::Pagerduty { url: None, key: None }, EVENTS),
         ] {
             let (notifier, mut all) = (notifier(channel), incidents(120));
-            let (mut told, now) = (Vec::new(), clock::now());
+            let (mut accepted, now) = (Vec::new(), clock::now());
             while let [(_, notices)] = &notifier.due(&all, now)[..] {
                 assert!(notices.len() <= most);
                 for (incident, notice) in notices {
-                    told.push(incident.severity);
+                    accepted.push(incident.severity);
                     let sent = Sent { notice: *notice, at: now };
                     let noted = all.iter_mut().find(|one| one.id == incident.id).unwrap();
                     noted.sent.insert("ops".into(), sent);
                 }
             }
-            assert_eq!(told.len(), 120, "each is told once");
-            assert!(told.is_sorted_by(|one, next| one >= next), "{told:?}");
+            assert_eq!(accepted.len(), 120, "each is sent once");
+            assert!(accepted.is_sorted_by(|one, next| one >= next), "{accepted:?}");
         }
     }
 
     #[test]
-    fn a_closed_incident_of_the_store_is_kept_until_it_is_told() {
+    fn a_closed_incident_of_the_store_is_kept_until_it_is_sent() {
         let now = clock::now();
         let [one] = &incidents(1)[..] else { panic!() };
         let sent = |notice| [("ops".to_owned(), Sent { notice, at: now })].into();

@@ -1,4 +1,4 @@
-//! When an incident opens and closes, and when somebody is told. Pure.
+//! When an incident opens and closes, and when a message is due. Pure functions.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use zentra_config::Receiver;
 use zentra_core::clock::Timestamp;
 use zentra_store::incident::{Incident, Notice, Severity, Subject};
 
-use super::findings::{Found, confirm, meaning};
+use super::findings::{CurrentFinding, confirm, meaning};
 
 /// How long a finding is gone before its incident closes, so that one that comes and goes is one incident.
 pub(super) const CLEAR: Duration = Duration::from_secs(300);
@@ -23,7 +23,7 @@ fn is_current(incident: &Incident, now: Timestamp) -> bool {
 /// subject are known at all: while RabbitMQ is away, those of destinations are not.
 pub(super) fn observe(
     incidents: &[Incident],
-    found: &[Found],
+    found: &[CurrentFinding],
     is_known: impl Fn(&Incident) -> bool,
     now: Timestamp,
     id: impl Fn() -> String,
@@ -49,39 +49,27 @@ pub(super) fn observe(
         if incidents.iter().any(is_open) {
             continue;
         }
-        changed.push(Incident {
-            id: id(),
-            version: 1,
-            subject: one.subject,
-            name: one.name.clone(),
-            finding: one.finding.into(),
-            severity: meaning(one.finding).severity,
-            opened_at: now,
-            seen_at: now,
-            closed_at: None,
-            acknowledged: None,
-            resolved: None,
-            sent: Default::default(),
-        });
+        let about = (one.subject, one.name.as_str(), one.finding);
+        changed.push(Incident::new(id(), about, meaning(one.finding).severity, now));
     }
     changed
 }
 
-fn is_of(incident: &Incident, found: &Found) -> bool {
+fn is_of(incident: &Incident, found: &CurrentFinding) -> bool {
     incident.is_about(found.subject, &found.name, found.finding)
 }
 
-/// What a receiver is to be told of an incident now.
+/// The message about an incident that is due to a receiver now.
 pub(super) fn due(incident: &Incident, receiver: &Receiver, now: Timestamp) -> Option<Notice> {
     let quiet = receiver.quiet_hours.as_ref().is_some_and(|quiet| quiet.contains(now));
     let sent = incident.sent.get(&receiver.name);
-    // What was told is told to its end.
+    // A receiver that got the first message also gets the last one.
     let is_minor = incident.severity < receiver.severity && sent.is_none();
     if is_minor || (quiet && incident.severity < Severity::Critical) {
         return None;
     }
     match (sent.map(|sent| sent.notice), incident.closed_at) {
-        // What came and went before anybody was told.
+        // It closed before its first message, or the last message was sent.
         (None | Some(Notice::Closed), Some(_)) => None,
         (Some(_), Some(_)) => Some(Notice::Closed),
         // An incident stays open for a while after its finding has gone: that does not count.
@@ -124,8 +112,12 @@ mod tests {
         }
     }
 
-    fn circuit() -> Found {
-        Found { subject: Subject::Destination, name: "ledger".into(), finding: "circuit_open" }
+    fn circuit() -> CurrentFinding {
+        CurrentFinding {
+            subject: Subject::Destination,
+            name: "ledger".into(),
+            finding: "circuit_open",
+        }
     }
 
     /// The messages of looks at a finding that stands or does not.
@@ -135,9 +127,9 @@ mod tests {
         mut operator: impl FnMut(&mut Incident, Timestamp),
     ) -> (Vec<(Notice, Duration)>, Vec<Incident>) {
         let start = Timestamp::from_millis(1_796_000_000_000);
-        let (mut now, mut incidents, mut told) = (start, Vec::<Incident>::new(), Vec::new());
+        let (mut now, mut incidents, mut sent) = (start, Vec::<Incident>::new(), Vec::new());
         for stands in looks {
-            let found: Vec<Found> = stands.then(circuit).into_iter().collect();
+            let found: Vec<CurrentFinding> = stands.then(circuit).into_iter().collect();
             let id = incidents.len();
             for next in observe(&incidents, &found, |_| true, now, || id.to_string()) {
                 incidents.retain(|incident| incident.id != next.id);
@@ -147,12 +139,12 @@ mod tests {
                 operator(incident, now);
                 if let Some(notice) = due(incident, receiver, now) {
                     incident.sent.insert(receiver.name.clone(), Sent { notice, at: now });
-                    told.push((notice, now.since(start)));
+                    sent.push((notice, now.since(start)));
                 }
             }
             now = now.plus(LOOK);
         }
-        (told, incidents)
+        (sent, incidents)
     }
 
     fn looks(minutes: u32) -> usize {
@@ -160,51 +152,51 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_told_once_it_stands_and_when_it_has_gone() {
+    fn a_message_is_sent_once_a_finding_stands_and_when_it_has_gone() {
         let stands =
             std::iter::repeat_n(true, looks(10)).chain(std::iter::repeat_n(false, looks(10)));
-        let (told, incidents) = messages(stands, &receiver(), |_, _| ());
-        let told: Vec<_> = told.into_iter().map(|(notice, at)| (notice, at.as_secs())).collect();
-        assert_eq!(told[0], (Notice::Opened, 30));
-        assert!(matches!(told[1..], [(Notice::Closed, 880..=900)]), "{told:?}");
+        let (sent, incidents) = messages(stands, &receiver(), |_, _| ());
+        let sent: Vec<_> = sent.into_iter().map(|(notice, at)| (notice, at.as_secs())).collect();
+        assert_eq!(sent[0], (Notice::Opened, 30));
+        assert!(matches!(sent[1..], [(Notice::Closed, 880..=900)]), "{sent:?}");
         assert_eq!(incidents.len(), 1);
         let blip = [true; 5].into_iter().chain([false; 240]);
-        let (told, incidents) = messages(blip, &receiver(), |_, _| ());
-        assert_eq!(told, [], "it has gone before it is confirmed");
+        let (sent, incidents) = messages(blip, &receiver(), |_, _| ());
+        assert_eq!(sent, [], "it has gone before it is confirmed");
         assert!(incidents[0].closed_at.is_some());
     }
 
     #[test]
     fn what_comes_and_goes_sixty_times_in_ten_minutes_is_at_most_three_messages() {
         let flaps = (0..looks(10)).map(|look| look % 2 == 0);
-        let (told, incidents) = messages(flaps.chain([false; 120]), &receiver(), |_, _| ());
-        assert_eq!(told.len(), 2, "{told:?}");
+        let (sent, incidents) = messages(flaps.chain([false; 120]), &receiver(), |_, _| ());
+        assert_eq!(sent.len(), 2, "{sent:?}");
         assert_eq!(incidents.len(), 1);
     }
 
     #[test]
-    fn nobody_is_reminded_of_what_is_acknowledged_and_a_resolved_finding_is_told_no_more() {
+    fn nobody_is_reminded_of_what_is_acknowledged_and_a_resolved_finding_sends_no_more() {
         let day = || std::iter::repeat_n(true, looks(24 * 60));
-        let reminders = |told: &[(Notice, Duration)]| {
-            told.iter().filter(|(notice, _)| *notice == Notice::Reminder).count()
+        let reminders = |sent: &[(Notice, Duration)]| {
+            sent.iter().filter(|(notice, _)| *notice == Notice::Reminder).count()
         };
         let by = |at| Some(Attribution { by: "ada".into(), at, because: "I look".into() });
         assert_eq!(reminders(&messages(day(), &receiver(), |_, _| ()).0), 5);
-        let (told, _) = messages(day(), &receiver(), |one, at| one.acknowledged = by(at));
-        assert_eq!(told.len(), 1, "{told:?}");
+        let (sent, _) = messages(day(), &receiver(), |one, at| one.acknowledged = by(at));
+        assert_eq!(sent.len(), 1, "{sent:?}");
         let silent = Receiver { remind_after: Duration::ZERO, ..receiver() };
         assert_eq!(messages(day(), &silent, |_, _| ()).0.len(), 1);
-        let (told, incidents) = messages(day(), &receiver(), |one, at| {
+        let (sent, incidents) = messages(day(), &receiver(), |one, at| {
             if one.resolved.is_none() && at.since(one.opened_at) > CLEAR {
                 (one.resolved, one.closed_at) = (by(at), Some(at));
             }
         });
-        let notices: Vec<Notice> = told.into_iter().map(|(notice, _)| notice).collect();
+        let notices: Vec<Notice> = sent.into_iter().map(|(notice, _)| notice).collect();
         assert_eq!((notices, incidents.len()), (vec![Notice::Opened, Notice::Closed], 1));
     }
 
     #[test]
-    fn a_receiver_is_told_of_its_severity_and_warnings_wait_for_the_end_of_quiet_hours() {
+    fn a_receiver_gets_its_severity_and_warnings_wait_for_the_end_of_quiet_hours() {
         let start = Timestamp::from_millis(1_796_000_000_000);
         let [one] = &observe(&[], &[circuit()], |_| true, start, || "1".into())[..] else {
             panic!()
@@ -227,19 +219,19 @@ mod tests {
     fn a_clock_that_was_an_hour_ahead_delays_nothing() {
         let ahead = Timestamp::from_millis(1_796_003_600_000);
         let mut incidents = observe(&[], &[circuit()], |_| true, ahead, || "1".into());
-        let (mut now, mut told) = (Timestamp::from_millis(1_796_000_000_000), 0);
+        let (mut now, mut sent) = (Timestamp::from_millis(1_796_000_000_000), 0);
         for _ in 0..looks(2) {
             now = now.plus(LOOK);
             for next in observe(&incidents, &[circuit()], |_| true, now, || "2".into()) {
                 incidents = vec![next];
             }
-            told += usize::from(due(&incidents[0], &receiver(), now).is_some());
+            sent += usize::from(due(&incidents[0], &receiver(), now).is_some());
         }
-        assert!(told > 0, "{incidents:?}");
+        assert!(sent > 0, "{incidents:?}");
     }
 
     #[test]
-    fn what_was_told_is_told_to_its_end_whatever_the_severity_is_by_now() {
+    fn a_receiver_of_the_first_message_gets_the_last_one_whatever_the_severity() {
         let at = Timestamp::from_millis(1_796_000_000_000);
         let [one] = &observe(&[], &[circuit()], |_| true, at, || "1".into())[..] else { panic!() };
         let sent = [("ops".to_owned(), Sent { notice: Notice::Opened, at })].into();
@@ -264,15 +256,15 @@ mod tests {
 
     proptest! {
         /// However a finding comes and goes: in ten minutes there are at most three messages, each incident is opened
-        /// once and closed once, and nothing is told of what no look has found.
+        /// once and closed once, and there is no message about a finding that no look has found.
         #[test]
         fn messages_are_few_and_in_order(looks in prop::collection::vec(any::<bool>(), 0..400)) {
-            let (told, incidents) = messages(looks.clone(), &receiver(), |_, _| ());
-            for (at, (_, first)) in told.iter().enumerate() {
-                let within = told[at..].iter().take_while(|(_, time)| *time < *first + Duration::from_secs(600));
-                prop_assert!(within.count() <= 3, "{told:?}");
+            let (sent, incidents) = messages(looks.clone(), &receiver(), |_, _| ());
+            for (at, (_, first)) in sent.iter().enumerate() {
+                let within = sent[at..].iter().take_while(|(_, time)| *time < *first + Duration::from_secs(600));
+                prop_assert!(within.count() <= 3, "{sent:?}");
             }
-            for pair in told.windows(2) {
+            for pair in sent.windows(2) {
                 prop_assert_ne!(pair[0].0, pair[1].0);
             }
             prop_assert!(incidents.len() <= 1 + looks.len() / 60);

@@ -14,9 +14,9 @@ use zentra_config::{Channel, Receiver};
 use zentra_core::clock;
 use zentra_store::incident::Notice;
 
-use super::message::{Message, Told};
+use super::message::{AboutIncident, Message};
 use crate::error::AdminError;
-use crate::test_callback::{Http, Made};
+use crate::http_client::{Http, Made};
 
 /// Time limit of a message.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -85,14 +85,14 @@ impl Sender {
     }
 }
 
-/// What PagerDuty is told, in this order. All events of one finding have one key: an older incident must not end a newer
+/// The events for PagerDuty, in this order. All events of one finding have one key: an older incident must not end a newer
 /// one.
-fn events(message: &Message) -> Vec<&Told> {
-    let is_open = |of: &Told| {
+fn events(message: &Message) -> Vec<&AboutIncident> {
+    let is_open = |of: &AboutIncident| {
         let mut all = message.incidents.iter();
         all.any(|one| one.notice != Notice::Closed && one.is_about_same(of))
     };
-    let (closed, open): (Vec<&Told>, Vec<&Told>) =
+    let (closed, open): (Vec<&AboutIncident>, Vec<&AboutIncident>) =
         message.incidents.iter().partition(|one| one.notice == Notice::Closed);
     closed.into_iter().filter(|one| !is_open(one)).chain(open).collect()
 }
@@ -111,7 +111,7 @@ fn escaped(text: &str) -> String {
 fn signed(key: Option<&NamedSecret>, message: &Message, body: &Value) -> HeaderMap {
     let mut id = Sha256::new();
     for one in &message.incidents {
-        id.update(format!("{} {:?} {:?}\n", one.id, one.notice, one.told_at));
+        id.update(format!("{} {:?} {:?}\n", one.id, one.notice, one.last_sent_at));
     }
     let id = format!("inc_{}", hex::encode(&id.finalize()[..12]));
     let keys: Vec<NamedSecret> = key.into_iter().cloned().collect();
@@ -126,7 +126,7 @@ fn signed(key: Option<&NamedSecret>, message: &Message, body: &Value) -> HeaderM
 
 /// An event of <https://developer.pagerduty.com/docs/send-alert-event>. All events of one finding have one key, also
 /// those of several servers.
-fn pagerduty(key: &str, namespace: &str, one: &Told) -> Value {
+fn pagerduty(key: &str, namespace: &str, one: &AboutIncident) -> Value {
     let subject = serde_json::to_value(one.subject).unwrap_or_default();
     let subject = subject.as_str().unwrap_or_default();
     let dedup_key = format!("zentra/{namespace}/{subject}/{}/{}", one.name, one.finding);
@@ -175,8 +175,8 @@ mod tests {
 
     use super::*;
 
-    fn told(id: &str, notice: Notice, told_at: Option<u64>) -> Told {
-        Told {
+    fn about(id: &str, notice: Notice, last_sent_at: Option<u64>) -> AboutIncident {
+        AboutIncident {
             id: id.into(),
             notice,
             severity: Severity::Critical,
@@ -186,7 +186,7 @@ mod tests {
             summary: "",
             next: "",
             opened_at: Timestamp::from_millis(0),
-            told_at: told_at.map(Timestamp::from_millis),
+            last_sent_at: last_sent_at.map(Timestamp::from_millis),
             closed_at: None,
             resolved_by: None,
             console: None,
@@ -196,8 +196,8 @@ mod tests {
 
     #[test]
     fn a_message_has_the_same_id_when_it_is_sent_again_and_each_reminder_has_its_own() {
-        let id = |told_at| {
-            let incidents = vec![told("a", Notice::Reminder, Some(told_at))];
+        let id = |last_sent_at| {
+            let incidents = vec![about("a", Notice::Reminder, Some(last_sent_at))];
             let message = Message { namespace: "zentra".into(), incidents };
             signed(None, &message, &json!({}))["webhook-id"].clone()
         };
@@ -207,8 +207,8 @@ mod tests {
 
     #[test]
     fn an_older_incident_does_not_end_a_newer_one_of_the_same_finding() {
-        let incidents = vec![told("b", Notice::Opened, None), told("a", Notice::Closed, Some(1))];
-        let actions = |incidents: &[Told]| {
+        let incidents = vec![about("b", Notice::Opened, None), about("a", Notice::Closed, Some(1))];
+        let actions = |incidents: &[AboutIncident]| {
             let message = Message { namespace: "zentra".into(), incidents: incidents.to_vec() };
             let events = events(&message).into_iter();
             events.map(|one| (one.id.clone(), one.notice)).collect::<Vec<_>>()

@@ -1,13 +1,12 @@
 //! Sends test callbacks to an ingress, as the provider of a source would.
 
-mod http;
 mod sample;
 
 use std::net::SocketAddr;
 use std::path::Path;
 
-use ::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use webhook_verify::{Callback, Unverified};
 use zentra_config::{Config, Role};
@@ -15,10 +14,10 @@ use zentra_core::clock;
 use zentra_core::source::Source;
 use zentra_store::control::OperatorControl;
 
-pub use self::http::{Http, Made};
 pub use self::sample::Samples;
 use crate::audit::{Actor, Audited};
 use crate::error::{AdminError, ErrorCode};
+use crate::http_client::{Http, Made};
 
 /// The environment of sources that receive no test callbacks.
 pub const PRODUCTION: &str = "production";
@@ -233,7 +232,7 @@ fn sign(
     let content_type = HeaderValue::from_static(endpoint.scheme.content_type());
     headers.entry(header::CONTENT_TYPE).or_insert(content_type);
     let unverified = Unverified {
-        method: ::http::Method::POST,
+        method: http::Method::POST,
         headers: headers.clone(),
         query: signed.query.clone(),
         peer: None,

@@ -1,4 +1,4 @@
-//! Sends callbacks to an ingress.
+//! Sends requests: test callbacks to an ingress, and notifications to receivers.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Maximum number of bytes read of a response.
 const MOST: usize = 64 << 10;
 
-/// Sends requests to an ingress.
+/// Sends POST requests.
 pub struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 /// One HTTP request.

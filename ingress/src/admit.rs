@@ -10,10 +10,11 @@ use webhook_verify::Secret;
 use webhook_verify::{Answered, Unverified, Verified, VerifiedEvent};
 use zentra_core::clock;
 use zentra_core::event::{Admitted, Envelope, Event};
-use zentra_core::seal::Sealer;
+use zentra_core::seal::{Sealed, Sealer};
 use zentra_core::source::Source;
 use zentra_core::trace::Trace;
 use zentra_store::queue::Publish;
+use zentra_telemetry::trace::{self, Span, SpanKind};
 
 use crate::keys::Keys;
 use crate::refusal::Refusal;
@@ -89,8 +90,13 @@ impl<Q: Publish> Entry<'_, Q> {
         source: &Source,
         bounds: Bounds<'_>,
     ) -> Result<Admission, Refusal> {
+        let mut span = Span::start(SpanKind::Internal, "verify");
         let verified = self.verified(callback, source, Some(&bounds)).await;
         drop(bounds);
+        if let Err(refusal) = &verified {
+            span.set("zentra.reason", || refusal.reason());
+        }
+        drop(span);
         let verified = verified?;
         self.take(verified, callback, source, None).await
     }
@@ -136,21 +142,21 @@ impl<Q: Publish> Entry<'_, Q> {
         source: &Source,
         admitted: Option<Admitted>,
     ) -> Result<Vec<Envelope>, Refusal> {
-        let trace = Trace::new(&mut rand::rng());
+        // An operator's callback has no trace yet.
+        let trace = trace::current().unwrap_or_else(|| Trace::new(&mut rand::rng()));
         let one = |verified: VerifiedEvent| {
             let mut event = Event::of(source, verified);
             let admitted = admitted.clone();
             async move {
                 event.envelope.admitted = admitted;
                 let (envelope, mut sealed) = self.sealer.seal(event).map_err(|_| Refusal::Seal)?;
-                sealed.trace = Some(trace);
-                self.queue.publish(&sealed).await?;
-                tracing::debug!(
-                    source = envelope.source,
-                    id = sealed.id,
-                    trace = trace.id(),
-                    "event accepted"
-                );
+                let mut span = publish_span::<Q>(trace, &sealed);
+                sealed.trace = Some(span.trace());
+                if let Err(error) = self.queue.publish(&sealed).await {
+                    span.fail("unconfirmed", || error.to_string());
+                    return Err(error.into());
+                }
+                tracing::debug!(source = envelope.source, id = sealed.id, "event accepted");
                 Ok(envelope)
             }
         };
@@ -159,6 +165,20 @@ impl<Q: Publish> Entry<'_, Q> {
         let events = stream::iter(verified.into_events());
         events.map(one).buffered(AT_A_TIME).try_collect().await
     }
+}
+
+/// From the publication of an event to its confirm.
+fn publish_span<Q: Publish>(trace: Trace, sealed: &Sealed) -> Span {
+    let mut span = Span::child(trace, SpanKind::Producer, "publish events");
+    span.set("messaging.system", || Q::SYSTEM);
+    span.set("messaging.operation.name", || "publish");
+    span.set("messaging.operation.type", || "send");
+    span.set("messaging.destination.name", || "events");
+    span.set("messaging.message.id", || sealed.id.clone());
+    span.set("messaging.message.body.size", || {
+        i64::try_from(sealed.body.len()).unwrap_or(i64::MAX)
+    });
+    span
 }
 
 /// Verifies with one key. A callback that was just received can be fresh by the clock before or

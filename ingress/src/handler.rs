@@ -16,6 +16,7 @@ use zentra_core::clock;
 use zentra_core::source::Source;
 use zentra_store::queue::Publish;
 use zentra_telemetry::GaugeGuard;
+use zentra_telemetry::trace::{Span, SpanKind, within};
 
 use crate::admit::Admission;
 use crate::client::client;
@@ -42,6 +43,26 @@ fn asked(request: &Request<Incoming>, source: &Source) -> Option<Answered> {
         receipt: 0,
     };
     callback.unsigned_handshake(method, &source.endpoint)
+}
+
+/// A callback from its headers to its answer. What the provider sends as its trace is not its parent: see
+/// [`zentra_core::trace`].
+fn receive_span(request: &Request<Incoming>) -> Span {
+    let name = match *request.method() {
+        Method::POST => "POST /in/{source}",
+        Method::GET => "GET /in/{source}",
+        _ => "HTTP",
+    };
+    let mut span = Span::after(None, SpanKind::Server, name);
+    span.set("http.request.method", || match *request.method() {
+        Method::POST => "POST",
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        _ => "_OTHER",
+    });
+    span.set("http.route", || "/in/{source}");
+    span
 }
 
 /// Reads, admits, answers and counts.
@@ -76,6 +97,18 @@ impl<Q: Publish> Handler<Q> {
         request: Request<Incoming>,
         peer: IpAddr,
     ) -> Response<Full<Bytes>> {
+        let mut span = receive_span(&request);
+        let response = within(span.trace(), self.handle(request, peer, &mut span)).await;
+        span.set("http.response.status_code", || i64::from(response.status().as_u16()));
+        response
+    }
+
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        span: &mut Span,
+    ) -> Response<Full<Bytes>> {
         let started = Instant::now();
         // One state for the whole callback, whatever is reloaded meanwhile.
         let state = self.state.borrow().clone();
@@ -90,6 +123,7 @@ impl<Q: Publish> Handler<Q> {
             }
         };
         self.metrics.answered(label, started.elapsed());
+        span.set("zentra.source", || label.to_owned());
         match result {
             Ok((Admission::Events(envelopes), source)) => {
                 envelopes.iter().for_each(|envelope| self.metrics.accepted(envelope));
@@ -102,6 +136,10 @@ impl<Q: Publish> Handler<Q> {
             }
             Err(refusal) => {
                 self.note(label, &refusal);
+                span.set("zentra.reason", || refusal.reason());
+                if refusal.status().is_server_error() {
+                    span.fail(refusal.reason(), || refusal.to_string());
+                }
                 respond::refused(&refusal)
             }
         }

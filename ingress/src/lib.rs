@@ -53,6 +53,7 @@ pub async fn run<Q: Publish>(
     live.register(&registry)?;
     queue.register(&registry)?;
     zentra_telemetry::build_info(&registry, "zentra-ingress")?;
+    zentra_telemetry::otlp::register(&registry)?;
     zentra_core::clock::register(&registry)?;
     let trusted = live.config().ingress.trusted_proxies.clone();
     let bounds = live.config().ingress.bounds.clone();

@@ -7,7 +7,7 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use zentra_config::{Live, Origin, Role};
 use zentra_rabbitmq::{Amqp, Settings};
-use zentra_telemetry::shutdown;
+use zentra_telemetry::{otlp, shutdown};
 
 /// Receive provider callbacks, verify them and queue them in RabbitMQ.
 #[derive(Parser)]
@@ -46,6 +46,7 @@ fn run() -> anyhow::Result<()> {
 
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     zentra_telemetry::init_logs("info");
+    otlp::start("zentra-ingress");
     let overrides = [("ingress.listen", arguments.listen), ("ingress.admin", arguments.admin)];
     let origin = Origin {
         path: arguments.config,
@@ -68,6 +69,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let queue = Amqp::ingress(Settings::from(&*config));
     zentra_ingress::run(live, queue.clone(), listener, admin, stop).await?;
     queue.close().await;
+    otlp::finish().await;
     tracing::info!("zentra-ingress stopped");
     Ok(())
 }

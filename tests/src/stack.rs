@@ -31,6 +31,8 @@ pub struct Stack {
     pub http: Http,
     /// The log level of the binaries, for `ZENTRA_LOG`.
     pub log: &'static str,
+    /// More environment variables of the binaries.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 /// A running binary.
@@ -86,6 +88,7 @@ timeout = "1s"
             namespace: namespace.into(),
             http: Http::default(),
             log: "info,lapin=off",
+            variables: Vec::new(),
         }
     }
 
@@ -129,7 +132,8 @@ timeout = "1s"
             .env("STRIPE_EU", sign::STRIPE_SECRET)
             .env("GITHUB", sign::GITHUB_SECRET)
             .env("CASE", sign::CASE_SECRET)
-            .env("LEDGER_SIGNING", sign::LEDGER_SECRET);
+            .env("LEDGER_SIGNING", sign::LEDGER_SECRET)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 

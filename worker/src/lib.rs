@@ -78,6 +78,7 @@ async fn run<Q: Process, J: Journal + WorkerControl>(
     live.register(&registry)?;
     queue.register(&registry)?;
     zentra_telemetry::build_info(&registry, "zentra-worker")?;
+    zentra_telemetry::otlp::register(&registry)?;
     zentra_core::clock::register(&registry)?;
     let metrics = metrics::Metrics::new(&registry)?;
     let store_metrics = metrics::StoreMetrics::new(&registry)?;

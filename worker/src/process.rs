@@ -20,13 +20,13 @@ use zentra_core::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_core::redact::Redact;
 use zentra_core::retry::Decision;
 use zentra_core::seal::{Sealed, Sealer};
-use zentra_core::trace::Trace;
 use zentra_store::delivery::{self, OpenedMessage};
 use zentra_store::journal::{
     AttemptResult, Claim, Delivery, Entry, ErrorClass, First, Journal, JournalError, Settle,
 };
 use zentra_store::queue::{self, Delay, Message, Process, QueueError, Receipt};
 use zentra_telemetry::GaugeGuard;
+use zentra_telemetry::trace::{Span, SpanKind, within};
 
 use crate::deliver::{AttemptRequest, Attempted, Deliver, Verdict};
 use crate::gate::DestinationGate;
@@ -110,17 +110,43 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 () = self.stop.cancelled() => return receipt.give_back().await,
             }
         }
-        let opened = self.open(&message.sealed);
+        let span = self.process_span(&message);
         let done = async {
+            let opened = self.open(&message.sealed);
             match self.judge(&mut message, &opened).await? {
                 Some(claimed) => self.attempt(&message, &opened, claimed, deliver).await,
                 None => Ok(()),
             }
         };
-        match done.await {
+        match within(span.trace(), done).await {
             Ok(()) => receipt.ack().await,
             Err(Stopped) => receipt.give_back().await,
         }
+    }
+
+    /// From taking a message to its acknowledgement. It follows the publication in the trace of the event, in retries
+    /// and requeued events too.
+    pub(crate) fn process_span(&self, message: &Message) -> Span {
+        let Message { sealed, attempt, generation, .. } = message;
+        let destination = &self.destination.name;
+        let mut span = Span::after(sealed.trace, SpanKind::Consumer, "process");
+        span.rename(|| format!("process {destination}"));
+        span.set("messaging.system", || Q::SYSTEM);
+        span.set("messaging.operation.name", || "process");
+        span.set("messaging.operation.type", || "process");
+        span.set("messaging.destination.name", || destination.clone());
+        span.set("messaging.message.id", || sealed.id.clone());
+        span.set("zentra.attempt", || i64::from(*attempt));
+        span.set("zentra.generation", || i64::from(*generation));
+        span
+    }
+
+    /// A request of the delivery store.
+    fn store_span(name: &'static str) -> Span {
+        let mut span = Span::start(SpanKind::Client, name);
+        span.set("db.system.name", || J::SYSTEM);
+        span.set("db.operation.name", || name);
+        span
     }
 
     /// Defers a message without an attempt.
@@ -211,7 +237,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             let asked = Instant::now();
             Ok::<_, JournalError>((asked, self.journal.claim(&claim).await?))
         };
+        let mut span = Self::store_span("claim");
         let (asked, answer) = self.retry_until_ok("claim", ask).await?;
+        span.set("zentra.answer", || answer.as_str());
+        drop(span);
         let source = opened.summary.source.as_str();
         // A released event has a newer generation.
         let event = opened.event.as_ref().ok().filter(|_| message.generation == 0);
@@ -404,8 +433,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         claimed: Claimed<'_>,
         deliver: &Deliver,
     ) -> Result<(), Stopped> {
+        let mut span = attempt_span(&self.destination, message.attempt);
         let request = AttemptRequest {
-            trace: next_trace(message.sealed.trace),
+            trace: span.trace(),
             destination: &self.destination,
             key: &opened.key,
             event: claimed.event,
@@ -414,18 +444,22 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         };
         let running = GaugeGuard::more(&self.metrics.in_flight);
         let epoch = self.gate.circuit.epoch();
-        let attempted = tokio::select! {
-            attempted = deliver.deliver(&request) => attempted,
-            never = self.renew(&opened.key, claimed.fence) => match never {},
+        let attempting = async {
+            tokio::select! {
+                attempted = deliver.deliver(&request) => attempted,
+                never = self.renew(&opened.key, claimed.fence) => match never {},
+            }
         };
+        let attempted = within(span.trace(), attempting).await;
         drop(running);
+        describe(&mut span, &attempted);
+        drop(span);
         let worked = !matches!(attempted.verdict, Verdict::Failed { .. });
         if let Some(pause) = self.gate.circuit.attempted(worked, epoch, Instant::now()) {
             let destination = self.destination.name.as_str();
             tracing::warn!(destination, ?pause, "most attempts failed: the circuit opens");
             self.metrics.circuit_opened.inc();
         }
-        tracing::debug!(key = %opened.key, trace = request.trace.id(), "attempted");
         self.conclude(message, opened, &claimed, attempted).await
     }
 
@@ -553,7 +587,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             summary: &opened.summary,
             retention: self.retention(&opened.summary.source),
         };
+        let mut span = Self::store_span("settle");
+        span.set("zentra.outcome", || outcome.as_str());
         let answer = self.retry_until_ok("settle", || self.journal.settle(&settle)).await?;
+        drop(span);
         if answer != Answer::Settled {
             tracing::warn!(key = %opened.key, ?answer, "settled after its claim had expired");
         }
@@ -568,6 +605,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         message: &Message,
         mut ask: impl FnMut() -> F,
     ) -> Result<(), Stopped> {
+        let _span = send_span::<Q>(step, message);
         let Err(error) = ask().await else { return Ok(()) };
         tracing::debug!(step, %error, "not published yet");
         let _held = self.unpublished.hold(message.sealed.body.len());
@@ -604,10 +642,50 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
     }
 }
 
-/// One trace from receipt to delivery, with a step for each attempt.
-pub(crate) fn next_trace(began: Option<Trace>) -> Trace {
-    let began = began.unwrap_or_else(|| Trace::new(&mut rand::rng()));
-    began.next(&mut rand::rng())
+/// From the request of an attempt to its verdict.
+pub(crate) fn attempt_span(destination: &Destination, attempt: u32) -> Span {
+    let mut span = match &destination.url {
+        Some(_) => Span::start(SpanKind::Client, "POST"),
+        None => Span::start(SpanKind::Internal, "attempt"),
+    };
+    if let Some(url) = &destination.url {
+        span.set("http.request.method", || "POST");
+        span.set("http.request.resend_count", || i64::from(attempt) - 1);
+        span.set("server.address", || url.host().unwrap_or_default().to_owned());
+        span.set("server.port", || i64::from(port(url)));
+    }
+    span.set("zentra.destination", || destination.name.clone());
+    span.set("zentra.attempt", || i64::from(attempt));
+    span
+}
+
+fn port(url: &http::Uri) -> u16 {
+    let default = if url.scheme_str() == Some("http") { 80 } else { 443 };
+    url.port_u16().unwrap_or(default)
+}
+
+/// Adds the result of an attempt. What the destination responded is in the history only.
+pub(crate) fn describe(span: &mut Span, attempted: &Attempted) {
+    if let Some(status) = attempted.result.status {
+        span.set("http.response.status_code", || i64::from(status));
+    }
+    if attempted.verdict != Verdict::Delivered {
+        let kind = attempted.result.class.map_or("status", ErrorClass::as_str);
+        span.fail(kind, || attempted.result.error.clone().unwrap_or_default());
+    }
+}
+
+/// From the publication of a retry, a deferred message or a dead letter to its confirm.
+fn send_span<Q: Process>(step: &'static str, message: &Message) -> Span {
+    let place = if step == "dead-letter" { "dead" } else { "retry" };
+    let name = if step == "dead-letter" { "publish dead" } else { "publish retry" };
+    let mut span = Span::start(SpanKind::Producer, name);
+    span.set("messaging.system", || Q::SYSTEM);
+    span.set("messaging.operation.name", || "publish");
+    span.set("messaging.operation.type", || "send");
+    span.set("messaging.destination.name", || place);
+    span.set("messaging.message.id", || message.sealed.id.clone());
+    span
 }
 
 /// Identity of callbacks with the same bytes within one hour of their receipt, not of their

@@ -14,7 +14,7 @@ use zentra_redis::RedisJournal;
 use zentra_store::control::WorkerControl;
 use zentra_store::journal::Journal;
 use zentra_store::queue::Process;
-use zentra_telemetry::shutdown;
+use zentra_telemetry::{otlp, shutdown};
 
 use crate::deliver::handler::{Delivery, Failed, Handlers};
 
@@ -106,6 +106,7 @@ impl Worker {
     async fn work(self) -> anyhow::Result<()> {
         let arguments = Arguments::parse();
         zentra_telemetry::init_logs("info");
+        otlp::start("zentra-worker");
         let origin = Origin {
             path: arguments.config,
             role: Role::Worker,
@@ -132,6 +133,7 @@ impl Worker {
         let queue = Amqp::processor(Settings::from(&*config));
         self.serve(live, queue.clone(), journal, admin, stop).await?;
         queue.close().await;
+        otlp::finish().await;
         tracing::info!("zentra-worker stopped");
         Ok(())
     }

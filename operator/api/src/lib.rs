@@ -89,6 +89,10 @@ pub async fn serve<B: Backend + 'static>(
     stop: CancellationToken,
 ) {
     let (stopped, snapshot) = (stop.clone(), Mutex::default());
+    let registry = Registry::new();
+    if let Err(error) = zentra_telemetry::otlp::register(&registry) {
+        tracing::warn!(%error, "the metrics of spans are missing");
+    }
     let service: Arc<dyn Service> = Arc::new(BackendService {
         backend,
         config,
@@ -98,7 +102,7 @@ pub async fn serve<B: Backend + 'static>(
         stop: stopped,
         snapshot,
         pull: OnceCell::new(),
-        registry: Registry::new(),
+        registry,
     });
     let attending = tokio::spawn({
         let service = service.clone();

@@ -78,10 +78,15 @@ async fn command() -> ExitCode {
     match arguments.command {
         // It decides where its logs go.
         Command::Dev(_) => {}
-        Command::Standalone(_) | Command::Serve(_) => zentra_telemetry::init_logs("info"),
+        Command::Standalone(_) | Command::Serve(_) => {
+            zentra_telemetry::init_logs("info");
+            zentra_telemetry::otlp::start("zentra");
+        }
         _ => zentra_telemetry::init_logs("warn"),
     }
-    match run(arguments).await {
+    let ended = run(arguments).await;
+    zentra_telemetry::otlp::finish().await;
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -198,6 +198,17 @@ pub enum Outcome {
     Dead(DeadReason),
 }
 
+impl Outcome {
+    /// Its stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retry { .. } => "retry",
+            Self::Dead(_) => "dead",
+        }
+    }
+}
+
 /// Answer of [`step`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -241,6 +252,28 @@ pub enum Answer {
     },
     /// It isn't delivered, so it can't be opened.
     NotDelivered,
+}
+
+impl Answer {
+    /// Its stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claimed { .. } => "claimed",
+            Self::Busy { .. } => "busy",
+            Self::Done => "done",
+            Self::Dead => "dead",
+            Self::Stale => "stale",
+            Self::Conflict => "conflict",
+            Self::Suspected => "suspected",
+            Self::Renewed => "renewed",
+            Self::Lost => "lost",
+            Self::Settled => "settled",
+            Self::SettledLate => "settled_late",
+            Self::Superseded => "superseded",
+            Self::Reopened { .. } => "reopened",
+            Self::NotDelivered => "not_delivered",
+        }
+    }
 }
 
 /// One transition: the new record and the answer. `None` is an unknown delivery, also one that was

@@ -11,13 +11,30 @@ use std::str::FromStr;
 pub struct Trace {
     id: u128,
     span: u64,
+    is_sampled: bool,
 }
 
 impl Trace {
-    /// A new trace with random ids, never zero.
+    /// A new, sampled trace with random ids, never zero.
     pub fn new(chance: &mut impl rand::RngCore) -> Self {
         let id = (u128::from(chance.next_u64()) << 64) | u128::from(chance.next_u64());
-        Self { id: id.max(1), span: chance.next_u64().max(1) }
+        Self { id: id.max(1), span: chance.next_u64().max(1), is_sampled: true }
+    }
+
+    /// The trace with these ids; `None` if one of them is zero.
+    pub fn from_ids(id: u128, span: u64, is_sampled: bool) -> Option<Self> {
+        (id != 0 && span != 0).then_some(Self { id, span, is_sampled })
+    }
+
+    /// The ids of trace and span.
+    pub fn ids(self) -> (u128, u64) {
+        (self.id, self.span)
+    }
+
+    /// Whether its spans are exported (section 3.2.2.5.1, `sampled`). It always is where tracing is off, so that a
+    /// destination decides for itself.
+    pub fn is_sampled(self) -> bool {
+        self.is_sampled
     }
 
     /// The next step of the trace.
@@ -29,12 +46,18 @@ impl Trace {
     pub fn id(self) -> String {
         format!("{:032x}", self.id)
     }
+
+    /// The span id: 16 hexadecimal digits.
+    pub fn span_id(self) -> String {
+        format!("{:016x}", self.span)
+    }
 }
 
 impl fmt::Display for Trace {
-    /// The `traceparent` header's value: version 00, sampled.
+    /// The `traceparent` header's value: version 00.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-01", self.id, self.span)
+        let flags = u8::from(self.is_sampled);
+        write!(f, "00-{:032x}-{:016x}-{flags:02x}", self.id, self.span)
     }
 }
 
@@ -61,7 +84,8 @@ impl FromStr for Trace {
         }
         let id = u128::from_str_radix(id, 16).map_err(|_| NoTrace)?;
         let span = u64::from_str_radix(span, 16).map_err(|_| NoTrace)?;
-        (id != 0 && span != 0).then_some(Self { id, span }).ok_or(NoTrace)
+        let flags = u8::from_str_radix(flags, 16).map_err(|_| NoTrace)?;
+        Self::from_ids(id, span, flags & 1 == 1).ok_or(NoTrace)
     }
 }
 

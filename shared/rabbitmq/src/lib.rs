@@ -289,6 +289,8 @@ impl Amqp {
 }
 
 impl Subscribe for Amqp {
+    const SYSTEM: &'static str = "rabbitmq";
+
     fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         self.metrics.register(registry)
     }

@@ -347,6 +347,8 @@ impl RedisJournal {
 }
 
 impl Journal for RedisJournal {
+    const SYSTEM: &'static str = "redis";
+
     async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
         Ok(self.claim_at(claim).await?.0)
     }

@@ -274,6 +274,8 @@ fn cut_off() -> rusqlite::Error {
 }
 
 impl Journal for EmbeddedJournal {
+    const SYSTEM: &'static str = "sqlite";
+
     async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
         self.store.room_to_settle()?;
         let Claim { generation, attempt, lease, retention, .. } = *claim;

@@ -231,6 +231,8 @@ pub(super) fn read_archived(row: &Row<'_>) -> rusqlite::Result<(i64, Sealed)> {
 }
 
 impl Subscribe for EmbeddedQueue {
+    const SYSTEM: &'static str = "sqlite";
+
     async fn subscribe(&self, routes: Routes) {
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
     }

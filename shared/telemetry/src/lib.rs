@@ -1,8 +1,11 @@
 //! What operators and Prometheus see of a running program: logs, metrics, health.
 
 pub mod admin;
+mod lines;
+pub mod otlp;
 pub mod places;
 pub mod shutdown;
+pub mod trace;
 
 use std::error::Error;
 use std::fmt::{Debug, Display};
@@ -16,9 +19,12 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Format;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+
+use lines::WithTrace;
 
 /// Log lines go to stderr: as text, or as JSON with `ZENTRA_LOG_FORMAT=json`.
 /// `ZENTRA_LOG` filters them; without it, `default` does (`info`, `warn`). Lines of the AMQP library
@@ -83,11 +89,18 @@ where
     let asked = std::env::var("ZENTRA_LOG").ok();
     let filter = asked.and_then(|text| with(&text)).or_else(|| with(default)).unwrap_or_default();
     let safe = filter_fn(|of| of.target().starts_with("zentra") || *of.level() <= Level::INFO);
-    let lines =
-        tracing_subscriber::fmt::layer().with_ansi(is_terminal && colors()).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match std::env::var("ZENTRA_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        true => lines.json().boxed(),
-        false => lines.boxed(),
+        true => {
+            let with = |format| WithTrace { format, add: lines::json };
+            lines.json().with_ansi(false).map_event_format(with).boxed()
+        }
+        false => {
+            let ansi = is_terminal && colors();
+            let with =
+                |format: Format| WithTrace { format: format.with_ansi(ansi), add: lines::text };
+            lines.with_ansi(ansi).map_event_format(with).boxed()
+        }
     };
     let all = tracing_subscriber::registry().with(lines.with_filter(safe)).with(watch);
     all.with(filter).init();

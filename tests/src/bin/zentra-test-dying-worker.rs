@@ -65,6 +65,8 @@ struct DoomedJournal {
 }
 
 impl Journal for DoomedJournal {
+    const SYSTEM: &'static str = RedisJournal::SYSTEM;
+
     async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
         let answer = self.inner.claim(claim).await?;
         if matches!(answer, Answer::Claimed { .. }) {
@@ -133,6 +135,8 @@ struct DoomedQueue {
 }
 
 impl Subscribe for DoomedQueue {
+    const SYSTEM: &'static str = Amqp::SYSTEM;
+
     async fn subscribe(&self, routes: Routes) {
         self.inner.subscribe(routes).await;
     }

@@ -49,7 +49,7 @@ fn no_crate_knows_what_its_layer_must_not_know() {
         ("webhook-verify", &["tokio", "tracing", "prometheus", "hyper", "utoipa"][..]),
         ("zentra-core", &["tokio", "hyper", "axum", "clap"]),
         ("zentra-store", &["tokio", "hyper", "axum", "clap", "utoipa"]),
-        ("zentra-telemetry", &["webhook-verify", "zentra-core", "zentra-store", "clap"]),
+        ("zentra-telemetry", &["webhook-verify", "zentra-store", "clap"]),
         ("zentra-config", &["axum", "clap", "hyper"]),
         ("zentra-ingress", &["axum"]),
         ("zentra-worker", &["axum", "zentra-ingress"]),

@@ -34,6 +34,7 @@ pub(crate) fn in_folder(folder: &Path) -> Stack {
         namespace: "init".into(),
         http: Http::default(),
         log: "info",
+        variables: Vec::new(),
     }
 }
 

@@ -58,6 +58,7 @@ mod standalone;
 mod status;
 mod stores;
 mod tls;
+mod traces;
 mod types;
 mod unsealed;
 mod worker;

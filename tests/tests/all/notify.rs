@@ -366,6 +366,7 @@ async fn outages_of_the_store_and_the_broker_are_critical_messages() {
         answer.status.is_success().then_some(())
     })
     .await;
-    assert_eq!((events("rabbitmq", "trigger"), events("redis", "trigger")), (1, 1));
+    let all = inbox.json("/pager");
+    assert_eq!((events("rabbitmq", "trigger"), events("redis", "trigger")), (1, 1), "{all:?}");
     assert_eq!(json!(inbox.json("/pager").len()), 2, "{:?}", inbox.json("/pager"));
 }

@@ -101,13 +101,13 @@ impl Bench {
 }
 
 /// A consumer at one server.
-struct Consumer<'a> {
+pub(crate) struct Consumer<'a> {
     api: &'a Api<'a>,
     token: String,
 }
 
 impl<'a> Consumer<'a> {
-    fn new(api: &'a Api<'a>, name: &str) -> Self {
+    pub(crate) fn new(api: &'a Api<'a>, name: &str) -> Self {
         let token = api.token(&[name, "--role", "consumer", "--destination", "ledger"]);
         Self { api, token }
     }
@@ -128,7 +128,7 @@ impl<'a> Consumer<'a> {
         .await
     }
 
-    async fn one(&self) -> Value {
+    pub(crate) async fn one(&self) -> Value {
         self.pull(1).await.swap_remove(0)
     }
 
@@ -143,7 +143,7 @@ impl<'a> Consumer<'a> {
         self.ask("/ack", json!({ "receipts": [event["receipt"]] })).await
     }
 
-    async fn is_acknowledged(&self, event: &Value) {
+    pub(crate) async fn is_acknowledged(&self, event: &Value) {
         let (code, answer) = self.ack(event).await;
         assert_eq!((code, &answer["items"][0]["done"]), (200, &true.into()), "{answer}");
     }

@@ -9,6 +9,7 @@ use tokio::time::sleep_until;
 use zentra_core::clock::{self, millis};
 use zentra_core::event::DeliveryKey;
 use zentra_core::lifecycle::State;
+use zentra_core::trace::Trace;
 use zentra_store::journal::{AttemptResult, ErrorClass, First, HistoryEvent, Journal};
 use zentra_store::queue::{Fetch, Message};
 
@@ -16,7 +17,7 @@ use super::ready::Pending;
 use super::receipt::Receipt;
 use super::{LeasedEvent, Nack, Pulling, REMEMBERED, as_text, lock};
 use crate::deliver::{Attempted, Verdict, headers};
-use crate::process::{Claimed, Stopped, next_trace};
+use crate::process::{Claimed, Stopped};
 
 /// How often a lease is looked up that another server may have ended: an eighth of it, within
 /// these bounds.
@@ -93,12 +94,13 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
         key: &DeliveryKey,
         claimed: &Claimed<'_>,
         pending: Pending,
+        trace: Trace,
     ) -> Result<(Attempted, Option<Waits>), Stopped> {
         if let Some(nack) = self.left_behind(key, claimed).await? {
             return Ok((attempted(Ended::Failed(nack), Duration::ZERO), None));
         }
         let receipt = Receipt { key: key.clone(), fence: claimed.fence };
-        let leased = match self.leased(message, claimed, &receipt) {
+        let leased = match self.leased(message, claimed, &receipt, trace) {
             Ok(leased) => leased,
             Err(error) => {
                 let error = format!("cannot make the headers: {error}");
@@ -152,8 +154,8 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
         message: &Message,
         claimed: &Claimed<'_>,
         receipt: &Receipt,
+        trace: Trace,
     ) -> Result<LeasedEvent, http::Error> {
-        let trace = next_trace(message.sealed.trace);
         let headers = headers(&receipt.key, claimed.event, message.attempt, trace)?;
         let left = self.processor.lease.saturating_sub(claimed.asked.elapsed());
         Ok(LeasedEvent {

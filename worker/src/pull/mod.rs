@@ -29,11 +29,12 @@ use zentra_store::control::WorkerControl;
 use zentra_store::journal::{AttemptResult, Delivery, First, Journal, JournalError, Settle};
 use zentra_store::queue::{Fetch, Fetcher, Message, QueueError, Receipt as _};
 use zentra_telemetry::GaugeGuard;
+use zentra_telemetry::trace::within;
 
 use crate::deliver::headers;
 use crate::gate::{DestinationGate, Gates, KnownState};
 use crate::metrics::Metrics;
-use crate::process::{Processor, Stopped, next_trace};
+use crate::process::{Processor, Stopped, attempt_span, describe};
 use crate::{LEAVE, Processing, worker_name};
 
 use held::HeldMessages;
@@ -136,7 +137,9 @@ pub fn headers_of_copy(
     event: &Event,
     trace: Option<Trace>,
 ) -> Result<Vec<(String, String)>, http::Error> {
-    Ok(as_text(headers(key, event, 1, next_trace(trace))?))
+    let chance = &mut rand::rng();
+    let trace = trace.unwrap_or_else(|| Trace::new(chance)).next(chance);
+    Ok(as_text(headers(key, event, 1, trace)?))
 }
 
 /// Hands out the events of all destinations with `pull = true`.
@@ -493,18 +496,23 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
         pending: Pending,
     ) {
         let processor = &self.processor;
-        let opened = processor.open(&message.sealed);
+        let span = processor.process_span(&message);
         let done = async {
+            let opened = processor.open(&message.sealed);
             let Some(claimed) = processor.judge(&mut message, &opened).await? else {
                 return Ok(None);
             };
             let running = GaugeGuard::more(&processor.metrics.in_flight);
-            let (attempted, waits) = self.lease(&message, &opened.key, &claimed, pending).await?;
+            let mut span = attempt_span(&processor.destination, message.attempt);
+            let leasing = self.lease(&message, &opened.key, &claimed, pending, span.trace());
+            let (attempted, waits) = within(span.trace(), leasing).await?;
             drop(running);
+            describe(&mut span, &attempted);
+            drop(span);
             processor.conclude(&message, &opened, &claimed, attempted).await?;
             Ok(waits)
         };
-        match done.await {
+        match within(span.trace(), done).await {
             Ok(waits) => {
                 receipt.ack().await;
                 if let Some(waits) = waits {

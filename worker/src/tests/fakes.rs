@@ -86,6 +86,8 @@ impl FakeQueue {
 }
 
 impl Subscribe for FakeQueue {
+    const SYSTEM: &'static str = "fake";
+
     async fn subscribe(&self, _: Routes) {}
 
     fn register(&self, _: &Registry) -> prometheus::Result<()> {
@@ -245,6 +247,8 @@ impl FakeJournal {
 }
 
 impl Journal for FakeJournal {
+    const SYSTEM: &'static str = "fake";
+
     async fn claim(&self, claim: &Claim<'_>) -> Result<Answer, JournalError> {
         self.check("claim")?;
         let Claim { generation, attempt, lease, .. } = *claim;

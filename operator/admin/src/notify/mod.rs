@@ -51,6 +51,8 @@ pub struct Notifier {
     holder: String,
     /// Incidents of the store itself, which it cannot store. Each server sends messages about them.
     local: Vec<Incident>,
+    /// Messages that were accepted while the store did not answer: they are noted later, and not sent again.
+    unnoted: Vec<Accepted>,
     /// When a receiver that accepted no message is tried again, and the pause before that.
     pauses: HashMap<String, (Instant, Duration)>,
     /// The refused callbacks, as they were counted last.
@@ -69,6 +71,13 @@ struct Counted {
 
 /// A receiver, and the messages that are due to it.
 type Due = (&'static Receiver, Vec<(Incident, Notice)>);
+
+/// A message that a receiver accepted.
+struct Accepted {
+    incident: String,
+    receiver: String,
+    sent: Sent,
+}
 
 /// Whether a local incident is open, or its last message is still due.
 fn is_wanted(incident: &Incident, now: Timestamp) -> bool {
@@ -91,6 +100,7 @@ impl Notifier {
             sender,
             holder,
             local: Vec::new(),
+            unnoted: Vec::new(),
             pauses: HashMap::new(),
             refused: None,
             trouble: None,
@@ -120,7 +130,8 @@ impl Notifier {
             Err(error) => Err(error),
         };
         match stored {
-            Ok(stored) => {
+            Ok(mut stored) => {
+                self.note_late(&backend.histories(), &mut stored).await;
                 incidents.extend(stored);
                 self.trouble = None;
             }
@@ -131,8 +142,13 @@ impl Notifier {
             Err(_) => {}
         }
         for (receiver, notices) in self.send(self.due(&incidents, now)).await {
-            for (incident, notice) in notices {
-                self.note(backend, &incident, &receiver, Sent { notice, at: now }).await;
+            for (Incident { id: incident, .. }, notice) in notices {
+                let accepted = Accepted {
+                    incident,
+                    receiver: receiver.clone(),
+                    sent: Sent { notice, at: now },
+                };
+                self.note(&backend.histories(), accepted).await;
             }
         }
         self.local.retain(|incident| is_wanted(incident, now));
@@ -243,26 +259,32 @@ impl Notifier {
     }
 
     /// Notes a message that was accepted.
-    async fn note(
-        &mut self,
-        backend: &impl Backend,
-        incident: &Incident,
-        receiver: &str,
-        sent: Sent,
-    ) {
-        let local = self.local.iter_mut().find(|one| one.id == incident.id);
-        if let Some(one) = local {
-            one.sent.insert(receiver.to_owned(), sent);
+    async fn note(&mut self, store: &impl Incidents, accepted: Accepted) {
+        let Accepted { incident, receiver, sent } = &accepted;
+        if let Some(local) = self.local.iter_mut().find(|one| one.id == *incident) {
+            local.sent.insert(receiver.clone(), *sent);
             return;
         }
         let change = |incident: &mut Incident| {
-            incident.sent.insert(receiver.to_owned(), sent);
+            incident.sent.insert(receiver.clone(), *sent);
         };
-        if let Err(error) = changed(&backend.histories(), &incident.id, change).await {
-            tracing::warn!(
-                error = error.message,
-                "a message cannot be noted: it may be sent again"
-            );
+        match changed(store, incident, change).await {
+            Ok(_) => {}
+            Err(error) if error.code == ErrorCode::IncidentNotFound => {}
+            Err(error) => {
+                tracing::warn!(error = error.message, "a message cannot be noted yet");
+                self.unnoted.push(accepted);
+            }
+        }
+    }
+
+    /// Notes what could not be noted before, also in `incidents`, which were read without it.
+    async fn note_late(&mut self, store: &impl Incidents, incidents: &mut [Incident]) {
+        for accepted in std::mem::take(&mut self.unnoted) {
+            if let Some(one) = incidents.iter_mut().find(|one| one.id == accepted.incident) {
+                one.sent.insert(accepted.receiver.clone(), accepted.sent);
+            }
+            self.note(store, accepted).await;
         }
     }
 }
@@ -413,6 +435,7 @@ fn id() -> String {
 mod tests {
     use super::*;
     use crate::fakes::Fakes;
+    use zentra_store::journal::JournalError;
 
     fn notifier(channel: Channel) -> Notifier {
         let mut config = Config::clone(&Fakes::new().config);
@@ -465,6 +488,43 @@ mod tests {
             assert_eq!(accepted.len(), 120, "each is sent once");
             assert!(accepted.is_sorted_by(|one, next| one >= next), "{accepted:?}");
         }
+    }
+
+    /// A store of one incident, which may not answer.
+    #[derive(Clone)]
+    struct OneIncident(std::sync::Arc<std::sync::Mutex<(bool, Incident)>>);
+
+    impl Incidents for OneIncident {
+        async fn incidents(&self) -> Result<Vec<Incident>, JournalError> {
+            let (answers, incident) = &*self.0.lock().unwrap();
+            let down = || JournalError::Unavailable("down".into());
+            answers.then(|| vec![incident.clone()]).ok_or_else(down)
+        }
+
+        async fn keep_incident(&self, incident: &Incident) -> Result<bool, JournalError> {
+            self.0.lock().unwrap().1 = incident.clone();
+            Ok(true)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_while_the_store_was_away_is_not_sent_again() {
+        let mut notifier = notifier(Channel::Slack { url: None });
+        let (all, now) = (incidents(1), clock::now());
+        let store = OneIncident(std::sync::Arc::new((false, all[0].clone()).into()));
+        let accepted = Accepted {
+            incident: all[0].id.clone(),
+            receiver: "ops".into(),
+            sent: Sent { notice: Notice::Opened, at: now },
+        };
+        notifier.note(&store, accepted).await;
+        store.0.lock().unwrap().0 = true;
+        let mut read = store.incidents().await.unwrap();
+        assert_eq!(notifier.due(&read, now).len(), 1, "the store has no note of it");
+        notifier.note_late(&store, &mut read).await;
+        assert!(notifier.due(&read, now).is_empty());
+        let noted = store.incidents().await.unwrap();
+        assert!(notifier.due(&noted, now).is_empty() && notifier.unnoted.is_empty());
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub(super) struct Shown<Q> {
 }
 
 impl<Q: Publish> Subscribe for Shown<Q> {
+    const SYSTEM: &'static str = Q::SYSTEM;
+
     async fn subscribe(&self, routes: Routes) {
         self.queue.subscribe(routes).await;
     }

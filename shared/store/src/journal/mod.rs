@@ -424,6 +424,9 @@ impl First<'_> {
 
 /// What a worker uses. Each call is atomic and can be repeated.
 pub trait Journal: Clone + Send + Sync + 'static {
+    /// The attribute `db.system.name` of spans, such as `redis`.
+    const SYSTEM: &'static str;
+
     /// Requests the claim of an attempt. The answer is in the history.
     fn claim(&self, claim: &Claim<'_>)
     -> impl Future<Output = Result<Answer, JournalError>> + Send;

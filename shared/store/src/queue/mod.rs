@@ -163,6 +163,9 @@ pub struct Routes {
 
 /// What a long-running program uses; its configuration can change.
 pub trait Subscribe {
+    /// The attribute `messaging.system` of spans, such as `rabbitmq`.
+    const SYSTEM: &'static str;
+
     /// Replaces the routes. New queues exist when this returns; old queues keep their messages.
     /// Without a connection, it happens when there is one.
     fn subscribe(&self, routes: Routes) -> impl Future<Output = ()> + Send;

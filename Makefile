@@ -1,4 +1,4 @@
-.PHONY: demo check test matrix chaos bench screenshots trace book dist dist-check publish-check services
+.PHONY: demo check test matrix chaos bench screenshots trace book dist dist-check compose-test publish-check services
 
 # ZENTRA_SERVERS=trixie runs the tests on the servers of that Debian suite, and
 # ZENTRA_STORE=valkey-server on Valkey instead of Redis (see deploy/install-servers.sh).
@@ -31,6 +31,10 @@ test: services
 ifndef ZENTRA_SERVERS
 	@# With --workspace as above: nothing is built again.
 	bash deploy/on-servers.sh trixie cargo test --locked --workspace --test all -- $(ON_SERVERS)
+endif
+ifndef ZENTRA_SERVERS
+	@# The image, without an engine. It needs root.
+	if [ "$$(id -u)" -eq 0 ]; then bash deploy/image.sh; fi
 endif
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; fi
 
@@ -89,6 +93,10 @@ dist:
 dist-check:
 	bash deploy/packages/try.sh bookworm
 	bash deploy/packages/try.sh trixie
+
+# docker-compose.yml, brought up and tried (needs a Docker engine).
+compose-test:
+	bash deploy/compose/test.sh
 
 # Packages the crates that are for other programs, and builds each package by itself.
 publish-check:

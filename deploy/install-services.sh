@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Gets from Debian what the tests and the demo need and this machine lacks:
-# RabbitMQ, Redis, PostgreSQL, Prometheus, Chromium, TypeScript, iptables, Python, curl, CA certificates, a C compiler and
-# make; with `bench`, wrk too. It starts none of the packages' own services: the tests and the demo run private servers.
+# RabbitMQ, Redis, PostgreSQL, Prometheus, Alertmanager, HAProxy, docker-compose, buildah, debootstrap, Chromium,
+# TypeScript, iptables, Python, curl, CA certificates, a C compiler and make; with `bench`, wrk too. It starts none of the packages' own services: the tests and the demo run private servers.
 set -euo pipefail
 
 missing=()
@@ -14,8 +14,14 @@ command -v iptables >/dev/null || missing+=(iptables)
 command -v python3 >/dev/null || missing+=(python3)
 command -v curl >/dev/null || missing+=(curl)
 command -v script >/dev/null || missing+=(bsdutils)
-# To test the alerts. Its promtool is used, no Prometheus runs.
+# For the alerts, and for deploy/local.
 command -v promtool >/dev/null || missing+=(prometheus)
+command -v prometheus-alertmanager >/dev/null || missing+=(prometheus-alertmanager)
+command -v haproxy >/dev/null || missing+=(haproxy)
+# To check docker-compose.yml, and to build and run the image without an engine.
+command -v docker-compose >/dev/null || missing+=(docker-compose)
+command -v buildah >/dev/null || missing+=(buildah)
+command -v debootstrap >/dev/null || missing+=(debootstrap)
 # For the console.
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)

@@ -17,6 +17,7 @@ mod conformance;
 mod console;
 mod control;
 mod crates;
+mod deploy;
 mod destinations;
 mod dev;
 mod doctor;

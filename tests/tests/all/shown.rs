@@ -38,7 +38,7 @@ const ONE_BY_ONE: [&str; 8] = [
 ];
 /// A command that is not run as it is shown: its page, how it begins, and why.
 type Excuse = (&'static str, &'static str, &'static str);
-const NOT_RUN: [Excuse; 26] = [
+const NOT_RUN: [Excuse; 28] = [
     ("README.md", "cargo run -- demo", "rehearse.rs runs `zentra demo`"),
     ("README.md", "make test", "it runs these tests"),
     ("README.md", "make bench", "it takes minutes; performance.md has its figures"),
@@ -61,6 +61,8 @@ const NOT_RUN: [Excuse; 26] = [
         "zentra init stripe --system",
         "`make dist-check` runs it: it writes to /etc",
     ),
+    ("docs/deploying.md", "bash deploy/compose/secrets.sh", "deploy.rs runs it"),
+    ("docs/deploying.md", "docker compose", "it needs an engine; `make compose-test` runs it"),
     ("docs/deploying.md", "systemctl", "it needs systemd; `make dist-check` verifies the unit"),
     ("docs/deploying.md", "sudo", "`make dist-check` has the package's user"),
     ("docs/how-to/move-to-servers.md", "zentra migrate", "migrate.rs moves a file to servers"),

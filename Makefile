@@ -35,6 +35,7 @@ endif
 ifndef ZENTRA_SERVERS
 	@# The image, without an engine. It needs root.
 	if [ "$$(id -u)" -eq 0 ]; then bash deploy/image.sh; fi
+	bash deploy/helm/check.sh
 endif
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; fi
 

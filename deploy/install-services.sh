@@ -18,6 +18,8 @@ command -v script >/dev/null || missing+=(bsdutils)
 command -v promtool >/dev/null || missing+=(prometheus)
 command -v prometheus-alertmanager >/dev/null || missing+=(prometheus-alertmanager)
 command -v haproxy >/dev/null || missing+=(haproxy)
+# For the chart's tools, which come from PyPI.
+/usr/bin/python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 # To check docker-compose.yml, and to build and run the image without an engine.
 command -v docker-compose >/dev/null || missing+=(docker-compose)
 command -v buildah >/dev/null || missing+=(buildah)

@@ -1,6 +1,7 @@
 //! One callback from its headers to its answer.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -98,7 +99,7 @@ impl<Q: Publish> Handler<Q> {
         peer: IpAddr,
     ) -> Response<Full<Bytes>> {
         let mut span = receive_span(&request);
-        let response = within(span.trace(), self.handle(request, peer, &mut span)).await;
+        let response = within(span.trace(), pin!(self.handle(request, peer, &mut span))).await;
         span.set("http.response.status_code", || i64::from(response.status().as_u16()));
         response
     }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, ready};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -118,7 +119,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 None => Ok(()),
             }
         };
-        match within(span.trace(), done).await {
+        match within(span.trace(), pin!(done)).await {
             Ok(()) => receipt.ack().await,
             Err(Stopped) => receipt.give_back().await,
         }
@@ -450,7 +451,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 never = self.renew(&opened.key, claimed.fence) => match never {},
             }
         };
-        let attempted = within(span.trace(), attempting).await;
+        let attempted = within(span.trace(), pin!(attempting)).await;
         drop(running);
         describe(&mut span, &attempted);
         drop(span);

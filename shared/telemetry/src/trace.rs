@@ -2,6 +2,7 @@
 //! carry the trace, without an allocation.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::OnceLock;
 
 use opentelemetry::trace::{
@@ -29,8 +30,9 @@ pub fn current() -> Option<Trace> {
     CURRENT.try_with(|trace| *trace).ok()
 }
 
-/// Runs a future as a part of this span.
-pub fn within<F: Future>(trace: Trace, future: F) -> TaskLocalFuture<Trace, F> {
+/// Runs a future as a part of this span. It is taken by reference (`std::pin::pin!`), because the futures of a callback and
+/// of a message are large: moving them costs more than the rest of a span.
+pub fn within<F: Future>(trace: Trace, future: Pin<&mut F>) -> TaskLocalFuture<Trace, Pin<&mut F>> {
     CURRENT.scope(trace, future)
 }
 
@@ -126,6 +128,8 @@ fn trace_of(context: &SpanContext) -> Option<Trace> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test]
@@ -133,8 +137,8 @@ mod tests {
         assert_eq!(current(), None);
         let span = Span::start(SpanKind::Server, "receive");
         let trace = span.trace();
-        let child = within(trace, async { Span::start(SpanKind::Internal, "verify").trace() });
-        let child = child.await;
+        let step = pin!(async { Span::start(SpanKind::Internal, "verify").trace() });
+        let child = within(trace, step).await;
         assert_eq!(child.id(), trace.id());
         assert_ne!(child, trace);
         let other = Span::start(SpanKind::Server, "receive").trace();

@@ -38,7 +38,7 @@ const ONE_BY_ONE: [&str; 8] = [
 ];
 /// A command that is not run as it is shown: its page, how it begins, and why.
 type Excuse = (&'static str, &'static str, &'static str);
-const NOT_RUN: [Excuse; 28] = [
+const NOT_RUN: [Excuse; 30] = [
     ("README.md", "cargo run -- demo", "rehearse.rs runs `zentra demo`"),
     ("README.md", "make test", "it runs these tests"),
     ("README.md", "make bench", "it takes minutes; performance.md has its figures"),
@@ -65,6 +65,8 @@ const NOT_RUN: [Excuse; 28] = [
     ("docs/deploying.md", "docker compose", "it needs an engine; `make compose-test` runs it"),
     ("docs/deploying.md", "systemctl", "it needs systemd; `make dist-check` verifies the unit"),
     ("docs/deploying.md", "sudo", "`make dist-check` has the package's user"),
+    ("docs/how-to/kubernetes.md", "helm", "it needs a cluster; check.sh renders the chart"),
+    ("docs/how-to/kubernetes.md", "kubectl", "it needs a cluster"),
     ("docs/how-to/move-to-servers.md", "zentra migrate", "migrate.rs moves a file to servers"),
     ("docs/how-to/proxies.md", "", "it needs a proxy with TLS and a public name"),
     (

@@ -12,6 +12,7 @@ mod ready;
 mod receipt;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -505,14 +506,14 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
             let running = GaugeGuard::more(&processor.metrics.in_flight);
             let mut span = attempt_span(&processor.destination, message.attempt);
             let leasing = self.lease(&message, &opened.key, &claimed, pending, span.trace());
-            let (attempted, waits) = within(span.trace(), leasing).await?;
+            let (attempted, waits) = within(span.trace(), pin!(leasing)).await?;
             drop(running);
             describe(&mut span, &attempted);
             drop(span);
             processor.conclude(&message, &opened, &claimed, attempted).await?;
             Ok(waits)
         };
-        match within(span.trace(), done).await {
+        match within(span.trace(), pin!(done)).await {
             Ok(waits) => {
                 receipt.ack().await;
                 if let Some(waits) = waits {

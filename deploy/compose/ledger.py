@@ -78,17 +78,18 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, self.ledger.rows())
 
     def do_POST(self):
-        length = int(self.headers.get("content-length", 0))
-        if self.path != "/webhooks" or length > MOST:
+        length = self.headers.get("content-length", "")
+        if self.path != "/webhooks" or not length.isdigit() or int(length) > MOST:
             self.close_connection = True
-            return self.answer(404 if length <= MOST else 413, {"error": "POST /webhooks"})
-        body = self.rfile.read(length)
+            return self.answer(404, {"error": f"POST /webhooks with up to {MOST} bytes"})
+        body = self.rfile.read(int(length))
         if not fits(self.key, self.headers, body):
             return self.answer(401, {"error": "the signature does not fit"})
         if self.ledger.fails_now():
             return self.answer(503, {"error": "this attempt was to fail"})
         try:
-            is_new = self.ledger.write(self.headers["idempotency-key"], body)
+            # The idempotency key, as it is signed.
+            is_new = self.ledger.write(self.headers["webhook-id"], body)
         except (AttributeError, ValueError):
             return self.answer(422, {"error": "not an event"})
         return self.answer(200, {"new": is_new})

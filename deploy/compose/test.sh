@@ -9,7 +9,8 @@ finish() { compose down --volumes --timeout 5 >/dev/null 2>&1 || true; }
 trap finish EXIT
 
 bash deploy/compose/secrets.sh
-LEDGER_FAILS=1 compose up --build --detach
+export LEDGER_FAILS=1
+compose up --build --detach
 await() {
   local what=$1; shift
   for _ in $(seq 90); do

@@ -16,6 +16,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 CHART = HERE / "zentra"
+PAGE = HERE.parents[1] / "docs/how-to/kubernetes.md"
 VERSIONS = ["1.29", "1.37"]
 # Objects of other projects: Kubernetes has no schema of them.
 CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute", "RabbitmqCluster"}
@@ -31,6 +32,7 @@ VALUES = {
         "worker": {"replicas": 1, "podDisruptionBudget": {"enabled": False}},
         "topologySpread": {"enabled": False},
     },
+    "strict spread": {"topologySpread": {"whenUnsatisfiable": "DoNotSchedule"}},
     "autoscaling": {"ingress": {"autoscaling": {**ON, "maxReplicas": 40}}},
     "keda with a budget": {"worker": {"keda": ON, "podDisruptionBudget": {**ON, "maxUnavailable": "25%"}}},
     "closed network": {"networkPolicy": ON},
@@ -38,6 +40,7 @@ VALUES = {
         "networkPolicy": {
             **ON, "callbacksFrom": PEER, "consoleFrom": PEER, "metricsFrom": PEER,
             "rabbitmq": {"to": [{"ipBlock": {"cidr": "10.1.0.0/24"}}], "port": 5671},
+            "extraEgress": [{"to": PEER, "ports": [{"protocol": "TCP", "port": 4318}]}],
             "destinations": [{"to": PEER, "ports": [{"protocol": "TCP", "port": 443}]}],
         }
     },
@@ -56,6 +59,7 @@ VALUES = {
     },
     "traces": {"env": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}]},
     "test callbacks": {"serve": {"admit": True, "replicas": 2, "podDisruptionBudget": ON}},
+    "the page": yaml.safe_load(re.search(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)[1]),
     "secure": yaml.safe_load((HERE / "examples/secure-values.yaml").read_text()),
 }
 
@@ -176,6 +180,18 @@ def check_config(objects, programs):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def check_queries(objects):
+    """Prometheus can read the queries of KEDA."""
+    triggers = [it for one in objects if one["kind"] == "ScaledObject" for it in one["spec"]["triggers"]]
+    rules = [{"record": f"keda:{it['name']}", "expr": it["metadata"]["query"]} for it in triggers]
+    if rules:
+        with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+            yaml.safe_dump({"groups": [{"name": "keda", "rules": rules}]}, file)
+            file.flush()
+            done = subprocess.run(["promtool", "check", "rules", file.name], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
 def check_rules(objects):
     [rule] = [one for one in objects if one["kind"] == "PrometheusRule"] or [None]
     if rule:
@@ -200,6 +216,7 @@ def check(objects, programs):
         check_probes(spec)
     check_references(objects)
     check_rules(objects)
+    check_queries(objects)
     check_config(objects, programs)
 
 

@@ -47,22 +47,27 @@ await() {
 }
 answers() { curl --silent --fail --max-time 2 --output /dev/null "$1"; }
 
-# Whether it runs: a process that has ended may wait for its parent (state Z).
-runs() { [ -s "$root/run/$1" ] && grep -q '^State:\s[^ZX]' "/proc/$(cat "$root/run/$1")/status" 2>/dev/null; }
+# When a process started, and nothing if it has ended (state Z waits for its parent only).
+started() { sed -n 's/.*) \([^ZX]\) /\1 /p' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
+# Whether it runs. Another process can have its number after a restart of the machine: the time differs.
+runs() {
+  local pid time
+  [ -s "$root/run/$1" ] && read -r pid time < "$root/run/$1" && [ -n "$time" ] && [ "$(started "$pid")" = "$time" ]
+}
 
 # Starts a program in a process group of its own, in the background.
 start() {
   local name=$1; shift
   if runs "$name"; then return; fi
   setsid "$@" >> "$root/log/$name.log" 2>&1 < /dev/null &
-  echo $! > "$root/run/$name"
+  echo "$! $(started $!)" > "$root/run/$name"
 }
 
 # Ends a program gently, or after 45 seconds by force.
 stop() {
   local name=$1 pid
   if ! runs "$name"; then rm -f "$root/run/$name"; return; fi
-  pid=$(cat "$root/run/$name")
+  read -r pid _ < "$root/run/$name"
   kill -TERM -- "-$pid"
   for _ in $(seq 225); do
     if ! runs "$name"; then rm -f "$root/run/$name"; return; fi
@@ -78,7 +83,7 @@ prepare() {
   mkdir -p "$root"/{run,log,rabbitmq,redis,prometheus,alertmanager,targets}
   bash "$here/compose/secrets.sh" "$root/secrets" "127.0.0.1:$rabbitmq" "127.0.0.1:$redis"
   chmod 600 "$root"/secrets/*
-  sed -e "s|/run/secrets/|$root/secrets/|" -e "s|0\.0\.0\.0|127.0.0.1|" -e "s|ledger:8000|127.0.0.1:$ledger|" \
+  sed -e "s|/run/secrets/|$root/secrets/|" -e "s|ledger:8000|127.0.0.1:$ledger|" \
     -e 's|^trusted_proxies.*|trusted_proxies = ["127.0.0.1"]|' "$here/compose/zentra.toml" > "$root/zentra.toml"
   { sed '/^resolvers/,$d' "$here/compose/haproxy.cfg" | sed -e "s|bind :8080|bind 127.0.0.1:$base|" \
       -e "s|bind :8405|bind 127.0.0.1:$balancer|" -e 's| port 9080||; s| resolvers docker init-addr none||' -e '/server-template/d'

@@ -670,9 +670,15 @@ pub(crate) fn describe(span: &mut Span, attempted: &Attempted) {
     if let Some(status) = attempted.result.status {
         span.set("http.response.status_code", || i64::from(status));
     }
+    let AttemptResult { class, error, .. } = &attempted.result;
     if attempted.verdict != Verdict::Delivered {
-        let kind = attempted.result.class.map_or("status", ErrorClass::as_str);
-        span.fail(kind, || attempted.result.error.clone().unwrap_or_default());
+        // What a handler or a consumer says may quote the event.
+        let error = error
+            .as_ref()
+            .filter(|_| !matches!(class, Some(ErrorClass::Handler | ErrorClass::Panic)));
+        span.fail(class.map_or("status", ErrorClass::as_str), || {
+            error.cloned().unwrap_or_default()
+        });
     }
 }
 

@@ -89,10 +89,6 @@ pub async fn serve<B: Backend + 'static>(
     stop: CancellationToken,
 ) {
     let (stopped, snapshot) = (stop.clone(), Mutex::default());
-    let registry = Registry::new();
-    if let Err(error) = zentra_telemetry::otlp::register(&registry) {
-        tracing::warn!(%error, "the metrics of spans are missing");
-    }
     let service: Arc<dyn Service> = Arc::new(BackendService {
         backend,
         config,
@@ -102,7 +98,7 @@ pub async fn serve<B: Backend + 'static>(
         stop: stopped,
         snapshot,
         pull: OnceCell::new(),
-        registry,
+        registry: Registry::new(),
     });
     let attending = tokio::spawn({
         let service = service.clone();

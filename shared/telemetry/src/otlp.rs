@@ -46,7 +46,7 @@ static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
 /// The spans of this program.
 pub(crate) struct Counters {
-    /// Spans that are to be exported.
+    /// Spans that ended, and are to be exported.
     pub(crate) recorded: IntCounter,
     /// Spans that the collector accepted.
     exported: IntCounter,
@@ -70,7 +70,7 @@ pub fn start(program: &'static str) {
         .build();
     if TRACER.set(provider.tracer("zentra")).is_ok() {
         let _ = PROVIDER.set(provider);
-        tracing::info!(endpoint, "spans are exported");
+        tracing::info!(endpoint = without_secrets(&endpoint), "spans are exported");
     }
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn counters() -> &'static Counters {
             IntCounter::new(name, help).unwrap()
         };
         Counters {
-            recorded: counter("zentra_spans_total", "Spans that are to be exported."),
+            recorded: counter("zentra_spans_total", "Spans that ended and are to be exported."),
             exported: counter("zentra_spans_exported_total", "Spans that the collector accepted."),
         }
     })
@@ -116,6 +116,13 @@ fn endpoint() -> Option<String> {
     let is_off = first(&["OTEL_SDK_DISABLED"]).is_some_and(|it| it.eq_ignore_ascii_case("true"))
         || first(&["OTEL_TRACES_EXPORTER"]).is_some_and(|it| it != "otlp");
     first(&ENDPOINTS).filter(|_| !is_off)
+}
+
+/// Scheme, host and port: a user, a path or a query may be a secret.
+fn without_secrets(endpoint: &str) -> String {
+    let address = endpoint.parse::<http::Uri>().unwrap_or_default();
+    let port = address.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", address.scheme_str().unwrap_or("?"), address.host().unwrap_or("?"))
 }
 
 fn exporter() -> Result<SpanExporter, String> {
@@ -215,5 +222,24 @@ impl HttpClient for Collector {
         };
         let bounded = async move { tokio::time::timeout(timeout, exchange).await? };
         self.runtime.spawn(bounded).await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_logged_without_its_secrets() {
+        for (endpoint, shown) in [
+            ("http://collector:4318", "http://collector:4318"),
+            (
+                "https://user:secret@eu.example.com/v1/traces?api-key=secret",
+                "https://eu.example.com",
+            ),
+            ("no address", "?://?"),
+        ] {
+            assert_eq!(without_secrets(endpoint), shown);
+        }
     }
 }

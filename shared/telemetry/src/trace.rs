@@ -70,11 +70,7 @@ impl Span {
         let span = tracer.build_with_context(tracer.span_builder(name).with_kind(kind), &context);
         // The program ends.
         let Some(trace) = trace_of(span.span_context()) else { return Self::unrecorded(parent) };
-        let recorded = span.is_recording().then(|| Box::new(span));
-        if recorded.is_some() {
-            counters().recorded.inc();
-        }
-        Self { trace, recorded }
+        Self { trace, recorded: span.is_recording().then(|| Box::new(span)) }
     }
 
     fn unrecorded(parent: Option<Trace>) -> Self {
@@ -110,6 +106,14 @@ impl Span {
         if let Some(span) = &mut self.recorded {
             span.set_attribute(KeyValue::new("error.type", kind));
             span.set_status(Status::error(error()));
+        }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if self.recorded.is_some() {
+            counters().recorded.inc();
         }
     }
 }

@@ -176,9 +176,9 @@ impl Local {
 impl Drop for Local {
     fn drop(&mut self) {
         for file in fs::read_dir(self.folder.join("run")).into_iter().flatten().flatten() {
-            let pid = fs::read_to_string(file.path()).unwrap_or_default();
-            let _ =
-                Command::new("kill").args(["-KILL", "--", &format!("-{}", pid.trim())]).status();
+            let text = fs::read_to_string(file.path()).unwrap_or_default();
+            let pid = text.split(' ').next().unwrap_or_default();
+            let _ = Command::new("kill").args(["-KILL", "--", &format!("-{pid}")]).status();
         }
     }
 }

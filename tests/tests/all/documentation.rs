@@ -98,7 +98,7 @@ pub(crate) fn blocks(text: &str) -> Vec<(String, String)> {
 /// How often in a row a program must listen on the same number of ports.
 const SETTLED: usize = 5;
 /// Blocks that are not run as they stand. `shown.rs` has the commands among them.
-const NOT_RUN: [&str; 4] = ["console", "toml", "nginx", "caddyfile"];
+const NOT_RUN: [&str; 5] = ["console", "toml", "nginx", "caddyfile", "yaml"];
 
 /// A folder and a network of its own, so that the ports of the page are free.
 pub(crate) struct Reader {

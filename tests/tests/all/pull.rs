@@ -112,7 +112,7 @@ impl<'a> Consumer<'a> {
         Self { api, token }
     }
 
-    async fn ask(&self, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) async fn ask(&self, path: &str, body: Value) -> (u16, Value) {
         let path = format!("/v1/pull/ledger{path}");
         self.api.ask(Method::POST, &path, &self.token, &body.to_string()).await
     }

@@ -53,6 +53,9 @@ topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: {{ . }}
     whenUnsatisfiable: {{ $.Values.topologySpread.whenUnsatisfiable }}
+    # Nodes that take none of these pods, and pods of another revision, do not count.
+    nodeTaintsPolicy: Honor
+    matchLabelKeys: [pod-template-hash]
     labelSelector:
       matchLabels: {{- include "zentra.selector" (list $ $part) | nindent 8 }}
 {{- end }}

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS transfer (
 def fits(key, headers, body):
     """Whether one of the signatures fits: https://www.standardwebhooks.com"""
     event, sent = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not sent.isdigit() or abs(time.time() - int(sent)) > TOLERANCE:
+    if not sent.isdecimal() or abs(time.time() - int(sent)) > TOLERANCE:
         return False
     signed = f"{event}.{sent}.".encode() + body
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         length = self.headers.get("content-length", "")
-        if self.path != "/webhooks" or not length.isdigit() or int(length) > MOST:
+        if self.path != "/webhooks" or not length.isdecimal() or int(length) > MOST:
             self.close_connection = True
             return self.answer(404, {"error": f"POST /webhooks with up to {MOST} bytes"})
         body = self.rfile.read(int(length))

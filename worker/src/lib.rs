@@ -21,6 +21,7 @@ mod metrics;
 mod process;
 mod program;
 pub mod pull;
+mod spans;
 mod tally;
 #[cfg(test)]
 mod tests;

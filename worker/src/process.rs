@@ -27,11 +27,12 @@ use zentra_store::journal::{
 };
 use zentra_store::queue::{self, Delay, Message, Process, QueueError, Receipt};
 use zentra_telemetry::GaugeGuard;
-use zentra_telemetry::trace::{Span, SpanKind, within};
+use zentra_telemetry::trace::within;
 
 use crate::deliver::{AttemptRequest, Attempted, Deliver, Verdict};
 use crate::gate::DestinationGate;
 use crate::metrics::DestinationMetrics;
+use crate::spans::{attempt_span, describe, process_span, send_span, store_span};
 use crate::unpublished::Unpublished;
 
 /// Maximum number of copies with the same signed bytes, under other unsigned ids or types, that are
@@ -111,7 +112,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
                 () = self.stop.cancelled() => return receipt.give_back().await,
             }
         }
-        let span = self.process_span(&message);
+        let span = process_span::<Q>(&self.destination.name, &message);
         let done = async {
             let opened = self.open(&message.sealed);
             match self.judge(&mut message, &opened).await? {
@@ -123,31 +124,6 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             Ok(()) => receipt.ack().await,
             Err(Stopped) => receipt.give_back().await,
         }
-    }
-
-    /// From taking a message to its acknowledgement. It follows the publication in the trace of the event, in retries
-    /// and requeued events too.
-    pub(crate) fn process_span(&self, message: &Message) -> Span {
-        let Message { sealed, attempt, generation, .. } = message;
-        let destination = &self.destination.name;
-        let mut span = Span::after(sealed.trace, SpanKind::Consumer, "process");
-        span.rename(|| format!("process {destination}"));
-        span.set("messaging.system", || Q::SYSTEM);
-        span.set("messaging.operation.name", || "process");
-        span.set("messaging.operation.type", || "process");
-        span.set("messaging.destination.name", || destination.clone());
-        span.set("messaging.message.id", || sealed.id.clone());
-        span.set("zentra.attempt", || i64::from(*attempt));
-        span.set("zentra.generation", || i64::from(*generation));
-        span
-    }
-
-    /// A request of the delivery store.
-    fn store_span(name: &'static str) -> Span {
-        let mut span = Span::start(SpanKind::Client, name);
-        span.set("db.system.name", || J::SYSTEM);
-        span.set("db.operation.name", || name);
-        span
     }
 
     /// Defers a message without an attempt.
@@ -238,7 +214,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             let asked = Instant::now();
             Ok::<_, JournalError>((asked, self.journal.claim(&claim).await?))
         };
-        let mut span = Self::store_span("claim");
+        let mut span = store_span::<J>("claim");
         let (asked, answer) = self.retry_until_ok("claim", ask).await?;
         span.set("zentra.answer", || answer.as_str());
         drop(span);
@@ -588,7 +564,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             summary: &opened.summary,
             retention: self.retention(&opened.summary.source),
         };
-        let mut span = Self::store_span("settle");
+        let mut span = store_span::<J>("settle");
         span.set("zentra.outcome", || outcome.as_str());
         let answer = self.retry_until_ok("settle", || self.journal.settle(&settle)).await?;
         drop(span);
@@ -641,58 +617,6 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
             }
         }
     }
-}
-
-/// From the request of an attempt to its verdict.
-pub(crate) fn attempt_span(destination: &Destination, attempt: u32) -> Span {
-    let mut span = match &destination.url {
-        Some(_) => Span::start(SpanKind::Client, "POST"),
-        None => Span::start(SpanKind::Internal, "attempt"),
-    };
-    if let Some(url) = &destination.url {
-        span.set("http.request.method", || "POST");
-        span.set("http.request.resend_count", || i64::from(attempt) - 1);
-        span.set("server.address", || url.host().unwrap_or_default().to_owned());
-        span.set("server.port", || i64::from(port(url)));
-    }
-    span.set("zentra.destination", || destination.name.clone());
-    span.set("zentra.attempt", || i64::from(attempt));
-    span
-}
-
-fn port(url: &http::Uri) -> u16 {
-    let default = if url.scheme_str() == Some("http") { 80 } else { 443 };
-    url.port_u16().unwrap_or(default)
-}
-
-/// Adds the result of an attempt. What the destination responded is in the history only.
-pub(crate) fn describe(span: &mut Span, attempted: &Attempted) {
-    if let Some(status) = attempted.result.status {
-        span.set("http.response.status_code", || i64::from(status));
-    }
-    let AttemptResult { class, error, .. } = &attempted.result;
-    if attempted.verdict != Verdict::Delivered {
-        // What a handler or a consumer says may quote the event.
-        let error = error
-            .as_ref()
-            .filter(|_| !matches!(class, Some(ErrorClass::Handler | ErrorClass::Panic)));
-        span.fail(class.map_or("status", ErrorClass::as_str), || {
-            error.cloned().unwrap_or_default()
-        });
-    }
-}
-
-/// From the publication of a retry, a deferred message or a dead letter to its confirm.
-fn send_span<Q: Process>(step: &'static str, message: &Message) -> Span {
-    let place = if step == "dead-letter" { "dead" } else { "retry" };
-    let name = if step == "dead-letter" { "publish dead" } else { "publish retry" };
-    let mut span = Span::start(SpanKind::Producer, name);
-    span.set("messaging.system", || Q::SYSTEM);
-    span.set("messaging.operation.name", || "publish");
-    span.set("messaging.operation.type", || "send");
-    span.set("messaging.destination.name", || place);
-    span.set("messaging.message.id", || message.sealed.id.clone());
-    span
 }
 
 /// Identity of callbacks with the same bytes within one hour of their receipt, not of their

@@ -45,9 +45,9 @@ const MOST: usize = 64 << 10;
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
 /// The spans of this program.
-pub(crate) struct Counters {
+struct Counters {
     /// Spans that ended, and are to be exported.
-    pub(crate) recorded: IntCounter,
+    recorded: IntCounter,
     /// Spans that the collector accepted.
     exported: IntCounter,
 }
@@ -83,28 +83,33 @@ pub async fn finish() {
     }
 }
 
-/// Registers the counters of spans.
+/// Registers the counters of spans. Spans are counted from then on.
 ///
 /// # Errors
 /// If the registry has them.
 pub fn register(registry: &Registry) -> prometheus::Result<()> {
-    let Counters { recorded, exported } = counters();
-    registry.register(Box::new(recorded.clone()))?;
-    registry.register(Box::new(exported.clone()))
+    let counters = match COUNTERS.get() {
+        Some(counters) => counters,
+        None => {
+            let (recorded, exported) = (
+                IntCounter::new("zentra_spans_total", "Spans that ended and are to be exported.")?,
+                IntCounter::new(
+                    "zentra_spans_exported_total",
+                    "Spans that the collector accepted.",
+                )?,
+            );
+            COUNTERS.get_or_init(|| Counters { recorded, exported })
+        }
+    };
+    registry.register(Box::new(counters.recorded.clone()))?;
+    registry.register(Box::new(counters.exported.clone()))
 }
 
-pub(crate) fn counters() -> &'static Counters {
-    COUNTERS.get_or_init(|| {
-        let counter = |name, help| {
-            // The names are valid.
-            #[allow(clippy::unwrap_used)]
-            IntCounter::new(name, help).unwrap()
-        };
-        Counters {
-            recorded: counter("zentra_spans_total", "Spans that ended and are to be exported."),
-            exported: counter("zentra_spans_exported_total", "Spans that the collector accepted."),
-        }
-    })
+/// Counts a span that ended.
+pub(crate) fn count_recorded() {
+    if let Some(counters) = COUNTERS.get() {
+        counters.recorded.inc();
+    }
 }
 
 /// The first of these variables that is set and not empty.
@@ -161,7 +166,9 @@ impl opentelemetry_sdk::trace::SpanExporter for Exporter {
         let was_down = self.is_down.swap(exported.is_err(), Ordering::Relaxed);
         match &exported {
             Ok(()) => {
-                counters().exported.inc_by(spans);
+                if let Some(counters) = COUNTERS.get() {
+                    counters.exported.inc_by(spans);
+                }
                 if was_down {
                     tracing::info!("the collector accepts spans again");
                 }

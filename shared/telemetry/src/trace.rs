@@ -14,7 +14,7 @@ use opentelemetry_sdk::trace::SdkTracer;
 use tokio::task::futures::TaskLocalFuture;
 use zentra_core::trace::Trace;
 
-use crate::otlp::counters;
+use crate::otlp::count_recorded;
 
 pub use opentelemetry::trace::SpanKind;
 
@@ -113,7 +113,7 @@ impl Span {
 impl Drop for Span {
     fn drop(&mut self) {
         if self.recorded.is_some() {
-            counters().recorded.inc();
+            count_recorded();
         }
     }
 }

@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -36,37 +34,27 @@ struct Inbox {
 
 impl Inbox {
     async fn open() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let got: Arc<Mutex<Vec<Got>>> = Arc::default();
         let all = got.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let all = all.clone();
-                let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                    let all = all.clone();
-                    async move {
-                        let path = request.uri().path().to_owned();
-                        if path == "/hangs" {
-                            std::future::pending::<()>().await;
-                        }
-                        let headers = request.headers().iter();
-                        let text = |value: &http::HeaderValue| value.to_str().unwrap().to_owned();
-                        let headers =
-                            headers.map(|(name, value)| (name.to_string(), text(value))).collect();
-                        let body = request.into_body().collect().await.unwrap().to_bytes();
-                        let body = String::from_utf8(body.to_vec()).unwrap();
-                        all.lock().unwrap().push((path, headers, body));
-                        let answer = http::Response::builder().status(202);
-                        Ok::<_, std::convert::Infallible>(
-                            answer.body(Full::new(Bytes::new())).unwrap(),
-                        )
-                    }
-                });
-                let serving = hyper::server::conn::http1::Builder::new();
-                tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
+        let answer = move |request: http::Request<hyper::body::Incoming>| {
+            let all = all.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                if path == "/hangs" {
+                    std::future::pending::<()>().await;
+                }
+                let headers = request.headers().iter();
+                let text = |value: &http::HeaderValue| value.to_str().unwrap().to_owned();
+                let headers =
+                    headers.map(|(name, value)| (name.to_string(), text(value))).collect();
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let body = String::from_utf8(body.to_vec()).unwrap();
+                all.lock().unwrap().push((path, headers, body));
+                let answer = http::Response::builder().status(202);
+                answer.body(Full::new(Bytes::new())).unwrap()
             }
-        });
+        };
+        let url = zentra_tests::http::serve(answer).await.unwrap();
         Self { url, got }
     }
 

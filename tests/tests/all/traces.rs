@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use flate2::read::GzDecoder;
-use http_body_util::{BodyExt, Full};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::trace::v1::Span as Exported;
@@ -17,6 +14,7 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message;
 use serde_json::json;
 use tokio::net::TcpListener;
+use zentra_tests::http::serve;
 use zentra_tests::ledger::{Ledger, Turn, transfer};
 use zentra_tests::services::{self, folder};
 use zentra_tests::stack::Stack;
@@ -65,35 +63,26 @@ struct Collector {
 
 impl Collector {
     async fn open() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let spans: Arc<Mutex<Vec<Span>>> = Arc::default();
         let all = spans.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let all = all.clone();
-                let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                    let all = all.clone();
-                    async move {
-                        let (head, body) = request.into_parts();
-                        let is = |name: &str| head.headers.get(name).map(|it| it.to_str().unwrap());
-                        assert_eq!(head.uri.path(), "/v1/traces");
-                        assert_eq!(is("content-type"), Some("application/x-protobuf"));
-                        assert_eq!(is("x-tenant"), Some("shop"));
-                        let mut body = body.collect().await.unwrap().to_bytes().to_vec();
-                        if is("content-encoding") == Some("gzip") {
-                            let packed = std::mem::take(&mut body);
-                            GzDecoder::new(&packed[..]).read_to_end(&mut body).unwrap();
-                        }
-                        all.lock().unwrap().extend(received(&body));
-                        let answer = http::Response::new(Full::new(Bytes::new()));
-                        Ok::<_, std::convert::Infallible>(answer)
-                    }
-                });
-                let serving = hyper::server::conn::http1::Builder::new();
-                tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
+        let answer = move |request: http::Request<hyper::body::Incoming>| {
+            let all = all.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let is = |name: &str| head.headers.get(name).map(|it| it.to_str().unwrap());
+                assert_eq!(head.uri.path(), "/v1/traces");
+                assert_eq!(is("content-type"), Some("application/x-protobuf"));
+                assert_eq!(is("x-tenant"), Some("shop"));
+                let mut body = body.collect().await.unwrap().to_bytes().to_vec();
+                if is("content-encoding") == Some("gzip") {
+                    let packed = std::mem::take(&mut body);
+                    GzDecoder::new(&packed[..]).read_to_end(&mut body).unwrap();
+                }
+                all.lock().unwrap().extend(received(&body));
+                http::Response::default()
             }
-        });
+        };
+        let url = serve(answer).await.unwrap();
         Self { url, spans }
     }
 

@@ -35,7 +35,8 @@ use zentra_telemetry::trace::within;
 use crate::deliver::headers;
 use crate::gate::{DestinationGate, Gates, KnownState};
 use crate::metrics::Metrics;
-use crate::process::{Processor, Stopped, attempt_span, describe};
+use crate::process::{Processor, Stopped};
+use crate::spans::{attempt_span, describe, process_span};
 use crate::{LEAVE, Processing, worker_name};
 
 use held::HeldMessages;
@@ -497,7 +498,7 @@ impl<Q: Fetch, J: Journal> Pulling<Q, J> {
         pending: Pending,
     ) {
         let processor = &self.processor;
-        let span = processor.process_span(&message);
+        let span = process_span::<Q>(&processor.destination.name, &message);
         let done = async {
             let opened = processor.open(&message.sealed);
             let Some(claimed) = processor.judge(&mut message, &opened).await? else {

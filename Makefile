@@ -1,4 +1,4 @@
-.PHONY: demo check test matrix chaos bench screenshots trace book dist dist-check compose-test publish-check services
+.PHONY: demo check test matrix chaos bench screenshots fixtures trace book dist dist-check compose-test publish-check services
 
 # ZENTRA_SERVERS=trixie runs the tests on the servers of that Debian suite, and
 # ZENTRA_STORE=valkey-server on Valkey instead of Redis (see deploy/install-servers.sh).
@@ -25,6 +25,8 @@ check:
 # What CI runs.
 test: services
 	cargo fmt --all --check
+	@# Before this version, whose programs have the same names.
+	bash tests/previous.sh
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo build --locked --workspace --bins
 	$(ON) cargo test --locked --workspace
@@ -59,6 +61,13 @@ bench:
 	@bash deploy/install-services.sh bench
 	cargo build --locked --profile dist --workspace --bins
 	$${CARGO_TARGET_DIR:-target}/dist/zentra-bench
+
+# What this version stores, for the tests of later versions. Run it before a release: from then on the form of
+# what is stored changes only with a new version of the form (docs/how-to/upgrade.md).
+fixtures: services
+	cargo build --locked --workspace --bins
+	ZENTRA_RECORD=$(CURDIR)/tests/fixtures/stored/$$(target/debug/zentra --version | cut -d' ' -f2) \
+		cargo test --locked -p zentra-tests --test all -- upgrade::what_is_stored
 
 # The console's pictures in docs/console. All of them are in target/screenshots: each page, light and
 # dark, on a desk and on a phone.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the section of a version in the changelog.
 #
-#   deploy/packages/notes.sh 0.2.0
+#   deploy/packages/notes.sh 0.3.0
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 awk -v heading="## ${1:?the version}" '

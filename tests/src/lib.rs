@@ -6,6 +6,7 @@ pub mod http;
 pub mod ledger;
 pub mod load;
 pub mod partition;
+pub mod recorded;
 pub mod services;
 pub mod sign;
 pub mod stack;

@@ -33,6 +33,8 @@ pub struct Stack {
     pub log: &'static str,
     /// More environment variables of the binaries.
     pub variables: Vec<(&'static str, String)>,
+    /// The folder of the binaries, if they are not of this version.
+    pub programs: Option<PathBuf>,
 }
 
 /// A running binary.
@@ -89,6 +91,7 @@ timeout = "1s"
             http: Http::default(),
             log: "info,lapin=off",
             variables: Vec::new(),
+            programs: None,
         }
     }
 
@@ -120,7 +123,10 @@ timeout = "1s"
 
     /// A command with configuration and secrets.
     pub fn command(&self, binary: &str) -> Command {
-        let mut command = Command::new(binary_path(binary));
+        let mut command = Command::new(match &self.programs {
+            Some(folder) => folder.join(binary),
+            None => binary_path(binary),
+        });
         command
             .arg("--config")
             .arg(&self.config)
@@ -139,9 +145,13 @@ timeout = "1s"
 
     /// Starts the ingress and waits until it is ready.
     pub async fn ingress(&self) -> Program {
-        let listen = format!("127.0.0.1:{}", free_port());
+        self.ingress_at(&format!("127.0.0.1:{}", free_port())).await
+    }
+
+    /// The same, at this address.
+    pub async fn ingress_at(&self, listen: &str) -> Program {
         let mut command = self.command("zentra-ingress");
-        command.args(["--listen", &listen]);
+        command.args(["--listen", listen]);
         let mut program = self.start(command).await;
         program.listen = format!("http://{listen}");
         program
@@ -181,7 +191,11 @@ timeout = "1s"
         let admin = format!("127.0.0.1:{}", free_port());
         let mut command = self.command("zentra");
         command.args(["standalone", "--listen", &listen, "--ingress-admin", &ingress_admin]);
-        command.args(["--worker-admin", &admin, "--console", console]);
+        command.args(["--worker-admin", &admin]);
+        // 0.2.0 has no console.
+        if self.programs.is_none() {
+            command.args(["--console", console]);
+        }
         let [listen, ingress_admin, admin, console] =
             [&listen, &ingress_admin, &admin, console].map(|at| format!("http://{at}"));
         let program = Program { process: services::start(command), listen, admin, console };
@@ -262,13 +276,7 @@ fn embedded(path: &Path) -> String {
 
 /// The folder of the workspace's binaries: the folder of this binary, or the one above `deps`.
 fn binary_path(name: &str) -> PathBuf {
-    let own = std::env::current_exe().unwrap_or_default();
-    let folder = own.parent().unwrap_or(Path::new("."));
-    let folder = match folder.ends_with("deps") {
-        true => folder.parent().unwrap_or(folder),
-        false => folder,
-    };
-    let path = folder.join(name);
+    let path = programs().join(name);
     assert!(
         path.exists(),
         "{} isn't built: run cargo build --workspace --bins first\n{}",
@@ -276,4 +284,20 @@ fn binary_path(name: &str) -> PathBuf {
         services::output()
     );
     path
+}
+
+fn programs() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let folder = own.parent().unwrap_or(Path::new("."));
+    match folder.ends_with("deps") {
+        true => folder.parent().unwrap_or(folder).into(),
+        false => folder.into(),
+    }
+}
+
+/// The version of the previous release, and the folder of its binaries, if they were built (`tests/previous.sh`).
+pub fn previous() -> Option<(String, PathBuf)> {
+    let version = include_str!("../previous").split(' ').next()?.to_owned();
+    let folder = programs().parent()?.join("previous").join(&version);
+    folder.exists().then_some((version, folder))
 }

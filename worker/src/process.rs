@@ -20,7 +20,7 @@ use zentra_core::event::{DeliveryKey, Event, Identity, SetApart};
 use zentra_core::lifecycle::{Answer, DeadReason, Outcome};
 use zentra_core::redact::Redact;
 use zentra_core::retry::Decision;
-use zentra_core::seal::{Sealed, Sealer};
+use zentra_core::seal::{SealError, Sealed, Sealer};
 use zentra_store::delivery::{self, OpenedMessage};
 use zentra_store::journal::{
     AttemptResult, Claim, Delivery, Entry, ErrorClass, First, Journal, JournalError, Settle,
@@ -48,6 +48,9 @@ const REPEATS_WITHIN: Duration = Duration::from_secs(3600);
 const RELOAD: Duration = Duration::from_secs(600);
 /// and is checked again after this pause.
 const RELOAD_PAUSE: Duration = Duration::from_secs(5);
+/// How long programs of two versions can run beside one another: a message of a newer version that is younger waits for a
+/// worker of that version.
+const UPGRADE: Duration = Duration::from_secs(3600);
 /// Delay between retries while RabbitMQ or Redis is unreachable.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -139,7 +142,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let mut opened = delivery::open(&self.sealer, &self.destination.name, sealed);
         if let Err((reason, error)) = &opened.event {
             let reason = reason.as_str();
-            tracing::error!(key = %opened.key, reason, %error, "message refused");
+            match is_awaited(error) {
+                true => tracing::warn!(key = %opened.key, %error, "message deferred"),
+                false => tracing::error!(key = %opened.key, reason, %error, "message refused"),
+            }
         }
         if let Some(source) = self.sources.get(&opened.summary.source) {
             source.redact.context(&mut opened.summary.context);
@@ -156,6 +162,10 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         message: &mut Message,
         opened: &'m OpenedMessage,
     ) -> Result<Option<Claimed<'m>>, Stopped> {
+        if opened.event.as_ref().is_err_and(|(_, error)| is_awaited(error)) {
+            self.defer(message, RELOAD_PAUSE).await?;
+            return Ok(None);
+        }
         let name = self.destination.name.as_str();
         if delivery::is_countersigned(&self.sealer, name, message) {
             return self.process(message, opened, None).await;
@@ -624,6 +634,11 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
 fn within_an_hour(same_bytes: &Identity, received_at: Timestamp) -> Identity {
     let hour = received_at.secs() / REPEATS_WITHIN.as_secs();
     Identity::from_text(&format!("{}/{hour}", same_bytes.as_str()))
+}
+
+/// Whether a worker of a newer version is likely to take the message.
+fn is_awaited(error: &SealError) -> bool {
+    matches!(error, SealError::Newer { received_at, .. } if clock::now().since(*received_at) < UPGRADE)
 }
 
 /// Generation and attempt of a message that isn't countersigned: those of the store, or a newer

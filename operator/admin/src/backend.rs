@@ -141,7 +141,7 @@ impl<'a> File<'a> {
             return Err(AdminError::new(ErrorCode::StorageUnusable, message)
                 .hint("Start zentra standalone first, or check [embedded] path."));
         }
-        Ok(Self { config, store: Store::open(path, embedded.max_size)? })
+        Ok(Self { config, store: Store::open_to_look(path, embedded.max_size)? })
     }
 }
 

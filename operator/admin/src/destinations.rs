@@ -46,7 +46,7 @@ pub async fn list(
         (control.workers().await?, control.desired_states().await?);
     let names = config.destinations.iter().map(|destination| &destination.name);
     Ok(names
-        .map(|name| destination_state(name, &heartbeats, desired_states.remove(name)))
+        .map(|name| destination_state(name, &heartbeats.items, desired_states.remove(name)))
         .collect())
 }
 
@@ -78,7 +78,7 @@ pub async fn find(
     filter::destinations(config, Some(name))?;
     let (heartbeats, mut desired_states) =
         (control.workers().await?, control.desired_states().await?);
-    Ok(destination_state(name, &heartbeats, desired_states.remove(name)))
+    Ok(destination_state(name, &heartbeats.items, desired_states.remove(name)))
 }
 
 /// Tells a destination's workers, who hear it within a second; and says how it stands then. The audit log has

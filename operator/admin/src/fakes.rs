@@ -16,6 +16,7 @@ use zentra_store::job::{Halt, Job, Jobs};
 use zentra_store::journal::list::{Page, Query};
 use zentra_store::journal::{Delivery, DeliveryStore, Entry, HistoryEvent, JournalError};
 use zentra_store::queue::{Archive, Archived, Message, Operate, Place, QueueError, Receipt, Walk};
+use zentra_store::stored::Listing;
 
 /// The destination of all fakes.
 pub(crate) const LEDGER: &str = "ledger";
@@ -328,8 +329,9 @@ impl Jobs for Fakes {
         Ok(self.with(|inner| inner.jobs.get(id).cloned()))
     }
 
-    async fn jobs(&self) -> Result<Vec<Job>, JournalError> {
-        Ok(self.with(|inner| inner.jobs.values().cloned().collect()))
+    async fn jobs(&self) -> Result<Listing<Job>, JournalError> {
+        let items = self.with(|inner| inner.jobs.values().cloned().collect());
+        Ok(Listing { items, newer: Vec::new() })
     }
 
     async fn ask_job(&self, id: &str, halt: Option<Halt>) -> Result<(), JournalError> {

@@ -21,6 +21,7 @@ mod look;
 pub mod migrate;
 pub mod notify;
 pub mod payload;
+pub mod plan;
 pub mod progress;
 pub mod reconcile;
 pub mod refused;

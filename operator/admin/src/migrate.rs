@@ -109,7 +109,8 @@ pub async fn between_stores(
 }
 
 async fn no_workers(store: &RedisJournal, which: &str) -> Result<(), AdminError> {
-    match store.workers().await?.len() {
+    let workers = store.workers().await?;
+    match workers.items.len() + workers.newer.len() {
         0 => Ok(()),
         some => Err(refused(format!("{some} workers use the Redis to migrate {which}.")).hint(
             "Stop all workers, and zentra serve. A worker that was killed counts for half a minute.",
@@ -200,14 +201,14 @@ async fn control(
             to.apply(&destination, ControlAction::Pause, Some(attribution)).await?;
         }
     }
-    for token in from.tokens().await? {
+    for token in from.tokens().await?.all()? {
         to.keep_token(&token).await?;
     }
-    for job in from.jobs().await?.iter().rev() {
+    for job in from.jobs().await?.all()?.iter().rev() {
         to.keep_job(job).await?;
     }
-    let known: HashSet<AuditEntry> = to.audited(AUDITED).await?.into_iter().collect();
-    for act in from.audited(AUDITED).await?.iter().rev().filter(|act| !known.contains(act)) {
+    let known: HashSet<AuditEntry> = to.audited(AUDITED).await?.items.into_iter().collect();
+    for act in from.audited(AUDITED).await?.all()?.iter().rev().filter(|act| !known.contains(act)) {
         to.audit(act).await?;
     }
     Ok(())

@@ -78,7 +78,7 @@ pub async fn create_code(
     actor: &Actor,
 ) -> Result<String, AdminError> {
     let now = clock::now();
-    for token in control.tokens().await? {
+    for token in control.tokens().await?.items {
         if (token.once || token.session) && token.expires_at <= now {
             control.revoke(&token.id).await?;
         }
@@ -186,7 +186,7 @@ async fn name_is_free(
 ) -> Result<(), AdminError> {
     let (all, now) = (control.tokens().await?, clock::now());
     let is_other = |one: &&Token| Some(&*one.id) != own && one.name == name && now < one.expires_at;
-    match all.iter().find(is_other) {
+    match all.items.iter().find(is_other) {
         None => Ok(()),
         Some(other) => {
             let message = format!("token {} already has the name {name}.", other.id);
@@ -296,6 +296,7 @@ pub fn role(role: Role) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
+    use zentra_store::stored::Listing;
 
     use tokio::sync::Barrier;
     use zentra_store::control::{Attribution, AuditEntry, ControlAction, DesiredStates, Heartbeat};
@@ -320,8 +321,8 @@ mod tests {
     }
 
     impl OperatorControl for Together {
-        async fn workers(&self) -> Result<Vec<Heartbeat>, JournalError> {
-            Ok(Vec::new())
+        async fn workers(&self) -> Result<Listing<Heartbeat>, JournalError> {
+            Ok(Listing::default())
         }
 
         async fn desired_states(&self) -> Result<DesiredStates, JournalError> {
@@ -350,7 +351,7 @@ mod tests {
             Ok(self.all.lock().unwrap().iter().find(|one| one.id == id).cloned())
         }
 
-        async fn tokens(&self) -> Result<Vec<Token>, JournalError> {
+        async fn tokens(&self) -> Result<Listing<Token>, JournalError> {
             let all = self.all.lock().unwrap().clone();
             let look = {
                 let mut looks = self.looks.lock().unwrap();
@@ -360,7 +361,7 @@ mod tests {
             if look <= 2 {
                 self.first_look.wait().await;
             }
-            Ok(all)
+            Ok(Listing { items: all, newer: Vec::new() })
         }
 
         async fn revoke(&self, id: &str) -> Result<bool, JournalError> {
@@ -370,8 +371,8 @@ mod tests {
             Ok(all.len() < before)
         }
 
-        async fn audited(&self, _: usize) -> Result<Vec<AuditEntry>, JournalError> {
-            Ok(Vec::new())
+        async fn audited(&self, _: usize) -> Result<Listing<AuditEntry>, JournalError> {
+            Ok(Listing::default())
         }
     }
 

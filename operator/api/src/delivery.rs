@@ -487,6 +487,8 @@ pub(crate) enum HistoryEvent {
         /// Reason.
         reason: String,
     },
+    /// A newer version of Zentra wrote this line, and this one cannot read it.
+    Newer,
 }
 
 impl From<journal::HistoryEvent> for HistoryEvent {
@@ -517,6 +519,7 @@ impl From<journal::HistoryEvent> for HistoryEvent {
             journal::HistoryEvent::Replayed { reason, job } => Self::Replayed { reason, job },
             journal::HistoryEvent::Discarded { reason } => Self::Discarded { reason },
             journal::HistoryEvent::Released { reason } => Self::Released { reason },
+            journal::HistoryEvent::Newer => Self::Newer,
         }
     }
 }

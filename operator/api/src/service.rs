@@ -32,6 +32,7 @@ use zentra_store::incident::Incident;
 use zentra_store::job::{Halt, Job, Jobs};
 use zentra_store::journal::list::{Page, Query};
 use zentra_store::journal::{Delivery, HistoryEvent};
+use zentra_store::stored::Listing;
 
 use zentra_worker::pull::{Nack, Pull, PullError, Pulled};
 
@@ -50,7 +51,7 @@ pub(crate) trait Service: Send + Sync {
     fn sign_in<'a>(&'a self, code: &'a str) -> Answer<'a, Option<(Token, String)>>;
 
     /// All tokens.
-    fn tokens(&self) -> Answer<'_, Vec<Token>>;
+    fn tokens(&self) -> Answer<'_, Listing<Token>>;
 
     fn revoke_token<'a>(&'a self, id: &'a str, actor: &'a Actor) -> Answer<'a, ()>;
 
@@ -108,7 +109,7 @@ pub(crate) trait Service: Send + Sync {
 
     fn drain_dead(&self, ids: Vec<String>, actor: Actor) -> Answer<'_, PassReport>;
 
-    fn workers(&self) -> Answer<'_, Vec<Heartbeat>>;
+    fn workers(&self) -> Answer<'_, Listing<Heartbeat>>;
 
     fn destinations(&self) -> Answer<'_, Vec<Destination>>;
 
@@ -119,7 +120,7 @@ pub(crate) trait Service: Send + Sync {
         actor: &'a Actor,
     ) -> Answer<'a, Destination>;
 
-    fn audited(&self, limit: usize) -> Answer<'_, Vec<AuditEntry>>;
+    fn audited(&self, limit: usize) -> Answer<'_, Listing<AuditEntry>>;
 
     /// Incidents, newest first.
     fn incidents(&self, open: bool) -> Answer<'_, Vec<Incident>>;
@@ -131,7 +132,7 @@ pub(crate) trait Service: Send + Sync {
     /// Notifies receivers of incidents until the server stops.
     fn notify(&self) -> BoxFuture<'_, ()>;
 
-    fn jobs(&self) -> Answer<'_, Vec<Job>>;
+    fn jobs(&self) -> Answer<'_, Listing<Job>>;
 
     fn job<'a>(&'a self, id: &'a str) -> Answer<'a, Job>;
 
@@ -302,7 +303,7 @@ impl<B: Backend> Service for BackendService<B> {
         Box::pin(async move { tokens::sign_in(&self.backend.histories(), code).await })
     }
 
-    fn tokens(&self) -> Answer<'_, Vec<Token>> {
+    fn tokens(&self) -> Answer<'_, Listing<Token>> {
         Box::pin(async move { Ok(self.backend.histories().tokens().await?) })
     }
 
@@ -375,7 +376,7 @@ impl<B: Backend> Service for BackendService<B> {
             while self.stop.run_until_cancelled(interval.tick()).await.is_some() {
                 // What is away is looked at again.
                 if let Ok(heartbeats) = self.backend.histories().workers().await {
-                    self.series.add(self.config, &heartbeats, clock::now());
+                    self.series.add(self.config, &heartbeats.items, clock::now());
                 }
             }
         })
@@ -423,7 +424,7 @@ impl<B: Backend> Service for BackendService<B> {
         })
     }
 
-    fn workers(&self) -> Answer<'_, Vec<Heartbeat>> {
+    fn workers(&self) -> Answer<'_, Listing<Heartbeat>> {
         Box::pin(async move { Ok(self.backend.histories().workers().await?) })
     }
 
@@ -443,11 +444,11 @@ impl<B: Backend> Service for BackendService<B> {
         })
     }
 
-    fn audited(&self, limit: usize) -> Answer<'_, Vec<AuditEntry>> {
+    fn audited(&self, limit: usize) -> Answer<'_, Listing<AuditEntry>> {
         Box::pin(async move { Ok(self.backend.histories().audited(limit).await?) })
     }
 
-    fn jobs(&self) -> Answer<'_, Vec<Job>> {
+    fn jobs(&self) -> Answer<'_, Listing<Job>> {
         Box::pin(async move { Ok(self.backend.histories().jobs().await?) })
     }
 

@@ -148,6 +148,14 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what a start of this version with this configuration changes: exchanges, queues and bindings of
+    /// RabbitMQ, or the tables of the embedded file. Changes nothing. Also prints the versions of running workers,
+    /// and what a newer version has stored. Exit status 1 if a start would fail.
+    Plan {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Examine the installation: configuration, file permissions, RabbitMQ and Redis with their
     /// settings, clocks, certificates, destinations, disk. Changes nothing, and sends no request to a
     /// destination. Exit status 1 if there is a problem.

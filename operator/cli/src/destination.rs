@@ -13,7 +13,7 @@ use zentra_store::control::{Attribution, AuditEntry, Circuit, Heartbeat, Operato
 use crate::actor::ActorArgs;
 use crate::failure::Failure;
 use crate::table;
-use crate::text::{self, print_json};
+use crate::text::{self, print_json, show_newer};
 
 #[derive(Subcommand)]
 pub(crate) enum DestinationCommand {
@@ -115,7 +115,10 @@ pub(crate) async fn workers(backend: &impl Backend, json: bool) -> Result<(), Fa
     let mut out = text::stdout();
     match json {
         true => print_json(&List::from(workers), &mut out),
-        false => Ok(show_workers(&workers, &mut out)?),
+        false => {
+            show_newer(&workers.newer);
+            Ok(show_workers(&workers.items, &mut out)?)
+        }
     }
 }
 
@@ -124,7 +127,10 @@ pub(crate) async fn audit(backend: &impl Backend, limit: usize, json: bool) -> R
     let mut out = text::stdout();
     match json {
         true => print_json(&List::from(acts), &mut out),
-        false => Ok(show_acts(&acts, &mut out)?),
+        false => {
+            show_newer(&acts.newer);
+            Ok(show_acts(&acts.items, &mut out)?)
+        }
     }
 }
 

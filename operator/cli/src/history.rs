@@ -195,6 +195,7 @@ pub(crate) fn line(entry: &Entry) -> String {
             format!("replayed from the archive by an operator, by job {job}{why}")
         }
         HistoryEvent::Released { reason } => format!("released by an operator: {reason}"),
+        HistoryEvent::Newer => "(a newer version of Zentra wrote this line)".into(),
     };
     let attempt = match entry.generation {
         0 => format!("attempt {}", entry.attempt),

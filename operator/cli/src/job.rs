@@ -19,7 +19,7 @@ use crate::dead::{FilterArgs, UNSUITED};
 use crate::failure::Failure;
 use crate::progress::Bar;
 use crate::table;
-use crate::text::{self, duration, print_json};
+use crate::text::{self, duration, print_json, show_newer};
 
 #[derive(Subcommand)]
 pub(crate) enum JobCommand {
@@ -143,7 +143,10 @@ pub(crate) async fn command(
             let mut out = text::stdout();
             return match json {
                 true => print_json(&List::from(jobs), &mut out),
-                false => Ok(show_all(&jobs, &mut out)?),
+                false => {
+                    show_newer(&jobs.newer);
+                    Ok(show_all(&jobs.items, &mut out)?)
+                }
             };
         }
     };

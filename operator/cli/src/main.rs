@@ -19,6 +19,7 @@ mod listen;
 mod manual;
 mod migrate;
 mod payload;
+mod plan;
 mod progress;
 mod reconcile;
 mod refused;
@@ -143,6 +144,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Command::Migrate(asked) = &arguments.command {
         return migrate::run(config, asked).await;
     }
+    if let Command::Plan { json } = &arguments.command {
+        return plan::run(config, *json).await;
+    }
     match &config.embedded {
         Some(embedded) => on(config, File::open(config, embedded)?, arguments.command).await,
         None => on(config, Servers::new(config)?, arguments.command).await,
@@ -194,6 +198,7 @@ async fn with(config: &Config, backend: &impl Backend, command: Command) -> Resu
         | Command::Init(_)
         | Command::Check { .. }
         | Command::Doctor(_)
+        | Command::Plan { .. }
         | Command::Health { .. }
         | Command::Listen(_)
         | Command::Standalone(_)

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
-use zentra_core::printable::push_printable;
+use zentra_core::printable::{printable, push_printable};
 
 use crate::failure::Failure;
 
@@ -37,6 +37,16 @@ pub(crate) fn duration(time: Duration) -> String {
         _ => word.to_owned(),
     };
     words.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// Writes to standard error which entries of a list a newer version of Zentra wrote.
+pub(crate) fn show_newer(names: &[String]) {
+    if !names.is_empty() {
+        let names = printable(&names.join(", "));
+        eprintln!(
+            "Not shown, because a newer version of Zentra wrote them: {names}. Upgrade this one."
+        );
+    }
 }
 
 /// Writes a value as JSON.

@@ -14,7 +14,7 @@ use zentra_store::control::{OperatorControl, Role, Token};
 use crate::actor::ActorArgs;
 use crate::failure::Failure;
 use crate::table;
-use crate::text::print_json;
+use crate::text::{print_json, show_newer};
 
 #[derive(Subcommand)]
 pub(crate) enum TokenCommand {
@@ -102,7 +102,10 @@ pub(crate) async fn command(
             let tokens = control.tokens().await?;
             match json {
                 true => print_json(&List::from(tokens), &mut out),
-                false => Ok(show(&tokens, &mut out)?),
+                false => {
+                    show_newer(&tokens.newer);
+                    Ok(show(&tokens.items, &mut out)?)
+                }
             }
         }
         TokenCommand::Revoke { id, actor } => {

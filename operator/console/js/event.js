@@ -292,6 +292,7 @@ function line(one) {
     case 'stale': return html`<strong>copy</strong>, overtaken by a newer attempt: no effect`;
     case 'busy': return html`<strong>busy</strong>: another attempt is running, deferred until after its lease`;
     case 'conflict': return html`<strong>conflict</strong>: another body under this ID, no effect here`;
+    case 'newer': return html`a newer version of Zentra wrote this line`;
     default: return html`<strong>${one.what === 'discarded' ? 'drained' : words(one.what)}</strong> ${by}
       ${one.reason ? html`because ${stranger(one.reason)}` : nothing}`;
   }

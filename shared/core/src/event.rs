@@ -44,7 +44,7 @@ fn in_route(kind: &str) -> Cow<'_, str> {
 /// Everything about an event except its body. The ingress seals it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Version of this record: 1.
+    /// [`Envelope::VERSION`].
     pub v: u8,
     /// Name of the source.
     pub source: String,
@@ -125,6 +125,9 @@ impl SetApart {
 }
 
 impl Envelope {
+    /// Version of this record. Each version has `v` and `received_at`.
+    pub const VERSION: u8 = 1;
+
     /// The provider's id for display, signed or not.
     pub fn event_id(&self) -> Option<&str> {
         self.identity.id().or(self.unsigned_id.as_deref())
@@ -195,7 +198,7 @@ impl Event {
         let VerifiedEvent { received_at, provider_time, verified_with, context, .. } = verified;
         let VerifiedEvent { renders_retries, same_bytes, body, .. } = verified;
         let envelope = Envelope {
-            v: 1,
+            v: Envelope::VERSION,
             source: source.name.clone(),
             provider: source.endpoint.provider.clone(),
             identity,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::event::digest_start;
-use crate::seal::{Domain, SealError, Sealed, Sealer};
+use crate::seal::{self, Domain, SealError, Sealed, Sealer};
 use crate::source::Source;
 use webhook_verify::{Refusal, Scheme, Unverified};
 
@@ -24,7 +24,7 @@ const MAX_HEADERS: usize = 32 * 1024;
 /// A refused callback without its body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedRecord {
-    /// Version of this record: 1.
+    /// [`RefusedRecord::VERSION`].
     pub v: u8,
     /// Id, for `zentra refused`.
     pub id: String,
@@ -48,11 +48,14 @@ pub struct RefusedRecord {
 }
 
 impl RefusedRecord {
+    /// Version of this record. Each version has `v` and `received_at`.
+    pub const VERSION: u8 = 1;
+
     /// The record of a callback.
     pub fn of(callback: &Unverified, source: &Source, refusal: Refusal) -> Self {
         let (millis, chance) = (callback.received_at.millis(), rand::random::<u32>());
         Self {
-            v: 1,
+            v: Self::VERSION,
             id: format!("{millis:x}-{chance:08x}"),
             source: source.name.clone(),
             reason: refusal.reason().into(),
@@ -80,11 +83,7 @@ impl RefusedRecord {
     /// Opens a sealed record, and returns the callback as it was received.
     pub fn open(sealer: &Sealer, sealed: &Sealed) -> Result<(Self, Unverified), SealError> {
         sealer.check(Domain::Refused, &sealed.seal, &sealed.envelope, &sealed.body)?;
-        let kept: Self =
-            serde_json::from_slice(&sealed.envelope).map_err(|_| SealError::Envelope)?;
-        if kept.v != 1 {
-            return Err(SealError::Envelope);
-        }
+        let kept: Self = seal::read(&sealed.envelope, Self::VERSION, |kept: &Self| kept.v)?;
         let mut headers = HeaderMap::new();
         for (name, value) in &kept.headers {
             if let (Ok(name), Ok(value)) =

@@ -7,8 +7,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sha2::Sha256;
 
+use crate::clock::Timestamp;
 use crate::event::{Envelope, Event};
 use crate::trace::Trace;
 use webhook_verify::Secret;
@@ -54,9 +57,17 @@ pub enum SealError {
     /// The HMAC is wrong.
     #[error("the seal does not match the message")]
     Mismatch,
-    /// The seal is valid, but the envelope can't be read: it is from a newer version.
-    #[error("this version cannot read the envelope")]
+    /// The seal is valid, but the envelope can't be read.
+    #[error("the envelope cannot be read")]
     Envelope,
+    /// The seal is valid, and a newer version of Zentra wrote the envelope.
+    #[error("a newer version of Zentra wrote the envelope (form {version}): upgrade this one")]
+    Newer {
+        /// Version of the envelope.
+        version: u8,
+        /// Time of receipt.
+        received_at: Timestamp,
+    },
 }
 
 /// Seals with the first key, opens with any.
@@ -92,10 +103,7 @@ impl Sealer {
     pub fn open(&self, sealed: &Sealed) -> Result<Event, SealError> {
         self.check(Domain::Event, &sealed.seal, &sealed.envelope, &sealed.body)?;
         let envelope: Envelope =
-            serde_json::from_slice(&sealed.envelope).map_err(|_| SealError::Envelope)?;
-        if envelope.v != 1 {
-            return Err(SealError::Envelope);
-        }
+            read(&sealed.envelope, Envelope::VERSION, |envelope: &Envelope| envelope.v)?;
         Ok(Event { envelope, body: sealed.body.clone() })
     }
 
@@ -123,6 +131,33 @@ impl Sealer {
         let key = key.ok_or(SealError::UnknownKey)?;
         let mac = mac(key, domain, envelope, body)?;
         mac.verify_slice(&tag).map_err(|_| SealError::Mismatch)
+    }
+}
+
+/// What each version of an envelope has.
+#[derive(Deserialize)]
+struct Every {
+    v: u8,
+    received_at: Timestamp,
+}
+
+/// Reads a checked envelope of this version.
+///
+/// # Errors
+/// [`SealError::Newer`] for a newer version, [`SealError::Envelope`] for everything else.
+pub(crate) fn read<T: DeserializeOwned>(
+    envelope: &[u8],
+    this: u8,
+    version: impl Fn(&T) -> u8,
+) -> Result<T, SealError> {
+    match serde_json::from_slice(envelope) {
+        Ok(read) if version(&read) == this => Ok(read),
+        _ => Err(match serde_json::from_slice(envelope) {
+            Ok(Every { v, received_at }) if v > this => {
+                SealError::Newer { version: v, received_at }
+            }
+            _ => SealError::Envelope,
+        }),
     }
 }
 
@@ -167,7 +202,7 @@ mod tests {
     fn event(body: &'static [u8]) -> Event {
         Event {
             envelope: Envelope {
-                v: 1,
+                v: Envelope::VERSION,
                 source: "acme".into(),
                 provider: "standard-webhooks".into(),
                 identity: Identity::from_id("evt_1").unwrap(),

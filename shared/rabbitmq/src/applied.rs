@@ -18,11 +18,11 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::session::close_aside;
-use super::topology::{
-    Binding, Names, bindings, declare, declare_archive, declare_record, detach_archive, short,
-    unbind, unbind_shards,
+use super::declare::{
+    declare, declare_archive, declare_record, detach_archive, unbind, unbind_shards,
 };
+use super::session::close_aside;
+use super::topology::{Binding, Names, Part, archive_parts, bindings, parts, short};
 use super::{QueueError, Routes, Settings};
 use crate::error::{failed, is_missing};
 
@@ -36,11 +36,17 @@ const ARCHIVE: Duration = Duration::from_secs(10);
 const PERSISTENT: u8 = 2;
 const REPLY_SUCCESS: u16 = 200;
 
+/// The version of the topology. A program only adds to what a newer version has declared.
+const VERSION: u8 = 1;
+
 /// What the message contains.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Applied {
+pub(super) struct Applied {
     v: u8,
-    bindings: BTreeSet<Binding>,
+    pub(super) bindings: BTreeSet<Binding>,
+    /// Every queue that was declared. 0.2.0 does not have it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) queues: BTreeSet<String>,
     /// Every number of work queues above 1 that a destination has had.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     shards: BTreeMap<String, BTreeSet<u16>>,
@@ -50,13 +56,22 @@ struct Applied {
 pub(super) type Highest = BTreeMap<String, u16>;
 
 impl Applied {
-    fn new(names: &Names, routes: &Routes, known: &Self) -> Self {
+    fn new(names: &Names, settings: &Settings, routes: &Routes, known: &Self) -> Self {
         let mut shards = known.shards.clone();
         for subscriber in routes.subscribers.iter().filter(|subscriber| subscriber.shards > 1) {
             let counts = shards.entry(subscriber.destination.clone()).or_default();
             counts.insert(subscriber.shards);
         }
-        Self { v: 1, bindings: bindings(names, routes).into_iter().collect(), shards }
+        let mut queues = known.queues.clone();
+        let archive = archive_parts(names, routes);
+        let archive = archive.into_iter().filter(|_| !routes.archive.sources.is_empty());
+        let declared = parts(names, settings, routes).into_iter().chain(archive);
+        queues.extend(declared.filter_map(|part| match part {
+            Part::Queue { name, .. } => Some(name),
+            Part::Exchange { .. } | Part::Binding { .. } => None,
+        }));
+        let bindings = bindings(names, routes).into_iter().collect();
+        Self { v: VERSION, bindings, queues, shards }
     }
 
     /// With the bindings of another one.
@@ -127,7 +142,18 @@ async fn apply_locked(
     declare_record(connection, names).await.map_err(failed)?;
     let channel = connection.create_channel().await.map_err(failed)?;
     let (known, mut tag) = known(&channel, names).await.map_err(failed)?;
-    let mut applied = Applied::new(names, routes, &known);
+    if known.v > VERSION {
+        tracing::warn!(
+            topology = known.v,
+            "a newer version of Zentra has declared the queues: this one unbinds nothing"
+        );
+        if let Some(tag) = tag {
+            give_back(&channel, tag).await.map_err(failed)?;
+        }
+        declare(connection, names, settings, routes).await.map_err(failed)?;
+        return Ok(Some(known.highest()));
+    }
+    let mut applied = Applied::new(names, settings, routes, &known);
     // Before anything is bound: whoever comes after a crash has to know all of it.
     let both = applied.and(&known);
     if both != known {
@@ -180,8 +206,7 @@ pub(super) async fn look(
     let channel = connection.create_channel().await.map_err(failed)?;
     let (known, tag) = known(&channel, names).await.map_err(failed)?;
     if let Some(tag) = tag {
-        let options = BasicNackOptions { multiple: true, requeue: true };
-        channel.basic_nack(tag, options).await.map_err(failed)?;
+        give_back(&channel, tag).await.map_err(failed)?;
     }
     channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
     if known.bindings == bindings(names, routes).into_iter().collect() {
@@ -297,6 +322,28 @@ async fn known(channel: &Channel, names: &Names) -> lapin::Result<(Applied, Opti
     Ok((Applied::default(), None))
 }
 
+/// What was last applied. Nothing is stored if no program has run.
+pub(super) async fn last_applied(
+    connection: &Connection,
+    names: &Names,
+) -> Result<Applied, QueueError> {
+    let channel = connection.create_channel().await.map_err(failed)?;
+    let (known, tag) = match known(&channel, names).await {
+        Err(error) if is_missing(&error) => return Ok(Applied::default()),
+        read => read.map_err(failed)?,
+    };
+    if let Some(tag) = tag {
+        give_back(&channel, tag).await.map_err(failed)?;
+    }
+    channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
+    Ok(known)
+}
+
+/// Returns the messages up to the tag.
+async fn give_back(channel: &Channel, tag: u64) -> lapin::Result<()> {
+    channel.basic_nack(tag, BasicNackOptions { multiple: true, requeue: true }).await
+}
+
 /// Stores this instead of the messages up to the tag.
 async fn replace(
     channel: &Channel,
@@ -318,7 +365,8 @@ async fn remembered(channel: &Channel, names: &Names) -> lapin::Result<(Applied,
     while let Some(got) = channel.basic_get(short(&queue)?, BasicGetOptions::default()).await? {
         // A crash between two steps can leave more than one message: all of them count.
         if let Ok(read) = serde_json::from_slice::<Applied>(&got.delivery.data) {
-            known.v = read.v;
+            known.v = known.v.max(read.v);
+            known.queues.extend(read.queues);
             known.bindings.extend(read.bindings);
             for (destination, counts) in read.shards {
                 known.shards.entry(destination).or_default().extend(counts);

@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::applied::{apply, archive, depth, look, waiting};
+use super::declare::declare;
 use super::lane;
 use super::link::{Declared, Failures};
 use super::session::{Session, connect};
-use super::topology::{declare, short};
+use super::topology::short;
 use super::{QueueError, Routes, Settings, Subscriber};
 use crate::error::{failed, is_missing};
 

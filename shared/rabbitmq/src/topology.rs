@@ -1,4 +1,4 @@
-//! Every exchange and queue, declared in one place, under one namespace.
+//! Every exchange and queue under one namespace, as data. [`declare`](super::declare) declares it.
 //!
 //! ```text
 //! in ─▶ archived ─(sources)─▶ archive.<bounds> (stream)
@@ -15,13 +15,8 @@
 //! Declaring a queue again with other arguments is an error (406), so arguments that may change
 //! are part of the queue's name.
 
-use lapin::options::{
-    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions,
-    QueueDeclareOptions,
-};
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::ExchangeKind;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use serde::{Deserialize, Serialize};
 use zentra_core::clock::millis;
 
@@ -31,8 +26,7 @@ use super::{Archive, RefusedBounds, Routes, Settings, Subscriber};
 
 /// Spreads the leaders of queues over the nodes. Without it, all are on the node that declared
 /// them.
-const LEADER_LOCATOR: &str = "x-queue-leader-locator";
-const REPLY_SUCCESS: u16 = 200;
+pub(super) const LEADER_LOCATOR: &str = "x-queue-leader-locator";
 /// Number of returns after which a message of a crash loop is dead-lettered.
 const WORK_DELIVERY_LIMIT: i64 = 100;
 /// Practically unlimited. Never -1: RabbitMQ 3.10 then drops a message at its first return.
@@ -127,98 +121,175 @@ impl Names {
     }
 }
 
-/// Declares the queue that stores which bindings were applied.
-pub(super) async fn declare_record(connection: &Connection, names: &Names) -> lapin::Result<()> {
-    let mut declare = Declare::new(connection, names).await?;
-    declare.exchange(&names.internal(), ExchangeKind::Direct, None).await?;
-    declare.internal(&names.applied(), plain(NO_DELIVERY_LIMIT)).await?;
-    declare.end().await
+/// A part of the topology.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Part {
+    Exchange {
+        name: String,
+        kind: ExchangeKind,
+        /// What it cannot route goes there, so nothing is lost.
+        alternate: Option<String>,
+    },
+    Queue {
+        name: String,
+        arguments: FieldTable,
+        /// Whether no version without [`LEADER_LOCATOR`] has declared it.
+        is_recent: bool,
+    },
+    Binding {
+        binding: Binding,
+        arguments: FieldTable,
+    },
 }
 
-/// Declares exchanges and queues. Idempotent.
-pub(super) async fn declare(
-    connection: &Connection,
-    names: &Names,
-    settings: &Settings,
-    routes: &Routes,
-) -> lapin::Result<()> {
-    let mut declare = Declare::new(connection, names).await?;
-    declare.exchange(&names.unrouted(), ExchangeKind::Fanout, None).await?;
-    declare.queue(&names.unrouted(), plain(NO_DELIVERY_LIMIT)).await?;
-    declare.bind(&names.unrouted(), &names.unrouted(), "").await?;
+/// Parts in the order in which they are declared.
+#[derive(Default)]
+struct Parts(Vec<Part>);
 
-    let unrouted = names.unrouted();
-    let rescued = Some(unrouted.as_str());
-    declare.exchange(&names.events(), ExchangeKind::Topic, rescued).await?;
-    declare.exchange(&names.retry(), ExchangeKind::Direct, rescued).await?;
-    declare.exchange(&names.dead(), ExchangeKind::Direct, rescued).await?;
+/// The queue that stores which bindings were applied.
+pub(super) fn record(names: &Names) -> Vec<Part> {
+    let mut parts = Parts::default();
+    parts.exchange(names.internal(), ExchangeKind::Direct, None);
+    parts.internal(names, names.applied(), plain(NO_DELIVERY_LIMIT));
+    parts.0
+}
 
-    declare.exchange(&names.internal(), ExchangeKind::Direct, None).await?;
-    declare.internal(&names.probe(), probe()).await?;
-    declare.internal(&names.refused(&settings.refused), refused(&settings.refused)).await?;
-    declare.internal(&names.applied(), plain(NO_DELIVERY_LIMIT)).await?;
+/// Everything but the archive.
+pub(super) fn parts(names: &Names, settings: &Settings, routes: &Routes) -> Vec<Part> {
+    let mut parts = Parts::default();
+    parts.exchange(names.unrouted(), ExchangeKind::Fanout, None);
+    parts.queue(names.unrouted(), plain(NO_DELIVERY_LIMIT));
+    parts.bind(names.unrouted(), names.unrouted(), "");
+
+    let rescued = names.unrouted();
+    parts.exchange(names.events(), ExchangeKind::Topic, Some(&rescued));
+    parts.exchange(names.retry(), ExchangeKind::Direct, Some(&rescued));
+    parts.exchange(names.dead(), ExchangeKind::Direct, Some(&rescued));
+
+    parts.exchange(names.internal(), ExchangeKind::Direct, None);
+    parts.internal(names, names.probe(), probe());
+    parts.internal(names, names.refused(&settings.refused), refused(&settings.refused));
+    parts.internal(names, names.applied(), plain(NO_DELIVERY_LIMIT));
     for subscriber in &routes.subscribers {
-        declare.destination(subscriber, settings.binds_shards).await?;
+        parts.destination(names, subscriber, settings.binds_shards);
     }
     for millis in RUNGS {
-        declare.rung(millis).await?;
+        parts.rung(names, millis);
     }
     for binding in subscriptions(names, routes) {
-        declare.subscribe(&binding).await?;
+        parts.binding(binding);
     }
     // Last, so that no event is published before it can reach its subscribers.
-    declare.exchange(&names.ingress_exchange(), ExchangeKind::Fanout, rescued).await?;
-    declare.exchange_bind(&names.events(), &names.ingress_exchange(), "").await?;
-    declare.end().await
+    parts.exchange(names.ingress_exchange(), ExchangeKind::Fanout, Some(&rescued));
+    parts.bind_exchange(names.events(), names.ingress_exchange());
+    parts.0
 }
 
-/// Declares the archive after everything else, because the broker may not support it.
+/// The archive. It is declared after everything else, because the broker may not support it.
 ///
-/// The archive is bound to the ingress's exchange by an exchange of its own. Bound to `events`, it
-/// would match every event, and no event would ever be unrouted.
-pub(super) async fn declare_archive(
-    connection: &Connection,
-    names: &Names,
-    routes: &Routes,
-) -> lapin::Result<()> {
-    let mut declare = Declare::new(connection, names).await?;
-    declare.queue(&names.archive(&routes.archive), stream(&routes.archive)).await?;
-    declare.exchange(&names.archived(), ExchangeKind::Topic, None).await?;
+/// It is bound to the ingress's exchange by an exchange of its own. Bound to `events`, it would match every
+/// event, and no event would ever be unrouted.
+pub(super) fn archive_parts(names: &Names, routes: &Routes) -> Vec<Part> {
+    let mut parts = Parts::default();
+    parts.queue(names.archive(&routes.archive), stream(&routes.archive));
+    parts.exchange(names.archived(), ExchangeKind::Topic, None);
     for binding in archived(names, routes) {
-        declare.subscribe(&binding).await?;
+        parts.binding(binding);
     }
-    declare.exchange_bind(&names.archived(), &names.ingress_exchange(), "").await?;
-    declare.end().await
+    parts.bind_exchange(names.archived(), names.ingress_exchange());
+    parts.0
 }
 
-/// Unbinds the archive from the ingress: an archive that the broker cannot write to would keep
-/// every event from being confirmed.
-pub(super) async fn detach_archive(connection: &Connection, names: &Names) -> lapin::Result<()> {
-    let declare = Declare::new(connection, names).await?;
-    declare.exchange(&names.archived(), ExchangeKind::Topic, None).await?;
-    let (archived, ingress) = (names.archived(), names.ingress_exchange());
-    unbind(&declare.channel, &Binding::to_exchange(archived, ingress, "".into())).await?;
-    declare.end().await
+/// The exchange that the archive is bound to.
+pub(super) fn archive_exchange(names: &Names) -> Part {
+    Part::Exchange { name: names.archived(), kind: ExchangeKind::Topic, alternate: None }
 }
 
-/// Unbinds what leads to a destination's work queues if there were this many.
-pub(super) async fn unbind_shards(
-    connection: &Connection,
-    names: &Names,
-    subscriber: &Subscriber,
-    count: u16,
-) -> lapin::Result<()> {
-    let declare = Declare::new(connection, names).await?;
-    let former = Subscriber { shards: count, ..subscriber.clone() };
-    if count > 1 {
-        declare.shards_exchange(&former).await?;
+/// The exchange to a destination's work queues, if there are several.
+pub(super) fn shards_exchange(names: &Names, subscriber: &Subscriber) -> Part {
+    let Subscriber { destination, shards, .. } = subscriber;
+    let alternate = Some(names.unsharded(destination));
+    Part::Exchange {
+        name: names.shards(destination, *shards),
+        kind: ExchangeKind::Headers,
+        alternate,
     }
-    let name = &subscriber.destination;
-    unbind(&declare.channel, &to_work(names, &former, names.retry(), name)).await?;
-    for pattern in &subscriber.patterns {
-        unbind(&declare.channel, &to_work(names, &former, names.events(), pattern)).await?;
+}
+
+impl Parts {
+    fn exchange(&mut self, name: String, kind: ExchangeKind, alternate: Option<&str>) {
+        self.0.push(Part::Exchange { name, kind, alternate: alternate.map(str::to_owned) });
     }
-    declare.end().await
+
+    fn queue(&mut self, name: String, arguments: FieldTable) {
+        self.0.push(Part::Queue { name, arguments, is_recent: false });
+    }
+
+    fn binding(&mut self, binding: Binding) {
+        self.0.push(Part::Binding { binding, arguments: FieldTable::default() });
+    }
+
+    fn bind(&mut self, queue: String, exchange: String, key: &str) {
+        self.binding(Binding::to_queue(queue, exchange, key.into()));
+    }
+
+    fn bind_exchange(&mut self, to: String, from: String) {
+        self.binding(Binding::to_exchange(to, from, String::new()));
+    }
+
+    /// A queue that is reached by its name.
+    fn internal(&mut self, names: &Names, name: String, arguments: FieldTable) {
+        self.queue(name.clone(), arguments);
+        self.bind(name.clone(), names.internal(), &name);
+    }
+
+    fn destination(&mut self, names: &Names, subscriber: &Subscriber, binds_shards: bool) {
+        let name = &subscriber.destination;
+        let dead = names.dead_queue(name);
+        self.queue(dead.clone(), plain(NO_DELIVERY_LIMIT));
+        self.bind(dead, names.dead(), name);
+
+        let mut arguments = dead_lettering(WORK_DELIVERY_LIMIT, &names.dead());
+        insert(&mut arguments, "x-dead-letter-routing-key", text(name));
+        for shard in 0..subscriber.shards {
+            let (name, arguments) = (names.work_queue(name, shard), arguments.clone());
+            self.0.push(Part::Queue { name, arguments, is_recent: shard > 0 });
+        }
+        if subscriber.shards > 1 {
+            self.exchange(names.unsharded(name), ExchangeKind::Fanout, Some(&names.unrouted()));
+            self.bind(names.work_queue(name, 0), names.unsharded(name), "");
+            self.0.push(shards_exchange(names, subscriber));
+            if binds_shards {
+                self.bind_shards(names, subscriber);
+            }
+        }
+        self.binding(to_work(names, subscriber, names.retry(), name));
+    }
+
+    fn bind_shards(&mut self, names: &Names, subscriber: &Subscriber) {
+        let Subscriber { destination, shards, .. } = subscriber;
+        let exchange = names.shards(destination, *shards);
+        for bucket in 0..BUCKETS {
+            let queue = names.work_queue(destination, u16::from(bucket) % shards);
+            let mut arguments = FieldTable::default();
+            insert(&mut arguments, "x-match", text("all"));
+            insert(&mut arguments, BUCKET, text(&bucket.to_string()));
+            let binding = Binding::to_queue(queue, exchange.clone(), String::new());
+            self.0.push(Part::Binding { binding, arguments });
+        }
+    }
+
+    /// The message keeps the destination's routing key, because the queue sets no dead-letter
+    /// routing key of its own.
+    fn rung(&mut self, names: &Names, millis: u64) {
+        let name = names.delay(millis);
+        self.exchange(name.clone(), ExchangeKind::Fanout, Some(&names.unrouted()));
+        let mut arguments = dead_lettering(NO_DELIVERY_LIMIT, &names.retry());
+        let ttl = i64::try_from(millis).unwrap_or(i64::MAX);
+        insert(&mut arguments, "x-message-ttl", AMQPValue::LongLongInt(ttl));
+        self.queue(name.clone(), arguments);
+        self.bind(name.clone(), name, "");
+    }
 }
 
 /// One binding that a change of the configuration can remove.
@@ -233,11 +304,11 @@ pub(super) struct Binding {
 }
 
 impl Binding {
-    fn to_queue(queue: String, exchange: String, pattern: String) -> Self {
+    pub(super) fn to_queue(queue: String, exchange: String, pattern: String) -> Self {
         Self { queue, exchange, pattern, to_exchange: false }
     }
 
-    fn to_exchange(target: String, exchange: String, pattern: String) -> Self {
+    pub(super) fn to_exchange(target: String, exchange: String, pattern: String) -> Self {
         Self { queue: target, exchange, pattern, to_exchange: true }
     }
 }
@@ -247,7 +318,7 @@ pub(super) fn bindings(names: &Names, routes: &Routes) -> Vec<Binding> {
     subscriptions(names, routes).chain(archived(names, routes)).collect()
 }
 
-fn subscriptions(names: &Names, routes: &Routes) -> impl Iterator<Item = Binding> {
+pub(super) fn subscriptions(names: &Names, routes: &Routes) -> impl Iterator<Item = Binding> {
     routes.subscribers.iter().flat_map(|subscriber| {
         subscriber
             .patterns
@@ -257,7 +328,12 @@ fn subscriptions(names: &Names, routes: &Routes) -> impl Iterator<Item = Binding
 }
 
 /// A binding to a destination's work queue, or to the exchange to its shards.
-fn to_work(names: &Names, subscriber: &Subscriber, exchange: String, pattern: &str) -> Binding {
+pub(super) fn to_work(
+    names: &Names,
+    subscriber: &Subscriber,
+    exchange: String,
+    pattern: &str,
+) -> Binding {
     let Subscriber { destination, shards, .. } = subscriber;
     match shards {
         1 => Binding::to_queue(names.work_queue(destination, 0), exchange, pattern.into()),
@@ -270,179 +346,6 @@ fn archived(names: &Names, routes: &Routes) -> impl Iterator<Item = Binding> {
     routes.archive.sources.iter().map(move |source| {
         Binding::to_queue(stream.clone(), exchange.clone(), format!("{source}.#"))
     })
-}
-
-pub(super) async fn unbind(channel: &Channel, binding: &Binding) -> lapin::Result<()> {
-    let Binding { queue, exchange, pattern, to_exchange } = binding;
-    let (target, exchange, pattern) = (short(queue)?, short(exchange)?, short(pattern)?);
-    let none = FieldTable::default();
-    match to_exchange {
-        true => {
-            let options = ExchangeUnbindOptions::default();
-            channel.exchange_unbind(target, exchange, pattern, options, none).await
-        }
-        false => channel.queue_unbind(target, exchange, pattern, none).await,
-    }
-}
-
-struct Declare<'a> {
-    connection: &'a Connection,
-    names: &'a Names,
-    channel: Channel,
-    /// Whether queues have [`LEADER_LOCATOR`]: an older version declared them without it.
-    located: bool,
-}
-
-impl<'a> Declare<'a> {
-    async fn new(connection: &'a Connection, names: &'a Names) -> lapin::Result<Self> {
-        let channel = connection.create_channel().await?;
-        Ok(Self { connection, names, channel, located: true })
-    }
-
-    async fn end(self) -> lapin::Result<()> {
-        self.channel.close(REPLY_SUCCESS, short("")?).await
-    }
-
-    async fn destination(
-        &mut self,
-        subscriber: &Subscriber,
-        binds_shards: bool,
-    ) -> lapin::Result<()> {
-        let (names, name) = (self.names, &subscriber.destination);
-        let dead = names.dead_queue(name);
-        self.queue(&dead, plain(NO_DELIVERY_LIMIT)).await?;
-        self.bind(&dead, &names.dead(), name).await?;
-
-        let mut arguments = dead_lettering(WORK_DELIVERY_LIMIT, &names.dead());
-        insert(&mut arguments, "x-dead-letter-routing-key", text(name));
-        for shard in 0..subscriber.shards {
-            // No older version has declared it.
-            self.located |= shard > 0;
-            self.queue(&names.work_queue(name, shard), arguments.clone()).await?;
-        }
-        if subscriber.shards > 1 {
-            let unrouted = names.unrouted();
-            self.exchange(&names.unsharded(name), ExchangeKind::Fanout, Some(&unrouted)).await?;
-            self.bind(&names.work_queue(name, 0), &names.unsharded(name), "").await?;
-            self.shards_exchange(subscriber).await?;
-            if binds_shards {
-                self.bind_shards(subscriber).await?;
-            }
-        }
-        self.subscribe(&to_work(names, subscriber, names.retry(), name)).await
-    }
-
-    async fn shards_exchange(&self, subscriber: &Subscriber) -> lapin::Result<()> {
-        let Subscriber { destination, shards, .. } = subscriber;
-        let rest = self.names.unsharded(destination);
-        let exchange = self.names.shards(destination, *shards);
-        self.exchange(&exchange, ExchangeKind::Headers, Some(&rest)).await
-    }
-
-    async fn bind_shards(&self, subscriber: &Subscriber) -> lapin::Result<()> {
-        let Subscriber { destination, shards, .. } = subscriber;
-        let exchange = self.names.shards(destination, *shards);
-        for bucket in 0..BUCKETS {
-            let queue = self.names.work_queue(destination, u16::from(bucket) % shards);
-            let mut arguments = FieldTable::default();
-            insert(&mut arguments, "x-match", text("all"));
-            insert(&mut arguments, BUCKET, text(&bucket.to_string()));
-            self.bind_with(&queue, &exchange, "", arguments).await?;
-        }
-        Ok(())
-    }
-
-    async fn subscribe(&self, binding: &Binding) -> lapin::Result<()> {
-        let Binding { queue, exchange, pattern, to_exchange } = binding;
-        match to_exchange {
-            true => self.exchange_bind(queue, exchange, pattern).await,
-            false => self.bind(queue, exchange, pattern).await,
-        }
-    }
-
-    async fn exchange_bind(&self, to: &str, from: &str, key: &str) -> lapin::Result<()> {
-        let (options, none) = (ExchangeBindOptions::default(), FieldTable::default());
-        self.channel.exchange_bind(short(to)?, short(from)?, short(key)?, options, none).await
-    }
-
-    /// A queue that is reached by its name.
-    async fn internal(&mut self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
-        self.queue(name, arguments).await?;
-        self.bind(name, &self.names.internal(), name).await
-    }
-
-    /// The message keeps the destination's routing key, because the queue sets no dead-letter
-    /// routing key of its own.
-    async fn rung(&mut self, millis: u64) -> lapin::Result<()> {
-        let name = self.names.delay(millis);
-        let unrouted = self.names.unrouted();
-        self.exchange(&name, ExchangeKind::Fanout, Some(&unrouted)).await?;
-        let mut arguments = dead_lettering(NO_DELIVERY_LIMIT, &self.names.retry());
-        let ttl = i64::try_from(millis).unwrap_or(i64::MAX);
-        insert(&mut arguments, "x-message-ttl", AMQPValue::LongLongInt(ttl));
-        self.queue(&name, arguments).await?;
-        self.bind(&name, &name, "").await
-    }
-
-    /// What an exchange cannot route goes to its `alternate` exchange, so nothing is lost.
-    async fn exchange(
-        &self,
-        name: &str,
-        kind: ExchangeKind,
-        alternate: Option<&str>,
-    ) -> lapin::Result<()> {
-        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let mut arguments = FieldTable::default();
-        if let Some(alternate) = alternate {
-            insert(&mut arguments, "alternate-exchange", text(alternate));
-        }
-        self.channel.exchange_declare(short(name)?, kind, options, arguments).await
-    }
-
-    /// A queue that exists without a leader locator stays so: its arguments cannot change.
-    async fn queue(&mut self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
-        let declared = self.queue_as(name, arguments.clone()).await;
-        match declared {
-            Err(error) if is_about(&error, LEADER_LOCATOR) => {
-                // The refusal closed the channel.
-                self.channel = self.connection.create_channel().await?;
-                self.located = !self.located;
-                self.queue_as(name, arguments).await
-            }
-            declared => declared,
-        }
-    }
-
-    async fn queue_as(&self, name: &str, mut arguments: FieldTable) -> lapin::Result<()> {
-        if self.located {
-            insert(&mut arguments, LEADER_LOCATOR, text("balanced"));
-        }
-        let options = QueueDeclareOptions::durable();
-        self.channel.queue_declare(short(name)?, options, arguments).await.map(drop)
-    }
-
-    async fn bind(&self, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
-        self.bind_with(queue, exchange, key, FieldTable::default()).await
-    }
-
-    async fn bind_with(
-        &self,
-        queue: &str,
-        exchange: &str,
-        key: &str,
-        arguments: FieldTable,
-    ) -> lapin::Result<()> {
-        let options = QueueBindOptions::default();
-        let (queue, exchange, key) = (short(queue)?, short(exchange)?, short(key)?);
-        self.channel.queue_bind(queue, exchange, key, options, arguments).await
-    }
-}
-
-/// Whether the broker refused other arguments than a queue has, because of this one.
-fn is_about(error: &lapin::Error, argument: &str) -> bool {
-    let precondition = AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED);
-    matches!(error.kind(), ErrorKind::ProtocolError(reply)
-        if *reply.kind() == precondition && reply.get_message().to_string().contains(argument))
 }
 
 /// A quorum queue without a bound.
@@ -498,13 +401,13 @@ fn dead_lettering(delivery_limit: i64, exchange: &str) -> FieldTable {
     arguments
 }
 
-fn insert(table: &mut FieldTable, key: &'static str, value: AMQPValue) {
+pub(super) fn insert(table: &mut FieldTable, key: &'static str, value: AMQPValue) {
     if let Ok(key) = ShortString::try_new(key) {
         table.insert(key, value);
     }
 }
 
-fn text(value: &str) -> AMQPValue {
+pub(super) fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(value.as_bytes()))
 }
 

@@ -19,8 +19,9 @@ use zentra_core::clock::{self, Timestamp};
 use zentra_core::event::Envelope;
 
 use super::archive::AmqpArchived;
+use super::declare::declare;
 use super::session::Session;
-use super::topology::{declare, short};
+use super::topology::short;
 use super::{Archived, Names, QueueError, Routes, Settings, message};
 use crate::error::{failed, is_missing};
 

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use zentra_core::clock::millis;
 use zentra_store::control::{
     AUDITED, Attribution, AuditEntry, ControlAction, DesiredStates, HEARTBEAT_TIMEOUT, Heartbeat,
     OperatorControl, Token, WorkerControl, ordered,
 };
 use zentra_store::journal::JournalError;
+use zentra_store::stored::{self, Document, Listing};
 
 use super::RedisJournal;
 use crate::failed;
@@ -43,10 +42,8 @@ impl RedisJournal {
 impl WorkerControl for RedisJournal {
     async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<DesiredStates, JournalError> {
         let mut pipe = redis::pipe();
-        let set = pipe
-            .cmd("SET")
-            .arg(self.worker(&heartbeat.worker))
-            .arg(json("a heartbeat", heartbeat)?);
+        let set =
+            pipe.cmd("SET").arg(self.worker(&heartbeat.worker)).arg(stored::write(heartbeat)?);
         set.arg("PX").arg(millis(HEARTBEAT_TIMEOUT)).ignore();
         pipe.sadd(self.workers_set(), &heartbeat.worker).ignore();
         pipe.hgetall(self.actions());
@@ -63,7 +60,7 @@ impl WorkerControl for RedisJournal {
 }
 
 impl OperatorControl for RedisJournal {
-    async fn workers(&self) -> Result<Vec<Heartbeat>, JournalError> {
+    async fn workers(&self) -> Result<Listing<Heartbeat>, JournalError> {
         let mut connection = self.connection.clone();
         let set = self.workers_set();
         let mut names: Vec<String> =
@@ -75,7 +72,7 @@ impl OperatorControl for RedisJournal {
             let heartbeat: Option<Vec<u8>> =
                 redis::cmd("GET").arg(key).query_async(&mut connection).await.map_err(failed)?;
             match heartbeat {
-                Some(heartbeat) => heartbeats.push(parsed(&name, &heartbeat)?),
+                Some(heartbeat) => heartbeats.push((name, heartbeat)),
                 // If the worker is alive after all, its next heartbeat adds it again.
                 None => redis::cmd("SREM")
                     .arg(&set)
@@ -85,7 +82,7 @@ impl OperatorControl for RedisJournal {
                     .map_err(failed)?,
             }
         }
-        Ok(heartbeats)
+        listing(heartbeats.iter().map(|(name, heartbeat)| (name, heartbeat)))
     }
 
     async fn desired_states(&self) -> Result<DesiredStates, JournalError> {
@@ -106,7 +103,7 @@ impl OperatorControl for RedisJournal {
         let mut command = redis::cmd(if attribution.is_some() { "HSET" } else { "HDEL" });
         command.arg(self.actions()).arg(field);
         if let Some(attribution) = attribution {
-            command.arg(json("a control action", attribution)?);
+            command.arg(stored::write(attribution)?);
         }
         command.exec_async(&mut self.connection.clone()).await.map_err(failed)
     }
@@ -114,13 +111,13 @@ impl OperatorControl for RedisJournal {
     async fn audit(&self, act: &AuditEntry) -> Result<(), JournalError> {
         let mut add = redis::cmd("XADD");
         add.arg(self.acts()).arg("MAXLEN").arg("~").arg(AUDITED);
-        add.arg("*").arg("act").arg(json("an act", &act.printable())?);
+        add.arg("*").arg("act").arg(stored::write(&act.printable())?);
         add.exec_async(&mut self.connection.clone()).await.map_err(failed)
     }
 
     async fn keep_token(&self, token: &Token) -> Result<(), JournalError> {
         let mut set = redis::cmd("HSET");
-        set.arg(self.tokens_hash()).arg(&token.id).arg(json("a token", token)?);
+        set.arg(self.tokens_hash()).arg(&token.id).arg(stored::write(token)?);
         set.exec_async(&mut self.connection.clone()).await.map_err(failed)
     }
 
@@ -129,15 +126,15 @@ impl OperatorControl for RedisJournal {
         get.arg(self.tokens_hash()).arg(id);
         let found: Option<Vec<u8>> =
             get.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        found.map(|token| parsed(id, &token)).transpose()
+        found.map(|token| stored::read(id, &token)).transpose()
     }
 
-    async fn tokens(&self) -> Result<Vec<Token>, JournalError> {
+    async fn tokens(&self) -> Result<Listing<Token>, JournalError> {
         let mut all = redis::cmd("HGETALL");
         all.arg(self.tokens_hash());
         let found: BTreeMap<String, Vec<u8>> =
             all.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        found.iter().map(|(id, token)| parsed(id, token)).collect()
+        listing(&found)
     }
 
     async fn revoke(&self, id: &str) -> Result<bool, JournalError> {
@@ -146,14 +143,14 @@ impl OperatorControl for RedisJournal {
         gone.query_async(&mut self.connection.clone()).await.map_err(failed)
     }
 
-    async fn audited(&self, limit: usize) -> Result<Vec<AuditEntry>, JournalError> {
+    async fn audited(&self, limit: usize) -> Result<Listing<AuditEntry>, JournalError> {
         let mut range = redis::cmd("XREVRANGE");
         range.arg(self.acts()).arg("+").arg("-").arg("COUNT").arg(limit);
         let found: Vec<Entry> =
             range.query_async(&mut self.connection.clone()).await.map_err(failed)?;
         let acts =
-            found.iter().flat_map(|(id, fields)| fields.iter().map(move |field| (id, field)));
-        acts.map(|(id, (_, act))| parsed(id, act)).collect()
+            found.iter().flat_map(|(id, fields)| fields.iter().map(move |(_, act)| (id, act)));
+        listing(acts)
     }
 }
 
@@ -167,11 +164,9 @@ fn read(actions: &[(String, Vec<u8>)]) -> DesiredStates {
     desired_states
 }
 
-pub(super) fn json(what: &str, value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
-    serde_json::to_vec(value).map_err(|error| JournalError::Unreadable(format!("{what}: {error}")))
-}
-
-pub(super) fn parsed<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, JournalError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| JournalError::Unreadable(format!("{what}: {error}")))
+/// The documents of a hash.
+pub(super) fn listing<'a, D: Document>(
+    documents: impl IntoIterator<Item = (&'a String, &'a Vec<u8>)>,
+) -> Result<Listing<D>, JournalError> {
+    Listing::read(documents.into_iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use zentra_store::incident::{Incident, Incidents, surplus};
 use zentra_store::journal::JournalError;
+use zentra_store::stored;
 
 use super::RedisJournal;
-use super::control::{json, parsed};
+use super::control::listing;
 use crate::failed;
 
 /// Stores an incident if nobody else has changed it. `KEYS[1]` is the hash. ARGV: the id, the incident, its version.
@@ -30,8 +31,7 @@ impl Incidents for RedisJournal {
         all.arg(self.incidents_hash());
         let found: BTreeMap<String, Vec<u8>> =
             all.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        let incidents = found.iter().map(|(id, incident)| parsed(id, incident));
-        let mut incidents = incidents.collect::<Result<Vec<Incident>, _>>()?;
+        let mut incidents: Vec<Incident> = listing(&found)?.all()?;
         incidents.sort_by_key(|incident| std::cmp::Reverse(incident.opened_at));
         Ok(incidents)
     }
@@ -39,7 +39,7 @@ impl Incidents for RedisJournal {
     async fn keep_incident(&self, incident: &Incident) -> Result<bool, JournalError> {
         let script = redis::Script::new(KEEP_SCRIPT);
         let mut keep = script.key(self.incidents_hash());
-        keep.arg(&incident.id).arg(json("an incident", incident)?).arg(incident.version);
+        keep.arg(&incident.id).arg(stored::write(incident)?).arg(incident.version);
         let kept: bool = keep.invoke_async(&mut self.connection.clone()).await.map_err(failed)?;
         let is_new = kept && incident.version == 1;
         let gone = if is_new { surplus(self.incidents().await?) } else { Vec::new() };

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use zentra_core::clock::millis;
 use zentra_store::job::{HOLD, Halt, Job, Jobs, surplus};
 use zentra_store::journal::JournalError;
+use zentra_store::stored::{self, Listing};
 
 use super::RedisJournal;
-use super::control::{json, parsed};
+use super::control::listing;
 use crate::failed;
 
 /// Reserves destinations for a job runner. `KEYS[1]` is the hash of holders and expiry times.
@@ -53,9 +54,9 @@ impl RedisJournal {
 impl Jobs for RedisJournal {
     async fn keep_job(&self, job: &Job) -> Result<(), JournalError> {
         let mut set = redis::cmd("HSET");
-        set.arg(self.jobs_hash()).arg(&job.id).arg(json("a job", job)?);
+        set.arg(self.jobs_hash()).arg(&job.id).arg(stored::write(job)?);
         let new: bool = set.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        let gone = if new { surplus(self.jobs().await?) } else { Vec::new() };
+        let gone = if new { surplus(self.jobs().await?.items) } else { Vec::new() };
         for id in gone {
             let mut pipe = redis::pipe();
             pipe.hdel(self.jobs_hash(), &id).ignore().hdel(self.halts(), &id).ignore();
@@ -69,17 +70,16 @@ impl Jobs for RedisJournal {
         get.arg(self.jobs_hash()).arg(id);
         let found: Option<Vec<u8>> =
             get.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        found.map(|job| parsed(id, &job)).transpose()
+        found.map(|job| stored::read(id, &job)).transpose()
     }
 
-    async fn jobs(&self) -> Result<Vec<Job>, JournalError> {
+    async fn jobs(&self) -> Result<Listing<Job>, JournalError> {
         let mut all = redis::cmd("HGETALL");
         all.arg(self.jobs_hash());
         let found: BTreeMap<String, Vec<u8>> =
             all.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        let jobs = found.iter().map(|(id, job)| parsed(id, job));
-        let mut jobs = jobs.collect::<Result<Vec<Job>, _>>()?;
-        jobs.sort_by_key(|job| std::cmp::Reverse(job.made.at));
+        let mut jobs: Listing<Job> = listing(&found)?;
+        jobs.items.sort_by_key(|job| std::cmp::Reverse(job.made.at));
         Ok(jobs)
     }
 
@@ -87,7 +87,7 @@ impl Jobs for RedisJournal {
         let mut command = redis::cmd(if halt.is_some() { "HSET" } else { "HDEL" });
         command.arg(self.halts()).arg(id);
         if let Some(halt) = &halt {
-            command.arg(json("a halt", halt)?);
+            command.arg(halt.stored());
         }
         command.exec_async(&mut self.connection.clone()).await.map_err(failed)
     }
@@ -97,7 +97,7 @@ impl Jobs for RedisJournal {
         get.arg(self.halts()).arg(id);
         let found: Option<Vec<u8>> =
             get.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        found.map(|halt| parsed(id, &halt)).transpose()
+        Ok(found.map(|halt| Halt::of_stored(&halt)))
     }
 
     async fn hold(

@@ -22,7 +22,8 @@ use zentra_core::clock::Timestamp;
 use zentra_core::event::{Admitted, Batch, Context, DeliveryKey, Weakness};
 use zentra_core::lifecycle::{DeadReason, Fingerprint, Record, State};
 use zentra_store::journal::{
-    AttemptResult, COPIES, Delivery, Entry, ErrorClass, HISTORY, HistoryEvent, Summary,
+    AttemptResult, COPIES, Delivery, Entry, ErrorClass, HISTORY, HistoryEvent, JournalError,
+    Summary,
 };
 
 const VERSION: u8 = 2;
@@ -290,6 +291,8 @@ fn line_of(key: &DeliveryKey, entry: &Entry) -> Option<Vec<u8>> {
         | HistoryEvent::Replayed { .. }
         | HistoryEvent::Released { .. }
         | HistoryEvent::Discarded { .. } => ("", 0, false, Vec::new()),
+        // Nobody writes such a line; a copy leaves it out.
+        HistoryEvent::Newer => return Some(Vec::new()),
     };
     let (kind, more) = match noted(&entry.what) {
         Some((kind, words)) => (kind, words.as_bytes().to_vec()),
@@ -310,8 +313,23 @@ fn line_of(key: &DeliveryKey, entry: &Entry) -> Option<Vec<u8>> {
     Some(raw)
 }
 
-/// Parses a delivery. `None` if it is not one of this version.
-pub(super) fn read(key: &DeliveryKey, raw: &[u8]) -> Option<Delivery> {
+/// Parses a delivery.
+///
+/// # Errors
+/// [`JournalError::Newer`] if a newer version of Zentra wrote it; [`JournalError::Unreadable`].
+pub(super) fn read(key: &DeliveryKey, raw: &[u8]) -> Result<Delivery, JournalError> {
+    match raw.first() {
+        Some(&version) if version > VERSION => Err(JournalError::Newer {
+            what: format!("delivery {key}"),
+            version: version.into(),
+            newest: VERSION.into(),
+        }),
+        _ => parse(key, raw).ok_or_else(|| JournalError::Unreadable(key.to_string())),
+    }
+}
+
+/// `None` if it is not a delivery of this version.
+fn parse(key: &DeliveryKey, raw: &[u8]) -> Option<Delivery> {
     let mut rest = Bytes(raw);
     if rest.number(1)? != u64::from(VERSION) {
         return None;
@@ -402,7 +420,8 @@ fn line(key: &DeliveryKey, mut stored: Bytes<'_>) -> Option<Entry> {
         Some(AttemptResult { duration_ms, status, error, response, class })
     };
     let words = || String::from_utf8(more.to_vec()).ok();
-    let what = match *LINES.get(kind.checked_sub(1)?)? {
+    let what = match LINES.get(kind.checked_sub(1)?).copied().unwrap_or_default() {
+        "" => HistoryEvent::Newer,
         "CLAIMED" => HistoryEvent::Claimed { fence: number, reclaimed: flag > 0 },
         "BUSY" => HistoryEvent::Busy,
         "DUPLICATE" => HistoryEvent::Duplicate,
@@ -523,7 +542,28 @@ mod tests {
     #[test]
     fn what_is_written_is_read_as_it_was() {
         let of = delivery(all().into_iter().map(entry).collect());
-        assert_eq!(read(&of.key, &written(&of).unwrap()), Some(of));
+        assert_eq!(read(&of.key, &written(&of).unwrap()).unwrap(), of);
+    }
+
+    #[test]
+    fn a_newer_form_is_told_from_damage_and_a_newer_line_hides_no_other() {
+        let of = delivery(vec![entry(HistoryEvent::Busy), entry(HistoryEvent::Stale)]);
+        let raw = written(&of).unwrap();
+        let with = |at: usize, byte: u8| {
+            let mut raw = raw.clone();
+            raw[at] = byte;
+            read(&of.key, &raw)
+        };
+        let newer = with(0, VERSION + 1).unwrap_err();
+        assert!(matches!(newer, JournalError::Newer { version: 3, newest: 2, .. }), "{newer}");
+        for damaged in [with(0, VERSION - 1), with(1, 9), read(&of.key, &raw[..raw.len() - 1])] {
+            assert!(matches!(damaged, Err(JournalError::Unreadable(_))), "{damaged:?}");
+        }
+        // The kind of the first of two lines that are equally long.
+        let kind = raw.len() - 2 * (2 + LINE_BYTES + "ada".len()) + 2 + 7;
+        let history = with(kind, 200).unwrap().history;
+        let what: Vec<HistoryEvent> = history.into_iter().map(|entry| entry.what).collect();
+        assert_eq!(what, [HistoryEvent::Newer, HistoryEvent::Stale]);
     }
 
     #[test]

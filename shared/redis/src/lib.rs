@@ -444,8 +444,7 @@ impl DeliveryStore for RedisJournal {
         get.arg(self.delivery_key(key));
         let raw: Option<Vec<u8>> =
             get.query_async(&mut self.connection.clone()).await.map_err(failed)?;
-        let unreadable = || JournalError::Unreadable(key.to_string());
-        raw.map(|raw| layout::read(key, &raw).ok_or_else(unreadable)).transpose()
+        raw.map(|raw| layout::read(key, &raw)).transpose()
     }
 
     async fn list(

@@ -120,10 +120,7 @@ impl RedisJournal {
             get.query_async(&mut self.connection.clone()).await.map_err(failed)?;
         let read = entries.iter().zip(found).map(|(entry, raw)| match raw {
             None => Ok(None),
-            Some(raw) => {
-                let unreadable = || JournalError::Unreadable(entry.key.to_string());
-                layout::read(&entry.key, &raw).ok_or_else(unreadable).map(Some)
-            }
+            Some(raw) => layout::read(&entry.key, &raw).map(Some),
         });
         read.collect()
     }

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Params, params};
 use zentra_core::clock;
 use zentra_store::control::{
     AUDITED, Attribution, AuditEntry, ControlAction, DesiredStates, HEARTBEAT_TIMEOUT, Heartbeat,
     OperatorControl, Token, WorkerControl, ordered,
 };
 use zentra_store::journal::JournalError;
+use zentra_store::stored::{self, Document, Listing};
 
-use super::journal::{EmbeddedJournal, unreadable, unwritable};
-use super::store::{StoreError, number};
+use super::journal::{EmbeddedJournal, unwritable};
+use super::store::number;
 
 /// Maximum age of a worker's heartbeat.
 const TOLD: Duration = Duration::from_secs(3);
@@ -29,8 +30,7 @@ impl WorkerControl for EmbeddedJournal {
         // Each write costs one sync of the disk.
         if until.is_none_or(|until| until < number(now.plus(HEARTBEAT_TIMEOUT - TOLD))) {
             let (name, until) = (heartbeat.worker.clone(), number(now.plus(HEARTBEAT_TIMEOUT)));
-            let heartbeat_bytes =
-                serde_json::to_vec(heartbeat).map_err(unwritable).map_err(StoreError::from)?;
+            let heartbeat_bytes = stored::write(heartbeat)?;
             let write = move |file: &Connection| {
                 let sql = "INSERT OR REPLACE INTO worker (name, until, beat) VALUES (?1, ?2, ?3)";
                 file.execute(sql, params![name, until, heartbeat_bytes]).map(drop)
@@ -50,14 +50,12 @@ impl WorkerControl for EmbeddedJournal {
 }
 
 impl OperatorControl for EmbeddedJournal {
-    async fn workers(&self) -> Result<Vec<Heartbeat>, JournalError> {
+    async fn workers(&self) -> Result<Listing<Heartbeat>, JournalError> {
         let read = |file: &Connection| {
-            let mut select =
-                file.prepare_cached("SELECT beat FROM worker WHERE until > ?1 ORDER BY name")?;
-            let heartbeats = select.query_map([number(clock::now())], |row| row.get(0))?;
-            heartbeats.map(|heartbeat: rusqlite::Result<Vec<u8>>| parsed(&heartbeat?)).collect()
+            let select = "SELECT name, beat FROM worker WHERE until > ?1 ORDER BY name";
+            rows(file, select, [number(clock::now())])
         };
-        Ok(self.store.read(read).await?)
+        listing(&self.store.read(read).await?)
     }
 
     async fn desired_states(&self) -> Result<DesiredStates, JournalError> {
@@ -76,7 +74,7 @@ impl OperatorControl for EmbeddedJournal {
                 let gone = "DELETE FROM wish WHERE destination = ?1 AND wish = ?2";
                 return file.execute(gone, params![destination, action.as_str()]).map(drop);
             };
-            let attribution = serde_json::to_vec(attribution).map_err(unwritable)?;
+            let attribution = stored::write(attribution).map_err(unwritable)?;
             let wanted =
                 "INSERT OR REPLACE INTO wish (destination, wish, said) VALUES (?1, ?2, ?3)";
             file.execute(wanted, params![destination, action.as_str(), attribution]).map(drop)
@@ -87,7 +85,7 @@ impl OperatorControl for EmbeddedJournal {
     async fn audit(&self, act: &AuditEntry) -> Result<(), JournalError> {
         let act = act.printable();
         let write = move |file: &Connection| {
-            let act = serde_json::to_vec(&act).map_err(unwritable)?;
+            let act = stored::write(&act).map_err(unwritable)?;
             file.execute("INSERT INTO audit (act) VALUES (?1)", [act])?;
             let kept = i64::try_from(AUDITED).unwrap_or(i64::MAX);
             let old = "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1";
@@ -99,7 +97,7 @@ impl OperatorControl for EmbeddedJournal {
     async fn keep_token(&self, token: &Token) -> Result<(), JournalError> {
         let token = token.clone();
         let write = move |file: &Connection| {
-            let kept = serde_json::to_vec(&token).map_err(unwritable)?;
+            let kept = stored::write(&token).map_err(unwritable)?;
             let keep = "INSERT OR REPLACE INTO token (id, token) VALUES (?1, ?2)";
             file.execute(keep, params![token.id, kept]).map(drop)
         };
@@ -107,22 +105,18 @@ impl OperatorControl for EmbeddedJournal {
     }
 
     async fn token(&self, id: &str) -> Result<Option<Token>, JournalError> {
-        let id = id.to_owned();
+        let (name, id) = (id, id.to_owned());
         let read = move |file: &Connection| {
             let mut select = file.prepare_cached("SELECT token FROM token WHERE id = ?1")?;
-            let found: Option<Vec<u8>> = select.query_row([id], |row| row.get(0)).optional()?;
-            found.map(|token| parsed(&token)).transpose()
+            select.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional()
         };
-        Ok(self.store.read(read).await?)
+        let found = self.store.read(read).await?;
+        found.map(|token| stored::read(name, &token)).transpose()
     }
 
-    async fn tokens(&self) -> Result<Vec<Token>, JournalError> {
-        let read = |file: &Connection| {
-            let mut select = file.prepare_cached("SELECT token FROM token ORDER BY id")?;
-            let tokens = select.query_map((), |row| row.get(0))?;
-            tokens.map(|token: rusqlite::Result<Vec<u8>>| parsed(&token?)).collect()
-        };
-        Ok(self.store.read(read).await?)
+    async fn tokens(&self) -> Result<Listing<Token>, JournalError> {
+        let read = |file: &Connection| rows(file, "SELECT id, token FROM token ORDER BY id", ());
+        listing(&self.store.read(read).await?)
     }
 
     async fn revoke(&self, id: &str) -> Result<bool, JournalError> {
@@ -131,15 +125,13 @@ impl OperatorControl for EmbeddedJournal {
         Ok(self.store.write(gone).await? > 0)
     }
 
-    async fn audited(&self, limit: usize) -> Result<Vec<AuditEntry>, JournalError> {
+    async fn audited(&self, limit: usize) -> Result<Listing<AuditEntry>, JournalError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let read = move |file: &Connection| {
-            let mut select =
-                file.prepare_cached("SELECT act FROM audit ORDER BY id DESC LIMIT ?1")?;
-            let acts = select.query_map([limit], |row| row.get(0))?;
-            acts.map(|act: rusqlite::Result<Vec<u8>>| parsed(&act?)).collect()
+            let select = "SELECT CAST(id AS TEXT), act FROM audit ORDER BY id DESC LIMIT ?1";
+            rows(file, select, [limit])
         };
-        Ok(self.store.read(read).await?)
+        listing(&self.store.read(read).await?)
     }
 }
 
@@ -155,6 +147,17 @@ fn wanted(file: &Connection) -> rusqlite::Result<DesiredStates> {
     Ok(desired_states)
 }
 
-pub(super) fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> rusqlite::Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| unreadable(0, error))
+/// Names and documents.
+pub(super) fn rows(
+    file: &Connection,
+    select: &str,
+    parameters: impl Params,
+) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
+    let mut select = file.prepare_cached(select)?;
+    let rows = select.query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+pub(super) fn listing<D: Document>(rows: &[(String, Vec<u8>)]) -> Result<Listing<D>, JournalError> {
+    Listing::read(rows.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))
 }

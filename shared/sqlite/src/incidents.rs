@@ -3,9 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use zentra_store::incident::{Incident, Incidents, surplus};
 use zentra_store::journal::JournalError;
+use zentra_store::stored::{self, Listing};
 
-use super::control::parsed;
-use super::journal::{EmbeddedJournal, unwritable};
+use super::control::{listing, rows};
+use super::journal::{EmbeddedJournal, unreadable, unwritable};
 
 impl Incidents for EmbeddedJournal {
     async fn incidents(&self) -> Result<Vec<Incident>, JournalError> {
@@ -15,13 +16,14 @@ impl Incidents for EmbeddedJournal {
     async fn keep_incident(&self, incident: &Incident) -> Result<bool, JournalError> {
         let incident = incident.clone();
         let write = move |file: &Connection| {
-            let kept = serde_json::to_vec(&incident).map_err(unwritable)?;
+            let kept = stored::write(&incident).map_err(unwritable)?;
             let id = &incident.id;
             let stored: Option<Vec<u8>> = file
                 .prepare_cached("SELECT incident FROM incident WHERE id = ?1")?
                 .query_row([id], |row| row.get(0))
                 .optional()?;
-            let stored = stored.map(|stored| parsed::<Incident>(&stored)).transpose()?;
+            let stored = stored.map(|stored| stored::read::<Incident>(id, &stored)).transpose();
+            let stored = stored.map_err(|error| unreadable(0, error))?;
             if stored.map_or(0, |stored| stored.version) + 1 != incident.version {
                 return Ok(false);
             }
@@ -39,11 +41,9 @@ impl Incidents for EmbeddedJournal {
 
 /// The newest first.
 fn all(file: &Connection) -> rusqlite::Result<Vec<Incident>> {
-    let mut select = file.prepare_cached("SELECT incident FROM incident")?;
-    let found = select.query_map((), |row| row.get(0))?;
-    let mut incidents = found
-        .map(|incident: rusqlite::Result<Vec<u8>>| parsed(&incident?))
-        .collect::<rusqlite::Result<Vec<Incident>>>()?;
+    let rows = rows(file, "SELECT id, incident FROM incident", ())?;
+    let incidents = listing(&rows).and_then(Listing::all);
+    let mut incidents: Vec<Incident> = incidents.map_err(|error| unreadable(0, error))?;
     incidents.sort_by_key(|incident| std::cmp::Reverse(incident.opened_at));
     Ok(incidents)
 }

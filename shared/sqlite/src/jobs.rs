@@ -4,22 +4,23 @@ use rusqlite::{Connection, OptionalExtension, params};
 use zentra_core::clock;
 use zentra_store::job::{HOLD, Halt, Job, Jobs, surplus};
 use zentra_store::journal::JournalError;
+use zentra_store::stored::{self, Listing};
 
-use super::control::parsed;
-use super::journal::{EmbeddedJournal, unwritable};
+use super::control::{listing, rows};
+use super::journal::{EmbeddedJournal, unreadable, unwritable};
 use super::store::number;
 
 impl Jobs for EmbeddedJournal {
     async fn keep_job(&self, job: &Job) -> Result<(), JournalError> {
         let job = job.clone();
         let write = move |file: &Connection| {
-            let kept = serde_json::to_vec(&job).map_err(unwritable)?;
+            let kept = stored::write(&job).map_err(unwritable)?;
             let known =
                 file.prepare_cached("SELECT 1 FROM job WHERE id = ?1")?.exists([&job.id])?;
             let keep = "INSERT INTO job (id, job) VALUES (?1, ?2) \
                         ON CONFLICT (id) DO UPDATE SET job = ?2";
             file.prepare_cached(keep)?.execute(params![job.id, kept])?;
-            let gone = if known { Vec::new() } else { surplus(all(file)?) };
+            let gone = if known { Vec::new() } else { surplus(all(file)?.items) };
             for id in gone {
                 file.execute("DELETE FROM job WHERE id = ?1", [id])?;
             }
@@ -29,24 +30,23 @@ impl Jobs for EmbeddedJournal {
     }
 
     async fn job(&self, id: &str) -> Result<Option<Job>, JournalError> {
-        let id = id.to_owned();
+        let (name, id) = (id, id.to_owned());
         let read = move |file: &Connection| {
             let mut select = file.prepare_cached("SELECT job FROM job WHERE id = ?1")?;
-            let found: Option<Vec<u8>> = select.query_row([id], |row| row.get(0)).optional()?;
-            found.map(|job| parsed(&job)).transpose()
+            select.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional()
         };
-        Ok(self.store.read(read).await?)
+        let found = self.store.read(read).await?;
+        found.map(|job| stored::read(name, &job)).transpose()
     }
 
-    async fn jobs(&self) -> Result<Vec<Job>, JournalError> {
+    async fn jobs(&self) -> Result<Listing<Job>, JournalError> {
         Ok(self.store.read(all).await?)
     }
 
     async fn ask_job(&self, id: &str, halt: Option<Halt>) -> Result<(), JournalError> {
         let id = id.to_owned();
         let write = move |file: &Connection| {
-            let halt =
-                halt.map(|halt| serde_json::to_vec(&halt).map_err(unwritable)).transpose()?;
+            let halt = halt.map(|halt| halt.stored().as_bytes());
             file.execute("UPDATE job SET halt = ?2 WHERE id = ?1", params![id, halt]).map(drop)
         };
         Ok(self.store.write(write).await?)
@@ -58,7 +58,7 @@ impl Jobs for EmbeddedJournal {
             let mut select = file.prepare_cached("SELECT halt FROM job WHERE id = ?1")?;
             let halt: Option<Option<Vec<u8>>> =
                 select.query_row([id], |row| row.get(0)).optional()?;
-            halt.flatten().map(|halt| parsed(&halt)).transpose()
+            Ok(halt.flatten().map(|halt| Halt::of_stored(&halt)))
         };
         Ok(self.store.read(read).await?)
     }
@@ -109,12 +109,9 @@ impl Jobs for EmbeddedJournal {
 }
 
 /// The newest first.
-fn all(file: &Connection) -> rusqlite::Result<Vec<Job>> {
-    let mut select = file.prepare_cached("SELECT job FROM job")?;
-    let found = select.query_map((), |row| row.get(0))?;
-    let mut jobs = found
-        .map(|job: rusqlite::Result<Vec<u8>>| parsed(&job?))
-        .collect::<rusqlite::Result<Vec<Job>>>()?;
-    jobs.sort_by_key(|job| std::cmp::Reverse(job.made.at));
+fn all(file: &Connection) -> rusqlite::Result<Listing<Job>> {
+    let rows = rows(file, "SELECT id, job FROM job", ())?;
+    let mut jobs: Listing<Job> = listing(&rows).map_err(|error| unreadable(0, error))?;
+    jobs.items.sort_by_key(|job| std::cmp::Reverse(job.made.at));
     Ok(jobs)
 }

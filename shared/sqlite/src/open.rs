@@ -15,9 +15,9 @@ const WRITABLE: &str = "Its folder must exist, and this user must be able to wri
 const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off; then go on there, or \
                      name another file in [embedded] path.";
 /// Marks the file as Zentra's (`PRAGMA application_id`): "ZNTR".
-const APPLICATION: i32 = 0x5a4e_5452;
+pub(super) const APPLICATION: i32 = 0x5a4e_5452;
 /// The version of the tables (`PRAGMA user_version`).
-const SCHEMA: i32 = 8;
+pub(super) const SCHEMA: i32 = 8;
 /// Version 1 to 2: who holds a dead letter.
 const FROM_1: &str = "BEGIN IMMEDIATE;
     ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
@@ -35,8 +35,20 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Opens the file, or creates it. A file whose migration has begun opens only with `to_move`.
-pub(super) fn open(path: &Path, to_move: bool) -> Result<Connection> {
+/// Why the file is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To process events. A file of an older version is upgraded.
+    Run,
+    /// For an operator's command. A file of an older version stays as it is: looking changes nothing, and an older
+    /// program may be running.
+    Look,
+    /// To migrate its content. Only then a file opens whose migration has begun.
+    Move,
+}
+
+/// Opens the file, or creates it.
+pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
     private(path)?;
     for beside in ["", "-wal", "-shm", "-journal"] {
         let mut name = path.as_os_str().to_owned();
@@ -44,8 +56,8 @@ pub(super) fn open(path: &Path, to_move: bool) -> Result<Connection> {
         not_planted(Path::new(&name))?;
     }
     let connection = connect(path)?;
-    prepare(&connection, path)?;
-    if moving(&connection)? && !to_move {
+    prepare(&connection, path, purpose)?;
+    if moving(&connection)? && purpose != Purpose::Move {
         return Err(StoreError::Unusable {
             path: path.into(),
             found: "its contents were migrated, or are being migrated, to RabbitMQ and Redis"
@@ -72,7 +84,7 @@ fn private(path: &Path) -> Result<()> {
 
 /// Refuses a file that somebody else may have placed there: a link, a file of another user (root
 /// may use anyone's, as an operator does), or one that everybody can read or write.
-fn not_planted(path: &Path) -> Result<()> {
+pub(super) fn not_planted(path: &Path) -> Result<()> {
     let Ok(about) = std::fs::symlink_metadata(path) else { return Ok(()) };
     let user = rustix::process::geteuid();
     let (found, what_to_do) = match () {
@@ -103,8 +115,9 @@ pub(super) fn connect(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Accepts a file of this version, or an empty one. Any other file stays unchanged.
-fn prepare(connection: &Connection, path: &Path) -> Result<()> {
+/// Accepts a file of this version, or an empty one. A file of an older version is upgraded, if that is the purpose. Any
+/// other file stays unchanged.
+fn prepare(connection: &Connection, path: &Path, purpose: Purpose) -> Result<()> {
     let read = |name: &str| -> Result<i32> {
         connection
             .pragma_query_value(None, name, |row| row.get(0))
@@ -119,6 +132,12 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
     drop(look);
     let (found, what_to_do) = match (application, version, tables) {
         (APPLICATION, SCHEMA, _) => return settle(connection),
+        (APPLICATION, older @ 1..SCHEMA, _) if purpose == Purpose::Look => (
+            format!(
+                "its tables have version {older}, and this program works with version {SCHEMA}"
+            ),
+            "Start `zentra standalone` of this version: it upgrades the file. `zentra plan` shows the change.",
+        ),
         (APPLICATION, 1..SCHEMA, _) => {
             settle(connection)?;
             if version == 1 {
@@ -131,7 +150,9 @@ fn prepare(connection: &Connection, path: &Path) -> Result<()> {
                 let new = format!("{CONTROL}\n{to_7}\nPRAGMA user_version = {SCHEMA};");
                 work.execute_batch(&new)?;
             }
-            return Ok(work.commit()?);
+            work.commit()?;
+            tracing::info!(from = version, to = SCHEMA, "the tables of the file were upgraded");
+            return Ok(());
         }
         (0, 0, 0) => return make(connection),
         (APPLICATION, newer, _) if newer > SCHEMA => (
@@ -156,7 +177,7 @@ fn moving(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row(named, (), |row| row.get::<_, i64>(0)).map(|found| found > 0)
 }
 
-fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
+pub(super) fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
     let what_to_do = match error.sqlite_error_code() {
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => WRITABLE,
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
@@ -215,6 +236,8 @@ fn make(connection: &Connection) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use zentra_store::plan::Action;
 
     use super::*;
     use crate::Store;
@@ -286,15 +309,20 @@ mod tests {
             let acts = "INSERT INTO audit (act) VALUES (x'00')";
             store.write(|file| file.execute(acts, ())).await.unwrap();
         }
-        // The form before incidents.
+        // The form before incidents. A look leaves it as it is.
         let file = Connection::open(&path).unwrap();
         file.execute_batch("DROP TABLE incident; PRAGMA user_version = 7").unwrap();
         drop(file);
+        let look = Store::open_to_look(&path, 1 << 30).err().unwrap().to_string();
+        assert!(look.contains("its tables have version 7"), "{look}");
+        assert_eq!(crate::plan(&path).unwrap().unwrap().action, Action::Upgrade);
         let store = Store::open(&path, 1 << 30).unwrap();
         let look = |file: &Connection| {
             file.query_row("SELECT count(*) FROM incident", (), |row| row.get::<_, i64>(0))
         };
         assert_eq!(store.read(look).await.unwrap(), 0);
+        assert_eq!(crate::plan(&path).unwrap(), None);
+        assert!(Store::open_to_look(&path, 1 << 30).is_ok());
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use zentra_core::clock::Timestamp;
 use zentra_store::storage::StorageError;
 
-use super::open::{connect, open};
+use super::open::{Purpose, connect, open};
 
 /// Maximum number of writes in one commit.
 const GROUP: usize = 256;
@@ -117,16 +117,21 @@ impl Store {
     /// Opens the file, or creates it. `max` bounds its size in bytes: beyond it no event is
     /// accepted ([`StoreError::Full`]).
     pub fn open(path: &Path, max: u64) -> Result<Self> {
-        Self::open_as(path, max, false)
+        Self::open_for(path, max, Purpose::Run)
+    }
+
+    /// Opens the file for an operator's command, which upgrades no file of an older version.
+    pub fn open_to_look(path: &Path, max: u64) -> Result<Self> {
+        Self::open_for(path, max, Purpose::Look)
     }
 
     /// Opens a file that is migrated, or is about to be.
     pub(super) fn open_to_move(path: &Path, max: u64) -> Result<Self> {
-        Self::open_as(path, max, true)
+        Self::open_for(path, max, Purpose::Move)
     }
 
-    fn open_as(path: &Path, max: u64, to_move: bool) -> Result<Self> {
-        let writing = open(path, to_move)?;
+    fn open_for(path: &Path, max: u64, purpose: Purpose) -> Result<Self> {
+        let writing = open(path, purpose)?;
         let page = pragma(&writing, "page_size")?;
         // Whole pages, and room to finish what the file contains.
         let pages = (max.saturating_add(RESERVE) / page.max(1)).min(u64::from(u32::MAX) - 1);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::JournalError;
+use crate::stored::{self, Document, Listing};
 use zentra_core::clock::Timestamp;
 use zentra_core::printable::printable;
 
@@ -59,6 +60,10 @@ pub struct Heartbeat {
     pub destinations: BTreeMap<String, Work>,
 }
 
+impl Document for Heartbeat {
+    const KIND: &'static str = "heartbeat of worker";
+}
+
 /// State of one destination in one worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
@@ -107,6 +112,10 @@ pub struct Attribution {
     pub because: String,
 }
 
+impl Document for Attribution {
+    const KIND: &'static str = "control action";
+}
+
 /// A control action on a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -143,6 +152,10 @@ pub struct AuditEntry {
     /// Who, when and why.
     #[serde(flatten)]
     pub attribution: Attribution,
+}
+
+impl Document for AuditEntry {
+    const KIND: &'static str = "audit entry";
 }
 
 impl AuditEntry {
@@ -191,6 +204,16 @@ pub struct Token {
     pub made: Attribution,
 }
 
+impl Document for Token {
+    const KIND: &'static str = "token";
+    const NEWEST: u16 = 2;
+
+    /// Version 2 knows consumers.
+    fn version(&self) -> u16 {
+        if self.role == Role::Consumer { 2 } else { 1 }
+    }
+}
+
 /// Roles; each includes the one before, except that only consumers pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -220,7 +243,7 @@ pub trait WorkerControl: Clone + Send + Sync + 'static {
 /// What operators use.
 pub trait OperatorControl: Clone + Send + Sync + 'static {
     /// Workers with a heartbeat within [`HEARTBEAT_TIMEOUT`], by name.
-    fn workers(&self) -> impl Future<Output = Result<Vec<Heartbeat>, JournalError>> + Send;
+    fn workers(&self) -> impl Future<Output = Result<Listing<Heartbeat>, JournalError>> + Send;
 
     /// All desired states.
     fn desired_states(&self) -> impl Future<Output = Result<DesiredStates, JournalError>> + Send;
@@ -243,7 +266,7 @@ pub trait OperatorControl: Clone + Send + Sync + 'static {
     fn token(&self, id: &str) -> impl Future<Output = Result<Option<Token>, JournalError>> + Send;
 
     /// All tokens, by id, expired ones included.
-    fn tokens(&self) -> impl Future<Output = Result<Vec<Token>, JournalError>> + Send;
+    fn tokens(&self) -> impl Future<Output = Result<Listing<Token>, JournalError>> + Send;
 
     /// Removes a token. `false` if there is none with this id.
     fn revoke(&self, id: &str) -> impl Future<Output = Result<bool, JournalError>> + Send;
@@ -252,22 +275,27 @@ pub trait OperatorControl: Clone + Send + Sync + 'static {
     fn audited(
         &self,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<AuditEntry>, JournalError>> + Send;
+    ) -> impl Future<Output = Result<Listing<AuditEntry>, JournalError>> + Send;
 }
 
-/// Adds a stored control action to the desired states. Unknown ones, of a later version, are
-/// skipped.
+/// Adds a stored control action to the desired states. Unknown actions, of a newer version, are
+/// skipped. A pause holds even if a newer version wrote who asked for it and why.
 pub fn ordered(
     desired_states: &mut DesiredStates,
     destination: &str,
     action: &str,
     attribution: &[u8],
 ) {
-    let Ok(attribution) = serde_json::from_slice::<Attribution>(attribution) else { return };
+    let attribution = stored::read::<Attribution>(action, attribution);
     let desired = desired_states.entry(destination.to_owned()).or_default();
-    match action {
-        "pause" => desired.pause = Some(attribution),
-        "close" => desired.close = Some(attribution),
+    match (action, attribution) {
+        ("pause", Ok(attribution)) => desired.pause = Some(attribution),
+        ("pause", Err(_)) => {
+            let by = "(unreadable)".to_owned();
+            desired.pause =
+                Some(Attribution { by, at: Timestamp::default(), because: String::new() });
+        }
+        ("close", Ok(attribution)) => desired.close = Some(attribution),
         _ => {}
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Attribution;
 use crate::journal::JournalError;
+use crate::stored::Document;
 use zentra_core::clock::Timestamp;
 
 /// Number of closed incidents that are kept, the newest ones.
@@ -107,6 +108,10 @@ pub struct Incident {
     /// The last message to each receiver.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sent: BTreeMap<String, Sent>,
+}
+
+impl Document for Incident {
+    const KIND: &'static str = "incident";
 }
 
 impl Incident {

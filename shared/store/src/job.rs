@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Attribution;
 use crate::journal::{Delivery, JournalError, Summary};
+use crate::stored::{Document, Listing};
 use zentra_core::clock::Timestamp;
 use zentra_core::lifecycle::DeadReason;
 
@@ -215,6 +216,16 @@ pub struct Job {
     pub at: Timestamp,
 }
 
+impl Document for Job {
+    const KIND: &'static str = "job";
+    const NEWEST: u16 = 2;
+
+    /// Version 2 knows selected dead letters.
+    fn version(&self) -> u16 {
+        if matches!(self.through, Through::SelectedDeadLetters { .. }) { 2 } else { 1 }
+    }
+}
+
 /// An operator's request to a running job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -223,6 +234,21 @@ pub enum Halt {
     Pause,
     /// Cancel.
     Cancel,
+}
+
+impl Halt {
+    /// The stored form, a JSON string.
+    pub fn stored(self) -> &'static str {
+        match self {
+            Self::Pause => r#""pause""#,
+            Self::Cancel => r#""cancel""#,
+        }
+    }
+
+    /// Reads the stored form. A request that only a newer version knows pauses the job.
+    pub fn of_stored(stored: &[u8]) -> Self {
+        if stored == Self::Cancel.stored().as_bytes() { Self::Cancel } else { Self::Pause }
+    }
 }
 
 /// Storage of jobs.
@@ -235,7 +261,7 @@ pub trait Jobs: Clone + Send + Sync + 'static {
     fn job(&self, id: &str) -> impl Future<Output = Result<Option<Job>, JournalError>> + Send;
 
     /// All jobs, newest first.
-    fn jobs(&self) -> impl Future<Output = Result<Vec<Job>, JournalError>> + Send;
+    fn jobs(&self) -> impl Future<Output = Result<Listing<Job>, JournalError>> + Send;
 
     /// Sets an operator's request to the runner of a job, or removes it (`None`).
     fn ask_job(

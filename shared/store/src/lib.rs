@@ -9,5 +9,7 @@ pub mod delivery;
 pub mod incident;
 pub mod job;
 pub mod journal;
+pub mod plan;
 pub mod queue;
 pub mod storage;
+pub mod stored;

@@ -35,6 +35,7 @@ pub(crate) fn in_folder(folder: &Path) -> Stack {
         http: Http::default(),
         log: "info",
         variables: Vec::new(),
+        programs: None,
     }
 }
 

@@ -62,4 +62,5 @@ mod tls;
 mod traces;
 mod types;
 mod unsealed;
+mod upgrade;
 mod worker;

@@ -58,7 +58,7 @@ async fn remembered(journal: &RedisJournal) -> impl PartialEq + std::fmt::Debug 
     for id in ["evt_done", "evt_dead"] {
         found.push(journal.find(id, &[("ledger", "acme")]).await.unwrap());
     }
-    let tokens = journal.tokens().await.unwrap().len();
+    let tokens = journal.tokens().await.unwrap().items.len();
     let paused = format!("{:?}", journal.desired_states().await.unwrap());
     (listed, dead, found, tokens, paused, journal.audited(100).await.unwrap())
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use zentra_core::clock;
 use zentra_core::event::{Identity, SetApart};
-use zentra_core::seal::Sealed;
+use zentra_core::seal::{Domain, Sealed};
 use zentra_store::queue::Message;
 
 use super::{Bench, LEASE, countersigned, event, message, sealer};
@@ -223,6 +223,30 @@ async fn what_the_destination_does_not_subscribe_to_waits_and_is_dead_after_ten_
     let other = Bench::new(|_| Ok(()));
     let expected = ["claim 0/1: granted", "attempt 1", "settle delivered", "ack"];
     assert_eq!(other.handle(sent).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_a_newer_version_waits_an_hour_for_a_worker_of_that_version() {
+    let bench = Bench::new(|_| Ok(()));
+    let of_version = |version: u8, ago: u64| {
+        let received_at = clock::now().minus(Duration::from_secs(ago)).millis();
+        let envelope = format!(r#"{{"v":{version},"received_at":{received_at},"new":[]}}"#);
+        let body = Bytes::from_static(b"{}");
+        let seal = sealer().sign(Domain::Event, envelope.as_bytes(), &body).unwrap();
+        Message::new(Sealed {
+            envelope: envelope.into(),
+            seal,
+            ..message(event("evt_1", "{}")).sealed
+        })
+    };
+    assert_eq!(bench.handle(of_version(2, 10)).await, ["retry attempt 1 in 5s", "ack"]);
+    let refused = ["claim 0/1: granted", "dead seal_broken", "settle dead", "ack"];
+    assert_eq!(bench.handle(of_version(2, 3700)).await, refused);
+    // Not newer, so no worker will ever be able to read it.
+    assert_eq!(Bench::new(|_| Ok(())).handle(of_version(1, 10)).await, refused);
+    let mut forged = of_version(2, 10);
+    forged.sealed.body = Bytes::from_static(b"[]");
+    assert_eq!(Bench::new(|_| Ok(())).handle(forged).await, refused);
 }
 
 #[tokio::test(start_paused = true)]

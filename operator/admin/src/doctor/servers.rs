@@ -94,11 +94,13 @@ pub(super) async fn redis(config: &Config, clocks: &mut Vec<OtherClock>) -> Vec<
         found.extend(redis_certificate(url, tls).await);
     }
     found.push(match journal.workers().await {
-        Ok(workers) if workers.is_empty() => {
+        Ok(workers) if workers.items.is_empty() && workers.newer.is_empty() => {
             Finding::warning("workers", "none has sent a heartbeat, so nothing is delivered")
                 .remedy("Start zentra-worker")
         }
-        Ok(workers) => Finding::ok("workers", format!("{} running", workers.len())),
+        Ok(workers) => {
+            Finding::ok("workers", format!("{} running", workers.items.len() + workers.newer.len()))
+        }
         Err(error) => Finding::failed("workers", &AdminError::from(error).text()),
     });
     found

@@ -39,7 +39,7 @@ pub async fn attend(backend: &impl Backend, config: &Config, stop: &Cancellation
 async fn taken(backend: &impl Backend) -> Result<Vec<(Job, String)>, AdminError> {
     let histories = backend.histories();
     let mut taken = Vec::new();
-    for job in histories.jobs().await?.into_iter().filter(|job| job.stage.is_active()) {
+    for job in histories.jobs().await?.items.into_iter().filter(|job| job.stage.is_active()) {
         let holder = holder(&job.id);
         if histories.hold(&job.destinations, &holder).await?.is_some() {
             continue;

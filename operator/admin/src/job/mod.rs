@@ -145,7 +145,7 @@ pub async fn plan(
             && job.through == through
     };
     let jobs = histories.jobs().await?;
-    let known = jobs.iter().find(same).cloned();
+    let known = jobs.items.iter().find(same).cloned();
     if let Some(begun) = known.as_ref().filter(|job| job.stage != Stage::Planned) {
         return Ok(begun.clone());
     }
@@ -176,7 +176,7 @@ pub async fn plan(
         };
         let message = format!("nothing matches {words}: there is nothing to run.");
         let error = AdminError::new(ErrorCode::NothingMatches, message);
-        return Err(match (jobs.iter().find(holds), &job.through) {
+        return Err(match (jobs.items.iter().find(holds), &job.through) {
             (Some(job), _) => error
                 .hint(format!("Job {} holds dead letters of its destination.", job.id))
                 .about(&job.id),

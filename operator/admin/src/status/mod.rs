@@ -240,11 +240,11 @@ async fn read_workers(status: &mut Status, backend: &impl Backend) -> bool {
     let (up, answers) = (problem.is_none(), read.is_some());
     status.parts.push(Part { name: backend.store_name(), up, problem });
     let (heartbeats, desired_states) = read.unwrap_or_default();
-    status.workers = heartbeats.len();
+    status.workers = heartbeats.items.len() + heartbeats.newer.len();
     for one in &mut status.destinations {
         // Without the store, no worker can be heard.
         match up {
-            true => one.heard(&heartbeats, desired_states.get(&one.destination)),
+            true => one.heard(&heartbeats.items, desired_states.get(&one.destination)),
             false => one.unheard(),
         }
     }

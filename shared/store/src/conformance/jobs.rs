@@ -41,7 +41,7 @@ pub async fn a_job_is_kept_and_what_is_wanted_of_it<B: Backend>() {
     assert_eq!(journal.asked_of_job("b").await.unwrap(), None);
     journal.ask_job("a", None).await.unwrap();
     assert_eq!(journal.asked_of_job("a").await.unwrap(), None);
-    assert_eq!(journal.jobs().await.unwrap(), [job("b", 2, Stage::Done), later]);
+    assert_eq!(journal.jobs().await.unwrap().all().unwrap(), [job("b", 2, Stage::Done), later]);
 }
 
 pub async fn destinations_are_held_by_one_at_a_time_all_or_none<B: Backend>() {
@@ -65,7 +65,7 @@ pub async fn of_many_jobs_the_newest_are_kept_and_those_that_are_not_over<B: Bac
         let stage = if at == 1 { Stage::Paused } else { Stage::Done };
         journal.keep_job(&job(&format!("{at}"), at, stage)).await.unwrap();
     }
-    let known = journal.jobs().await.unwrap();
+    let known = journal.jobs().await.unwrap().items;
     assert_eq!(known.len(), KEPT + 1);
     assert!(known.iter().any(|job| job.id == "1") && known.iter().all(|job| job.id != "0"));
 }

@@ -37,6 +37,18 @@ pub enum JournalError {
     /// The store has data that no version of this software wrote.
     #[error("the delivery store has an unreadable entry under {0}")]
     Unreadable(String),
+    /// A newer version of this software wrote it.
+    #[error(
+        "a newer version of Zentra wrote {what} (form {version}; this one reads up to {newest}): upgrade this one"
+    )]
+    Newer {
+        /// What it is, such as `job 0a1b`.
+        what: String,
+        /// Version of its form, or a lower bound of it.
+        version: u16,
+        /// The newest form that this program reads.
+        newest: u16,
+    },
 }
 
 /// A request for the claim of one message.
@@ -303,6 +315,9 @@ pub enum HistoryEvent {
         /// Reason.
         reason: String,
     },
+    /// A newer version of Zentra wrote this line, and this one cannot read it.
+    #[serde(other)]
+    Newer,
 }
 
 impl HistoryEvent {

@@ -1,0 +1,419 @@
+//! What former versions have stored is read by this one, and programs of two versions run beside one another.
+//!
+//! `tests/fixtures/stored/VERSION` has what a version stored after [`play`]: `servers.json` at RabbitMQ and Redis,
+//! `zentra.db` in a file, and `shown.json`, the deliveries as that version showed them. `make fixtures` records it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use zentra_tests::http::Headers;
+use zentra_tests::ledger::{Ledger, Turn, transfer};
+use zentra_tests::load::Load;
+use zentra_tests::recorded::Recorded;
+use zentra_tests::services::{self, folder};
+use zentra_tests::stack::{Program, Stack, previous};
+use zentra_tests::world::BOUND;
+use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
+
+/// The namespace of what is recorded.
+const NAMESPACE: &str = "stored";
+
+/// A failed attempt waits for longer than a test.
+const RETRY: &str = r#"retry = { attempts = 5, initial = "1h", max = "2h" }"#;
+
+/// A source that nobody subscribes to, and a destination that is paused.
+const MORE: &str = r#"
+[source.stray]
+provider = "standard-webhooks"
+secrets = [{ name = "k1", secret = "env:ACME" }]
+[destination.audit]
+url = "LEDGER"
+subscribe = ["github.#"]
+timeout = "1s"
+"#;
+
+/// The IDs of the events of [`play`] that have deliveries.
+const EVENTS: [&str; 7] =
+    ["evt_delivered", "evt_waiting", "evt_dead", "evt_requeued", "evt_drained", "push_1", "push_2"];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/stored")
+}
+
+fn stdout(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    text
+}
+
+fn read(stack: &Stack, arguments: &[&str]) -> Value {
+    let arguments = [arguments, &["--json"]].concat();
+    serde_json::from_str(&stdout(&stack.zentra(&arguments))).unwrap()
+}
+
+fn items(stack: &Stack, arguments: &[&str]) -> Vec<Value> {
+    read(stack, arguments)["items"].as_array().unwrap().clone()
+}
+
+struct Actors {
+    stack: Stack,
+    ledger: Ledger,
+}
+
+impl Actors {
+    async fn new(rabbit: &str, redis: &str) -> Self {
+        let ledger = Ledger::start(&folder("ledger")).await.unwrap();
+        let stack = Stack::new(rabbit, redis, NAMESPACE, &ledger.url, RETRY);
+        stack.add(&MORE.replace("LEDGER", &ledger.any()));
+        Self { stack, ledger }
+    }
+
+    async fn post(&self, entry: &Program, source: &str, headers: &Headers, body: &str) -> u16 {
+        let url = format!("{}/in/{source}", entry.listen);
+        let answer = self.stack.http.post(&url, headers, body.to_owned()).await.unwrap();
+        answer.status.as_u16()
+    }
+
+    async fn send(&self, entry: &Program, source: &str, id: &str, body: &str) {
+        let headers = sign::acme(id, sign::now(), body.as_bytes());
+        assert_eq!(self.post(entry, source, &headers, body).await, 200, "{id}");
+    }
+
+    /// Sends an event that the ledger answers with this status, and waits for the state.
+    async fn send_until(&self, entry: &Program, id: &str, status: u16, state: &str) {
+        self.ledger.take_turns([Turn::Answer(status, Vec::new())]);
+        self.send(entry, "acme", id, &transfer(id, id, 1)).await;
+        self.stack.until(id, state, BOUND).await;
+        self.ledger.forget_turns();
+    }
+}
+
+/// Leaves something in each stored form. Returns the deliveries as the programs show them.
+async fn play(actors: &Actors, entry: &Program) -> Value {
+    let stack = &actors.stack;
+    let zentra = |arguments: &[&str]| stdout(&stack.zentra(arguments));
+    zentra(&["destination", "pause", "audit", "--because", "maintenance", "--by", "ada"]);
+    actors.send_until(entry, "evt_waiting", 500, "waiting").await;
+    for id in ["evt_dead", "evt_requeued", "evt_drained"] {
+        actors.send_until(entry, id, 422, "dead").await;
+    }
+    zentra(&["dead", "requeue", "evt_requeued", "--because", "mended", "--by", "ada"]);
+    stack.until("evt_requeued", "delivered", BOUND).await;
+    zentra(&["dead", "drain", "evt_drained", "--because", "a test", "--by", "ada"]);
+    // A copy, and another body under the same ID.
+    for amount in [1, 1, 2] {
+        actors
+            .send(entry, "acme", "evt_delivered", &transfer("evt_delivered", "trf_1", amount))
+            .await;
+        stack.until("evt_delivered", "delivered", BOUND).await;
+    }
+    // The same bytes under two unsigned IDs: a suspected replay, which is released.
+    let push = transfer("push", "push", 1);
+    for id in ["push_1", "push_2"] {
+        let headers = sign::github(id, "push", push.as_bytes());
+        assert_eq!(actors.post(entry, "github", &headers, &push).await, 200);
+        stack.until("push_1", "delivered", BOUND).await;
+    }
+    stack.until("push_2", "dead", BOUND).await;
+    zentra(&["event", "release", "push_2", "--because", "meant so", "--by", "ada"]);
+    stack.until("push_2", "delivered", BOUND).await;
+    // A replay by a job, and a job that is only planned.
+    let replay =
+        ["job", "plan", "--archive", "--force", "--event", "evt_requeued", "--canary", "0"];
+    let job = read(stack, &[&replay[..], &["--because", "lost", "--by", "ada"]].concat());
+    zentra(&["job", "run", job["id"].as_str().unwrap()]);
+    zentra(&["job", "plan", "--destination", "ledger", "--reason", "permanent", "--by", "ada"]);
+    actors.send(entry, "stray", "evt_stray", "{}").await;
+    let forged = sign::acme("evt_forged", sign::now(), b"{ }");
+    assert_eq!(actors.post(entry, "acme", &forged, "{}").await, 401);
+    zentra(&["token", "create", "vera", "--payloads", "--because", "dashboards", "--by", "ada"]);
+    eventually("the refused callback is kept", BOUND, async || {
+        (!items(stack, &["refused", "list"]).is_empty()).then_some(())
+    })
+    .await;
+    let shown = EVENTS.map(|id| (id, read(stack, &["event", "show", id])["deliveries"].clone()));
+    json!(shown.into_iter().collect::<BTreeMap<_, _>>())
+}
+
+/// Each field of `former` is in `now`. Later versions add fields.
+fn holds(now: &Value, former: &Value, at: &str) {
+    match (now, former) {
+        (Value::Object(now), Value::Object(former)) => {
+            for (name, former) in former {
+                let now = now.get(name).unwrap_or(&Value::Null);
+                holds(now, former, &format!("{at}.{name}"));
+            }
+        }
+        (Value::Array(now), Value::Array(former)) => {
+            assert_eq!(now.len(), former.len(), "{at}: {now:?}");
+            for (number, (now, former)) in now.iter().zip(former).enumerate() {
+                holds(now, former, &format!("{at}[{number}]"));
+            }
+        }
+        _ => assert_eq!(now, former, "{at}"),
+    }
+}
+
+/// Everything of [`play`] is readable, and goes on.
+async fn goes_on(actors: &Actors, entry: &Program, shown: &Value) {
+    let stack = &actors.stack;
+    for id in EVENTS {
+        holds(&read(stack, &["event", "show", id])["deliveries"], &shown[id], id);
+    }
+    let by = |items: &[Value], field: &str| -> Vec<String> {
+        items.iter().map(|item| item[field].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(by(&items(stack, &["token", "list"]), "name"), ["vera"]);
+    let mut stages = by(&items(stack, &["job", "list"]), "stage");
+    stages.sort();
+    assert_eq!(stages, ["done", "planned"]);
+    let audit = by(&items(stack, &["audit"]), "action");
+    for action in ["token create", "job plan", "dead drain", "destination pause"] {
+        assert!(audit.iter().any(|one| one == action), "{action}: {audit:?}");
+    }
+    let audited = items(stack, &["destination", "list"]);
+    let paused = audited.iter().find(|one| one["destination"] == "audit").unwrap();
+    assert_eq!(paused["pause"]["because"], "maintenance", "{paused}");
+    assert_eq!(items(stack, &["unrouted", "list"]).len(), 1);
+    let refused = items(stack, &["refused", "list"]);
+    assert_eq!(by(&refused, "reason"), ["signature_mismatch"]);
+    // Its exit status says that it would be refused.
+    let id = refused[0]["id"].as_str().unwrap();
+    let explained = stack.zentra(&["refused", "explain", id, "--json"]).stdout;
+    let explained: Value = serde_json::from_slice(&explained).unwrap();
+    assert_eq!(explained["reason"], "signature_mismatch", "{explained}");
+    let archived = by(&items(stack, &["archive", "list"]), "source");
+    assert_eq!(archived.iter().filter(|source| *source == "acme").count(), 7, "{archived:?}");
+    let dead = by(&items(stack, &["dead", "list"]), "reason");
+    assert!(
+        dead.contains(&"permanent".to_owned()) && dead.contains(&"conflict".to_owned()),
+        "{dead:?}"
+    );
+
+    // A copy of what is delivered has no effect.
+    actors.send(entry, "acme", "evt_delivered", &transfer("evt_delivered", "trf_1", 1)).await;
+    stdout(&stack.zentra(&["dead", "requeue", "evt_dead", "--because", "mended"]));
+    stdout(&stack.zentra(&["event", "release", "evt_waiting", "--because", "at once"]));
+    for id in ["evt_dead", "evt_waiting"] {
+        stack.until(id, "delivered", BOUND).await;
+    }
+    stdout(&stack.zentra(&["destination", "resume", "audit"]));
+    eventually("the paused destination goes on", BOUND, async || {
+        let seen = actors.ledger.seen();
+        let pushes =
+            seen.iter().filter(|seen| seen.header("idempotency-key").starts_with("audit/"));
+        (pushes.count() > 0).then_some(())
+    })
+    .await;
+    let copies = |delivery: &Value| {
+        let history = delivery["history"].as_array().unwrap();
+        history.iter().filter(|line| line["what"] == "duplicate").count()
+    };
+    eventually("the copy is recognised", BOUND, async || {
+        let now = stack.shown("evt_delivered")?;
+        (copies(&now) > copies(&shown["evt_delivered"][0])).then_some(())
+    })
+    .await;
+    let written: Vec<String> =
+        actors.ledger.rows().unwrap().into_iter().map(|row| row.transfer).collect();
+    assert_eq!(written, ["evt_dead", "evt_waiting"], "nothing else is delivered again");
+}
+
+/// The folders with what former versions, and this one, have stored.
+fn versions() -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> =
+        fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    all.sort();
+    assert!(!all.is_empty());
+    all
+}
+
+fn json_of(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_each_version_has_stored_at_the_servers_is_read_and_goes_on() {
+    let rabbit = services::rabbit();
+    for version in versions() {
+        let redis = services::redis();
+        let actors = Actors::new(&rabbit.url(), &redis.url()).await;
+        let recorded: Recorded =
+            serde_json::from_value(json_of(&version.join("servers.json"))).unwrap();
+        rabbit.forget(&[NAMESPACE.to_owned()]);
+        recorded.restore_keys(&redis.url()).await.unwrap();
+        let entry = actors.stack.ingress().await;
+        recorded.restore_messages(&rabbit.url()).await.unwrap();
+        let _worker = actors.stack.worker().await;
+        goes_on(&actors, &entry, &json_of(&version.join("shown.json"))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_each_version_has_stored_in_a_file_is_read_and_goes_on() {
+    for version in versions() {
+        let actors = Actors::new("", "").await;
+        let path = actors.stack.embed();
+        fs::copy(version.join("zentra.db"), &path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        shift(&path);
+        let looked = actors.stack.zentra(&["event", "list"]);
+        let plan = read_plan(&actors.stack);
+        if plan["changes"][0]["action"] == "upgrade" {
+            // Looking changes nothing.
+            assert!(!looked.status.success());
+            let why = String::from_utf8_lossy(&looked.stderr).into_owned();
+            assert!(why.contains("Start `zentra standalone` of this version"), "{why}");
+        } else {
+            stdout(&looked);
+            assert_eq!(plan["changes"], json!([]));
+        }
+        let entry = actors.stack.standalone().await;
+        goes_on(&actors, &entry, &json_of(&version.join("file.json"))).await;
+        assert_eq!(read_plan(&actors.stack)["changes"], json!([]));
+    }
+}
+
+fn read_plan(stack: &Stack) -> Value {
+    serde_json::from_slice(&stack.zentra(&["plan", "--json"]).stdout).unwrap()
+}
+
+/// Moves the times at which things are forgotten, as if the file had been written today.
+fn shift(path: &Path) {
+    let file = Connection::open(path).unwrap();
+    let later = i64::try_from(sign::now() * 1000 + 7 * 24 * 3_600_000).unwrap();
+    for set in
+        ["delivery SET until = ?1 WHERE until IS NOT NULL", "archive SET at = ?1 - 604800000"]
+    {
+        file.execute(&format!("UPDATE {set}"), [later]).unwrap();
+    }
+}
+
+/// Records what programs store: those of this version, or of the previous one. Compares it with nothing; the tests above
+/// read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_can_be_recorded() {
+    let target = std::env::var_os("ZENTRA_RECORD").map(PathBuf::from);
+    let record = target.clone().unwrap_or_else(|| folder("recorded"));
+    let programs = std::env::var_os("ZENTRA_PROGRAMS").map(PathBuf::from);
+    let (rabbit, redis) = (services::rabbit(), services::redis());
+    let mut actors = Actors::new(&rabbit.url(), &redis.url()).await;
+    actors.stack.programs.clone_from(&programs);
+    let (entry, worker) = (actors.stack.ingress().await, actors.stack.worker().await);
+    let shown = play(&actors, &entry).await;
+    drop((entry, worker));
+    let recorded = Recorded::read(&rabbit, &redis.url(), NAMESPACE).await.unwrap();
+    for queue in ["archive", "dead.ledger", "work.audit", "unrouted", "refused", "applied", "delay"]
+    {
+        let name = format!("{NAMESPACE}.{queue}");
+        assert!(recorded.queues.keys().any(|known| known.starts_with(&name)), "{queue} is empty");
+    }
+    write(&record.join("servers.json"), &serde_json::to_value(&recorded).unwrap());
+    write(&record.join("shown.json"), &shown);
+
+    let mut actors = Actors::new("", "").await;
+    actors.stack.programs = programs;
+    let path = actors.stack.embed();
+    let entry = actors.stack.standalone().await;
+    let shown = play(&actors, &entry).await;
+    drop(entry);
+    write(&record.join("file.json"), &shown);
+    let copy = record.join("zentra.db");
+    let _ = fs::remove_file(&copy);
+    Connection::open(&path).unwrap().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+}
+
+fn write(path: &Path, value: &Value) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("{value:#}\n")).unwrap();
+}
+
+/// How long a program may take to stop.
+const STOP: Duration = Duration::from_secs(30);
+
+/// The versions of the running workers, by `zentra workers` of this version.
+fn running(stack: &Stack) -> Vec<String> {
+    let workers = items(stack, &["workers"]);
+    let mut versions: Vec<String> =
+        workers.iter().map(|one| one["version"].as_str().unwrap().to_owned()).collect();
+    versions.sort();
+    versions.dedup();
+    versions
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_of_two_versions_run_beside_one_another_under_load_and_back_again() {
+    let Some((version, programs)) = previous() else {
+        eprintln!("skipped: the previous release is not built (tests/previous.sh)");
+        return;
+    };
+    let this = env!("CARGO_PKG_VERSION");
+    assert_ne!(version, this);
+    let (rabbit, redis, namespace) = (shared_rabbit(), shared_redis(), namespace());
+    let ledger = Arc::new(Ledger::start(&folder("ledger")).await.unwrap());
+    // What one version sends to a retry, any of them takes up.
+    ledger.fail_first_attempts(1);
+    let retry = r#"retry = { initial = "500ms", max = "1s" }"#;
+    let new = Stack::new(&rabbit, &redis, &namespace, &ledger.url, retry);
+    let mut old = Stack::new(&rabbit, &redis, &namespace, &ledger.url, retry);
+    old.programs = Some(programs);
+
+    let mut entry = old.ingress().await;
+    let (listen, mut workers) = (entry.listen.clone(), [old.worker().await, old.worker().await]);
+    let address = listen.strip_prefix("http://").unwrap();
+    let load = Load::start(&entry, &ledger);
+    load.flows(30).await;
+    stdout(&old.zentra(&["token", "create", "vera"]));
+    stdout(&old.zentra(&["destination", "pause", "ledger", "--because", "a test"]));
+
+    // A new worker obeys what an old command has asked for, and the other way round.
+    let beside = new.worker().await;
+    load.flows(30).await;
+    assert_eq!(running(&new), [version.as_str(), this]);
+    let plan = read_plan(&new);
+    assert_eq!(
+        (&plan["changes"], plan["workers"].as_array().unwrap().len()),
+        (&json!([]), 3),
+        "{plan}"
+    );
+    let paused = &items(&new, &["destination", "list"])[0];
+    assert_eq!(paused["pause"]["because"], "a test", "{paused}");
+    stdout(&new.zentra(&["destination", "resume", "ledger"]));
+    stdout(&new.zentra(&["token", "create", "grafana"]));
+    for stack in [&old, &new] {
+        assert_eq!(items(stack, &["token", "list"]).len(), 2);
+        assert!(items(stack, &["audit"]).len() >= 4);
+        assert!(!items(stack, &["event", "list"]).is_empty());
+    }
+
+    // Worker by worker, and the ingress at the same address.
+    assert!(workers[0].process.terminate(STOP).is_some());
+    load.flows(30).await;
+    assert!(entry.process.terminate(STOP).is_some());
+    entry = new.ingress_at(address).await;
+    load.flows(30).await;
+    assert!(workers[1].process.terminate(STOP).is_some());
+    load.flows(30).await;
+    assert_eq!(running(&new), [this]);
+
+    // Back again.
+    let _back = old.worker().await;
+    load.flows(30).await;
+    drop(beside);
+    assert!(entry.process.terminate(STOP).is_some());
+    let _entry = old.ingress_at(address).await;
+    load.flows(30).await;
+    let sent = load.settle().await.unwrap();
+    assert!(sent >= 200, "{sent}");
+    for stack in [&old, &new] {
+        assert!(items(stack, &["dead", "list"]).is_empty());
+    }
+}

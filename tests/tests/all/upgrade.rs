@@ -417,3 +417,70 @@ async fn programs_of_two_versions_run_beside_one_another_under_load_and_back_aga
         assert!(items(stack, &["dead", "list"]).is_empty());
     }
 }
+
+/// The changes of a plan: each its action and object.
+fn changes(stack: &Stack) -> Vec<(String, String)> {
+    let plan = read_plan(stack);
+    let text = |change: &Value, field: &str| {
+        change[field].as_str().unwrap().replace(&stack.namespace, "NS")
+    };
+    let changes = plan["changes"].as_array().unwrap().iter();
+    changes.map(|change| (text(change, "action"), text(change, "object"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_shows_what_a_start_changes_and_changes_nothing() {
+    let (rabbit, namespace) = (shared_rabbit(), namespace());
+    let ledger = Ledger::start(&folder("ledger")).await.unwrap();
+    let stack = Stack::new(&rabbit, &shared_redis(), &namespace, &ledger.url, "");
+    let change = |action: &str, object: &str| (action.to_owned(), object.to_owned());
+    let first = changes(&stack);
+    for (action, object) in [
+        ("create", "exchange NS.in"),
+        ("create", "queue NS.work.ledger"),
+        ("create", "queue NS.delay.250"),
+        ("bind", "NS.events to NS.work.ledger, by github.#"),
+    ] {
+        assert!(first.contains(&change(action, object)), "{object}: {first:?}");
+    }
+    assert!(first.iter().all(|(action, _)| action == "create" || action == "bind"), "{first:?}");
+    assert_eq!(changes(&stack), first, "the first look has changed nothing");
+
+    drop(stack.ingress().await);
+    assert_eq!(changes(&stack), []);
+    stack.replace(r#""github.#"]"#, r#""github.push"]"#);
+    stack.add(
+        "[destination.crm]\nurl = \"http://127.0.0.1:1\"\nsubscribe = [\"acme.#\"]\ntimeout = \"1s\"\n\
+         [refused]\nmax_count = 77",
+    );
+    let changed = changes(&stack);
+    let refused = |change: &&(String, String)| change.1.starts_with("queue NS.refused.");
+    let kept: Vec<&str> = changed.iter().filter(refused).map(|change| change.0.as_str()).collect();
+    assert_eq!(kept, ["create", "keep"], "{changed:?}");
+    let others: Vec<_> = changed.iter().filter(|change| !refused(change)).cloned().collect();
+    let expected = [
+        change("create", "queue NS.dead.crm"),
+        change("create", "queue NS.work.crm"),
+        change("bind", "NS.events to NS.work.crm, by acme.#"),
+        change("bind", "NS.events to NS.work.ledger, by github.push"),
+        change("unbind", "NS.events to NS.work.ledger, by github.#"),
+    ];
+    assert_eq!(others, expected);
+
+    // A queue of that name that somebody else has made.
+    let connection = lapin::Connection::connect(&rabbit, lapin::ConnectionProperties::default());
+    let connection = connection.await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let options = lapin::options::QueueDeclareOptions::durable();
+    let name = format!("{namespace}.work.crm");
+    channel
+        .queue_declare(name.as_str().into(), options, lapin::types::FieldTable::default())
+        .await
+        .unwrap();
+    assert!(changes(&stack).contains(&change("conflict", "queue NS.work.crm")));
+    let shown = stack.zentra(&["plan"]);
+    assert_eq!(shown.status.code(), Some(1));
+    let (out, err) =
+        (String::from_utf8_lossy(&shown.stdout), String::from_utf8_lossy(&shown.stderr));
+    assert!(out.contains("inequivalent arg") && err.contains("a start would fail"), "{out}{err}");
+}

@@ -79,10 +79,18 @@ fn faster(mut rules: String) -> String {
         }
     }
     let rules = rules.replace("[1h]", "[20s]").replace("for: 1h\n", "for: 20s\n");
-    // zentra serve reads deliveries once a minute, and queues at once.
-    let (before, unlisted) = rules.split_once("- alert: ZentraUnlistedLetters\n").unwrap();
-    let unlisted = unlisted.replacen("for: 15s\n", "for: 90s\n", 1);
-    format!("{before}- alert: ZentraUnlistedLetters\n{unlisted}")
+    // zentra serve reads deliveries once a minute, and queues at once. On a busy machine, an ingress that was started
+    // again binds the archive late.
+    let rules = slower(&rules, "ZentraUnlistedLetters", "15s", "90s");
+    slower(&rules, "ZentraArchiveDown", "5s", "30s")
+}
+
+/// Lets an alert wait for longer.
+fn slower(rules: &str, alert: &str, from: &str, to: &str) -> String {
+    let (before, rest) = rules.split_once(&format!("- alert: {alert}\n")).unwrap();
+    let wait = format!("for: {from}\n");
+    assert!(rest.split("- alert: ").next().unwrap().contains(&wait), "{alert}");
+    format!("{before}- alert: {alert}\n{}", rest.replacen(&wait, &format!("for: {to}\n"), 1))
 }
 
 /// A running Zentra, and who watches it.

@@ -290,9 +290,12 @@ fn read_plan(stack: &Stack) -> Value {
 fn shift(path: &Path) {
     let file = Connection::open(path).unwrap();
     let later = i64::try_from(sign::now() * 1000 + 7 * 24 * 3_600_000).unwrap();
-    for set in
-        ["delivery SET until = ?1 WHERE until IS NOT NULL", "archive SET at = ?1 - 604800000"]
-    {
+    for set in [
+        "delivery SET until = ?1 WHERE until IS NOT NULL",
+        "archive SET at = ?1 - 604800000",
+        // The event that waits for its second attempt.
+        "message SET due = ?1 WHERE queue LIKE 'work/%' AND attempt > 1",
+    ] {
         file.execute(&format!("UPDATE {set}"), [later]).unwrap();
     }
 }

@@ -68,7 +68,7 @@ pub async fn run(
             .hint("Give the file of [embedded] path."));
     }
     let _alone = alone(from)?;
-    let export = Export::open(from)?;
+    let export = Export::open(from, dry_run)?;
     let load = export.load().await?;
     fits(config, &export, &load).await?;
     match dry_run {

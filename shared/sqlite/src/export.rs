@@ -64,10 +64,11 @@ pub struct Export {
 }
 
 impl Export {
-    /// Opens the file, even if a migration of it has begun. Changes nothing yet.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    /// Opens the file, even if a migration of it has begun. A file of an older version is upgraded, or refused for a
+    /// dry run.
+    pub fn open(path: &Path, dry_run: bool) -> Result<Self, StoreError> {
         // Size 0: no event is accepted any more.
-        Ok(Self { store: Store::open_to_move(path, u64::MAX)? })
+        Ok(Self { store: Store::open_to_move(path, u64::MAX, dry_run)? })
     }
 
     /// Control actions, tokens and the audit log.
@@ -229,7 +230,7 @@ mod tests {
             trace: None,
         });
         other.requeue("ledger", &message).await.unwrap();
-        let export = Export::open(&path).unwrap();
+        let export = Export::open(&path, false).unwrap();
         for _ in 0..2 {
             export.begin().await.unwrap();
             let refused = other.requeue("ledger", &message).await.unwrap_err().to_string();

@@ -15,14 +15,11 @@ const WRITABLE: &str = "Its folder must exist, and this user must be able to wri
 const MOVED: &str = "Run `zentra migrate --from FILE` again if it was broken off; then go on there, or \
                      name another file in [embedded] path.";
 /// Marks the file as Zentra's (`PRAGMA application_id`): "ZNTR".
-pub(super) const APPLICATION: i32 = 0x5a4e_5452;
+const APPLICATION: i32 = 0x5a4e_5452;
 /// The version of the tables (`PRAGMA user_version`).
 pub(super) const SCHEMA: i32 = 8;
 /// Version 1 to 2: who holds a dead letter.
-const FROM_1: &str = "BEGIN IMMEDIATE;
-    ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
-    PRAGMA user_version = 2;
-    COMMIT;";
+const FROM_1: &str = "ALTER TABLE held ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;";
 /// Version 2 to 3: workers and operators. To 4: jobs. To 5: first types. To 6: when the file was
 /// last worked on. To 8: incidents.
 const CONTROL: &str = include_str!("control.sql");
@@ -43,29 +40,29 @@ pub(super) enum Purpose {
     /// For an operator's command. A file of an older version stays as it is: looking changes nothing, and an older
     /// program may be running.
     Look,
-    /// To migrate its content. Only then a file opens whose migration has begun.
+    /// To migrate its content. A file opens even if its migration has begun, and is upgraded.
     Move,
+    /// To see what a migration would do. A file of an older version stays as it is.
+    LookToMove,
 }
 
 /// Opens the file, or creates it.
 pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
     private(path)?;
+    none_planted(path)?;
+    let connection = connect(path)?;
+    prepare(&connection, path, purpose)?;
+    Ok(connection)
+}
+
+/// That the file and the files that SQLite has beside it are not somebody else's.
+pub(super) fn none_planted(path: &Path) -> Result<()> {
     for beside in ["", "-wal", "-shm", "-journal"] {
         let mut name = path.as_os_str().to_owned();
         name.push(beside);
         not_planted(Path::new(&name))?;
     }
-    let connection = connect(path)?;
-    prepare(&connection, path, purpose)?;
-    if moving(&connection)? && purpose != Purpose::Move {
-        return Err(StoreError::Unusable {
-            path: path.into(),
-            found: "its contents were migrated, or are being migrated, to RabbitMQ and Redis"
-                .into(),
-            what_to_do: MOVED,
-        });
-    }
-    Ok(connection)
+    Ok(())
 }
 
 /// Creates a file that only its owner can read, because it holds the providers' bytes. SQLite
@@ -84,7 +81,7 @@ fn private(path: &Path) -> Result<()> {
 
 /// Refuses a file that somebody else may have placed there: a link, a file of another user (root
 /// may use anyone's, as an operator does), or one that everybody can read or write.
-pub(super) fn not_planted(path: &Path) -> Result<()> {
+fn not_planted(path: &Path) -> Result<()> {
     let Ok(about) = std::fs::symlink_metadata(path) else { return Ok(()) };
     let user = rustix::process::geteuid();
     let (found, what_to_do) = match () {
@@ -115,67 +112,111 @@ pub(super) fn connect(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Accepts a file of this version, or an empty one. A file of an older version is upgraded, if that is the purpose. Any
-/// other file stays unchanged.
-fn prepare(connection: &Connection, path: &Path, purpose: Purpose) -> Result<()> {
-    let read = |name: &str| -> Result<i32> {
-        connection
-            .pragma_query_value(None, name, |row| row.get(0))
-            .map_err(|error| unusable(path, &error))
-    };
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Empty.
+    New,
+    /// Of this version.
+    Current,
+    /// Of this version or an older one, and its content was migrated or is being migrated.
+    Moved(i32),
+    /// Of an older version.
+    Older(i32),
+    /// Of a newer version.
+    Newer(i32),
+    /// Zentra's, with a version that no Zentra wrote.
+    Damaged(i32),
+    /// The database of another program.
+    Foreign,
+}
+
+/// Reads what a file is.
+pub(super) fn form(connection: &Connection, path: &Path) -> Result<Form> {
     // In one look: another process may be making the file.
     let look = Transaction::new_unchecked(connection, TransactionBehavior::Deferred)?;
-    let tables: i64 = look
-        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
-        .map_err(|error| unusable(path, &error))?;
-    let (application, version) = (read("application_id")?, read("user_version")?);
-    drop(look);
-    let (found, what_to_do) = match (application, version, tables) {
-        (APPLICATION, SCHEMA, _) => return settle(connection),
-        (APPLICATION, older @ 1..SCHEMA, _) if purpose == Purpose::Look => (
-            format!(
-                "its tables have version {older}, and this program works with version {SCHEMA}"
-            ),
+    let number = |sql: &str| -> Result<i64> {
+        look.query_row(sql, (), |row| row.get(0)).map_err(|error| unusable(path, &error))
+    };
+    let read = |name: &str| -> Result<i32> {
+        look.pragma_query_value(None, name, |row| row.get(0))
+            .map_err(|error| unusable(path, &error))
+    };
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    let is_moving = number(MOVING)? > 0;
+    Ok(match (read("application_id")?, read("user_version")?) {
+        (APPLICATION, version @ 1..=SCHEMA) if is_moving => Form::Moved(version),
+        (APPLICATION, SCHEMA) => Form::Current,
+        (APPLICATION, older @ 1..SCHEMA) => Form::Older(older),
+        (APPLICATION, newer) if newer > SCHEMA => Form::Newer(newer),
+        (APPLICATION, other) => Form::Damaged(other),
+        (0, 0) if tables == 0 => Form::New,
+        _ => Form::Foreign,
+    })
+}
+
+/// Why a file of this form cannot be opened, and what to do.
+pub(super) fn refusal(form: Form) -> (String, &'static str) {
+    let version = |version, what| {
+        format!("its tables have version {version}, and this program {what} {SCHEMA}")
+    };
+    match form {
+        Form::Older(older) => (
+            version(older, "works with version"),
             "Start `zentra standalone` of this version: it upgrades the file. `zentra plan` shows the change.",
         ),
-        (APPLICATION, 1..SCHEMA, _) => {
-            settle(connection)?;
-            if version == 1 {
-                connection.execute_batch(FROM_1)?;
-            }
-            // Another process may have done it in between.
-            let work = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-            if read("user_version")? < SCHEMA {
-                let to_7 = if read("user_version")? < 7 { TO_7 } else { "" };
-                let new = format!("{CONTROL}\n{to_7}\nPRAGMA user_version = {SCHEMA};");
-                work.execute_batch(&new)?;
-            }
-            work.commit()?;
-            tracing::info!(from = version, to = SCHEMA, "the tables of the file were upgraded");
-            return Ok(());
+        Form::Newer(newer) => {
+            (version(newer, "supports up to"), "A newer Zentra wrote it: run that version.")
         }
-        (0, 0, 0) => return make(connection),
-        (APPLICATION, newer, _) if newer > SCHEMA => (
-            format!("its tables have version {newer}, and this program supports up to {SCHEMA}"),
-            "A newer Zentra wrote it: run that version.",
-        ),
-        (APPLICATION, other, _) => (
-            format!("its tables have version {other}, and this program supports up to {SCHEMA}"),
+        Form::Damaged(other) => (
+            version(other, "supports up to"),
             "Restore it from a backup, or name another file in [embedded] path.",
         ),
-        _ => (
+        Form::Moved(_) => (
+            "its contents were migrated, or are being migrated, to RabbitMQ and Redis".to_owned(),
+            MOVED,
+        ),
+        Form::New | Form::Current | Form::Foreign => (
             "it is the database of another program".to_owned(),
             "Name another file in [embedded] path.",
         ),
-    };
-    Err(StoreError::Unusable { path: path.into(), found, what_to_do })
+    }
 }
 
-/// Whether a migration has begun. See `export`.
-fn moving(connection: &Connection) -> rusqlite::Result<bool> {
-    let named = "SELECT count(*) FROM sqlite_schema WHERE name = 'moving'";
-    connection.query_row(named, (), |row| row.get::<_, i64>(0)).map(|found| found > 0)
+/// Accepts a file of this version, or an empty one. A file of an older version is upgraded, if that is the purpose. Any
+/// other file stays unchanged.
+fn prepare(connection: &Connection, path: &Path, purpose: Purpose) -> Result<()> {
+    match (form(connection, path)?, purpose) {
+        (Form::New, _) => make(connection),
+        (Form::Current, _) | (Form::Moved(SCHEMA), Purpose::LookToMove) => settle(connection),
+        (Form::Moved(_), Purpose::Move) | (Form::Older(_), Purpose::Run | Purpose::Move) => {
+            upgrade(connection)
+        }
+        (refused, _) => {
+            let (found, what_to_do) = refusal(refused);
+            Err(StoreError::Unusable { path: path.into(), found, what_to_do })
+        }
+    }
 }
+
+/// Brings the tables to this version.
+fn upgrade(connection: &Connection) -> Result<()> {
+    settle(connection)?;
+    // Another process may have done it before.
+    let work = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let from: i32 = work.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if from < SCHEMA {
+        let from_1 = if from < 2 { FROM_1 } else { "" };
+        let to_7 = if from < 7 { TO_7 } else { "" };
+        let new = format!("{from_1}\n{CONTROL}\n{to_7}\nPRAGMA user_version = {SCHEMA};");
+        work.execute_batch(&new)?;
+        tracing::info!(from, to = SCHEMA, "the tables of the file are upgraded");
+    }
+    Ok(work.commit()?)
+}
+
+/// Counts the mark of a migration that has begun. See `export`.
+const MOVING: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'moving'";
 
 pub(super) fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
     let what_to_do = match error.sqlite_error_code() {

@@ -125,9 +125,9 @@ impl Store {
         Self::open_for(path, max, Purpose::Look)
     }
 
-    /// Opens a file that is migrated, or is about to be.
-    pub(super) fn open_to_move(path: &Path, max: u64) -> Result<Self> {
-        Self::open_for(path, max, Purpose::Move)
+    /// Opens a file that is migrated, or is about to be. With `dry_run`, a file of an older version is refused.
+    pub(super) fn open_to_move(path: &Path, max: u64, dry_run: bool) -> Result<Self> {
+        Self::open_for(path, max, if dry_run { Purpose::LookToMove } else { Purpose::Move })
     }
 
     fn open_for(path: &Path, max: u64, purpose: Purpose) -> Result<Self> {

@@ -66,7 +66,8 @@ bench:
 # what is stored changes only with a new version of the form (docs/how-to/upgrade.md).
 fixtures: services
 	cargo build --locked --workspace --bins
-	ZENTRA_RECORD=$(CURDIR)/tests/fixtures/stored/$$(target/debug/zentra --version | cut -d' ' -f2) \
+	version=$$("$${CARGO_TARGET_DIR:-target}/debug/zentra" --version | cut -d' ' -f2) && test -n "$$version" && \
+		ZENTRA_RECORD="$(CURDIR)/tests/fixtures/stored/$$version" \
 		cargo test --locked -p zentra-tests --test all -- upgrade::what_is_stored
 
 # The console's pictures in docs/console. All of them are in target/screenshots: each page, light and

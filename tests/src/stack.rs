@@ -295,9 +295,21 @@ fn programs() -> PathBuf {
     }
 }
 
-/// The version of the previous release, and the folder of its binaries, if they were built (`tests/previous.sh`).
+/// The version of the previous release, and the folder of its binaries (`tests/previous.sh` builds them). `None` in a
+/// clone without its history.
+///
+/// # Panics
+/// If they could have been built and are not: the test would pass untried.
 pub fn previous() -> Option<(String, PathBuf)> {
-    let version = include_str!("../previous").split(' ').next()?.to_owned();
-    let folder = programs().parent()?.join("previous").join(&version);
-    folder.exists().then_some((version, folder))
+    let (version, commit) = include_str!("../previous").trim().split_once(' ').unwrap_or_default();
+    let folder = programs().parent()?.join("previous").join(version);
+    if folder.exists() {
+        return Some((version.to_owned(), folder));
+    }
+    let mut git = Command::new("git");
+    git.args(["cat-file", "-e", &format!("{commit}^{{commit}}")])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let has_history = git.output().is_ok_and(|done| done.status.success());
+    assert!(!has_history, "the programs of {version} are not built: run tests/previous.sh");
+    None
 }

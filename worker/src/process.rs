@@ -48,9 +48,10 @@ const REPEATS_WITHIN: Duration = Duration::from_secs(3600);
 const RELOAD: Duration = Duration::from_secs(600);
 /// and is checked again after this pause.
 const RELOAD_PAUSE: Duration = Duration::from_secs(5);
-/// How long programs of two versions can run beside one another: a message of a newer version that is younger waits for a
-/// worker of that version.
+/// How long programs of two versions usually run beside one another: a message of a newer version that is younger is soon
+/// taken by a worker of that version. This worker puts an older one aside for a longer time.
 const UPGRADE: Duration = Duration::from_secs(3600);
+const UPGRADE_PAUSE: Duration = Duration::from_secs(60);
 /// Delay between retries while RabbitMQ or Redis is unreachable.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -142,7 +143,7 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         let mut opened = delivery::open(&self.sealer, &self.destination.name, sealed);
         if let Err((reason, error)) = &opened.event {
             let reason = reason.as_str();
-            match is_awaited(error) {
+            match awaits_newer(error).is_some() {
                 true => tracing::warn!(key = %opened.key, %error, "message deferred"),
                 false => tracing::error!(key = %opened.key, reason, %error, "message refused"),
             }
@@ -162,8 +163,9 @@ impl<Q: Process, J: Journal> Processor<Q, J> {
         message: &mut Message,
         opened: &'m OpenedMessage,
     ) -> Result<Option<Claimed<'m>>, Stopped> {
-        if opened.event.as_ref().is_err_and(|(_, error)| is_awaited(error)) {
-            self.defer(message, RELOAD_PAUSE).await?;
+        if let Some(pause) = opened.event.as_ref().err().and_then(|(_, error)| awaits_newer(error))
+        {
+            self.defer(message, pause).await?;
             return Ok(None);
         }
         let name = self.destination.name.as_str();
@@ -636,9 +638,14 @@ fn within_an_hour(same_bytes: &Identity, received_at: Timestamp) -> Identity {
     Identity::from_text(&format!("{}/{hour}", same_bytes.as_str()))
 }
 
-/// Whether a worker of a newer version is likely to take the message.
-fn is_awaited(error: &SealError) -> bool {
-    matches!(error, SealError::Newer { received_at, .. } if clock::now().since(*received_at) < UPGRADE)
+/// How long a genuine message that only a worker of a newer version can read is put aside. It is never a dead letter:
+/// the event is sound.
+fn awaits_newer(error: &SealError) -> Option<Duration> {
+    let SealError::Newer { received_at, .. } = error else { return None };
+    match clock::now().since(*received_at) < UPGRADE {
+        true => Some(RELOAD_PAUSE),
+        false => Some(UPGRADE_PAUSE),
+    }
 }
 
 /// Generation and attempt of a message that isn't countersigned: those of the store, or a newer

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 use zentra_config::{Config, Embedded};
@@ -15,12 +15,16 @@ use zentra_store::control::{OperatorControl, WorkerControl};
 use zentra_store::incident::Incidents;
 use zentra_store::job::Jobs;
 use zentra_store::journal::{DeliveryStore, Journal};
+use zentra_store::plan::Action;
 use zentra_store::queue::{Fetch, Operate, Publish};
 
 use crate::error::{AdminError, ErrorCode};
 
 /// Timeout of RabbitMQ's first answer.
 const CONNECT: Duration = Duration::from_secs(15);
+/// Time in which `zentra standalone` upgrades the file, and the pause between two looks.
+const UPGRADE: Duration = Duration::from_secs(30);
+const UPGRADE_PAUSE: Duration = Duration::from_millis(200);
 
 /// The backend of the use cases.
 pub trait Backend: Send + Sync {
@@ -143,6 +147,32 @@ impl<'a> File<'a> {
         }
         Ok(Self { config, store: Store::open_to_look(path, embedded.max_size)? })
     }
+
+    /// Opens an existing file. Waits up to 30 s for `zentra standalone` to upgrade it: both services start again
+    /// after an upgrade, in any order.
+    ///
+    /// # Errors
+    /// Those of [`File::open`].
+    pub async fn open_upgraded(
+        config: &'a Config,
+        embedded: &Embedded,
+    ) -> Result<Self, AdminError> {
+        let started = Instant::now();
+        let mut waits = false;
+        while started.elapsed() < UPGRADE && has_to_be_upgraded(&embedded.path) {
+            if !waits {
+                tracing::info!("waiting for zentra standalone to upgrade the file");
+                waits = true;
+            }
+            tokio::time::sleep(UPGRADE_PAUSE).await;
+        }
+        Self::open(config, embedded)
+    }
+}
+
+fn has_to_be_upgraded(path: &Path) -> bool {
+    let change = zentra_sqlite::plan(path).ok().flatten();
+    change.is_some_and(|change| change.action == Action::Upgrade)
 }
 
 impl Backend for File<'_> {

@@ -6,7 +6,7 @@ use zentra_store::control::OperatorControl;
 use zentra_store::job::Jobs;
 use zentra_store::plan::{Action, Change};
 
-use crate::backend::{Backend, Servers};
+use crate::backend::{Backend, File, Servers};
 use crate::error::AdminError;
 
 /// Number of audit entries that are looked at, the newest ones.
@@ -17,7 +17,7 @@ const AUDITED: usize = 1000;
 pub struct Plan {
     /// Changes at RabbitMQ, or in the file.
     pub changes: Vec<Change>,
-    /// Running workers.
+    /// Running workers. Empty if the file has to be upgraded first.
     pub workers: Vec<Running>,
     /// What a newer version of Zentra has stored and this one cannot read, such as `job 0a1b`.
     pub unreadable: Vec<String>,
@@ -44,19 +44,29 @@ impl Plan {
 /// # Errors
 /// Those of RabbitMQ, Redis and the file.
 pub async fn plan(config: &Config) -> Result<Plan, AdminError> {
-    if let Some(embedded) = &config.embedded {
-        let changes = zentra_sqlite::plan(&embedded.path)?.into_iter().collect();
-        return Ok(Plan { changes, ..Plan::default() });
+    let Some(embedded) = &config.embedded else {
+        let servers = Servers::new(config)?;
+        let plan = of_servers(&servers, config).await;
+        servers.close().await;
+        return plan;
+    };
+    match zentra_sqlite::plan(&embedded.path)? {
+        // Only a file of this version can be read.
+        Some(change) => Ok(Plan { changes: vec![change], ..Plan::default() }),
+        None => with(Vec::new(), &File::open(config, embedded)?.histories()).await,
     }
-    let servers = Servers::new(config)?;
-    let plan = of_servers(&servers, config).await;
-    servers.close().await;
-    plan
 }
 
 async fn of_servers(servers: &Servers<'_>, config: &Config) -> Result<Plan, AdminError> {
-    let (changes, store) =
-        (servers.queue().await?.plan(&config.routes()).await?, servers.histories());
+    let changes = servers.queue().await?.plan(&config.routes()).await?;
+    with(changes, &servers.histories()).await
+}
+
+/// A plan with what runs and what cannot be read.
+async fn with(
+    changes: Vec<Change>,
+    store: &(impl OperatorControl + Jobs),
+) -> Result<Plan, AdminError> {
     let (workers, tokens) = (store.workers().await?, store.tokens().await?);
     let (jobs, audit) = (store.jobs().await?, store.audited(AUDITED).await?);
     let kinds = [("token", tokens.newer), ("job", jobs.newer), ("audit entry", audit.newer)];

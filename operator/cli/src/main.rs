@@ -147,9 +147,12 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Command::Plan { json } = &arguments.command {
         return plan::run(config, *json).await;
     }
-    match &config.embedded {
-        Some(embedded) => on(config, File::open(config, embedded)?, arguments.command).await,
-        None => on(config, Servers::new(config)?, arguments.command).await,
+    match (&config.embedded, &arguments.command) {
+        (Some(embedded), Command::Serve(asked)) => {
+            serve::run(config, File::open_upgraded(config, embedded).await?, asked).await
+        }
+        (Some(embedded), _) => on(config, File::open(config, embedded)?, arguments.command).await,
+        (None, _) => on(config, Servers::new(config)?, arguments.command).await,
     }
 }
 

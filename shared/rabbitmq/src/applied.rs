@@ -29,8 +29,9 @@ use crate::error::{failed, is_missing};
 /// Number of attempts to take the lock, and the pause between them.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
-/// Number of looks for the stored message.
-const LOOKS: u32 = 4;
+/// Number of looks for the stored message while another program reads it, and the pause between them.
+const LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(50);
 /// Time limit for declaring the archive.
 const ARCHIVE: Duration = Duration::from_secs(10);
 const PERSISTENT: u8 = 2;
@@ -74,6 +75,22 @@ impl Applied {
         Self { v: VERSION, bindings, queues, shards }
     }
 
+    /// Whether a newer version has declared something.
+    pub(super) fn is_newer(&self) -> bool {
+        self.v > VERSION
+    }
+
+    /// Whether it names everything that another one names.
+    fn contains(&self, other: &Self) -> bool {
+        let none = BTreeSet::new();
+        let has_counts = |(name, counts): (&String, &BTreeSet<u16>)| {
+            counts.is_subset(self.shards.get(name).unwrap_or(&none))
+        };
+        other.bindings.is_subset(&self.bindings)
+            && other.queues.is_subset(&self.queues)
+            && other.shards.iter().all(has_counts)
+    }
+
     /// With the bindings of another one.
     fn and(&self, other: &Self) -> Self {
         let bindings = self.bindings.union(&other.bindings).cloned().collect();
@@ -88,7 +105,8 @@ impl Applied {
 
 /// Declares what these routes need, and unbinds what an earlier configuration applied and this one
 /// lacks. Queues and their messages stay, and are logged. Returns `None` if something could not be
-/// unbound: another program held the lock for too long, or RabbitMQ cannot reach a queue.
+/// unbound: another program held the lock for too long or is reading the record, or RabbitMQ cannot
+/// reach a queue.
 pub(super) async fn apply(
     connection: &Connection,
     names: &Names,
@@ -139,20 +157,18 @@ async fn apply_locked(
     settings: &Settings,
     routes: &Routes,
 ) -> Result<Option<Highest>, QueueError> {
+    let recorded = is_recorded(connection, names).await.map_err(failed)?;
     declare_record(connection, names).await.map_err(failed)?;
     let channel = connection.create_channel().await.map_err(failed)?;
-    let (known, mut tag) = known(&channel, names).await.map_err(failed)?;
-    if known.v > VERSION {
-        tracing::warn!(
-            topology = known.v,
-            "a newer version of Zentra has declared the queues: this one unbinds nothing"
-        );
-        if let Some(tag) = tag {
-            give_back(&channel, tag).await.map_err(failed)?;
-        }
+    let looks = if recorded { LOOKS } else { 0 };
+    let (known, mut tag) = known(&channel, names, looks).await.map_err(failed)?;
+    if known.is_newer() {
+        add_to_newer(&channel, names, &Applied::new(names, settings, routes, &known), &known, tag)
+            .await?;
         declare(connection, names, settings, routes).await.map_err(failed)?;
         return Ok(Some(known.highest()));
     }
+    let is_complete = tag.is_some() || !recorded;
     let mut applied = Applied::new(names, settings, routes, &known);
     // Before anything is bound: whoever comes after a crash has to know all of it.
     let both = applied.and(&known);
@@ -176,7 +192,7 @@ async fn apply_locked(
             Err(error) => return Err(failed(error)),
         }
     }
-    let unbound = left.is_empty();
+    let unbound = is_complete && left.is_empty();
     applied.bindings.extend(left);
     leave_former_shards(connection, names, routes, &applied).await.map_err(failed)?;
     if both != applied {
@@ -185,6 +201,36 @@ async fn apply_locked(
     channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
     report(connection, &abandoned(names, routes, &gone, &applied)).await;
     Ok(unbound.then(|| applied.highest()))
+}
+
+/// Adds a record of its own to that of a newer version, which unbinds later what nobody needs.
+async fn add_to_newer(
+    channel: &Channel,
+    names: &Names,
+    own: &Applied,
+    newer: &Applied,
+    tag: Option<u64>,
+) -> Result<(), QueueError> {
+    tracing::warn!(
+        topology = newer.v,
+        "a newer version of Zentra has declared the queues: this one unbinds nothing"
+    );
+    if !newer.contains(own) {
+        remember(channel, names, own).await?;
+    }
+    if let Some(tag) = tag {
+        give_back(channel, tag).await.map_err(failed)?;
+    }
+    channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)
+}
+
+/// Whether a program has applied something before: there is a record, which `zentra plan` may hold.
+async fn is_recorded(connection: &Connection, names: &Names) -> lapin::Result<bool> {
+    match waiting(connection, &names.applied()).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// On a channel of its own: an error closes it.
@@ -196,7 +242,7 @@ async fn unbind_alone(connection: &Connection, binding: &Binding) -> lapin::Resu
 
 /// Looks at what others have applied meanwhile. If the last one applied the same bindings, unbinds
 /// what a program with a former number of shards has bound again, after a reconnect. Returns `None`
-/// while another program holds the lock.
+/// while another program holds the lock or the record.
 pub(super) async fn look(
     connection: &Connection,
     names: &Names,
@@ -204,16 +250,17 @@ pub(super) async fn look(
 ) -> Result<Option<Highest>, QueueError> {
     let Some(lock) = lock(connection, names, 1).await? else { return Ok(None) };
     let channel = connection.create_channel().await.map_err(failed)?;
-    let (known, tag) = known(&channel, names).await.map_err(failed)?;
+    let (known, tag) = known(&channel, names, LOOKS).await.map_err(failed)?;
     if let Some(tag) = tag {
         give_back(&channel, tag).await.map_err(failed)?;
     }
     channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
-    if known.bindings == bindings(names, routes).into_iter().collect() {
+    let is_same = known.bindings == bindings(names, routes).into_iter().collect();
+    if is_same && !known.is_newer() {
         leave_former_shards(connection, names, routes, &known).await.map_err(failed)?;
     }
     lock.release().await?;
-    Ok(Some(known.highest()))
+    Ok(tag.map(|_| known.highest()))
 }
 
 /// Unbinds what other counts bound. Not all of it is remembered: a program with the former count
@@ -310,31 +357,36 @@ async fn lock(
     Ok(None)
 }
 
-/// What was last stored. The program that read it before may have returned it only just now.
-async fn known(channel: &Channel, names: &Names) -> lapin::Result<(Applied, Option<u64>)> {
-    for _ in 0..LOOKS {
+/// What was last stored, and the delivery tag of the last message read. Looks again if there is
+/// nothing: another program may have read it and not yet returned it.
+async fn known(
+    channel: &Channel,
+    names: &Names,
+    looks: u32,
+) -> lapin::Result<(Applied, Option<u64>)> {
+    for _ in 0..looks {
         let found = remembered(channel, names).await?;
         if found.1.is_some() {
             return Ok(found);
         }
-        tokio::time::sleep(PAUSE / 2).await;
+        tokio::time::sleep(LOOK).await;
     }
     Ok((Applied::default(), None))
 }
 
-/// What was last applied. Nothing is stored if no program has run.
+/// What was last applied. Nothing is stored if no program has run. Does not take the lock: that is
+/// a change.
 pub(super) async fn last_applied(
     connection: &Connection,
     names: &Names,
 ) -> Result<Applied, QueueError> {
-    let channel = connection.create_channel().await.map_err(failed)?;
-    let (known, tag) = match known(&channel, names).await {
-        Err(error) if is_missing(&error) => return Ok(Applied::default()),
-        read => read.map_err(failed)?,
-    };
-    if let Some(tag) = tag {
-        give_back(&channel, tag).await.map_err(failed)?;
+    if !is_recorded(connection, names).await.map_err(failed)? {
+        return Ok(Applied::default());
     }
+    let channel = connection.create_channel().await.map_err(failed)?;
+    let (known, tag) = known(&channel, names, LOOKS).await.map_err(failed)?;
+    let Some(tag) = tag else { return Err(QueueError::Held(names.applied())) };
+    give_back(&channel, tag).await.map_err(failed)?;
     channel.close(REPLY_SUCCESS, short("").map_err(failed)?).await.map_err(failed)?;
     Ok(known)
 }

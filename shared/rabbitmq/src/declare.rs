@@ -183,7 +183,7 @@ pub(super) enum Difference {
 }
 
 /// Compares an existing queue or exchange with a part. Declaring what exists changes nothing: the broker only
-/// compares.
+/// compares. If somebody deletes it between the question and this, it is declared again, as a start does.
 pub(super) async fn compare(connection: &Connection, part: &Part) -> lapin::Result<Difference> {
     let mut declare = Declare::new(connection).await?;
     match declare.part(part).await {

@@ -23,8 +23,11 @@ impl Amqp {
     /// What a start of ingress and worker with these routes would change, in the order of the changes. Whether an
     /// existing queue fits is checked only if this user may configure it.
     ///
+    /// It reads the record of the bindings and returns it at once. A program that starts just then looks at the record
+    /// again.
+    ///
     /// # Errors
-    /// [`QueueError::Timeout`] after 30 s; [`QueueError::Disconnected`]; others of the broker.
+    /// [`QueueError::Timeout`] after 30 s; [`QueueError::Held`] if another program holds the record for over a second; [`QueueError::Disconnected`]; others of the broker.
     pub async fn plan(&self, routes: &Routes) -> Result<Vec<Change>, QueueError> {
         let session = self.reader()?;
         let plan = plan(&session.connection, &self.names, &self.settings, routes);
@@ -45,8 +48,9 @@ async fn plan(
         wanted.extend(archive_parts(names, routes));
     }
     let mut changes = Vec::new();
+    let mut may_compare = true;
     for part in &wanted {
-        changes.extend(missing(connection, part).await.map_err(failed)?);
+        changes.extend(missing(connection, part, &mut may_compare).await.map_err(failed)?);
     }
     let known = last_applied(connection, names).await?;
     changes.extend(rebound(&known, &bindings(names, routes).into_iter().collect()));
@@ -60,8 +64,13 @@ async fn plan(
     Ok(changes)
 }
 
-/// What a part needs: to be created, or nothing.
-async fn missing(connection: &Connection, part: &Part) -> lapin::Result<Option<Change>> {
+/// What a part needs: to be created, or nothing. After the first refusal nothing more is compared: a user who may only
+/// look gets one line in RabbitMQ's log, not one for each part.
+async fn missing(
+    connection: &Connection,
+    part: &Part,
+    may_compare: &mut bool,
+) -> lapin::Result<Option<Change>> {
     let (object, exists) = match part {
         Part::Exchange { name, .. } => {
             (format!("exchange {name}"), exchange(connection, name).await)
@@ -75,8 +84,13 @@ async fn missing(connection: &Connection, part: &Part) -> lapin::Result<Option<C
             Ok(Some(Change { action: Action::Create, object, note }))
         }
         Err(error) => Err(error),
+        Ok(()) if !*may_compare => Ok(None),
         Ok(()) => Ok(match compare(connection, part).await? {
-            Difference::None | Difference::Unknown => None,
+            Difference::None => None,
+            Difference::Unknown => {
+                *may_compare = false;
+                None
+            }
             Difference::Arguments(note) => Some(Change { action: Action::Conflict, object, note }),
         }),
     }
@@ -97,6 +111,7 @@ async fn queue(connection: &Connection, name: &str) -> lapin::Result<()> {
     channel.close(REPLY_SUCCESS, short("")?).await
 }
 
+/// What is bound and unbound. Nothing is unbound if a newer version has declared the queues.
 fn rebound(known: &Applied, wanted: &BTreeSet<Binding>) -> Vec<Change> {
     let change = |action, binding: &Binding| {
         let Binding { queue, exchange, pattern, .. } = binding;
@@ -104,7 +119,8 @@ fn rebound(known: &Applied, wanted: &BTreeSet<Binding>) -> Vec<Change> {
         Change { action, object, note: String::new() }
     };
     let new = wanted.difference(&known.bindings).map(|one| change(Action::Bind, one));
-    let old = known.bindings.difference(wanted).map(|one| change(Action::Unbind, one));
+    let old = known.bindings.difference(wanted).filter(|_| !known.is_newer());
+    let old = old.map(|one| change(Action::Unbind, one));
     new.chain(old).collect()
 }
 

@@ -17,7 +17,7 @@ use zentra_tests::http::Headers;
 use zentra_tests::ledger::{Ledger, Turn, transfer};
 use zentra_tests::load::Load;
 use zentra_tests::recorded::Recorded;
-use zentra_tests::services::{self, folder};
+use zentra_tests::services::{self, folder, free_port};
 use zentra_tests::stack::{Program, Stack, previous};
 use zentra_tests::world::BOUND;
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
@@ -276,9 +276,21 @@ async fn what_each_version_has_stored_in_a_file_is_read_and_goes_on() {
             stdout(&looked);
             assert_eq!(plan["changes"], json!([]));
         }
+        // It starts again before `zentra standalone` has upgraded the file.
+        let at = format!("127.0.0.1:{}", free_port());
+        let mut serve = actors.stack.command("zentra");
+        serve.args(["serve", "--listen", &at]);
+        let _serve = services::start(serve);
         let entry = actors.stack.standalone().await;
+        eventually("zentra serve answers", STOP, async || {
+            let answer = actors.stack.http.get(&format!("http://{at}/v1/status")).await?;
+            (answer.status == 401).then_some(())
+        })
+        .await;
         goes_on(&actors, &entry, &json_of(&version.join("file.json"))).await;
-        assert_eq!(read_plan(&actors.stack)["changes"], json!([]));
+        let plan = read_plan(&actors.stack);
+        assert_eq!(plan["changes"], json!([]));
+        assert_eq!(plan["workers"][0]["version"], env!("CARGO_PKG_VERSION"), "{plan}");
     }
 }
 
@@ -355,7 +367,7 @@ fn running(stack: &Stack) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_of_two_versions_run_beside_one_another_under_load_and_back_again() {
     let Some((version, programs)) = previous() else {
-        eprintln!("skipped: the previous release is not built (tests/previous.sh)");
+        eprintln!("skipped: this clone has no history of the previous release");
         return;
     };
     let this = env!("CARGO_PKG_VERSION");
@@ -429,6 +441,118 @@ fn changes(stack: &Stack) -> Vec<(String, String)> {
     };
     let changes = plan["changes"].as_array().unwrap().iter();
     changes.map(|change| (text(change, "action"), text(change, "object"))).collect()
+}
+
+/// Somebody else holds the record of what was applied: another look, or a program that is stuck.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_another_program_holds_is_not_taken_for_nothing() {
+    let (rabbit, namespace) = (shared_rabbit(), namespace());
+    let ledger = Ledger::start(&folder("ledger")).await.unwrap();
+    let stack = Stack::new(&rabbit, &shared_redis(), &namespace, &ledger.url, "");
+    drop(stack.ingress().await);
+    let connection = lapin::Connection::connect(&rabbit, lapin::ConnectionProperties::default());
+    let connection = connection.await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let record = format!("{namespace}.applied");
+    let options = lapin::options::BasicGetOptions::default();
+    let held = channel.basic_get(record.as_str().into(), options).await.unwrap();
+    assert!(held.is_some());
+
+    let refused = stack.zentra(&["plan"]);
+    assert!(!refused.status.success());
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(why.contains(&record) && why.contains("run the command again"), "{why}");
+
+    // A program that starts meanwhile is ready, and unbinds later what nobody needs any more.
+    stack.replace(r#""github.#"]"#, r#""github.push"]"#);
+    let _ingress = stack.ingress().await;
+    connection.close(200, "".into()).await.unwrap();
+    eventually("the former binding is gone", STOP, async || {
+        (!is_bound(&rabbit, &namespace, "github.ping").await).then_some(())
+    })
+    .await;
+    assert!(is_bound(&rabbit, &namespace, "github.push").await);
+    assert_eq!(changes(&stack), []);
+}
+
+/// What a newer version has declared stays, and what an older one adds is known to it later.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_version_only_adds_to_the_topology_of_a_newer_one() {
+    let (rabbit, namespace) = (shared_rabbit(), namespace());
+    let ledger = Ledger::start(&folder("ledger")).await.unwrap();
+    let stack = Stack::new(&rabbit, &shared_redis(), &namespace, &ledger.url, "");
+    drop(stack.ingress().await);
+    let of_newer = |record: &Value| {
+        let mut record = record.clone();
+        record["v"] = json!(99);
+        record
+    };
+    let first = records(&rabbit, &namespace, of_newer).await;
+    assert_eq!(first.len(), 1);
+
+    stack.replace(r#""github.#"]"#, r#""github.push"]"#);
+    let planned = changes(&stack);
+    assert!(planned.iter().all(|(action, _)| action != "unbind"), "{planned:?}");
+    for _ in 0..2 {
+        drop(stack.ingress().await);
+    }
+    assert!(is_bound(&rabbit, &namespace, "github.ping").await);
+    let records = records(&rabbit, &namespace, Value::clone).await;
+    let versions: Vec<_> = records.iter().map(|record| record["v"].as_u64().unwrap()).collect();
+    assert_eq!(versions, [99, 1], "one record is added, however many starts there are");
+    assert!(records[1]["bindings"].to_string().contains("github.push"), "{}", records[1]);
+}
+
+/// Whether an event of this type reaches the queue of the ledger. Nobody consumes it.
+async fn is_bound(rabbit: &str, namespace: &str, key: &str) -> bool {
+    let connection = lapin::Connection::connect(rabbit, lapin::ConnectionProperties::default());
+    let connection = connection.await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let depth = async |name: &str| {
+        let passive = lapin::options::QueueDeclareOptions {
+            passive: true,
+            ..lapin::options::QueueDeclareOptions::durable()
+        };
+        let name = format!("{namespace}.{name}");
+        let none = lapin::types::FieldTable::default();
+        channel.queue_declare(name.as_str().into(), passive, none).await.unwrap().message_count()
+    };
+    let before = (depth("work.ledger").await, depth("unrouted").await);
+    let (exchange, options) = (format!("{namespace}.events"), Default::default());
+    let properties = lapin::BasicProperties::default();
+    let sent =
+        channel.basic_publish(exchange.as_str().into(), key.into(), options, b"", properties);
+    sent.await.unwrap().await.unwrap();
+    let bound = eventually("the event is in a queue", STOP, async || {
+        let after = (depth("work.ledger").await, depth("unrouted").await);
+        (after != before).then_some(after.0 > before.0)
+    })
+    .await;
+    connection.close(200, "".into()).await.unwrap();
+    bound
+}
+
+/// The records of what was applied, each replaced by what `become` makes of it.
+async fn records(rabbit: &str, namespace: &str, replaced: fn(&Value) -> Value) -> Vec<Value> {
+    let connection = lapin::Connection::connect(rabbit, lapin::ConnectionProperties::default());
+    let connection = connection.await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let queue = format!("{namespace}.applied");
+    let mut records = Vec::new();
+    let options = lapin::options::BasicGetOptions { no_ack: true };
+    while let Some(got) = channel.basic_get(queue.as_str().into(), options).await.unwrap() {
+        records.push(serde_json::from_slice(&got.delivery.data).unwrap());
+    }
+    for record in &records {
+        let body = replaced(record).to_string().into_bytes();
+        let properties = lapin::BasicProperties::default().with_delivery_mode(2);
+        let options = lapin::options::BasicPublishOptions::default();
+        let sent =
+            channel.basic_publish("".into(), queue.as_str().into(), options, &body, properties);
+        sent.await.unwrap().await.unwrap();
+    }
+    connection.close(200, "".into()).await.unwrap();
+    records
 }
 
 #[tokio::test(flavor = "multi_thread")]

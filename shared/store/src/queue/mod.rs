@@ -78,6 +78,9 @@ pub enum QueueError {
     /// The queue doesn't exist; no program has declared it yet.
     #[error("there is no such queue: {0}")]
     Missing(String),
+    /// Another program has taken the only message of this queue and not yet returned it.
+    #[error("another program is reading queue {0}: run the command again")]
+    Held(String),
     /// The archive has no such position, or it is one in a former archive.
     #[error("the archive has no position {0}")]
     NoSuchPosition(String),

@@ -43,6 +43,9 @@ timeout = "1s"
 const EVENTS: [&str; 7] =
     ["evt_delivered", "evt_waiting", "evt_dead", "evt_requeued", "evt_drained", "push_1", "push_2"];
 
+/// Lists of what [`play_recent`] stores.
+const LISTS: [&str; 3] = ["token", "job", "incident"];
+
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/stored")
 }
@@ -62,6 +65,13 @@ fn read(stack: &Stack, arguments: &[&str]) -> Value {
 fn items(stack: &Stack, arguments: &[&str]) -> Vec<Value> {
     read(stack, arguments)["items"].as_array().unwrap().clone()
 }
+
+/// What programs since 0.3.0 know. Its receiver never answers.
+const NOTIFY: &str = r#"
+[notify.chat]
+kind = "slack"
+url = "file:SECRET"
+"#;
 
 struct Actors {
     stack: Stack,
@@ -143,6 +153,27 @@ async fn play(actors: &Actors, entry: &Program) -> Value {
     json!(shown.into_iter().collect::<BTreeMap<_, _>>())
 }
 
+/// What programs since 0.3.0 also store: a consumer's token, a job of one dead letter, an incident. Returns the
+/// lists as `zentra` prints them.
+async fn play_recent(actors: &Actors) -> Value {
+    let stack = &actors.stack;
+    let address = folder("secret").join("value");
+    fs::write(&address, "http://127.0.0.1:9/hooks").unwrap();
+    stack.add(&NOTIFY.replace("SECRET", &address.display().to_string()));
+    let consumer = ["token", "create", "puller", "--role", "consumer", "--destination", "ledger"];
+    stdout(&stack.zentra(&consumer));
+    read(stack, &["job", "plan", "--event", "evt_dead", "--by", "ada"]);
+    let mut serve = stack.command("zentra");
+    serve.args(["serve", "--listen", &format!("127.0.0.1:{}", free_port())]);
+    let _serve = services::start(serve);
+    eventually("an incident is open", BOUND, async || {
+        (!items(stack, &["incident", "list"]).is_empty()).then_some(())
+    })
+    .await;
+    let lists = LISTS.map(|list| (list, json!(items(stack, &[list, "list"]))));
+    json!(lists.into_iter().collect::<BTreeMap<_, _>>())
+}
+
 /// Each field of `former` is in `now`. Later versions add fields.
 fn holds(now: &Value, former: &Value, at: &str) {
     match (now, former) {
@@ -168,13 +199,20 @@ async fn goes_on(actors: &Actors, entry: &Program, shown: &Value) {
     for id in EVENTS {
         holds(&read(stack, &["event", "show", id])["deliveries"], &shown[id], id);
     }
+    for list in LISTS {
+        for former in shown[list].as_array().into_iter().flatten() {
+            let id = if list == "token" { "name" } else { "id" };
+            let now = items(stack, &[list, "list"]).into_iter().find(|one| one[id] == former[id]);
+            holds(&now.unwrap_or_default(), former, list);
+        }
+    }
     let by = |items: &[Value], field: &str| -> Vec<String> {
         items.iter().map(|item| item[field].as_str().unwrap_or_default().to_owned()).collect()
     };
-    assert_eq!(by(&items(stack, &["token", "list"]), "name"), ["vera"]);
+    assert!(by(&items(stack, &["token", "list"]), "name").contains(&"vera".to_owned()));
     let mut stages = by(&items(stack, &["job", "list"]), "stage");
     stages.sort();
-    assert_eq!(stages, ["done", "planned"]);
+    assert_eq!(stages[..2], ["done", "planned"]);
     let audit = by(&items(stack, &["audit"]), "action");
     for action in ["token create", "job plan", "dead drain", "destination pause"] {
         assert!(audit.iter().any(|one| one == action), "{action}: {audit:?}");
@@ -323,7 +361,11 @@ async fn what_is_stored_can_be_recorded() {
     let mut actors = Actors::new(&rabbit.url(), &redis.url()).await;
     actors.stack.programs.clone_from(&programs);
     let (entry, worker) = (actors.stack.ingress().await, actors.stack.worker().await);
-    let shown = play(&actors, &entry).await;
+    let mut shown = play(&actors, &entry).await;
+    if actors.stack.programs.is_none() {
+        let lists = play_recent(&actors).await;
+        shown.as_object_mut().unwrap().extend(lists.as_object().unwrap().clone());
+    }
     drop((entry, worker));
     let recorded = Recorded::read(&rabbit, &redis.url(), NAMESPACE).await.unwrap();
     for queue in ["archive", "dead.ledger", "work.audit", "unrouted", "refused", "applied", "delay"]
@@ -338,7 +380,11 @@ async fn what_is_stored_can_be_recorded() {
     actors.stack.programs = programs;
     let path = actors.stack.embed();
     let entry = actors.stack.standalone().await;
-    let shown = play(&actors, &entry).await;
+    let mut shown = play(&actors, &entry).await;
+    if actors.stack.programs.is_none() {
+        let lists = play_recent(&actors).await;
+        shown.as_object_mut().unwrap().extend(lists.as_object().unwrap().clone());
+    }
     drop(entry);
     write(&record.join("file.json"), &shown);
     let copy = record.join("zentra.db");

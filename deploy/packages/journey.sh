@@ -88,6 +88,11 @@ kill $standalone && wait $standalone || fail "zentra standalone did not end well
 kill $application
 
 echo "try: upgrade, remove and purge"
+dpkg-deb --extract /root/zentra.deb /tmp/new
+/tmp/new/usr/bin/zentra check --config /etc/zentra/zentra.toml >/dev/null || fail "zentra check of a new version"
+/tmp/new/usr/bin/zentra plan --config /etc/zentra/zentra.toml | grep -q 'a start changes nothing' ||
+  fail "zentra plan of a new version"
+rm -r /tmp/new
 dpkg --install /root/zentra.deb >/dev/null
 ( as_service zentra event show evt_service ) >/dev/null || fail "an upgrade lost an event"
 [ -s /usr/share/man/man1/zentra-dev.1.gz ] || fail "no manual page"

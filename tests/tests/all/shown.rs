@@ -38,7 +38,7 @@ const ONE_BY_ONE: [&str; 8] = [
 ];
 /// A command that is not run as it is shown: its page, how it begins, and why.
 type Excuse = (&'static str, &'static str, &'static str);
-const NOT_RUN: [Excuse; 31] = [
+const NOT_RUN: [Excuse; 32] = [
     ("README.md", "cargo run -- demo", "rehearse.rs runs `zentra demo`"),
     ("README.md", "make test", "it runs these tests"),
     ("README.md", "make bench", "it takes minutes; performance.md has its figures"),
@@ -74,8 +74,9 @@ const NOT_RUN: [Excuse; 31] = [
         "zentra reconcile",
         "reconcile.rs has an API of its own",
     ),
-    ("docs/how-to/upgrade.md", "zentra plan", "upgrade.rs runs it on servers and files"),
-    ("docs/how-to/upgrade.md", "zentra check", "`make dist-check` has the package's configuration"),
+    ("docs/how-to/upgrade.md", "dpkg-deb", "`make dist-check` extracts the package"),
+    ("docs/how-to/upgrade.md", "new/usr/bin/zentra plan", "upgrade.rs runs it on servers and files"),
+    ("docs/how-to/upgrade.md", "new/usr/bin/zentra check", "`make dist-check` has the package's configuration"),
     ("docs/how-to/upgrade.md", "apt install", "`make dist-check` upgrades"),
     ("docs/how-to/upgrade.md", "zentra doctor", "`make dist-check` upgrades"),
 ];

@@ -75,8 +75,16 @@ const NOT_RUN: [Excuse; 32] = [
         "reconcile.rs has an API of its own",
     ),
     ("docs/how-to/upgrade.md", "dpkg-deb", "`make dist-check` extracts the package"),
-    ("docs/how-to/upgrade.md", "new/usr/bin/zentra plan", "upgrade.rs runs it on servers and files"),
-    ("docs/how-to/upgrade.md", "new/usr/bin/zentra check", "`make dist-check` has the package's configuration"),
+    (
+        "docs/how-to/upgrade.md",
+        "new/usr/bin/zentra plan",
+        "upgrade.rs runs it on servers and files",
+    ),
+    (
+        "docs/how-to/upgrade.md",
+        "new/usr/bin/zentra check",
+        "`make dist-check` has the package's configuration",
+    ),
     ("docs/how-to/upgrade.md", "apt install", "`make dist-check` upgrades"),
     ("docs/how-to/upgrade.md", "zentra doctor", "`make dist-check` upgrades"),
 ];

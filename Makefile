@@ -29,6 +29,7 @@ test: services
 	bash tests/previous.sh
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo build --locked --workspace --bins
+	bash inbox/install.sh
 	$(ON) cargo test --locked --workspace
 ifndef ZENTRA_SERVERS
 	@# With --workspace as above: nothing is built again.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gets from Debian what the tests and the demo need and this machine lacks:
-# RabbitMQ, Redis, PostgreSQL, Prometheus, Alertmanager, HAProxy, docker-compose, buildah, debootstrap, Chromium,
+# RabbitMQ, Redis, PostgreSQL, MariaDB, Node, Prometheus, Alertmanager, HAProxy, docker-compose, buildah, debootstrap, Chromium,
 # TypeScript, iptables, Python, curl, CA certificates, a C compiler and make; with `bench`, wrk too. It starts none of the packages' own services: the tests and the demo run private servers.
 set -euo pipefail
 
@@ -28,6 +28,12 @@ command -v debootstrap >/dev/null || missing+=(debootstrap)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 command -v tsc >/dev/null || missing+=(node-typescript)
+# For the receiving libraries (inbox/).
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
+[ -d /usr/include/node ] || missing+=(libnode-dev)
+command -v c++ >/dev/null || missing+=(g++)
+[ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
 command -v git >/dev/null || missing+=(git)
 command -v setpriv >/dev/null || missing+=(util-linux)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
@@ -40,7 +46,7 @@ fi
 
 if ! command -v apt-get >/dev/null; then
   echo "install-services: missing ${missing[*]}, and there is no apt-get here." >&2
-  echo "Install RabbitMQ (3.10 or newer), Redis (7 or newer) and PostgreSQL by this system's own means." >&2
+  echo "Install RabbitMQ (3.10 or newer), Redis (7 or newer), PostgreSQL, MariaDB and Node by this system's own means." >&2
   exit 1
 fi
 as_root=()

@@ -1,5 +1,6 @@
 //! One harness that starts real services, and every test that involves several processes.
 
+pub mod databases;
 pub mod flood;
 pub mod fuzz;
 pub mod http;

@@ -295,6 +295,19 @@ fn programs() -> PathBuf {
     }
 }
 
+/// A folder of what `inbox/install.sh` has installed.
+///
+/// # Panics
+/// If it is not there.
+pub fn installed(name: &str) -> PathBuf {
+    let target = programs().parent().map(Path::to_path_buf).unwrap_or_default();
+    assert!(
+        target.join("inbox/stamp").exists(),
+        "the packages aren't installed: run inbox/install.sh"
+    );
+    target.join(name)
+}
+
 /// The version of the previous release, and the folder of its binaries (`tests/previous.sh` builds them). `None` in a
 /// clone without its history.
 ///

@@ -65,8 +65,8 @@ async fn handle_by_postgres(url: String, delivery: Delivery) -> Result<(), Faile
     let new = inbox::postgres::first(&transaction, &delivery.key).await?;
     if new {
         transaction.execute("INSERT INTO booked VALUES ($1)", &[&transfer.id]).await?;
+        inbox::postgres::commit(transaction, &delivery.key).await?;
     }
-    transaction.commit().await?;
     if new && transfer.id.starts_with("dies") {
         std::process::abort();
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use zentra_core::lifecycle::DeadReason;
 use zentra_store::journal::HistoryEvent;
+use zentra_tests::databases::Database;
 use zentra_tests::ledger::transfer;
-use zentra_tests::services::{Postgres, folder};
+use zentra_tests::services::folder;
 use zentra_tests::stack::Program;
 use zentra_tests::world::{BOUND, World, count, dead, delivered};
 use zentra_tests::{eventually, namespace, shared_rabbit, shared_redis, sign};
@@ -97,7 +98,7 @@ async fn a_worker_that_dies_after_its_handlers_commit_leaves_one_effect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_with_the_handlers_table_and_inbox_on_postgresql() {
-    let (postgres, (world, _)) = (Postgres::start(), world().await);
+    let (postgres, (world, _)) = (Database::postgres().await, world().await);
     let (client, connection) =
         tokio_postgres::connect(&postgres.url(), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);

@@ -29,6 +29,7 @@ mod handlers;
 mod handshakes;
 mod harness;
 mod identity;
+mod inbox;
 mod ingress;
 mod init;
 mod isolation;

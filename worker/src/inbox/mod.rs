@@ -12,9 +12,14 @@
 //! commit
 //! ```
 //!
-//! Each database is a feature: `inbox-sqlite` (rusqlite), `inbox-postgres` (tokio-postgres).
+//! Each database is a feature: `inbox-sqlite` (rusqlite), `inbox-postgres` (tokio-postgres). Applications in Node and
+//! Python use the same table: see Zentra's `docs/inbox.md`.
 //! A key may be forgotten once no copy of it can come any more: after the source's
 //! `retention` at the earliest.
+
+/// Old keys are removed by this many at a time, so that nothing waits long for a lock.
+#[cfg(any(feature = "inbox-postgres", feature = "inbox-sqlite"))]
+const PORTION: i64 = 10_000;
 
 #[cfg(feature = "inbox-postgres")]
 pub mod postgres;

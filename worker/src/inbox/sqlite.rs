@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Result, Transaction};
 
+use super::PORTION;
 use crate::DeliveryKey;
 
-/// Creates the table `zentra_inbox`, if it doesn't exist. Call it once at the start.
+/// Creates the table `zentra_inbox` and its index, if they don't exist. Call it once at the start.
 pub fn create(connection: &Connection) -> Result<()> {
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS zentra_inbox \
-         (key TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+         (key TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID; \
+         CREATE INDEX IF NOT EXISTS zentra_inbox_at ON zentra_inbox (at)",
     )
 }
 
@@ -25,10 +27,19 @@ pub fn first(transaction: &Transaction<'_>, key: &DeliveryKey) -> Result<bool> {
     Ok(new == 1)
 }
 
-/// Removes keys that are older than `age`. Returns their number.
+/// Removes keys that are older than `age`, in portions of 10,000. Returns their number.
 pub fn forget(connection: &Connection, age: Duration) -> Result<usize> {
+    let delete = "DELETE FROM zentra_inbox WHERE key IN (SELECT key FROM zentra_inbox \
+                  WHERE at < unixepoch() - ?1 ORDER BY at LIMIT ?2)";
     let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-    connection.execute("DELETE FROM zentra_inbox WHERE at < unixepoch() - ?1", [seconds])
+    let mut all = 0;
+    loop {
+        let removed = connection.execute(delete, [seconds, PORTION])?;
+        all += removed;
+        if i64::try_from(removed) != Ok(PORTION) {
+            return Ok(all);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,4 +8,4 @@ mod servers;
 pub use process::{Guarded, folder, free_port, output, poll, spawn, sweep, workplace};
 pub use programs::newest;
 pub use redis::{Redis, RedisCluster, RedisSentinel};
-pub use servers::{Rabbit, START, greet};
+pub use servers::{Rabbit, START};

@@ -312,7 +312,7 @@ impl Rabbit {
 }
 
 /// Whether a server answers this request with this text within two seconds.
-pub fn greet(address: SocketAddr, hello: &[u8], answer: &[u8]) -> Option<()> {
+fn greet(address: SocketAddr, hello: &[u8], answer: &[u8]) -> Option<()> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     stream.write_all(hello).ok()?;

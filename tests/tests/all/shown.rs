@@ -38,7 +38,7 @@ const ONE_BY_ONE: [&str; 8] = [
 ];
 /// A command that is not run as it is shown: its page, how it begins, and why.
 type Excuse = (&'static str, &'static str, &'static str);
-const NOT_RUN: [Excuse; 32] = [
+const NOT_RUN: [Excuse; 34] = [
     ("README.md", "cargo run -- demo", "rehearse.rs runs `zentra demo`"),
     ("README.md", "make test", "it runs these tests"),
     ("README.md", "make bench", "it takes minutes; performance.md has its figures"),
@@ -74,6 +74,8 @@ const NOT_RUN: [Excuse; 32] = [
         "zentra reconcile",
         "reconcile.rs has an API of its own",
     ),
+    ("docs/inbox.md", "(cd inbox/node", "inbox/install.sh packs and installs it"),
+    ("docs/inbox.md", "pip install", "inbox/install.sh builds and installs it"),
     ("docs/how-to/upgrade.md", "dpkg-deb", "`make dist-check` extracts the package"),
     (
         "docs/how-to/upgrade.md",

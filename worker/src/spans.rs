@@ -1,5 +1,6 @@
 //! The spans of a message: process → claim → attempt → publish → settle. docs/tracing.md has the table.
 
+use http::Method;
 use zentra_config::Destination;
 use zentra_store::journal::{AttemptResult, ErrorClass, Journal};
 use zentra_store::queue::{Message, Process};
@@ -34,11 +35,11 @@ pub(crate) fn store_span<J: Journal>(name: &'static str) -> Span {
 /// From the request of an attempt to its verdict.
 pub(crate) fn attempt_span(destination: &Destination, attempt: u32) -> Span {
     let mut span = match &destination.url {
-        Some(_) => Span::start(SpanKind::Client, "POST"),
+        Some(_) => Span::start(SpanKind::Client, method(destination)),
         None => Span::start(SpanKind::Internal, "attempt"),
     };
     if let Some(url) = &destination.url {
-        span.set("http.request.method", || "POST");
+        span.set("http.request.method", || method(destination));
         span.set("http.request.resend_count", || i64::from(attempt) - 1);
         span.set("server.address", || url.host().unwrap_or_default().to_owned());
         span.set("server.port", || i64::from(port(url)));
@@ -46,6 +47,15 @@ pub(crate) fn attempt_span(destination: &Destination, attempt: u32) -> Span {
     span.set("zentra.destination", || destination.name.clone());
     span.set("zentra.attempt", || i64::from(attempt));
     span
+}
+
+/// As a constant: the configuration allows no other.
+fn method(destination: &Destination) -> &'static str {
+    match destination.method {
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        _ => "POST",
+    }
 }
 
 fn port(url: &http::Uri) -> u16 {

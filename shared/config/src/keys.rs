@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Secret,
     /// A list of `{ name, secret }`.
     Secrets,
+    /// References to secrets, by names that the user chooses.
+    SecretTable,
 }
 
 /// The entry of a key.
@@ -412,7 +414,20 @@ pub(super) const KEYS: &[Key] = &[
         "destination.NAME.url",
         Kind::Text,
         "",
-        "Address that events are sent to by POST: http:// or https://.",
+        "Address that events are sent to: http:// or https://.",
+    ),
+    key(
+        "destination.NAME.method",
+        Kind::Text,
+        "POST",
+        "Method of the requests: POST, PUT or PATCH.",
+    ),
+    key(
+        "destination.NAME.headers",
+        Kind::SecretTable,
+        "",
+        "Additional headers of each request, such as `{ authorization = \"env:LEDGER_TOKEN\" }`. Each \
+         value is a secret. Headers that Zentra or HTTP sets cannot be set.",
     ),
     key(
         "destination.NAME.tls.ca",
@@ -671,6 +686,7 @@ impl std::fmt::Display for Kind {
             Self::Texts => f.write_str("list of texts"),
             Self::Secret => f.write_str("secret"),
             Self::Secrets => f.write_str("secrets"),
+            Self::SecretTable => f.write_str("table of secrets"),
         }
     }
 }

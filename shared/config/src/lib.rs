@@ -281,6 +281,10 @@ pub struct Destination {
     pub url: Option<http::Uri>,
     /// Duration of a consumer's lease, if consumers pull from this destination.
     pub pull: Option<Duration>,
+    /// Method of the requests.
+    pub method: http::Method,
+    /// Additional headers of the requests, marked as sensitive. Read only for workers.
+    pub headers: http::HeaderMap,
     /// For an `https://` URL. Read only for workers.
     pub tls: ClientTls,
     /// Topic patterns over `source.event_type`.

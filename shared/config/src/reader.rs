@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
 use super::client_tls::{ClientTls, References};
@@ -22,6 +22,8 @@ use zentra_store::queue::{Archive, RefusedBounds};
 
 /// Settings of requests and of workers, which have no effect on a destination with `pull = true`.
 const UNUSED_BY_PULL: &[&str] = &[
+    "method",
+    "headers",
     "tls",
     "signing",
     "concurrency",
@@ -31,6 +33,27 @@ const UNUSED_BY_PULL: &[&str] = &[
     "permanent",
     "allow_private",
     "timeout",
+];
+
+/// Headers of a request that Zentra or HTTP sets. The others of Zentra begin with `ce-`, `webhook-` or `zentra-`.
+const RESERVED_HEADERS: [&str; 17] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "idempotency-key",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
 ];
 
 const NOT_BOTH: &str = "cannot be combined with [embedded] path: choose one of them";
@@ -419,6 +442,8 @@ impl Reader<'_> {
         let lease = section.duration("lease");
         let should = "must be an http:// or https:// URL without user and password";
         let url = section.read("url", should, |value| destination_url(value.as_str()?));
+        let method = method(&mut section);
+        let headers = self.headers(&mut section, "headers");
         let tls = self.client_tls(section.section("tls"), self.role.delivers());
         if !tls.is_default() && url.as_ref().is_none_or(|url| url.scheme_str() != Some("https")) {
             section.problem("url", "must start with https://, because tls is set");
@@ -466,6 +491,8 @@ impl Reader<'_> {
             name,
             url,
             pull: pull.then_some(lease),
+            method,
+            headers,
             tls,
             subscribe,
             signing,
@@ -478,6 +505,35 @@ impl Reader<'_> {
             rate,
             circuit,
         })
+    }
+
+    /// The additional headers of a request. Resolved only if this program delivers.
+    pub(super) fn headers(&self, section: &mut Section<'_>, key: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, reference) in section.texts_by_name(key) {
+            let at = format!("{key}.{name}");
+            let Ok(name) = HeaderName::try_from(name) else {
+                section.problem(key, "has a name that is not a header's name");
+                continue;
+            };
+            if is_reserved(&name) {
+                section.problem(&at, "cannot be set: Zentra or HTTP sets this header itself");
+            }
+            match resolve(&reference, self.environment, self.role.delivers()) {
+                Err(what) => section.problem(&at, &what),
+                Ok(None) => {}
+                Ok(Some(secret)) => match HeaderValue::from_bytes(secret.expose()) {
+                    Err(_) => section.problem(&at, "holds bytes that a header cannot have"),
+                    Ok(mut value) => {
+                        value.set_sensitive(true);
+                        if headers.insert(name, value).is_some() {
+                            section.problem(&at, "is set twice");
+                        }
+                    }
+                },
+            }
+        }
+        headers
     }
 
     fn retry(&self, mut section: Section<'_>) -> Policy {
@@ -497,6 +553,23 @@ impl Reader<'_> {
         section.finish();
         policy
     }
+}
+
+fn method(section: &mut Section<'_>) -> Method {
+    let text = section.text_or_default("method");
+    let known = [Method::POST, Method::PUT, Method::PATCH];
+    known.into_iter().find(|method| method.as_str() == text).unwrap_or_else(|| {
+        section.problem("method", "must be POST, PUT or PATCH");
+        Method::POST
+    })
+}
+
+/// Some servers take `_` for `-`.
+fn is_reserved(name: &HeaderName) -> bool {
+    let name = name.as_str().replace('_', "-");
+    let prefixes = ["ce-", "webhook-", "zentra-"];
+    RESERVED_HEADERS.contains(&name.as_str())
+        || prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_amqp(url: &Secret) -> bool {

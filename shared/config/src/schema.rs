@@ -13,6 +13,8 @@ use super::overrides;
 
 /// Names that the user chooses. See `section::usable_name`.
 const NAME: &str = "^[a-z0-9][a-z0-9_-]{0,63}$";
+/// A header's name: a token of RFC 9110, 5.6.2.
+const HEADER: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 /// As humantime reads it: numbers with units, or a bare zero.
 const DURATION: &str = r"^\s*(0|[0-9][0-9a-zA-Zµ\s.]*)\s*$";
 /// As bytesize reads it.
@@ -99,6 +101,11 @@ fn takes(kind: Kind) -> Value {
         Kind::Number(from, to) => json!({ "type": "number", "minimum": from, "maximum": to }),
         Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::Secret => reference(),
+        Kind::SecretTable => json!({
+            "type": "object",
+            "propertyNames": { "pattern": HEADER },
+            "additionalProperties": reference(),
+        }),
         Kind::Secrets => json!({
             "type": "array",
             "minItems": 1,
@@ -208,6 +215,7 @@ mod tests {
             Kind::Texts => drop(section.texts(&name)),
             Kind::Secret => drop(secret(&mut section, &name, &environment, false)),
             Kind::Secrets => drop(reader.secrets(&mut section, &name, false)),
+            Kind::SecretTable => drop(reader.headers(&mut section, &name)),
         }
         problems.into_inner().is_empty()
     }

@@ -238,6 +238,18 @@ impl<'a> Section<'a> {
         found
     }
 
+    /// The texts of a table whose keys the user chooses.
+    pub(super) fn texts_by_name(&mut self, key: &str) -> Vec<(String, String)> {
+        self.read(key, "must be a table of strings", |value| match value {
+            Value::Table(table) => table
+                .into_iter()
+                .map(|(name, value)| Some((name, value.as_str()?.to_owned())))
+                .collect(),
+            _ => None,
+        })
+        .unwrap_or_default()
+    }
+
     /// The tables of an array: `[{ … }, { … }]`.
     pub(super) fn list(&mut self, key: &str) -> Vec<Section<'a>> {
         let tables = self.read(key, "must be a list of tables", |value| match value {

@@ -618,3 +618,66 @@ fn with_certificates_of_a_client_every_url_has_to_use_tls() {
     let https = ("ZENTRA__DESTINATION__LEDGER__URL", "https://localhost/");
     assert_eq!(with("DESTINATION__LEDGER", &[https]), "");
 }
+
+/// The example with these lines in its destination's table.
+fn with_lines(lines: &str, more: &[(&str, &str)], role: Role) -> Result<Config, ConfigError> {
+    let text = EXAMPLE.replace("file:/run/secrets/seal", "env:SEAL_KEY");
+    let text = text.replace("[destination.ledger]\n", &format!("[destination.ledger]\n{lines}\n"));
+    let known = [
+        ("RABBITMQ_URL", "amqp://localhost"),
+        ("REDIS_URL", "redis://localhost"),
+        ("SEAL_KEY", "0123456789abcdef0123456789abcdef"),
+        ("STRIPE_EU", "whsec_abc"),
+        ("LEDGER_SIGNING", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ];
+    Config::parse(&text, role, &environment(&[&known, more].concat()), &[])
+}
+
+#[test]
+fn headers_of_a_destination_are_secrets_of_the_worker_and_none_of_zentras_own() {
+    let lines = r#"headers = { Authorization = "env:TOKEN", x-tenant = "env:TENANT" }"#;
+    let values = [("TOKEN", "Bearer 0123456789"), ("TENANT", "acme\u{e9}")];
+    let config = with_lines(lines, &values, Role::Worker).unwrap();
+    let headers = &config.destinations[0].headers;
+    assert_eq!(headers["authorization"], "Bearer 0123456789");
+    assert_eq!(headers["x-tenant"].as_bytes(), "acme\u{e9}".as_bytes());
+    assert!(!format!("{config:?}").contains("0123456789"));
+    // Other programs do without the values, and find mistakes all the same.
+    assert!(with_lines(lines, &[], Role::Ingress).unwrap().destinations[0].headers.is_empty());
+    for (headers, error) in [
+        ("Idempotency-Key = \"env:TOKEN\"", "headers.Idempotency-Key: cannot be set"),
+        ("webhook_id = \"env:TOKEN\"", "headers.webhook_id: cannot be set"),
+        ("zentra-attempt = \"env:TOKEN\"", "headers.zentra-attempt: cannot be set"),
+        ("ce-id = \"env:TOKEN\"", "headers.ce-id: cannot be set"),
+        ("Host = \"env:TOKEN\"", "headers.Host: cannot be set"),
+        ("\"a b\" = \"env:TOKEN\"", "headers: has a name that is not a header's name"),
+        ("a = \"env:TOKEN\", A = \"env:TOKEN\"", "is set twice"),
+        ("a = \"env:LINES\"", "headers.a: holds bytes that a header cannot have"),
+        ("a = \"env:NONE\"", "headers.a: the environment variable NONE is not set"),
+        ("a = \"s3cr3t\"", "headers.a: must be \"env:NAME\" or \"file:PATH\""),
+        ("a = 7", "headers: must be a table of strings"),
+    ] {
+        let lines = format!("headers = {{ {headers} }}");
+        let more = [("TOKEN", "Bearer 0123456789"), ("LINES", "one\r\ntwo: s3cr3t")];
+        let message = with_lines(&lines, &more, Role::Worker).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("destination.ledger.{error}")) || message.contains(error)
+        );
+        assert!(!message.contains("s3cr3t") && !message.contains("0123456789"), "{message}");
+    }
+}
+
+#[test]
+fn the_method_of_a_destination_has_a_body() {
+    let method = |text: &str| {
+        let config = with_lines(&format!("method = \"{text}\""), &[], Role::Ingress);
+        config.map(|config| config.destinations[0].method.to_string())
+    };
+    for text in ["POST", "PUT", "PATCH"] {
+        assert_eq!(method(text).unwrap(), text);
+    }
+    for text in ["GET", "DELETE", "post", "", "P T"] {
+        let message = method(text).unwrap_err().to_string();
+        assert!(message.contains("destination.ledger.method: must be POST, PUT or PATCH"));
+    }
+}

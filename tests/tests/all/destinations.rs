@@ -232,3 +232,46 @@ async fn a_connection_that_was_just_closed_costs_no_attempt() {
     }
     assert_eq!(closed.load(Ordering::SeqCst), 3);
 }
+
+/// An application that repeats the method and the headers of the request, and judges by its `authorization`.
+async fn echo() -> String {
+    zentra_tests::http::serve(|request| async move {
+        let authorization = request.headers().get("authorization").cloned();
+        let text = format!("{} {:?}", request.method(), request.headers());
+        let mut response = Response::new(Full::new(text.into()));
+        if authorization.is_none_or(|value| value != "Bearer open-sesame-0123456789") {
+            *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+        }
+        response
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_has_a_method_and_headers_of_its_own_whose_values_are_seen_nowhere() {
+    const SECRET: &str = "open-sesame-0123456789";
+    let retry = "attempts = 2, initial = \"100ms\"";
+    let mut world =
+        World::start(&shared_rabbit(), &shared_redis(), &namespace(), retry).await.unwrap();
+    let lines = format!(
+        "url = \"{}/\"\nmethod = \"PUT\"\nheaders = {{ authorization = \"env:TOKEN\", X-Tenant = \"env:TENANT\" }}",
+        echo().await
+    );
+    world.stack.replace(&format!("url = \"{}\"", world.ledger.url), &lines);
+    world.stack.variables.push(("TOKEN", format!("Bearer {SECRET}")));
+    world.stack.variables.push(("TENANT", "tenant-of-zentra".into()));
+    let _worker = world.stack.worker().await;
+    let body = transfer("evt_1", "trf_1", 1);
+    let mut headers = sign::acme("evt_1", sign::now(), body.as_bytes());
+    headers.push(("x_tenant", "of-the-provider".into()));
+    let answer = world.post(&headers, &body).await.unwrap();
+    assert_eq!(answer.status, 200);
+    let known = world.until("evt_1", delivered).await;
+    let text = excerpt(&known);
+    assert!(text.starts_with("PUT ") && !text.contains(SECRET), "{text}");
+    let shown = world.stack.shown("evt_1").unwrap().to_string();
+    assert!(!shown.contains(SECRET) && !shown.contains("tenant-of-zentra"), "{shown}");
+    assert!(!services::output().contains(SECRET));
+    assert!(!services::output().contains("tenant-of-zentra"));
+}

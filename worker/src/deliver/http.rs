@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{HeaderValue, RETRY_AFTER};
-use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -23,7 +23,9 @@ use zentra_core::clock::{Timestamp, millis};
 use zentra_store::journal::{AttemptResult, ErrorClass};
 use zentra_telemetry::chain;
 
+use super::provider::original;
 use super::resolve::PublicOnly;
+use super::secrets::without_secrets;
 use super::{AttemptRequest, Attempted, Verdict, headers};
 
 /// Maximum size of an answer's body in the history, in bytes.
@@ -114,7 +116,7 @@ impl HttpDelivery {
         let (parts, body) = response.into_parts();
         let result = AttemptResult {
             status: Some(parts.status.as_u16()),
-            response: excerpt(body, limit.saturating_sub(started.elapsed())).await,
+            response: excerpt(body, attempt, limit.saturating_sub(started.elapsed())).await,
             ..AttemptResult::default()
         };
         let permanent = &attempt.destination.permanent;
@@ -221,8 +223,14 @@ fn request(attempt: &AttemptRequest<'_>) -> Result<Request<Full<Bytes>>, http::E
     let AttemptRequest { destination, key, event, attempt: number, trace, .. } = attempt;
     let body = event.body.clone();
     let url = destination.url.clone().unwrap_or_default();
-    let mut request = Request::builder().method(Method::POST).uri(url);
+    let mut request = Request::builder().method(destination.method.clone()).uri(url);
     for (name, value) in headers(key, event, *number, *trace)? {
+        // The provider's header makes room for the destination's own one.
+        let is_taken = destination.headers.keys().any(|own| is_same(own, &name));
+        let name = if is_taken { original(name.as_str()) } else { Some(name) };
+        request = name.into_iter().fold(request, |request, name| request.header(name, &value));
+    }
+    for (name, value) in &destination.headers {
         request = request.header(name, value);
     }
     let keys = &attempt.destination.signing;
@@ -232,6 +240,12 @@ fn request(attempt: &AttemptRequest<'_>) -> Result<Request<Full<Bytes>>, http::E
         }
     }
     request.body(Full::new(body))
+}
+
+/// Some servers take `_` for `-`.
+fn is_same(one: &HeaderName, other: &HeaderName) -> bool {
+    let letters = |name: &HeaderName| name.as_str().replace('_', "-");
+    one == other || letters(one) == letters(other)
 }
 
 /// 2xx is delivered. 410 and what the destination lists is permanent; anything else may
@@ -266,9 +280,13 @@ fn retry_after(value: &HeaderValue, now: Timestamp) -> Option<Duration> {
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// The start of the answer's body, as printable text. What doesn't come in time isn't
-/// waited for: the status has already said what matters.
-async fn excerpt(mut body: Incoming, limit: Duration) -> Option<String> {
+/// The start of the answer's body, as printable text, without secrets of the request that it repeats. What
+/// doesn't come in time isn't waited for: the status has already said what matters.
+async fn excerpt(
+    mut body: Incoming,
+    attempt: &AttemptRequest<'_>,
+    limit: Duration,
+) -> Option<String> {
     let mut start = Vec::new();
     let read = async {
         while start.len() < EXCERPT
@@ -279,7 +297,7 @@ async fn excerpt(mut body: Incoming, limit: Duration) -> Option<String> {
     };
     let _ = tokio::time::timeout(limit, read).await;
     start.truncate(EXCERPT);
-    let text = String::from_utf8_lossy(&start);
+    let text = without_secrets(String::from_utf8_lossy(&start), &attempt.destination.headers);
     let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let trimmed = printable.trim();
     (!trimmed.is_empty()).then(|| trimmed.to_owned())

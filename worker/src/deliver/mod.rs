@@ -5,6 +5,7 @@ pub(crate) mod handler;
 pub(crate) mod http;
 mod provider;
 mod resolve;
+mod secrets;
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// How events reach a destination.
 pub(crate) enum Deliver {
-    /// A POST request to its `url`.
+    /// A request to its `url`.
     Http(Box<http::HttpDelivery>),
     /// A handler in this process.
     Handler(handler::HandlerDelivery),

@@ -49,10 +49,10 @@ const RESERVED: [&str; 27] = [
 pub(super) fn headers(context: &Context) -> Vec<(HeaderName, HeaderValue)> {
     let header = |(name, value): &(String, String)| {
         let name = match is_reserved(name) {
-            true => HeaderName::try_from(format!("{ORIGINAL}{name}")),
-            false => HeaderName::try_from(name.as_str()),
+            true => original(name),
+            false => HeaderName::try_from(name.as_str()).ok(),
         };
-        Some((name.ok()?, HeaderValue::from_bytes(value.as_bytes()).ok()?))
+        Some((name?, HeaderValue::from_bytes(value.as_bytes()).ok()?))
     };
     let mut all: Vec<_> = context.headers.iter().filter_map(header).collect();
     let method = context.method.as_deref().filter(|method| *method != Method::POST.as_str());
@@ -65,6 +65,11 @@ pub(super) fn headers(context: &Context) -> Vec<(HeaderName, HeaderValue)> {
         Some((name, HeaderValue::from_bytes(value?.as_bytes()).ok()?))
     }));
     all
+}
+
+/// The name of a provider's header whose own name the request needs.
+pub(super) fn original(name: &str) -> Option<HeaderName> {
+    HeaderName::try_from(format!("{ORIGINAL}{name}")).ok()
 }
 
 /// Some servers take `_` for `-`.

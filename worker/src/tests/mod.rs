@@ -124,6 +124,8 @@ fn destination() -> Destination {
         name: "ledger".into(),
         url: None,
         pull: None,
+        method: http::Method::POST,
+        headers: http::HeaderMap::new(),
         tls: ClientTls::default(),
         subscribe: vec!["acme.#".into()],
         signing: Vec::new(),
